@@ -1,0 +1,187 @@
+"""Small value types of the configuration file, and how each is read from YAML.
+
+Lives here: port ranges, exempt endpoints, IP interfaces, user-facing literals.
+Rules: a type raises ``ValueError`` with a message of the form "what is wrong; what would be
+right"; it never touches the host. ``load`` turns these messages into file:line:column.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class PortRange:
+    """An inclusive range of transport ports, 1 ≤ ``first`` ≤ ``last`` ≤ 65535."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def __contains__(self, port: object) -> bool:
+        return isinstance(port, int) and self.first <= port <= self.last
+
+    def __len__(self) -> int:
+        return self.last - self.first + 1
+
+    def overlaps(self, other: PortRange) -> bool:
+        """True when a port lies in both ranges."""
+        return self.first <= other.last and other.first <= self.last
+
+
+ALL_PORTS = PortRange(1, 65535)
+
+
+@dataclass(frozen=True, slots=True)
+class Exempt:
+    """An endpoint that is never balanced (loaded's name server): address, port, protocol.
+
+    ``port`` and ``protocol`` are None where the file leaves them out: all of them are exempt.
+    """
+
+    address: IPAddress
+    port: int | None
+    protocol: str | None
+
+    def __str__(self) -> str:
+        host = f"[{self.address}]" if self.address.version == 6 and self.port else self.address
+        port = f":{self.port}" if self.port else ""
+        return f"{host}{port}" + (f"/{self.protocol}" if self.protocol else "")
+
+
+def parse_port(value: Any) -> int:
+    """A port number from 1 to 65535; raises ``ValueError`` with the remedy."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is no port number; write a whole number from 1 to 65535")
+    if not 1 <= value <= 65535:
+        raise ValueError(f"port {value} is out of range; write a number from 1 to 65535")
+    return value
+
+
+def parse_port_range(value: Any) -> PortRange:
+    """One port (80) or a range ("8000-8099")."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text.isascii() and text.isdigit():
+            port = parse_port(int(text[:9]))
+            return PortRange(port, port)
+        match = re.fullmatch(r"(\d{1,9})\s*-\s*(\d{1,9})", text, re.ASCII)
+        if not match:
+            raise ValueError(f'{value!r} is no port or range; write 80 or "8000-8099"')
+        first, last = parse_port(int(match[1])), parse_port(int(match[2]))
+        if first > last:
+            raise ValueError(f'range {value!r} runs backwards; write "{last}-{first}"')
+        return PortRange(first, last)
+    port = parse_port(value)
+    return PortRange(port, port)
+
+
+def parse_ports(value: Any) -> tuple[PortRange, ...]:
+    """80 | "8000-8099" | [80, 443, "8000-8099"] as sorted ranges that do not overlap."""
+    if isinstance(value, tuple) and all(isinstance(item, PortRange) for item in value):
+        return value
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise ValueError("the list of ports is empty; name a port or leave `ports` out for all")
+    ranges = sorted(parse_port_range(item) for item in items)
+    for left, right in zip(ranges, ranges[1:], strict=False):
+        if left.overlaps(right):
+            raise ValueError(f"ports {left} and {right} overlap; name each port once")
+    return tuple(ranges)
+
+
+def parse_exempt(value: Any) -> Exempt:
+    """``ADDRESS[:PORT][/PROTOCOL]``; an IPv6 address with a port stands in brackets."""
+    if isinstance(value, Exempt):
+        return value
+    shape = 'write "192.168.0.1:53/udp", "[2001:db8::1]:53/udp" or an address alone'
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no endpoint; {shape}")
+    text, _, protocol = value.partition("/")
+    if protocol not in ("", "tcp", "udp"):
+        raise ValueError(f"{protocol!r} in {value!r} is no protocol of an exempt endpoint; {shape}")
+    match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?", text, re.ASCII)
+    if match is None and text.count(":") > 1:
+        match = re.fullmatch(r"([0-9A-Fa-f:.]+)()", text, re.ASCII)
+    elif match is None:
+        match = re.fullmatch(r"([0-9.]+)(?::(\d{1,5}))?", text, re.ASCII)
+    try:
+        if match is None:
+            raise ValueError
+        address = ipaddress.ip_address(match[1])
+    except ValueError:
+        raise ValueError(f"{value!r} is no endpoint; {shape}") from None
+    port = parse_port(int(match[2])) if match[2] else None
+    return Exempt(address, port, protocol or None)
+
+
+def parse_address(value: Any) -> IPAddress:
+    """An IPv4 or IPv6 address without prefix."""
+    if isinstance(value, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return value
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return ipaddress.ip_address(value)
+    except ValueError:
+        if isinstance(value, str) and "/" in value:
+            hint = f"leave the prefix out: {value.partition('/')[0]}"
+        elif isinstance(value, str) and value.count(":") == 1:
+            host, _, port = value.partition(":")
+            hint = f"write {{address: {host}, port: {port}}}"
+        else:
+            hint = "write an IPv4 or IPv6 address (quote an IPv6 address)"
+        raise ValueError(f"{value!r} is no IP address; {hint}") from None
+
+
+def parse_interface(value: Any) -> IPInterface:
+    """An address with an optional prefix length; without one it stands alone (/32, /128)."""
+    if isinstance(value, ipaddress.IPv4Interface | ipaddress.IPv6Interface):
+        return value
+    try:
+        if not isinstance(value, str):
+            raise ValueError
+        return ipaddress.ip_interface(value)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is no address with a prefix; write 192.168.0.11/24 or 2001:db8::1/64"
+        ) from None
+
+
+def _type(parse: Any, schema: dict[str, Any]) -> Any:
+    return (BeforeValidator(parse), PlainSerializer(_plain), WithJsonSchema(schema))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value.first if isinstance(value, PortRange) and len(value) == 1 else str(value)
+
+
+_PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
+_PORT_OR_RANGE = {
+    "anyOf": [_PORT, {"type": "string", "pattern": r"^\s*[0-9]{1,5}(\s*-\s*[0-9]{1,5})?\s*$"}]
+}
+
+# Annotated needs the metadata spelled out one by one; star-unpacking keeps each type one line.
+Port = Annotated[int, BeforeValidator(parse_port), WithJsonSchema(_PORT)]
+Ports = Annotated[
+    tuple[PortRange, ...],
+    *_type(
+        parse_ports,
+        {"anyOf": [*_PORT_OR_RANGE["anyOf"], {"type": "array", "items": _PORT_OR_RANGE, "minItems": 1}]},
+    ),
+]
+ExemptEndpoint = Annotated[Exempt, *_type(parse_exempt, {"type": "string"})]
+Address = Annotated[IPAddress, *_type(parse_address, {"type": "string"})]
+AddressWithPrefix = Annotated[IPInterface, *_type(parse_interface, {"type": "string"})]

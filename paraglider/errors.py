@@ -1,0 +1,34 @@
+"""Errors, split by whose fault they are; below every other module.
+
+A message says what is wrong and where; ``remedy`` says what would be right. ``cli`` prints both
+on one line without a traceback and exits with ``exit_code``. Bytes from the wire never raise:
+the core counts them by reason instead (``core.verdict``).
+"""
+
+from __future__ import annotations
+
+
+class ParagliderError(Exception):
+    """Base of the errors that a person is to read: what is wrong, and the remedy."""
+
+    exit_code = 1
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(what, remedy)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}" if self.remedy else self.what
+
+
+class OperatorError(ParagliderError):
+    """The operator's mistake: configuration, arguments, permissions, a missing program. Exit 1."""
+
+    exit_code = 1
+
+
+class PlatformError(ParagliderError):
+    """The platform refused: the kernel lacks a feature or rejected a request. Exit 2."""
+
+    exit_code = 2
