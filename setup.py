@@ -1,0 +1,71 @@
+"""Packaging of Paraglider; the settings of the tools are in pyproject.toml.
+
+Rules: the version is read from ``paraglider/__init__.py`` as text, never by importing it, so
+that the package can be built before anything it depends on is installed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).resolve().parent
+
+
+def version() -> str:
+    """The ``__version__`` of the package."""
+    text = (HERE / "paraglider" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, re.MULTILINE)
+    if match is None:
+        raise SystemExit('paraglider/__init__.py has no line __version__ = "..."')
+    return match[1]
+
+
+setup(
+    name="paraglider",
+    version=version(),
+    description="Turns any Linux host into a layer-4 load balancer: Python decides, packets fly.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=find_packages(include=["paraglider", "paraglider.*"]),
+    package_data={"paraglider": ["py.typed"]},
+    scripts=["scripts/paraglider.config"],
+    entry_points={"console_scripts": ["paraglider=paraglider.cli.main:entry"]},
+    install_requires=[
+        "NetfilterQueue>=1.1",
+        "PyYAML>=6",
+        "click>=8.1",
+        "pydantic>=2.6",
+        "pyroute2>=0.7",
+        "python-prctl>=1.8",
+        "rich>=13",
+        "scapy>=2.5",
+        "structlog>=23.1",
+    ],
+    extras_require={
+        "test": [
+            "hypothesis>=6",
+            "import-linter>=2",
+            "jsonschema>=4",
+            "mypy>=1.8",
+            "pytest>=8",
+            "pytest-timeout>=2.2",
+            "ruff>=0.5",
+            "types-PyYAML",
+        ],
+    },
+    classifiers=[
+        "Environment :: No Input/Output (Daemon)",
+        "Intended Audience :: System Administrators",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Topic :: System :: Networking",
+        "Typing :: Typed",
+    ],
+)
