@@ -1,0 +1,139 @@
+"""The real set-up and the real daemon, run in the balancer's namespace of a topology.
+
+Lives here: ``Balancer``, which writes a configuration into a directory and drives
+``paraglider.config`` and ``paraglider`` as an operator would, and ``start_backend``.
+Rules: programs are run as ``python -m`` with this interpreter, so that the code that is tested is
+the code that is here; what the daemon says goes to a file, which is the only thing read of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from paraglider.errors import PlatformError
+from paraglider.lab.namespace import Namespace
+
+# A structlog line of the daemon: "… [info     ] ready   key=value" or "… event=ready …".
+READY = re.compile(r"(?:\]\s+|\bevent=|^)['\"]?ready\b", re.MULTILINE)
+TROUBLE = re.compile(r"Traceback \(most recent call last\)|\[(?:error|critical)\s*\]|\blevel=(?:error|critical)\b")
+START_TIMEOUT = 20.0  # seconds until the daemon must be ready
+STOP_TIMEOUT = 5.0  # seconds until it must have ended after SIGTERM
+
+
+class Balancer:
+    """One configuration at work in ``namespace``; its files are in ``directory``.
+
+    ``arguments`` (such as ``-6`` or ``-D``) are given to the daemon.
+    """
+
+    def __init__(
+        self, namespace: Namespace, directory: Path, config: str, arguments: Sequence[str] = ()
+    ) -> None:
+        self.namespace = namespace
+        self.config = directory / "paraglider.conf"
+        self.log_file = directory / "daemon.log"
+        self.arguments = tuple(arguments)
+        self.config.write_text(config, encoding="utf-8")
+        self._daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def setup_command(self) -> list[str]:
+        """``paraglider.config`` with this configuration, without options."""
+        return [sys.executable, "-m", "paraglider.cli.setup_host", "-c", str(self.config)]
+
+    @property
+    def daemon_command(self) -> list[str]:
+        """``paraglider`` with this configuration and the arguments."""
+        return [sys.executable, "-m", "paraglider", "-c", str(self.config), *self.arguments]
+
+    def set_up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run ``paraglider.config`` (with ``--undo``, ``--dry-run``, …)."""
+        return self.namespace.run([*self.setup_command, *options], check=check)
+
+    def undo(self) -> None:
+        """Take back what ``set_up`` did; raises ``PlatformError`` when it refuses."""
+        self.set_up("--undo")
+
+    def start(self) -> int:
+        """Start the daemon and wait until it is ready; returns its process id.
+
+        Raises ``PlatformError`` with the daemon's last words when it ends or stays silent.
+        """
+        with self.log_file.open("ab") as log:
+            begin = log.tell()
+            daemon = self.namespace.popen(self.daemon_command, stdout=log, stderr=log)
+        self._daemon = daemon
+        deadline = time.monotonic() + START_TIMEOUT
+        while not READY.search(self.log()[begin:]):
+            ended = daemon.poll()
+            if ended is not None or time.monotonic() > deadline:
+                how = f"ended with exit {ended}" if ended is not None else "did not get ready"
+                raise PlatformError(f"the daemon {how}: {self.log()[begin:][-2000:].strip()}")
+            time.sleep(0.02)
+        return daemon.pid
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the daemon by ``number`` and return its exit code (0 when none ran).
+
+        Raises ``PlatformError`` when it takes too long; it is then killed.
+        """
+        daemon, self._daemon = self._daemon, None
+        if daemon is None:
+            return 0
+        with contextlib.suppress(ProcessLookupError):
+            daemon.send_signal(number)
+        try:
+            return daemon.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+            raise PlatformError(f"the daemon did not end within {STOP_TIMEOUT:g} s") from None
+
+    def close(self) -> None:
+        """Stop the daemon and undo the set-up, whatever of both is there."""
+        try:
+            self.stop()
+        finally:
+            self.undo()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running daemon; raises ``PlatformError`` when none runs."""
+        if self._daemon is None:
+            raise PlatformError("the daemon does not run", "call start first")
+        return self._daemon.pid
+
+    def log(self) -> str:
+        """All that the daemon has said."""
+        if not self.log_file.exists():
+            return ""
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+    def trouble(self) -> list[str]:
+        """The lines of the log that tell of an error or a traceback."""
+        return [line for line in self.log().splitlines() if TROUBLE.search(line)]
+
+
+def start_backend(
+    backend: Namespace, name: str, *, http: Sequence[int] = (80,), udp: Sequence[int] = ()
+) -> None:
+    """Start the lab's servers in ``backend`` and wait until they listen.
+
+    Raises ``PlatformError`` with their last words when they end instead.
+    """
+    arguments = [sys.executable, "-m", "paraglider.lab.servers", name]
+    for option, ports in (("--http", http), ("--udp", udp)):
+        for port in ports:
+            arguments += [option, str(port)]
+    server = backend.popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert server.stdout is not None  # noqa: S101 - stdout=PIPE
+    line = server.stdout.readline().decode(errors="replace").strip()
+    if line != "listening":
+        raise PlatformError(f"the servers of {name} ended: {line}")

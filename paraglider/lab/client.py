@@ -1,0 +1,73 @@
+"""A client of the lab: opens connections one after the other and says who answered.
+
+``python -m paraglider.lab.client tcp ADDRESS PORT COUNT`` (or ``udp``, or ``ping`` with port 0)
+prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``.
+
+Rules: standard library only; every try is a flow of its own (a fresh socket); an echo reply does
+not say which backend sent it, so its answer is the empty string.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import sys
+from collections.abc import Callable
+
+TIMEOUT = 3.0  # seconds a single try may take
+
+
+def tcp(address: str, port: int) -> str:
+    """The name in the body that an HTTP server answers with."""
+    connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT)
+    try:
+        connection.request("GET", "/")
+        return connection.getresponse().read(200).decode().strip()
+    finally:
+        connection.close()
+
+
+def udp(address: str, port: int) -> str:
+    """The first word that a UDP echo server answers with."""
+    with _datagram_socket(address, 0) as sock:
+        sock.connect((address, port))
+        sock.send(b"who")
+        return sock.recv(2048).decode().partition(" ")[0]
+
+
+def ping(address: str, _port: int) -> str:
+    """Empty once the echo reply is back; the kernel matches identifier and checksum."""
+    version6 = ":" in address
+    protocol = socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP
+    with _datagram_socket(address, protocol) as sock:
+        sock.connect((address, 0))
+        sock.send(bytes([128 if version6 else 8, 0, 0, 0, 0, 0, 0, 1]) + b"who")
+        sock.recv(2048)
+        return ""
+
+
+TRIES: dict[str, Callable[[str, int], str]] = {"tcp": tcp, "udp": udp, "ping": ping}
+
+
+def main() -> None:
+    """Parse the arguments, try, print."""
+    protocol, address, port, count = sys.argv[1:]
+    attempt = TRIES[protocol]
+    for _ in range(int(count)):
+        try:
+            result = {"answer": attempt(address, int(port))}
+        except (OSError, http.client.HTTPException) as error:
+            result = {"error": str(error) or type(error).__name__}
+        print(json.dumps(result), flush=True)
+
+
+def _datagram_socket(address: str, protocol: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_DGRAM, protocol)
+    sock.settimeout(TIMEOUT)
+    return sock
+
+
+if __name__ == "__main__":
+    main()

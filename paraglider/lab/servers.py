@@ -1,0 +1,125 @@
+"""A backend of the lab: HTTP and UDP servers that answer with their own name.
+
+``python -m paraglider.lab.servers NAME --http 80 --udp 5353`` prints ``listening`` once every
+socket is open and serves IPv4 and IPv6 until it is ended.
+
+Rules: standard library only, so that the lab needs nothing but the package. HTTP/1.1 with one
+request a connection, whatever the request: ``GET /bytes/N`` answers N bytes after the name's
+header, everything else the name. A UDP datagram is answered by the name, a space and itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import signal
+import socket
+import sys
+
+MAX_HEAD = 16_384  # bytes of a request that are read before it is refused
+MAX_BODY = 1 << 30  # bytes that a client may ask for
+CHUNK = b"x" * 65_536
+
+
+def response_head(name: str, length: int) -> bytes:
+    """Status line and headers of an answer with ``length`` bytes of body."""
+    return (
+        f"HTTP/1.1 200 OK\r\nServer: {name}\r\nContent-Type: text/plain\r\n"
+        f"Content-Length: {length}\r\nConnection: close\r\n\r\n"
+    ).encode()
+
+
+def body_length(request: bytes) -> int | None:
+    """How many bytes ``GET /bytes/N`` asks for; None for any other request."""
+    match = re.match(rb"GET /bytes/(\d{1,10}) ", request)
+    return min(int(match[1]), MAX_BODY) if match else None
+
+
+class Server:
+    """What the backend called ``name`` answers."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    async def http(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request and close."""
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+            length = body_length(request)
+            if length is None:
+                body = f"{self.name}\n".encode()
+                writer.write(response_head(self.name, len(body)) + body)
+            else:
+                writer.write(response_head(self.name, length))
+                while length > 0:
+                    writer.write(CHUNK[:length])
+                    length -= len(CHUNK)
+                    await writer.drain()
+            await writer.drain()
+        except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
+            pass  # the client went away or sends no HTTP: nothing to answer
+        finally:
+            writer.close()
+
+
+class UdpEcho(asyncio.DatagramProtocol):
+    """Answers each datagram with the name, a space and the datagram."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name.encode()
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember where to answer."""
+        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - asyncio's contract
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answer."""
+        if self._transport is not None:
+            self._transport.sendto(self._name + b" " + data, addr)
+
+
+def udp_socket(family: socket.AddressFamily, port: int) -> socket.socket:
+    """A socket bound to ``port`` on every address of ``family`` alone."""
+    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock.setblocking(False)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    sock.bind(("", port))
+    return sock
+
+
+async def serve(name: str, http: list[int], udp: list[int]) -> None:
+    """Serve until SIGTERM or SIGINT; raises ``OSError`` when a port is taken."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    server = Server(name)
+    for port in http:
+        await asyncio.start_server(server.http, None, port, limit=MAX_HEAD)
+    for port in udp:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            sock = udp_socket(family, port)
+            await loop.create_datagram_endpoint(lambda: UdpEcho(name), sock=sock)
+    print("listening", flush=True)
+    await stop.wait()
+
+
+def main() -> None:
+    """Parse the arguments and serve."""
+    parser = argparse.ArgumentParser(prog="python -m paraglider.lab.servers")
+    parser.add_argument("name")
+    parser.add_argument("--http", type=int, action="append", default=[], metavar="PORT")
+    parser.add_argument("--udp", type=int, action="append", default=[], metavar="PORT")
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(serve(arguments.name, arguments.http, arguments.udp))
+    except OSError as error:
+        sys.exit(f"{arguments.name}: {error}")
+
+
+if __name__ == "__main__":
+    main()
