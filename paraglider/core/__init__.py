@@ -1,0 +1,19 @@
+"""The pure core: bytes and ``now`` in, a verdict out. Standard library only.
+
+It does no I/O, reads no clock and writes no log.
+
+Glossary
+    service     a VIP, a protocol and its ports, balanced over one pool           (``service``)
+    backend     one real server: address, optional port, weight, state            (``pool``)
+    pool        the backends of a service, and which may take new flows           (``pool``)
+    strategy    picks a backend for a new flow                                    (``strategies``)
+    affinity    a client keeps its backend                                        (``affinity``)
+    flow        one connection: keys, rewrite, state, last seen                   (``flow``)
+    rewrite     one slice replaced by another, and a checksum delta               (``rewrite``)
+    balancer    service look-up, affinity, strategy: which backend for a new flow (``balancer``)
+    nat         the packet path of ``forward: nat``: packet in, verdict out       (``nat``)
+    verdict     what the core says of a packet, and why                           (``verdict``)
+
+The same core serves the workers, the simulator and the tests. Bytes from the wire never raise
+out of it: a packet that cannot be understood is counted by reason and dropped.
+"""

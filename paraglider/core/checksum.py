@@ -1,0 +1,52 @@
+"""The Internet checksum in arithmetic modulo 65,535 (RFC 1071, RFC 1624).
+
+A one's-complement sum of 16-bit words is the number that the bytes spell, modulo 65,535: so
+``int.from_bytes(data, "big") % 65535`` sums any length at C speed. Zero has two spellings
+there, 0 and 0xffff; what stands in a header is the complement of a sum that is never zero for a
+real packet (a version nibble or an address is set), so its canonical range is 0 to 0xfffe.
+Rules: pure functions; ``delta`` values are sums (0 to 65,534), never complements.
+"""
+
+from __future__ import annotations
+
+Buffer = bytes | bytearray | memoryview
+
+
+def ones_sum(data: Buffer) -> int:
+    """One's-complement sum of ``data`` as big-endian 16-bit words, modulo 65,535.
+
+    An odd last byte counts as the high half of a word padded with zero (RFC 1071 §4.1).
+    """
+    number = int.from_bytes(data, "big")
+    return (number << 8 if len(data) & 1 else number) % 65535
+
+
+def delta(old: Buffer, new: Buffer) -> int:
+    """What replacing ``old`` by ``new`` (both of even length) adds to a sum, modulo 65,535."""
+    return (ones_sum(new) - ones_sum(old)) % 65535
+
+
+def update(checksum: int, change: int) -> int:
+    """The checksum after the summed bytes changed by ``change`` (RFC 1624, equation 3).
+
+    A wrong checksum stays as wrong as it was: the receiver still rejects the packet.
+    """
+    return (checksum - change) % 65535
+
+
+def internet_checksum(data: Buffer, initial: int = 0) -> int:
+    """The checksum field for ``data`` whose own field is zero; ``initial`` is a sum to add.
+
+    Of data that sums to nothing but zeros the checksum is 0xffff (RFC 1071).
+    """
+    number = ones_sum(data) + initial
+    if number == 0 and not any(data):
+        return 0xFFFF
+    return (0xFFFF - number % 65535) % 65535
+
+
+def pseudo_sum(addresses: Buffer, protocol: int, length: int) -> int:
+    """Sum of the pseudo-header: source and destination address as they stand next to each other
+    in the header, protocol, and length of the transport part (RFC 9293 §3.1, RFC 8200 §8.1).
+    """
+    return (ones_sum(addresses) + protocol + (length >> 16) + (length & 0xFFFF)) % 65535

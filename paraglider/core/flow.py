@@ -1,0 +1,255 @@
+"""Flows and the bounded table that finds them by either direction's key.
+
+A flow has two keys, one a direction, and stands in two dictionaries of its protocol: ``forward``
+(client to VIP) and ``reverse`` (backend to client). Its timeout follows its state.
+
+Expiry is a lazy timer wheel: a flow stands in one bucket of one second; when the bucket comes
+due, a flow that was seen since moves on to its new bucket, so a packet costs no timer work. There
+is one wheel a class of states: unanswered flows (half-open TCP, UDP without a reply, ICMP),
+closing ones, and lasting ones. Under pressure the flow that is nearest to its end makes room, an
+unanswered one first, then a closing one; lasting flows are never evicted: then the new flow is
+refused.
+
+Rules: time is an argument (monotonic seconds); every operation but ``expire`` costs the same
+however many flows there are, and ``expire`` looks at ``budget`` flows at most. A flow that is
+gone is in state GONE and in no table, no wheel: nothing is kept of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from paraglider.core.rewrite import Rewrite
+
+TCP: Final = 6
+UDP: Final = 17
+ICMP: Final = 1
+ICMP6: Final = 58
+
+# States. What moves a flow from one to the next stands in ``nat``.
+SYN_SENT: Final = 0  # the client's SYN was seen
+SYN_RECEIVED: Final = 1  # the backend answered it
+ESTABLISHED: Final = 2  # the client went on
+CLOSING: Final = 3  # a FIN or a RST was seen
+UDP_NEW: Final = 4  # no reply yet
+UDP_OPEN: Final = 5  # packets both ways
+ICMP_OPEN: Final = 6
+GONE: Final = 7
+
+STATE_NAMES: Final = (
+    "syn-sent",
+    "syn-received",
+    "established",
+    "closing",
+    "udp-new",
+    "udp",
+    "icmp",
+    "gone",
+)
+
+#: state a flow starts in, by protocol
+FIRST_STATE: Final = {TCP: SYN_SENT, UDP: UDP_NEW, ICMP: ICMP_OPEN, ICMP6: ICMP_OPEN}
+
+#: class of each state but GONE, in the order in which flows make room: unanswered, closing, lasting
+_CLASS: Final = (0, 0, 2, 1, 0, 2, 0)
+
+
+class Timeouts:
+    """Idle seconds by state (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2)."""
+
+    __slots__ = ("by_state",)
+
+    def __init__(
+        self,
+        syn: float = 240,
+        established: float = 7440,
+        closing: float = 240,
+        udp: float = 300,
+        icmp: float = 60,
+    ) -> None:
+        self.by_state = (syn, syn, established, closing, udp, udp, icmp, 0.0)
+
+
+class Flow:
+    """One connection. ``seen`` is when its last packet passed; ``bucket`` is the list of the
+    timer wheel it stands in, at index ``slot``.
+    """
+
+    __slots__ = (
+        "bucket",
+        "forward_key",
+        "protocol",
+        "reverse_key",
+        "rewrite",
+        "seen",
+        "slot",
+        "state",
+    )
+
+    def __init__(
+        self,
+        protocol: int,
+        forward_key: bytes,
+        reverse_key: bytes,
+        rewrite: Rewrite,
+        state: int,
+        seen: float,
+    ) -> None:
+        self.protocol = protocol
+        self.forward_key = forward_key
+        self.reverse_key = reverse_key
+        self.rewrite = rewrite
+        self.state = state
+        self.seen = seen
+        self.bucket: list[Flow] = []
+        self.slot = 0
+
+    def __repr__(self) -> str:
+        backend = self.rewrite.backend.name
+        return f"<Flow {self.protocol} {STATE_NAMES[self.state]} to {backend}>"
+
+
+class Wheel:
+    """Flows by the second in which their timeout has to be looked at; a flow leaves in O(1)."""
+
+    __slots__ = ("_buckets", "_hand")
+
+    def __init__(self, now: float) -> None:
+        self._buckets: dict[int, list[Flow]] = {}
+        self._hand = int(now)
+
+    def add(self, flow: Flow, deadline: float) -> None:
+        """Stand ``flow`` in the bucket of the first whole second after ``deadline``."""
+        due = max(int(deadline), self._hand) + 1
+        bucket = self._buckets.get(due)
+        if bucket is None:
+            bucket = self._buckets[due] = []
+        flow.bucket = bucket
+        flow.slot = len(bucket)
+        bucket.append(flow)
+
+    @staticmethod
+    def remove(flow: Flow) -> None:
+        """Take ``flow`` out of its bucket: the last of the bucket takes its place."""
+        bucket = flow.bucket
+        last = bucket.pop()
+        if last is not flow:
+            bucket[flow.slot] = last
+            last.slot = flow.slot
+
+    def due(self, now: float) -> list[Flow] | None:
+        """The first bucket that is due and has flows, or None; empty ones are dropped."""
+        buckets = self._buckets
+        while self._hand <= now:
+            bucket = buckets.get(self._hand)
+            if bucket:
+                return bucket
+            buckets.pop(self._hand, None)
+            self._hand = self._hand + 1 if buckets else int(now) + 1
+        return None
+
+    def nearest(self) -> Flow | None:
+        """A flow of the bucket that comes due first, or None when the wheel is empty."""
+        buckets = self._buckets
+        while buckets:
+            second = next(iter(buckets))
+            if buckets[second]:
+                return buckets[second][-1]
+            del buckets[second]
+        return None
+
+
+class FlowTable:
+    """All flows of a worker: at most ``bound`` of them, of every protocol together.
+
+    ``evicted`` counts flows that made room for others, ``expired`` those that were idle too long.
+    """
+
+    def __init__(self, timeouts: Timeouts, bound: int, now: float = 0.0) -> None:
+        self.timeouts = timeouts
+        self.bound = bound
+        self.forward: dict[int, dict[bytes, Flow]] = {p: {} for p in FIRST_STATE}
+        self.reverse: dict[int, dict[bytes, Flow]] = {p: {} for p in FIRST_STATE}
+        self.evicted = 0
+        self.expired = 0
+        self._count = 0
+        self._wheels = (Wheel(now), Wheel(now), Wheel(now))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def make_room(self, now: float) -> bool:
+        """Make sure that one more flow may be opened; False when every flow is a lasting one."""
+        if self._count < self.bound:
+            return True
+        victim = self._wheels[0].nearest() or self._wheels[1].nearest()
+        if victim is None:
+            return False
+        self.forget(victim, now)
+        self.evicted += 1
+        return True
+
+    def open(
+        self, protocol: int, key: bytes, reverse_key: bytes, rewrite: Rewrite, now: float
+    ) -> Flow:
+        """A new flow from the packet with ``key``; neither key may belong to a live flow, and
+        ``make_room`` must have said yes.
+        """
+        flow = Flow(protocol, key, reverse_key, rewrite, FIRST_STATE[protocol], now)
+        self.forward[protocol][key] = flow
+        self.reverse[protocol][reverse_key] = flow
+        self._count += 1
+        self._schedule(flow)
+        backend = rewrite.backend
+        backend.flows += 1
+        backend.picked += 1
+        if rewrite.affinity is not None:
+            rewrite.affinity.hold(key[: len(rewrite.vip)], backend)
+        return flow
+
+    def move(self, flow: Flow, state: int, now: float) -> None:
+        """Put a live flow into ``state``, with that state's timeout from ``now`` on."""
+        if state == flow.state:
+            return
+        Wheel.remove(flow)
+        flow.state = state
+        flow.seen = now
+        self._schedule(flow)
+
+    def forget(self, flow: Flow, now: float) -> None:
+        """Take a live flow out of every table."""
+        Wheel.remove(flow)
+        del self.forward[flow.protocol][flow.forward_key]
+        del self.reverse[flow.protocol][flow.reverse_key]
+        flow.state = GONE
+        self._count -= 1
+        rewrite = flow.rewrite
+        rewrite.backend.flows -= 1
+        if rewrite.affinity is not None:
+            rewrite.affinity.release(flow.forward_key[: len(rewrite.vip)], now)
+
+    def expire(self, now: float, budget: int = 2000) -> int:
+        """Forget flows that were idle too long; look at ``budget`` flows at most.
+
+        Returns how many flows were looked at: with less than ``budget``, all that is due is done.
+        """
+        looked = 0
+        timeouts = self.timeouts.by_state
+        for wheel in self._wheels:
+            while looked < budget:
+                bucket = wheel.due(now)
+                if bucket is None:
+                    break
+                flow = bucket[-1]
+                looked += 1
+                if flow.seen + timeouts[flow.state] > now:
+                    Wheel.remove(flow)
+                    self._schedule(flow)
+                else:
+                    self.forget(flow, now)
+                    self.expired += 1
+        return looked
+
+    def _schedule(self, flow: Flow) -> None:
+        deadline = flow.seen + self.timeouts.by_state[flow.state]
+        self._wheels[_CLASS[flow.state]].add(flow, deadline)

@@ -1,0 +1,110 @@
+"""ICMP and ICMPv6 errors: the packet inside names the flow, reversed; both packets are rewritten.
+
+An error speaks of a packet that some host could not deliver, and carries its head: at least 8
+bytes of the transport header. Towards the backend it speaks of a reply that left here with the
+VIP as source; towards the client, of a packet that left here with the backend as destination.
+Outer addresses, inner addresses and port, the inner header and transport checksums, and the
+ICMP checksum change (RFC 5508 §4.2, RFC 7690). An error neither refreshes nor ends a flow.
+Rules: as everywhere in the core, nothing raises; a checksum that was wrong stays wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from paraglider.core import verdict
+from paraglider.core.checksum import ones_sum
+from paraglider.core.flow import TCP, UDP, FlowTable
+from paraglider.core.packet import ICMP_ERROR, Parsed, parse, reverse
+
+#: where the checksum stands in the transport header
+CHECKSUM_AT: Final = {TCP: 16, UDP: 6}
+#: reasons of the inner packet that are no fault of the error's sender
+_FOREIGN: Final = frozenset((verdict.OTHER_PROTOCOL, verdict.OTHER_ICMP, verdict.SOURCE_ROUTED))
+
+
+def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> int:
+    """Rewrite the ICMP error in ``buf`` (``error`` is its parsed outer header) in place.
+
+    Returns -1 when done, else the reason why it goes on untouched or is dropped.
+    """
+    inner_at = error.transport + 8
+    inner = parse(buf, inner_at, error.end - inner_at, whole=False)
+    if inner.reason >= 0:
+        return verdict.NO_FLOW if inner.reason in _FOREIGN else verdict.SHORT_ERROR
+    if inner.kind == ICMP_ERROR or (buf[inner_at] ^ buf[offset]) >> 4:
+        return verdict.NO_FLOW  # no error is sent about an error; families do not mix
+    key = reverse(inner.key)
+    size = (len(key) - 4) // 2
+    flow = flows.forward[inner.protocol].get(key)
+    if flow is not None:  # towards the backend: where the VIP stands, the backend belongs
+        before, after, port = key[size:-4], flow.reverse_key[:size], flow.reverse_key[-4:-2]
+    else:
+        flow = flows.reverse[inner.protocol].get(key)
+        if flow is None:
+            return verdict.NO_FLOW
+        # towards the client: where the backend stands, the VIP belongs
+        before, after, port = key[:size], flow.forward_key[size:-4], flow.forward_key[-2:]
+    _rewrite(buf, offset, error, inner_at, inner, (before, after, port))
+    return -1
+
+
+def _rewrite(
+    buf: bytearray,
+    offset: int,
+    error: Parsed,
+    inner_at: int,
+    inner: Parsed,
+    end: tuple[bytes, bytes, bytes],
+) -> None:
+    """Replace our end of the flow in both packets: address before, address after, port after."""
+    before, after, _ = end
+    size = len(before)
+    icmp = slice(error.transport, error.end)
+    outer_source = offset + (12 if size == 4 else 8)
+    covered = ones_sum(buf[icmp])
+    change = 0
+    for at in (outer_source, outer_source + size):
+        if buf[at : at + size] == before:
+            buf[at : at + size] = after
+            change += ones_sum(after) - ones_sum(before)
+    if size == 4:
+        _adjust(buf, offset + 10, change)
+    _rewrite_inner(buf, inner_at, error.end, inner, end)
+    covered = ones_sum(buf[icmp]) - covered
+    # ICMPv6 covers the outer addresses by its pseudo-header (RFC 4443 §2.3), ICMP does not.
+    _adjust(buf, error.transport + 2, covered + (change if size == 16 else 0))
+
+
+def _rewrite_inner(
+    buf: bytearray, at: int, limit: int, inner: Parsed, end: tuple[bytes, bytes, bytes]
+) -> None:
+    """Replace our end of the flow in the packet that begins at ``at`` and is cut at ``limit``."""
+    before, after, port = end
+    size = len(before)
+    source = at + (12 if size == 4 else 8)
+    is_source = buf[source : source + size] == before
+    ours = source if is_source else source + size
+    buf[ours : ours + size] = after
+    change = ones_sum(after) - ones_sum(before)
+    if size == 4:
+        _adjust(buf, at + 10, change)
+    if inner.protocol not in CHECKSUM_AT:
+        # ICMPv6 echo inside: its checksum covers the addresses; the identifier stays.
+        if size == 16:
+            _adjust(buf, inner.transport + 2, change)
+        return
+    port_at = inner.transport + (0 if is_source else 2)
+    change += ones_sum(port) - ones_sum(buf[port_at : port_at + 2])
+    buf[port_at : port_at + 2] = port
+    checksum_at = inner.transport + CHECKSUM_AT[inner.protocol]
+    if checksum_at + 2 > limit:
+        return
+    unused = inner.protocol == UDP and not any(buf[checksum_at : checksum_at + 2])
+    if not unused:
+        _adjust(buf, checksum_at, change)
+
+
+def _adjust(buf: bytearray, at: int, change: int) -> None:
+    checksum = ((buf[at] << 8 | buf[at + 1]) - change) % 65535
+    buf[at], buf[at + 1] = checksum >> 8, checksum & 255

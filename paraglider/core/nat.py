@@ -1,0 +1,269 @@
+"""The packet path of ``forward: nat``: one packet in, rewritten in place, a verdict out.
+
+Towards the backend the destination is replaced, on the way back the source; ports where they are
+mapped; checksums by adding a delta (RFC 1624). A packet that belongs to no flow opens one when it
+may: a TCP segment with SYN alone, any UDP packet, an ICMP echo request. Every other TCP segment
+without a flow passes untouched: addressed to a local VIP it meets the local stack, which answers
+RST, so that the client connects anew at once instead of hanging.
+
+TCP state is what the timeouts of RFC 5382 need and no more: no sequence numbers are looked at. A
+FIN or RST puts a flow into CLOSING, where it lives on while packets pass, so that a forged RST
+ends nothing; a new SYN on a CLOSING flow opens a new one (the client's port is used again).
+
+Rules: ``handle`` is called for every packet: no allocation beyond the key, one look-up, no call
+for an established flow. It never raises for any bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from paraglider.core import icmp_error
+from paraglider.core.balancer import Balancer
+from paraglider.core.checksum import ones_sum, pseudo_sum
+from paraglider.core.flow import (
+    CLOSING,
+    ESTABLISHED,
+    ICMP6,
+    SYN_RECEIVED,
+    SYN_SENT,
+    TCP,
+    UDP,
+    UDP_NEW,
+    UDP_OPEN,
+    Flow,
+    FlowTable,
+)
+from paraglider.core.packet import ECHO_REPLY, ICMP_ERROR, parse
+from paraglider.core.pool import Backend
+from paraglider.core.strategies.base import NewFlow
+from paraglider.core.verdict import (
+    COLLISION,
+    NO_BACKEND,
+    NO_FLOW,
+    NO_SERVICE,
+    PASS,
+    REASONS,
+    REWRITTEN,
+    TABLE_FULL,
+    VERDICT_OF,
+)
+
+# What the transport checksum of the packet in the buffer is (queue I/O knows).
+COMPLETE: Final = 0  # as on the wire
+UNFINISHED: Final = 1  # the pseudo-header's sum alone: to be computed in full after rewriting
+KERNELS: Final = 2  # the kernel computes it when it segments the packet: leave the pseudo-sum
+
+FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
+
+
+class Nat:
+    """Flows, balancer and counters of one worker.
+
+    ``counts`` counts packets by reason, in the order of ``verdict.REASONS``.
+    """
+
+    def __init__(self, balancer: Balancer, flows: FlowTable) -> None:
+        self.balancer = balancer
+        self.flows = flows
+        self.counts = [0] * len(REASONS)
+        self._refused = PASS
+        self._tcp_forward = flows.forward[TCP]
+        self._tcp_reverse = flows.reverse[TCP]
+        self._udp_forward = flows.forward[UDP]
+        self._udp_reverse = flows.reverse[UDP]
+
+    def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
+        """The verdict for the IP packet in ``buf[offset:offset + length]``, rewritten in place.
+
+        ``checksum`` is COMPLETE, UNFINISHED or KERNELS; ``now`` is monotonic seconds.
+        """
+        first = buf[offset] if length >= 40 else 0
+        kind = 0
+        if (
+            first == 0x45
+            and not (buf[offset + 6] & 0x3F) | buf[offset + 7]
+            and buf[offset + 2] << 8 | buf[offset + 3] == length
+            and (buf[offset + 9] == TCP or buf[offset + 9] == UDP)
+        ):
+            protocol = buf[offset + 9]
+            transport = offset + 20
+            key = bytes(buf[offset + 12 : offset + 24])
+            four = True
+        elif (
+            first >> 4 == 6
+            and length >= 60
+            and (buf[offset + 4] << 8 | buf[offset + 5]) + 40 == length
+            and (buf[offset + 6] == TCP or buf[offset + 6] == UDP)
+        ):
+            protocol = buf[offset + 6]
+            transport = offset + 40
+            key = bytes(buf[offset + 8 : offset + 44])
+            four = False
+        else:
+            parsed = parse(buf, offset, length)
+            if parsed.reason >= 0:
+                return self._refuse(parsed.reason)
+            if parsed.kind == ICMP_ERROR:
+                reason = icmp_error.translate(buf, offset, parsed, self.flows)
+                return self._refuse(reason) if reason >= 0 else REWRITTEN
+            protocol = parsed.protocol
+            transport = parsed.transport
+            key = parsed.key
+            kind = parsed.kind
+            four = buf[offset] >> 4 == 4
+
+        # Whose packet is it: a client's (forward), a backend's (reverse), or nobody's yet.
+        if protocol == TCP:
+            flow = self._tcp_forward.get(key)
+            back = None if flow is not None else self._tcp_reverse.get(key)
+            flags = buf[transport + 13]
+            if flow is not None:
+                if flow.state != ESTABLISHED or flags & (FIN | SYN | RST):
+                    flow = self._client_segment(flow, flags, key, now)
+            elif back is not None:
+                if flags & (FIN | SYN | RST):
+                    self._backend_segment(back, flags, now)
+            elif flags & (FIN | SYN | RST | ACK) == SYN:
+                flow = self._open(TCP, key, now)
+            else:
+                return self._refuse(NO_FLOW)
+        elif protocol == UDP:
+            flow = self._udp_forward.get(key)
+            back = None if flow is not None else self._udp_reverse.get(key)
+            if back is not None:
+                if back.state == UDP_NEW:
+                    self.flows.move(back, UDP_OPEN, now)
+            elif flow is None:
+                flow = self._open(UDP, key, now)
+        elif kind == ECHO_REPLY:
+            flow = None
+            back = self.flows.reverse[protocol].get(key)
+            if back is None:
+                return self._refuse(NO_FLOW)
+        else:
+            back = None
+            flow = self.flows.forward[protocol].get(key)
+            if flow is None:
+                flow = self._open(protocol, key, now)
+
+        if flow is not None:
+            flow.seen = now
+            rewrite = flow.rewrite
+            rewrite.packets_out += 1
+            rewrite.bytes_out += length
+            if four:
+                buf[offset + 16 : offset + 20] = rewrite.backend_address
+                change = rewrite.address_out
+            else:
+                buf[offset + 24 : offset + 40] = rewrite.backend_address
+            if rewrite.mapped:
+                buf[transport + 2 : transport + 4] = rewrite.backend_port
+            transport_change = rewrite.transport_out
+        elif back is not None:
+            back.seen = now
+            rewrite = back.rewrite
+            rewrite.packets_back += 1
+            rewrite.bytes_back += length
+            if four:
+                buf[offset + 12 : offset + 16] = rewrite.vip
+                change = rewrite.address_back
+            else:
+                buf[offset + 8 : offset + 24] = rewrite.vip
+            if rewrite.mapped:
+                buf[transport : transport + 2] = rewrite.vip_port
+            transport_change = rewrite.transport_back
+        else:
+            return self._refused
+        if four:
+            value = ((buf[offset + 10] << 8 | buf[offset + 11]) + change) % 65535
+            buf[offset + 10] = value >> 8
+            buf[offset + 11] = value & 255
+        if protocol == TCP:
+            at = transport + 16
+        elif protocol == UDP:
+            at = transport + 6
+        elif protocol == ICMP6:
+            at = transport + 2
+        else:
+            return REWRITTEN  # ICMP covers no address
+        if checksum == COMPLETE:
+            value = buf[at] << 8 | buf[at + 1]
+            if protocol != UDP:
+                value = (value + transport_change) % 65535
+            elif value:  # 0 says that there is none, and so a computed 0 is sent as 0xffff
+                value = (value + transport_change) % 65535 or 0xFFFF
+            buf[at] = value >> 8
+            buf[at + 1] = value & 255
+        else:
+            addresses = slice(offset + 12, offset + 20) if four else slice(offset + 8, offset + 40)
+            if checksum == KERNELS:
+                value = ((buf[at] << 8 | buf[at + 1]) - transport_change) % 65535
+            else:
+                value = _complete(buf, addresses, transport, offset + length, at, protocol)
+            buf[at] = value >> 8
+            buf[at + 1] = value & 255
+        return REWRITTEN
+
+    def _client_segment(self, flow: Flow, flags: int, key: bytes, now: float) -> Flow | None:
+        """The flow that a client's TCP segment belongs to: ``flow``, moved on, or a new one."""
+        flows = self.flows
+        if flags & RST:
+            flows.move(flow, CLOSING, now)
+        elif flags & SYN:
+            if flow.state == CLOSING and not flags & ACK:
+                flows.forget(flow, now)
+                return self._open(TCP, key, now)
+        elif flags & FIN:
+            flows.move(flow, CLOSING, now)
+        elif flow.state == SYN_RECEIVED or (flow.state == SYN_SENT and flow.rewrite.direct):
+            flows.move(flow, ESTABLISHED, now)
+        return flow
+
+    def _backend_segment(self, flow: Flow, flags: int, now: float) -> None:
+        """Move ``flow`` on by a backend's TCP segment with SYN, FIN or RST."""
+        if flags & (RST | FIN):
+            self.flows.move(flow, CLOSING, now)
+        elif flow.state == SYN_SENT:
+            self.flows.move(flow, SYN_RECEIVED, now)
+
+    def _open(self, protocol: int, key: bytes, now: float) -> Flow | None:
+        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``."""
+        service = self.balancer.find(protocol, key)
+        if service is None:
+            self._refused = self._refuse(NO_SERVICE)
+            return None
+        rewrites = service.rewrites
+        reverse = self.flows.reverse[protocol]
+
+        def taken(backend: Backend) -> bool:
+            return rewrites[backend].reverse_key(key) in reverse
+
+        backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
+        if backend is None:
+            self._refused = self._refuse(NO_BACKEND)
+            return None
+        rewrite = rewrites[backend]
+        reverse_key = rewrite.reverse_key(key)
+        if reverse_key in reverse:
+            self._refused = self._refuse(COLLISION)
+            return None
+        if not self.flows.make_room(now):
+            self._refused = self._refuse(TABLE_FULL)
+            return None
+        return self.flows.open(protocol, key, reverse_key, rewrite, now)
+
+    def _refuse(self, reason: int) -> int:
+        self.counts[reason] += 1
+        return VERDICT_OF[reason]
+
+
+def _complete(
+    buf: bytearray, addresses: slice, transport: int, end: int, at: int, protocol: int
+) -> int:
+    """The transport checksum of ``buf[transport:end]``, computed in full."""
+    buf[at] = buf[at + 1] = 0
+    with memoryview(buf) as view:
+        total = pseudo_sum(view[addresses], protocol, end - transport)
+        value = (0xFFFF - total - ones_sum(view[transport:end])) % 65535
+    return value or 0xFFFF if protocol == UDP else value

@@ -1,0 +1,74 @@
+"""A rewrite: what ``forward: nat`` does to every packet between one service and one backend.
+
+Of an IPv4 packet bytes 12-16 are the source and 16-20 the destination address; of an IPv6 packet
+bytes 8-24 and 24-40; the ports open the transport header. Towards the backend the destination is
+replaced, on the way back the source; the slice and what it adds to the checksums depend on the
+service and the backend only, so one object serves all flows between the two and a flow needs no
+copy of its own. Rules: sums are kept negated, ready to be added to a checksum field.
+"""
+
+from __future__ import annotations
+
+from paraglider.core.affinity import Affinity
+from paraglider.core.checksum import delta
+from paraglider.core.pool import Backend
+
+
+class Rewrite:
+    """Addresses, ports and checksum deltas between one service and one backend, both ways.
+
+    ``mapped`` tells whether the port changes; ``vip_port``/``backend_port`` are its two spellings
+    (2 bytes). ``address_out``/``transport_out`` are added, modulo 65,535, to the IPv4 header
+    checksum and to the transport checksum of packets towards the backend; ``…_back`` likewise
+    towards the client. ``packets_*``/``bytes_*`` count IP packets and their bytes.
+    """
+
+    __slots__ = (
+        "address_back",
+        "address_out",
+        "affinity",
+        "backend",
+        "backend_address",
+        "backend_port",
+        "bytes_back",
+        "bytes_out",
+        "direct",
+        "mapped",
+        "packets_back",
+        "packets_out",
+        "transport_back",
+        "transport_out",
+        "vip",
+        "vip_port",
+    )
+
+    def __init__(
+        self,
+        vip: bytes,
+        vip_port: int,
+        backend: Backend,
+        *,
+        direct: bool = False,
+        affinity: Affinity | None = None,
+    ) -> None:
+        self.vip = vip
+        self.backend = backend
+        self.backend_address = backend.address
+        self.mapped = bool(backend.port) and backend.port != vip_port
+        self.vip_port = vip_port.to_bytes(2, "big")
+        self.backend_port = backend.port.to_bytes(2, "big")
+        self.direct = direct
+        self.affinity = affinity
+        address = delta(vip, backend.address)
+        port = delta(self.vip_port, self.backend_port) if self.mapped else 0
+        self.address_out = (-address) % 65535
+        self.transport_out = (-address - port) % 65535
+        self.address_back = address
+        self.transport_back = (address + port) % 65535
+        self.packets_out = self.bytes_out = self.packets_back = self.bytes_back = 0
+
+    def reverse_key(self, key: bytes) -> bytes:
+        """The key that the backend's answers to a flow with ``key`` carry."""
+        size = len(self.vip)
+        port = self.backend_port if self.mapped else key[-2:]
+        return self.backend_address + key[:size] + port + key[-4:-2]

@@ -1,0 +1,108 @@
+"""Services as the packet path sees them, and the map that finds one by protocol, VIP and port.
+
+Where several services share a VIP and protocol the narrower claim wins: an exact port before a
+range, a range before all ports. Configuration guarantees that two equal claims do not meet.
+Rules: look-ups cost a dictionary access for exact ports and all ports, and a walk over the ranges
+of that VIP alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from paraglider.core.affinity import Affinity
+from paraglider.core.flow import ICMP, ICMP6
+from paraglider.core.pool import Backend, Pool
+from paraglider.core.rewrite import Rewrite
+from paraglider.core.strategies.base import Strategy
+
+Ports = tuple[tuple[int, int], ...]
+ALL_PORTS: Ports = ((1, 65535),)
+
+
+class Service:
+    """A VIP (packed), the transport protocols and port ranges (inclusive), over one pool.
+
+    ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
+    belongs to the service (``protocol: any``). Every backend has one rewrite.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        vip: bytes,
+        protocols: Sequence[int],
+        ports: Ports,
+        pool: Pool,
+        strategy: Strategy,
+        *,
+        affinity: Affinity | None = None,
+        direct: bool = False,
+        echo: bool = False,
+    ) -> None:
+        self.name = name
+        self.vip = vip
+        self.ports = ports
+        self.pool = pool
+        self.strategy = strategy
+        self.affinity = affinity
+        self.protocols = tuple(protocols)
+        if echo:
+            self.protocols += (ICMP if len(vip) == 4 else ICMP6,)
+        exact = ports[0][0] if len(ports) == 1 and ports[0][0] == ports[0][1] else 0
+        self.rewrites: dict[Backend, Rewrite] = {
+            backend: Rewrite(vip, exact, backend, direct=direct, affinity=affinity)
+            for backend in pool.backends
+        }
+        pool.watch(strategy.prepare)
+
+
+class _Claims:
+    """What the services of one protocol and VIP claim of its ports."""
+
+    __slots__ = ("everything", "exact", "ranges")
+
+    def __init__(self) -> None:
+        self.exact: dict[bytes, Service] = {}
+        self.ranges: list[tuple[bytes, bytes, Service]] = []
+        self.everything: Service | None = None
+
+
+class ServiceMap:
+    """Finds the service of a packet by the bytes of its destination."""
+
+    def __init__(self, services: Sequence[Service]) -> None:
+        self.services = tuple(services)
+        self._claims: dict[tuple[int, bytes], _Claims] = {}
+        for service in services:
+            for protocol in service.protocols:
+                claims = self._claims.setdefault((protocol, service.vip), _Claims())
+                self._claim(claims, protocol, service)
+
+    @staticmethod
+    def _claim(claims: _Claims, protocol: int, service: Service) -> None:
+        if service.ports == ALL_PORTS or protocol in (ICMP, ICMP6):
+            claims.everything = service
+            return
+        for first, last in service.ports:
+            if first == last:
+                claims.exact[first.to_bytes(2, "big")] = service
+            else:
+                span = (first.to_bytes(2, "big"), last.to_bytes(2, "big"), service)
+                claims.ranges.append(span)
+
+    def find(self, protocol: int, vip: bytes, port: bytes) -> Service | None:
+        """The service of packets of ``protocol`` to ``vip`` (packed) and ``port`` (2 bytes).
+
+        For ICMP echo the port is not looked at.
+        """
+        claims = self._claims.get((protocol, vip))
+        if claims is None:
+            return None
+        service = claims.exact.get(port)
+        if service is not None:
+            return service
+        for first, last, service in claims.ranges:
+            if first <= port <= last:  # big-endian bytes of equal length compare as numbers
+                return service
+        return claims.everything

@@ -1,0 +1,37 @@
+"""``weighted``: the backend with the fewest flows per unit of weight, as loaded means it.
+
+loaded walks every flow for every new one; here each backend carries its own count, so the cost
+is one pass over the backends whatever the number of flows.
+"""
+
+from __future__ import annotations
+
+from paraglider.core.pool import Backend
+from paraglider.core.strategies.base import NewFlow
+
+
+class LeastFlows:
+    """Fewest live flows per weight; among equals the one that a further flow fills least, and
+    among those the next in turn, so that equal backends share evenly from the first flow on.
+    """
+
+    def __init__(self, worker: int = 0) -> None:
+        self._ready: tuple[Backend, ...] = ()
+        self._turn = worker
+
+    def prepare(self, ready: tuple[Backend, ...]) -> None:
+        """Counts live in the backends: only the list is kept."""
+        self._ready = ready
+
+    def pick(self, flow: NewFlow) -> Backend:
+        """The least filled backend, looked for from the one whose turn it is."""
+        ready = self._ready
+        start = self._turn % len(ready)
+        best = ready[start]
+        fill = best.flows / best.weight
+        for backend in ready[start + 1 :] + ready[:start]:
+            other = backend.flows / backend.weight
+            if other < fill or (other == fill and backend.weight > best.weight):
+                best, fill = backend, other
+        self._turn = start + 1
+        return best

@@ -1,0 +1,67 @@
+"""What the core says of a packet, and the counters that say why.
+
+A verdict is one integer, so that the packet path allocates nothing: the low byte is the kind,
+the bits above it are the mark of ``MARK``. Rules, stated once and tested:
+
+    PASS       the packet is not ours, and goes on untouched; queue I/O clears the worker's mark
+    REWRITTEN  the packet in the buffer has been rewritten in place, same length, and goes on
+    DROP       the packet cannot be forwarded rightly, and is dropped
+    MARK       the packet goes on untouched with the mark ``verdict >> 8``
+
+Which reasons pass and which drop is the table ``REASONS``.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PASS: Final = 0
+REWRITTEN: Final = 1
+DROP: Final = 2
+MARK: Final = 3
+
+# Reasons, as indices into a list of counters.
+NO_SERVICE: Final = 0
+NO_FLOW: Final = 1
+OTHER_PROTOCOL: Final = 2
+OTHER_ICMP: Final = 3
+SOURCE_ROUTED: Final = 4
+SHORT: Final = 5
+BAD_VERSION: Final = 6
+BAD_HEADER_LENGTH: Final = 7
+BAD_TOTAL_LENGTH: Final = 8
+TRUNCATED: Final = 9
+FRAGMENT: Final = 10
+BAD_EXTENSION: Final = 11
+SHORT_TRANSPORT: Final = 12
+SHORT_ERROR: Final = 13
+NO_BACKEND: Final = 14
+TABLE_FULL: Final = 15
+COLLISION: Final = 16
+INTERNAL: Final = 17
+
+#: name, verdict and meaning of each reason, in the order of the constants above
+REASONS: Final[tuple[tuple[str, int, str], ...]] = (
+    ("no_service", PASS, "addressed to a VIP on a port that no service has"),
+    ("no_flow", PASS, "belongs to no flow that is known here, and opens none"),
+    ("other_protocol", PASS, "neither TCP, UDP nor ICMP"),
+    ("other_icmp", PASS, "ICMP that is neither echo nor an error we translate"),
+    ("source_routed", PASS, "IPv6 routing header with segments left: not at its end yet"),
+    ("short", DROP, "shorter than an IP header"),
+    ("bad_version", DROP, "IP version neither 4 nor 6"),
+    ("bad_header_length", DROP, "IPv4 header length under 20 or past the packet"),
+    ("bad_total_length", DROP, "IP length field under the header or a jumbogram"),
+    ("truncated", DROP, "copy shorter than the IP length says"),
+    ("fragment", DROP, "a fragment that was not reassembled before us"),
+    ("bad_extension", DROP, "IPv6 extension headers too many or past the packet"),
+    ("short_transport", DROP, "TCP, UDP or ICMP header cut"),
+    ("short_error", DROP, "ICMP error whose inner packet is cut or garbled"),
+    ("no_backend", DROP, "no backend of the pool takes new flows"),
+    ("table_full", DROP, "flow table full of established flows"),
+    ("collision", DROP, "every backend already has a flow with these ports of the client"),
+    ("internal", DROP, "a fault of ours; the log has it"),
+)
+
+#: reason -> verdict, as a tuple for the packet path
+VERDICT_OF: Final[tuple[int, ...]] = tuple(verdict for _, verdict, _ in REASONS)
+REASON_NAMES: Final[tuple[str, ...]] = tuple(name for name, _, _ in REASONS)
