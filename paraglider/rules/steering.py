@@ -1,0 +1,70 @@
+"""Which worker gets a packet: the kernel's hash of the client's end, as a mark.
+
+Lives here: the marks and the HMARK options.
+Rules: both directions of a flow must give the same mark. HMARK hashes the two addresses in
+sorted order and then the two ports in sorted order, with what the tuple leaves out counted as
+zero (Linux, net/netfilter/xt_HMARK.c): so ``src,sport`` of a request equals ``dst,dport`` of its
+reply. ICMP has no ports for it, and of an ICMP error it hashes the packet inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from paraglider.config.model import Service
+
+MARK_BASE = 0x50470000
+"""Mark of the first worker; worker number i (in the order of the cores) has MARK_BASE + i."""
+
+MARK_MASK = 0xFFFF0000
+"""The bits that tell a mark of ours from another's."""
+
+OURS = f"0x{MARK_BASE:08x}/0x{MARK_MASK:08x}"
+"""Mark and mask, as ``-m mark --mark`` takes them."""
+
+
+def worker_mark(index: int) -> int:
+    """The mark of the worker at ``index`` in the sorted cores; ValueError when out of range."""
+    if not 0 <= index <= 0xFFFF:
+        raise ValueError(f"worker {index} has no mark; there are 65536")
+    return MARK_BASE + index
+
+
+def steered_by_client(services: tuple[Service, ...]) -> bool:
+    """Whether the services of one family are steered by the client's address alone.
+
+    One service with ``affinity: client`` decides for all: affinity is kept per worker, and a
+    reply or an ICMP error does not tell of which service it is.
+    """
+    return any(service.affinity == "client" for service in services)
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """How the packets of one family are spread: the workers' cores, the seed, the hash tuple.
+
+    ``seed`` (32 bits) keeps strangers from aiming at one worker. ``by_client`` leaves the ports
+    out of the hash.
+    """
+
+    cores: tuple[int, ...]
+    seed: int
+    by_client: bool = False
+
+    def by_source(self) -> str:
+        """The HMARK target where the client is the source: requests, and errors about them."""
+        return self._hmark("src" if self.by_client else "src,sport")
+
+    def by_destination(self) -> str:
+        """The HMARK target where the client is the destination: replies, and errors about them."""
+        return self._hmark("dst" if self.by_client else "dst,dport")
+
+    def queues(self) -> tuple[tuple[int, int], ...]:
+        """(mark, queue number) of every worker; a queue has the number of its worker's core."""
+        return tuple((worker_mark(index), core) for index, core in enumerate(self.cores))
+
+    def _hmark(self, fields: str) -> str:
+        return (
+            f"-j HMARK --hmark-tuple {fields} --hmark-mod {len(self.cores)}"
+            f" --hmark-offset 0x{MARK_BASE:08x} --hmark-rnd 0x{self.seed:08x}"
+        )
