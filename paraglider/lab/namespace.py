@@ -62,6 +62,7 @@ def execute(
 class Namespace:
     """A network namespace called ``name``; made when constructed, removed by ``close``.
 
+    With ``attach`` it was made before, by somebody else, and is taken as it is.
     IPv6 addresses are usable at once (no duplicate address detection), loopback is up, ping needs
     no raw socket.
     """
@@ -74,12 +75,13 @@ class Namespace:
         "net.ipv4.ping_group_range=0 2147483647",
     )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, attach: bool = False) -> None:
         self.name = name
         self._processes: list[subprocess.Popen[bytes]] = []
-        execute(["ip", "netns", "add", name])
-        self.sysctl(*self.SYSCTLS)
-        self.ip("link set lo up")
+        if not attach:
+            execute(["ip", "netns", "add", name])
+            self.sysctl(*self.SYSCTLS)
+            self.ip("link set lo up")
 
     def command(self, args: Sequence[str]) -> list[str]:
         """The argument list that runs ``args`` in here; it keeps its process id."""
@@ -159,10 +161,8 @@ def names() -> list[str]:
     return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
-def remove(name: str) -> None:
-    """End every process in the namespace ``name`` (SIGTERM, then SIGKILL), then remove it."""
-    if name not in names():
-        return
+def end_processes(name: str) -> None:
+    """End every process in the namespace ``name``: SIGTERM, then, after a grace, SIGKILL."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         pids = _pids(name)
         for pid in pids:
@@ -174,7 +174,13 @@ def remove(name: str) -> None:
             pids = _pids(name)
         if not pids:
             break
-    execute(["ip", "netns", "delete", name], check=False)
+
+
+def remove(name: str) -> None:
+    """End every process in the namespace ``name``, then remove it, if it is there."""
+    if name in names():
+        end_processes(name)
+        execute(["ip", "netns", "delete", name], check=False)
 
 
 def remove_all(prefix: str) -> None:

@@ -16,6 +16,7 @@ import re
 import signal
 import socket
 import sys
+from typing import cast
 
 MAX_HEAD = 16_384  # bytes of a request that are read before it is refused
 MAX_BODY = 1 << 30  # bytes that a client may ask for
@@ -72,8 +73,8 @@ class UdpEcho(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember where to answer."""
-        assert isinstance(transport, asyncio.DatagramTransport)  # noqa: S101 - asyncio's contract
-        self._transport = transport
+        # Python 3.11's own datagram transport does not derive from the class it stands for.
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         """Answer."""

@@ -52,13 +52,13 @@ class Plan:
     """What may differ from one topology to the next; the MTUs are in bytes.
 
     ``clients`` is the number of addresses the client has in each family (.100, .101, …).
-    ``router`` puts a router between client and balancer; the client is then in a network of its
-    own (``ROUTED_CLIENT``), and ``client_mtu`` is that of the link to the router, ``public_mtu``
+    ``router`` puts a router between client and balancer: the client is then in a network of its
+    own (``ROUTED_CLIENT``), ``client_mtu`` is that of the link to the router and ``public_mtu``
     that from the router to the balancer. ``private_mtu`` is that of the balancer's ``eth1`` alone,
     ``backend_mtu`` that of the backends: a lower ``private_mtu`` makes the balancer the one who
-    must say Packet Too Big to an upload (it also swallows longer packets that come in there, as
-    a real interface would: let the answers be short). ``vips`` are addresses with prefix to preset on ``eth0``; ``gateways``
-    presets the private gateway addresses on ``eth1``.
+    must say Packet Too Big to an upload (it also swallows longer packets that come in there, as a
+    real interface would: let the answers be short). ``vips`` are addresses with prefix to preset
+    on ``eth0``; ``gateways`` presets the private gateway addresses on ``eth1``.
     """
 
     backends: int = 3

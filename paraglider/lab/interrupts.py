@@ -1,0 +1,66 @@
+"""Ctrl-C (and SIGTERM, SIGHUP) at any moment, without leaving anything behind.
+
+Rules: an interrupt raises ``KeyboardInterrupt`` once and only once; a step that must not be torn
+(the set-up of a host) is put into ``deferred``; once ``ignore`` was called none is raised. So of
+two nested ``finally`` blocks that both clean up, at least one runs to its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Interrupts:
+    """While entered, the first of ``SIGNALS`` raises ``KeyboardInterrupt`` and the rest nothing."""
+
+    def __init__(self) -> None:
+        self._spent = False
+        self._deferring = False
+        self._pending = False
+        self._before: dict[signal.Signals, Callable[..., Any] | int | None] = {}
+
+    def __enter__(self) -> Self:
+        for number in SIGNALS:
+            self._before[number] = signal.signal(number, self._arrived)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def ignore(self) -> None:
+        """From here on nothing is raised any more."""
+        self._spent = True
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """An interrupt inside is raised at the end of the block."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        if self._pending:
+            self._raise()
+
+    def _arrived(self, _number: int, _frame: FrameType | None) -> None:
+        if self._deferring:
+            self._pending = True
+        else:
+            self._raise()
+
+    def _raise(self) -> None:
+        if not self._spent:
+            self._spent = True
+            raise KeyboardInterrupt

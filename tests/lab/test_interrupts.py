@@ -1,0 +1,54 @@
+"""An interrupt raises once, later where it must not tear a step, never after cleaning began."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from paraglider.lab.interrupts import SIGNALS, Interrupts
+
+
+def send(number: signal.Signals = signal.SIGINT) -> None:
+    """Send this process a signal, handled before the next line."""
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_first_signal_raises_and_the_second_does_not(number: signal.Signals) -> None:
+    """Whatever asks to end raises once; asking again while cleaning up changes nothing."""
+    with Interrupts():
+        with pytest.raises(KeyboardInterrupt):
+            send(number)
+        send(number)
+
+
+def test_a_deferred_signal_raises_at_the_end_of_the_block() -> None:
+    """A step that must not be torn runs to its end first."""
+    reached = False
+
+    def step(interrupts: Interrupts) -> None:
+        nonlocal reached
+        with interrupts.deferred():
+            send()
+            reached = True
+
+    with Interrupts() as interrupts, pytest.raises(KeyboardInterrupt):
+        step(interrupts)
+    assert reached
+
+
+def test_nothing_is_raised_once_ignored() -> None:
+    """After ``ignore`` signals change nothing."""
+    with Interrupts() as interrupts:
+        interrupts.ignore()
+        send()
+
+
+def test_the_handlers_of_before_come_back() -> None:
+    """Outside of the block Ctrl-C means what it meant before."""
+    before = signal.getsignal(signal.SIGINT)
+    with Interrupts():
+        assert signal.getsignal(signal.SIGINT) != before
+    assert signal.getsignal(signal.SIGINT) == before

@@ -1,0 +1,97 @@
+"""The topology connects client, balancer and backends in both families, and goes away whole."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from paraglider.errors import PlatformError
+from paraglider.lab import namespace, topology
+from paraglider.lab.topology import GATEWAY, VIP, Plan, Topology, backend_address
+
+PRESET = ("192.168.0.11/24", "2001:db8::11/64")
+
+
+def reachable(source: namespace.Namespace, address: str, *options: str) -> bool:
+    """True when one ping from ``source`` comes back."""
+    command = ["ping", "-c", "1", "-W", "2", *options, address]
+    return source.run(command, check=False).returncode == 0
+
+
+def test_addresses_of_backends() -> None:
+    """The tenth backend has a plain ten in IPv4 and a hexadecimal one in IPv6."""
+    assert backend_address(4, 10) == "10.0.0.10"
+    assert backend_address(6, 10) == "fd00:10::a"
+
+
+def test_prefixes_differ() -> None:
+    """Two topologies of one process do not share names, and both are the lab's."""
+    first, second = topology.new_prefix(), topology.new_prefix()
+    assert first != second
+    assert namespace.NAME.fullmatch(f"{first}-client")
+    assert namespace.NAME.fullmatch(f"{second}-client")
+
+
+@pytest.mark.root
+def test_both_sides_reach_the_balancer_at_once() -> None:
+    """Without any waiting, client and backends reach their neighbours in both families."""
+    with Topology(Plan(vips=PRESET, gateways=True)) as built:
+        for family in (4, 6):
+            assert reachable(built.client, VIP[family])
+            for backend in built.backends:
+                assert reachable(backend, GATEWAY[family])
+
+
+@pytest.mark.root
+def test_the_set_up_has_something_left_to_do() -> None:
+    """By default neither VIP nor gateway is there, and the balancer forwards nothing."""
+    with Topology(Plan(backends=1)) as built:
+        addresses = built.balancer.run(["ip", "-o", "address"]).stdout
+        assert VIP[4] not in addresses
+        assert GATEWAY[4] not in addresses
+        assert built.balancer.run(["sysctl", "-n", "net.ipv4.ip_forward"]).stdout == "0\n"
+
+
+@pytest.mark.root
+def test_the_client_has_the_addresses_asked_for() -> None:
+    """A plan with three clients gives the client three addresses a family."""
+    with Topology(Plan(backends=1, clients=3)) as built:
+        addresses = built.client.run(["ip", "-o", "address"]).stdout
+        for family in (4, 6):
+            assert all(built.client_address(family, n) in addresses for n in range(3))
+
+
+@pytest.mark.root
+def test_the_router_says_packet_too_big() -> None:
+    """With a router and a narrow link behind it, a long packet to the client meets its limit."""
+    plan = Plan(backends=1, router=True, client_mtu=1400)
+    with Topology(plan) as built:
+        for family in (4, 6):
+            client = built.client_address(family)
+            assert reachable(built.balancer, client, "-s", "1000")
+            result = built.balancer.run(
+                ["ping", "-c", "1", "-W", "2", "-M", "do", "-s", "1420", client], check=False
+            )
+            assert result.returncode != 0
+            assert "mtu" in (result.stdout + result.stderr).lower()
+
+
+@pytest.mark.root
+def test_closing_ends_the_processes_and_removes_the_namespaces() -> None:
+    """After close there is no namespace and no process of the topology's."""
+    built = Topology(Plan(backends=1))
+    process = built.client.popen(["sleep", "60"], stdout=subprocess.PIPE)
+    built.close()
+    built.close()
+    assert process.returncode is not None
+    assert not [name for name in namespace.names() if name.startswith(f"{built.prefix}-")]
+
+
+@pytest.mark.root
+def test_a_failure_half_way_leaves_nothing() -> None:
+    """When the kernel refuses a part of the plan, what was built before is removed."""
+    prefix = topology.new_prefix()
+    with pytest.raises(PlatformError):
+        Topology(Plan(vips=("not-an-address",)), prefix=prefix)
+    assert not [name for name in namespace.names() if name.startswith(f"{prefix}-")]
