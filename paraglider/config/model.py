@@ -11,7 +11,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from paraglider.config.types import (
     ALL_PORTS,
@@ -24,6 +26,8 @@ from paraglider.config.types import (
 )
 
 Seconds = Annotated[int, Field(ge=1, le=10_000_000)]
+# As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
+InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
 
 
 class Section(BaseModel):
@@ -35,130 +39,156 @@ class Section(BaseModel):
 class Workers(Section):
     """Which cores carry a worker; by default every core the process may run on."""
 
-    first_core: int | None = Field(None, ge=0, le=4095, description="First core with a worker.")
-    last_core: int | None = Field(None, ge=0, le=4095, description="Last core with a worker.")
+    first_core: int | None = Field(
+        default=None, ge=0, le=4095, description="First core with a worker."
+    )
+    last_core: int | None = Field(
+        default=None, ge=0, le=4095, description="Last core with a worker."
+    )
 
 
 class Queue(Section):
     """How packets are read from the kernel."""
 
-    length: int = Field(60000, ge=1, le=65536, description="Packets the kernel holds a queue.")
+    length: int = Field(
+        default=60000, ge=1, le=65536, description="Packets the kernel holds a queue."
+    )
     io: Literal["auto", "netlink", "netfilterqueue"] = Field(
-        "auto", description="Queue I/O; auto takes the fastest that works here."
+        default="auto", description="Queue I/O; auto takes the fastest that works here."
     )
 
 
 class Control(Section):
     """The control socket."""
 
-    socket: str = Field("/run/paraglider/control.sock", description="Path of the Unix socket.")
+    socket: str = Field(
+        default="/run/paraglider/control.sock",
+        pattern=r"^/",
+        max_length=107,  # sun_path less its NUL (unix(7))
+        description="Path of the Unix socket.",
+    )
 
 
 class Stats(Section):
     """The stats page, JSON and Prometheus; leave the section out for none."""
 
-    bind: str = Field("127.0.0.1:9777", description="ADDRESS:PORT to listen on.")
+    bind: str = Field(default="127.0.0.1:9777", description="ADDRESS:PORT to listen on.")
 
 
 class PublicSide(Section):
     """The side of the clients; `paraglider.config` adds the VIPs to this interface."""
 
-    interface: str = Field(description="Interface that faces the clients.")
+    interface: InterfaceName = Field(description="Interface that faces the clients.")
 
 
 class PrivateSide(Section):
     """The side of the backends; `paraglider.config` adds the gateway addresses here."""
 
-    interface: str = Field(description="Interface that faces the backends.")
+    interface: InterfaceName = Field(description="Interface that faces the backends.")
     gateway: tuple[AddressWithPrefix, ...] = Field(
-        (), description="Addresses the backends use as default gateway.", strict=False
+        default=(), description="Addresses the backends use as default gateway.", strict=False
     )
 
 
 class Network(Section):
     """What the set-up script configures on the host; leave out to leave interfaces alone."""
 
-    public: PublicSide | None = Field(None, description="The clients' side.")
-    private: PrivateSide | None = Field(None, description="The backends' side.")
+    public: PublicSide | None = Field(default=None, description="The clients' side.")
+    private: PrivateSide | None = Field(default=None, description="The backends' side.")
     exempt: tuple[ExemptEndpoint, ...] = Field(
-        (), description="Endpoints that are never balanced.", strict=False
+        default=(), description="Endpoints that are never balanced.", strict=False
     )
 
 
 class Timeouts(Section):
     """Idle seconds after which a flow is forgotten (RFC 5382, RFC 4787, RFC 5508)."""
 
-    syn: Seconds = Field(240, description="TCP, half-open.")
-    established: Seconds = Field(7440, description="TCP, established.")
-    closing: Seconds = Field(240, description="TCP, after the first FIN or a RST.")
-    udp: Seconds = Field(300, description="UDP.")
-    icmp: Seconds = Field(60, description="ICMP echo.")
-    affinity: Seconds = Field(300, description="A client keeps its backend this long after its last flow.")
+    syn: Seconds = Field(default=240, description="TCP, half-open.")
+    established: Seconds = Field(default=7440, description="TCP, established.")
+    closing: Seconds = Field(default=240, description="TCP, after the first FIN or a RST.")
+    udp: Seconds = Field(default=300, description="UDP.")
+    icmp: Seconds = Field(default=60, description="ICMP echo.")
+    affinity: Seconds = Field(
+        default=300, description="A client keeps its backend this long after its last flow."
+    )
 
 
 class Flows(Section):
     """Bounds of the flow table."""
 
-    max: int = Field(1_000_000, ge=1, le=100_000_000, description="Flows a worker may hold.")
+    max: int = Field(
+        default=1_000_000, ge=1, le=100_000_000, description="Flows a worker may hold."
+    )
 
 
 class Failover(Section):
     """Failover mode (`-f`)."""
 
-    enabled: bool = Field(False, description="On without `-f`.")
-    check_cycle: Seconds = Field(30, description="Seconds between two rounds.")
-    port_alive: Port = Field(80, description="TCP port a living backend answers on.")
-    broadcast: Address | None = Field(None, description="Broadcast address to ping.")
-    discover: bool = Field(True, description="Take in hosts that newly answer.")
-    rise: int = Field(2, ge=1, le=1000, description="Good rounds until a backend is up.")
-    fall: int = Field(3, ge=1, le=1000, description="Bad rounds until a backend is down.")
-    timeout: Seconds = Field(2, description="Seconds to wait for one answer.")
+    enabled: bool = Field(default=False, description="On without `-f`.")
+    check_cycle: Seconds = Field(default=30, description="Seconds between two rounds.")
+    port_alive: Port = Field(default=80, description="TCP port a living backend answers on.")
+    broadcast: Address | None = Field(default=None, description="Broadcast address to ping.")
+    discover: bool = Field(default=True, description="Take in hosts that newly answer.")
+    rise: int = Field(default=2, ge=1, le=1000, description="Good rounds until a backend is up.")
+    fall: int = Field(default=3, ge=1, le=1000, description="Bad rounds until a backend is down.")
+    timeout: Seconds = Field(default=2, description="Seconds to wait for one answer.")
 
 
 def _backend_from_text(value: Any) -> Any:
     return {"address": value} if isinstance(value, str) else value
 
 
+class _AddressAlone:
+    """Tells the JSON Schema that a backend may be written as its address alone."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(
+        schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"anyOf": [{"type": "string", "description": "Its address."}, handler(schema)]}
+
+
 class Backend(Section):
     """One real server."""
 
     address: Address = Field(description="Address of the real server.")
-    port: Port | None = Field(None, description="Port there, where it differs from the service's.")
-    weight: int = Field(1, ge=0, le=65535, description="Share of new flows; 0 takes none.")
+    port: Port | None = Field(
+        default=None, description="Port there, where it differs from the service's."
+    )
+    weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0 takes none.")
 
 
 class Service(Section):
     """A VIP, a protocol and its ports, balanced over one pool."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="Name of the service.")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="Name of the service."
+    )
     vip: AddressWithPrefix = Field(description="Virtual address; the prefix is for the set-up.")
     protocol: Literal["tcp", "udp", "any"] = Field(
         description="any: TCP, UDP and ICMP echo, as loaded."
     )
-    ports: Ports = Field((ALL_PORTS,), description="80, a range, or a list; all when left out.")
+    ports: Ports = Field(
+        default=(ALL_PORTS,), description="80, a range, or a list; all when left out."
+    )
     forward: Literal["nat", "offload", "dsr", "proxy"] = Field(
-        "nat", description="How packets of a flow get to the backend."
+        default="nat", description="How packets of a flow get to the backend."
     )
     return_: Literal["via", "direct"] = Field(
-        "via",
+        default="via",
         alias="return",
         description="via: replies come back through here; direct: the backend answers the client.",
     )
     strategy: str = Field(
-        "rr", description="rr, wrr, weighted, source, maglev, or package.module:Class."
+        default="rr", description="rr, wrr, weighted, source, maglev, or package.module:Class."
     )
     affinity: Literal["flow", "client"] = Field(
-        "flow", description="client: a client keeps its backend."
+        default="flow", description="client: a client keeps its backend."
     )
-    snat: Address | None = Field(None, description="Source address towards the backends.")
-    backends: tuple[
-        Annotated[
-            Backend,
-            BeforeValidator(_backend_from_text),
-            WithJsonSchema({"anyOf": [{"type": "string"}, {"$ref": "#/$defs/Backend"}]}),
-        ],
-        ...,
-    ] = Field(min_length=1, description="The real servers.", strict=False)
+    snat: Address | None = Field(default=None, description="Source address towards the backends.")
+    backends: tuple[Annotated[Backend, BeforeValidator(_backend_from_text), _AddressAlone], ...] = (
+        Field(min_length=1, description="The real servers.", strict=False)
+    )
 
     @property
     def family(self) -> int:
@@ -190,8 +220,10 @@ class Config(Section):
 
     workers: Workers = Workers()
     queue: Queue = Queue()
-    user: str = Field("nobody", min_length=1, description="User the workers run as.")
-    chroot: str = Field("/var/run/empty", pattern=r"^/", description="Directory they are locked in.")
+    user: str = Field(default="nobody", min_length=1, description="User the workers run as.")
+    chroot: str = Field(
+        default="/var/run/empty", pattern=r"^/", description="Directory they are locked in."
+    )
     control: Control = Control()
     stats: Stats | None = None
     network: Network = Network()

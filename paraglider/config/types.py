@@ -3,11 +3,13 @@
 Lives here: port ranges, exempt endpoints, IP interfaces, user-facing literals.
 Rules: a type raises ``ValueError`` with a message of the form "what is wrong; what would be
 right"; it never touches the host. ``load`` turns these messages into file:line:column.
+The schema beside each type is what editors complete and check with.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,6 +18,8 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+
+_SHOWN = 60  # characters of a value that a message repeats: enough to find it, whatever the file
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -59,12 +63,28 @@ class Exempt:
         return f"{host}{port}" + (f"/{self.protocol}" if self.protocol else "")
 
 
+def shown(value: Any) -> str:
+    """A value of the file as a message names it: short, and in the words of YAML."""
+    if value is None:
+        return "an empty value"
+    if isinstance(value, bool):
+        return f"the truth value {str(value).lower()}"
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 def parse_port(value: Any) -> int:
     """A port number from 1 to 65535; raises ``ValueError`` with the remedy."""
     if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is no port number; write a whole number from 1 to 65535")
+        quoted = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 6
+        remedy = f"write {value} without quotes" if quoted else "write a number from 1 to 65535"
+        raise ValueError(f"{shown(value)} is no port number; {remedy}")
     if not 1 <= value <= 65535:
-        raise ValueError(f"port {value} is out of range; write a number from 1 to 65535")
+        raise ValueError(f"port {shown(value)} is out of range; write a number from 1 to 65535")
     return value
 
 
@@ -77,10 +97,10 @@ def parse_port_range(value: Any) -> PortRange:
             return PortRange(port, port)
         match = re.fullmatch(r"(\d{1,9})\s*-\s*(\d{1,9})", text, re.ASCII)
         if not match:
-            raise ValueError(f'{value!r} is no port or range; write 80 or "8000-8099"')
+            raise ValueError(f'{shown(value)} is no port or range; write 80 or "8000-8099"')
         first, last = parse_port(int(match[1])), parse_port(int(match[2]))
         if first > last:
-            raise ValueError(f'range {value!r} runs backwards; write "{last}-{first}"')
+            raise ValueError(f'range {shown(value)} runs backwards; write "{last}-{first}"')
         return PortRange(first, last)
     port = parse_port(value)
     return PortRange(port, port)
@@ -94,7 +114,7 @@ def parse_ports(value: Any) -> tuple[PortRange, ...]:
     if not items:
         raise ValueError("the list of ports is empty; name a port or leave `ports` out for all")
     ranges = sorted(parse_port_range(item) for item in items)
-    for left, right in zip(ranges, ranges[1:], strict=False):
+    for left, right in itertools.pairwise(ranges):
         if left.overlaps(right):
             raise ValueError(f"ports {left} and {right} overlap; name each port once")
     return tuple(ranges)
@@ -106,10 +126,10 @@ def parse_exempt(value: Any) -> Exempt:
         return value
     shape = 'write "192.168.0.1:53/udp", "[2001:db8::1]:53/udp" or an address alone'
     if not isinstance(value, str):
-        raise ValueError(f"{value!r} is no endpoint; {shape}")
+        raise ValueError(f"{shown(value)} is no endpoint; {shape}")
     text, _, protocol = value.partition("/")
     if protocol not in ("", "tcp", "udp"):
-        raise ValueError(f"{protocol!r} in {value!r} is no protocol of an exempt endpoint; {shape}")
+        raise ValueError(f"{shown(protocol)} is no protocol of an exempt endpoint; {shape}")
     match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\](?::(\d{1,5}))?", text, re.ASCII)
     if match is None and text.count(":") > 1:
         match = re.fullmatch(r"([0-9A-Fa-f:.]+)()", text, re.ASCII)
@@ -120,28 +140,35 @@ def parse_exempt(value: Any) -> Exempt:
             raise ValueError
         address = ipaddress.ip_address(match[1])
     except ValueError:
-        raise ValueError(f"{value!r} is no endpoint; {shape}") from None
+        raise ValueError(f"{shown(value)} is no endpoint; {shape}") from None
     port = parse_port(int(match[2])) if match[2] else None
     return Exempt(address, port, protocol or None)
 
 
 def parse_address(value: Any) -> IPAddress:
-    """An IPv4 or IPv6 address without prefix."""
+    """An IPv4 or IPv6 address without prefix and without zone."""
     if isinstance(value, ipaddress.IPv4Address | ipaddress.IPv6Address):
         return value
     try:
-        if not isinstance(value, str):
+        # An int is an address to ``ipaddress``, and a zone ("%eth0") never occurs in a packet.
+        if not isinstance(value, str) or "%" in value:
             raise ValueError
         return ipaddress.ip_address(value)
     except ValueError:
-        if isinstance(value, str) and "/" in value:
-            hint = f"leave the prefix out: {value.partition('/')[0]}"
-        elif isinstance(value, str) and value.count(":") == 1:
-            host, _, port = value.partition(":")
-            hint = f"write {{address: {host}, port: {port}}}"
-        else:
-            hint = "write an IPv4 or IPv6 address (quote an IPv6 address)"
-        raise ValueError(f"{value!r} is no IP address; {hint}") from None
+        raise ValueError(f"{shown(value)} is no IP address; {_address_hint(value)}") from None
+
+
+def _address_hint(value: Any) -> str:
+    if isinstance(value, str) and len(value) <= _SHOWN:
+        host, slash, _ = value.partition("/")
+        if slash:
+            return f"leave the prefix out: {host}"
+        host, _, port = value.partition(":")
+        if "." in host and port.isascii() and port.isdigit():
+            return f"write {{address: {host}, port: {port}}}"
+        if "%" in value:
+            return f"leave the zone out: {value.partition('%')[0]}"
+    return "write an IPv4 or IPv6 address such as 10.0.0.1 or fd00:10::1"
 
 
 def parse_interface(value: Any) -> IPInterface:
@@ -149,12 +176,13 @@ def parse_interface(value: Any) -> IPInterface:
     if isinstance(value, ipaddress.IPv4Interface | ipaddress.IPv6Interface):
         return value
     try:
-        if not isinstance(value, str):
+        if not isinstance(value, str) or "%" in value:
             raise ValueError
         return ipaddress.ip_interface(value)
     except ValueError:
         raise ValueError(
-            f"{value!r} is no address with a prefix; write 192.168.0.11/24 or 2001:db8::1/64"
+            f"{shown(value)} is no address with a prefix;"
+            " write one such as 192.168.0.11/24 or 2001:db8::11/64"
         ) from None
 
 
@@ -169,19 +197,23 @@ def _plain(value: Any) -> Any:
 
 
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
-_PORT_OR_RANGE = {
-    "anyOf": [_PORT, {"type": "string", "pattern": r"^\s*[0-9]{1,5}(\s*-\s*[0-9]{1,5})?\s*$"}]
+_RANGE = {
+    "type": "string",
+    "pattern": r"^\s*[0-9]{1,5}(\s*-\s*[0-9]{1,5})?\s*$",
+    "examples": ["8000-8099"],
+}
+_PORT_OR_RANGE = {"anyOf": [_PORT, _RANGE]}
+_PORTS = {"anyOf": [_PORT, _RANGE, {"type": "array", "items": _PORT_OR_RANGE, "minItems": 1}]}
+_ADDRESS = {"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]}
+_PREFIXED = {"type": "string", "pattern": r"^[0-9A-Fa-f:.]+(/[0-9.]+)?$"}
+_EXEMPT = {
+    "type": "string",
+    "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+)(:[0-9]+)?(/(tcp|udp))?$",
 }
 
-# Annotated needs the metadata spelled out one by one; star-unpacking keeps each type one line.
+# What a type is parsed by, printed by and described by; ``model`` uses them as field types.
 Port = Annotated[int, BeforeValidator(parse_port), WithJsonSchema(_PORT)]
-Ports = Annotated[
-    tuple[PortRange, ...],
-    *_type(
-        parse_ports,
-        {"anyOf": [*_PORT_OR_RANGE["anyOf"], {"type": "array", "items": _PORT_OR_RANGE, "minItems": 1}]},
-    ),
-]
-ExemptEndpoint = Annotated[Exempt, *_type(parse_exempt, {"type": "string"})]
-Address = Annotated[IPAddress, *_type(parse_address, {"type": "string"})]
-AddressWithPrefix = Annotated[IPInterface, *_type(parse_interface, {"type": "string"})]
+Ports = Annotated[tuple[PortRange, ...], *_type(parse_ports, _PORTS)]
+ExemptEndpoint = Annotated[Exempt, *_type(parse_exempt, _EXEMPT)]
+Address = Annotated[IPAddress, *_type(parse_address, _ADDRESS)]
+AddressWithPrefix = Annotated[IPInterface, *_type(parse_interface, _PREFIXED)]

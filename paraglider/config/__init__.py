@@ -1,0 +1,16 @@
+"""The configuration file: from its text to immutable objects, or to every mistake at once.
+
+types      small values (ports, addresses, exempt endpoints) and how each is parsed
+model      the sections of the file as pydantic models; ``Config`` is the whole
+problem    a mistake and its place: ``Problem``, ``Path``, ``Marks``, ``ConfigError``
+document   YAML text → plain data with the place of every key
+messages   pydantic's findings in the words of the file
+validate   contradictions between fields and between services; interfaces of the host
+advice     warnings: valid, and probably not meant
+support    what this version refuses, in one table
+load       file → ``Config``; the module that other packages call
+schema     the JSON Schema of the file, for editors
+
+A *path* is the way from the root of the file to a value (``("services", 0, "vip")``); a *mark*
+is its line and column.
+"""

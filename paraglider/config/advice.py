@@ -1,0 +1,65 @@
+"""What is valid and yet probably not meant: warnings that stop nothing.
+
+Lives here: ``warnings``.
+Rules: a warning says what will happen, and what to write if that is not meant. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paraglider.config.model import Config
+from paraglider.config.problem import Path, Problem
+from paraglider.config.support import NOT_SERVED
+
+# What the standards ask of a device that forgets flows: seconds, and where that is said.
+MINIMA = {
+    "syn": (240, "RFC 5382, REQ-5"),
+    "established": (7440, "RFC 5382, REQ-5"),
+    "closing": (240, "RFC 5382, REQ-5"),
+    "udp": (120, "RFC 4787, REQ-5"),
+    "icmp": (60, "RFC 5508, REQ-2"),
+}
+
+
+def warnings(config: Config) -> list[Problem]:
+    """Every warning about a valid configuration, as problems that stop nothing."""
+    return [*_sections(config), *_timeouts(config), *_weights(config), *_gateways(config)]
+
+
+def _sections(config: Config) -> Iterator[Problem]:
+    for name in NOT_SERVED:
+        if name in config.model_fields_set and getattr(config, name) is not None:
+            what = f"`{name}` is read but not served yet in this version"
+            yield Problem((name,), what, "leave it out until then", at="key")
+
+
+def _timeouts(config: Config) -> Iterator[Problem]:
+    for name, (least, source) in MINIMA.items():
+        seconds = getattr(config.timeouts, name)
+        if seconds < least:
+            what = f"`{name}` of {seconds} s forgets flows that are still alive"
+            remedy = f"write {least} or more ({source})"
+            yield Problem(("timeouts", name), what, remedy)
+
+
+def _weights(config: Config) -> Iterator[Problem]:
+    for index, service in enumerate(config.services):
+        for number, backend in enumerate(service.backends):
+            place: Path = ("services", index, "backends", number, "weight")
+            if backend.weight == 0:
+                what = f"backend {backend.address} has weight 0 and takes no new flows"
+                yield Problem(place, what, "write 1 or more if it is to work")
+            elif backend.weight != 1 and service.strategy == "rr":
+                what = f"`weight: {backend.weight}` has no effect with `strategy: rr`"
+                yield Problem(place, what, "use wrr or weighted, or leave the weight out")
+
+
+def _gateways(config: Config) -> Iterator[Problem]:
+    families = {service.family for service in config.services}
+    private = config.network.private
+    for index, gateway in enumerate(private.gateway if private is not None else ()):
+        if gateway.version not in families:
+            what = f"gateway {gateway} serves no service: none is IPv{gateway.version}"
+            remedy = "leave it out, or add a service of that family"
+            yield Problem(("network", "private", "gateway", index), what, remedy)

@@ -1,0 +1,161 @@
+"""A configuration file → ``Config``, or every mistake in it at once.
+
+Lives here: ``find_config``, ``load``, ``load_with_marks`` and ``LoadedConfig``; the way from text
+through plain data (``document``) and the model (``model``, ``messages``) to the checks of the
+whole (``validate``).
+Rules: the only module of ``config`` that reads a file. Nothing but ``ConfigError`` leaves it,
+whatever the file holds. It never writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from paraglider.config import document, messages, validate
+from paraglider.config.model import Config
+from paraglider.config.problem import ConfigError, Marks, Path, PathSet, Problem, report
+from paraglider.errors import OperatorError
+
+__all__ = ["ConfigError", "LoadedConfig", "find_config", "load", "load_with_marks"]
+
+SEARCHED = (FilePath("paraglider.conf"), FilePath("/etc/paraglider/paraglider.conf"))
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedConfig:
+    """A valid configuration with the places of its keys, for what is found out about it later."""
+
+    config: Config
+    marks: Marks
+    file: str
+
+    def lines(self, problems: Iterable[Problem]) -> list[str]:
+        """``FILE:LINE:COL: what; remedy`` a problem, in the order of the file."""
+        return report(self.file, self.marks, problems)
+
+    def refuse(self, problems: Iterable[Problem]) -> None:
+        """Raises ``ConfigError`` with all ``problems``; returns when there are none."""
+        lines = self.lines(problems)
+        if lines:
+            raise ConfigError(lines)
+
+
+def find_config(path: str | None = None, searched: tuple[FilePath, ...] = SEARCHED) -> FilePath:
+    """The file to read: ``path`` if given, else the first of ``searched`` that exists.
+
+    Raises ``OperatorError`` when there is none.
+    """
+    if path is not None:
+        return FilePath(path)
+    for candidate in searched:
+        if candidate.exists():
+            return candidate
+    places = " or ".join(_in_full(candidate) for candidate in searched)
+    raise OperatorError(f"there is no {places}", "name the configuration file with -c FILE")
+
+
+def load(path: str | FilePath) -> Config:
+    """The configuration in the file ``path``; raises ``ConfigError`` with every mistake in it."""
+    return load_with_marks(path).config
+
+
+def load_with_marks(path: str | FilePath) -> LoadedConfig:
+    """As ``load``, with the places of the keys; raises ``ConfigError``."""
+    file = str(path)
+    return parse(_decoded(_read(file), file), file)
+
+
+def parse(text: str, file: str) -> LoadedConfig:
+    """The configuration in ``text``; ``file`` is its name in messages. Raises ``ConfigError``."""
+    parsed = document.parse(text)
+    problems = list(parsed.problems)
+    if not parsed.broken and not isinstance(parsed.data, dict):
+        what = "the file is no mapping of keys to values"
+        problems.append(Problem((), what, "start from the example conf/paraglider.conf"))
+    if parsed.broken or not isinstance(parsed.data, dict):
+        raise ConfigError(report(file, parsed.marks, problems))
+    config, found = _checked(parsed.data, parsed.marks, problems)
+    problems += found
+    if problems or config is None:
+        raise ConfigError(report(file, parsed.marks, problems))
+    return LoadedConfig(config, parsed.marks, file)
+
+
+def _in_full(path: FilePath) -> str:
+    return str(path) if path.is_absolute() else f"./{path}"
+
+
+def _read(file: str) -> bytes:
+    try:
+        with FilePath(file).open("rb") as stream:
+            content = stream.read(document.MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigError([f"{file}: there is no such file; give another with -c FILE"]) from None
+    except IsADirectoryError:
+        raise ConfigError([f"{file}: this is a directory; name a file in it"]) from None
+    except PermissionError:
+        remedy = "read it as root, or make it readable for this user"
+        raise ConfigError([f"{file}: it may not be read; {remedy}"]) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ConfigError([f"{file!r}: cannot be read ({reason}); name a file"]) from None
+    if len(content) > document.MAX_BYTES:
+        limit = document.MAX_BYTES // 1_000_000
+        raise ConfigError([f"{file}:1:1: the file is larger than {limit} MB; is it the right one?"])
+    return content
+
+
+def _decoded(content: bytes, file: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        before = content[: error.start]
+        line = before.count(b"\n") + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
+        what = f"byte 0x{content[error.start]:02x} is no UTF-8"
+        place = f"{file}:{line}:{column}"
+        raise ConfigError([f"{place}: {what}; save the file in UTF-8"]) from None
+
+
+def _checked(
+    data: dict[str, Any], marks: Marks, known: list[Problem]
+) -> tuple[Config | None, list[Problem]]:
+    """The configuration, if the model takes it, and all problems that are not in ``known``."""
+    unknown = PathSet(problem.path for problem in known)
+    try:
+        return _modelled(data), _consistent(data, unknown)
+    except ValidationError as error:
+        findings = error.errors(include_url=False)
+    problems: list[Problem] = []
+    wrong = PathSet(unknown)
+    for finding in findings:
+        path: Path = tuple(finding["loc"])
+        if unknown.touches(path):
+            continue  # the text itself is wrong there, and that has been said
+        new = messages.reword(finding, marks)
+        problems += new
+        if new:
+            wrong.add(path)
+        is_unknown_key = finding["type"] == "extra_forbidden"
+        meant = messages.suggestion(path, marks) if is_unknown_key else None
+        if meant is not None:
+            wrong.add((*path[:-1], meant))
+    return None, problems + _consistent(data, wrong)
+
+
+def _modelled(data: Any) -> Config:
+    return Config.model_validate(data, by_alias=True, by_name=False)
+
+
+def _consistent(data: Any, unknown: PathSet) -> list[Problem]:
+    """What contradicts itself, as far as what is known to be wrong lets one tell."""
+    try:
+        config = _modelled(messages.repaired(data, unknown))
+    except ValidationError:
+        return []  # too little is left to be judged; the problems found so far come first
+    return [problem for problem in validate.check(config) if not problem.rests_on(unknown)]

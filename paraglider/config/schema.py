@@ -1,0 +1,56 @@
+"""The JSON Schema (draft 2020-12) of the configuration file, generated from the model.
+
+Lives here: ``schema`` and ``rendered``. ``conf/paraglider.schema.json`` is its output:
+``python -m paraglider.config.schema > conf/paraglider.schema.json``.
+Rules: nothing of the format is typed here again; what the schema says, the model says. What
+concerns several fields is beyond a schema and stays with ``paraglider check``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from paraglider.config.model import Config
+
+
+class _Generator(GenerateJsonSchema):
+    """pydantic's generator, with titles as a person writes them ("First core")."""
+
+    def get_title_from_name(self, name: str) -> str:
+        return name.strip("_").replace("_", " ").capitalize()
+
+
+def schema() -> dict[str, Any]:
+    """The schema as plain data."""
+    body = Config.model_json_schema(by_alias=True, schema_generator=_Generator)
+    for part in (body, *body.get("$defs", {}).values()):
+        for key, field in part.get("properties", {}).items():
+            _describe(key, field, body)
+    head = {"$schema": GenerateJsonSchema.schema_dialect, **body}
+    head["title"] = "Paraglider configuration"
+    return head
+
+
+def _describe(key: str, field: dict[str, Any], body: dict[str, Any]) -> None:
+    """Gives a section's key the section's own meaning, which editors show while one types."""
+    # A default section says nothing that its own keys' defaults do not say.
+    if isinstance(field.get("default"), dict):
+        del field["default"]
+    targets = [field, *field.get("anyOf", ())]
+    name = next((part["$ref"].rpartition("/")[2] for part in targets if "$ref" in part), None)
+    if name is not None:
+        field.setdefault("title", key.replace("_", " ").capitalize())
+        field.setdefault("description", body["$defs"][name]["description"])
+
+
+def rendered() -> str:
+    """The schema as the committed file has it."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(rendered())

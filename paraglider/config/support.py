@@ -1,0 +1,56 @@
+"""What the file may say and this version does not do yet: one table, one refusal.
+
+Lives here: ``NOT_YET`` and ``unsupported``, with which the daemon and ``check`` refuse clearly;
+``NOT_SERVED``, the sections that are read and have no effect yet.
+Rules: a version that brings one of these deletes its line, and nothing else. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+
+from paraglider.config.model import Config
+from paraglider.config.problem import Path, Problem
+
+STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+
+_CLASS = "package.module:Class"
+
+# (key, value) → what to write instead.
+NOT_YET: dict[tuple[str, str], str] = {
+    ("forward", "offload"): "use nat",
+    ("forward", "dsr"): "use nat",
+    ("forward", "proxy"): "use nat",
+    ("strategy", "source"): "use rr, wrr or weighted, with `affinity: client` to keep a client",
+    ("strategy", "maglev"): "use rr, wrr or weighted",
+    ("strategy", _CLASS): "use rr, wrr or weighted",
+    ("io", "netlink"): "use auto or netfilterqueue",
+    ("enabled", "true"): "use false, or leave `failover` out",
+}
+
+# Sections that this version reads but does not serve.
+NOT_SERVED = ("control", "stats", "failover")
+
+
+def unsupported(config: Config, *, failover: bool = False) -> list[Problem]:
+    """What ``config`` asks for and this version cannot do; ``failover`` is the option `-f`."""
+    asked: list[tuple[Path, str]] = [(("queue", "io"), config.queue.io)]
+    asked.append((("failover", "enabled"), str(config.failover.enabled).lower()))
+    for index, service in enumerate(config.services):
+        asked.append((("services", index, "forward"), service.forward))
+        asked.append((("services", index, "strategy"), service.strategy))
+    problems = [_refusal(path, value) for path, value in asked]
+    found = [problem for problem in problems if problem is not None]
+    if failover and ("enabled", "true") in NOT_YET:
+        found.append(Problem((), "failover (-f) is not in this version", "leave -f out"))
+    return found
+
+
+def _refusal(path: Path, value: str) -> Problem | None:
+    key = str(path[-1])
+    is_class = key == "strategy" and STRATEGY_CLASS.fullmatch(value)
+    remedy = NOT_YET.get((key, _CLASS if is_class else value))
+    if remedy is None:
+        return None
+    name = "failover" if key == "enabled" else f"{key}: {value}"
+    return Problem(path, f"`{name}` is not in this version", remedy)

@@ -1,0 +1,258 @@
+"""What concerns several fields or several services: contradictions, each with its remedy.
+
+Lives here: ``check`` (all contradictions of a configuration that the model has accepted),
+``check_interfaces`` (against the interfaces of a host, given as names).
+Rules: a finding names the path of what it points at, and in ``needs`` every other path that it
+rests on, so that ``load`` can leave it out when one of those is itself in error. Pure: the host
+is an argument.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Iterator
+
+from paraglider.config.model import Config, Service
+from paraglider.config.problem import Path, Problem
+from paraglider.config.support import STRATEGY_CLASS
+from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, shown
+
+STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
+
+
+def check(config: Config) -> list[Problem]:
+    """Every contradiction in ``config``; empty when there is none."""
+    problems = [*_process(config), *_network(config)]
+    for index, service in enumerate(config.services):
+        path: Path = ("services", index)
+        problems += [*_addresses(path, service), *_backends(path, service)]
+        problems += [*_ways(path, service), *_strategy(path, service)]
+    problems += [*_names(config), *_claims(config)]
+    return problems
+
+
+def check_interfaces(config: Config, existing: set[str]) -> list[Problem]:
+    """The interfaces of `network` that are not among ``existing``, the names on the host."""
+    named = {"public": config.network.public, "private": config.network.private}
+    there = ", ".join(sorted(existing - {"lo"})) or "none but lo"
+    return [
+        Problem(
+            ("network", side, "interface"),
+            f"there is no interface `{section.interface}` on this host",
+            f"the interfaces here are: {there}",
+        )
+        for side, section in named.items()
+        if section is not None and section.interface not in existing
+    ]
+
+
+def _process(config: Config) -> Iterator[Problem]:
+    first, last = config.workers.first_core, config.workers.last_core
+    if first is not None and last is not None and first > last:
+        path: Path = ("workers", "first_core")
+        what = f"`first_core` {first} is above `last_core` {last}"
+        remedy = f"write first_core: {last}, last_core: {first}"
+        yield Problem(path, what, remedy, needs=(("workers", "last_core"),))
+    if config.stats is not None and not _is_endpoint(config.stats.bind):
+        what = f"`bind`: {shown(config.stats.bind)} is no ADDRESS:PORT"
+        remedy = 'write one such as "127.0.0.1:9777" or "[::1]:9777"'
+        yield Problem(("stats", "bind"), what, remedy)
+    broadcast = config.failover.broadcast
+    if broadcast is not None and broadcast.version != 4:
+        what = f"`broadcast`: {broadcast} is IPv6, which has no broadcast"
+        remedy = "write the IPv4 broadcast address of the backends' network, or leave it out"
+        yield Problem(("failover", "broadcast"), what, remedy)
+
+
+def _is_endpoint(text: str) -> bool:
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    try:
+        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+    except ValueError:
+        return False
+    in_range = port.isascii() and port.isdigit() and len(port) < 6 and 1 <= int(port) <= 65535
+    return bool(colon) and in_range and bracketed == (address.version == 6)
+
+
+def _network(config: Config) -> Iterator[Problem]:
+    gateways = config.network.private.gateway if config.network.private is not None else ()
+    taken: dict[IPAddress, tuple[str, Path]] = {}
+    for index, service in enumerate(config.services):
+        path: Path = ("services", index)
+        taken.setdefault(service.vip.ip, (f"the VIP of `{service.name}`", (*path, "vip")))
+        for number, backend in enumerate(service.backends):
+            place = (*path, "backends", number, "address")
+            taken.setdefault(backend.address, (f"a backend of `{service.name}`", place))
+    for index, gateway in enumerate(gateways):
+        place = ("network", "private", "gateway", index)
+        if gateway.ip in taken:
+            whose, needed = taken[gateway.ip]
+            what = f"gateway {gateway.ip} is also {whose}"
+            remedy = "give the balancer an address of its own on the private side"
+            yield Problem(place, what, remedy, needs=(needed,))
+        if gateway in gateways[:index]:
+            yield Problem(place, f"gateway {gateway} is listed twice", "keep one of the two")
+
+
+def _addresses(path: Path, service: Service) -> Iterator[Problem]:
+    vip, needs = service.vip, ((*path, "vip"),)
+    bad = _unusable(vip.ip)
+    if bad:
+        yield Problem((*path, "vip"), f"VIP {vip.ip} is {bad}", "write a unicast address")
+    elif vip.version == 4 and vip.network.prefixlen < 31 and vip.ip in _ends(vip.network):
+        what = f"VIP {vip.ip} is the network or broadcast address of {vip.network}"
+        yield Problem((*path, "vip"), what, "write a host's address, or another prefix")
+    for index, backend in enumerate(service.backends):
+        place = (*path, "backends", index, "address")
+        bad = _unusable(backend.address)
+        if backend.address.version != vip.version:
+            what = f"backend {backend.address} is IPv{backend.address.version}"
+            what += f", the VIP {vip.ip} is IPv{vip.version}"
+            remedy = f"write an IPv{vip.version} backend; each family needs a service of its own"
+            yield Problem(place, what, remedy, needs=needs)
+        elif bad:
+            what = f"backend {backend.address} is {bad}"
+            yield Problem(place, what, "write the address of a real server")
+        elif backend.address == vip.ip:
+            what = f"backend {backend.address} is the VIP itself"
+            yield Problem(place, what, "write the server's own address", needs=needs)
+    if service.snat is not None and service.snat.version != vip.version:
+        what = f"`snat` {service.snat} is IPv{service.snat.version}, the VIP is IPv{vip.version}"
+        remedy = f"write an IPv{vip.version} address"
+        yield Problem((*path, "snat"), what, remedy, needs=needs)
+
+
+def _unusable(address: IPAddress) -> str:
+    """Why no packet of a flow can carry ``address``; empty when it can."""
+    if address.is_multicast:
+        return "a multicast address"
+    if address.is_unspecified:
+        return "the unspecified address"
+    if address.is_loopback:
+        return "a loopback address"
+    if address.is_link_local and address.version == 6:
+        return "a link-local address"
+    if str(address) == "255.255.255.255":
+        return "the broadcast address"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return f"an IPv4 address in IPv6 form ({address.ipv4_mapped})"
+    return ""
+
+
+def _ends(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[IPAddress, ...]:
+    return (network.network_address, network.broadcast_address)
+
+
+def _backends(path: Path, service: Service) -> Iterator[Problem]:
+    seen: dict[tuple[IPAddress, int | None], Path] = {}
+    for index, backend in enumerate(service.backends):
+        item: Path = (*path, "backends", index)
+        place: Path = (*item, "address")
+        port = backend.port if backend.port is not None else service.single_port
+        first = seen.setdefault((backend.address, port), item)
+        if first is not item:
+            where = f"`backends[{first[-1]}]`"
+            at = f" port {port}" if port is not None else ""
+            what = f"backend {backend.address}{at} appears twice (first as {where})"
+            remedy = "keep one, and give it a higher weight if it is to get more"
+            needs = [(*item, "port"), (*first, "address"), (*first, "port")]
+            # Written once as the service's own port and once as its default: the same backend.
+            if backend.port != service.backends[int(first[-1])].port:
+                needs.append((*path, "ports"))
+            yield Problem(place, what, remedy, needs=tuple(needs))
+        if backend.port is None:
+            continue
+        place = (*item, "port")
+        if service.protocol == "any":
+            what = "`port` with `protocol: any`, which keeps the port of the client's packet"
+            remedy = "leave `port` out, or make one service for tcp and one for udp"
+            yield Problem(place, what, remedy, at="key", needs=((*path, "protocol"),))
+        elif service.single_port is None:
+            many = "all" if service.all_ports else "several"
+            what = f"`port` maps to one port, but the service has {many} ports"
+            remedy = "leave `port` out, or give the service a single port"
+            yield Problem(place, what, remedy, at="key", needs=((*path, "ports"),))
+    if not any(backend.weight for backend in service.backends):
+        remedy = "give a backend a weight of 1 or more"
+        yield Problem((*path, "backends"), "every backend has weight 0", remedy, at="key")
+
+
+def _ways(path: Path, service: Service) -> Iterator[Problem]:
+    """What goes with which `forward`."""
+    forward, needs = service.forward, ((*path, "forward"),)
+    if service.snat is not None and forward != "offload":
+        what = f"`snat` has no meaning with `forward: {forward}`"
+        remedy = "leave `snat` out, or use `forward: offload`"
+        yield Problem((*path, "snat"), what, remedy, at="key", needs=needs)
+    if service.return_ == "direct" and forward not in ("nat", "dsr"):
+        what = f"`return: direct` does not go with `forward: {forward}`"
+        yield Problem((*path, "return"), what, "write `return: via`, or leave it out", needs=needs)
+    if forward == "dsr":
+        for index, backend in enumerate(service.backends):
+            # The backend of a packet sent on unchanged sees the port of the client's packet.
+            if backend.port is not None and backend.port != service.single_port:
+                what = "`port` with `forward: dsr`, which leaves packets as they are"
+                remedy = "leave `port` out, or use `forward: nat`"
+                place = (*path, "backends", index, "port")
+                yield Problem(place, what, remedy, at="key", needs=(*needs, (*path, "ports")))
+    if forward == "proxy" and service.protocol != "tcp":
+        what = f"`forward: proxy` carries TCP alone, the service is `{service.protocol}`"
+        remedy = "write `protocol: tcp`, or another forward"
+        yield Problem((*path, "forward"), what, remedy, needs=((*path, "protocol"),))
+
+
+def _strategy(path: Path, service: Service) -> Iterator[Problem]:
+    if service.strategy in STRATEGIES or STRATEGY_CLASS.fullmatch(service.strategy):
+        return
+    close = difflib.get_close_matches(service.strategy, STRATEGIES, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    remedy = f"{hint}write one of: {', '.join(STRATEGIES)}, package.module:Class"
+    what = f"`strategy`: {shown(service.strategy)} is not known"
+    yield Problem((*path, "strategy"), what, remedy)
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, service in enumerate(config.services):
+        earlier = first.setdefault(service.name, index)
+        if earlier != index:
+            what = f"two services are named `{service.name}` (first as `services[{earlier}]`)"
+            needs: tuple[Path, ...] = (("services", earlier, "name"),)
+            place: Path = ("services", index, "name")
+            yield Problem(place, what, "give each service its own name", needs=needs)
+
+
+def _claims(config: Config) -> Iterator[Problem]:
+    """Two services that claim the same VIP, protocol and port.
+
+    Some ports within another's all ports are no conflict: the narrower service has them.
+    """
+    claims: dict[tuple[IPAddress, str, bool], list[tuple[PortRange, int]]] = {}
+    for index, service in enumerate(config.services):
+        for protocol in service.protocols:
+            key = (service.vip.ip, protocol, service.all_ports)
+            claims.setdefault(key, []).extend((ports, index) for ports in service.ports)
+    clashes: dict[tuple[int, int], list[str]] = {}
+    for (_, protocol, _), ranges in claims.items():
+        widest = None  # of the ranges so far, the one that reaches furthest
+        for ports, index in sorted(ranges):
+            if widest is not None and ports.overlaps(widest[0]):
+                pair = (min(index, widest[1]), max(index, widest[1]))
+                clashes.setdefault(pair, []).append(f"{protocol} {_where(ports, widest[0])}")
+            if widest is None or ports.last > widest[0].last:
+                widest = (ports, index)
+    for (earlier, later), which in clashes.items():
+        first, second = config.services[earlier], config.services[later]
+        what = f"`{first.name}` has {', '.join(dict.fromkeys(which))} of {second.vip.ip} already"
+        remedy = "give each service its own VIP or ports, or put the backends into one service"
+        keys = ("vip", "protocol", "ports")
+        needs = tuple(("services", index, key) for index in (earlier, later) for key in keys)
+        present = "ports" if "ports" in second.model_fields_set else "vip"
+        yield Problem(("services", later, present), what, remedy, needs=needs)
+
+
+def _where(left: PortRange, right: PortRange) -> str:
+    shared = PortRange(max(left.first, right.first), min(left.last, right.last))
+    return "on all ports" if shared == ALL_PORTS else f"port {shared}"

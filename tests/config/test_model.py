@@ -1,0 +1,118 @@
+"""Tests of ``paraglider.config.model``: defaults, and what a service tells of itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from paraglider.config.model import Backend, Config, Service
+from paraglider.config.types import ALL_PORTS, PortRange
+
+
+def service(**keys: Any) -> Service:
+    """A service of the given keys on top of the least it needs."""
+    least = {"name": "a", "vip": "192.0.2.1/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+    return Service.model_validate({**least, **keys})
+
+
+def test_defaults_are_the_documented_ones() -> None:
+    """A file with services alone has the values that the design gives."""
+    config = Config(services=(service(),))
+    assert (config.queue.length, config.queue.io, config.flows.max) == (60000, "auto", 1_000_000)
+    assert (config.user, config.chroot) == ("nobody", "/var/run/empty")
+    timeouts = config.timeouts
+    assert (timeouts.syn, timeouts.established, timeouts.closing) == (240, 7440, 240)
+    assert (timeouts.udp, timeouts.icmp) == (300, 60)
+    assert (config.stats, config.network.public, config.failover.enabled) == (None, None, False)
+
+
+def test_service_defaults() -> None:
+    """A service with the least it needs takes all ports and goes by nat, via, rr, flow."""
+    plain = service()
+    assert plain.ports == (ALL_PORTS,)
+    assert plain.all_ports
+    assert (plain.forward, plain.return_, plain.strategy) == ("nat", "via", "rr")
+    assert (plain.affinity, plain.snat, plain.backends[0].weight) == ("flow", None, 1)
+
+
+def test_backend_is_an_address_or_a_section() -> None:
+    """A backend's address alone means the same as a section with that address."""
+    assert service(backends=["10.0.0.1"]) == service(backends=[{"address": "10.0.0.1"}])
+
+
+@pytest.mark.parametrize(
+    ("ports", "single"), [(80, 80), ("80-80", 80), ("80-81", None), ([80, 443], None)]
+)
+def test_single_port(ports: Any, single: int | None) -> None:
+    """Only a service with exactly one port has a single port."""
+    assert service(ports=ports).single_port == single
+
+
+def test_reply_ports_are_those_the_backend_answers_from() -> None:
+    """A mapped backend answers from its own port, another from the service's."""
+    one = service(ports=80)
+    mapped = Backend.model_validate({"address": "10.0.0.1", "port": 8080})
+    assert one.reply_ports(mapped) == (PortRange(8080, 8080),)
+    assert one.reply_ports(one.backends[0]) == (PortRange(80, 80),)
+
+
+def test_protocols_and_family() -> None:
+    """`any` stands for both transports, and the VIP gives the family."""
+    assert service(protocol="any").protocols == ("tcp", "udp")
+    assert service(protocol="udp").protocols == ("udp",)
+    six = service(vip="2001:db8::11/64", backends=["fd00:10::1"])
+    assert (service().family, six.family) == (4, 6)
+
+
+def test_for_families_leaves_the_others_out() -> None:
+    """`-4` and `-6` choose services, and nothing else changes."""
+    six = service(name="b", vip="2001:db8::11/64", backends=["fd00:10::1"])
+    config = Config(services=(service(), six))
+    assert config.for_families(frozenset({6})).services == (six,)
+    assert config.for_families(frozenset({4, 6})) == config
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"name": "a b"},
+        {"name": ""},
+        {"name": "x" * 64},
+        {"name": "a\n"},
+        {"forward": "NAT"},
+        {"backends": []},
+        {"backends": [{"address": "10.0.0.1", "weight": True}]},
+        {"backends": [{"address": "10.0.0.1", "weight": "3"}]},
+        {"backends": [{"address": "10.0.0.1", "weight": 65536}]},
+        {"colour": "red"},
+    ],
+)
+def test_wrong_service_is_refused(keys: dict[str, Any]) -> None:
+    """Types are strict, ranges hold, unknown keys are errors."""
+    with pytest.raises(ValidationError):
+        service(**keys)
+
+
+@pytest.mark.parametrize("name", ["eth0", "eth0.100", "br-lan", "wg_0", "a" * 15])
+def test_interface_names_of_the_kernel_pass(name: str) -> None:
+    """Names that the kernel gives are accepted."""
+    config = {"services": [service()], "network": {"public": {"interface": name}}}
+    public = Config.model_validate(config).network.public
+    assert public is not None
+    assert public.interface == name
+
+
+@pytest.mark.parametrize("name", ["", "a" * 16, "eth0 -j ACCEPT", "eth+", "-i", "e/0", "..", "e:0"])
+def test_interface_names_that_would_change_a_rule_are_refused(name: str) -> None:
+    """What iptables or the shell would take for something else is no interface."""
+    config = {"services": [service()], "network": {"public": {"interface": name}}}
+    with pytest.raises(ValidationError):
+        Config.model_validate(config)
+
+
+def test_configuration_is_immutable() -> None:
+    """Nothing changes a configuration once it is read."""
+    with pytest.raises(ValidationError):
+        service().name = "other"  # type: ignore[misc]  # the test is that it fails
