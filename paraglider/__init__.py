@@ -1,0 +1,18 @@
+"""Paraglider: a layer-4 load balancer; Python decides once per connection.
+
+service    a VIP, a protocol and its ports, balanced over one pool
+backend    one real server: address, optional port, weight, state
+pool       the backends of a service, and which of them may take new flows
+strategy   picks a backend for a new flow: rr, wrr, weighted, source, maglev, or a user's class
+forward    how packets of a flow get to the backend: nat, offload, dsr, proxy
+flow       one connection: key, backend, state, last seen
+rewrite    what is done to a packet of a flow: a slice replaced, and a checksum delta
+verdict    what the core says of a packet: accept rewritten, marked, untouched; drop
+worker     a process pinned to one core that reads one queue; queue number = core number
+steering   the kernel rules that send both directions of a flow to the same worker
+
+Imports only point down: errors < core < config, rules < system, health, forwarding < control
+< lab < cli. ``core`` imports the standard library only.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,56 @@
+"""`paraglider check`: validates a configuration file and sums it up, one service a line.
+
+Lives here: the click command ``check``.
+Rules: reads the file (and with `--host` the names of the interfaces), changes nothing, needs no
+root. The summary goes to stdout as `key=value`, warnings to stderr; any mistake exits 1.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import click
+
+from paraglider.cli.main import Options
+from paraglider.config.advice import warnings
+from paraglider.config.load import find_config, load_with_marks
+from paraglider.config.model import Service
+from paraglider.config.support import unsupported
+from paraglider.config.validate import check_interfaces
+
+
+@click.command()
+@click.option("-c", "--config", metavar="FILE", help="Configuration file.")
+@click.option("--host", is_flag=True, help="Also check that this host has the interfaces.")
+@click.pass_obj
+def check(options: Options, config: str | None, host: bool) -> None:
+    """Validate a configuration file and print a line for each of its services."""
+    file = find_config(config if config is not None else options.config)
+    loaded = load_with_marks(file)
+    problems = unsupported(loaded.config, failover=options.failover)
+    if host:
+        problems += check_interfaces(loaded.config, {name for _, name in socket.if_nameindex()})
+    loaded.refuse(problems)
+    for line in loaded.lines(warnings(loaded.config)):
+        print(f"warning: {line}", file=sys.stderr)
+    print(f"{file}: ok")
+    for service in loaded.config.for_families(options.families).services:
+        print(_summary(service))
+
+
+def _summary(service: Service) -> str:
+    ports = "all" if service.all_ports else ",".join(str(ports) for ports in service.ports)
+    facts = {
+        "service": service.name,
+        "vip": service.vip,
+        "protocol": service.protocol,
+        "ports": ports,
+        "forward": service.forward,
+        "return": service.return_,
+        "strategy": service.strategy,
+        "affinity": service.affinity,
+        "backends": len(service.backends),
+        "weight": sum(backend.weight for backend in service.backends),
+    }
+    return " ".join(f"{key}={value}" for key, value in facts.items())

@@ -1,0 +1,65 @@
+"""From exceptions to one message on stderr and an exit code, for every command alike.
+
+Lives here: ``run_command``.
+Rules: an operator's mistake never shows a traceback; a mistake of ours always does. Exit codes:
+0 done, 1 the operator's mistake, 2 the platform refused, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import click
+
+from paraglider.config.problem import ConfigError
+from paraglider.errors import ParagliderError
+
+EXIT_MISTAKE = 1
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def run_command(
+    command: click.Command, prog: str, arguments: Sequence[str] | None = None
+) -> NoReturn:
+    """Runs ``command`` under the name ``prog`` and ends the process with its exit code.
+
+    ``arguments`` are those of the process when None.
+    """
+    code = _exit_code(command, prog, arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has gone (`| head`): give what is left to nobody, and say nothing at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or EXIT_MISTAKE
+    sys.exit(code)
+
+
+def _exit_code(command: click.Command, prog: str, arguments: Sequence[str] | None) -> int:
+    args = list(arguments) if arguments is not None else None
+    try:
+        result = command.main(args=args, prog_name=prog, standalone_mode=False)
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # its lines name the file themselves
+        return error.exit_code
+    except ParagliderError as error:
+        print(f"{prog}: {error}", file=sys.stderr)
+        return error.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx is not None else prog
+        print(f"{prog}: {_sentence(error)}; see `{path} --help`", file=sys.stderr)
+        return EXIT_MISTAKE
+    except click.ClickException as error:
+        print(f"{prog}: {_sentence(error)}", file=sys.stderr)
+        return EXIT_MISTAKE
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
+    # A command that ends with ctx.exit(code) gives its code; one that returns has done its work.
+    return result if isinstance(result, int) else 0
+
+
+def _sentence(error: click.ClickException) -> str:
+    return error.format_message().rstrip(".")

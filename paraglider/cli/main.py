@@ -1,0 +1,120 @@
+"""The command `paraglider`: its options, its subcommands, its console entry point.
+
+Lives here: the click group ``main``, ``Options`` (what a subcommand sees of the group's own
+options) and ``entry``.
+Rules: a subcommand is loaded when it is used, so that `check` needs nothing of the packet path
+and `lab` nothing of the balancer. Without a subcommand the balancer runs in the foreground.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import NoReturn
+
+import click
+
+from paraglider import __version__
+from paraglider.cli.errors import run_command
+
+# Name → where the command is, and what `paraglider --help` says of it.
+COMMANDS = {
+    "check": ("paraglider.cli.check:check", "Validate a configuration file and sum it up."),
+    "lab": ("paraglider.cli.lab:lab", "Balance real connections in network namespaces."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The options before a subcommand."""
+
+    config: str | None
+    families: frozenset[int]
+    failover: bool
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module when the subcommand is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of the alphabet."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, imported now; None when there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in `--help`, without importing any of them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+def families(four: bool, six: bool) -> frozenset[int]:
+    """The address families that `-4` and `-6` stand for: neither means both."""
+    chosen = {4} if four else set()
+    return frozenset(chosen | ({6} if six else set()) or {4, 6})
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option(
+    "-c",
+    "--config",
+    metavar="FILE",
+    help="Configuration file; else ./paraglider.conf, then /etc/paraglider/paraglider.conf.",
+)
+@click.option("-4", "four", is_flag=True, help="Only the IPv4 services.")
+@click.option("-6", "six", is_flag=True, help="Only the IPv6 services.")
+@click.option("-f", "--failover", is_flag=True, help="Turn failover on.")
+@click.option("-D", "--debug", is_flag=True, help="Be verbose on stderr.")
+@click.option(
+    "-Q",
+    "--queue-length",
+    type=click.IntRange(1, 65536),
+    metavar="LEN",
+    help="Packets the kernel holds a queue.",
+)
+@click.option("-U", "--user", metavar="USER", help="User the workers run as.")
+@click.version_option(__version__, prog_name="paraglider", message="%(prog)s %(version)s")
+@click.pass_context
+def main(
+    ctx: click.Context,
+    config: str | None,
+    four: bool,
+    six: bool,
+    failover: bool,
+    debug: bool,
+    queue_length: int | None,
+    user: str | None,
+) -> None:
+    """Balance connections over real servers, in the foreground until SIGTERM or Ctrl-C.
+
+    Run `paraglider.config` once before: it sets up addresses, sysctls and queue rules.
+    """
+    chosen = families(four, six)
+    ctx.obj = Options(config, chosen, failover)
+    if ctx.invoked_subcommand is not None:
+        return
+    from paraglider.cli.run import run
+
+    run(
+        config=config,
+        families=chosen,
+        failover=failover,
+        debug=debug,
+        queue_length=queue_length,
+        user=user,
+    )
+
+
+def entry() -> NoReturn:
+    """The console script `paraglider`."""
+    run_command(main, "paraglider")
