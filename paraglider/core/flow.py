@@ -26,6 +26,8 @@ UDP: Final = 17
 ICMP: Final = 1
 ICMP6: Final = 58
 
+PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp6"}
+
 # States. What moves a flow from one to the next stands in ``nat``.
 SYN_SENT: Final = 0  # the client's SYN was seen
 SYN_RECEIVED: Final = 1  # the backend answered it

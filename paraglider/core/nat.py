@@ -16,6 +16,7 @@ for an established flow. It never raises for any bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from paraglider.core import icmp_error
@@ -60,13 +61,15 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 class Nat:
     """Flows, balancer and counters of one worker.
 
-    ``counts`` counts packets by reason, in the order of ``verdict.REASONS``.
+    ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
+    set, is told of every new flow.
     """
 
     def __init__(self, balancer: Balancer, flows: FlowTable) -> None:
         self.balancer = balancer
         self.flows = flows
         self.counts = [0] * len(REASONS)
+        self.opened: Callable[[Flow], None] | None = None
         self._refused = PASS
         self._tcp_forward = flows.forward[TCP]
         self._tcp_reverse = flows.reverse[TCP]
@@ -251,7 +254,10 @@ class Nat:
         if not self.flows.make_room(now):
             self._refused = self._refuse(TABLE_FULL)
             return None
-        return self.flows.open(protocol, key, reverse_key, rewrite, now)
+        flow = self.flows.open(protocol, key, reverse_key, rewrite, now)
+        if self.opened is not None:
+            self.opened(flow)
+        return flow
 
     def _refuse(self, reason: int) -> int:
         self.counts[reason] += 1

@@ -1,0 +1,77 @@
+"""``paraglider``: balance, in the foreground.
+
+Everything that can be known to be wrong is said before anything is changed: the configuration,
+what this version does not do, root, user, chroot directory, cores, queues.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from paraglider.config.advice import warnings
+from paraglider.config.load import LoadedConfig, find_config, load_with_marks
+from paraglider.config.model import Config
+from paraglider.config.support import unsupported
+from paraglider.control import log, worker
+from paraglider.control.supervisor import Supervisor
+from paraglider.control.worker import WorkerSpec
+from paraglider.errors import OperatorError
+from paraglider.system import privileges
+from paraglider.system.checks import check_chroot, check_root, check_user
+from paraglider.system.cores import worker_cores
+from paraglider.system.queue.proc import require_free
+
+
+def run(
+    *,
+    config: str | None,
+    families: frozenset[int],
+    failover: bool,
+    debug: bool,
+    queue_length: int | None,
+    user: str | None,
+) -> None:
+    """Balance what the file says until SIGTERM or SIGINT; exits the process."""
+    path = find_config(config)
+    loaded = load_with_marks(path)
+    loaded.refuse(unsupported(loaded.config, failover=failover))
+    wanted = _with_options(loaded, families, queue_length, user)
+    check_root("paraglider")
+    uid, gid = check_user(wanted.user)
+    check_chroot(wanted.chroot)
+    cores = worker_cores(wanted.workers)
+    require_free(cores)
+    log.set_up(debug)
+    for line in loaded.lines(warnings(loaded.config)):
+        log.logger().warning(line)
+    log.logger().info(
+        "starting",
+        config=str(path),
+        services=len(wanted.services),
+        cores=",".join(map(str, cores)),
+        user=wanted.user,
+    )
+    specs = [
+        WorkerSpec(index=i, core=core, config=wanted, uid=uid, gid=gid)
+        for i, core in enumerate(cores)
+    ]
+    privileges.limit_parent()
+    sys.exit(Supervisor(specs, worker.run).run())
+
+
+def _with_options(
+    loaded: LoadedConfig, families: frozenset[int], queue_length: int | None, user: str | None
+) -> Config:
+    """The file's configuration as the command line changes it."""
+    config = loaded.config.for_families(families)
+    if not config.services:
+        wanted = " or ".join(f"IPv{family}" for family in sorted(families))
+        raise OperatorError(
+            f"{loaded.file} has no {wanted} service", "leave -4 and -6 out, or add one"
+        )
+    changes: dict[str, object] = {}
+    if queue_length is not None:
+        changes["queue"] = config.queue.model_copy(update={"length": queue_length})
+    if user is not None:
+        changes["user"] = user
+    return config.model_copy(update=changes)

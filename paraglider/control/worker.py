@@ -1,0 +1,179 @@
+"""A worker: one process, one core, one queue.
+
+Everything that needs root or a file happens first: the queue's socket, the flow table, every
+import, one packet of each kind through the packet path. Then privileges go (``system.privileges``),
+the worker says that it is ready, and from there on it only reads packets and gives verdicts.
+Python's cyclic collector is off: the packet path makes no cycles, and a collection over a million
+flows would hold every packet up.
+"""
+
+from __future__ import annotations
+
+import gc
+import ipaddress
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+import prctl
+
+from paraglider.config.model import Config
+from paraglider.control import log
+from paraglider.core.flow import PROTOCOL_NAMES, Flow
+from paraglider.core.nat import Nat
+from paraglider.core.verdict import REASON_NAMES
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forwarding import nat
+from paraglider.system import privileges
+from paraglider.system.queue import Queue, open_queue
+
+#: what a worker writes into its report pipe once it serves; anything else there is an error
+READY = b"ready"
+
+#: flows that one call of ``tick`` looks at: some 2 ms of work
+EXPIRY_BUDGET = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """All that a worker is told: its place, whom to become, where to be locked in."""
+
+    index: int
+    core: int
+    config: Config
+    uid: int
+    gid: int
+
+
+def run(spec: WorkerSpec, report: int, parent: int) -> int:
+    """Be the worker ``spec`` until SIGTERM; the exit code of the process.
+
+    ``report`` is the pipe to the supervisor, ``parent`` its process id.
+    """
+    logger = log.logger(worker=spec.index, core=spec.core)
+    try:
+        queue, path = _prepare(spec, logger)
+        privileges.drop(spec.uid, spec.gid, spec.config.chroot)
+        privileges.die_with_parent(parent)
+    except ParagliderError as error:
+        os.write(report, f"{error.exit_code}{error}".encode())
+        return error.exit_code
+    os.write(report, READY)
+    os.close(report)
+    status = 0
+    try:
+        queue.serve(path.handle, _ticker(path, queue, logger))
+    except OSError as error:
+        logger.error("queue broke", error=str(error))
+        status = PlatformError.exit_code
+    logger.info("stopped", flows=len(path.flows), **_counts(path, queue))
+    queue.close()
+    return status
+
+
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Nat]:
+    prctl.set_name(f"paraglider/{spec.core}")
+    prctl.set_proctitle(f"paraglider: worker {spec.index} on core {spec.core}")
+    try:
+        os.sched_setaffinity(0, {spec.core})
+    except OSError as error:
+        raise PlatformError(
+            f"the kernel refuses core {spec.core}: {error.strerror}",
+            "name cores under `workers` that this process may use (see `taskset -p 1`)",
+        ) from error
+    path = nat.build(spec.config, spec.index, time.monotonic())
+    _warm_up(spec.config)
+    path.opened = _flow_log(logger)
+    queue = open_queue(spec.config.queue.io, spec.core, spec.config.queue.length)
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        queue.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    return queue, path
+
+
+def _warm_up(config: Config) -> None:
+    """Send packets of several kinds through a packet path that is then thrown away.
+
+    So that no first packet pays for what Python puts off, and nothing is imported after chroot.
+    """
+    path = nat.build(config, 0, 0.0)
+    for service in path.balancer.services.services:
+        head = b"\x45" if len(service.vip) == 4 else b"\x60"
+        for protocol in service.protocols:
+            packet = bytearray(head + bytes(79))
+            if len(service.vip) == 4:
+                packet[2:4] = len(packet).to_bytes(2, "big")
+                packet[9] = protocol
+                packet[16:20] = service.vip
+            else:
+                packet[4:6] = (len(packet) - 40).to_bytes(2, "big")
+                packet[6] = protocol
+                packet[24:40] = service.vip
+            path.handle(packet, 0, len(packet), 0, 0.0)
+    path.flows.expire(1.0)
+
+
+def _ticker(path: Nat, queue: Queue, logger: Any) -> Callable[[float], None]:
+    """What a worker does ten times a second: expiry, and faults into the log once a minute."""
+    reported = 0
+    report_at = 0.0
+    affinities = [s.affinity for s in path.balancer.services.services if s.affinity is not None]
+
+    def tick(now: float) -> None:
+        nonlocal reported, report_at
+        path.flows.expire(now, EXPIRY_BUDGET)
+        for affinity in affinities:
+            affinity.expire(now, EXPIRY_BUDGET)
+        troubles = queue.faults + queue.overruns
+        if troubles > reported and now >= report_at:
+            reported, report_at = troubles, now + 60
+            logger.error(
+                "packets lost",
+                faults=queue.faults,
+                overruns=queue.overruns,
+                exc_info=queue.first_fault,
+            )
+
+    return tick
+
+
+def _flow_log(logger: Any) -> Callable[[Flow], None] | None:
+    """With `-D`: one line for every new flow."""
+
+    def opened(flow: Flow) -> None:
+        key = flow.forward_key
+        size = (len(key) - 4) // 2
+        logger.debug(
+            "new flow",
+            protocol=PROTOCOL_NAMES[flow.protocol],
+            client=str(ipaddress.ip_address(key[:size])),
+            client_port=int.from_bytes(key[-4:-2], "big"),
+            vip=str(ipaddress.ip_address(key[size:-4])),
+            port=int.from_bytes(key[-2:], "big"),
+            backend=flow.rewrite.backend.name,
+        )
+
+    return opened if logger.is_enabled_for(logging.DEBUG) else None
+
+
+def _counts(path: Nat, queue: Queue) -> dict[str, int]:
+    counts = {name: n for name, n in zip(REASON_NAMES, path.counts, strict=True) if n}
+    for name in ("evicted", "expired"):
+        if value := getattr(path.flows, name):
+            counts[name] = value
+    if queue.overruns:
+        counts["overruns"] = queue.overruns
+    return counts

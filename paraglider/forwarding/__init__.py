@@ -1,0 +1,6 @@
+"""Forwarding: what each way of carrying packets needs to be built from the configuration.
+
+    nat      every packet passes the worker and is rewritten    (``nat``)
+
+The packet paths themselves are pure and live in ``core``.
+"""

@@ -1,0 +1,80 @@
+"""Giving up privileges, for good: what the parent keeps, what a worker keeps.
+
+The order matters. Groups and the bounding set go while we may still change them; chroot needs
+root; the user id goes with ``keep_caps`` set, which keeps the permitted set across it; then every
+capability but the named ones goes, and no_new_privs shuts the way back (prctl(2),
+capabilities(7)). The death signal comes last: a change of credentials clears it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import prctl
+
+from paraglider.errors import PlatformError
+
+#: what the supervising parent needs after start-up: to start and to stop workers
+PARENT_CAPABILITIES = (
+    prctl.CAP_NET_ADMIN,
+    prctl.CAP_SYS_CHROOT,
+    prctl.CAP_SETUID,
+    prctl.CAP_SETGID,
+    prctl.CAP_SETPCAP,
+    prctl.CAP_KILL,
+)
+
+
+def limit_parent() -> None:
+    """Root without the rights that supervising does not need, and without a way back to them.
+
+    Raises PlatformError when the kernel refuses, as it does where root lacks CAP_SETPCAP.
+    """
+    try:
+        os.setgroups([])
+        prctl.capbset.limit(*PARENT_CAPABILITIES)
+        prctl.cap_inheritable.limit()
+        prctl.cap_effective.limit(*PARENT_CAPABILITIES)
+        prctl.cap_permitted.limit(*PARENT_CAPABILITIES)
+        prctl.set_no_new_privs(1)
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def drop(uid: int, gid: int, chroot: str) -> None:
+    """Lock this process into ``chroot`` as ``uid``:``gid`` with CAP_NET_ADMIN alone.
+
+    The kernel asks for CAP_NET_ADMIN at every verdict, of the socket's opener and of its sender
+    (net/netfilter/nfnetlink.c, nfnetlink_rcv). Everything imported lazily must be imported
+    before. Raises PlatformError when the kernel refuses a step; the process must then end.
+    """
+    try:
+        os.setgroups([])
+        prctl.capbset.limit()
+        prctl.set_keepcaps(True)
+        os.chroot(chroot)
+        os.chdir("/")
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        prctl.cap_inheritable.limit()
+        prctl.cap_permitted.limit(prctl.CAP_NET_ADMIN)
+        prctl.cap_effective.net_admin = True
+        prctl.set_keepcaps(False)
+        prctl.set_no_new_privs(1)
+    except OSError as error:
+        raise _refused(error) from error
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel send SIGTERM when the process ``parent`` ends, however it ends."""
+    prctl.set_pdeathsig(signal.SIGTERM)
+    if os.getppid() != parent:  # it ended before we asked
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _refused(error: OSError) -> PlatformError:
+    return PlatformError(
+        f"the kernel refuses to give up privileges: {error}",
+        "start as root with its full set of capabilities",
+    )

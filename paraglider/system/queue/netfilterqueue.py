@@ -1,0 +1,131 @@
+"""Queue I/O on the NetfilterQueue binding (libnetfilter_queue): works wherever that builds.
+
+The binding reads into 4,096 bytes and asks the kernel for no more than 4,016 of a packet, so long
+packets would arrive cut, and a verdict would cut them for good. Here its ``run_socket`` reads
+through a socket of ours with room for any packet, and the copy range is raised behind it, over
+the same netlink port. Checksums are complete: without NFQA_CFG_F_GSO the kernel finishes them,
+and splits GSO packets, before it queues (nfnetlink_queue.c, nfqnl_build_packet_message).
+
+Rules: a packet whose handling raises is dropped and counted, and the first such fault is kept for
+the log; the packet's bytes are not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import select
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from netfilterqueue import NetfilterQueue
+
+from paraglider.core.nat import COMPLETE
+from paraglider.core.verdict import DROP, PASS, REWRITTEN
+from paraglider.errors import PlatformError
+from paraglider.system.queue import messages
+from paraglider.system.queue.base import LONGEST_PACKET, TICK, Handle
+from paraglider.system.queue.proc import require_free
+
+_BUFFER = 1 << 17
+_SOCKET_BUFFER = 16 << 20
+
+
+class _StopServing(Exception):  # noqa: N818 - a way out, not an error
+    """Leaves ``run_socket``, which knows no other way out."""
+
+
+class NetfilterQueueIO:
+    """One queue, read through the NetfilterQueue binding."""
+
+    def __init__(self, number: int, length: int) -> None:
+        self.number = number
+        self.faults = 0
+        self.overruns = 0
+        self.first_fault: Exception | None = None
+        self._stopping = False
+        self._next_tick = 0.0
+        self._handle: Handle = _drop_all
+        self._tick: Callable[[float], object] = _no_tick
+        require_free((number,))
+        try:
+            self._queue = NetfilterQueue()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # a smaller buffer is no fault
+                self._queue.bind(number, self._on_packet, max_len=length, sock_len=_SOCKET_BUFFER)
+        except OSError as error:
+            raise PlatformError(
+                f"the kernel refuses queue {number}: {error}",
+                "see that it has NFQUEUE and that this process has CAP_NET_ADMIN",
+            ) from error
+        self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
+        self._socket.setblocking(False)
+        self._socket.send(messages.copy_packet(number, LONGEST_PACKET))
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+
+    def serve(self, handle: Handle, tick: Callable[[float], object]) -> None:
+        """See ``base.Queue.serve``."""
+        self._handle = handle
+        self._tick = tick
+        with contextlib.suppress(_StopServing):
+            self._queue.run_socket(self)
+
+    def stop(self) -> None:
+        """See ``base.Queue.stop``."""
+        self._stopping = True
+
+    def close(self) -> None:
+        """See ``base.Queue.close``."""
+        self._queue.unbind()
+        self._socket.close()
+
+    def recv(self, _size: int) -> bytes:
+        """One netlink message, whole; called by ``run_socket`` in place of a socket's own."""
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= self._next_tick:
+                self._next_tick = now + TICK
+                self._tick(now)
+            try:
+                return self._socket.recv(_BUFFER)
+            except BlockingIOError:
+                self._poll.poll(TICK * 1000)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.overruns += 1
+        raise _StopServing
+
+    def _on_packet(self, packet: Any) -> None:
+        try:
+            buf = bytearray(packet.get_payload())
+            verdict = self._handle(buf, 0, len(buf), COMPLETE, time.monotonic())
+        except Exception as fault:  # noqa: BLE001 - whatever it is, the packet needs a verdict
+            self.faults += 1
+            self.first_fault = self.first_fault or fault
+            verdict = DROP
+        if verdict == REWRITTEN:
+            packet.set_payload(bytes(buf))
+            packet.accept()
+        elif verdict == PASS:
+            packet.set_mark(0)  # not ours: the worker's mark must not open the host's filter
+            packet.accept()
+        elif verdict == DROP:
+            packet.drop()
+        else:  # MARK
+            packet.set_mark(verdict >> 8)
+            packet.accept()
+
+
+def _drop_all(_buf: bytearray, _at: int, _length: int, _checksum: int, _now: float) -> int:
+    """Before ``serve`` a packet can only be dropped."""
+    return DROP
+
+
+def _no_tick(_now: float) -> None:
+    """Before ``serve`` there is nothing to do."""

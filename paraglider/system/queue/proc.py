@@ -1,0 +1,64 @@
+"""The kernel's own table of queues: who reads which, and what was dropped.
+
+A line of /proc/net/netfilter/nfnetlink_queue (net/netfilter/nfnetlink_queue.c, seq_show) is: queue
+number, netlink port of its reader, packets waiting, copy mode, copy range, packets dropped because
+the queue was full, packets dropped because the reader's socket was full, last packet id, 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from paraglider.errors import OperatorError, PlatformError
+
+TABLE = Path("/proc/net/netfilter/nfnetlink_queue")
+
+
+class QueueStatus(NamedTuple):
+    """One line of the table."""
+
+    number: int
+    port: int
+    waiting: int
+    copy_range: int
+    queue_dropped: int
+    user_dropped: int
+
+
+def queue_status(table: Path = TABLE) -> dict[int, QueueStatus]:
+    """Every bound queue by its number; PlatformError where the kernel has no NFQUEUE."""
+    try:
+        lines = table.read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        raise PlatformError(
+            f"the kernel has no NFQUEUE ({table} is missing)",
+            "load it with `modprobe nfnetlink_queue`, or use a kernel built with "
+            "CONFIG_NETFILTER_NETLINK_QUEUE",
+        ) from None
+    status = {}
+    for line in lines:
+        number, port, waiting, _mode, copy, dropped, user_dropped = map(int, line.split()[:7])
+        status[number] = QueueStatus(number, port, waiting, copy, dropped, user_dropped)
+    return status
+
+
+def require_free(numbers: tuple[int, ...], table: Path = TABLE) -> None:
+    """Raise OperatorError when a process already reads one of the queues ``numbers``."""
+    taken = [status for number, status in queue_status(table).items() if number in numbers]
+    if not taken:
+        return
+    queues = ", ".join(str(status.number) for status in taken)
+    raise OperatorError(
+        f"queue {queues} already has a reader: {_reader(taken[0].port)}",
+        "stop the other paraglider first, or give this one other cores under `workers`",
+    )
+
+
+def _reader(port: int) -> str:
+    # The kernel hands a process its own pid as the port of its first netlink socket.
+    try:
+        name = Path(f"/proc/{port}/comm").read_text(encoding="utf-8").strip()
+    except OSError:
+        return f"netlink port {port}"
+    return f"process {port} ({name})"
