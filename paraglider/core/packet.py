@@ -106,7 +106,7 @@ def _walk6(buf: bytearray, offset: int, length: int, whole: bool, parsed: Parsed
     parsed.end = offset + 40 + payload
     limit = min(parsed.end, offset + length)
     at, following = offset + 40, buf[offset + 6]
-    for _ in range(MAX_EXTENSIONS):
+    for _ in range(MAX_EXTENSIONS + 1):  # once more for what follows the last
         if following in _EXTENSIONS:
             if at + 8 > limit:
                 return verdict.BAD_EXTENSION
