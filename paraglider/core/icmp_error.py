@@ -15,12 +15,21 @@ from typing import Final
 from paraglider.core import verdict
 from paraglider.core.checksum import ones_sum
 from paraglider.core.flow import TCP, UDP, FlowTable
-from paraglider.core.packet import ICMP_ERROR, Parsed, parse, reverse
+from paraglider.core.packet import (
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    ICMP_ERROR,
+    Parsed,
+    parse,
+    reverse,
+)
 
 #: where the checksum stands in the transport header
 CHECKSUM_AT: Final = {TCP: 16, UDP: 6}
-#: reasons of the inner packet that are no fault of the error's sender
-_FOREIGN: Final = frozenset((verdict.OTHER_PROTOCOL, verdict.OTHER_ICMP, verdict.SOURCE_ROUTED))
+#: reasons of the inner packet that are no fault of the error's sender: it names no flow of ours
+_FOREIGN: Final = frozenset(
+    (verdict.OTHER_PROTOCOL, verdict.OTHER_ICMP, verdict.SOURCE_ROUTED, verdict.FRAGMENT)
+)
 
 
 def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> int:
@@ -36,16 +45,19 @@ def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> i
         return verdict.NO_FLOW  # no error is sent about an error; families do not mix
     key = reverse(inner.key)
     size = (len(key) - 4) // 2
-    flow = flows.forward[inner.protocol].get(key)
+    # Replies leave here for the client, requests for the backend: an echo tells which it is, so
+    # that an error about the host's own ping is not taken for one about a client's.
+    flow = flows.forward[inner.protocol].get(key) if inner.kind != ECHO_REQUEST else None
     if flow is not None:  # towards the backend: where the VIP stands, the backend belongs
         before, after, port = key[size:-4], flow.reverse_key[:size], flow.reverse_key[-4:-2]
-    else:
-        flow = flows.reverse[inner.protocol].get(key)
-        if flow is None:
-            return verdict.NO_FLOW
-        # towards the client: where the backend stands, the VIP belongs
-        before, after, port = key[:size], flow.forward_key[size:-4], flow.forward_key[-2:]
-    _rewrite(buf, offset, error, inner_at, inner, (before, after, port))
+        _rewrite(buf, offset, error, inner, inner_at, True, (before, after, port))
+        return -1
+    flow = flows.reverse[inner.protocol].get(key) if inner.kind != ECHO_REPLY else None
+    if flow is None:
+        return verdict.NO_FLOW
+    # towards the client: where the backend stands, the VIP belongs
+    before, after, port = key[:size], flow.forward_key[size:-4], flow.forward_key[-2:]
+    _rewrite(buf, offset, error, inner, inner_at, False, (before, after, port))
     return -1
 
 
@@ -53,38 +65,47 @@ def _rewrite(
     buf: bytearray,
     offset: int,
     error: Parsed,
-    inner_at: int,
     inner: Parsed,
+    inner_at: int,
+    to_backend: bool,
     end: tuple[bytes, bytes, bytes],
 ) -> None:
-    """Replace our end of the flow in both packets: address before, address after, port after."""
+    """Replace our end of the flow in both packets: address before, address after, port after.
+
+    Our end is the destination of the error towards the backend, whose inner packet it sent; and
+    the source of the error towards the client, unless a router in between or we speak.
+    """
     before, after, _ = end
     size = len(before)
     icmp = slice(error.transport, error.end)
-    outer_source = offset + (12 if size == 4 else 8)
+    at = offset + (12 if size == 4 else 8) + (size if to_backend else 0)
     covered = ones_sum(buf[icmp])
     change = 0
-    for at in (outer_source, outer_source + size):
-        if buf[at : at + size] == before:
-            buf[at : at + size] = after
-            change += ones_sum(after) - ones_sum(before)
-    if size == 4:
-        _adjust(buf, offset + 10, change)
-    _rewrite_inner(buf, inner_at, error.end, inner, end)
+    if buf[at : at + size] == before:
+        buf[at : at + size] = after
+        change = ones_sum(after) - ones_sum(before)
+        if size == 4:
+            _adjust(buf, offset + 10, change)
+    _rewrite_inner(buf, inner_at, error.end, inner, to_backend, end)
     covered = ones_sum(buf[icmp]) - covered
     # ICMPv6 covers the outer addresses by its pseudo-header (RFC 4443 §2.3), ICMP does not.
     _adjust(buf, error.transport + 2, covered + (change if size == 16 else 0))
 
 
 def _rewrite_inner(
-    buf: bytearray, at: int, limit: int, inner: Parsed, end: tuple[bytes, bytes, bytes]
+    buf: bytearray,
+    at: int,
+    limit: int,
+    inner: Parsed,
+    is_source: bool,
+    end: tuple[bytes, bytes, bytes],
 ) -> None:
-    """Replace our end of the flow in the packet that begins at ``at`` and is cut at ``limit``."""
+    """Replace our end of the flow, source or destination, in the packet that begins at ``at`` and
+    is cut at ``limit``.
+    """
     before, after, port = end
     size = len(before)
-    source = at + (12 if size == 4 else 8)
-    is_source = buf[source : source + size] == before
-    ours = source if is_source else source + size
+    ours = at + (12 if size == 4 else 8) + (0 if is_source else size)
     buf[ours : ours + size] = after
     change = ones_sum(after) - ones_sum(before)
     if size == 4:
@@ -100,9 +121,12 @@ def _rewrite_inner(
     checksum_at = inner.transport + CHECKSUM_AT[inner.protocol]
     if checksum_at + 2 > limit:
         return
-    unused = inner.protocol == UDP and not any(buf[checksum_at : checksum_at + 2])
-    if not unused:
+    if inner.protocol == TCP:
         _adjust(buf, checksum_at, change)
+    elif any(buf[checksum_at : checksum_at + 2]):  # 0 says that there is none (RFC 768)
+        _adjust(buf, checksum_at, change)
+        if not any(buf[checksum_at : checksum_at + 2]):
+            buf[checksum_at] = buf[checksum_at + 1] = 0xFF
 
 
 def _adjust(buf: bytearray, at: int, change: int) -> None:
