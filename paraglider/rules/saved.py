@@ -8,6 +8,7 @@ nothing else is ever named. Comments and counters do not count.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 PREFIX = "PARAGLIDER"
@@ -54,8 +55,13 @@ def our_part(saved: str) -> str:
 
 def removal_text(saved: str) -> str:
     """The ``iptables-restore --noflush`` input that removes our part of ``saved``, and only it."""
+    return removal_of(our_tables(saved))
+
+
+def removal_of(tables: Iterable[SavedTable]) -> str:
+    """The ``iptables-restore --noflush`` input that removes our part of ``tables``."""
     blocks = []
-    for table in our_tables(saved):
+    for table in tables:
         lines = [f"*{table.name}"]
         lines += (f"-D {jump.removeprefix('-A ')}" for jump in table.jumps)
         # Emptied first, all of them, since they jump to each other.

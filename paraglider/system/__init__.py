@@ -1,0 +1,15 @@
+"""The platform's edge: all that reads or changes the host.
+
+Glossary
+- programs   the host's own programs, found and run as argument lists (``programs``)
+- checks     what must hold before anything is changed or started: user, chroot (``checks``)
+- cores      which cores carry a worker (``cores``)
+- change     one thing that the set-up alters, with what was there before (``changes``)
+- plan       the changes that a configuration asks for, as data (``plan``)
+- set-up     carries a plan out, rolls it back when a step fails, undoes it later (``setup``)
+- state      what a set-up changed, kept in a file so that it can be undone (``state``)
+- queue      where packets come from and verdicts go (the ``queue*`` modules)
+
+Rules of the house: an edge is a small class that the tests can replace; what the operator got
+wrong raises ``OperatorError``, what the kernel refuses raises ``PlatformError``.
+"""

@@ -1,0 +1,13 @@
+"""The things that the set-up alters, each together with what was there before.
+
+Glossary
+- change    what all of them can do, and the edges they do it through (``base``)
+- sysctls   a kernel parameter; forwarding, which takes others along (``sysctls``)
+- links     an address of an interface; a neighbour that is kept resolved (``links``)
+- rules     the rules of one family (``ruleset``)
+- directory the default chroot (``directory``)
+- record    a change as JSON-ready data, for the state (``records``)
+
+Rules of the house: ``apply`` and ``revert`` may be repeated: what is already so stays so, and what
+is gone (an interface, an address) needs no taking back.
+"""

@@ -1,0 +1,126 @@
+"""Addresses of interfaces, and neighbours that the kernel keeps resolved.
+
+Rules: an address is removed alone; an entry of the neighbour table that was there before us stays.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shlex
+from dataclasses import dataclass
+from typing import ClassVar
+
+from paraglider.config.types import IPAddress, IPInterface
+from paraglider.system.changes.base import Action, Host
+from paraglider.system.sysctl import conf, dotted
+
+
+@dataclass(frozen=True, slots=True)
+class AddressChange:
+    """An interface gets an address."""
+
+    kind: ClassVar[str] = "address"
+    family: int
+    interface: str
+    address: str
+
+    @property
+    def value(self) -> IPInterface:
+        """The address with its prefix."""
+        return ipaddress.ip_interface(self.address)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Interface, address and prefix."""
+        return (self.kind, self.interface, self.address)
+
+    def describe(self, action: Action) -> str:
+        """The address and the interface."""
+        preposition = "off" if action == "revert" else "on"
+        return f"address {self.address} {preposition} {self.interface}"
+
+    def script(self, host: Host) -> str:
+        """ip(8)."""
+        nodad = " nodad" if self.family == 6 else ""
+        return f"ip address add {self.address} dev {shlex.quote(self.interface)}{nodad}\n"
+
+    def revert_script(self, host: Host) -> str:
+        """ip(8), with the secondary addresses kept."""
+        command = f"ip address del {self.address} dev {shlex.quote(self.interface)}\n"
+        key, value = self._promotion(host)
+        if value in (None, "1"):
+            return command
+        return f"sysctl -w {dotted(key)}=1\n{command}sysctl -w {dotted(key)}={value}\n"
+
+    def apply(self, host: Host) -> None:
+        """Add it."""
+        host.netlink.add_address(self.interface, self.value)
+
+    def revert(self, host: Host) -> None:
+        """Remove it, and it alone.
+
+        With the primary address of an IPv4 subnet the kernel drops the secondary ones, which may
+        be somebody's, unless they are promoted (Linux, net/ipv4/devinet.c: __inet_del_ifa).
+        """
+        key, value = self._promotion(host)
+        if value is None or value == "1":
+            host.netlink.remove_address(self.interface, self.value)
+            return
+        host.sysctl.write(key, "1")
+        try:
+            host.netlink.remove_address(self.interface, self.value)
+        finally:
+            host.sysctl.write(key, value)
+
+    def _promotion(self, host: Host) -> tuple[str, str | None]:
+        key = conf(4, self.interface, "promote_secondaries")
+        return key, host.sysctl.read(key) if self.family == 4 else None
+
+
+@dataclass(frozen=True, slots=True)
+class NeighbourChange:
+    """The kernel keeps a backend's hardware address resolved.
+
+    ``keep`` is the hardware address of an entry that the kernel had learnt before, if any.
+    """
+
+    kind: ClassVar[str] = "neighbour"
+    family: int
+    interface: str
+    address: str
+    keep: str | None = None
+
+    @property
+    def value(self) -> IPAddress:
+        """The backend's address."""
+        return ipaddress.ip_address(self.address)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Interface and address."""
+        return (self.kind, self.interface, self.address)
+
+    def describe(self, action: Action) -> str:
+        """The backend and where it is."""
+        adverb = "no longer kept" if action == "revert" else "kept"
+        return f"neighbour {self.address} on {self.interface} {adverb} resolved"
+
+    def script(self, host: Host) -> str:
+        """ip(8)."""
+        device = shlex.quote(self.interface)
+        return f"ip neighbour replace {self.address} dev {device} managed\n"
+
+    def revert_script(self, host: Host) -> str:
+        """ip(8)."""
+        device = shlex.quote(self.interface)
+        if self.keep is None:
+            return f"ip neighbour del {self.address} dev {device}\n"
+        return f"ip neighbour replace {self.address} dev {device} lladdr {self.keep} nud stale\n"
+
+    def apply(self, host: Host) -> None:
+        """Ask the kernel to resolve it and to keep it so."""
+        host.netlink.manage_neighbour(self.interface, self.value)
+
+    def revert(self, host: Host) -> None:
+        """Leave the entry to the kernel's ordinary ways, or remove it."""
+        host.netlink.forget_neighbour(self.interface, self.value, self.keep)

@@ -1,0 +1,49 @@
+"""What must hold before the set-up changes anything and before the daemon starts.
+
+Lives here: the checks of root, the workers' user and the directory that they are locked in.
+Rules: a check changes nothing and raises ``OperatorError``.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from pathlib import Path
+
+from paraglider.errors import OperatorError
+
+DEFAULT_CHROOT = "/var/run/empty"
+"""The only chroot directory that the set-up makes itself; it vanishes with every reboot."""
+
+
+def check_root(command: str) -> None:
+    """Raises ``OperatorError`` unless the process runs as root; ``command`` is for the remedy."""
+    if os.geteuid() != 0:
+        raise OperatorError(f"{command} needs root", f"run with sudo: sudo {command}")
+
+
+def check_user(name: str) -> tuple[int, int]:
+    """The user and group id of ``name``; raises ``OperatorError`` when there is no such user."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        raise OperatorError(
+            f"there is no user {name!r}", "name an existing one under `user`, e.g. nobody"
+        ) from None
+    return entry.pw_uid, entry.pw_gid
+
+
+def check_chroot(path: str) -> None:
+    """Raises ``OperatorError`` unless ``path`` is a directory that workers can be locked in."""
+    place = Path(path)
+    if not place.exists():
+        remedy = (
+            "run paraglider.config, which makes it"
+            if path == DEFAULT_CHROOT
+            else f"make it: sudo mkdir -p {path}"
+        )
+        raise OperatorError(f"the chroot directory {path} does not exist", remedy)
+    if not place.is_dir():
+        raise OperatorError(
+            f"the chroot {path} is no directory", "name an empty directory under `chroot`"
+        )

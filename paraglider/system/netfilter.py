@@ -1,0 +1,148 @@
+"""The host's packet filter, through iptables' own programs.
+
+Lives here: what ``iptables-save`` says, the trial of new rules, their application, and the removal
+of what iptables-nft leaves behind.
+Rules: rules go in with ``--noflush`` only. A trial changes nothing on the host. A built-in chain
+or table goes only when it was not there before us, is empty, and accepts by default.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from paraglider.errors import PlatformError
+from paraglider.rules.saved import PREFIX, our_part, removal_text
+from paraglider.system.programs import attempt, complaint, find_program, run
+
+Tables = dict[str, list[str]]
+"""Names of tables, each with the names of its chains."""
+
+TABLES = ("raw", "mangle", "filter")
+_PREFIX = {4: "iptables", 6: "ip6tables"}
+_NFT_FAMILY = {4: "ip", 6: "ip6"}
+_WAIT = ("-w", "10")  # iptables-legacy: seconds to wait for its lock; iptables-nft needs none
+
+
+class Netfilter:
+    """The packet filter of the network namespace that the process runs in."""
+
+    def require(self, family: int) -> None:
+        """Raises ``OperatorError`` when a program that the rules of ``family`` need is missing."""
+        find_program(f"{_PREFIX[family]}-restore")
+        find_program(f"{_PREFIX[family]}-save")
+        if self._is_nft(family):
+            find_program("nft")
+
+    def saved(self, family: int) -> str:
+        """What ``iptables-save`` prints for ``family``, all tables."""
+        return run([f"{_PREFIX[family]}-save"])
+
+    def ours(self, family: int) -> str:
+        """Our part of the rules, comparable with an earlier one."""
+        return our_part(self.saved(family))
+
+    def rehearse(self, family: int, text: str) -> None:
+        """Try ``text`` out; raises ``PlatformError`` when the kernel cannot do it.
+
+        The kernel looks at a rule only when it is really added: that happens in a network
+        namespace of its own, which is gone afterwards. Where we may not make one, iptables' own
+        look at the text has to do.
+        """
+        restore = self.restore_command(family)
+        argv = ["unshare", "--net", find_program(restore[0]), *restore[1:]]
+        done = attempt(argv, text)
+        if done.returncode != 0 and done.stderr.startswith("unshare:"):
+            done = attempt([*restore, "--test"], text)
+        if done.returncode != 0:
+            raise PlatformError(
+                f"the kernel refuses the IPv{family} rules: {complaint(done)}",
+                "it needs NFQUEUE, HMARK, CT, mark, multiport and socket of netfilter"
+                " (CONFIG_NETFILTER_XT_TARGET_NFQUEUE and so on)",
+            )
+
+    def restore(self, family: int, text: str) -> None:
+        """Apply ``text``; raises ``PlatformError`` with the complaint."""
+        done = attempt(self.restore_command(family), text)
+        if done.returncode != 0:
+            raise PlatformError(f"the IPv{family} rules were refused: {complaint(done)}")
+
+    def restore_command(self, family: int) -> list[str]:
+        """The command that ``restore`` feeds."""
+        return [f"{_PREFIX[family]}-restore", "--noflush", *_WAIT]
+
+    def remove_ours(self, family: int) -> None:
+        """Remove our chains and the jumps to them; nothing happens when there are none."""
+        text = removal_text(self.saved(family))
+        if text:
+            self.restore(family, text)
+
+    def tables(self, family: int) -> Tables | None:
+        """The tables that iptables-nft uses and their chains; None with iptables-legacy."""
+        if not self._is_nft(family):
+            return None
+        found: Tables = {}
+        for item in _nft_json(["list", "tables", _NFT_FAMILY[family]]):
+            if (table := item.get("table")) and table["name"] in TABLES:
+                found[table["name"]] = []
+        for item in _nft_json(["list", "chains", _NFT_FAMILY[family]]):
+            if (chain := item.get("chain")) and chain["table"] in found:
+                found[chain["table"]].append(chain["name"])
+        return found
+
+    def unused_text(self, family: int, before: Tables | None) -> str:
+        """The ``nft`` input that removes empty built-in chains and tables not in ``before``."""
+        now = self.tables(family) if before is not None else None
+        if now is None or before is None:
+            return ""
+        lines = []
+        for table in now:
+            lines += _unused(_NFT_FAMILY[family], table, before.get(table))
+        return "".join(f"{line}\n" for line in lines)
+
+    def remove_unused(self, family: int, before: Tables | None) -> None:
+        """Remove the empty built-in chains and tables that were not there ``before``."""
+        if text := self.unused_text(family, before):
+            run(["nft", "-f", "-"], text)
+
+    def _is_nft(self, family: int) -> bool:
+        return "nf_tables" in run([f"{_PREFIX[family]}-restore", "--version"])
+
+
+def _unused(family: str, table: str, before: list[str] | None) -> list[str]:
+    """The nft commands for one table; ``before`` are the chains it had, None when it was not.
+
+    What is ours counts as gone, so that the answer is the same before and after its removal.
+    """
+    used: set[str] = set()
+    removable: list[str] = []
+    others = False
+    for item in _nft_json(["list", "table", family, table]):
+        if rule := item.get("rule"):
+            if not _leads_to_us(rule):
+                used.add(rule["chain"])
+        elif chain := item.get("chain"):
+            if chain["name"].startswith(PREFIX):
+                continue
+            builtin = "hook" in chain and chain.get("policy") == "accept"
+            if builtin and chain["name"] not in (before or []):
+                removable.append(chain["name"])
+            else:
+                others = True
+        elif "table" not in item and "metainfo" not in item:
+            others = True  # a set, a map, a counter: somebody uses the table
+    gone = [name for name in removable if name not in used]
+    commands = [f"delete chain {family} {table} {name}" for name in gone]
+    if before is None and not others and len(gone) == len(removable):
+        commands.append(f"delete table {family} {table}")
+    return commands
+
+
+def _leads_to_us(rule: dict[str, Any]) -> bool:
+    targets = (part.get("jump") or part.get("goto") for part in rule["expr"])
+    return any(target and target["target"].startswith(PREFIX) for target in targets)
+
+
+def _nft_json(arguments: list[str]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(run(["nft", "-j", *arguments]))["nftables"]
+    return found

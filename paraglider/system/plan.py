@@ -1,0 +1,222 @@
+"""The changes that a configuration asks for, compared with the host and with an earlier set-up.
+
+Lives here: ``make_plan`` (what to do), ``undo_plan`` (what to take back), as lists of steps.
+Rules: planning only reads. Order: first the rules, so that no packet for a VIP meets the local
+stack, then the sysctls, the addresses, the neighbours. An earlier set-up's records keep the values
+that were there before the first one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from paraglider.config.model import Config
+from paraglider.config.types import IPAddress, IPInterface
+from paraglider.rules.iptables import nat_rules
+from paraglider.system.changes.base import Action, Change, Host
+from paraglider.system.changes.directory import DirectoryChange
+from paraglider.system.changes.links import AddressChange, NeighbourChange
+from paraglider.system.changes.ruleset import RulesChange
+from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
+from paraglider.system.checks import DEFAULT_CHROOT
+from paraglider.system.sysctl import conf
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something to do with a change: make it, take it back, or leave it as it is.
+
+    ``record`` is what the state holds of it afterwards, None for nothing; it differs from the
+    change where an earlier set-up knows what was there before.
+    """
+
+    action: Action
+    change: Change
+    record: Change | None = None
+
+    def describe(self) -> str:
+        """What the step does, on one line."""
+        return self.change.describe(self.action)
+
+    def script(self, host: Host) -> str:
+        """The commands that the step amounts to; none where nothing is to be done."""
+        if self.action == "keep":
+            return ""
+        if self.action == "revert":
+            return self.change.revert_script(host)
+        return self.change.script(host)
+
+    def do(self, host: Host) -> None:
+        """Carry the step out; raises ``PlatformError``."""
+        if self.action == "apply":
+            self.change.apply(host)
+        elif self.action == "revert":
+            self.change.revert(host)
+
+    def roll_back(self, host: Host) -> None:
+        """The opposite of ``do``, also after half of it; raises ``PlatformError``."""
+        if self.action == "apply":
+            self.change.revert(host)
+        elif self.action == "revert":
+            self.change.apply(host)
+
+
+def make_plan(
+    config: Config,
+    families: frozenset[int],
+    cores: tuple[int, ...],
+    seed: int,
+    host: Host,
+    earlier: Iterable[Change],
+) -> list[Step]:
+    """The steps that bring the host to ``config`` for ``families``, given the ``earlier`` changes.
+
+    What an earlier set-up did for these families and is no longer wanted is taken back first.
+    """
+    records = {change.identity: change for change in earlier}
+    scope = config.for_families(families)
+    wanted: list[Step] = [*_directory(config)]
+    for family in sorted(families):
+        if not any(service.family == family for service in scope.services):
+            continue
+        wanted += _rules(scope, family, cores, seed, host, records)
+        wanted += _sysctls(scope, family, host, records)
+        wanted += _addresses(scope, family, host, records)
+        wanted += _neighbours(scope, family, host, records)
+    names = {step.change.identity for step in wanted}
+    stale = [c for c in records.values() if c.family in families and c.identity not in names]
+    return [*undo_plan(stale), *wanted]
+
+
+def undo_plan(changes: Iterable[Change]) -> list[Step]:
+    """The steps that take ``changes`` back, the last one first."""
+    return [Step("revert", change) for change in reversed(list(changes))]
+
+
+def on_link_backends(config: Config, family: int, host: Host) -> Iterator[IPAddress]:
+    """The backends of ``family`` that are neighbours on the private interface, each once."""
+    private = config.network.private
+    if private is None:
+        return
+    links = [*host.netlink.addresses(private.interface), *private.gateway]
+    networks = [link.network for link in links if link.version == family]
+    backends = (b.address for s in config.services if s.family == family for b in s.backends)
+    for address in dict.fromkeys(backends):
+        if any(address in network for network in networks):
+            yield address
+
+
+_Records = dict[tuple[str, ...], Change]
+
+
+def _directory(config: Config) -> Iterator[Step]:
+    if config.chroot == DEFAULT_CHROOT and not Path(DEFAULT_CHROOT).exists():
+        yield Step("apply", DirectoryChange(config.services[0].family, DEFAULT_CHROOT))
+
+
+def _rules(
+    config: Config, family: int, cores: tuple[int, ...], seed: int, host: Host, records: _Records
+) -> Iterator[Step]:
+    rules = nat_rules(config, family, cores, seed)
+    if rules is None:
+        return
+    change = RulesChange(family, rules.text(), None)
+    old = records.get(change.identity)
+    if not isinstance(old, RulesChange):
+        change = replace(change, before=host.netfilter.tables(family))
+        yield Step("apply", change, change)
+    elif old.text == change.text and old.saved == host.netfilter.ours(family):
+        yield Step("keep", old, old)
+    else:
+        change = replace(change, before=old.before, previous=old.text)
+        yield Step("apply", change, change)
+
+
+def _sysctls(config: Config, family: int, host: Host, records: _Records) -> Iterator[Step]:
+    interfaces = host.sysctl.interfaces(family)
+    switching = host.sysctl.read(FORWARDING[family]) == "0"
+    if family == 6:
+        # With forwarding on, accept_ra=1 means 0 and the routes from router advertisements go:
+        # Linux, Documentation/networking/ip-sysctl.rst, accept_ra.
+        for interface in interfaces:
+            key = conf(6, interface, "accept_ra")
+            held = SysctlChange(6, key, "", "").identity in records
+            if held or (switching and host.sysctl.read(key) == "1" and interface != "lo"):
+                yield from _sysctl(6, key, "2", host, records)
+    forwarding = ForwardingChange.of(family, host)
+    old = records.get(forwarding.identity)
+    if switching:
+        yield Step("apply", forwarding, old or forwarding)
+    elif old is not None:
+        yield Step("keep", old, old)
+    else:
+        yield Step("keep", forwarding)
+    sides = (config.network.public, config.network.private)
+    for interface in dict.fromkeys(side.interface for side in sides if side is not None):
+        key = conf(family, interface, "forwarding")
+        # The switch turns it on everywhere; where that is on already, an interface may be off.
+        if SysctlChange(family, key, "", "").identity in records or not switching:
+            yield from _sysctl(family, key, "1", host, records)
+    if family == 4:
+        # An interface sends redirects when it or `all` says so; without, a backend on the
+        # client's own link would be told of the shorter way, past the balancer.
+        for interface in ("all", *interfaces):
+            yield from _sysctl(4, conf(4, interface, "send_redirects"), "0", host, records)
+
+
+def _sysctl(family: int, key: str, value: str, host: Host, records: _Records) -> Iterator[Step]:
+    now = host.sysctl.read(key)
+    if now is None:
+        return
+    change = SysctlChange(family, key, now, value)
+    old = records.get(change.identity)
+    if now == value:
+        yield Step("keep", old or change, old)
+    else:
+        yield Step("apply", change, old or change)
+
+
+def _addresses(config: Config, family: int, host: Host, records: _Records) -> Iterator[Step]:
+    wanted: dict[tuple[str, IPAddress], IPInterface] = {}
+    network = config.network
+    if network.public is not None:
+        for service in config.services:
+            # Under dsr the VIP is the backends' address and none of the balancer's.
+            if service.family == family and service.forward != "dsr":
+                wanted.setdefault((network.public.interface, service.vip.ip), service.vip)
+    if network.private is not None:
+        for gateway in network.private.gateway:
+            if gateway.version == family:
+                wanted.setdefault((network.private.interface, gateway.ip), gateway)
+    for (interface, ip), address in wanted.items():
+        change = AddressChange(family, interface, str(address))
+        old = records.get(change.identity)
+        # An address that an earlier set-up gave another prefix is about to be taken back.
+        there = [
+            held
+            for held in host.netlink.addresses(interface)
+            if held.ip == ip
+            and (held == address or _address_identity(interface, held) not in records)
+        ]
+        yield Step("keep" if there else "apply", change, old if there else change)
+
+
+def _address_identity(interface: str, address: IPInterface) -> tuple[str, ...]:
+    return AddressChange(address.version, interface, str(address)).identity
+
+
+def _neighbours(config: Config, family: int, host: Host, records: _Records) -> Iterator[Step]:
+    private = config.network.private
+    if private is None:
+        return
+    for address in on_link_backends(config, family, host):
+        found = host.netlink.neighbour(private.interface, address)
+        keep = found.hardware if found is not None and found.resolved else None
+        change = NeighbourChange(family, private.interface, str(address), keep)
+        old = records.get(change.identity)
+        if found is not None and (found.fixed or found.managed or (old and found.resolved)):
+            yield Step("keep", old or change, old)
+        else:
+            yield Step("apply", change, old or change)

@@ -1,0 +1,79 @@
+"""The host's own programs: found by absolute path, run as argument lists, never by a shell.
+
+Lives here: where to look, which Debian package brings a program, and how a failure is told.
+Rules: a missing program is an ``OperatorError`` that names the package; a program that fails is a
+``PlatformError`` with what it said.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from paraglider.errors import OperatorError, PlatformError
+
+_PACKAGES = {
+    "iptables-restore": "iptables",
+    "iptables-save": "iptables",
+    "ip6tables-restore": "iptables",
+    "ip6tables-save": "iptables",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "unshare": "util-linux",
+}
+_SECONDS = 60
+
+
+def find_program(name: str) -> str:
+    """The absolute path of ``name`` on PATH or where administrators' programs are.
+
+    Raises ``OperatorError`` that names the Debian package when there is none.
+    """
+    # An ordinary user's PATH, and that of some service managers, lacks the sbin directories.
+    places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
+    path = shutil.which(name, path=places)
+    if path is None:
+        package = _PACKAGES.get(name, name)
+        raise OperatorError(
+            f"the program {name} is missing", f"install it: sudo apt-get install {package}"
+        )
+    return path
+
+
+def attempt(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run ``argv`` (program name first) with ``stdin`` and give back whatever came of it."""
+    path = find_program(argv[0])
+    # The messages and the saved rules are read by us: they must not be translated.
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        return subprocess.run(
+            [path, *argv[1:]],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_SECONDS,
+            env=environment,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise PlatformError(
+            f"{shlex.join(argv)} did not end within {_SECONDS} s", "see what it waits for"
+        ) from None
+
+
+def run(argv: Sequence[str], stdin: str = "") -> str:
+    """Run ``argv`` and return its output; raises ``PlatformError`` with its complaint."""
+    done = attempt(argv, stdin)
+    if done.returncode != 0:
+        raise PlatformError(f"{shlex.join(argv)} failed: {complaint(done)}")
+    return done.stdout
+
+
+def complaint(done: subprocess.CompletedProcess[str]) -> str:
+    """What a failed program said, on one line."""
+    said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
+    return said or f"exit code {done.returncode}"

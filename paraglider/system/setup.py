@@ -1,0 +1,218 @@
+"""Carries a plan out, rolls it back when a step fails, and undoes it later.
+
+Lives here: ``prepare`` (the checks and the plan), ``set_up``, ``undo``, the scripts of the dry run,
+and the seed of the steering.
+Rules: nothing is changed before every check has passed; a change is in the state before it is
+made; after a failure the host is as it was before the run. What happens is told to ``say``, one
+line a step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from paraglider.config.model import Config
+from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.rules.saved import our_tables
+from paraglider.system.changes.base import Change, Host
+from paraglider.system.changes.records import is_stored
+from paraglider.system.changes.ruleset import RulesChange, removal_script
+from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
+from paraglider.system.cores import worker_cores
+from paraglider.system.plan import Step, make_plan, on_link_backends, undo_plan
+from paraglider.system.state import StateFile
+
+Say = Callable[[str, str], None]
+"""Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
+
+_MACHINE_ID = Path("/etc/machine-id")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_RESOLVE_SECONDS = 2.0  # how long backends may take to tell their hardware address
+_RESOLVE_PAUSE = 0.05
+
+
+def steering_seed(machine_id: Path = _MACHINE_ID) -> int:
+    """The 32-bit seed of the steering: stable on a machine, not to be guessed from outside.
+
+    A machine without an id gets a seed that lasts until it boots again.
+    """
+    for source in (machine_id, _BOOT_ID):
+        if source.is_file() and (text := source.read_text(encoding="ascii").strip()):
+            digest = hashlib.sha256(b"paraglider steering " + text.encode()).digest()
+            return int.from_bytes(digest[:4], "big")
+    raise PlatformError("the machine has neither a machine id nor a boot id")
+
+
+def prepare(config: Config, families: frozenset[int], host: Host, state: StateFile) -> list[Step]:
+    """Check what can be known of the host before a change, and return the plan.
+
+    The interfaces must have been checked (``config.validate.check_interfaces``). Raises
+    ``OperatorError`` for the operator's mistakes and ``PlatformError`` where the kernel lacks what
+    the rules need; nothing has been changed then.
+    """
+    check_user(config.user)
+    if config.chroot != DEFAULT_CHROOT or Path(DEFAULT_CHROOT).exists():
+        check_chroot(config.chroot)
+    cores = worker_cores(config.workers)
+    for family in sorted({s.family for s in config.services if s.forward == "nat"} & families):
+        host.netfilter.require(family)
+    steps = make_plan(config, families, cores, steering_seed(), host, state.load())
+    for step in steps:
+        if step.action == "apply" and isinstance(step.change, RulesChange):
+            host.netfilter.rehearse(step.change.family, step.change.text)
+    return steps
+
+
+def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
+    """Carry ``steps`` out; when one fails, roll all back and raise ``PlatformError``."""
+    ledger = _Ledger(state)
+    for position, step in enumerate(steps):
+        if step.action == "keep":
+            say("unchanged", step.describe())
+            continue
+        try:
+            ledger.begin(step)
+            step.do(host)
+            ledger.end(step, host)
+        except BaseException as error:
+            say("failed", step.describe())
+            _roll_back(steps[: position + 1], host, ledger, say)
+            if isinstance(error, ParagliderError | OSError):
+                raise PlatformError(
+                    f"step {position + 1} of {len(steps)} failed ({step.describe()}): {error}",
+                    "everything done before it was rolled back",
+                ) from error
+            raise
+        say("done", step.describe())
+
+
+def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> int:
+    """Take back what earlier set-ups did for ``families``; returns the number of steps.
+
+    Every step is tried; raises ``PlatformError`` at the end when some failed. Those stay in the
+    state. Chains of ours that no state knows of are removed too.
+    """
+    ledger = _Ledger(state)
+    failures = []
+    steps = undo_plan(_in(families, ledger.changes))
+    for step in steps:
+        try:
+            step.do(host)
+            ledger.end(step, host)
+        except (ParagliderError, OSError) as error:
+            say("failed", step.describe())
+            failures.append(f"{step.describe()}: {error}")
+        else:
+            say("done", step.describe())
+    strays = _strays(families, host)
+    for family in strays:
+        host.netfilter.remove_ours(family)
+        say("done", f"stray rules for IPv{family} removed")
+    if failures:
+        raise PlatformError("; ".join(failures), "put it right and run --undo again")
+    return len(steps) + len(strays)
+
+
+def script(steps: Iterable[Step], host: Host) -> str:
+    """What the steps amount to as commands, for ``--dry-run``."""
+    return "".join(step.script(host) for step in steps)
+
+
+def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
+    """What ``undo`` amounts to as commands."""
+    changes = list(_in(families, state.load()))
+    text = script(undo_plan(changes), host)
+    known = {change.family for change in changes if isinstance(change, RulesChange)}
+    for family in _strays(families - known, host):
+        text += removal_script(family, host)
+    return text
+
+
+def unresolved(config: Config, families: frozenset[int], host: Host) -> list[str]:
+    """The on-link backends whose hardware address the kernel does not find, after a short wait."""
+    if config.network.private is None:
+        return []
+    interface = config.network.private.interface
+    waiting = [a for family in sorted(families) for a in on_link_backends(config, family, host)]
+    deadline = time.monotonic() + _RESOLVE_SECONDS
+    while True:
+        found = [(address, host.netlink.neighbour(interface, address)) for address in waiting]
+        waiting = [address for address, entry in found if entry is None or not entry.resolved]
+        if not waiting or time.monotonic() >= deadline:
+            return [str(address) for address in waiting]
+        time.sleep(_RESOLVE_PAUSE)
+
+
+class _Ledger:
+    """The state while steps are taken: what is stored, and what was before the run."""
+
+    def __init__(self, state: StateFile) -> None:
+        self._state = state
+        self._before = {change.identity: change for change in state.load()}
+        self._now = dict(self._before)
+
+    @property
+    def changes(self) -> list[Change]:
+        """The stored changes, oldest first."""
+        return list(self._now.values())
+
+    def begin(self, step: Step) -> None:
+        """Store what the step is about to change."""
+        if step.action == "apply" and step.record is not None and is_stored(step.record):
+            self._put(step.record)
+
+    def end(self, step: Step, host: Host) -> None:
+        """Store what the step came to."""
+        if step.action == "revert":
+            self._drop(step.change)
+        elif isinstance(step.record, RulesChange):
+            self._put(step.record.settled(host))
+
+    def restore(self) -> None:
+        """Store what was stored before the run: all of it has been rolled back."""
+        self._now = dict(self._before)
+        self._state.store(self.changes)
+
+    def _put(self, change: Change) -> None:
+        self._now[change.identity] = change
+        self._state.store(self.changes)
+
+    def _drop(self, change: Change) -> None:
+        self._now.pop(change.identity, None)
+        self._state.store(self.changes)
+
+
+def _roll_back(steps: list[Step], host: Host, ledger: _Ledger, say: Say) -> None:
+    whole = True
+    for step in reversed(steps):
+        if step.action == "keep":
+            continue
+        try:
+            step.roll_back(host)
+        except (ParagliderError, OSError) as error:
+            # The rest is rolled back all the same; the state keeps everything for --undo.
+            whole = False
+            say("failed", f"rolling back {step.describe()}: {error}")
+        else:
+            say("rolled back", step.describe())
+    if whole:
+        ledger.restore()
+
+
+def _in(families: frozenset[int], changes: Iterable[Change]) -> list[Change]:
+    return [change for change in changes if change.family in families]
+
+
+def _strays(families: frozenset[int], host: Host) -> list[int]:
+    found = []
+    for family in sorted(families):
+        try:
+            saved = host.netfilter.saved(family)
+        except OperatorError:
+            continue  # without iptables on the host there are no rules of ours either
+        if our_tables(saved):
+            found.append(family)
+    return found
