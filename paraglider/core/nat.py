@@ -83,6 +83,7 @@ class Nat:
         """
         first = buf[offset] if length >= 40 else 0
         kind = 0
+        end = offset + length
         if (
             first == 0x45
             and not (buf[offset + 6] & 0x3F) | buf[offset + 7]
@@ -112,6 +113,7 @@ class Nat:
                 return self._refuse(reason) if reason >= 0 else REWRITTEN
             protocol = parsed.protocol
             transport = parsed.transport
+            end = parsed.end
             key = parsed.key
             kind = parsed.kind
             four = buf[offset] >> 4 == 4
@@ -157,11 +159,11 @@ class Nat:
             rewrite.bytes_out += length
             if four:
                 buf[offset + 16 : offset + 20] = rewrite.backend_address
-                change = rewrite.address_out
             else:
                 buf[offset + 24 : offset + 40] = rewrite.backend_address
             if rewrite.mapped:
                 buf[transport + 2 : transport + 4] = rewrite.backend_port
+            change = rewrite.address_out
             transport_change = rewrite.transport_out
         elif back is not None:
             back.seen = now
@@ -170,11 +172,11 @@ class Nat:
             rewrite.bytes_back += length
             if four:
                 buf[offset + 12 : offset + 16] = rewrite.vip
-                change = rewrite.address_back
             else:
                 buf[offset + 8 : offset + 24] = rewrite.vip
             if rewrite.mapped:
                 buf[transport : transport + 2] = rewrite.vip_port
+            change = rewrite.address_back
             transport_change = rewrite.transport_back
         else:
             return self._refused
@@ -200,10 +202,10 @@ class Nat:
             buf[at + 1] = value & 255
         else:
             addresses = slice(offset + 12, offset + 20) if four else slice(offset + 8, offset + 40)
-            if checksum == KERNELS:
-                value = ((buf[at] << 8 | buf[at + 1]) - transport_change) % 65535
+            if checksum == KERNELS:  # a sum, no complement; the pseudo-header has no ports
+                value = ((buf[at] << 8 | buf[at + 1]) - change) % 65535
             else:
-                value = _complete(buf, addresses, transport, offset + length, at, protocol)
+                value = _complete(buf, addresses, transport, end, at, protocol)
             buf[at] = value >> 8
             buf[at + 1] = value & 255
         return REWRITTEN
@@ -214,7 +216,7 @@ class Nat:
         if flags & RST:
             flows.move(flow, CLOSING, now)
         elif flags & SYN:
-            if flow.state == CLOSING and not flags & ACK:
+            if flow.state == CLOSING and not flags & (FIN | ACK):
                 flows.forget(flow, now)
                 return self._open(TCP, key, now)
         elif flags & FIN:
