@@ -30,16 +30,21 @@ class Balancer:
         """The backend of ``service`` for ``flow``, or None when none takes new flows.
 
         A client with affinity keeps its backend while that one is ready. A backend for which
-        ``taken`` says that it cannot hold this flow (its keys are in use) is passed over for the
-        next in the order of the configuration; the last word is the caller's: the backend
-        returned is taken when every ready one is.
+        ``taken`` says that it cannot hold this flow (its keys are in use) is passed over, a kept
+        one for the strategy's, the strategy's for the next in the order of the configuration; the
+        last word is the caller's: the backend returned is taken when every ready one is.
         """
         ready = service.pool.ready
         if not ready:
             return None
         if service.affinity is not None:
             kept = service.affinity.find(flow.client, flow.now)
-            if kept is not None and kept.state is State.READY and kept.weight > 0:
+            if (
+                kept is not None
+                and kept.state is State.READY
+                and kept.weight > 0
+                and not taken(kept)
+            ):
                 return kept
         backend = service.strategy.pick(flow)
         if taken(backend):
