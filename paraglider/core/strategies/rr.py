@@ -14,7 +14,14 @@ class RoundRobin:
         self._turn = worker
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
-        """Keep the turn where it stands, so that a change does not favour the first backend."""
+        """The backend whose turn it is keeps it; where it left, the next of those that stay."""
+        before = self._ready
+        if before:
+            turn = self._turn % len(before)
+            for backend in before[turn:] + before[:turn]:
+                if backend in ready:
+                    self._turn = ready.index(backend)
+                    break
         self._ready = ready
 
     def pick(self, flow: NewFlow) -> Backend:
