@@ -19,11 +19,16 @@ class SmoothRoundRobin:
         self._skip = worker
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
-        """Backends that stay keep their credit; so a change does not start the cycle anew."""
+        """Backends that stay keep their credit; so a change does not start the cycle anew.
+
+        No more of it than a cycle is long: what was saved up beside a heavy backend that left
+        would else be paid out in one long burst.
+        """
         kept = dict(zip(self._ready, self._credit, strict=True))
+        total = sum(backend.weight for backend in ready)
         self._ready = ready
-        self._credit = [kept.get(backend, 0) for backend in ready]
-        skip = self._skip % sum(b.weight for b in ready) if ready and not kept else 0
+        self._credit = [max(-total, min(total, kept.get(backend, 0))) for backend in ready]
+        skip = self._skip % total if ready and not kept else 0
         for _ in range(min(skip, 4096)):
             self._next()
 
