@@ -26,12 +26,14 @@ class LeastFlows:
     def pick(self, flow: NewFlow) -> Backend:
         """The least filled backend, looked for from the one whose turn it is."""
         ready = self._ready
-        start = self._turn % len(ready)
-        best = ready[start]
+        count = len(ready)
+        at = self._turn % count
+        best = ready[at]
         fill = best.flows / best.weight
-        for backend in ready[start + 1 :] + ready[:start]:
+        for index in range(at + 1, at + count):
+            backend = ready[index % count]
             other = backend.flows / backend.weight
             if other < fill or (other == fill and backend.weight > best.weight):
-                best, fill = backend, other
-        self._turn = start + 1
+                best, fill, at = backend, other, index
+        self._turn = at + 1
         return best
