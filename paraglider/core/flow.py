@@ -17,6 +17,7 @@ gone is in state GONE and in no table, no wheel: nothing is kept of it.
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from typing import Final
 
 from paraglider.core.rewrite import Rewrite
@@ -54,6 +55,10 @@ FIRST_STATE: Final = {TCP: SYN_SENT, UDP: UDP_NEW, ICMP: ICMP_OPEN, ICMP6: ICMP_
 
 #: class of each state but GONE, in the order in which flows make room: unanswered, closing, lasting
 _CLASS: Final = (0, 0, 2, 1, 0, 2, 0)
+
+
+#: refreshed flows that are moved on, at most, in search of one to evict
+_MOST_MOVES: Final = 8
 
 
 class Timeouts:
@@ -112,12 +117,17 @@ class Flow:
 
 
 class Wheel:
-    """Flows by the second in which their timeout has to be looked at; a flow leaves in O(1)."""
+    """Flows by the second in which their timeout has to be looked at; a flow leaves in O(1).
 
-    __slots__ = ("_buckets", "_hand")
+    ``_seconds`` is a heap of the seconds that have a bucket, ``_hand`` the last second that came
+    due: no flow goes behind it.
+    """
+
+    __slots__ = ("_buckets", "_hand", "_seconds")
 
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, list[Flow]] = {}
+        self._seconds: list[int] = []
         self._hand = int(now)
 
     def add(self, flow: Flow, deadline: float) -> None:
@@ -126,6 +136,7 @@ class Wheel:
         bucket = self._buckets.get(due)
         if bucket is None:
             bucket = self._buckets[due] = []
+            heappush(self._seconds, due)
         flow.bucket = bucket
         flow.slot = len(bucket)
         bucket.append(flow)
@@ -140,25 +151,26 @@ class Wheel:
             last.slot = flow.slot
 
     def due(self, now: float) -> list[Flow] | None:
-        """The first bucket that is due and has flows, or None; empty ones are dropped."""
-        buckets = self._buckets
-        while self._hand <= now:
-            bucket = buckets.get(self._hand)
-            if bucket:
-                return bucket
-            buckets.pop(self._hand, None)
-            self._hand = self._hand + 1 if buckets else int(now) + 1
+        """The first bucket that is due and has flows, or None."""
+        second = self.first()
+        if second is None or second > now:
+            return None
+        self._hand = second
+        return self._buckets[second]
+
+    def first(self) -> int | None:
+        """The first second whose bucket has flows, or None; empty buckets are dropped."""
+        buckets, seconds = self._buckets, self._seconds
+        while seconds:
+            second = seconds[0]
+            if buckets[second]:
+                return second
+            del buckets[heappop(seconds)]
         return None
 
-    def nearest(self) -> Flow | None:
-        """A flow of the bucket that comes due first, or None when the wheel is empty."""
-        buckets = self._buckets
-        while buckets:
-            second = next(iter(buckets))
-            if buckets[second]:
-                return buckets[second][-1]
-            del buckets[second]
-        return None
+    def any_of(self, second: int) -> Flow:
+        """A flow of the bucket of ``second``, which ``first`` has just returned."""
+        return self._buckets[second][-1]
 
 
 class FlowTable:
@@ -184,7 +196,7 @@ class FlowTable:
         """Make sure that one more flow may be opened; False when every flow is a lasting one."""
         if self._count < self.bound:
             return True
-        victim = self._wheels[0].nearest() or self._wheels[1].nearest()
+        victim = self._nearest(self._wheels[0]) or self._nearest(self._wheels[1])
         if victim is None:
             return False
         self.forget(victim, now)
@@ -251,6 +263,24 @@ class FlowTable:
                     self.forget(flow, now)
                     self.expired += 1
         return looked
+
+    def _nearest(self, wheel: Wheel) -> Flow | None:
+        """The flow of ``wheel`` nearest to its end, or None when the wheel is empty.
+
+        A flow that was seen since it was put into its bucket moves on and is passed over; but only
+        so many are, that the cost stays bounded: then the last of them has to do.
+        """
+        flow = None
+        for _ in range(_MOST_MOVES):
+            second = wheel.first()
+            if second is None:
+                return None
+            flow = wheel.any_of(second)
+            if flow.seen + self.timeouts.by_state[flow.state] < second:
+                break
+            Wheel.remove(flow)
+            self._schedule(flow)
+        return flow
 
     def _schedule(self, flow: Flow) -> None:
         deadline = flow.seen + self.timeouts.by_state[flow.state]
