@@ -44,6 +44,7 @@ def lab(
     try:
         good = story.Lab(options, console).run()
     except KeyboardInterrupt:
-        raise OperatorError("interrupted", "everything that was built has been removed") from None
+        console.print("Interrupted; everything that was built has been removed.")
+        raise
     if not good:
         raise SystemExit(1)

@@ -20,11 +20,9 @@ from pathlib import Path
 from paraglider.errors import PlatformError
 from paraglider.lab.namespace import Namespace
 
-# A structlog line of the daemon: "… [info     ] ready   key=value" or "… event=ready …".
-READY = re.compile(r"(?:\]\s+|\bevent=|^)['\"]?ready\b", re.MULTILINE)
-TROUBLE = re.compile(
-    r"Traceback \(most recent call last\)|\[(?:error|critical)\s*\]|\blevel=(?:error|critical)\b"
-)
+# Lines of the daemon's log are key=value pairs.
+READY = re.compile(r"\bevent=ready\b")
+TROUBLE = re.compile(r"\blevel=(?:error|critical)\b|^Traceback ", re.MULTILINE)
 START_TIMEOUT = 20.0  # seconds until the daemon must be ready
 STOP_TIMEOUT = 5.0  # seconds until it must have ended after SIGTERM
 

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.markup import escape
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab import namespace, topology
@@ -133,7 +134,7 @@ class Lab:
                 self._clean(interrupts, kept)
 
     def _tell(self, interrupts: Interrupts) -> bool:
-        options, say = self.options, self.console.print
+        options, say = self.options, self._say
         namespace.stale(keep=[note["prefix"] for note in notes().values()])
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
         say(
@@ -159,13 +160,13 @@ class Lab:
         faults = [fault for row in rows for fault in row.faults(options.workers)]
         faults += [f"the daemon says: {line}" for line in balancer.trouble()]
         for fault in faults:
-            say(f"[red]✗[/] {fault}", highlight=False)
+            say(f"[red]✗[/] {escape(fault)}")
         if not options.keep:
             say("[bold]5.[/] Stopping the daemon, undoing the set-up, removing the namespaces")
             code = balancer.stop()
             if code != 0:
                 faults.append(f"the daemon ended with exit {code}")
-                say(f"[red]✗[/] {faults[-1]}")
+                say(f"[red]✗[/] {escape(faults[-1])}")
             with interrupts.deferred():
                 balancer.undo()
                 self._undo_needed = False
@@ -218,6 +219,9 @@ class Lab:
             self.console.print(
                 f"  {what + ':':<24}[cyan]{command}[/]", highlight=False, soft_wrap=True
             )
+
+    def _say(self, what: RenderableType) -> None:
+        self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))
 
     def _clean(self, interrupts: Interrupts, kept: bool) -> None:
         if not kept:

@@ -1,0 +1,211 @@
+"""What the end-to-end tests share: networks, real servers, and the balancer at work in between.
+
+A test reads like this (everything is stopped, undone and removed afterwards)::
+
+    def test_round_robin(topology, serve, config, balancer, ask):
+        net = topology()  # or topology(router=True, client_mtu=1400)
+        serve(net)
+        balancer(net, config({"name": "web", "vip": "192.168.0.11/24", ...}))
+        assert ask(net, "tcp", VIP[4], 80, 30) == {"backend1": 10, "backend2": 10, "backend3": 10}
+
+The addresses are those of ``paraglider.lab.topology``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paraglider.lab import namespace
+from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.story import neighbouring_cores, notes
+from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, Plan, Topology
+
+BIG = 8 * 1024 * 1024  # bytes of nginx's /big
+
+NGINX = """\
+daemon off;
+user root;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log notice;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    client_max_body_size 64m;
+    server {{
+        {listen}
+        add_header X-Backend {name};
+        location = / {{ return 200 "{name}\\n"; }}
+        location = /from {{ return 200 "$remote_addr\\n"; }}
+        location / {{ root {directory}; }}
+    }}
+}}
+"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_leftovers() -> None:
+    """Namespaces of a run that was killed do not meet this one's."""
+    if os.geteuid() == 0:
+        namespace.stale(keep=[note["prefix"] for note in notes().values()])
+
+
+@pytest.fixture
+def topology() -> Iterator[Callable[..., Topology]]:
+    """A factory of networks."""
+    made: list[Topology] = []
+
+    def make(**plan: Any) -> Topology:
+        made.append(Topology(Plan(**plan)))
+        return made[-1]
+
+    yield make
+    while made:
+        made.pop().close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Callable[..., None]:
+    """A function that starts nginx and UDP echo in all backends of a network.
+
+    nginx answers the backend's name (``backend1``, …) at ``/``, the client's address as the
+    backend sees it at ``/from`` and ``BIG`` bytes, the same everywhere, at ``/big``; the UDP echo
+    answers the name, a space and the datagram.
+    """
+
+    def start(net: Topology, *, http: Sequence[int] = (80,), udp: Sequence[int] = (5353,)) -> None:
+        servers = []
+        for number, backend in enumerate(net.backends, 1):
+            name = f"backend{number}"
+            servers.append((backend, start_nginx(backend, name, tmp_path / name, http)))
+            if udp:
+                start_backend(backend, name, http=(), udp=udp)
+        for backend, log in servers:
+            await_listening(backend, http, log)
+
+    return start
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., str]:
+    """A function that writes out a configuration for the networks of ``topology``.
+
+    It has the network section, a chroot directory of the test's own and ``workers`` workers.
+    """
+    chroot = tmp_path / "empty"
+    chroot.mkdir()
+
+    def text(*services: dict[str, Any], workers: int = 1, **top: Any) -> str:
+        first, last = neighbouring_cores(workers, frozenset(os.sched_getaffinity(0)))
+        gateways = [f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}" for family in (4, 6)]
+        document = {
+            "workers": {"first_core": first, "last_core": last},
+            "chroot": str(chroot),
+            "control": {"socket": str(tmp_path / "control.sock")},
+            "network": {
+                "public": {"interface": "eth0"},
+                "private": {"interface": "eth1", "gateway": gateways},
+            },
+            **top,
+            "services": list(services),
+        }
+        return yaml.safe_dump(document, sort_keys=False)
+
+    return text
+
+
+@pytest.fixture
+def balancer(
+    topology: Callable[..., Topology],  # noqa: ARG001 - for the order of the teardown
+    tmp_path: Path,
+) -> Iterator[Callable[..., Balancer]]:
+    """A factory of balancers at work: set up and ready when it returns.
+
+    Afterwards each is stopped and undone, and the test fails when the daemon did not end well or
+    its log tells of an error or a traceback; ``trouble=True`` says that such are what the test is
+    about. (``topology`` is asked for so that the networks outlive the balancers.)
+    """
+    made: list[tuple[Balancer, bool]] = []
+
+    def make(net: Topology, text: str, *arguments: str, trouble: bool = False) -> Balancer:
+        directory = tmp_path / f"balancer{len(made)}"
+        directory.mkdir()
+        balancer = Balancer(net.balancer, directory, text, arguments)
+        made.append((balancer, trouble))
+        balancer.set_up()
+        balancer.start()
+        return balancer
+
+    yield make
+    faults: list[str] = []
+    for made_one, trouble in made:
+        if made_one.stop() != 0:
+            faults.append("the daemon did not exit 0")
+        made_one.undo()
+        if not trouble:
+            faults += made_one.trouble()
+        if faults:
+            faults.append(made_one.log())
+    assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def ask() -> Callable[..., Counter[str]]:
+    """A function that has the client open ``count`` flows (tcp, udp or ping), one after the other.
+
+    It counts the answers by the backend's name; a failed try fails the test.
+    """
+
+    def count_answers(
+        net: Topology, protocol: str, address: str, port: int, count: int = 30
+    ) -> Counter[str]:
+        command = [sys.executable, "-m", "paraglider.lab.client", protocol, address]
+        done = net.client.run([*command, str(port), str(count)], timeout=100)
+        results = [json.loads(line) for line in done.stdout.splitlines()]
+        errors = [result["error"] for result in results if "error" in result]
+        assert not errors, errors
+        return Counter(result["answer"] for result in results)
+
+    return count_answers
+
+
+def start_nginx(backend: Namespace, name: str, directory: Path, ports: Sequence[int]) -> Path:
+    """Start an nginx called ``name``; returns the path of its log."""
+    directory.mkdir(mode=0o755)
+    listen = " ".join(f"listen {port}; listen [::]:{port};" for port in ports)
+    conf = directory / "nginx.conf"
+    conf.write_text(NGINX.format(directory=directory, listen=listen, name=name))
+    (directory / "big").write_bytes(bytes(range(256)) * (BIG // 256))
+    with (directory / "output").open("wb") as output:
+        backend.popen(["nginx", "-c", str(conf)], stdout=output, stderr=subprocess.STDOUT)
+    return directory / "output"
+
+
+def await_listening(backend: Namespace, ports: Sequence[int], log: Path) -> None:
+    """Wait until ``backend`` listens on all ``ports`` in both families."""
+    deadline = time.monotonic() + 10
+    wanted = {f"{host}:{port}" for host in ("0.0.0.0", "[::]") for port in ports}
+    while True:
+        listing = backend.run(["ss", "-Hltn"]).stdout
+        if wanted <= {line.split()[3] for line in listing.splitlines()}:
+            return
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)

@@ -1,0 +1,137 @@
+"""``paraglider lab``, whole: what it shows, and that nothing stays behind when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from paraglider.lab import namespace, story
+
+pytestmark = pytest.mark.root
+LAB = [sys.executable, "-m", "paraglider", "lab"]
+
+
+def state() -> set[str]:
+    """The files that set-ups and labs leave in /run while they are at work."""
+    return {str(path) for path in story.STATE.glob("*.json")}
+
+
+def left_of(pid: int, directory: Path, before: set[str]) -> list[str]:
+    """What the lab with process id ``pid`` and temporary files in ``directory`` has left behind."""
+    names = [name for name in namespace.names() if name.startswith((f"pg{pid}-", f"pg{pid}."))]
+    files = [str(path) for path in directory.iterdir()]
+    processes = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if str(directory) in entry.read_text():
+                processes.append(entry.read_text())
+        except OSError:
+            continue
+    return names + files + processes + sorted(state() - before)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> dict[str, str]:
+    """An environment whose temporary directory is the test's, so that leftovers are seen."""
+    return {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "120"}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_lab_shows_every_backend(place: dict[str, str], tmp_path: Path, workers: int) -> None:
+    """It exits 0, shows every backend's share in both families, and leaves nothing behind."""
+    if len(os.sched_getaffinity(0)) < workers:
+        pytest.fail("the tests need two cores")
+    before = state()
+    lab = subprocess.Popen(
+        [*LAB, "--workers", str(workers)], env=place, stdout=subprocess.PIPE, text=True
+    )
+    output, _ = lab.communicate(timeout=100)
+    assert lab.returncode == 0, output
+    rows = re.findall(r"│ (\S.*?) +│ +(\d+) │ +(\d+) │ +(\d+) │ +(\d+) │", output)
+    assert [row[0] for row in rows] == [
+        f"{kind} over IPv{family}"
+        for kind in ("TCP (HTTP)", "UDP (echo)", "ICMP echo")
+        for family in (4, 6)
+    ]
+    for _, *shares, failed in rows:
+        assert failed == "0"
+        assert sum(map(int, shares)) == 30
+        if workers == 1:
+            assert shares == ["10", "10", "10"]
+    assert "Every backend answered over IPv4 and IPv6" in output
+    assert left_of(lab.pid, tmp_path, before) == []
+
+
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_an_interrupt_at_any_step_leaves_nothing(
+    place: dict[str, str], tmp_path: Path, moment: int
+) -> None:
+    """Ctrl-C right after it has said step 1 … 5 ends it, and nothing stays behind."""
+    before = state()
+    lab = subprocess.Popen(
+        LAB,
+        env={**place, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    assert lab.stdout is not None
+    said = ""
+    for line in lab.stdout:
+        said += line
+        if line.startswith(f"{moment}. "):
+            os.killpg(lab.pid, signal.SIGINT)
+            break
+    said += lab.stdout.read()
+    lab.stdout.close()
+    assert lab.wait(30) != 0, said
+    assert "Interrupted; everything that was built has been removed." in said
+    assert "Traceback" not in said
+    assert left_of(lab.pid, tmp_path, before) == []
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.4, 0.7, 1.0, 1.5])
+def test_an_interrupt_at_any_moment_leaves_nothing(
+    place: dict[str, str], tmp_path: Path, delay: float
+) -> None:
+    """Two Ctrl-C in a row at moments that no step names: nothing stays behind."""
+    before = state()
+    lab = subprocess.Popen(
+        LAB, env=place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    time.sleep(delay)
+    os.killpg(lab.pid, signal.SIGINT)
+    time.sleep(0.05)
+    if lab.poll() is None:
+        os.killpg(lab.pid, signal.SIGINT)
+    lab.communicate(timeout=30)
+    assert left_of(lab.pid, tmp_path, before) == []
+
+
+def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> None:
+    """A kept lab answers afterwards, by the very command it prints, and ``--down`` removes it."""
+    before = state()
+    lab = subprocess.Popen([*LAB, "--keep"], env=place, stdout=subprocess.PIPE, text=True)
+    output, _ = lab.communicate(timeout=100)
+    try:
+        assert lab.returncode == 0, output
+        match = re.search(r"(ip netns exec \S+-client curl http://\S+)", output)
+        assert match is not None, output
+        answer = subprocess.run(match[1].split(), capture_output=True, text=True, timeout=20)
+        assert re.fullmatch(r"backend[123]\n", answer.stdout)
+        (note,) = (state() - before) & {str(path) for path in story.notes()}
+        assert json.loads(Path(note).read_text())["prefix"] == f"pg{lab.pid}"
+        assert not [name for name in namespace.stale([f"pg{lab.pid}"]) if str(lab.pid) in name]
+    finally:
+        down = subprocess.run([*LAB, "--down"], env=place, capture_output=True, text=True)
+    assert f"pg{lab.pid}" in down.stdout
+    assert left_of(lab.pid, tmp_path, before) == []

@@ -1,0 +1,110 @@
+"""The package says the same of itself everywhere, and the scripts can be run from anywhere."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import paraglider
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ("scripts/bootstrap", "scripts/demo", "scripts/lint", "scripts/test", ".ci/run")
+
+
+def setup_output(*arguments: str) -> str:
+    """What ``setup.py`` prints, run where nothing but setuptools can be imported."""
+    done = subprocess.run(
+        [sys.executable, "setup.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+def test_version_is_read_without_importing() -> None:
+    """``setup.py`` tells the version of the package, whose dependencies it may not need."""
+    assert setup_output("--version").splitlines()[-1] == paraglider.__version__
+
+
+def test_what_is_installed_is_this_version() -> None:
+    """The installed metadata belongs to this code (else scripts/bootstrap has not been run)."""
+    assert importlib.metadata.version("paraglider") == paraglider.__version__
+
+
+def test_the_console_script_points_at_the_entry() -> None:
+    """``paraglider`` is the entry of the command line."""
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="paraglider")
+    assert script.value == "paraglider.cli.main:entry"
+    assert callable(script.load())
+
+
+def imported_roots(source: str) -> set[str]:
+    """The top-level packages that Python ``source`` imports."""
+    roots: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            roots.add(node.module.partition(".")[0])
+    return roots
+
+
+def test_what_is_imported_is_required() -> None:
+    """What the package imports from elsewhere is among what ``setup.py`` asks for."""
+    # pydantic pins its own pydantic_core, whose types its errors have.
+    projects = {"yaml": "pyyaml", "prctl": "python-prctl", "pydantic_core": "pydantic"}
+    required = {
+        re.split(r"[<>=\[; ]", line, maxsplit=1)[0].lower()
+        for line in importlib.metadata.requires("paraglider") or []
+        if "extra ==" not in line
+    }
+    imported: set[str] = set()
+    for path in (ROOT / "paraglider").rglob("*.py"):
+        imported |= imported_roots(path.read_text(encoding="utf-8"))
+    foreign = imported - set(sys.stdlib_module_names) - {"paraglider"}
+    assert {projects.get(name, name) for name in foreign} <= required
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_scripts_are_executable_and_parse(script: str) -> None:
+    """Each script is executable, stops at the first error, and is valid bash."""
+    path = ROOT / script
+    assert os.access(path, os.X_OK)
+    assert "set -euo pipefail" in path.read_text()
+    assert subprocess.run(["bash", "-n", str(path)]).returncode == 0
+
+
+def test_bootstrap_refuses_what_it_does_not_know() -> None:
+    """An unknown option is refused with the right usage, from any directory."""
+    done = subprocess.run(
+        [str(ROOT / "scripts/bootstrap"), "--tset"], cwd="/", capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "unknown option --tset; use scripts/bootstrap [--test]" in done.stderr
+
+
+@pytest.mark.root
+def test_bootstrap_again_changes_nothing() -> None:
+    """Once all is installed, another run says nothing and installs nothing."""
+    stamp = ROOT / ".venv" / ".paraglider-stamp"
+    before = stamp.stat().st_mtime_ns
+    done = subprocess.run(
+        [str(ROOT / "scripts/bootstrap"), "--test"], cwd="/", capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert stamp.stat().st_mtime_ns == before
+
+
+def test_the_license_is_the_one_that_is_said() -> None:
+    """The metadata and the license file name the same license."""
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License")
+    assert setup_output("--license").splitlines()[-1] == "MIT"
