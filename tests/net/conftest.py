@@ -115,11 +115,11 @@ def config(tmp_path: Path) -> Callable[..., str]:
 
     def text(*services: dict[str, Any], workers: int = 1, **top: Any) -> str:
         first, last = neighbouring_cores(workers, frozenset(os.sched_getaffinity(0)))
-        gateways = [f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}" for family in (4, 6)]
+        families = sorted({6 if ":" in service["vip"] else 4 for service in services})
+        gateways = [f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}" for family in families]
         document = {
             "workers": {"first_core": first, "last_core": last},
             "chroot": str(chroot),
-            "control": {"socket": str(tmp_path / "control.sock")},
             "network": {
                 "public": {"interface": "eth0"},
                 "private": {"interface": "eth1", "gateway": gateways},
@@ -137,7 +137,7 @@ def balancer(
     topology: Callable[..., Topology],  # noqa: ARG001 - for the order of the teardown
     tmp_path: Path,
 ) -> Iterator[Callable[..., Balancer]]:
-    """A factory of balancers at work: set up and ready when it returns.
+    """A factory of balancers at work: set up, and (but with ``start=False``) ready.
 
     Afterwards each is stopped and undone, and the test fails when the daemon did not end well or
     its log tells of an error or a traceback; ``trouble=True`` says that such are what the test is
@@ -145,13 +145,16 @@ def balancer(
     """
     made: list[tuple[Balancer, bool]] = []
 
-    def make(net: Topology, text: str, *arguments: str, trouble: bool = False) -> Balancer:
+    def make(
+        net: Topology, text: str, *arguments: str, start: bool = True, trouble: bool = False
+    ) -> Balancer:
         directory = tmp_path / f"balancer{len(made)}"
         directory.mkdir()
         balancer = Balancer(net.balancer, directory, text, arguments)
         made.append((balancer, trouble))
         balancer.set_up()
-        balancer.start()
+        if start:
+            balancer.start()
         return balancer
 
     yield make
