@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from paraglider.config.problem import Mark, Marks, Path, Problem
-from paraglider.config.types import shown
+from paraglider.config.types import shown, ticked
 
 MAX_BYTES = 10_000_000
 MAX_NODES = 250_000  # after aliases are followed; a backend with three keys is seven nodes
@@ -207,7 +207,8 @@ class _Builder:
                 continue
             name = str(key.value)
             if name in first:
-                what = f"`{name}` appears twice in one section (first in line {first[name].line})"
+                what = f"{ticked(name)} appears twice in one section"
+                what += f" (first in line {first[name].line})"
                 self._problem((*path, name), what, "keep one of the two", mark)
                 continue
             first[name] = mark

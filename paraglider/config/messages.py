@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from paraglider.config.model import Backend, Config, PrivateSide, PublicSide, Section, Service
 from paraglider.config.problem import Marks, Path, Problem, spelled
-from paraglider.config.types import parse_port_range, shown
+from paraglider.config.types import parse_port_range, shown, ticked
 
 # What stands in for a required key that is missing or wrong; no finding that rests on it counts.
 _STAND_INS: dict[type[Section], dict[str, Any]] = {
@@ -113,12 +113,7 @@ def _unknown_key(path: Path, marks: Marks) -> Problem:
     meant = suggestion(path, marks)
     known = ", ".join(known_keys(model)) if model is not None else "none"
     remedy = f"did you mean `{meant}`?" if meant else f"the keys here are: {known}"
-    return Problem(path, f"unknown key {_ticked(path[-1])}", remedy, at="key")
-
-
-def _ticked(key: str | int) -> str:
-    text = str(key)
-    return f"`{text}`" if len(text) <= 40 else f"`{text[:40]}...`"
+    return Problem(path, f"unknown key {ticked(path[-1])}", remedy, at="key")
 
 
 def _from_type(path: Path, value: Any, message: str) -> list[Problem]:
@@ -227,7 +222,7 @@ def _without(root: Any, path: Path) -> Any:
         model = section_at(path)
         if model is None:
             return _without(root, path[:-1])
-        holder[path[-1]] = dict(_STAND_INS[model])
+        holder[path[-1]] = dict(_STAND_INS.get(model, {}))
     elif isinstance(holder, dict) and path:
         model = section_at(path[:-1])
         holder.pop(path[-1], None)

@@ -77,6 +77,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
+def ticked(key: str | int) -> str:
+    """A key of the file as a message names it: in backticks, short, on one line."""
+    text = str(key) if str(key).isprintable() else ascii(key)
+    return f"`{text}`" if len(text) <= _SHOWN else f"`{text[:_SHOWN]}...`"
+
+
 def parse_port(value: Any) -> int:
     """A port number from 1 to 65535; raises ``ValueError`` with the remedy."""
     if isinstance(value, bool) or not isinstance(value, int):

@@ -115,4 +115,4 @@ def test_interface_names_that_would_change_a_rule_are_refused(name: str) -> None
 def test_configuration_is_immutable() -> None:
     """Nothing changes a configuration once it is read."""
     with pytest.raises(ValidationError):
-        service().name = "other"  # type: ignore[misc]  # the test is that it fails
+        service().name = "other"

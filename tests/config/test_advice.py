@@ -1,0 +1,77 @@
+"""Tests of ``paraglider.config.advice``: what is valid and yet worth a word."""
+
+from __future__ import annotations
+
+import pytest
+
+from paraglider.config.advice import warnings
+from paraglider.config.load import parse
+
+SERVICE = "services: [{name: a, vip: 192.168.0.11/24, protocol: tcp, backends: [10.0.0.1]}]\n"
+
+
+def lines_of(text: str) -> list[str]:
+    """The warnings about a valid file."""
+    loaded = parse(text, "f")
+    return loaded.lines(warnings(loaded.config))
+
+
+@pytest.mark.parametrize(
+    ("key", "seconds", "least", "source"),
+    [
+        ("syn", 239, 240, "RFC 5382"),
+        ("established", 7439, 7440, "RFC 5382"),
+        ("closing", 10, 240, "RFC 5382"),
+        ("udp", 119, 120, "RFC 4787"),
+        ("icmp", 59, 60, "RFC 5508"),
+    ],
+)
+def test_timeout_below_the_standard(key: str, seconds: int, least: int, source: str) -> None:
+    """A timeout below what its standard asks for says so, and at the minimum it does not."""
+    (line,) = lines_of(f"timeouts: {{{key}: {seconds}}}\n{SERVICE}")
+    assert line.startswith(f"f:1:{13 + len(key) + 1}: `{key}` of {seconds} s")
+    assert f"write {least} or more ({source}" in line
+    assert lines_of(f"timeouts: {{{key}: {least}}}\n{SERVICE}") == []
+
+
+@pytest.mark.parametrize("section", ["control: {}", "stats: {}", "failover: {rise: 2}"])
+def test_section_that_is_not_served_yet(section: str) -> None:
+    """A section without effect in this version is pointed at by its key."""
+    (line,) = lines_of(f"{section}\n{SERVICE}")
+    name = section.partition(":")[0]
+    assert (
+        line
+        == f"f:1:1: `{name}` is read but not served yet in this version; leave it out until then"
+    )
+
+
+def test_empty_stats_section_is_left_out() -> None:
+    """`stats:` with nothing below it means none, and is worth no word."""
+    assert lines_of(f"stats:\n{SERVICE}") == []
+
+
+def test_weight_zero() -> None:
+    """A backend that takes no new flows is mentioned."""
+    text = SERVICE.replace("[10.0.0.1]", "[10.0.0.1, {address: 10.0.0.2, weight: 0}]")
+    (line,) = lines_of(text)
+    assert "backend 10.0.0.2 has weight 0 and takes no new flows; write 1 or more" in line
+
+
+def test_weight_without_effect() -> None:
+    """A weight under `rr` does nothing, under `wrr` it does."""
+    text = SERVICE.replace("[10.0.0.1]", "[{address: 10.0.0.2, weight: 3}]")
+    (line,) = lines_of(text)
+    assert "`weight: 3` has no effect with `strategy: rr`; use wrr or weighted" in line
+    assert lines_of(text.replace("name: a,", "name: a, strategy: wrr,")) == []
+
+
+def test_gateway_of_a_family_without_service() -> None:
+    """A gateway that no service needs is mentioned, at its item."""
+    head = "network: {private: {interface: e, gateway: [10.0.0.254/8, 'fd00:10::fe/64']}}\n"
+    (line,) = lines_of(head + SERVICE)
+    assert line.startswith("f:1:59: gateway fd00:10::fe/64 serves no service: none is IPv6; ")
+
+
+def test_plain_file_has_no_warnings() -> None:
+    """A file of services alone is worth no word."""
+    assert lines_of(SERVICE) == []

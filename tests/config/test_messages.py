@@ -1,0 +1,292 @@
+"""Tests of ``paraglider.config.messages``: each finding of the model in the words of the file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.config.load import ConfigError, parse
+from paraglider.config.messages import known_keys, repaired, section_at
+from paraglider.config.model import Backend, Config, Service, Timeouts
+
+SERVICE = """\
+services:
+  - name: web
+    vip: 192.168.0.11/24
+    protocol: tcp
+    backends: [10.0.0.1]
+"""
+
+
+def only_line(text: str) -> str:
+    """The one line of the error that ``text`` ends in."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "f")
+    (line,) = caught.value.lines
+    return line
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        ("usr: a", "1:1: unknown key `usr`; did you mean `user`?"),
+        ("timeouts: {sin: 5}", "1:12: unknown key `sin`; did you mean `syn`?"),
+        ("flows: {zzz: 5}", "1:9: unknown key `zzz`; the keys here are: max"),
+        (f"flows: {{{'z' * 99}: 5}}", f"1:9: unknown key `{'z' * 60}...`; the keys here are: max"),
+        ('flows: {"a\\nb": 5}', "1:9: unknown key `'a\\nb'`; the keys here are: max"),
+        (
+            "workers:",
+            (
+                "1:9: `workers`: the section is empty; give it a key (first_core, last_core) or"
+                " leave it out"
+            ),
+        ),
+        (
+            "workers: 3",
+            "1:10: `workers`: 3 where a section belongs; write keys here: first_core, last_core",
+        ),
+        (
+            "workers: [0, 1]",
+            (
+                "1:10: `workers`: a list where a section belongs; write keys here: first_core,"
+                " last_core"
+            ),
+        ),
+        (
+            "workers: {first_core: -1}",
+            "1:23: `first_core`: -1 is out of range; write a number from 0 to 4095",
+        ),
+        (
+            "workers: {first_core: yes}",
+            (
+                "1:23: `first_core`: the truth value true is no whole number; write a whole number"
+                " from 0 to 4095"
+            ),
+        ),
+        (
+            "queue: {length: 99999}",
+            "1:17: `length`: 99999 is out of range; write a number from 1 to 65536",
+        ),
+        (
+            "queue: {length: '100'}",
+            "1:17: `length`: '100' is a text; write the number 100 without quotes",
+        ),
+        (
+            "queue: {length: 1.5}",
+            "1:17: `length`: 1.5 is no whole number; write a whole number from 1 to 65536",
+        ),
+        (
+            "queue: {io: netlnk}",
+            (
+                "1:13: `io`: 'netlnk' is not known; did you mean netlink? write one of: auto,"
+                " netlink, netfilterqueue"
+            ),
+        ),
+        (
+            "queue: {io: 3}",
+            "1:13: `io`: 3 is not known; write one of: auto, netlink, netfilterqueue",
+        ),
+        ("user: no", '1:7: `user`: YAML reads no as a truth value; put it in quotes: "no"'),
+        ("user: 1000", '1:7: `user`: YAML reads 1000 as a number; put it in quotes: "1000"'),
+        ("user: [a]", "1:7: `user`: a list where a text belongs; write one text"),
+        ("user:", "1:6: `user`: an empty value where a text belongs; write one text"),
+        ("user: ''", "1:7: `user`: the text is empty; write a value or leave the key out"),
+        ("chroot: tmp", "1:9: `chroot`: 'tmp' is no absolute path; write one that starts with /"),
+        (
+            "control: {socket: run/x}",
+            "1:19: `socket`: 'run/x' is no absolute path; write one that starts with /",
+        ),
+        (
+            f"control: {{socket: /{'x' * 107}}}",
+            "1:19: `socket`: the text is too long; write at most 107 characters",
+        ),
+        (
+            "failover: {enabled: 'yes'}",
+            "1:21: `enabled`: 'yes' is neither true nor false; write true or false, without quotes",
+        ),
+        (
+            "failover: {port_alive: 0}",
+            "1:24: `port_alive`: port 0 is out of range; write a number from 1 to 65535",
+        ),
+        (
+            "network: {public: {}}",
+            (
+                "1:11: `public` has no `interface`; add `interface: ...` (Interface that faces the"
+                " clients)"
+            ),
+        ),
+        (
+            "network: {public: {interface: 'eth0 -j ACCEPT'}}",
+            (
+                "1:31: `interface`: 'eth0 -j ACCEPT' is no name of an interface; write its name as"
+                " `ip link` shows it"
+            ),
+        ),
+        (
+            "network: {exempt: 10.0.0.1}",
+            "1:19: `exempt`: '10.0.0.1' where a list belongs; write [\"10.0.0.1\"]",
+        ),
+        (
+            "network: {exempt: {a: 1}}",
+            (
+                "1:19: `exempt`: a section where a list belongs; write each item on a line of its"
+                " own, after a dash"
+            ),
+        ),
+        (
+            "network: {private: {interface: e, gateway: [10.0.0.254/8, fd00::/x]}}",
+            (
+                "1:59: `gateway[1]`: 'fd00::/x' is no address with a prefix; write one such as"
+                " 192.168.0.11/24 or 2001:db8::11/64"
+            ),
+        ),
+    ],
+)
+def test_section_mistakes(head: str, expected: str) -> None:
+    """A mistake in a section: its place, what it is, and the allowed values."""
+    assert only_line(f"{head}\n{SERVICE}") == f"f:{expected}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (
+            "name: web",
+            "name: a b",
+            (
+                "2:11: `name`: 'a b' is no name of a service; use letters, digits, dots, dashes and"
+                " underscores, at most 63"
+            ),
+        ),
+        (
+            "name: web",
+            "name: on",
+            '2:11: `name`: YAML reads on as a truth value; put it in quotes: "on"',
+        ),
+        (
+            "vip: 192.168.0.11/24",
+            "vip: www.example.org",
+            (
+                "3:10: `vip`: 'www.example.org' is no address with a prefix; write one such as"
+                " 192.168.0.11/24 or 2001:db8::11/64"
+            ),
+        ),
+        (
+            "protocol: tcp",
+            "protocol: TCP",
+            "4:15: `protocol`: 'TCP' is not known; write one of: tcp, udp, any",
+        ),
+        (
+            "protocol: tcp",
+            "return_: via\n    protocol: tcp",
+            "4:5: unknown key `return_`; did you mean `return`?",
+        ),
+        (
+            "protocol: tcp",
+            "protocol: tcp\n    ports: [80, 80]",
+            "5:12: `ports`: ports 80 and 80 overlap; name each port once",
+        ),
+        (
+            "    protocol: tcp\n",
+            "",
+            (
+                "2:5: `services[0]` has no `protocol`; add `protocol: ...` (any: TCP, UDP and ICMP"
+                " echo, as loaded)"
+            ),
+        ),
+        (
+            "[10.0.0.1]",
+            "[10.0.0.1, {address: 10.0.0.2, wieght: 2}]",
+            "5:46: unknown key `wieght`; did you mean `weight`?",
+        ),
+        (
+            "[10.0.0.1]",
+            "[10.0.0.1, {weight: 2}]",
+            "5:26: `backends[1]` has no `address`; add `address: ...` (Address of the real server)",
+        ),
+        (
+            "[10.0.0.1]",
+            "[10.0.0.1, 5]",
+            (
+                "5:26: `backends[1]`: 5 where a section belongs; write keys here: address, port,"
+                " weight"
+            ),
+        ),
+        (
+            "[10.0.0.1]",
+            "10.0.0.1",
+            "5:15: `backends`: '10.0.0.1' where a list belongs; write [\"10.0.0.1\"]",
+        ),
+        (
+            "[10.0.0.1]",
+            "[10.0.0.1:80]",
+            "5:16: `address`: '10.0.0.1:80' is no IP address; write {address: 10.0.0.1, port: 80}",
+        ),
+    ],
+)
+def test_service_mistakes(before: str, after: str, expected: str) -> None:
+    """A mistake in a service or a backend: at the very key or value."""
+    assert only_line(SERVICE.replace(before, after)) == f"f:{expected}"
+
+
+def test_each_wrong_port_of_a_list_is_pointed_at() -> None:
+    """A list of ports is judged item by item."""
+    with pytest.raises(ConfigError) as caught:
+        parse(SERVICE.replace("protocol: tcp", "protocol: tcp\n    ports: [80, 0, web]"), "f")
+    assert list(caught.value.lines) == [
+        "f:5:17: `ports[1]`: port 0 is out of range; write a number from 1 to 65535",
+        "f:5:20: `ports[2]`: 'web' is no port or range; write 80 or \"8000-8099\"",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ((), Config),
+        (("timeouts",), Timeouts),
+        (("services",), Service),
+        (("services", 3), Service),
+        (("services", 0, "backends", 1), Backend),
+        (("services", 0, "ports"), None),
+        (("nowhere", "deep"), None),
+    ],
+)
+def test_section_at(path: Any, model: Any) -> None:
+    """The model is found by path, through lists and optional sections."""
+    assert section_at(path) is model
+
+
+def test_known_keys_are_spelled_as_in_the_file() -> None:
+    """The key `return` goes by its alias."""
+    assert "return" in known_keys(Service)
+    assert "return_" not in known_keys(Service)
+
+
+def test_repaired_keeps_indices_and_the_original() -> None:
+    """What is wrong goes or is stood in for; the rest keeps its place, and so does the input."""
+    data = {
+        "user": 3,
+        "services": [
+            7,
+            {"name": "a", "vip": "x", "protocol": "tcp", "backends": ["y", "10.0.0.1"], "z": 1},
+        ],
+    }
+    paths: list[Any] = [
+        ("user",),
+        ("services", 0),
+        ("services", 1, "vip"),
+        ("services", 1, "backends", 0, "address"),
+        ("services", 1, "backends", 0),
+        ("services", 1, "z"),
+    ]
+    fixed = Config.model_validate(repaired(data, paths))
+    assert fixed.user == "nobody"
+    assert fixed.services[1].name == "a"
+    assert str(fixed.services[1].backends[1].address) == "10.0.0.1"
+    assert data["user"] == 3
+
+
+def test_repaired_stands_in_for_missing_services() -> None:
+    """Without services, one stands in, so that the other sections can still be checked."""
+    assert Config.model_validate(repaired({}, [("services",)])).services[0].name == "x"

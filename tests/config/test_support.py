@@ -1,0 +1,55 @@
+"""Tests of ``paraglider.config.support``: what this version refuses, and what it takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from paraglider.config.load import parse
+from paraglider.config.support import unsupported
+
+SERVICE = "services: [{name: a, vip: 192.168.0.11/24, protocol: tcp, backends: [10.0.0.1]%s}]\n"
+
+
+def refused(text: str, failover: bool = False) -> list[str]:
+    """The lines that refuse what ``text`` asks for."""
+    loaded = parse(text, "f")
+    return loaded.lines(unsupported(loaded.config, failover=failover))
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "expected"),
+    [
+        ("", ", forward: offload", "`forward: offload` is not in this version; use nat"),
+        ("", ", forward: dsr", "`forward: dsr` is not in this version; use nat"),
+        ("", ", forward: proxy", "`forward: proxy` is not in this version; use nat"),
+        ("", ", strategy: source", "`strategy: source` is not in this version; use rr"),
+        ("", ", strategy: maglev", "`strategy: maglev` is not in this version; use rr"),
+        ("", ", strategy: 'a.b:C'", "`strategy: a.b:C` is not in this version; use rr"),
+        ("queue: {io: netlink}\n", "", "`io: netlink` is not in this version; use auto"),
+        (
+            "failover: {enabled: true}\n",
+            "",
+            "`failover` is not in this version; use false, or leave `failover` out",
+        ),
+    ],
+)
+def test_refused_with_what_to_use(head: str, tail: str, expected: str) -> None:
+    """Each way that this version lacks is refused at its place, with one that it has."""
+    text = head + SERVICE % tail
+    column = text.splitlines()[0].index((tail or head).split(": ")[-1].rstrip("}\n")) + 1
+    (line,) = refused(text)
+    assert line.startswith(f"f:1:{column}: {expected}")
+
+
+@pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted"])
+@pytest.mark.parametrize("io", ["auto", "netfilterqueue"])
+def test_taken(strategy: str, io: str) -> None:
+    """What this version does is not refused."""
+    text = f"queue: {{io: {io}}}\nfailover: {{enabled: false}}\n"
+    assert refused(text + SERVICE % f", forward: nat, strategy: {strategy}") == []
+
+
+def test_failover_option() -> None:
+    """The option `-f` is refused as the key is."""
+    (line,) = refused(SERVICE % "", failover=True)
+    assert "failover (-f) is not in this version; leave -f out" in line
