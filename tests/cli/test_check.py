@@ -1,0 +1,143 @@
+"""Tests of ``paraglider.cli.check``: the summary, the warnings, the errors, the exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.cli.errors import run_command
+from paraglider.cli.main import main
+
+CONF = Path(__file__).parents[2] / "conf"
+
+TWO = """\
+services:
+  - name: web
+    vip: 192.168.0.11/24
+    protocol: tcp
+    ports: [80, 8000-8099]
+    strategy: wrr
+    affinity: client
+    return: direct
+    backends: [10.0.0.1, {address: 10.0.0.2, weight: 3}]
+  - name: all6
+    vip: 2001:db8::11/64
+    protocol: any
+    backends: [fd00:10::1]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A valid file of two services."""
+    path = tmp_path / "c"
+    path.write_text(TWO)
+    return path
+
+
+def outcome(*arguments: str) -> Any:
+    """The exit code of `paraglider` with ``arguments``."""
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, "paraglider", arguments)
+    return caught.value.code
+
+
+def test_summary_has_a_line_for_each_service(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """The file, ok, and all that there is to know of a service as key=value."""
+    assert outcome("check", "-c", str(file)) == 0
+    printed = capfd.readouterr()
+    assert printed.out.splitlines() == [
+        f"{file}: ok",
+        (
+            "service=web vip=192.168.0.11/24 protocol=tcp ports=80,8000-8099 forward=nat"
+            " return=direct strategy=wrr affinity=client backends=2 weight=4"
+        ),
+        (
+            "service=all6 vip=2001:db8::11/64 protocol=any ports=all forward=nat return=via"
+            " strategy=rr affinity=flow backends=1 weight=1"
+        ),
+    ]
+    assert printed.err == ""
+
+
+@pytest.mark.parametrize("name", ["paraglider.conf", "paraglider6.conf"])
+def test_examples_pass_without_warnings(capfd: pytest.CaptureFixture[str], name: str) -> None:
+    """The committed examples are right, and nothing is to be said of them."""
+    assert outcome("check", "-c", str(CONF / name)) == 0
+    printed = capfd.readouterr()
+    assert printed.out.startswith(f"{CONF / name}: ok\n")
+    assert printed.err == ""
+
+
+def test_options_before_the_command_count(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """-c and -6 may stand before `check`."""
+    assert outcome("-c", str(file), "-6", "check") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["service=all6"]
+
+
+def test_own_option_wins(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """-c after `check` is the nearer one."""
+    assert outcome("-c", "/nowhere", "check", "-c", str(file)) == 0
+    assert capfd.readouterr().out.startswith(f"{file}: ok\n")
+
+
+def test_file_of_the_working_directory(
+    capfd: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without -c the file of the working directory is checked."""
+    monkeypatch.chdir(file.parent)
+    file.rename("paraglider.conf")
+    assert outcome("check") == 0
+    assert capfd.readouterr().out.startswith("paraglider.conf: ok\n")
+
+
+def test_warnings_go_to_stderr(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """A warning has its place, stands on stderr and stops nothing."""
+    file.write_text("timeouts: {syn: 5}\n" + TWO)
+    assert outcome("check", "-c", str(file)) == 0
+    printed = capfd.readouterr()
+    assert printed.out.startswith(f"{file}: ok\n")
+    assert printed.err.startswith(f"warning: {file}:1:17: `syn` of 5 s forgets flows")
+
+
+def test_mistakes_exit_1(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """Every mistake is a line on stderr, nothing is on stdout."""
+    file.write_text(TWO.replace("tcp", "tpc").replace("2001:db8::11/64", "x"))
+    assert outcome("check", "-c", str(file)) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    places = [line.partition(": ")[0] for line in printed.err.splitlines()]
+    assert places == [f"{file}:4:15", f"{file}:11:10"]
+
+
+def test_what_this_version_lacks_exits_1(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """A valid file that this version cannot serve is refused as the daemon would refuse it."""
+    file.write_text(TWO.replace("strategy: wrr", "strategy: maglev"))
+    assert outcome("check", "-c", str(file)) == 1
+    assert f"{file}:6:15: `strategy: maglev` is not in this version" in capfd.readouterr().err
+
+
+def test_missing_file_exits_1(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """No file, no traceback."""
+    assert outcome("check", "-c", str(tmp_path / "c")) == 1
+    assert capfd.readouterr().err == (
+        f"{tmp_path / 'c'}: there is no such file; give another with -c FILE\n"
+    )
+
+
+def test_host_option_asks_for_the_interfaces(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """Only with --host an interface that this host lacks is a mistake."""
+    file.write_text("network: {public: {interface: no-such-if}}\n" + TWO)
+    assert outcome("check", "-c", str(file)) == 0
+    capfd.readouterr()
+    assert outcome("check", "-c", str(file), "--host") == 1
+    assert f"{file}:1:31: there is no interface `no-such-if`" in capfd.readouterr().err
+
+
+def test_host_option_takes_what_is_there(file: Path) -> None:
+    """The loopback interface is on every host."""
+    file.write_text("network: {public: {interface: lo}}\n" + TWO)
+    assert outcome("check", "-c", str(file), "--host") == 0
