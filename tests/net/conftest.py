@@ -134,7 +134,7 @@ def config(tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def balancer(
-    topology: Callable[..., Topology],  # noqa: ARG001 - for the order of the teardown
+    topology: Callable[..., Topology],
     tmp_path: Path,
 ) -> Iterator[Callable[..., Balancer]]:
     """A factory of balancers at work: set up, and (but with ``start=False``) ready.
