@@ -7,13 +7,12 @@ nothing else is ever named. Comments and counters do not count.
 
 from __future__ import annotations
 
-import re
+import itertools
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 PREFIX = "PARAGLIDER"
-
-_JUMP = re.compile(rf"(?:^| )-[jg] ({PREFIX}[^ ]*)")
 
 
 @dataclass(slots=True)
@@ -36,7 +35,7 @@ def our_tables(saved: str) -> tuple[SavedTable, ...]:
             tables[-1].chains.append(line[1:].split()[0])
         elif line.startswith(f"-A {PREFIX}"):
             tables[-1].rules.append(line)
-        elif line.startswith("-A ") and _JUMP.search(line):
+        elif line.startswith("-A ") and _leads_to_us(line):
             tables[-1].jumps.append(line)
     return tuple(table for table in tables if table.chains or table.jumps)
 
@@ -69,3 +68,12 @@ def removal_of(tables: Iterable[SavedTable]) -> str:
         lines += (f"-X {chain}" for chain in table.chains)
         blocks.append("\n".join([*lines, "COMMIT\n"]))
     return "".join(blocks)
+
+
+def _leads_to_us(rule: str) -> bool:
+    # A comment is quoted, whatever it says, and so is one word.
+    words = shlex.split(rule)
+    return any(
+        option in ("-j", "-g") and target.startswith(PREFIX)
+        for option, target in itertools.pairwise(words)
+    )

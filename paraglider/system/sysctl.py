@@ -50,7 +50,8 @@ class Sysctl:
 
     def snapshot(self, pattern: str) -> dict[str, str]:
         """The values of all parameters that match a glob ``pattern`` of keys."""
-        keys = sorted(str(path.relative_to(self._root)) for path in self._root.glob(pattern))
+        files = (path for path in self._root.glob(pattern) if path.is_file())
+        keys = sorted(str(path.relative_to(self._root)) for path in files)
         return {key: value for key in keys if (value := self.read(key)) is not None}
 
 

@@ -1,0 +1,101 @@
+"""Golden files: a configuration in ``golden/NAME.yaml``, its rules in ``NAME.v4`` and ``NAME.v6``.
+
+The extra key ``cores`` of a configuration names the workers' cores. After a deliberate change,
+``UPDATE_GOLDEN=1 pytest tests/rules`` writes the files anew; read the difference before committing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from paraglider.config.model import Config
+from paraglider.rules.iptables import nat_rules
+from paraglider.rules.ruleset import RuleSet
+from paraglider.system.netfilter import Netfilter
+
+GOLDEN = Path(__file__).parent / "golden"
+NAMES = sorted(path.stem for path in GOLDEN.glob("*.yaml"))
+SEED = 0x0C0FFEE0
+
+
+def rules(name: str, family: int) -> RuleSet | None:
+    """The rule set of a golden configuration."""
+    content = yaml.safe_load((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8"))
+    cores = tuple(content.pop("cores"))
+    return nat_rules(Config.model_validate(content), family, cores, SEED)
+
+
+def wanted(name: str, family: int) -> str:
+    """The text of a golden configuration, empty when the family has no rules."""
+    found = rules(name, family)
+    return found.text() if found is not None else ""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_text_is_the_golden_one(name: str, family: int) -> None:
+    """What is rendered is, byte for byte, what somebody has read and found right."""
+    file = GOLDEN / f"{name}.v{family}"
+    text = wanted(name, family)
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.unlink(missing_ok=True)
+        if text:
+            file.write_text(text, encoding="utf-8")
+    held = file.read_text(encoding="utf-8") if file.exists() else ""
+    assert text == held
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rule_is_there_twice(name: str, family: int) -> None:
+    """Services that share a VIP or a backend do not make a packet meet the same match twice."""
+    appended = [line for line in wanted(name, family).splitlines() if line.startswith("-A ")]
+    assert len(appended) == len(set(appended))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_chains_of_ours_are_filled(name: str) -> None:
+    """Nothing is appended to a chain of somebody else's, no policy is set, nothing is flushed."""
+    for family in (4, 6):
+        for line in wanted(name, family).splitlines():
+            assert line.startswith(("*", ":PARAGLIDER", "-A PARAGLIDER", "-I ", "# ", "COMMIT")), (
+                line
+            )
+            if line.startswith("-I "):
+                assert " 1 -j PARAGLIDER" in line
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_jump_has_its_chain(name: str) -> None:
+    """What a rule leads to is declared in the same table."""
+    for family in (4, 6):
+        found = rules(name, family)
+        for table in found.tables if found else ():
+            chains = {chain.name for chain in table.chains}
+            assert {target for _, target in table.jumps} <= chains
+            for chain in table.chains:
+                for rule in chain.rules:
+                    words = rule.split()
+                    target = words[words.index("-g" if "-g" in words else "-j") + 1]
+                    assert target in chains or not target.startswith("PARAGLIDER")
+
+
+def test_other_forwards_get_no_rules() -> None:
+    """A family whose services are all of other forwards has no rule set at all."""
+    service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+    config = Config.model_validate({"services": [{**service, "forward": "offload"}]})
+    assert nat_rules(config, 4, (0,), SEED) is None
+    assert nat_rules(config, 6, (0,), SEED) is None
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("name", NAMES)
+def test_the_kernel_takes_the_text(name: str, family: int) -> None:
+    """iptables and the kernel accept every golden text, in a namespace that is thrown away."""
+    if text := wanted(name, family):
+        Netfilter().rehearse(family, text)

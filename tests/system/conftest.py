@@ -1,0 +1,227 @@
+"""What the tests of the platform's edge share: a host made of air, and a namespace of their own.
+
+``host`` behaves like a host towards the set-up and needs no root; ``inside`` is a real network
+namespace in which the test itself runs, and all programs that it starts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyroute2 import netns
+
+from paraglider.config.types import IPAddress, IPInterface
+from paraglider.errors import PlatformError
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import new_prefix
+from paraglider.rules.saved import our_part, removal_text
+from paraglider.system.changes.base import Host
+from paraglider.system.netfilter import Netfilter, Tables
+from paraglider.system.netlink import Neighbour, Netlink
+from paraglider.system.sysctl import Sysctl, conf
+
+
+class AirNetfilter(Netfilter):
+    """Interprets iptables-restore input, enough of it for ours; prints it as iptables-save."""
+
+    def __init__(self) -> None:
+        self.chains: dict[int, dict[str, dict[str, list[str]]]] = {4: {}, 6: {}}
+        self.runs: list[str] = []
+        self.refuse = ""
+
+    def require(self, family: int) -> None:
+        """Every program is there."""
+
+    def rehearse(self, family: int, text: str) -> None:
+        """Refuses like ``restore``, and changes nothing."""
+        if self.refuse == "rehearse":
+            raise PlatformError("no NFQUEUE here")
+
+    def saved(self, family: int) -> str:
+        """The chains as iptables-save prints them."""
+        lines = []
+        for table, chains in self.chains[family].items():
+            lines.append(f"*{table}")
+            lines += (f":{chain} {'-' if 'PARA' in chain else 'ACCEPT'} [0:0]" for chain in chains)
+            lines += (f"-A {chain} {rule}" for chain, rules in chains.items() for rule in rules)
+            lines.append("COMMIT")
+        return "".join(f"{line}\n" for line in lines)
+
+    def ours(self, family: int) -> str:
+        """As the real one."""
+        return our_part(self.saved(family))
+
+    def restore(self, family: int, text: str) -> None:
+        """Run the input; half of it when told to refuse."""
+        self.runs.append(text)
+        lines = text.splitlines()
+        if self.refuse == "restore":
+            lines = lines[: len(lines) // 2]
+        chains: dict[str, list[str]] = {}
+        for line in lines:
+            option, _, rest = line.partition(" ")
+            name, _, rule = rest.partition(" ")
+            if line.startswith("*"):
+                chains = self.chains[family].setdefault(line[1:], {})
+            elif line.startswith(":"):
+                chains[option[1:]] = []
+            elif option == "-I":
+                chains.setdefault(name, []).insert(0, rule.removeprefix("1 "))
+            elif option == "-A":
+                chains[name].append(rule)
+            elif option == "-D":
+                chains[name].remove(rule)
+            elif option == "-F":
+                chains[name].clear()
+            elif option == "-X":
+                del chains[name]
+        if self.refuse == "restore":
+            self.refuse = ""
+            raise PlatformError("the rules were refused")
+
+    def restore_command(self, family: int) -> list[str]:
+        """A name for the command."""
+        return [f"restore{family}"]
+
+    def remove_ours(self, family: int) -> None:
+        """As the real one."""
+        if text := removal_text(self.saved(family)):
+            self.restore(family, text)
+
+    def tables(self, family: int) -> Tables | None:
+        """The tables and chains."""
+        return {table: list(chains) for table, chains in self.chains[family].items()}
+
+    def unused_text(self, family: int, before: Tables | None) -> str:
+        """The tables that were not there."""
+        return "".join(f"delete {t}\n" for t in self.chains[family] if t not in (before or {}))
+
+    def remove_unused(self, family: int, before: Tables | None) -> None:
+        """Remove the tables that were not there."""
+        for table in set(self.chains[family]) - set(before or {}):
+            assert not any(self.chains[family].pop(table).values())
+
+
+class AirNetlink(Netlink):
+    """Addresses and neighbours in dictionaries."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[IPInterface]] = {"lo": [], "eth0": [], "eth1": []}
+        self.neighbours: dict[tuple[str, IPAddress], Neighbour] = {}
+        self.refuse: str | None = None
+        self.deaf: set[str] = set()
+
+    def interfaces(self) -> frozenset[str]:
+        """The names."""
+        return frozenset(self.held)
+
+    def addresses(self, interface: str) -> tuple[IPInterface, ...]:
+        """In the order in which they were added."""
+        return tuple(self.held.get(interface, ()))
+
+    def add_address(self, interface: str, address: IPInterface) -> None:
+        """Refuses the one that it was told to."""
+        if str(address) == self.refuse:
+            raise PlatformError(f"cannot add {address}")
+        if address not in self.held[interface]:
+            self.held[interface].append(address)
+
+    def remove_address(self, interface: str, address: IPInterface) -> None:
+        """What is not there is no error."""
+        if address in self.held.get(interface, []):
+            self.held[interface].remove(address)
+
+    def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
+        """The entry."""
+        return self.neighbours.get((interface, address))
+
+    def manage_neighbour(self, interface: str, address: IPAddress) -> None:
+        """All but the deaf answer at once."""
+        resolved = str(address) not in self.deaf
+        hardware = "02:00:00:00:00:01" if resolved else None
+        self.neighbours[interface, address] = Neighbour(hardware, resolved, False, True)
+
+    def forget_neighbour(self, interface: str, address: IPAddress, keep: str | None) -> None:
+        """The entry goes, or is as it was."""
+        del self.neighbours[interface, address]
+        if keep is not None:
+            self.neighbours[interface, address] = Neighbour(keep, True, False, False)
+
+
+class AirSysctl(Sysctl):
+    """A directory, in which the forwarding switches write what the kernel writes."""
+
+    def write(self, key: str, value: str) -> None:
+        """As Linux 6: devinet.c inet_forward_change, addrconf.c addrconf_fixup_forwarding."""
+        changed = self.read(key) != value
+        super().write(key, value)
+        family = {"net/ipv4/ip_forward": 4, "net/ipv6/conf/all/forwarding": 6}.get(key)
+        if family is None or not changed:
+            return
+        for name in ("all", "default", *self.interfaces(family)):
+            super().write(conf(family, name, "forwarding"), value)
+        if family == 4:
+            super().write(conf(4, "all", "accept_redirects"), "0" if value == "1" else "1")
+
+
+@dataclass
+class Air:
+    """A host made of air, and the three edges by themselves."""
+
+    netfilter: AirNetfilter
+    netlink: AirNetlink
+    sysctl: AirSysctl
+    said: list[str] = field(default_factory=list)
+
+    @property
+    def host(self) -> Host:
+        """What the set-up is given."""
+        return Host(self.netfilter, self.netlink, self.sysctl)
+
+    def say(self, outcome: str, what: str) -> None:
+        """Keeps what the set-up tells."""
+        self.said.append(f"{outcome} {what}")
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a set-up might change."""
+        return {
+            "rules": (self.netfilter.saved(4), self.netfilter.saved(6)),
+            "addresses": {name: list(held) for name, held in self.netlink.held.items()},
+            "neighbours": dict(self.netlink.neighbours),
+            "sysctls": self.sysctl.snapshot("net/**/*"),
+        }
+
+
+@pytest.fixture
+def air(tmp_path: Path) -> Air:
+    """A host with lo, eth0 and eth1, that forwards nothing."""
+    values: dict[str, str] = defaultdict(lambda: "1", forwarding="0", promote_secondaries="0")
+    names = ("forwarding", "accept_redirects", "send_redirects", "promote_secondaries")
+    root = tmp_path / "proc-sys"
+    for name in ("all", "default", "lo", "eth0", "eth1"):
+        for family, keys in (("ipv4", names), ("ipv6", ("forwarding", "accept_ra"))):
+            place = root / "net" / family / "conf" / name
+            place.mkdir(parents=True)
+            for key in keys:
+                (place / key).write_text(f"{values[key]}\n")
+    (root / "net/ipv4/ip_forward").write_text("0\n")
+    return Air(AirNetfilter(), AirNetlink(), AirSysctl(root))
+
+
+@pytest.fixture
+def inside() -> Iterator[Namespace]:
+    """A network namespace of its own, with loopback and one veth pair, that the test runs in."""
+    with Namespace(f"{new_prefix()}-host") as namespace:
+        namespace.ip(
+            "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up"
+        )
+        netns.pushns(namespace.name)
+        try:
+            yield namespace
+        finally:
+            netns.popns()

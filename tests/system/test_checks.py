@@ -1,0 +1,55 @@
+"""What must hold before anything is changed or started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from paraglider.errors import OperatorError
+from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_root, check_user
+
+
+def test_an_existing_user_has_its_ids() -> None:
+    """The numbers are those of the password database."""
+    assert check_user("root") == (0, 0)
+
+
+def test_an_unknown_user_is_named() -> None:
+    """The message names the user and the key of the file."""
+    with pytest.raises(OperatorError, match=r"no user 'nosuchuser'.*`user`"):
+        check_user("nosuchuser")
+
+
+def test_a_directory_is_a_chroot(tmp_path: Path) -> None:
+    """Any directory will do."""
+    check_chroot(str(tmp_path))
+
+
+def test_a_missing_chroot_is_to_be_made(tmp_path: Path) -> None:
+    """A directory of the operator's own is made by the operator."""
+    with pytest.raises(OperatorError, match="sudo mkdir -p"):
+        check_chroot(str(tmp_path / "none"))
+
+
+def test_the_default_chroot_comes_from_the_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a reboot it is missing until the set-up has run."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(OperatorError, match=r"run paraglider\.config"):
+        check_chroot(DEFAULT_CHROOT)
+
+
+def test_a_file_is_no_chroot(tmp_path: Path) -> None:
+    """A path that is something else is told from one that is missing."""
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(OperatorError, match="is no directory"):
+        check_chroot(str(file))
+
+
+def test_without_root_sudo_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The remedy is the command to type."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(OperatorError, match=r"run with sudo: sudo paraglider\.config"):
+        check_root("paraglider.config")

@@ -1,0 +1,197 @@
+"""The plan: what a configuration asks for, compared with a host and with an earlier set-up."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.system.changes.base import Change
+from paraglider.system.changes.links import AddressChange
+from paraglider.system.changes.sysctls import SysctlChange
+from paraglider.system.netlink import Neighbour
+from paraglider.system.plan import Step, make_plan, on_link_backends
+
+BOTH = frozenset({4, 6})
+WEB = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "ports": 80}
+WEB |= {"backends": ["10.0.0.1", "172.16.0.1"]}
+SIX = {"name": "six", "vip": "2001:db8::11/64", "protocol": "tcp", "ports": 80}
+SIX |= {"backends": ["fd00:10::1"]}
+NETWORK = {
+    "public": {"interface": "eth0"},
+    "private": {"interface": "eth1", "gateway": ["10.0.0.254/8", "fd00:10::fe/64"]},
+}
+
+
+def config(*services: dict[str, Any], **top: Any) -> Config:
+    """A configuration with both interfaces named and a chroot that exists."""
+    content = {"chroot": "/tmp", "network": NETWORK, "services": list(services), **top}
+    return Config.model_validate(content)
+
+
+def plan(air: Any, wanted: Config, earlier: Iterable[Change] = ()) -> list[Step]:
+    """The plan for both families with one worker."""
+    return make_plan(wanted, BOTH, (0,), 1, air.host, earlier)
+
+
+def told(steps: list[Step], action: str = "apply") -> list[str]:
+    """What the steps with this action say of themselves."""
+    return [step.describe() for step in steps if step.action == action]
+
+
+def test_the_whole_of_ipv4(air: Any) -> None:
+    """Rules first, then sysctls, addresses, and the neighbour; the far backend is none."""
+    lines = told(plan(air, config(WEB)))
+    assert lines[0].startswith("rules for IPv4: ")
+    assert lines[1:] == [
+        "sysctl net.ipv4.ip_forward 0 -> 1",
+        "sysctl net.ipv4.conf.all.send_redirects 1 -> 0",
+        "sysctl net.ipv4.conf.eth0.send_redirects 1 -> 0",
+        "sysctl net.ipv4.conf.eth1.send_redirects 1 -> 0",
+        "sysctl net.ipv4.conf.lo.send_redirects 1 -> 0",
+        "address 192.168.0.11/24 on eth0",
+        "address 10.0.0.254/8 on eth1",
+        "neighbour 10.0.0.1 on eth1 kept resolved",
+    ]
+
+
+def test_the_whole_of_ipv6(air: Any) -> None:
+    """Router advertisements stay accepted, which must be said before forwarding goes on."""
+    lines = told(plan(air, config(SIX)))
+    assert lines[0].startswith("rules for IPv6: ")
+    assert lines[1:] == [
+        "sysctl net.ipv6.conf.eth0.accept_ra 1 -> 2",
+        "sysctl net.ipv6.conf.eth1.accept_ra 1 -> 2",
+        "sysctl net.ipv6.conf.all.forwarding 0 -> 1",
+        "address 2001:db8::11/64 on eth0",
+        "address fd00:10::fe/64 on eth1",
+        "neighbour fd00:10::1 on eth1 kept resolved",
+    ]
+
+
+def test_planning_changes_nothing(air: Any) -> None:
+    """A plan is data."""
+    before = air.snapshot()
+    plan(air, config(WEB, SIX))
+    assert air.snapshot() == before
+
+
+def test_a_family_that_is_not_asked_for_is_left_alone(air: Any) -> None:
+    """-6 plans nothing of IPv4, and takes nothing of it back."""
+    earlier = [
+        AddressChange(4, "eth0", "192.168.0.99/24"),
+        AddressChange(6, "eth0", "2001:db8::9/64"),
+    ]
+    steps = make_plan(config(WEB, SIX), frozenset({6}), (0,), 1, air.host, earlier)
+    assert {step.change.family for step in steps} == {6}
+    assert told(steps, "revert") == ["address 2001:db8::9/64 off eth0"]
+
+
+def test_without_network_interfaces_stay_as_they_are(air: Any) -> None:
+    """Rules and sysctls only."""
+    lines = told(plan(air, config(WEB, network={})))
+    assert not any(line.startswith(("address", "neighbour")) for line in lines)
+    assert lines[0].startswith("rules")
+
+
+def test_what_the_host_has_already_is_kept_and_not_recorded(air: Any) -> None:
+    """A gateway address that the operator set is the operator's, also when undoing."""
+    air.netlink.add_address("eth1", ipaddress.ip_interface("10.0.0.254/8"))
+    (step,) = (s for s in plan(air, config(WEB)) if s.describe() == "address 10.0.0.254/8 on eth1")
+    assert step.action == "keep"
+    assert step.record is None
+
+
+def test_an_address_with_another_prefix_is_there(air: Any) -> None:
+    """The VIP as a /32 of the operator's is the VIP."""
+    air.netlink.add_address("eth0", ipaddress.ip_interface("192.168.0.11/32"))
+    assert "address 192.168.0.11/24 on eth0" in told(plan(air, config(WEB)), "keep")
+
+
+def test_a_vip_of_dsr_is_no_address_of_ours(air: Any) -> None:
+    """Under dsr the backends hold the VIP."""
+    lines = told(plan(air, config({**WEB, "forward": "dsr"})))
+    assert "address 192.168.0.11/24 on eth0" not in lines
+    assert not any(line.startswith("rules") for line in lines)
+
+
+def test_a_vip_of_two_services_is_added_once(air: Any) -> None:
+    """They differ in their ports."""
+    lines = told(plan(air, config(WEB, {**WEB, "name": "tls", "ports": 443})))
+    assert lines.count("address 192.168.0.11/24 on eth0") == 1
+
+
+def test_what_is_no_longer_wanted_goes_first(air: Any) -> None:
+    """The VIP of an earlier file is taken back before anything is added."""
+    steps = plan(air, config(WEB), [AddressChange(4, "eth0", "192.168.0.99/24")])
+    assert steps[0].action == "revert"
+    assert steps[0].describe() == "address 192.168.0.99/24 off eth0"
+
+
+def test_a_vip_that_gets_another_prefix_is_replaced(air: Any) -> None:
+    """The earlier address of ours is not taken for one that is there already."""
+    air.netlink.add_address("eth0", ipaddress.ip_interface("192.168.0.11/16"))
+    steps = plan(air, config(WEB), [AddressChange(4, "eth0", "192.168.0.11/16")])
+    assert "address 192.168.0.11/16 off eth0" in told(steps, "revert")
+    assert "address 192.168.0.11/24 on eth0" in told(steps, "apply")
+
+
+def test_an_earlier_record_keeps_the_original_value(air: Any) -> None:
+    """A value that drifted is set again, and undoing still leads to the first one."""
+    key = "net/ipv4/conf/eth0/send_redirects"
+    original = SysctlChange(4, key, "5", "0")
+    (step,) = (s for s in plan(air, config(WEB), [original]) if s.change.identity[1] == key)
+    assert step.action == "apply"
+    assert step.change == SysctlChange(4, key, "1", "0")
+    assert step.record == original
+
+
+def test_an_interface_that_does_not_forward_is_told_to(air: Any) -> None:
+    """With the switch on already, one interface may still be off."""
+    air.sysctl.write("net/ipv4/ip_forward", "1")
+    air.sysctl.write("net/ipv4/conf/eth1/forwarding", "0")
+    lines = told(plan(air, config(WEB)))
+    assert "sysctl net.ipv4.conf.eth1.forwarding 0 -> 1" in lines
+    assert "sysctl net.ipv4.conf.eth0.forwarding 0 -> 1" not in lines
+
+
+def test_router_advertisements_are_left_alone_where_forwarding_is_on(air: Any) -> None:
+    """accept_ra=1 is void there already: that is the operator's choice."""
+    air.sysctl.write("net/ipv6/conf/all/forwarding", "1")
+    assert not any("accept_ra" in line for line in told(plan(air, config(SIX))))
+
+
+@pytest.mark.parametrize(
+    ("entry", "action"),
+    [
+        (Neighbour("02:00:00:00:00:09", True, True, False), "keep"),
+        (Neighbour("02:00:00:00:00:09", True, False, True), "keep"),
+        (Neighbour("02:00:00:00:00:09", True, False, False), "apply"),
+        (Neighbour(None, False, False, False), "apply"),
+    ],
+)
+def test_neighbours_of_others_are_respected(air: Any, entry: Neighbour, action: str) -> None:
+    """A static or managed entry stays; a learnt one is managed, and remembered."""
+    air.netlink.neighbours["eth1", ipaddress.ip_address("10.0.0.1")] = entry
+    (step,) = (s for s in plan(air, config(WEB)) if s.change.kind == "neighbour")
+    assert step.action == action
+    if action == "apply":
+        assert step.record is not None
+        assert getattr(step.record, "keep", "") == entry.hardware
+
+
+def test_backends_behind_a_router_are_no_neighbours(air: Any) -> None:
+    """Only what lies in a network of the private interface."""
+    assert [str(a) for a in on_link_backends(config(WEB), 4, air.host)] == ["10.0.0.1"]
+
+
+def test_the_default_chroot_is_made(air: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is missing after every boot; a directory of the operator's is not made."""
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    lines = told(plan(air, config(WEB, chroot="/var/run/empty")))
+    assert lines[0] == "directory /var/run/empty"
+    assert not any(line.startswith("directory") for line in told(plan(air, config(WEB))))

@@ -1,0 +1,120 @@
+"""The file that remembers what a set-up changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.system.changes.base import Change
+from paraglider.system.changes.links import AddressChange, NeighbourChange
+from paraglider.system.changes.ruleset import RulesChange
+from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
+from paraglider.system.state import StateFile, netns_cookie, only_one
+
+CHANGES: list[Change] = [
+    RulesChange(4, "*raw\nCOMMIT\n", {"raw": ["PREROUTING"]}, "saved"),
+    RulesChange(6, "*raw\nCOMMIT\n", None),
+    SysctlChange(4, "net/ipv4/conf/all/send_redirects", "1", "0"),
+    ForwardingChange(6, {"net/ipv6/conf/default/forwarding": "0"}),
+    AddressChange(6, "eth0", "2001:db8::11/64"),
+    NeighbourChange(4, "eth1", "10.0.0.1", "02:00:00:00:00:01"),
+]
+
+
+def test_every_kind_of_change_comes_back_as_it_was(tmp_path: Path) -> None:
+    """What is loaded equals what was stored, in the same order."""
+    StateFile(tmp_path, 1).store(CHANGES)
+    assert StateFile(tmp_path, 1).load() == CHANGES
+
+
+def test_the_replaced_text_of_a_run_is_not_stored(tmp_path: Path) -> None:
+    """Undoing removes the rules whatever they replaced; only the run itself can go back."""
+    StateFile(tmp_path, 1).store([RulesChange(4, "new", None, previous="old")])
+    assert StateFile(tmp_path, 1).load() == [RulesChange(4, "new", None)]
+
+
+def test_namespaces_have_files_of_their_own(tmp_path: Path) -> None:
+    """/run is shared, so the cookie of the namespace is in the name."""
+    StateFile(tmp_path, 0xA).store(CHANGES)
+    assert StateFile(tmp_path, 0xB).load() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["setup-a.json"]
+
+
+def test_no_changes_are_no_file(tmp_path: Path) -> None:
+    """After the last undo nothing is left, and storing nothing twice is no error."""
+    state = StateFile(tmp_path, 1)
+    state.store(CHANGES)
+    state.store([])
+    state.store([])
+    assert list(tmp_path.iterdir()) == []
+    assert state.load() == []
+
+
+def test_an_earlier_boot_left_nothing_to_undo(tmp_path: Path) -> None:
+    """Rules and addresses did not outlive it, and cookies are given out anew."""
+    state = StateFile(tmp_path, 1)
+    state.store(CHANGES)
+    content = json.loads(state.path.read_text())
+    state.path.write_text(json.dumps({**content, "boot": "another"}))
+    assert state.load() == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 1, "boot": 3, "chan', "\x00"])
+def test_a_damaged_file_is_said_to_be_one(tmp_path: Path, text: str) -> None:
+    """The message names the file instead of a traceback."""
+    state = StateFile(tmp_path, 1)
+    state.path.write_text(text)
+    with pytest.raises(OperatorError, match=r"setup-1\.json is damaged"):
+        state.load()
+
+
+def test_an_unknown_change_makes_a_file_damaged(tmp_path: Path) -> None:
+    """A kind or a field that this version does not have is not guessed at."""
+    state = StateFile(tmp_path, 1)
+    state.store(CHANGES)
+    for bad in ({"kind": "magic"}, {"kind": "address", "colour": "blue"}):
+        content = json.loads(state.path.read_text())
+        state.path.write_text(json.dumps({**content, "changes": [bad]}))
+        with pytest.raises(OperatorError, match="is damaged"):
+            state.load()
+
+
+def test_another_version_is_told_apart(tmp_path: Path) -> None:
+    """It is not damaged, but for another program to undo."""
+    state = StateFile(tmp_path, 1)
+    state.path.write_text('{"version": 99}')
+    with pytest.raises(OperatorError, match="another version"):
+        state.load()
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is replaced as a whole or not at all, and no temporary one stays."""
+    state = StateFile(tmp_path, 1)
+    state.store(CHANGES)
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", refuse)
+    with pytest.raises(PlatformError, match="No space left"):
+        state.store(CHANGES[:1])
+    assert [path.name for path in tmp_path.iterdir()] == ["setup-1.json"]
+    assert state.load() == CHANGES
+
+
+def test_the_cookie_of_a_namespace_does_not_change() -> None:
+    """Two looks give the same number."""
+    assert netns_cookie() == netns_cookie()
+
+
+def test_only_one_set_up_at_a_time() -> None:
+    """The second is refused while the first is at work, and not afterwards."""
+    with only_one(), pytest.raises(OperatorError, match=r"another paraglider\.config"), only_one():
+        pass
+    with only_one():
+        pass
