@@ -122,6 +122,11 @@ def walk(tmp_path: Path) -> Iterator[Walk]:
     """A walk that leaves nothing behind, wherever it ends."""
     made = Walk(tmp_path)
     yield made
+    balancer = f"{made.prefix}-balancer"
+    if balancer in namespace.names():
+        namespace.end_processes(balancer)
+        undo = [str(BIN / "paraglider.config"), "--undo"]
+        namespace.Namespace(balancer, attach=True).run(undo, check=False)
     namespace.remove_all(made.prefix)
 
 
