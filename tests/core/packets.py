@@ -1,0 +1,230 @@
+"""What the tests of the core share: packets by scapy, services to balance them, and a judged run.
+
+Lives here: ``Family`` (addresses of a small world, one a family, and its packet builders),
+``service`` and ``nat`` (the core's objects with short names), ``run`` (one packet through the core
+in the middle of a larger buffer that must not be read or written outside the packet).
+Rules: scapy builds every packet, and every expected packet from scratch: its checksums are the
+oracle, and nothing of the core helps to make one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+from hypothesis import settings
+from scapy.layers.inet import (
+    ICMP,
+    IP,
+    TCP,
+    UDP,
+    in4_pseudoheader,
+)
+from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    IPv6,
+    in6_pseudoheader,
+)
+from scapy.packet import Packet, Raw
+from scapy.utils import checksum as scapy_checksum
+
+from paraglider.core import flow, strategies
+from paraglider.core.affinity import Affinity
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import FlowTable, Timeouts
+from paraglider.core.nat import COMPLETE, Nat
+from paraglider.core.pool import Backend, Pool
+from paraglider.core.service import ALL_PORTS, Service, ServiceMap
+
+#: for properties of pure functions
+MANY = settings(max_examples=300, deadline=None)
+#: for properties that scapy judges, or that make a whole packet path for each example
+SOME = settings(max_examples=120, deadline=None)
+
+FRINGE = 24  # bytes around the packet in the buffer, a whole address and more
+
+
+def packed(address: str) -> bytes:
+    """The address as it stands in a packet."""
+    return ipaddress.ip_address(address).packed
+
+
+@dataclass(frozen=True)
+class Family:
+    """The addresses of one family, as text, and what differs between IPv4 and IPv6 packets."""
+
+    number: int
+    client: str
+    vip: str
+    other_vip: str
+    router: str
+    backends: tuple[str, ...]
+    icmp: int
+
+    def ip(self, source: str, destination: str, **fields: Any) -> Packet:
+        """An IP header."""
+        layer = IP if self.number == 4 else IPv6
+        return layer(src=source, dst=destination, **fields)
+
+    def echo(self, source: str, destination: str, *, reply: bool, identifier: int) -> Packet:
+        """An ICMP or ICMPv6 echo with some data."""
+        header = self.ip(source, destination)
+        data = Raw(b"are you there")
+        if self.number == 4:
+            return header / ICMP(type=0 if reply else 8, id=identifier, seq=7) / data
+        kind = ICMPv6EchoReply if reply else ICMPv6EchoRequest
+        return header / kind(id=identifier, seq=7) / data
+
+    def syn(self, port: int = 80, *, client_port: int = 40000, vip: str = "") -> bytes:
+        """The client's first segment."""
+        segment = TCP(sport=client_port, dport=port, flags="S", options=[("MSS", 1460)])
+        return bytes(self.ip(self.client, vip or self.vip) / segment)
+
+    def segment(self, flags: str, port: int = 80, *, client_port: int = 40000) -> bytes:
+        """A segment from the client to the VIP."""
+        header = TCP(sport=client_port, dport=port, flags=flags)
+        return bytes(self.ip(self.client, self.vip) / header)
+
+    def answer(self, flags: str, backend: str, port: int = 80, client_port: int = 40000) -> bytes:
+        """A segment from a backend to the client."""
+        header = TCP(sport=port, dport=client_port, flags=flags)
+        return bytes(self.ip(backend, self.client) / header)
+
+    def datagram(self, port: int = 53, *, client_port: int = 40000) -> bytes:
+        """A UDP datagram from the client to the VIP."""
+        header = UDP(sport=client_port, dport=port)
+        return bytes(self.ip(self.client, self.vip) / header / Raw(b"where is everybody"))
+
+
+V4 = Family(
+    number=4,
+    client="192.168.0.100",
+    vip="192.168.0.11",
+    other_vip="192.168.0.12",
+    router="172.16.5.1",
+    backends=("10.0.0.1", "10.0.0.2", "10.0.0.3"),
+    icmp=flow.ICMP,
+)
+V6 = Family(
+    number=6,
+    client="2001:db8::100",
+    vip="2001:db8::11",
+    other_vip="2001:db8::12",
+    router="2001:db8:5::1",
+    backends=("fd00:10::1", "fd00:10::2", "fd00:10::3"),
+    icmp=flow.ICMP6,
+)
+FAMILIES = (V4, V6)
+
+
+def backend(address: str, port: int = 0, weight: int = 1) -> Backend:
+    """A ready backend, named by its address."""
+    return Backend(address, packed(address), port, weight)
+
+
+def service(
+    family: Family,
+    *,
+    protocols: Sequence[int] = (flow.TCP,),
+    ports: tuple[tuple[int, int], ...] = ALL_PORTS,
+    backends: Sequence[Backend] = (),
+    vip: str = "",
+    strategy: str = "rr",
+    affinity: Affinity | None = None,
+    direct: bool = False,
+    echo: bool = False,
+    name: str = "web",
+) -> Service:
+    """A service of ``family``, over all three backends unless told otherwise."""
+    pool = Pool(backends or [backend(address) for address in family.backends])
+    return Service(
+        name,
+        packed(vip or family.vip),
+        protocols,
+        ports,
+        pool,
+        strategies.create(strategy),
+        affinity=affinity,
+        direct=direct,
+        echo=echo,
+    )
+
+
+def nat(*services: Service, bound: int = 1000, timeouts: Timeouts | None = None) -> Nat:
+    """A packet path over ``services``."""
+    return Nat(Balancer(ServiceMap(services)), FlowTable(timeouts or Timeouts(), bound))
+
+
+class Guarded(bytearray):
+    """A buffer that may be read and written within ``window`` alone."""
+
+    window = (0, 0)
+
+    def _check(self, key: SupportsIndex | slice) -> None:
+        first, last = self.window
+        if isinstance(key, slice):
+            inside = key.step is None and first <= key.start <= key.stop <= last
+        else:
+            inside = first <= key.__index__() < last
+        assert inside, f"access to {key} outside of the packet, which is {first}:{last}"
+
+    def __getitem__(self, key: Any) -> Any:
+        """A byte or a slice of the packet."""
+        self._check(key)
+        return super().__getitem__(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Replace a byte or a slice of the packet."""
+        self._check(key)
+        super().__setitem__(key, value)
+
+
+def guarded(packet: bytes) -> Guarded:
+    """``packet`` with ``FRINGE`` bytes on either side, which nobody may look at."""
+    buf = Guarded(b"\xa5" * FRINGE + packet + b"\x5a" * FRINGE)
+    buf.window = (FRINGE, FRINGE + len(packet))
+    return buf
+
+
+def run(path: Nat, packet: bytes, checksum: int = COMPLETE, now: float = 0.0) -> tuple[int, bytes]:
+    """The verdict for ``packet``, and the packet as it is in the buffer afterwards."""
+    buf = guarded(packet)
+    verdict = path.handle(buf, FRINGE, len(packet), checksum, now)
+    after = bytes(buf)
+    assert len(after) == len(packet) + 2 * FRINGE, "the buffer has grown or shrunk"
+    assert after[:FRINGE] == b"\xa5" * FRINGE, "bytes ahead of the packet changed"
+    assert after[-FRINGE:] == b"\x5a" * FRINGE, "bytes behind the packet changed"
+    return verdict, after[FRINGE:-FRINGE]
+
+
+def checksum_at(packet: bytes, protocol: int) -> int:
+    """Where the transport checksum of a packet without options or extension headers stands."""
+    header = 20 if packet[0] >> 4 == 4 else 40
+    return header + {flow.TCP: 16, flow.UDP: 6, flow.ICMP6: 2}[protocol]
+
+
+def pseudo_header_sum(packet: bytes, protocol: int) -> int:
+    """The pseudo-header's sum as the kernel leaves it in the checksum field (CHECKSUM_PARTIAL)."""
+    if packet[0] >> 4 == 4:
+        header = in4_pseudoheader(protocol, IP(packet), len(packet) - 20)
+    else:
+        header = bytes(in6_pseudoheader(protocol, IPv6(packet).payload, len(packet) - 40))
+    return ~scapy_checksum(header) & 0xFFFF
+
+
+def unfinished(packet: bytes, protocol: int) -> bytes:
+    """``packet`` with the pseudo-header's sum for its transport checksum."""
+    at = checksum_at(packet, protocol)
+    return packet[:at] + pseudo_header_sum(packet, protocol).to_bytes(2, "big") + packet[at + 2 :]
+
+
+def finished(packet: bytes, protocol: int) -> bytes:
+    """``packet`` as the kernel sends it, which sums the transport part onto what the field has."""
+    at = checksum_at(packet, protocol)
+    value = scapy_checksum(packet[20 if packet[0] >> 4 == 4 else 40 :])
+    if protocol == flow.UDP and value == 0:
+        value = 0xFFFF
+    return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]

@@ -1,0 +1,133 @@
+"""Which backend a client keeps, for how long, and that the memory of it is bounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import given
+from hypothesis import strategies as st
+from packets import MANY
+
+from paraglider.core.affinity import Affinity
+from paraglider.core.pool import Backend
+
+A, B = Backend("a", b"\x0a\0\0\x01"), Backend("b", b"\x0a\0\0\x02")
+CLIENT = b"\xc0\xa8\0\x64"
+
+
+def test_a_stranger_has_no_backend() -> None:
+    """A client that was never bound finds nothing."""
+    assert Affinity(60, 10).find(CLIENT, 0) is None
+
+
+def test_a_client_keeps_its_backend_while_it_has_flows() -> None:
+    """However long the flow lives, and while one of several is left."""
+    affinity = Affinity(60, 10)
+    affinity.hold(CLIENT, A)
+    affinity.hold(CLIENT, A)
+    assert affinity.find(CLIENT, 1e9) is A
+    affinity.release(CLIENT, 1e9)
+    assert affinity.find(CLIENT, 2e9) is A
+
+
+def test_a_client_lingers_after_its_last_flow() -> None:
+    """It is bound until ``linger`` seconds after, and then no more, expired or not."""
+    affinity = Affinity(60, 10)
+    affinity.hold(CLIENT, A)
+    affinity.release(CLIENT, 100)
+    assert affinity.find(CLIENT, 159.9) is A
+    assert affinity.find(CLIENT, 160) is None
+
+
+def test_a_new_flow_ends_lingering() -> None:
+    """A client that comes back is held again, and lingers anew from its next end."""
+    affinity = Affinity(60, 10)
+    affinity.hold(CLIENT, A)
+    affinity.release(CLIENT, 100)
+    affinity.hold(CLIENT, A)
+    assert affinity.expire(500, 10) == 0
+    affinity.release(CLIENT, 500)
+    assert affinity.find(CLIENT, 559) is A
+
+
+def test_the_newest_backend_is_kept() -> None:
+    """Where flows go to two backends, the last one given is the client's, also after its end."""
+    affinity = Affinity(60, 10)
+    affinity.hold(CLIENT, A)
+    affinity.hold(CLIENT, B)
+    assert affinity.find(CLIENT, 0) is B
+    affinity.release(CLIENT, 10)
+    affinity.release(CLIENT, 20)
+    assert affinity.find(CLIENT, 30) is B
+
+
+def test_lingering_is_bounded_and_the_oldest_go_first() -> None:
+    """Of three clients that ended, a bound of two keeps the last two."""
+    affinity = Affinity(60, 2)
+    for number in range(3):
+        affinity.hold(bytes([number]), A)
+        affinity.release(bytes([number]), number)
+    assert len(affinity) == 2
+    assert [affinity.find(bytes([n]), 3) for n in range(3)] == [None, A, A]
+
+
+def test_expiry_keeps_to_its_budget() -> None:
+    """No more than ``budget`` clients are forgotten a call, and none that still lingers."""
+    affinity = Affinity(60, 100)
+    for number in range(10):
+        affinity.hold(bytes([number]), A)
+        affinity.release(bytes([number]), number)
+    assert affinity.expire(66.5, 3) == 3
+    assert affinity.expire(66.5, 100) == 4
+    assert len(affinity) == 3
+
+
+def test_releasing_a_stranger_changes_nothing() -> None:
+    """An end without a beginning binds nobody."""
+    affinity = Affinity(60, 10)
+    affinity.release(CLIENT, 0)
+    assert len(affinity) == 0
+
+
+@dataclass
+class Model:
+    """The slow truth of one client: its open flows, its newest backend, when it ended."""
+
+    flows: int = 0
+    backend: Backend | None = None
+    ended: float = 0
+
+
+@MANY
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["hold a", "hold b", "release", "wait", "expire"]), st.integers(0, 4)
+        ),
+        max_size=60,
+    )
+)
+def test_histories_against_a_model(history: list[tuple[str, int]]) -> None:
+    """After any history every client finds what a model that forgets nothing says it should."""
+    linger, now = 10.0, 0.0
+    affinity = Affinity(linger, 100)
+    models = [Model() for _ in range(5)]
+    for what, number in history:
+        client, model = bytes([number]), models[number]
+        if what == "wait":
+            now += 3 * number
+        elif what == "expire":
+            affinity.expire(now, 1 + number)
+        elif what == "release":
+            if model.flows:
+                affinity.release(client, now)
+                model.flows -= 1
+                model.ended = now
+        else:
+            backend = A if what == "hold a" else B
+            affinity.hold(client, backend)
+            model.flows += 1
+            model.backend = backend
+        for index, each in enumerate(models):
+            bound = each.flows > 0 or each.ended + linger > now
+            assert affinity.find(bytes([index]), now) is (each.backend if bound else None)
