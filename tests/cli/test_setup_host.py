@@ -1,0 +1,326 @@
+"""`paraglider.config` as an operator runs it, in a namespace with eth0 and eth1."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from paraglider.cli.setup_host import setup_host
+from paraglider.errors import OperatorError
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import new_prefix
+
+ROOT = Path(__file__).parents[2]
+WEB = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+SIX = {"name": "six", "vip": "2001:db8::11/64", "protocol": "any", "backends": ["fd00:10::1"]}
+NETWORK = {
+    "public": {"interface": "eth0"},
+    "private": {"interface": "eth1", "gateway": ["10.0.0.254/8", "fd00:10::fe/64"]},
+}
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def host() -> Iterator[Namespace]:
+    """A namespace with eth0 and eth1, to which another one answers as both backends."""
+    prefix = new_prefix()
+    with Namespace(f"{prefix}-host") as namespace, Namespace(f"{prefix}-peer") as peer:
+        for name in ("eth0", "eth1"):
+            namespace.ip(f"link add {name} type veth peer name {name} netns {peer.name}")
+            namespace.ip(f"link set {name} up")
+            peer.ip(f"link set {name} up")
+        peer.ip("addr add 10.0.0.1/8 dev eth1", "addr add fd00:10::1/64 dev eth1")
+        yield namespace
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """A function that writes a configuration file and gives its path."""
+
+    def write_file(*services: dict[str, Any], **top: Any) -> str:
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        content = {"chroot": str(tmp_path / "empty"), "network": NETWORK, **top}
+        file = tmp_path / "paraglider.conf"
+        file.write_text(yaml.safe_dump({**content, "services": list(services or (WEB, SIX))}))
+        return str(file)
+
+    return write_file
+
+
+@pytest.fixture
+def run(host: Namespace) -> Run:
+    """A function that runs the command in the namespace and looks at its exit code."""
+
+    def run_command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "paraglider.cli.setup_host", *arguments]
+        done = host.run(command, check=False)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done
+
+    return run_command
+
+
+SNAPSHOT = """\
+import subprocess
+from pathlib import Path
+for command in ("iptables-save", "ip6tables-save", "nft list ruleset", "ip -4 address",
+                "ip -6 address", "ip -4 route show table all", "ip neighbour show nud permanent"):
+    print(command)
+    said = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
+    print("".join(line for line in said.splitlines(True) if not line.startswith("#")))
+for file in ["/proc/sys/net/ipv4/ip_forward", *Path("/proc/sys/net").glob("ipv[46]/conf/*/*")]:
+    if Path(file).name != "stable_secret":
+        print(file, Path(file).read_text().strip())
+"""
+
+
+def snapshot(host: Namespace) -> str:
+    """All that --undo promises to leave as it was."""
+    return host.run([sys.executable, "-c", SNAPSHOT]).stdout
+
+
+@pytest.mark.root
+def test_undo_leaves_a_bare_host_as_it_was(host: Namespace, write: Any, run: Run) -> None:
+    """Byte for byte, and undoing twice is fine; no file is needed for it."""
+    before = snapshot(host)
+    done = run("-c", write())
+    assert "done        sysctl net.ipv4.ip_forward 0 -> 1\n" in done.stdout
+    assert "done        address 2001:db8::11/64 on eth0\n" in done.stdout
+    assert snapshot(host) != before
+    run("--undo")
+    assert snapshot(host) == before
+    assert run("--undo").stdout == "nothing to undo\n"
+
+
+@pytest.mark.root
+def test_undo_leaves_a_lived_in_host_as_it_was(host: Namespace, write: Any, run: Run) -> None:
+    """Foreign rules, policies, tables, addresses, neighbours and odd sysctls survive."""
+    host.run(["iptables", "-t", "mangle", "-A", "PREROUTING", "-i", "eth9", "-j", "ACCEPT"])
+    host.run(["iptables", "-P", "FORWARD", "DROP"])
+    host.run(["ip6tables", "-N", "THEIRS"])
+    host.run(["nft", "add table inet theirs"])
+    host.ip("addr add 192.168.0.1/24 dev eth0", "addr add 10.0.0.254/8 dev eth1")
+    host.ip("neigh add 10.0.0.1 lladdr 02:00:00:00:00:01 dev eth1 nud permanent")
+    host.sysctl("net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.all.accept_redirects=0")
+    host.sysctl("net.ipv4.conf.eth1.send_redirects=0", "net.ipv6.conf.eth0.accept_ra=0")
+    before = snapshot(host)
+    run("-c", write())
+    assert "-P FORWARD DROP" in host.run(["iptables", "-S"]).stdout
+    run("--undo")
+    assert snapshot(host) == before
+
+
+@pytest.mark.root
+def test_a_second_run_changes_nothing(host: Namespace, write: Any, run: Run) -> None:
+    """Not even a rule's handle: nothing is removed and added again."""
+    run("-c", write())
+    rules = host.run(["nft", "-a", "-s", "list", "ruleset"]).stdout
+    before = snapshot(host).split("ip -4 address")[1]
+    done = run("-c", write())
+    assert {line.split()[0] for line in done.stdout.splitlines()[:-1]} == {"unchanged"}
+    assert host.run(["nft", "-a", "-s", "list", "ruleset"]).stdout == rules
+    assert snapshot(host).split("ip -4 address")[1] == before
+
+
+@pytest.mark.root
+def test_a_dry_run_prints_and_changes_nothing(host: Namespace, write: Any, run: Run) -> None:
+    """What it prints is a script that does what the set-up does."""
+    before = snapshot(host)
+    done = run("-c", write(), "--dry-run")
+    assert snapshot(host) == before
+    run("-c", write())
+    wanted = snapshot(host)
+    run("--undo")
+    host.run(["sh", "-e"], text=done.stdout)
+    strip = str.maketrans("", "", "0123456789")  # counters of rules, times of addresses
+    assert snapshot(host).translate(strip) == wanted.translate(strip)
+
+
+@pytest.mark.root
+def test_the_dry_run_of_an_undo_can_be_pasted(host: Namespace, write: Any, run: Run) -> None:
+    """It leaves the host as the undo itself would; then only the state is left to clear."""
+    before = snapshot(host)
+    run("-c", write())
+    script = run("--undo", "--dry-run").stdout
+    assert snapshot(host) != before
+    host.run(["sh", "-e"], text=script)
+    assert snapshot(host) == before
+    run("--undo")
+    assert snapshot(host) == before
+
+
+@pytest.mark.root
+def test_a_step_that_fails_half_way_rolls_all_back(host: Namespace, write: Any, run: Run) -> None:
+    """IPv6 is off on eth1, so its address is refused after everything else has been done."""
+    host.sysctl("net.ipv6.conf.eth1.disable_ipv6=1")
+    before = snapshot(host)
+    done = run("-c", write(), code=2)
+    assert "address fd00:10::fe/64 on eth1" in done.stderr
+    assert "rolled back" in done.stderr
+    assert "rolled back rules for IPv4" in done.stdout
+    assert snapshot(host) == before
+    assert run("--undo").stdout == "nothing to undo\n"
+
+
+@pytest.mark.root
+def test_a_changed_file_changes_what_differs(host: Namespace, write: Any, run: Run) -> None:
+    """The old VIP goes, the new one comes, and undoing leads to the beginning."""
+    before = snapshot(host)
+    run("-c", write())
+    run("-c", write({**WEB, "vip": "192.168.0.12/24", "ports": 81}, SIX))
+    shown = host.run(["ip", "-4", "address", "show", "dev", "eth0"]).stdout
+    assert "192.168.0.12/24" in shown
+    assert "192.168.0.11/24" not in shown
+    assert "--dport 81 " in host.run(["iptables-save"]).stdout
+    run("--undo")
+    assert snapshot(host) == before
+
+
+@pytest.mark.root
+def test_families_are_set_up_one_by_one(host: Namespace, write: Any, run: Run) -> None:
+    """-6 leaves IPv4 alone, and so does its undo."""
+    before = snapshot(host)
+    run("-6", "-c", write())
+    assert host.run(["iptables-save"]).stdout == ""
+    assert "0" in host.run(["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout
+    run("-4", "-c", write())
+    run("-6", "--undo")
+    assert "PARAGLIDER" in host.run(["iptables-save"]).stdout
+    assert "PARAGLIDER" not in host.run(["ip6tables-save"]).stdout
+    run("--undo")
+    assert snapshot(host) == before
+
+
+@pytest.mark.root
+def test_stray_chains_go_without_a_state(host: Namespace, run: Run) -> None:
+    """When /run was lost, --undo still finds what is ours by name."""
+    host.run(["iptables", "-t", "raw", "-N", "PARAGLIDER"])
+    host.run(["iptables", "-t", "raw", "-A", "PREROUTING", "-j", "PARAGLIDER"])
+    assert "stray rules for IPv4 removed" in run("--undo").stdout
+    assert "PARAGLIDER" not in host.run(["iptables-save"]).stdout
+
+
+@pytest.mark.root
+def test_silent_backends_are_a_warning(write: Any, run: Run) -> None:
+    """The set-up is done all the same."""
+    done = run("-c", write({**WEB, "backends": ["10.0.0.1", "10.0.0.9"]}))
+    assert "warning: the backend 10.0.0.9 does not answer" in done.stderr
+    assert "10.0.0.1 " not in done.stderr
+
+
+@pytest.mark.root
+def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: Run) -> None:
+    """Two at once would not know what the other changed."""
+    holder = (
+        "import time\nfrom paraglider.system.state import only_one\n"
+        "with only_one():\n print('held', flush=True)\n time.sleep(60)"
+    )
+    process = host.popen([sys.executable, "-c", holder], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    done = run("-c", write(), code=1)
+    assert "another paraglider.config is at work" in done.stderr
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"network": {"public": {"interface": "eth7"}}}, "no interface `eth7`"),
+        ({"user": "nosuchuser"}, "no user 'nosuchuser'"),
+        ({"chroot": "/nonexistent"}, "the chroot directory /nonexistent does not exist"),
+        ({"workers": {"first_core": 4000, "last_core": 4001}}, "cores 4000-4001"),
+    ],
+)
+def test_mistakes_are_told_before_anything_changes(
+    host: Namespace, write: Any, run: Run, change: dict[str, Any], told: str
+) -> None:
+    """Exit 1, one clear message, and the host as before."""
+    before = snapshot(host)
+    assert told in run("-c", write(**change), code=1).stderr
+    assert snapshot(host) == before
+
+
+@pytest.mark.root
+def test_a_missing_interface_is_placed_in_the_file(write: Any, run: Run) -> None:
+    """With file, line and column, as every mistake in the file."""
+    file = write(network={"private": {"interface": "eth7"}})
+    done = run("-c", file, code=1)
+    line = Path(file).read_text().splitlines().index("    interface: eth7") + 1
+    assert done.stderr.startswith(f"{file}:{line}:")
+
+
+@pytest.mark.root
+def test_a_missing_program_is_told_before_anything_changes(
+    host: Namespace, write: Any, tmp_path: Path
+) -> None:
+    """Without the tools of iptables, the message names the Debian package."""
+    code = (
+        "import shutil; from paraglider.system import programs; which = shutil.which\n"
+        "programs.shutil.which = lambda name, path=None: "
+        "None if name.startswith('ip6tables') else which(name, path=path)\n"
+        "from paraglider.cli.setup_host import entry; entry()"
+    )
+    before = snapshot(host)
+    done = host.run([sys.executable, "-c", code, "-c", write()], check=False)
+    assert done.returncode == 1
+    assert "ip6tables-restore is missing; install it: sudo apt-get install iptables" in done.stderr
+    assert snapshot(host) == before
+
+
+def test_a_family_without_services_is_a_mistake(write: Any) -> None:
+    """-6 with a file of IPv4 alone says so, before it asks for root."""
+    file = write(WEB, network={})
+    with pytest.raises(OperatorError, match="has no IPv6 service"):
+        CliRunner().invoke(setup_host, ["-6", "-c", file], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("arguments", [["--undo"], ["--dry-run"], []])
+def test_without_root_sudo_is_the_remedy(
+    write: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """Whatever is asked for, for even reading the rules takes root."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    file = write(WEB, network={})
+    with pytest.raises(OperatorError, match=r"run with sudo: sudo paraglider\.config"):
+        CliRunner().invoke(setup_host, ["-c", file, *arguments], catch_exceptions=False)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_launcher_of_a_clone_finds_its_environment(tmp_path: Path, linked: bool) -> None:
+    """The script goes on in the clone's .venv, also by way of the link at the clone's root."""
+    clone = tmp_path / "clone"
+    (clone / "scripts").mkdir(parents=True)
+    shutil.copy(ROOT / "scripts/paraglider.config", clone / "scripts")
+    (clone / "paraglider.config").symlink_to("scripts/paraglider.config")
+    (clone / ".venv/bin").mkdir(parents=True)
+    python = clone / ".venv/bin/python"
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    start = clone / ("paraglider.config" if linked else "scripts/paraglider.config")
+    done = subprocess.run([start, "-6", "--undo"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(clone / "scripts/paraglider.config"), "-6", "--undo"]
+
+
+def test_the_launcher_without_an_environment_says_what_to_do(tmp_path: Path) -> None:
+    """No traceback of a missing module, but the command that makes the environment."""
+    script = tmp_path / "scripts" / "paraglider.config"
+    script.parent.mkdir()
+    shutil.copy(ROOT / "scripts/paraglider.config", script)
+    bare = Path(sys.executable).resolve()  # not the environment's, so without the package
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [bare, "-S", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().endswith("run sudo scripts/bootstrap first")

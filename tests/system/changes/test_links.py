@@ -1,0 +1,45 @@
+"""Addresses and neighbours as changes, against the real kernel."""
+
+from __future__ import annotations
+
+import pytest
+
+from paraglider.lab.namespace import Namespace
+from paraglider.system.changes.base import Host
+from paraglider.system.changes.links import AddressChange, NeighbourChange
+
+
+@pytest.mark.root
+def test_the_secondary_addresses_of_others_stay(inside: Namespace) -> None:
+    """Removing our primary address of a subnet does not take somebody's secondary one along."""
+    change, host = AddressChange(4, "eth0", "192.168.0.11/24"), Host()
+    change.apply(host)
+    inside.ip("addr add 192.168.0.99/24 dev eth0 label eth0:theirs")
+    change.revert(host)
+    shown = inside.run(["ip", "-4", "address", "show", "dev", "eth0"]).stdout
+    assert "192.168.0.11" not in shown
+    assert "192.168.0.99/24" in shown
+    assert "eth0:theirs" in shown
+    assert host.sysctl.read("net/ipv4/conf/eth0/promote_secondaries") == "0"
+
+
+@pytest.mark.root
+def test_the_script_of_an_address_can_be_pasted(inside: Namespace) -> None:
+    """What the dry run prints does what the change does, and back."""
+    before = inside.run(["ip", "address"]).stdout
+    for change in (
+        AddressChange(4, "eth0", "192.168.0.11/24"),
+        AddressChange(6, "eth0", "2001:db8::11/64"),
+        NeighbourChange(4, "eth0", "192.168.0.1"),
+    ):
+        inside.run(["sh", "-e"], text=change.script(Host()))
+        inside.run(["sh", "-e"], text=change.revert_script(Host()))
+    assert inside.run(["ip", "address"]).stdout == before
+
+
+def test_a_learnt_neighbour_is_released_by_the_script() -> None:
+    """Its hardware address is kept."""
+    change = NeighbourChange(4, "eth1", "10.0.0.1", "02:00:00:00:00:01")
+    assert change.revert_script(Host()) == (
+        "ip neighbour replace 10.0.0.1 dev eth1 lladdr 02:00:00:00:00:01 nud stale\n"
+    )
