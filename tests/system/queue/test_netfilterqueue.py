@@ -1,0 +1,61 @@
+"""What is peculiar to the NetfilterQueue binding; the rest is the suite of ``test_base``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import prctl
+import pytest
+
+from paraglider.errors import PlatformError
+from paraglider.system.queue import QUEUES, open_queue
+from paraglider.system.queue.base import LONGEST_PACKET
+from paraglider.system.queue.netfilterqueue import NetfilterQueueIO
+from paraglider.system.queue.proc import queue_status
+
+pytestmark = pytest.mark.root
+
+NUMBER = 9
+
+
+def test_auto_is_one_of_those_with_a_name() -> None:
+    """``auto`` stands for an I/O that can also be asked for by its name."""
+    assert QUEUES["auto"] in [QUEUES[name] for name in QUEUES if name != "auto"]
+
+
+def test_the_kernel_copies_whole_packets(loopback: Any) -> None:
+    """The copy range that the binding asks for, 4,016 bytes, is raised to all that fits."""
+    queue = NetfilterQueueIO(NUMBER, 100)
+    try:
+        assert queue_status()[NUMBER].copy_range == LONGEST_PACKET
+    finally:
+        queue.close()
+
+
+def test_without_the_capability(loopback: Any) -> None:
+    """A process without CAP_NET_ADMIN gets the platform's refusal, with a remedy."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            prctl.cap_effective.net_admin = False
+            open_queue("netfilterqueue", NUMBER, 100)
+        except PlatformError as error:
+            os.write(writing, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    os.waitpid(child, 0)
+    with os.fdopen(reading, "rb") as pipe:
+        message = pipe.read().decode()
+    assert message.startswith(f"the kernel refuses queue {NUMBER}: ")
+    assert "CAP_NET_ADMIN" in message
+
+
+def test_a_refused_bind_leaves_no_socket(loopback: Any) -> None:
+    """Opening a queue and closing it, again and again, leaves no descriptor behind."""
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - the count is the point
+    for _ in range(20):
+        NetfilterQueueIO(NUMBER, 100).close()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
