@@ -26,7 +26,7 @@ from scapy.layers.inet6 import (
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
     IPv6,
-    in6_pseudoheader,
+    PseudoIPv6,
 )
 from scapy.packet import Packet, Raw
 from scapy.utils import checksum as scapy_checksum
@@ -200,31 +200,33 @@ def run(path: Nat, packet: bytes, checksum: int = COMPLETE, now: float = 0.0) ->
     return verdict, after[FRINGE:-FRINGE]
 
 
-def checksum_at(packet: bytes, protocol: int) -> int:
-    """Where the transport checksum of a packet without options or extension headers stands."""
-    header = 20 if packet[0] >> 4 == 4 else 40
-    return header + {flow.TCP: 16, flow.UDP: 6, flow.ICMP6: 2}[protocol]
+def header(packet: bytes) -> int:
+    """Where the transport header stands in a packet without options or extension headers."""
+    return 20 if packet[0] >> 4 == 4 else 40
 
 
-def pseudo_header_sum(packet: bytes, protocol: int) -> int:
-    """The pseudo-header's sum as the kernel leaves it in the checksum field (CHECKSUM_PARTIAL)."""
+def with_checksum(packet: bytes, protocol: int, value: int, transport: int = 0) -> bytes:
+    """``packet`` with ``value`` for its transport checksum."""
+    at = (transport or header(packet)) + {flow.TCP: 16, flow.UDP: 6, flow.ICMP6: 2}[protocol]
+    return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]
+
+
+def unfinished(packet: bytes, protocol: int, transport: int = 0) -> bytes:
+    """``packet`` as the kernel hands over what the device was to sum (CHECKSUM_PARTIAL): with the
+    pseudo-header's sum, no complement, for its transport checksum.
+    """
+    size = len(packet) - (transport or header(packet))
     if packet[0] >> 4 == 4:
-        header = in4_pseudoheader(protocol, IP(packet), len(packet) - 20)
+        pseudo = in4_pseudoheader(protocol, IP(packet), size)
     else:
-        header = bytes(in6_pseudoheader(protocol, IPv6(packet).payload, len(packet) - 40))
-    return ~scapy_checksum(header) & 0xFFFF
+        ip = IPv6(packet)
+        pseudo = bytes(PseudoIPv6(src=ip.src, dst=ip.dst, nh=protocol, uplen=size))
+    return with_checksum(packet, protocol, ~scapy_checksum(pseudo) & 0xFFFF, transport)
 
 
-def unfinished(packet: bytes, protocol: int) -> bytes:
-    """``packet`` with the pseudo-header's sum for its transport checksum."""
-    at = checksum_at(packet, protocol)
-    return packet[:at] + pseudo_header_sum(packet, protocol).to_bytes(2, "big") + packet[at + 2 :]
-
-
-def finished(packet: bytes, protocol: int) -> bytes:
-    """``packet`` as the kernel sends it, which sums the transport part onto what the field has."""
-    at = checksum_at(packet, protocol)
-    value = scapy_checksum(packet[20 if packet[0] >> 4 == 4 else 40 :])
+def finished(packet: bytes, protocol: int, transport: int = 0) -> bytes:
+    """``packet`` as it leaves the kernel, which sums the transport part onto what stands there."""
+    value = scapy_checksum(packet[transport or header(packet) :])
     if protocol == flow.UDP and value == 0:
         value = 0xFFFF
-    return packet[:at] + value.to_bytes(2, "big") + packet[at + 2 :]
+    return with_checksum(packet, protocol, value, transport)

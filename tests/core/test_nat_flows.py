@@ -1,0 +1,366 @@
+"""What becomes of flows as packets pass: states, time, backends, keys in use.
+
+The shapes of packets are in ``test_nat``, refusals in ``test_nat_refusals``. A script such as ``c:S b:SA c:A`` reads: the client
+sends a SYN, the backend SYN and ACK, the client an ACK.
+"""
+
+from __future__ import annotations
+
+import pytest
+from packets import FAMILIES, V4, Family, backend, nat, run, service
+from scapy.layers.inet import UDP
+from scapy.packet import Raw
+
+from paraglider.core import flow, verdict
+from paraglider.core.affinity import Affinity
+from paraglider.core.flow import STATE_NAMES, Flow, FlowTable, Timeouts
+from paraglider.core.nat import Nat
+from paraglider.core.pool import Event
+from paraglider.core.service import Service
+from paraglider.core.verdict import DROP, PASS, REWRITTEN
+
+families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+WEB = ((80, 80),)
+
+
+def web(family: Family = V4, *, direct: bool = False, one: bool = True) -> Service:
+    """A TCP service on port 80, over one backend or all three."""
+    backends = [backend(family.backends[0])] if one else []
+    return service(family, ports=WEB, backends=backends, direct=direct)
+
+
+def only(table: FlowTable) -> Flow:
+    """The one flow of the table."""
+    flows = [each for protocol in table.forward.values() for each in protocol.values()]
+    assert len(flows) == len(table) == 1
+    return flows[0]
+
+
+def play(path: Nat, script: str, now: float = 0.0, family: Family = V4) -> None:
+    """Send the segments of ``script``, each of which has to be rewritten."""
+    for step in script.split():
+        who, flags = step.split(":")
+        packet = family.segment(flags) if who == "c" else family.answer(flags, family.backends[0])
+        assert run(path, packet, now=now)[0] == REWRITTEN, step
+
+
+# TCP
+
+VIA = [
+    ("a SYN alone is half open", "c:S", "syn-sent"),
+    ("the backend's answer", "c:S b:SA", "syn-received"),
+    ("the handshake establishes", "c:S b:SA c:A", "established"),
+    ("data with the last ACK establishes too", "c:S b:SA c:PA", "established"),
+    ("SYN with ECN set-up is a SYN", "c:SEC b:SA c:A", "established"),
+    ("a repeated SYN changes nothing", "c:S c:S b:SA c:S b:SA c:A", "established"),
+    ("an ACK that no answer went before", "c:S c:A", "syn-sent"),
+    ("a backend's bare ACK is no answer", "c:S b:A c:A", "syn-sent"),
+    ("data keeps a flow established", "c:S b:SA c:A c:PA b:PA b:A", "established"),
+    ("a SYN on an established flow changes nothing", "c:S b:SA c:A c:S b:A", "established"),
+    ("the client's FIN", "c:S b:SA c:A c:FA", "closing"),
+    ("the backend's FIN", "c:S b:SA c:A b:FA", "closing"),
+    ("the client's RST", "c:S b:SA c:A c:R", "closing"),
+    ("the backend's RST", "c:S b:SA c:A b:RA", "closing"),
+    ("a closed port answers RST", "c:S b:RA", "closing"),
+    ("a client gives up half-way", "c:S b:SA c:R", "closing"),
+    ("closing stays closing", "c:S b:SA c:A c:FA b:A b:FA c:A b:PA c:PA", "closing"),
+    ("a SYN with FIN opens nothing new", "c:S b:SA c:A c:FA c:SF", "closing"),
+    ("a SYN with ACK opens nothing new", "c:S b:SA c:A c:FA c:SA", "closing"),
+]
+
+
+@families
+@pytest.mark.parametrize(("script", "state"), [row[1:] for row in VIA], ids=[row[0] for row in VIA])
+def test_tcp_states(family: Family, script: str, state: str) -> None:
+    """The segments of both ends put the flow into the state whose timeout it is to have."""
+    path = nat(web(family))
+    play(path, script, family=family)
+    assert STATE_NAMES[only(path.flows).state] == state
+
+
+DIRECT = [
+    ("a SYN alone", "c:S", "syn-sent"),
+    ("the client goes on", "c:S c:A", "established"),
+    ("a repeated SYN", "c:S c:S", "syn-sent"),
+    ("a FIN", "c:S c:A c:FA", "closing"),
+    ("a RST", "c:S c:R", "closing"),
+]
+
+
+@pytest.mark.parametrize(
+    ("script", "state"), [row[1:] for row in DIRECT], ids=[row[0] for row in DIRECT]
+)
+def test_tcp_states_with_direct_return(script: str, state: str) -> None:
+    """Where the backend answers past us, the client's ACK is proof enough that it did."""
+    path = nat(web(direct=True))
+    play(path, script)
+    assert STATE_NAMES[only(path.flows).state] == state
+
+
+@families
+def test_a_repeated_syn_goes_to_the_same_backend(family: Family) -> None:
+    """It is the same flow: no second backend is picked for it."""
+    path = nat(web(family, one=False))
+    first = run(path, family.syn())
+    assert [run(path, family.syn(), now=n) for n in (1.0, 3.0, 7.0)] == [first] * 3
+    assert only(path.flows).rewrite.backend.picked == 1
+
+
+@pytest.mark.parametrize("end", ["c:FA", "c:R"])
+def test_a_syn_on_a_closing_flow_opens_a_new_one(end: str) -> None:
+    """The client uses its port again: a new flow, with a backend of its own."""
+    path = nat(web(one=False))
+    play(path, f"c:S b:SA c:A {end}")
+    old = only(path.flows)
+    assert run(path, V4.syn())[0] == REWRITTEN
+    new = only(path.flows)
+    assert (old.state, new.state) == (flow.GONE, flow.SYN_SENT)
+    assert [b.flows for b in path.balancer.services.services[0].pool.backends] == [0, 1, 0]
+
+
+def test_a_syn_on_a_closing_flow_without_backend() -> None:
+    """The old flow is over either way; the new one is refused."""
+    path = nat(web())
+    play(path, "c:S b:SA c:A c:FA")
+    (pool,) = (s.pool for s in path.balancer.services.services)
+    pool.apply(pool.backends[0], Event.CHECK_FAILED)
+    assert run(path, V4.syn()) == (DROP, V4.syn())
+    assert len(path.flows) == 0
+
+
+@pytest.mark.parametrize("flags", ["A", "PA", "FA", "R", "RA", "SA", "SF", "SR", ""])
+def test_a_segment_of_no_flow_passes(flags: str) -> None:
+    """All but a SYN alone go on to the local stack, which answers RST; and are counted."""
+    path = nat(web())
+    packet = V4.segment(flags)
+    assert run(path, packet) == (PASS, packet)
+    assert path.counts[verdict.NO_FLOW] == sum(path.counts) == 1
+    assert len(path.flows) == 0
+
+
+def test_a_backend_that_leaves_keeps_its_flows() -> None:
+    """Packets of a live flow go to its backend whatever became of that one."""
+    path = nat(web(one=False))
+    play(path, "c:S b:SA c:A")
+    pool = path.balancer.services.services[0].pool
+    for event in (Event.SET_DRAIN, Event.CHECK_FAILED, Event.SET_MAINT):
+        pool.apply(pool.backends[0], event)
+        play(path, "c:PA b:PA")
+
+
+# UDP and echo
+
+
+def dns(family: Family, *, direct: bool = False) -> Service:
+    """A UDP service on port 53 with one backend."""
+    backends = [backend(family.backends[0])]
+    return service(
+        family, protocols=(flow.UDP,), ports=((53, 53),), backends=backends, direct=direct
+    )
+
+
+def reply(family: Family) -> bytes:
+    """The backend's answer to ``family.datagram()``."""
+    header = UDP(sport=53, dport=40000)
+    return bytes(family.ip(family.backends[0], family.client) / header / Raw(b"here"))
+
+
+@families
+def test_udp_opens_with_a_reply(family: Family) -> None:
+    """Datagrams of the client alone leave a flow new; one of the backend opens it for good."""
+    path = nat(dns(family))
+    for _ in range(2):
+        assert run(path, family.datagram())[0] == REWRITTEN
+        assert only(path.flows).state == flow.UDP_NEW
+    for packet in (reply(family), family.datagram(), reply(family)):
+        assert run(path, packet)[0] == REWRITTEN
+        assert only(path.flows).state == flow.UDP_OPEN
+
+
+@families
+def test_echo_has_one_state(family: Family) -> None:
+    """Request and reply leave the flow as it is, but for when it was seen."""
+    path = nat(service(family, backends=[backend(family.backends[0])], echo=True))
+    request = family.echo(family.client, family.vip, reply=False, identifier=5)
+    answer = family.echo(family.backends[0], family.client, reply=True, identifier=5)
+    for now, packet in ((1.0, request), (2.0, answer)):
+        assert run(path, bytes(packet), now=now)[0] == REWRITTEN
+        assert (only(path.flows).state, only(path.flows).seen) == (flow.ICMP_OPEN, now)
+
+
+@families
+def test_packets_of_either_end_refresh(family: Family) -> None:
+    """A flow was last seen when its last packet passed, whichever way that went."""
+    path = nat(web(family), dns(family), bound=10)
+    play(path, "c:S", 1.0, family)
+    run(path, family.datagram(), now=1.0)
+    for now, (segment, datagram) in enumerate(
+        [
+            (family.answer("SA", family.backends[0]), reply(family)),
+            (family.segment("A"), family.datagram()),
+            (family.answer("A", family.backends[0]), reply(family)),
+            (family.segment("FA"), family.datagram()),
+        ],
+        start=2,
+    ):
+        run(path, segment, now=now)
+        run(path, datagram, now=now)
+        seen = {f.seen for table in path.flows.forward.values() for f in table.values()}
+        assert seen == {now}
+
+
+def test_timeouts_by_state() -> None:
+    """Each state lasts as long as its timeout, counted from the last packet."""
+    limits = Timeouts(syn=240, established=7440, closing=100, udp=300, icmp=60)
+    for script, lasts in (("c:S", 240), ("c:S b:SA", 240), ("c:S b:SA c:A", 7440)):
+        path = nat(web(), timeouts=limits)
+        play(path, script, now=50)
+        path.flows.expire(50 + lasts - 0.5)
+        assert len(path.flows) == 1
+        path.flows.expire(50 + lasts + 1)
+        assert len(path.flows) == 0
+    path = nat(web(), timeouts=limits)
+    play(path, "c:S b:SA c:A c:FA", now=50)
+    play(path, "b:FA", now=60)
+    path.flows.expire(159)
+    assert len(path.flows) == 1
+    path.flows.expire(162)
+    assert len(path.flows) == 0
+
+
+# Counters, affinity, keys in use
+
+
+@families
+def test_packets_and_bytes_are_counted(family: Family) -> None:
+    """IP packets and their bytes, each way, in the rewrite between service and backend."""
+    path = nat(web(family))
+    play(path, "c:S b:SA c:A", family=family)
+    between = only(path.flows).rewrite
+    size = len(family.segment("A"))
+    assert (between.packets_out, between.bytes_out) == (2, 2 * size)
+    assert (between.packets_back, between.bytes_back) == (1, size)
+    assert sum(path.counts) == 0
+
+
+def test_new_flows_are_told() -> None:
+    """``opened`` hears of every flow once, when it is in the table."""
+    path = nat(web())
+    heard: list[Flow] = []
+    path.opened = heard.append
+    play(path, "c:S b:SA c:A c:PA")
+    assert heard == [only(path.flows)]
+
+
+@families
+def test_a_client_keeps_its_backend(family: Family) -> None:
+    """With affinity, further flows of a client go where its first one went, and none elsewhere."""
+    keeping = service(family, ports=WEB, affinity=Affinity(60, 100))
+    path = nat(keeping)
+    for number in range(6):
+        run(path, family.syn(client_port=50000 + number))
+    assert [each.flows for each in keeping.pool.backends] == [6, 0, 0]
+
+
+@families
+def test_a_client_leaves_a_draining_backend(family: Family) -> None:
+    """Its flows stay, new ones go to another backend, which is then the one it keeps."""
+    keeping = service(family, ports=WEB, affinity=Affinity(60, 100))
+    path = nat(keeping)
+    first, *_ = keeping.pool.backends
+    run(path, family.syn(client_port=50000))
+    keeping.pool.apply(first, Event.SET_DRAIN)
+    for number in (1, 2):
+        run(path, family.syn(client_port=50000 + number))
+    assert [each.flows for each in keeping.pool.backends] == [1, 2, 0]
+    keeping.pool.apply(first, Event.SET_READY)
+    run(path, family.syn(client_port=50009))
+    assert [each.flows for each in keeping.pool.backends] == [1, 3, 0]
+
+
+def test_affinity_outlives_the_flows_for_a_while() -> None:
+    """A client that comes back within the time finds its backend, later the next in turn."""
+    keeping = service(V4, ports=WEB, affinity=Affinity(60, 100))
+    path = nat(keeping, timeouts=Timeouts(syn=10))
+    picked = []
+    for now in (0.0, 65.0, 200.0):  # the flow ends at 10, and again at 75
+        run(path, V4.syn(), now=now)
+        picked.append(only(path.flows).rewrite.backend.name)
+        path.flows.expire(now + 11)
+        assert len(path.flows) == 0
+    first, second, _ = V4.backends
+    assert picked == [first, first, second]
+
+
+def sharing(family: Family, count: int) -> tuple[Service, Service]:
+    """Two services, of two VIPs, over the same ``count`` backends."""
+
+    def over(vip: str) -> Service:
+        backends = [backend(address) for address in family.backends[:count]]
+        return service(family, vip=vip, ports=WEB, backends=backends)
+
+    return over(family.vip), over(family.other_vip)
+
+
+@families
+def test_shared_backends_never_share_a_reverse_key(family: Family) -> None:
+    """Two flows of one client port through two VIPs go to two backends: answers differ."""
+    one, two = sharing(family, 3)
+    path = nat(one, two)
+    for port in range(50000, 50030):
+        for vip in (family.vip, family.other_vip):
+            assert run(path, family.syn(client_port=port, vip=vip))[0] == REWRITTEN
+    answers = path.flows.reverse[flow.TCP]
+    assert len(answers) == len(path.flows) == 60
+    for key, each in answers.items():
+        assert each.rewrite.backend_address == key[: len(each.rewrite.vip)]
+        assert each.rewrite.reverse_key(each.forward_key) == key
+
+
+@families
+def test_a_collision_only_when_all_are_taken(family: Family) -> None:
+    """A third flow of a client port finds both backends taken, and is dropped; others are not."""
+    one, two = sharing(family, 2)
+    third = service(family, vip=family.router, ports=WEB, backends=one.pool.backends)
+    path = nat(one, two, third)
+    assert run(path, family.syn())[0] == REWRITTEN
+    assert run(path, family.syn(vip=family.other_vip))[0] == REWRITTEN
+    refused = family.syn(vip=family.router)
+    assert run(path, refused) == (DROP, refused)
+    assert path.counts[verdict.COLLISION] == 1
+    assert run(path, family.syn(vip=family.router, client_port=40001))[0] == REWRITTEN
+
+
+@families
+def test_a_collision_breaks_affinity_rather_than_the_flow(family: Family) -> None:
+    """A kept backend that cannot hold the flow is passed over while another one can."""
+    plain, _ = sharing(family, 1)
+    keeping = service(family, vip=family.other_vip, ports=WEB, affinity=Affinity(60, 100))
+    path = nat(plain, keeping)
+    run(path, family.syn(vip=family.other_vip, client_port=1000))
+    run(path, family.syn(client_port=2000))
+    assert run(path, family.syn(vip=family.other_vip, client_port=2000))[0] == REWRITTEN
+    assert sum(path.counts) == 0
+    assert [each.flows for each in keeping.pool.backends] == [1, 1, 0]
+
+
+# What does not make or keep a flow
+
+
+def test_refused_packets_refresh_nothing() -> None:
+    """A packet that is cut does not keep the flow alive whose addresses it carries."""
+    path = nat(web())
+    play(path, "c:S b:SA c:A", now=1.0)
+    assert run(path, V4.segment("A")[:-1], now=5.0)[0] == DROP
+    assert only(path.flows).seen == 1.0
+
+
+def test_half_open_flows_make_room() -> None:
+    """Under a flood of SYNs the table stays at its bound, and the established flow in it."""
+    path = nat(web(), bound=5)
+    play(path, "c:S b:SA c:A")
+    for port in range(1000, 1100):
+        assert run(path, V4.syn(client_port=port), now=1.0)[0] == REWRITTEN
+        assert len(path.flows) <= 5
+    play(path, "c:PA b:PA", now=2.0)
+    assert path.flows.evicted == 96
