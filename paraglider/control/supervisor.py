@@ -4,6 +4,9 @@ It speaks no network protocol and reads no packet. It waits for signals alone (s
 nothing can interrupt it half-way. A worker that dies is started anew at once; one that dies again
 before it has lived LONG_ENOUGH waits, twice as long each time, so that it does not spin. SIGTERM
 or SIGINT ends the workers, and those that do not end within PATIENCE are killed.
+
+A worker that starts tells through its report pipe when it serves, or why it cannot. Nobody waits
+for one report alone: signals, and the deaths of other workers, are seen to meanwhile.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 16.0
 PATIENCE: Final = 1.0
 START_PATIENCE: Final = 15.0
-RESTART_PATIENCE: Final = 1.0
+#: seconds between two looks at the report pipes while a worker starts
+LOOK: Final = 0.02
 
-_SIGNALS: Final = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
+_SIGNALS: Final = (signal.SIGCHLD, *_END, signal.SIGHUP)
 
 #: the worker's life: run(spec, report pipe, pid of the supervisor) -> exit code
 Run = Callable[[WorkerSpec, int, int], int]
@@ -40,6 +45,7 @@ class Supervisor:
         self._run_worker = run
         self._workers: dict[int, int] = {}  # pid -> index
         self._started: dict[int, float] = {}  # index -> when last started
+        self._reports: dict[int, int] = {}  # report pipe -> index of a worker that starts
         self._early_deaths = dict.fromkeys(self._specs, 0)
         self._waiting: dict[int, float] = {}  # index -> when to start again
         self._log: Any = log.logger()
@@ -51,21 +57,27 @@ class Supervisor:
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
-            self._start_all()
-            self._log.info("ready", workers=len(self._specs))
+            if self._start_all():
+                self._log.info("ready", workers=len(self._specs))
             self._care()
         finally:
             self._end_all()
         self._log.info("ended")
         return 0
 
-    def _start_all(self) -> None:
-        reports = [(index, self._start(index)) for index in self._specs]
-        for index, report in reports:
-            self._await_ready(index, report, START_PATIENCE)
+    def _start_all(self) -> bool:
+        """Start every worker; False when a signal to end came before all were ready."""
+        for index in self._specs:
+            self._start(index)
+        while self._reports:
+            if _END & signal.sigpending():
+                return False
+            for pipe in self._heard(LOOK):
+                self._hear(pipe)
+        return True
 
-    def _start(self, index: int) -> int:
-        """Fork the worker ``index``; the reading end of its report pipe."""
+    def _start(self, index: int) -> None:
+        """Fork the worker ``index``; it is heard of through its report pipe."""
         spec = self._specs[index]
         reading, writing = os.pipe()
         parent = os.getpid()
@@ -82,36 +94,62 @@ class Supervisor:
                 os._exit(status)  # never back into the parent's code
         os.close(writing)
         self._workers[pid] = index
-        return reading
+        self._reports[reading] = index
 
-    def _await_ready(self, index: int, report: int, patience: float) -> None:
-        spec = self._specs[index]
-        ready, _, _ = select.select([report], [], [], patience)
-        message = os.read(report, 4096) if ready else b""
-        os.close(report)
+    def _heard(self, timeout: float) -> list[int]:
+        """The report pipes with something to read, and those that were silent for too long."""
+        reports = self._reports
+        talking, _, _ = select.select(list(reports), [], [], timeout)
+        before = time.monotonic() - START_PATIENCE
+        silent = [pipe for pipe, index in reports.items() if self._started[index] < before]
+        return [*talking, *(pipe for pipe in silent if pipe not in talking)]
+
+    def _hear(self, pipe: int) -> None:
+        """Take the report in ``pipe``; raises what it says. A worker without a word is killed."""
+        index = self._reports.pop(pipe)
+        os.set_blocking(pipe, False)
+        try:
+            message = os.read(pipe, 4096)
+        except BlockingIOError:
+            message = b""
+            for pid in [pid for pid, i in self._workers.items() if i == index]:
+                os.kill(pid, signal.SIGKILL)
+        os.close(pipe)
+        core = self._specs[index].core
         if message == READY:
-            self._log.info("worker ready", worker=index, core=spec.core)
+            self._log.info("worker ready", worker=index, core=core)
         elif message[:1].isdigit():
             kind = OperatorError if message[:1] == b"1" else PlatformError
-            raise kind(f"worker {index} on core {spec.core}: {message[1:].decode()}")
+            raise kind(f"worker {index} on core {core}: {message[1:].decode()}")
         else:
             raise PlatformError(
-                f"worker {index} on core {spec.core} did not start", "the log above says why"
+                f"worker {index} on core {core} did not start", "the log above says why"
             )
 
     def _care(self) -> None:
         while True:
-            timeout = 60.0
+            timeout = LOOK if self._reports else 60.0
             if self._waiting:
-                timeout = max(0.0, min(self._waiting.values()) - time.monotonic())
+                pause = min(self._waiting.values()) - time.monotonic()
+                timeout = min(timeout, max(0.0, pause))
             caught = signal.sigtimedwait(_SIGNALS, timeout)
-            if caught is not None and caught.si_signo in (signal.SIGTERM, signal.SIGINT):
+            if caught is not None and caught.si_signo in _END:
                 self._log.info("stopping", signal=signal.Signals(caught.si_signo).name)
                 return
             if caught is not None and caught.si_signo == signal.SIGHUP:
                 self._log.warning("no reload in this version; restart to read the file again")
+            self._hear_all()
             self._reap()
             self._start_waiting()
+
+    def _hear_all(self) -> None:
+        """Take the reports of workers that were started again."""
+        for pipe in self._heard(0.0):
+            index = self._reports[pipe]
+            try:
+                self._hear(pipe)
+            except ParagliderError as error:
+                self._log.error("worker did not start", worker=index, error=str(error))
 
     def _reap(self) -> None:
         """Note every worker that ended, and when it is to be started again."""
@@ -147,11 +185,7 @@ class Supervisor:
         now = time.monotonic()
         for index in [i for i, at in self._waiting.items() if at <= now]:
             del self._waiting[index]
-            report = self._start(index)
-            try:
-                self._await_ready(index, report, RESTART_PATIENCE)
-            except ParagliderError as error:
-                self._log.error("worker did not start", worker=index, error=str(error))
+            self._start(index)
 
     def _end_all(self) -> None:
         """End every worker: ask, wait, then kill."""

@@ -1,0 +1,364 @@
+"""The supervisor with workers that only play dead or alive: no queue, no root.
+
+Each test forks a process that runs a ``Supervisor`` with a worker function of the test's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.control import log, supervisor
+from paraglider.control.supervisor import FIRST_WAIT, Run, Supervisor
+from paraglider.control.worker import READY, WorkerSpec
+from paraglider.errors import ParagliderError
+
+PATIENCE = 15.0  # seconds until something that must happen counts as not happening
+STOP = 2.0  # seconds within which SIGTERM must end everything
+
+
+class Supervised:
+    """A supervisor in a process of its own; its log, and the workers that reported."""
+
+    def __init__(self, directory: Path, run: Run, workers: int, constants: dict[str, float]):
+        self.directory = directory
+        self.log_file = directory / "log"
+        self.status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 99
+            try:
+                status = self._supervise(run, workers, constants)
+            finally:
+                os._exit(status)
+
+    def _supervise(self, run: Run, workers: int, constants: dict[str, float]) -> int:
+        with self.log_file.open("w", buffering=1) as errors:
+            sys.stderr = errors
+            for name, value in constants.items():
+                setattr(supervisor, name, value)
+            log.set_up()
+            config = Config.model_construct()
+            specs = [WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)]
+            try:
+                return Supervisor(specs, run).run()
+            except ParagliderError as error:
+                log.logger().error("raised", error=str(error))
+                return error.exit_code
+
+    def log(self) -> str:
+        """All that was logged."""
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    def events(self, event: str) -> list[str]:
+        """The lines about ``event``."""
+        return re.findall(rf'^.*event="?{event}"?(?: .*)?$', self.log(), re.MULTILINE)
+
+    def await_events(self, event: str, count: int = 1) -> None:
+        """Wait until ``event`` was logged ``count`` times."""
+        self.wait_until(lambda: len(self.events(event)) >= count)
+
+    def workers(self, index: int) -> list[int]:
+        """The process ids that the worker ``index`` has had, in order."""
+        notes = self.directory / f"worker{index}"
+        return [int(pid) for pid in notes.read_text().split()] if notes.exists() else []
+
+    def wait_until(self, condition: Callable[[], object]) -> None:
+        """Wait for ``condition``; fail with the log when it does not come true."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.01)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> float:
+        """Send a signal and wait for the end; how many seconds that took."""
+        begin = time.monotonic()
+        os.kill(self.pid, number)
+        self.wait_until(self.ended)
+        return time.monotonic() - begin
+
+    def ended(self) -> bool:
+        """The supervisor is gone; ``status`` is then its exit code."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = os.waitstatus_to_exitcode(status)
+        return self.status is not None
+
+    def nobody_left(self) -> bool:
+        """Every worker that reported is gone."""
+        notes = [path.read_text().split() for path in self.directory.glob("worker*")]
+        return not any(alive(int(pid)) for pids in notes for pid in pids)
+
+    def kill_all(self) -> None:
+        """End what a failed test left."""
+        if not self.ended():
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        for path in self.directory.glob("worker*"):
+            for pid in path.read_text().split():
+                if alive(int(pid)):
+                    os.kill(int(pid), signal.SIGKILL)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that ended and waits for its parent does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
+    """A function that starts a supervisor of workers with a given life."""
+    made: list[Supervised] = []
+
+    def start(
+        life: Callable[[WorkerSpec, int], int], workers: int = 2, **constants: float
+    ) -> Supervised:
+        directory = tmp_path / str(len(made))
+        directory.mkdir()
+
+        def run(spec: WorkerSpec, report: int, parent: int) -> int:
+            assert parent == os.getppid()
+            with (directory / f"worker{spec.index}").open("a") as notes:
+                notes.write(f"{os.getpid()}\n")
+            return life(spec, report)
+
+        made.append(Supervised(directory, run, workers, constants))
+        return made[-1]
+
+    yield start
+    for one in made:
+        one.kill_all()
+
+
+def serve(_spec: WorkerSpec, report: int) -> int:
+    """A worker that is ready, and ends when it is asked to."""
+    os.write(report, READY)
+    signal.sigwait((signal.SIGTERM,))
+    return 0
+
+
+def ready_then_die(_spec: WorkerSpec, report: int) -> int:
+    """A worker that gets ready and ends at once."""
+    os.write(report, READY)
+    return 3
+
+
+def ready_then_deaf(_spec: WorkerSpec, report: int) -> int:
+    """A worker that does not listen to SIGTERM."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.write(report, READY)
+    while True:
+        time.sleep(60)
+
+
+def silent(_spec: WorkerSpec, _report: int) -> int:
+    """A worker that never gets ready."""
+    signal.sigwait((signal.SIGUSR1,))
+    return 0
+
+
+def test_all_start_and_end(supervise: Any) -> None:
+    """Every worker starts, the log says so, and SIGTERM ends them all with exit code 0."""
+    running = supervise(serve, workers=3)
+    running.await_events("ready")
+    assert len(running.events("worker ready")) == 3
+    assert [len(running.workers(i)) for i in range(3)] == [1, 1, 1]
+    assert "core=12" in running.events("worker ready")[2]
+    running.end()
+    assert running.status == 0
+    assert running.nobody_left()
+    assert running.events("ended")
+    assert "level=error" not in running.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_deaf_workers_do_not_keep_it(supervise: Any, number: signal.Signals) -> None:
+    """A worker that ignores SIGTERM is killed: two seconds are enough to end."""
+    running = supervise(ready_then_deaf)
+    running.await_events("ready")
+    assert running.end(number) < STOP
+    assert running.status == 0
+    assert running.nobody_left()
+    assert len(running.events("worker ended badly")) == 2
+
+
+def test_a_dead_worker_is_replaced(supervise: Any) -> None:
+    """A worker that is killed is back, with the event in the log; the others are not touched."""
+    running = supervise(serve)
+    running.await_events("ready")
+    victim, other = running.workers(0)[0], running.workers(1)
+    os.kill(victim, signal.SIGKILL)
+    running.await_events("worker ready", 3)
+    assert len(running.workers(0)) == 2
+    assert running.workers(1) == other
+    (line,) = running.events("worker died")
+    assert all(word in line for word in ("worker=0", "core=10", f"pid={victim}", "cause=SIGKILL"))
+    running.end()
+    assert running.status == 0
+    assert running.nobody_left()
+
+
+def test_a_worker_that_lived_comes_back_without_a_pause(supervise: Any) -> None:
+    """Only early deaths cost a pause: with a long first one, who lived long is back before it."""
+    running = supervise(serve, workers=1, LONG_ENOUGH=0.0, FIRST_WAIT=3600.0)
+    for count in range(1, 4):
+        running.wait_until(lambda n=count: len(running.events("worker ready")) == n)
+        os.kill(running.workers(0)[-1], signal.SIGKILL)
+    running.await_events("worker ready", 4)
+    running.end()
+
+
+def test_a_worker_that_keeps_dying_waits_longer_and_longer(supervise: Any, tmp_path: Path) -> None:
+    """Each early death doubles the pause before the next start, so that nothing spins."""
+    notes = tmp_path / "starts"
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        if spec.index == 1:
+            return serve(spec, report)
+        with notes.open("a") as starts:
+            starts.write(f"{time.monotonic()}\n")
+        return ready_then_die(spec, report)
+
+    running = supervise(life)
+    running.wait_until(lambda: len(running.workers(0)) >= 4)
+    running.await_events("worker died", 4)
+    starts = [float(start) for start in notes.read_text().split()]
+    for number, (one, following) in enumerate(itertools.pairwise(starts)):
+        assert following - one >= FIRST_WAIT * 2**number
+    assert 'cause="exit code 3"' in running.events("worker died")[0]
+    assert len(running.workers(1)) == 1
+    assert running.end() < STOP
+    assert running.status == 0
+
+
+def test_the_pause_has_a_longest(supervise: Any) -> None:
+    """A worker that has died often is still tried again and again."""
+    running = supervise(ready_then_die, workers=1, FIRST_WAIT=0.001, LONGEST_WAIT=0.002)
+    running.wait_until(lambda: len(running.workers(0)) >= 20)
+    running.end()
+    assert running.status == 0
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_worker_that_cannot_start(supervise: Any, code: int) -> None:
+    """Its error is raised, with core and words, as the kind that it is; none is left running."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        if spec.index == 1:
+            os.write(report, f"{code}queue 11 has a reader; stop it".encode())
+            return code
+        return serve(spec, report)
+
+    running = supervise(life, workers=3)
+    running.wait_until(running.ended)
+    assert running.status == code
+    assert "worker 1 on core 11: queue 11 has a reader; stop it" in running.events("raised")[0]
+    assert running.nobody_left()
+    assert not running.events("ready")
+    assert "Traceback" not in running.log()
+
+
+def test_a_worker_that_fails_without_a_word(supervise: Any) -> None:
+    """A fault of ours is logged by the worker, and the supervisor ends with exit code 2."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        if spec.index == 0:
+            raise RuntimeError("a fault")
+        return serve(spec, report)
+
+    running = supervise(life)
+    running.wait_until(running.ended)
+    assert running.status == 2
+    assert "RuntimeError: a fault" in running.events("worker failed")[0]
+    assert "worker 0 on core 10 did not start" in running.events("raised")[0]
+    assert running.nobody_left()
+
+
+def test_a_worker_that_never_gets_ready(supervise: Any) -> None:
+    """It is given up after a while; none is left running."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        return silent(spec, report) if spec.index == 1 else serve(spec, report)
+
+    running = supervise(life, START_PATIENCE=0.3)
+    running.wait_until(running.ended)
+    assert running.status == 2
+    assert "worker 1 on core 11 did not start" in running.events("raised")[0]
+    assert running.nobody_left()
+
+
+def test_sigterm_while_workers_start(supervise: Any) -> None:
+    """Who is told to end while its workers still start does not wait for them."""
+    running = supervise(silent)
+    running.wait_until(lambda: running.workers(0) and running.workers(1))
+    assert running.end() < STOP
+    assert running.status == 0
+    assert running.nobody_left()
+    assert not running.events("ready")
+
+
+def slow_again(directory: Path) -> Callable[[WorkerSpec, int], int]:
+    """Worker 0 gets ready the first time and never again; the others always."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        first = directory / f"started{spec.index}"
+        if spec.index == 0 and first.exists():
+            return silent(spec, report)
+        first.touch()
+        return serve(spec, report)
+
+    return life
+
+
+def test_a_slow_restart_holds_nobody_up(supervise: Any, tmp_path: Path) -> None:
+    """While one worker takes its time to come back, another that dies is replaced."""
+    running = supervise(slow_again(tmp_path))
+    running.await_events("ready")
+    os.kill(running.workers(0)[0], signal.SIGKILL)
+    running.wait_until(lambda: len(running.workers(0)) == 2)
+    os.kill(running.workers(1)[0], signal.SIGKILL)
+    running.await_events("worker ready", 3)
+    assert len(running.workers(1)) == 2
+    assert len(running.workers(0)) == 2
+    assert running.end() < STOP
+    assert running.status == 0
+
+
+def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
+    """A worker that comes back and never gets ready is killed and started once more."""
+    running = supervise(slow_again(tmp_path), START_PATIENCE=0.3)
+    running.await_events("ready")
+    os.kill(running.workers(0)[0], signal.SIGKILL)
+    running.wait_until(lambda: len(running.workers(0)) >= 3)
+    assert running.events("worker did not start")
+    assert len(running.workers(1)) == 1
+    running.end()
+    assert running.status == 0
+    assert running.nobody_left()
+
+
+def test_sighup_is_survived(supervise: Any) -> None:
+    """SIGHUP ends nothing; the log says that there is no reload."""
+    running = supervise(serve)
+    running.await_events("ready")
+    os.kill(running.pid, signal.SIGHUP)
+    running.await_events("no reload in this version; restart to read the file again")
+    assert not running.ended()
+    running.end()
+    assert running.status == 0
+    assert [len(running.workers(i)) for i in range(2)] == [1, 1]
