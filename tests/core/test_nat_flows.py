@@ -1,7 +1,7 @@
 """What becomes of flows as packets pass: states, time, backends, keys in use.
 
-The shapes of packets are in ``test_nat``, refusals in ``test_nat_refusals``. A script such as ``c:S b:SA c:A`` reads: the client
-sends a SYN, the backend SYN and ACK, the client an ACK.
+The shapes of packets are in ``test_nat``, refusals in ``test_nat_refusals``. A script such as
+``c:S b:SA c:A`` reads: the client sends a SYN, the backend SYN and ACK, the client an ACK.
 """
 
 from __future__ import annotations

@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from packets import V4, V6, Family, backend, nat, run, service
-from scapy.layers.inet import ICMP
-from scapy.layers.inet import TCP as TCPHeader
-from scapy.layers.inet import UDP as UDPHeader
+from scapy.layers.inet import ICMP, TCP, UDP
 from scapy.layers.inet6 import (
     ICMPv6DestUnreach,
     ICMPv6ND_NS,
@@ -19,8 +17,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet, Raw
 
-from paraglider.core import verdict
-from paraglider.core.flow import TCP, UDP
+from paraglider.core import flow, verdict
 from paraglider.core.nat import Nat
 from paraglider.core.pool import Event
 from paraglider.core.service import Service
@@ -35,7 +32,7 @@ def web(family: Family, vip: str = "") -> Service:
 
 def reply(family: Family) -> bytes:
     """A datagram of a backend to the client."""
-    header = UDPHeader(sport=53, dport=40000)
+    header = UDP(sport=53, dport=40000)
     return bytes(family.ip(family.backends[0], family.client) / header / Raw(b"here"))
 
 
@@ -68,7 +65,7 @@ def plain(family: Family) -> Nat:
 
 def any_service(family: Family) -> Nat:
     """A service of all protocols and ports."""
-    return nat(service(family, protocols=(TCP, UDP), echo=True))
+    return nat(service(family, protocols=(flow.TCP, flow.UDP), echo=True))
 
 
 def ip4(**fields: object) -> Packet:
@@ -81,7 +78,7 @@ def ip6(**fields: object) -> Packet:
     return V6.ip(V6.client, V6.vip, **fields)
 
 
-SYN = TCPHeader(sport=40000, dport=80, flags="S")
+SYN = TCP(sport=40000, dport=80, flags="S")
 NINE = IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()
 for _ in range(7):
     NINE /= IPv6ExtHdrDestOpt()

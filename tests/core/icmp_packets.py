@@ -1,0 +1,161 @@
+"""ICMP errors as scapy builds them: what comes in, and what is to go on, built from scratch.
+
+Lives here: the kinds of error, the packets they speak of, and ``world``, a packet path with a flow
+for each of those packets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from packets import Family, backend, nat, run, service
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6DestUnreach,
+    ICMPv6PacketTooBig,
+    ICMPv6ParamProblem,
+    ICMPv6TimeExceeded,
+)
+from scapy.packet import Packet, Raw
+
+from paraglider.core import flow
+from paraglider.core.nat import Nat
+from paraglider.core.verdict import REWRITTEN
+
+CLIENT_PORT, IDENTIFIER = 40000, 0x1234
+#: services of the world, as protocol and VIP port: port at the backend
+SERVICES = {
+    (flow.TCP, 80): 8080,
+    (flow.TCP, 81): 81,
+    (flow.UDP, 53): 5353,
+    (flow.UDP, 54): 54,
+}
+
+#: every kind of error that is translated, by family
+ERRORS: dict[int, dict[str, Packet]] = {
+    4: {
+        "host unreachable": ICMP(type=3, code=1),
+        "port unreachable": ICMP(type=3, code=3),
+        "fragmentation needed": ICMP(type=3, code=4, nexthopmtu=1400),
+        "time exceeded": ICMP(type=11, code=0),
+        "parameter problem": ICMP(type=12, code=0, ptr=20),
+    },
+    6: {
+        "port unreachable": ICMPv6DestUnreach(code=4),
+        "packet too big": ICMPv6PacketTooBig(mtu=1400),
+        "time exceeded": ICMPv6TimeExceeded(code=0),
+        "parameter problem": ICMPv6ParamProblem(code=1, ptr=40),
+    },
+}
+TOO_BIG = {4: "fragmentation needed", 6: "packet too big"}
+
+
+def world(family: Family) -> Nat:
+    """Services of TCP, UDP and echo with one backend, and a flow of the client through each."""
+    server = family.backends[0]
+    services = [
+        service(family, protocols=(p,), ports=((vip, vip),), backends=[backend(server, port)])
+        for (p, vip), port in SERVICES.items()
+    ]
+    services.append(
+        service(family, protocols=(), backends=[backend(server)], echo=True, name="echo")
+    )
+    path = nat(*services)
+    packets = [family.syn(80), family.syn(81), family.datagram(53), family.datagram(54)]
+    packets.append(
+        bytes(family.echo(family.client, family.vip, reply=False, identifier=IDENTIFIER))
+    )
+    for packet in packets:
+        assert run(path, packet)[0] == REWRITTEN
+    assert len(path.flows) == len(packets)
+    return path
+
+
+#: builds the packet that an error speaks of, between two addresses; the port is ours, and the
+#: last argument tells whether it is the backend's or our reply (else the client's request)
+Inner = Callable[[Family, str, str, int, bool], Packet]
+
+
+def inner_tcp(family: Family, source: str, destination: str, port: int, reply: bool) -> Packet:
+    """A segment with data."""
+    sport, dport = (port, CLIENT_PORT) if reply else (CLIENT_PORT, port)
+    segment = TCP(sport=sport, dport=dport, flags="PA", seq=77)
+    return family.ip(source, destination) / segment / Raw(b"too much to carry")
+
+
+def inner_udp(family: Family, source: str, destination: str, port: int, reply: bool) -> Packet:
+    """A datagram."""
+    sport, dport = (port, CLIENT_PORT) if reply else (CLIENT_PORT, port)
+    return family.ip(source, destination) / UDP(sport=sport, dport=dport) / Raw(b"too much")
+
+
+def inner_echo(family: Family, source: str, destination: str, _: int, reply: bool) -> Packet:
+    """A ping."""
+    return family.echo(source, destination, reply=reply, identifier=IDENTIFIER)
+
+
+INNERS = [
+    ("TCP, port mapped", inner_tcp, (flow.TCP, 80)),
+    ("TCP, same port", inner_tcp, (flow.TCP, 81)),
+    ("UDP, port mapped", inner_udp, (flow.UDP, 53)),
+    ("UDP, same port", inner_udp, (flow.UDP, 54)),
+    ("echo", inner_echo, None),
+]
+
+
+def head(packet: Packet, kept: int | None) -> bytes:
+    """The IP header of ``packet`` and ``kept`` bytes behind it, or all of it."""
+    wire = bytes(packet)
+    return wire if kept is None else wire[: (20 if wire[0] >> 4 == 4 else 40) + kept]
+
+
+def error(
+    family: Family, kind: str, source: str, destination: str, inner: Packet, kept: int | None = None
+) -> bytes:
+    """An ICMP error from ``source`` about ``inner``."""
+    header = family.ip(source, destination) / ERRORS[family.number][kind].copy()
+    return bytes(header / Raw(head(inner, kept)))
+
+
+def our_ports(ports: tuple[int, int] | None) -> tuple[int, int]:
+    """The port at the VIP and at the backend of one of ``SERVICES``."""
+    return (ports[1], SERVICES[ports]) if ports else (0, 0)
+
+
+def towards_backend(
+    family: Family,
+    kind: str,
+    sender: str,
+    build: Inner,
+    ports: tuple[int, int] | None,
+    kept: int | None,
+) -> tuple[bytes, bytes]:
+    """An error about a reply that left here for the client: as it comes, as it is to go on."""
+    vip_port, backend_port = our_ports(ports)
+    server = family.backends[0]
+    before = build(family, family.vip, family.client, vip_port, True)
+    after = build(family, server, family.client, backend_port, True)
+    return (
+        error(family, kind, sender, family.vip, before, kept),
+        error(family, kind, sender, server, after, kept),
+    )
+
+
+def towards_client(
+    family: Family,
+    kind: str,
+    sender: str,
+    build: Inner,
+    ports: tuple[int, int] | None,
+    kept: int | None,
+) -> tuple[bytes, bytes]:
+    """An error about a request that left here for the backend: as it comes, as it is to go on."""
+    vip_port, backend_port = our_ports(ports)
+    server = family.backends[0]
+    before = build(family, family.client, server, backend_port, False)
+    after = build(family, family.client, family.vip, vip_port, False)
+    seen = family.vip if sender == server else sender
+    return (
+        error(family, kind, sender, family.client, before, kept),
+        error(family, kind, seen, family.client, after, kept),
+    )
