@@ -20,6 +20,7 @@ from paraglider.rules.saved import our_tables
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.records import is_stored
 from paraglider.system.changes.ruleset import RulesChange, removal_script
+from paraglider.system.changes.sysctls import FORWARDING
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.plan import Step, make_plan, on_link_backends, undo_plan
@@ -57,7 +58,12 @@ def prepare(config: Config, families: frozenset[int], host: Host, state: StateFi
     if config.chroot != DEFAULT_CHROOT or Path(DEFAULT_CHROOT).exists():
         check_chroot(config.chroot)
     cores = worker_cores(config.workers)
-    for family in sorted({s.family for s in config.services if s.forward == "nat"} & families):
+    for family in sorted({service.family for service in config.services} & families):
+        if host.sysctl.read(FORWARDING[family]) is None:
+            raise PlatformError(
+                f"the kernel has no IPv{family}",
+                f"turn it on, or leave the IPv{family} services out",
+            )
         host.netfilter.require(family)
     steps = make_plan(config, families, cores, steering_seed(), host, state.load())
     for step in steps:

@@ -57,17 +57,21 @@ def write(tmp_path: Path) -> Callable[..., str]:
 
 
 @pytest.fixture
-def run(host: Namespace) -> Run:
-    """A function that runs the command in the namespace and looks at its exit code."""
+def run(host: Namespace) -> Iterator[Run]:
+    """A function that runs the command in the namespace and looks at its exit code.
+
+    Whatever was set up is undone afterwards, so that no state of a namespace that is gone stays.
+    """
+    program = [sys.executable, "-m", "paraglider.cli.setup_host"]
 
     def run_command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "paraglider.cli.setup_host", *arguments]
-        done = host.run(command, check=False)
+        done = host.run([*program, *arguments], check=False)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
 
-    return run_command
+    yield run_command
+    host.run([*program, "--undo"], check=False)
 
 
 SNAPSHOT = """\

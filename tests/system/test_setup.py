@@ -300,6 +300,17 @@ def test_a_kernel_without_nfqueue_is_found_before_anything_changes(
     assert air.snapshot() == before
 
 
+def test_a_kernel_without_ipv6_is_found_before_anything_changes(
+    air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Booted with ipv6.disable=1 it has no parameters of IPv6; IPv4 alone still works."""
+    read = air.sysctl.read
+    monkeypatch.setattr(air.sysctl, "read", lambda key: None if "ipv6" in key else read(key))
+    with pytest.raises(PlatformError, match="the kernel has no IPv6"):
+        set_up(air, state)
+    assert setup.prepare(config(), frozenset({4}), air.host, state)
+
+
 def test_backends_that_do_not_answer_are_named(
     air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
