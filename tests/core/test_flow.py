@@ -1,0 +1,373 @@
+"""The flow table: bounded, found by either key, neither early nor late; against a slow model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from packets import V4, backend, packed
+
+from paraglider.core import flow
+from paraglider.core.affinity import Affinity
+from paraglider.core.flow import (
+    CLOSING,
+    ESTABLISHED,
+    FIRST_STATE,
+    GONE,
+    ICMP,
+    ICMP_OPEN,
+    SYN_RECEIVED,
+    SYN_SENT,
+    TCP,
+    UDP,
+    UDP_NEW,
+    UDP_OPEN,
+    Flow,
+    FlowTable,
+    Timeouts,
+)
+from paraglider.core.rewrite import Rewrite
+
+SHORT = Timeouts(syn=4, established=30, closing=6.5, udp=5, icmp=2.25)
+UNANSWERED = {SYN_SENT, SYN_RECEIVED, UDP_NEW, ICMP_OPEN}
+LASTING = {ESTABLISHED, UDP_OPEN}
+VIPS = (packed(V4.vip), packed(V4.other_vip))
+
+
+def rewrites(affinity: Affinity | None = None) -> list[Rewrite]:
+    """Between two VIPs and three backends; the first VIP's service keeps its clients."""
+    backends = [backend(address) for address in V4.backends]
+    return [
+        Rewrite(vip, 80, each, affinity=affinity if vip == VIPS[0] else None)
+        for vip in VIPS
+        for each in backends
+    ]
+
+
+def key(vip: bytes, client: int, protocol: int) -> bytes:
+    """The key of a client's flow; echo has its identifier for both ports."""
+    address = bytes([192, 168, 0, 100 + client % 2])
+    port = (40000 + client // 2).to_bytes(2, "big")
+    return address + vip + port + (port if protocol == ICMP else b"\0\x50")
+
+
+def opened(
+    table: FlowTable, rewrite: Rewrite, client: int, protocol: int, now: float
+) -> Flow | None:
+    """A new flow, or None where there is no room."""
+    if not table.make_room(now):
+        return None
+    forward = key(rewrite.vip, client, protocol)
+    return table.open(protocol, forward, rewrite.reverse_key(forward), rewrite, now)
+
+
+def standing(table: FlowTable) -> list[Flow]:
+    """Every flow that stands in a bucket of a wheel, as often as it does."""
+    return [
+        each for wheel in table._wheels for bucket in wheel._buckets.values() for each in bucket
+    ]
+
+
+@dataclass
+class Known:
+    """What the model knows of a live flow: nothing but a row of a list."""
+
+    flow: Flow
+    forward: bytes
+    reverse: bytes
+    rewrite: Rewrite
+    state: int
+    seen: float
+
+    @property
+    def deadline(self) -> float:
+        """When its time is over."""
+        return self.seen + SHORT.by_state[self.state]
+
+
+class TableAndModel(RuleBasedStateMachine):
+    """A table beside a list that is searched from end to end for every question."""
+
+    @initialize(
+        bound=st.integers(1, 12),
+        start=st.sampled_from([0.0, 0.75, 1_000_000.5]),
+        told=st.booleans(),
+    )
+    def begin(self, bound: int, start: float, told: bool) -> None:
+        """A small table, on a machine that has been up for a second or for days."""
+        self.now = start
+        self.bound = bound
+        self.affinity = Affinity(5, 3)
+        self.rewrites = rewrites(self.affinity)
+        self.table = FlowTable(SHORT, bound, start if told else 0.0)
+        self.known: list[Known] = []
+        self.evicted = self.expired = 0
+
+    def ordered(self, number: int) -> Known:
+        """A live flow."""
+        return self.known[number % len(self.known)]
+
+    @rule(
+        protocol=st.sampled_from([TCP, UDP, ICMP]),
+        client=st.integers(0, 7),
+        which=st.integers(0, 5),
+    )
+    def open(self, protocol: int, client: int, which: int) -> None:
+        """A new flow; where the table is full one makes room, or the new one is refused."""
+        rewrite = self.rewrites[which]
+        forward = key(rewrite.vip, client, protocol)
+        reverse = rewrite.reverse_key(forward)
+        for each in self.known:
+            if each.flow.protocol == protocol and (
+                each.forward == forward or each.reverse == reverse
+            ):
+                return  # the balancer does not open what exists
+        room = self.table.make_room(self.now)
+        if len(self.known) == self.bound:
+            self.expect_eviction(room)
+        if room:
+            made = self.table.open(protocol, forward, reverse, rewrite, self.now)
+            state = FIRST_STATE[protocol]
+            self.known.append(Known(made, forward, reverse, rewrite, state, self.now))
+
+    def expect_eviction(self, room: bool) -> None:
+        """An unanswered flow went; without any a closing one; without any none."""
+        unanswered = [each for each in self.known if each.state in UNANSWERED]
+        closing = [each for each in self.known if each.state == CLOSING]
+        gone = [each for each in self.known if each.flow.state == GONE]
+        assert room == bool(unanswered or closing)
+        assert len(gone) == room
+        for each in gone:
+            assert each in (unanswered or closing)
+            self.known.remove(each)
+            self.evicted += 1
+
+    @precondition(lambda self: self.known)
+    @rule(number=st.integers(0, 99))
+    def see(self, number: int) -> None:
+        """A packet of a live flow passes."""
+        each = self.ordered(number)
+        each.flow.seen = each.seen = self.now
+
+    @precondition(lambda self: self.known)
+    @rule(number=st.integers(0, 99), step=st.integers(0, 3))
+    def move(self, number: int, step: int) -> None:
+        """A packet puts a live flow into another state of its protocol, or the same."""
+        each = self.ordered(number)
+        states = {
+            TCP: (SYN_SENT, SYN_RECEIVED, ESTABLISHED, CLOSING),
+            UDP: (UDP_NEW, UDP_OPEN, UDP_OPEN, UDP_OPEN),
+            ICMP: (ICMP_OPEN,) * 4,
+        }[each.flow.protocol]
+        self.table.move(each.flow, states[step], self.now)
+        each.flow.seen = each.seen = self.now
+        each.state = states[step]
+
+    @precondition(lambda self: self.known)
+    @rule(number=st.integers(0, 99))
+    def forget(self, number: int) -> None:
+        """A flow is ended by hand."""
+        each = self.ordered(number)
+        self.table.forget(each.flow, self.now)
+        self.known.remove(each)
+
+    @rule(quarters=st.integers(1, 30))
+    def wait(self, quarters: int) -> None:
+        """Time passes."""
+        self.now += quarters / 4
+
+    @rule(budget=st.sampled_from([0, 1, 2, 5, 2000]))
+    def expire(self, budget: int) -> None:
+        """Flows whose time is over go: none early, and with budget enough none late."""
+        looked = self.table.expire(self.now, budget)
+        assert looked <= budget
+        for each in self.known[:]:
+            if each.flow.state == GONE:
+                assert each.deadline <= self.now, "expired early"
+                self.known.remove(each)
+                self.expired += 1
+            elif looked < budget:
+                assert each.deadline + 2 > self.now, "still there two seconds late"
+
+    @invariant()
+    def never_above_the_bound(self) -> None:
+        """Count and bound hold."""
+        assert len(self.table) == len(self.known) <= self.bound
+        assert (self.table.evicted, self.table.expired) == (self.evicted, self.expired)
+
+    @invariant()
+    def both_keys_find_the_flow_and_its_backend(self) -> None:
+        """Each live flow is found by either key, with its own backend; and nothing else is."""
+        for protocol in FIRST_STATE:
+            mine = [each for each in self.known if each.flow.protocol == protocol]
+            assert self.table.forward[protocol] == {each.forward: each.flow for each in mine}
+            assert self.table.reverse[protocol] == {each.reverse: each.flow for each in mine}
+        for each in self.known:
+            assert each.flow.rewrite is each.rewrite
+            assert (each.flow.state, each.flow.seen) == (each.state, each.seen)
+
+    @invariant()
+    def backends_count_their_flows(self) -> None:
+        """A backend's count is the number of live flows that go to it."""
+        for rewrite in self.rewrites:
+            mine = [e for e in self.known if e.rewrite.backend is rewrite.backend]
+            assert rewrite.backend.flows == len(mine)
+
+    @invariant()
+    def each_flow_stands_in_one_bucket_of_its_class(self) -> None:
+        """No bucket knows a flow that is gone, each live one stands in the right wheel once, no
+        later than its end asks for, and at the place that it believes.
+        """
+        assert sorted(map(id, standing(self.table))) == sorted(id(e.flow) for e in self.known)
+        for wheel, states in zip(self.table._wheels, (UNANSWERED, {CLOSING}, LASTING), strict=True):
+            assert sorted(wheel._seconds) == sorted(wheel._buckets)
+            for second, bucket in wheel._buckets.items():
+                for slot, each in enumerate(bucket):
+                    assert (each.bucket is bucket, each.slot) == (True, slot)
+                    assert each.state in states
+                    assert second <= each.seen + SHORT.by_state[each.state] + 1
+
+    @invariant()
+    def affinity_holds_the_clients_with_flows(self) -> None:
+        """Of the service that keeps its clients, the bound ones are those with live flows."""
+        clients = {each.forward[:4] for each in self.known if each.rewrite.affinity is not None}
+        assert set(self.affinity._held) == clients
+
+
+TestTableAndModel = TableAndModel.TestCase
+TestTableAndModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+
+
+def filled(bound: int, now: float = 0.0) -> tuple[FlowTable, list[Flow]]:
+    """A table full of half-open flows, opened a second apart."""
+    table = FlowTable(SHORT, bound, now)
+    flows = [opened(table, rewrites()[0], client, TCP, now + client) for client in range(bound)]
+    return table, [each for each in flows if each is not None]
+
+
+@pytest.mark.parametrize("protocol", sorted(FIRST_STATE))
+def test_a_flow_starts_unanswered(protocol: int) -> None:
+    """Half-open TCP, UDP without a reply, ICMP: all of the class that makes room first."""
+    table = FlowTable(Timeouts(), 1)
+    made = opened(table, rewrites()[0], 0, protocol, 5.0)
+    assert made is not None
+    assert (made.state, made.seen) == (FIRST_STATE[protocol], 5.0)
+    assert made.state in UNANSWERED
+
+
+def test_default_timeouts_are_what_the_standards_ask_for() -> None:
+    """RFC 5382 REQ-5 (7,440 s, 240 s), RFC 4787 REQ-5 (300 s), RFC 5508 REQ-2 (60 s)."""
+    by_state = Timeouts().by_state
+    named = dict(zip(flow.STATE_NAMES, by_state, strict=True))
+    assert named == {
+        "syn-sent": 240,
+        "syn-received": 240,
+        "established": 7440,
+        "closing": 240,
+        "udp-new": 300,
+        "udp": 300,
+        "icmp": 60,
+        "gone": 0,
+    }
+
+
+def test_the_flow_nearest_to_its_end_makes_room() -> None:
+    """Also where it came after one with a longer timeout."""
+    table = FlowTable(SHORT, 3)
+    mixed = [opened(table, rewrites()[0], n, p, 0.0) for n, p in enumerate((UDP, TCP, ICMP))]
+    states = []
+    for client in (5, 6, 7):
+        assert opened(table, rewrites()[0], client, UDP, 1.5) is not None
+        states.append([each.state == GONE for each in mixed if each is not None])
+    assert states == [[False, False, True], [False, True, True], [True, True, True]]
+
+
+def test_a_flow_that_was_seen_makes_no_room_before_one_that_was_not() -> None:
+    """A packet counts at once, not only when the wheel next looks at the flow."""
+    table, flows = filled(4)
+    for each in flows[:2]:
+        each.seen = 10.0
+    for gone in (2, 3):  # which were opened later, and not seen since
+        assert opened(table, rewrites()[0], 10 + gone, TCP, 10.0) is not None
+        assert flows[gone].state == GONE
+    assert [each.state for each in flows[:2]] == [SYN_SENT, SYN_SENT]
+
+
+def test_room_is_made_at_a_bounded_cost() -> None:
+    """Where all flows were seen since, a few are moved on, then one has to go."""
+    table, flows = filled(100)
+    for each in flows:
+        each.seen = 200.0
+    buckets = [each.bucket for each in flows]
+    assert table.make_room(200.0)
+    moved = sum(each.bucket is not before for each, before in zip(flows, buckets, strict=True))
+    assert 0 < moved <= 8
+    assert len(table) == 99
+
+
+def test_lasting_flows_never_make_room() -> None:
+    """A table full of them refuses the new flow, and says so."""
+    table, flows = filled(3)
+    for each in flows:
+        table.move(each, ESTABLISHED, 3.0)
+    assert not table.make_room(3.0)
+    assert opened(table, rewrites()[0], 9, TCP, 3.0) is None
+    assert (len(table), table.evicted) == (3, 0)
+    table.move(flows[1], CLOSING, 3.0)
+    assert table.make_room(3.0)
+    assert flows[1].state == GONE
+
+
+def test_expiry_keeps_to_its_budget_and_goes_on_where_it_stopped() -> None:
+    """A thousand flows that end at once go in portions; less than the portion says done."""
+    table = FlowTable(SHORT, 1000)
+    rewrite = rewrites()[0]
+    for client in range(1000):
+        opened(table, rewrite, client, TCP, 0.0)
+    assert [table.expire(5.0, 300) for _ in range(5)] == [300, 300, 300, 100, 0]
+    assert (len(table), table.expired) == (0, 1000)
+
+
+def test_expiry_after_a_long_sleep() -> None:
+    """Days without a packet cost no more than the flows that end in them."""
+    table, _ = filled(3)
+    assert table.expire(1e9) == 3
+    assert len(table) == 0
+    opened(table, rewrites()[0], 0, TCP, 1e9)
+    assert table.expire(1e9 + 3.9) == 0
+    assert table.expire(1e9 + 5) == 1
+
+
+def test_nothing_is_kept_of_flows_that_are_gone() -> None:
+    """After many flows have come and gone, tables, wheels and heaps are as empty as at first."""
+    table = FlowTable(SHORT, 500)
+    rewrite, now = rewrites()[0], 0.0
+    for client in range(2000):
+        now += 0.1
+        made = opened(table, rewrite, client, (TCP, UDP, ICMP)[client % 3], now)
+        assert made is not None
+        if made.protocol == TCP:
+            table.move(made, (ESTABLISHED, CLOSING)[client % 2], now)
+        table.expire(now)
+    table.expire(now + 100)
+    assert len(table) == 0
+    assert not any(table.forward.values())
+    assert not any(table.reverse.values())
+    assert [(wheel._buckets, wheel._seconds) for wheel in table._wheels] == [({}, [])] * 3
+
+
+def test_a_backend_remembers_how_often_it_was_picked() -> None:
+    """``picked`` only grows, ``flows`` follows the live ones."""
+    table, flows = filled(2)
+    target = flows[0].rewrite.backend
+    table.forget(flows[0], 2.0)
+    assert (flows[0].state, target.flows, target.picked) == (GONE, 0, 1)
+
+
+def test_a_flow_says_what_it_is() -> None:
+    """Protocol, state and backend, and no address of a client."""
+    _, flows = filled(1)
+    assert repr(flows[0]) == "<Flow 6 syn-sent to 10.0.0.1>"
