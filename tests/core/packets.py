@@ -35,9 +35,12 @@ from paraglider.core import flow, strategies
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import FlowTable, Timeouts
-from paraglider.core.nat import COMPLETE, Nat
+from paraglider.core.nat import COMPLETE, KERNELS, UNFINISHED, Nat
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
+
+#: what the transport checksum of a packet in the buffer is
+CHECKSUMS = (COMPLETE, UNFINISHED, KERNELS)
 
 #: for properties of pure functions
 MANY = settings(max_examples=300, deadline=None)
