@@ -9,7 +9,7 @@ from packets import MANY, V4, V6, Family, packed
 
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend, Event, Pool
-from paraglider.core.strategies import STRATEGIES, Context, NewFlow, create
+from paraglider.core.strategies import STRATEGIES, NewFlow, create
 
 
 @pytest.mark.parametrize("family", [V4, V6])
@@ -58,7 +58,7 @@ def test_only_ready_backends_are_picked(
 ) -> None:
     """Through any history of states and weights, a pick is one of the backends ready then."""
     pool = Pool([Backend(str(i), bytes([i]), weight=w) for i, w in enumerate(weights)])
-    strategy = create(name, Context(worker=worker))
+    strategy = create(name, worker)
     pool.watch(strategy.prepare)
     for step in history:
         if isinstance(step, str):
@@ -79,7 +79,7 @@ def test_equal_backends_share_evenly(name: str) -> None:
     """Thirty flows that do not last over three equal backends go 10/10/10, for any worker."""
     for worker in range(4):
         backends = tuple(Backend(str(i), bytes([i])) for i in range(3))
-        strategy = create(name, Context(worker=worker))
+        strategy = create(name, worker)
         strategy.prepare(backends)
         picks = [strategy.pick(FLOW).name for _ in range(30)]
         assert [picks.count(backend.name) for backend in backends] == [10, 10, 10]
@@ -91,7 +91,7 @@ def test_workers_start_apart(name: str) -> None:
     first = []
     for worker in range(3):
         backends = tuple(Backend(str(i), bytes([i])) for i in range(3))
-        strategy = create(name, Context(worker=worker))
+        strategy = create(name, worker)
         strategy.prepare(backends)
         first.append(strategy.pick(FLOW).name)
     assert sorted(first) == ["0", "1", "2"]
