@@ -1,0 +1,262 @@
+"""The command that balances: what it refuses before it starts, and what it starts.
+
+Privileges are not given up and no worker is forked here: both are replaced by notes of the call.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import yaml
+
+from paraglider.cli import run as command
+from paraglider.cli.errors import run_command
+from paraglider.cli.main import main
+from paraglider.control.worker import WorkerSpec
+from paraglider.errors import OperatorError
+from paraglider.system import checks
+
+CORE = min(os.sched_getaffinity(0))
+WEB4 = {
+    "name": "web",
+    "vip": "192.168.0.11/24",
+    "protocol": "tcp",
+    "ports": 80,
+    "backends": ["10.0.0.1"],
+}
+WEB6 = {**WEB4, "name": "web6", "vip": "2001:db8::11/64", "backends": ["fd00:10::1"]}
+
+
+class Started:
+    """What would have happened: the workers, the order of calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.specs: list[WorkerSpec] = []
+        self.debug: bool | None = None
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
+    """Root and free queues; a supervisor that only notes its workers."""
+    notes = Started()
+
+    class Supervisor:
+        def __init__(self, specs: list[WorkerSpec], _run: Any) -> None:
+            notes.specs = specs
+
+        def run(self) -> int:
+            notes.calls.append("supervise")
+            return 0
+
+    def set_up(debug: bool) -> None:
+        notes.debug = debug
+
+    def limit() -> None:
+        notes.calls.append("limit")
+
+    def require_free(cores: tuple[int, ...]) -> None:
+        notes.calls.append(f"free {cores}")
+
+    monkeypatch.setattr(checks.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(command, "Supervisor", Supervisor)
+    monkeypatch.setattr(command.privileges, "limit_parent", limit)
+    monkeypatch.setattr(command, "require_free", require_free)
+    monkeypatch.setattr(command.log, "set_up", set_up)
+    with structlog.testing.capture_logs():
+        yield notes
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[..., str]:
+    """A function that writes a configuration and returns its path."""
+
+    def write(*services: dict[str, Any], **top: Any) -> str:
+        path = tmp_path / "paraglider.conf"
+        document = {
+            "workers": {"first_core": CORE, "last_core": CORE},
+            "chroot": str(tmp_path),
+            **top,
+            "services": list(services or (WEB4, WEB6)),
+        }
+        path.write_text(yaml.safe_dump(document, sort_keys=False))
+        return str(path)
+
+    return write
+
+
+def outcome(*arguments: str) -> Any:
+    """The exit code of `paraglider` with ``arguments``."""
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, "paraglider", arguments)
+    return caught.value.code
+
+
+def message(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was said on standard error: one line and no traceback."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    return line
+
+
+def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
+    """Queues are looked at, privileges limited, then the workers supervised, in that order."""
+    assert outcome("-c", file()) == 0
+    assert started.calls == [f"free ({CORE},)", "limit", "supervise"]
+    (spec,) = started.specs
+    nobody = pwd.getpwnam("nobody")
+    assert (spec.index, spec.core, spec.uid, spec.gid) == (0, CORE, nobody.pw_uid, nobody.pw_gid)
+    assert [service.name for service in spec.config.services] == ["web", "web6"]
+    assert started.debug is False
+
+
+def test_options_go_before_the_file(started: Started, file: Any) -> None:
+    """``-Q``, ``-U`` and ``-D`` win over what the file says."""
+    path = file(user="nobody", queue={"length": 100})
+    assert outcome("-c", path, "-Q", "2000", "-U", "root", "-D") == 0
+    (spec,) = started.specs
+    assert spec.config.queue.length == 2000
+    assert (spec.uid, spec.gid) == (0, 0)
+    assert started.debug is True
+
+
+@pytest.mark.parametrize(("option", "name"), [("-4", "web"), ("-6", "web6")])
+def test_one_family(started: Started, file: Any, option: str, name: str) -> None:
+    """``-4`` and ``-6`` leave the services of the other family out."""
+    assert outcome("-c", file(), option) == 0
+    (spec,) = started.specs
+    assert [service.name for service in spec.config.services] == [name]
+
+
+@pytest.mark.parametrize(("option", "service"), [("-4", WEB6), ("-6", WEB4)])
+def test_no_service_of_the_family(
+    started: Started, file: Any, capsys: Any, option: str, service: dict[str, Any]
+) -> None:
+    """A family without a service is a mistake; the message names the file and the way out."""
+    path = file(service)
+    assert outcome("-c", path, option) == 1
+    line = message(capsys)
+    assert f"{path} has no IPv{option[1]} service" in line
+    assert "leave -4 and -6 out" in line
+    assert started.calls == []
+
+
+def test_not_root(
+    started: Started, file: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without root: one line that says so, and nothing is begun."""
+    monkeypatch.setattr(checks.os, "geteuid", lambda: 1000)
+    assert outcome("-c", file()) == 1
+    line = message(capsys)
+    assert line.startswith("paraglider: paraglider needs root")
+    assert "sudo paraglider" in line
+    assert started.calls == []
+
+
+def test_unknown_user(started: Started, file: Any, capsys: Any) -> None:
+    """A user that does not exist is named, from the file or from ``-U``."""
+    assert outcome("-c", file(user="no-such-user")) == 1
+    assert "no user 'no-such-user'" in message(capsys)
+    assert outcome("-c", file(), "-U", "nor-this-one") == 1
+    assert "no user 'nor-this-one'" in message(capsys)
+    assert started.calls == []
+
+
+def test_missing_chroot(started: Started, file: Any, capsys: Any, tmp_path: Path) -> None:
+    """A chroot directory that is not there is named with the way to make it."""
+    assert outcome("-c", file(chroot=str(tmp_path / "gone"))) == 1
+    line = message(capsys)
+    assert f"{tmp_path / 'gone'} does not exist" in line
+    assert "mkdir" in line
+    assert started.calls == []
+
+
+def test_chroot_that_is_a_file(started: Started, file: Any, capsys: Any) -> None:
+    """A chroot that is no directory is refused."""
+    path = file()
+    Path(path).write_text(Path(path).read_text().replace(str(Path(path).parent), path))
+    assert outcome("-c", path) == 1
+    assert "no directory" in message(capsys)
+    assert started.calls == []
+
+
+def test_a_core_that_is_none(started: Started, file: Any, capsys: Any) -> None:
+    """A core that this process may not run on is refused with those it may."""
+    path = file(workers={"first_core": CORE, "last_core": 4095})
+    assert outcome("-c", path) == 1
+    line = message(capsys)
+    assert "4095" in line
+    assert "choose from" in line
+    assert started.calls == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"forward": "dsr"}, "`forward: dsr` is not in this version"),
+        ({"strategy": "no.such:Class"}, "`strategy: no.such:Class` is not in this version"),
+    ],
+)
+def test_what_this_version_does_not_do(
+    started: Started, file: Any, capsys: Any, change: dict[str, Any], words: str
+) -> None:
+    """A valid word that this version has no code for is refused at its line and column."""
+    path = file({**WEB4, **change})
+    assert outcome("-c", path) == 1
+    line = message(capsys)
+    assert line.startswith(f"{path}:")
+    assert words in line
+    assert started.calls == []
+
+
+def test_failover_is_not_here_yet(started: Started, file: Any, capsys: Any) -> None:
+    """``-f`` is refused, not ignored."""
+    assert outcome("-c", file(), "-f") == 1
+    assert "failover (-f) is not in this version" in message(capsys)
+    assert started.calls == []
+
+
+def test_a_queue_with_a_reader(
+    started: Started, file: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue that another process reads is refused before privileges go."""
+
+    def taken(_cores: tuple[int, ...]) -> None:
+        raise OperatorError("queue 0 already has a reader: process 7 (x)", "stop it")
+
+    monkeypatch.setattr(command, "require_free", taken)
+    assert outcome("-c", file()) == 1
+    assert message(capsys) == "paraglider: queue 0 already has a reader: process 7 (x); stop it"
+    assert started.calls == []
+
+
+def test_no_file(started: Started, capsys: Any, tmp_path: Path) -> None:
+    """A file that is not there: its name, exit code 1."""
+    assert outcome("-c", str(tmp_path / "none.conf")) == 1
+    assert "none.conf" in message(capsys)
+    assert started.calls == []
+
+
+def test_a_broken_file(started: Started, capsys: Any, tmp_path: Path) -> None:
+    """A file that is no YAML: line and column, exit code 1."""
+    path = tmp_path / "broken.conf"
+    path.write_text("services: [\n")
+    assert outcome("-c", str(path)) == 1
+    assert message(capsys).startswith(f"{path}:")
+    assert started.calls == []
+
+
+def test_warnings_are_logged(started: Started, file: Any) -> None:
+    """What is probably not meant is told in the log, and balanced all the same."""
+    with structlog.testing.capture_logs() as logs:
+        assert outcome("-c", file(timeouts={"established": 60})) == 0
+    (line,) = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
+    assert "`established` of 60 s" in line
+    assert started.calls[-1] == "supervise"
