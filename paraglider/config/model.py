@@ -121,6 +121,19 @@ class Flows(Section):
     )
 
 
+class Policies(Section):
+    """Strategies of the user's own, `package.module:Class`; see docs/policies.md."""
+
+    path: str | None = Field(
+        default=None,
+        pattern=r"^/",
+        description="Directory of the modules; else `policies` beside this file.",
+    )
+    budget_ms: int = Field(
+        default=5, ge=1, le=1000, description="Milliseconds that one pick may take."
+    )
+
+
 class Failover(Section):
     """Failover mode (`-f`)."""
 
@@ -182,6 +195,12 @@ class Service(Section):
     strategy: str = Field(
         default="rr", description="rr, wrr, weighted, source, maglev, or package.module:Class."
     )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=4_294_967_295,
+        description="Key of the hashes of source and maglev; machines with the same one pick alike.",
+    )
     affinity: Literal["flow", "client"] = Field(
         default="flow", description="client: a client keeps its backend."
     )
@@ -229,6 +248,7 @@ class Config(Section):
     network: Network = Network()
     timeouts: Timeouts = Timeouts()
     flows: Flows = Flows()
+    policies: Policies = Policies()
     failover: Failover = Failover()
     services: tuple[Service, ...] = Field(min_length=1, description="The services.", strict=False)
 

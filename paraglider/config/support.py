@@ -14,16 +14,11 @@ from paraglider.config.problem import Path, Problem
 
 STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
-_CLASS = "package.module:Class"
-
 # (key, value) → what to write instead.
 NOT_YET: dict[tuple[str, str], str] = {
     ("forward", "offload"): "use nat",
     ("forward", "dsr"): "use nat",
     ("forward", "proxy"): "use nat",
-    ("strategy", "source"): "use rr, wrr or weighted, with `affinity: client` to keep a client",
-    ("strategy", "maglev"): "use rr, wrr or weighted",
-    ("strategy", _CLASS): "use rr, wrr or weighted",
     ("io", "netlink"): "use auto or netfilterqueue",
     ("enabled", "true"): "use false, or leave `failover` out",
 }
@@ -38,7 +33,6 @@ def unsupported(config: Config, *, failover: bool = False) -> list[Problem]:
     asked.append((("failover", "enabled"), str(config.failover.enabled).lower()))
     for index, service in enumerate(config.services):
         asked.append((("services", index, "forward"), service.forward))
-        asked.append((("services", index, "strategy"), service.strategy))
     problems = [_refusal(path, value) for path, value in asked]
     found = [problem for problem in problems if problem is not None]
     if failover and ("enabled", "true") in NOT_YET:
@@ -48,8 +42,7 @@ def unsupported(config: Config, *, failover: bool = False) -> list[Problem]:
 
 def _refusal(path: Path, value: str) -> Problem | None:
     key = str(path[-1])
-    is_class = key == "strategy" and STRATEGY_CLASS.fullmatch(value)
-    remedy = NOT_YET.get((key, _CLASS if is_class else value))
+    remedy = NOT_YET.get((key, value))
     if remedy is None:
         return None
     name = "failover" if key == "enabled" else f"{key}: {value}"

@@ -19,6 +19,7 @@ from paraglider.config.support import STRATEGY_CLASS
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, shown
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
+UNSEEDED = ("rr", "wrr", "weighted")  # these hash nothing
 
 
 def check(config: Config) -> list[Problem]:
@@ -204,6 +205,11 @@ def _ways(path: Path, service: Service) -> Iterator[Problem]:
 
 
 def _strategy(path: Path, service: Service) -> Iterator[Problem]:
+    if "seed" in service.model_fields_set and service.strategy in UNSEEDED:
+        what = f"`seed` has no meaning with `strategy: {service.strategy}`"
+        remedy = "leave `seed` out, or use `strategy: source` or `strategy: maglev`"
+        needs = ((*path, "strategy"),)
+        yield Problem((*path, "seed"), what, remedy, at="key", needs=needs)
     if service.strategy in STRATEGIES or STRATEGY_CLASS.fullmatch(service.strategy):
         return
     close = difflib.get_close_matches(service.strategy, STRATEGIES, n=1)

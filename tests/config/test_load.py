@@ -88,13 +88,13 @@ services:
         'f:2:7: `user`: YAML reads no as a truth value; put it in quotes: "no"',
         (
             "f:3:1: unknown key `servces`; the keys here are: workers, queue, user, chroot,"
-            " control, stats, network, timeouts, flows, failover, services"
+            " control, stats, network, timeouts, flows, policies, failover, services"
         ),
         "f:5:39: `gateway`: '10.0.0.254/8' where a list belongs; write [\"10.0.0.254/8\"]",
         "f:10:13: `ports[0]`: port 70000 is out of range; write a number from 1 to 65535",
         (
             "f:11:5: unknown key `colour`; the keys here are: name, vip, protocol, ports, forward,"
-            " return, strategy, affinity, snat, backends"
+            " return, strategy, seed, affinity, snat, backends"
         ),
         (
             "f:12:5: `snat` has no meaning with `forward: nat`; leave `snat` out, or use"
@@ -287,6 +287,7 @@ WHOLE: dict[str, Any] = {
     },
     "timeouts": {"syn": 240, "udp": 300},
     "flows": {"max": 10},
+    "policies": {"path": "/etc/policies", "budget_ms": 2},
     "failover": {"enabled": False, "port_alive": 80, "broadcast": "10.255.255.255"},
     "services": [
         {
@@ -296,7 +297,8 @@ WHOLE: dict[str, Any] = {
             "ports": [80, "8000-8099"],
             "forward": "nat",
             "return": "via",
-            "strategy": "rr",
+            "strategy": "maglev",
+            "seed": 7,
             "affinity": "flow",
             "backends": ["10.0.0.1", {"address": "10.0.0.2", "weight": 3}],
         },

@@ -6,6 +6,7 @@ import pytest
 
 from paraglider.config.load import parse
 from paraglider.config.support import unsupported
+from paraglider.config.validate import STRATEGIES
 
 SERVICE = "services: [{name: a, vip: 192.168.0.11/24, protocol: tcp, backends: [10.0.0.1]%s}]\n"
 
@@ -22,9 +23,6 @@ def refused(text: str, failover: bool = False) -> list[str]:
         ("", ", forward: offload", "`forward: offload` is not in this version; use nat"),
         ("", ", forward: dsr", "`forward: dsr` is not in this version; use nat"),
         ("", ", forward: proxy", "`forward: proxy` is not in this version; use nat"),
-        ("", ", strategy: source", "`strategy: source` is not in this version; use rr"),
-        ("", ", strategy: maglev", "`strategy: maglev` is not in this version; use rr"),
-        ("", ", strategy: 'a.b:C'", "`strategy: a.b:C` is not in this version; use rr"),
         ("queue: {io: netlink}\n", "", "`io: netlink` is not in this version; use auto"),
         (
             "failover: {enabled: true}\n",
@@ -41,7 +39,7 @@ def test_refused_with_what_to_use(head: str, tail: str, expected: str) -> None:
     assert line.startswith(f"f:1:{column}: {expected}")
 
 
-@pytest.mark.parametrize("strategy", ["rr", "wrr", "weighted"])
+@pytest.mark.parametrize("strategy", [*STRATEGIES, "'a.b:C'"])
 @pytest.mark.parametrize("io", ["auto", "netfilterqueue"])
 def test_taken(strategy: str, io: str) -> None:
     """What this version does is not refused."""

@@ -147,6 +147,13 @@ def lines_of(text: str) -> list[str]:
             "rr, wrr, weighted, source, maglev, package.module:Class",
         ),
         ({"strategy": "'a.b:'"}, "7:15", "'a.b:' is not known", "package.module:Class"),
+        (
+            {"strategy": "wrr", "seed": "0"},
+            "8:5",
+            "`seed` has no meaning with `strategy: wrr`",
+            "leave `seed` out, or use `strategy: source` or `strategy: maglev`",
+        ),
+        ({"seed": "7"}, "7:5", "`seed` has no meaning with `strategy: rr`", "leave `seed` out"),
     ],
 )
 def test_contradictions_in_a_service(
@@ -172,6 +179,9 @@ def test_contradictions_in_a_service(
         {"forward": "offload", "snat": "10.0.0.9"},
         {"forward": "proxy"},
         {"strategy": "maglev"},
+        {"strategy": "maglev", "seed": "7"},
+        {"strategy": "source", "seed": "4294967295"},
+        {"strategy": "my.strategies:Sticky", "seed": "7"},
         {"strategy": "my.strategies:Sticky"},
         {"vip": "192.168.0.0/31"},
         {"vip": "192.168.0.0"},

@@ -1,14 +1,21 @@
-"""What a strategy is, and what it is told of a new flow.
+"""What a strategy is, what it is told when it is made, and what it is told of a new flow.
 
 Rules: ``prepare`` may be slow, ``pick`` is on the way of every new flow and must cost the same
 however many flows there are. ``pick`` is only called while at least one backend is ready.
+
+A strategy of the user's own is a class with these two methods; docs/policies.md shows one.
 """
 
 from __future__ import annotations
 
+import ipaddress
+from dataclasses import dataclass
 from typing import Protocol
 
+from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.pool import Backend
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class NewFlow:
@@ -16,7 +23,7 @@ class NewFlow:
 
     ``key`` is source address, destination address, source port, destination port as they stand
     in the packet (12 bytes in IPv4, 36 in IPv6; for ICMP echo the identifier stands for both
-    ports).
+    ports). ``protocol`` is the IP protocol number, ``now`` monotonic seconds.
     """
 
     __slots__ = ("key", "now", "protocol")
@@ -46,6 +53,21 @@ class NewFlow:
         """The port the client called, or the identifier of an ICMP echo."""
         return int.from_bytes(self.key[-2:], "big")
 
+    @property
+    def client_address(self) -> IPAddress:
+        """The client's address as an object of ``ipaddress``; slower than ``client``."""
+        return ipaddress.ip_address(self.client)
+
+    @property
+    def vip_address(self) -> IPAddress:
+        """The address the client called as an object of ``ipaddress``; slower than ``vip``."""
+        return ipaddress.ip_address(self.vip)
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol's name: "tcp", "udp", "icmp" or "icmp6"."""
+        return PROTOCOL_NAMES[self.protocol]
+
 
 class Strategy(Protocol):
     """Picks a backend for a new flow; one instance a service and worker."""
@@ -58,3 +80,23 @@ class Strategy(Protocol):
 
     def pick(self, flow: NewFlow) -> Backend:
         """The backend for ``flow``: one of those last given to ``prepare``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a strategy is made for.
+
+    ``service`` is the name of its service; ``worker`` (0, 1, …) lets the workers' turns start
+    apart; ``seed`` makes hashes differ from those of an equal service elsewhere, or agree.
+    """
+
+    service: str = ""
+    worker: int = 0
+    seed: int = 0
+
+
+class UserClass(Protocol):
+    """The constructor of a user's own strategy: the fields of ``Context`` as keywords."""
+
+    def __call__(self, *, service: str, worker: int, seed: int) -> Strategy:
+        """An instance for one service in one worker."""

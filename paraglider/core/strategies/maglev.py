@@ -1,0 +1,89 @@
+"""``maglev``: consistent hash of the flow key, from a table that every machine builds alike.
+
+Eisenbud and others, "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016,
+§3.4: each backend walks the table in an order of its own and takes, turn by turn, the next entry
+that is still free. A backend that leaves gives up its entries; few others change hands.
+Rules: the table depends on the seed and on the backends' addresses, ports and weights alone, not
+on their order. Building it costs some 50 ms, whatever their number, and a pick never builds.
+"""
+
+from __future__ import annotations
+
+from array import array
+from functools import lru_cache
+from typing import Final
+
+from paraglider.core.pool import Backend
+from paraglider.core.strategies.base import NewFlow
+from paraglider.core.strategies.hashing import identity, keyed
+
+#: entries of the table: a prime, so that every step walks through all of it; a hundred times the
+#: number of backends keeps equal shares within 1 %
+SIZE: Final = 65537
+
+
+class Maglev:
+    """Flows by weight; one hash and one look-up a flow. ``size`` is a prime."""
+
+    def __init__(self, seed: int = 0, size: int = SIZE) -> None:
+        self._seed = seed
+        self._size = size
+        self._hash = keyed(seed, 8, b"maglev flow")
+        self._backends: tuple[Backend, ...] = ()
+        self._table = array("I")
+
+    def prepare(self, ready: tuple[Backend, ...]) -> None:
+        """Build the table, or find it again: a backend that comes back costs nothing."""
+        self._backends = tuple(sorted(ready, key=identity))
+        shares = tuple((identity(backend), backend.weight) for backend in self._backends)
+        self._table = table(self._seed, shares, self._size)
+
+    def pick(self, flow: NewFlow) -> Backend:
+        """The backend that holds the entry of the flow key's hash."""
+        state = self._hash.copy()
+        state.update(flow.key)
+        return self._backends[self._table[int.from_bytes(state.digest(), "big") % self._size]]
+
+
+# Services with the same backends share a table (256 KiB each), and so do two states in turn.
+@lru_cache(maxsize=32)
+def table(seed: int, shares: tuple[tuple[bytes, int], ...], size: int = SIZE) -> array[int]:
+    """``size`` indices into ``shares``, pairs of an identity and a weight above 0.
+
+    Empty where there are no shares. ``size`` is a prime.
+    """
+    entries = array("I", [0]) * (size if shares else 0)
+    free = bytearray(b"\x01") * size
+    places, steps = [], []
+    for name, _ in shares:
+        state = keyed(seed, 16, b"maglev backend")
+        state.update(name)
+        drawn = int.from_bytes(state.digest(), "big")
+        places.append((drawn >> 64) % size)
+        steps.append(drawn % (size - 1) + 1)
+    for index in _turns([weight for _, weight in shares], size):
+        place, step = places[index], steps[index]
+        while not free[place]:
+            place += step
+            if place >= size:
+                place -= size
+        free[place] = 0
+        entries[place] = index
+        places[index] = place
+    return entries
+
+
+def _turns(weights: list[int], size: int) -> list[int]:
+    """Whose turn it is, ``size`` times: turn n of a weight w comes at the time (n - ½) / w.
+
+    So equal weights take turns one by one, as in the paper, shares are exact to one entry at any
+    time, and the times of one backend depend on no other's weight.
+    """
+    total = sum(weights)
+    turns = [
+        ((2 * n + 1) / weight, index)
+        for index, weight in enumerate(weights)
+        for n in range(size * weight // total + 2)
+    ]
+    turns.sort()
+    return [index for _, index in turns[:size]]
