@@ -1,8 +1,9 @@
 """`paraglider check`: validates a configuration file and sums it up, one service a line.
 
 Lives here: the click command ``check``.
-Rules: reads the file (and with `--host` the names of the interfaces), changes nothing, needs no
-root. The summary goes to stdout as `key=value`, warnings to stderr; any mistake exits 1.
+Rules: reads the file (and with `--host` the names of the interfaces), loads and tries the
+policies that it names, changes nothing, needs no root. The summary goes to stdout as
+`key=value`, warnings to stderr; any mistake exits 1.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.model import Service
 from paraglider.config.support import unsupported
 from paraglider.config.validate import check_interfaces
+from paraglider.forwarding import policies
 
 
 @click.command()
@@ -32,6 +34,7 @@ def check(options: Options, config: str | None, host: bool) -> None:
     if host:
         problems += check_interfaces(loaded.config, {name for _, name in socket.if_nameindex()})
     loaded.refuse(problems)
+    policies.load(loaded)
     for line in loaded.lines(warnings(loaded.config)):
         print(f"warning: {line}", file=sys.stderr)
     print(f"{file}: ok")

@@ -1,7 +1,7 @@
 """``paraglider``: balance, in the foreground.
 
 Everything that can be known to be wrong is said before anything is changed: the configuration,
-what this version does not do, root, user, chroot directory, cores, queues.
+what this version does not do, root, user, chroot directory, cores, queues, policies.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from paraglider.control import log, worker
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.worker import WorkerSpec
 from paraglider.errors import OperatorError
+from paraglider.forwarding import policies
 from paraglider.system import privileges
 from paraglider.system.checks import check_chroot, check_root, check_user
 from paraglider.system.cores import worker_cores
@@ -41,6 +42,7 @@ def run(
     check_chroot(wanted.chroot)
     cores = worker_cores(wanted.workers)
     require_free(cores)
+    registry = policies.load(loaded)
     log.set_up(debug)
     for line in loaded.lines(warnings(loaded.config)):
         log.logger().warning(line)
@@ -52,7 +54,7 @@ def run(
         user=wanted.user,
     )
     specs = [
-        WorkerSpec(index=i, core=core, config=wanted, uid=uid, gid=gid)
+        WorkerSpec(index=i, core=core, config=wanted, uid=uid, gid=gid, registry=registry)
         for i, core in enumerate(cores)
     ]
     privileges.limit_parent()

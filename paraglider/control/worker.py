@@ -16,16 +16,17 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
 import prctl
 
 from paraglider.config.model import Config
-from paraglider.control import log
+from paraglider.control import log, policy_watch
 from paraglider.core.flow import PROTOCOL_NAMES, Flow
-from paraglider.core.nat import Nat
+from paraglider.core.nat import SYN, Nat
+from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.verdict import REASON_NAMES
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding import nat
@@ -41,13 +42,14 @@ EXPIRY_BUDGET = 2000
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """All that a worker is told: its place, whom to become, where to be locked in."""
+    """All that a worker is told: its place, whom to become, where to be locked in, strategies."""
 
     index: int
     core: int
     config: Config
     uid: int
     gid: int
+    registry: Registry = field(default_factory=lambda: STRATEGIES)
 
 
 def run(spec: WorkerSpec, report: int, parent: int) -> int:
@@ -86,8 +88,8 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Nat]:
             f"the kernel refuses core {spec.core}: {error.strerror}",
             "name cores under `workers` that this process may use (see `taskset -p 1`)",
         ) from error
-    path = nat.build(spec.config, spec.index, time.monotonic())
-    _warm_up(spec.config)
+    path = nat.build(spec.config, spec.index, time.monotonic(), spec.registry)
+    _warm_up(spec.config, spec.registry)
     path.opened = _flow_log(logger)
     queue = open_queue(spec.config.queue.io, spec.core, spec.config.queue.length)
 
@@ -104,12 +106,13 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Nat]:
     return queue, path
 
 
-def _warm_up(config: Config) -> None:
+def _warm_up(config: Config, registry: Registry) -> None:
     """Send packets of several kinds through a packet path that is then thrown away.
 
     So that no first packet pays for what Python puts off, and nothing is imported after chroot.
+    Those of TCP and UDP open a flow of each service, and so call its strategy.
     """
-    path = nat.build(config, 0, 0.0)
+    path = nat.build(config, 0, 0.0, registry)
     for service in path.balancer.services.services:
         head = b"\x45" if len(service.vip) == 4 else b"\x60"
         for protocol in service.protocols:
@@ -122,6 +125,9 @@ def _warm_up(config: Config) -> None:
                 packet[4:6] = (len(packet) - 40).to_bytes(2, "big")
                 packet[6] = protocol
                 packet[24:40] = service.vip
+            transport = 20 if len(service.vip) == 4 else 40
+            packet[transport + 2 : transport + 4] = service.ports[0][0].to_bytes(2, "big")
+            packet[transport + 13] = SYN
             path.handle(packet, 0, len(packet), 0, 0.0)
     path.flows.expire(1.0)
 
@@ -130,13 +136,16 @@ def _ticker(path: Nat, queue: Queue, logger: Any) -> Callable[[float], None]:
     """What a worker does ten times a second: expiry, and faults into the log once a minute."""
     reported = 0
     report_at = 0.0
-    affinities = [s.affinity for s in path.balancer.services.services if s.affinity is not None]
+    services = path.balancer.services.services
+    affinities = [s.affinity for s in services if s.affinity is not None]
+    look_at_policies = policy_watch.watch(services, logger)
 
     def tick(now: float) -> None:
         nonlocal reported, report_at
         path.flows.expire(now, EXPIRY_BUDGET)
         for affinity in affinities:
             affinity.expire(now, EXPIRY_BUDGET)
+        look_at_policies(now)
         troubles = queue.faults + queue.overruns
         if troubles > reported and now >= report_at:
             reported, report_at = troubles, now + 60
@@ -176,4 +185,5 @@ def _counts(path: Nat, queue: Queue) -> dict[str, int]:
             counts[name] = value
     if queue.overruns:
         counts["overruns"] = queue.overruns
+    counts.update(policy_watch.counts(path.balancer.services.services))
     return counts

@@ -3,6 +3,7 @@
 Glossary
 - programs   the host's own programs, found and run as argument lists (``programs``)
 - checks     what must hold before anything is changed or started: user, chroot (``checks``)
+- trust      whether code in a directory is root's alone (``trust``)
 - cores      which cores carry a worker (``cores``)
 - change     one thing that the set-up alters, with what was there before (``changes``)
 - plan       the changes that a configuration asks for, as data (``plan``)
