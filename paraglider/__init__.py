@@ -15,4 +15,10 @@ Imports only point down: errors < core < config, rules < system, health, forward
 < lab < cli. ``core`` imports the standard library only.
 """
 
+from pathlib import Path as _Path
+
+from paraglider import _compiled
+
 __version__ = "0.1.0"
+
+_compiled.choose(_Path(__file__).parent)

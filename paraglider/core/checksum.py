@@ -9,6 +9,13 @@ Rules: pure functions; ``delta`` values are sums (0 to 65,534), never complement
 
 from __future__ import annotations
 
+from typing import Final
+
+# What the transport checksum of a packet in a buffer is (queue I/O knows).
+COMPLETE: Final = 0  # as on the wire
+UNFINISHED: Final = 1  # the pseudo-header's sum alone: to be computed in full after rewriting
+KERNELS: Final = 2  # the kernel computes it when it splits the packet: leave the pseudo-sum
+
 Buffer = bytes | bytearray | memoryview
 
 

@@ -17,11 +17,10 @@ for an established flow. It never raises for any bytes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
 
 from paraglider.core import icmp_error
 from paraglider.core.balancer import Balancer
-from paraglider.core.checksum import ones_sum, pseudo_sum
+from paraglider.core.checksum import COMPLETE, KERNELS, ones_sum, pseudo_sum
 from paraglider.core.flow import (
     CLOSING,
     ESTABLISHED,
@@ -50,11 +49,6 @@ from paraglider.core.verdict import (
     VERDICT_OF,
 )
 
-# What the transport checksum of the packet in the buffer is (queue I/O knows).
-COMPLETE: Final = 0  # as on the wire
-UNFINISHED: Final = 1  # the pseudo-header's sum alone: to be computed in full after rewriting
-KERNELS: Final = 2  # the kernel computes it when it segments the packet: leave the pseudo-sum
-
 FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 
@@ -81,28 +75,29 @@ class Nat:
 
         ``checksum`` is COMPLETE, UNFINISHED or KERNELS; ``now`` is monotonic seconds.
         """
-        first = buf[offset] if length >= 40 else 0
+        data = buf  # compiled, the bytes themselves
+        first = data[offset] if length >= 40 else 0
         kind = 0
         end = offset + length
         if (
             first == 0x45
-            and not (buf[offset + 6] & 0x3F) | buf[offset + 7]
-            and buf[offset + 2] << 8 | buf[offset + 3] == length
-            and (buf[offset + 9] == TCP or buf[offset + 9] == UDP)
+            and not (data[offset + 6] & 0x3F) | data[offset + 7]
+            and data[offset + 2] << 8 | data[offset + 3] == length
+            and (data[offset + 9] == TCP or data[offset + 9] == UDP)
         ):
-            protocol = buf[offset + 9]
+            protocol = data[offset + 9]
             transport = offset + 20
-            key = bytes(buf[offset + 12 : offset + 24])
+            key = bytes(data[offset + 12 : offset + 24])
             four = True
         elif (
             first >> 4 == 6
             and length >= 60
-            and (buf[offset + 4] << 8 | buf[offset + 5]) + 40 == length
-            and (buf[offset + 6] == TCP or buf[offset + 6] == UDP)
+            and (data[offset + 4] << 8 | data[offset + 5]) + 40 == length
+            and (data[offset + 6] == TCP or data[offset + 6] == UDP)
         ):
-            protocol = buf[offset + 6]
+            protocol = data[offset + 6]
             transport = offset + 40
-            key = bytes(buf[offset + 8 : offset + 44])
+            key = bytes(data[offset + 8 : offset + 44])
             four = False
         else:
             parsed = parse(buf, offset, length)
@@ -116,13 +111,13 @@ class Nat:
             end = parsed.end
             key = parsed.key
             kind = parsed.kind
-            four = buf[offset] >> 4 == 4
+            four = data[offset] >> 4 == 4
 
         # Whose packet is it: a client's (forward), a backend's (reverse), or nobody's yet.
         if protocol == TCP:
             flow = self._tcp_forward.get(key)
             back = None if flow is not None else self._tcp_reverse.get(key)
-            flags = buf[transport + 13]
+            flags = data[transport + 13]
             if flow is not None:
                 if flow.state != ESTABLISHED or flags & (FIN | SYN | RST):
                     flow = self._client_segment(flow, flags, key, now)
@@ -181,9 +176,9 @@ class Nat:
         else:
             return self._refused
         if four:
-            value = ((buf[offset + 10] << 8 | buf[offset + 11]) + change) % 65535
-            buf[offset + 10] = value >> 8
-            buf[offset + 11] = value & 255
+            value = ((data[offset + 10] << 8 | data[offset + 11]) + change) % 65535
+            data[offset + 10] = value >> 8
+            data[offset + 11] = value & 255
         if protocol == TCP:
             at = transport + 16
         elif protocol == UDP:
@@ -193,21 +188,21 @@ class Nat:
         else:
             return REWRITTEN  # ICMP covers no address
         if checksum == COMPLETE:
-            value = buf[at] << 8 | buf[at + 1]
+            value = data[at] << 8 | data[at + 1]
             if protocol != UDP:
                 value = (value + transport_change) % 65535
             elif value:  # 0 says that there is none, and so a computed 0 is sent as 0xffff
                 value = (value + transport_change) % 65535 or 0xFFFF
-            buf[at] = value >> 8
-            buf[at + 1] = value & 255
+            data[at] = value >> 8
+            data[at + 1] = value & 255
         else:
             addresses = slice(offset + 12, offset + 20) if four else slice(offset + 8, offset + 40)
             if checksum == KERNELS:  # a sum, no complement; the pseudo-header has no ports
-                value = ((buf[at] << 8 | buf[at + 1]) - change) % 65535
+                value = ((data[at] << 8 | data[at + 1]) - change) % 65535
             else:
                 value = _complete(buf, addresses, transport, end, at, protocol)
-            buf[at] = value >> 8
-            buf[at + 1] = value & 255
+            data[at] = value >> 8
+            data[at + 1] = value & 255
         return REWRITTEN
 
     def _client_segment(self, flow: Flow, flags: int, key: bytes, now: float) -> Flow | None:

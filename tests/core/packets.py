@@ -34,8 +34,9 @@ from scapy.utils import checksum as scapy_checksum
 from paraglider.core import flow, strategies
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
+from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
 from paraglider.core.flow import FlowTable, Timeouts
-from paraglider.core.nat import COMPLETE, KERNELS, UNFINISHED, Nat
+from paraglider.core.nat import Nat
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 

@@ -14,11 +14,13 @@ from collections.abc import Callable
 
 from paraglider.system.queue.base import Queue
 from paraglider.system.queue.netfilterqueue import NetfilterQueueIO
+from paraglider.system.queue.netlink import NetlinkQueueIO
 
 #: queue I/O by its name in the configuration; ``auto`` is the fastest there is
 QUEUES: dict[str, Callable[[int, int], Queue]] = {
     "auto": NetfilterQueueIO,
     "netfilterqueue": NetfilterQueueIO,
+    "netlink": NetlinkQueueIO,
 }
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from paraglider.system.queue.proc import Drops
+
 #: verdict = handle(buffer, offset, length, state of the checksum, now); see ``core.nat``
 Handle = Callable[[bytearray, int, int, int, float], int]
 
@@ -24,10 +26,14 @@ class Queue(Protocol):
 
     #: packets dropped because handling them raised
     faults: int
-    #: times the socket buffer was full, so that the kernel dropped packets
-    overruns: int
     #: what was raised first; its traceback shows where, and holds no packet
     first_fault: Exception | None
+    #: what the kernel dropped before we saw it; refreshed before every tick
+    drops: Drops
+
+    @property
+    def refused(self) -> int:
+        """Verdicts that the kernel refused, where the I/O hears of it."""
 
     def serve(self, handle: Handle, tick: Callable[[float], object]) -> None:
         """Read packets and give verdicts until ``stop``; call ``tick(now)`` every TICK seconds."""

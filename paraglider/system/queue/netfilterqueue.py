@@ -24,12 +24,12 @@ from typing import Any
 
 from netfilterqueue import NetfilterQueue
 
-from paraglider.core.nat import COMPLETE
+from paraglider.core.checksum import COMPLETE
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
 from paraglider.errors import PlatformError
 from paraglider.system.queue import messages
 from paraglider.system.queue.base import LONGEST_PACKET, TICK, Handle
-from paraglider.system.queue.proc import require_free
+from paraglider.system.queue.proc import Drops, require_free
 
 _BUFFER = 1 << 17
 _SOCKET_BUFFER = 16 << 20
@@ -45,7 +45,6 @@ class NetfilterQueueIO:
     def __init__(self, number: int, length: int) -> None:
         self.number = number
         self.faults = 0
-        self.overruns = 0
         self.first_fault: Exception | None = None
         self._stopping = False
         self._next_tick = 0.0
@@ -65,8 +64,14 @@ class NetfilterQueueIO:
         self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
         self._socket.setblocking(False)
         self._socket.send(messages.copy_packet(number, LONGEST_PACKET))
+        self.drops = Drops(number)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
+
+    @property
+    def refused(self) -> int:
+        """Always 0: the binding leaves the answers to its verdicts unread."""
+        return 0
 
     def serve(self, handle: Handle, tick: Callable[[float], object]) -> None:
         """See ``base.Queue.serve``."""
@@ -81,8 +86,11 @@ class NetfilterQueueIO:
 
     def close(self) -> None:
         """See ``base.Queue.close``."""
+        self.drops.refresh()
+        self.drops.close()
         self._queue.unbind()
         self._socket.close()
+        del self._queue  # the binding closes its own socket when it goes
 
     def recv(self, _size: int) -> bytes:
         """One netlink message, whole; called by ``run_socket`` in place of a socket's own."""
@@ -90,15 +98,15 @@ class NetfilterQueueIO:
             now = time.monotonic()
             if now >= self._next_tick:
                 self._next_tick = now + TICK
+                self.drops.refresh()
                 self._tick(now)
             try:
                 return self._socket.recv(_BUFFER)
             except BlockingIOError:
                 self._poll.poll(TICK * 1000)
-            except OSError as error:
+            except OSError as error:  # of ENOBUFS the kernel's own count tells more
                 if error.errno != errno.ENOBUFS:
                     raise
-                self.overruns += 1
         raise _StopServing
 
     def _on_packet(self, packet: Any) -> None:

@@ -7,6 +7,7 @@ the queue was full, packets dropped because the reader's socket was full, last p
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,35 @@ def queue_status(table: Path = TABLE) -> dict[int, QueueStatus]:
             "load it with `modprobe nfnetlink_queue`, or use a kernel built with "
             "CONFIG_NETFILTER_NETLINK_QUEUE",
         ) from None
+    return _parse(lines)
+
+
+class Drops:
+    """What the kernel dropped of one queue since it was bound, as last read.
+
+    ``overflows`` are packets that found the queue full, ``overruns`` those that found its reader's
+    socket full. The table stays open, so that it can be read after chroot.
+    """
+
+    def __init__(self, number: int, table: Path = TABLE) -> None:
+        self.overflows = 0
+        self.overruns = 0
+        self._number = number
+        self._table = table.open("rb", buffering=0)
+
+    def refresh(self) -> None:
+        """Read the kernel's counters anew; those of an unbound queue stay what they were."""
+        text = os.pread(self._table.fileno(), 1 << 16, 0).decode("ascii")
+        status = _parse(text.splitlines()).get(self._number)
+        if status is not None:
+            self.overflows, self.overruns = status.queue_dropped, status.user_dropped
+
+    def close(self) -> None:
+        """Let the table go."""
+        self._table.close()
+
+
+def _parse(lines: list[str]) -> dict[int, QueueStatus]:
     status = {}
     for line in lines:
         number, port, waiting, _mode, copy, dropped, user_dropped = map(int, line.split()[:7])

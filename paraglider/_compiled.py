@@ -1,0 +1,72 @@
+"""Which of the hot modules run compiled: all of them, or none.
+
+``setup.py`` compiles them with Cython where a compiler is; the ``.py`` beside each stays the one
+source. Rules: with PARAGLIDER_PURE set in the environment, or with a source newer than what was
+compiled from it (an edit in a checkout), the interpreted modules run, and all of them: compiled
+ones reach into each other's layout and do not mix with interpreted ones.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+
+PURE = "PARAGLIDER_PURE"
+
+#: seconds by which files of one installation may differ
+_TOLERANCE = 5.0
+
+
+class InterpretedFinder:
+    """Finds the package's modules by their source alone."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: Sequence[str] | None, _target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """The spec of ``name`` from its ``.py``; None for packages and for what is not ours.
+
+        Raises ModuleNotFoundError for a module of ours that only exists compiled.
+        """
+        if not name.startswith("paraglider."):
+            return None
+        leaf = name.rpartition(".")[2]
+        for folder in path or ():
+            if Path(folder, leaf).is_dir():
+                return None
+            source = Path(folder, f"{leaf}.py")
+            if source.exists():
+                return spec_from_file_location(name, source)
+        raise ModuleNotFoundError(f"{name} exists only compiled, or not at all", name=name)
+
+
+def compiled_files(package: Path) -> list[Path]:
+    """The compiled modules below ``package`` that this interpreter would load."""
+    suffix = EXTENSION_SUFFIXES[0]
+    return sorted(package.rglob(f"*{suffix}"))
+
+
+def stale(package: Path) -> list[Path]:
+    """The sources below ``package`` that are newer than what was compiled from them."""
+    found = []
+    for compiled in compiled_files(package):
+        stem = compiled.name.removesuffix(EXTENSION_SUFFIXES[0])
+        for ending in (".py", ".pyx", ".pxd"):
+            source = compiled.with_name(stem + ending)
+            newer = source.exists() and (
+                source.stat().st_mtime > compiled.stat().st_mtime + _TOLERANCE
+            )
+            if newer:
+                found.append(source)
+    return found
+
+
+def choose(package: Path) -> None:
+    """Make the interpreted modules run where the rules above say so."""
+    if os.environ.get(PURE) or stale(package):
+        sys.meta_path.insert(0, InterpretedFinder)

@@ -1,0 +1,50 @@
+# Types of nat.py where it is compiled; the meaning is documented there.
+import cython
+
+from paraglider.core.flow cimport Flow, FlowTable
+from paraglider.core.rewrite cimport Rewrite
+
+# Constants that nat.py imports or sets: C numbers here, so that comparing them costs nothing.
+cdef int TCP, UDP, ICMP6
+cdef int CLOSING, ESTABLISHED, SYN_RECEIVED, SYN_SENT, UDP_NEW, UDP_OPEN
+cdef int FIN, SYN, RST, ACK
+cdef int PASS, REWRITTEN
+cdef int COMPLETE, KERNELS
+cdef int ECHO_REPLY, ICMP_ERROR
+
+
+cdef class Nat:
+    cdef public object balancer
+    cdef public FlowTable flows
+    cdef public list counts
+    cdef public object opened
+    cdef public int _refused
+    cdef dict _tcp_forward
+    cdef dict _tcp_reverse
+    cdef dict _udp_forward
+    cdef dict _udp_reverse
+
+    @cython.locals(
+        data="unsigned char *",
+        first="unsigned char",
+        kind=int,
+        end=Py_ssize_t,
+        protocol="unsigned char",
+        transport=Py_ssize_t,
+        four=bint,
+        key=bytes,
+        flow=Flow,
+        back=Flow,
+        flags="unsigned char",
+        rewrite=Rewrite,
+        change="unsigned int",
+        transport_change="unsigned int",
+        value="unsigned int",
+        at=Py_ssize_t,
+    )
+    cpdef int handle(
+        self, bytearray buf, Py_ssize_t offset, Py_ssize_t length, int checksum, double now
+    ) except -1
+    cdef Flow _client_segment(self, Flow flow, unsigned char flags, bytes key, double now)
+    cdef _backend_segment(self, Flow flow, unsigned char flags, double now)
+    cpdef int _refuse(self, int reason) except -1

@@ -1,0 +1,18 @@
+# Types of rewrite.py where it is compiled; the meaning is documented there.
+cdef class Rewrite:
+    cdef public object affinity
+    cdef public object backend
+    cdef public bytes backend_address
+    cdef public bytes backend_port
+    cdef public bytes vip
+    cdef public bytes vip_port
+    cdef public bint direct
+    cdef public bint mapped
+    cdef public unsigned int address_back
+    cdef public unsigned int address_out
+    cdef public unsigned int transport_back
+    cdef public unsigned int transport_out
+    cdef public unsigned long long bytes_back
+    cdef public unsigned long long bytes_out
+    cdef public unsigned long long packets_back
+    cdef public unsigned long long packets_out
