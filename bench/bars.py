@@ -1,0 +1,99 @@
+"""The bars the project set itself, and whether a run met them.
+
+Rules: a table and its reading; pure. A bar says nothing where its figure is missing. Bars are
+shown, they do not decide how the bench exits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.results import METRICS, REFERENCE, Results
+
+# Ratios to kernel DNAT: at least, but for latency: at most.
+RATIOS: dict[str, dict[str, float]] = {
+    "offload": {
+        "connections": 0.85,
+        "keepalive": 0.95,
+        "bulk_down": 0.90,
+        "bulk_up": 0.90,
+        "p50": 1.10,
+    },
+    "nat-netlink": {
+        "connections": 0.68,
+        "keepalive": 0.60,
+        "bulk_down": 0.65,
+        "bulk_up": 0.65,
+        "p50": 1.50,
+    },
+    "nat-netlink-pure": {
+        "connections": 0.45,
+        "keepalive": 0.45,
+        "bulk_down": 0.45,
+        "bulk_up": 0.45,
+        "p50": 2.2,
+    },
+}
+AHEAD_OF = {"offload": ("haproxy", "nginx")}  # on every column
+MORE_THAN = {"nat-netlink-2": "nat-netlink"}  # two workers carry more than one
+MORE_COLUMNS = ("connections", "keepalive")
+BYTES_A_FLOW = {"compiled": 300.0, "interpreted": 900.0}
+GROWTH = 1.5  # a new flow in the fullest table, in times of one in the emptiest
+EXPIRE_PAUSE_MS = 5.0
+
+
+COLUMNS = {metric: METRICS[metric].title for metric in RATIOS["offload"]}
+BYTES, GROWTH_OF_COST, PAUSE = "bytes a flow", "growth of a new flow's cost", "expiry pause, ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """In ``column``, ``row`` is to be at least (or ``at_most``) ``limit``; it is ``figure``."""
+
+    row: str
+    column: str
+    figure: float | None
+    limit: float
+    at_most: bool = False
+
+    @property
+    def met(self) -> bool | None:
+        """Whether it is met; None where the figure is missing."""
+        if self.figure is None:
+            return None
+        return self.figure <= self.limit if self.at_most else self.figure >= self.limit
+
+
+def ratio_bars(results: Results) -> list[Bar]:
+    """The bars between peers: to kernel DNAT, then of offload and of two workers to others."""
+    found = []
+    for peer, limits in RATIOS.items():
+        found += [_ratio(results, peer, metric, limits[metric]) for metric in limits]
+    for peer, others in AHEAD_OF.items():
+        for other in others:
+            found += [_ratio(results, peer, metric, 1.0, other) for metric in COLUMNS]
+    for peer, other in MORE_THAN.items():
+        found += [_ratio(results, peer, metric, 1.0, other) for metric in MORE_COLUMNS]
+    return found
+
+
+def core_bars(results: Results) -> list[Bar]:
+    """The bars of the flow table: the worst of all strategies, at the largest size."""
+    found = []
+    for build, limit in BYTES_A_FLOW.items():
+        parts = [part for part in results.core if part.build == build and part.sizes]
+        memory = [part.sizes[-1].bytes_a_flow for part in parts]
+        growth = [g for part in parts if (g := part.growth()) is not None]
+        pauses = [p for part in parts if (p := part.expire_pause_ms) is not None]
+        found += [
+            Bar(build, BYTES, max(memory, default=None), limit, at_most=True),
+            Bar(build, GROWTH_OF_COST, max(growth, default=None), GROWTH, at_most=True),
+            Bar(build, PAUSE, max(pauses, default=None), EXPIRE_PAUSE_MS, at_most=True),
+        ]
+    return found
+
+
+def _ratio(results: Results, peer: str, metric: str, limit: float, to: str = REFERENCE) -> Bar:
+    figure = results.ratio(peer, metric, to)
+    at_most = not METRICS[metric].more
+    return Bar(f"{peer} to {to}", COLUMNS[metric], figure, limit, at_most=at_most)

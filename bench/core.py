@@ -1,0 +1,26 @@
+"""Has the core measured, one process a build and strategy (``core_probe``)."""
+
+from __future__ import annotations
+
+from bench import builds
+from bench.results import CoreResult
+from paraglider.errors import PlatformError
+from paraglider.lab.namespace import execute
+
+STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
+TIMEOUT = 300.0  # seconds a probe may take
+
+
+def measure(build: str, strategy: str, sizes: tuple[int, ...]) -> CoreResult:
+    """The core of ``build`` with ``strategy``, or why there is nothing to measure."""
+    if (why := builds.missing(build)) is not None:
+        return CoreResult(build, strategy, missing=why)
+    command = builds.command(build, "-m", "bench.core_probe", strategy, *map(str, sizes))
+    try:
+        result = CoreResult.from_json(execute(command, timeout=TIMEOUT).stdout)
+    except PlatformError as error:
+        last = str(error).strip().splitlines()[-1]
+        return CoreResult(build, strategy, missing=f"failed: {last}")
+    if result.build != build:  # an edited source since we asked
+        return CoreResult(build, strategy, missing=f"it ran {result.build}")
+    return result

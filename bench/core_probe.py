@@ -1,0 +1,158 @@
+"""Fills the flow table of one worker and tells what that costs; no network, no root.
+
+``python -m bench.core_probe STRATEGY SIZE...`` prints a ``CoreResult`` as JSON. It is run in a
+process of its own, whose environment decides on the build and whose memory is the flows' alone.
+
+Rules: as in a worker, Python's cyclic collector is off. Time is CPU time of this thread, so that
+what else the machine does is not counted. The packets are built before the clock runs.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import os
+import socket
+import statistics
+import struct
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from bench import builds
+from bench.results import CoreResult, CoreSize
+from paraglider.config.load import load_with_marks
+from paraglider.config.model import Config
+from paraglider.config.support import unsupported
+from paraglider.control.worker import EXPIRY_BUDGET
+from paraglider.core import nat as core
+from paraglider.errors import OperatorError
+from paraglider.forwarding import nat
+
+CHUNK = 100  # flows between two looks at the clock
+NEAR = 50  # chunks before a size over which the cost of a flow is taken
+RATE = 10_000  # new flows a second of the time that the core is told
+BACKENDS = 10
+PORTS = 50_000  # flows a client address
+CLIENTS = int.from_bytes(socket.inet_aton("10.128.0.0"), "big")
+VIP = "192.168.0.11"
+SYN = 0x02
+AS_ON_THE_WIRE = 0  # the checksum is complete
+LATER = 100_000.0  # seconds, after which every flow is due
+
+_SYN = struct.pack(
+    "!BBHHHBBH4s4sHHIIBBHHH",
+    *(0x45, 0, 40, 1, 0x4000, 64, socket.IPPROTO_TCP, 0, bytes(4), socket.inet_aton(VIP)),
+    *(0, 80, 1, 0, 0x50, SYN, 64_000, 0, 0),
+)
+
+
+def main() -> None:
+    """Parse the arguments, fill, empty, print."""
+    strategy, *sizes = sys.argv[1:]
+    build = builds.of_file(core.__file__)
+    try:
+        config = configuration(strategy, max(map(int, sizes)))
+    except OperatorError as error:
+        result = CoreResult(build, strategy, missing=str(error).partition(";")[0])
+    else:
+        result = measure(build, strategy, nat.build(config, 0, 0.0), list(map(int, sizes)))
+    sys.stdout.write(result.to_json())
+
+
+def configuration(strategy: str, flows: int) -> Config:
+    """One service with ``strategy`` over ten backends of weights 1 to 3.
+
+    Raises ``OperatorError`` where this version does not have the strategy.
+    """
+    backends = [{"address": f"10.0.0.{n}", "weight": 1 + n % 3} for n in range(1, BACKENDS + 1)]
+    service = {
+        "name": "web",
+        "vip": f"{VIP}/24",
+        "protocol": "tcp",
+        "ports": 80,
+        "forward": "nat",
+        "strategy": strategy,
+        "backends": backends,
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "paraglider.conf"
+        file.write_text(yaml.safe_dump({"flows": {"max": flows}, "services": [service]}))
+        loaded = load_with_marks(file)
+        problems = unsupported(loaded.config)
+        if problems:
+            raise OperatorError(problems[0].what.replace("`", ""), problems[0].remedy)
+        return loaded.config
+
+
+def measure(build: str, strategy: str, path: core.Nat, sizes: list[int]) -> CoreResult:
+    """Open flows until there are as many as each of ``sizes``, then let all of them expire.
+
+    Raises ``AssertionError`` when the table does not do what it is measured at.
+    """
+    result = CoreResult(build, strategy)
+    packets = syns()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    empty = resident_bytes()
+    opened = 0
+    for size in sorted(sizes):
+        costs = []
+        while opened < size:
+            # Every flow keeps the time it was seen, and so an object of its own.
+            numbers = range(opened, min(opened + CHUNK, size))
+            chunk = [(next(packets), number / RATE) for number in numbers]
+            begin = time.thread_time_ns()
+            for packet, now in chunk:
+                path.handle(packet, 0, 40, AS_ON_THE_WIRE, now)
+            costs.append((time.thread_time_ns() - begin) / len(chunk))
+            opened += len(chunk)
+        if len(path.flows) != size:
+            raise AssertionError(f"{len(path.flows)} flows in the table instead of {size}")
+        result.sizes.append(
+            CoreSize(
+                flows=size,
+                new_flow_ns=statistics.median(costs[-NEAR:]),
+                bytes_a_flow=(resident_bytes() - empty) / size,
+                stall_ms=max(costs) * CHUNK / 1e6,
+            )
+        )
+    result.expire_pause_ms = longest_pause(path)
+    return result
+
+
+def longest_pause(path: core.Nat) -> float:
+    """The longest call of ``expire``, as a worker calls it, in ms, until no flow is left."""
+    longest = 0
+    while len(path.flows):
+        before = len(path.flows)
+        begin = time.thread_time_ns()
+        path.flows.expire(LATER, EXPIRY_BUDGET)
+        longest = max(longest, time.thread_time_ns() - begin)
+        if len(path.flows) == before:
+            raise AssertionError(f"{before} flows do not expire")
+    return longest / 1e6
+
+
+def syns() -> Iterator[bytearray]:
+    """SYN segments to the VIP, each of another flow."""
+    for number in itertools.count():
+        client, port = divmod(number, PORTS)
+        packet = bytearray(_SYN)
+        struct.pack_into("!I", packet, 12, CLIENTS + client)
+        struct.pack_into("!H", packet, 20, 10_000 + port)
+        yield packet
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is not swapped out (proc(5), ``statm``)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    main()

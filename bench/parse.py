@@ -1,0 +1,117 @@
+"""From what wrk, iperf3 and /proc print to figures.
+
+Rules: pure text in, numbers out; whatever cannot be read raises ``ValueError`` with what was there
+instead, so that a failed load never passes for a slow one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+_TIME_UNITS = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6}  # microseconds
+
+
+@dataclass(frozen=True, slots=True)
+class Wrk:
+    """A run of wrk: ``requests`` in ``seconds``; ``percentiles`` in microseconds (``--latency``).
+
+    ``failed`` counts socket errors and answers that were neither 2xx nor 3xx.
+    """
+
+    requests: int
+    seconds: float
+    percentiles: dict[int, float]
+    failed: int
+
+    @property
+    def rate(self) -> float:
+        """Requests a second."""
+        return self.requests / self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """What the receiver of an iperf3 run got: ``received`` bytes in ``seconds``."""
+
+    received: int
+    seconds: float
+
+    @property
+    def gbits(self) -> float:
+        """Gbit/s (10^9 bits)."""
+        return self.received * 8 / self.seconds / 1e9
+
+
+def wrk(text: str) -> Wrk:
+    """Read what ``wrk`` printed."""
+    total = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m),", text)
+    if total is None:
+        raise ValueError(f"wrk printed no total: {_tail(text)}")
+    seconds = float(total[2]) * _TIME_UNITS[total[3]] / 1e6
+    if int(total[1]) == 0 or seconds == 0:
+        raise ValueError(f"wrk had no answer at all: {_tail(text)}")
+    failed = 0
+    if errors := re.search(r"Socket errors: (.*)", text):
+        failed += sum(int(count) for count in re.findall(r"\d+", errors[1]))
+    if refused := re.search(r"Non-2xx or 3xx responses: (\d+)", text):
+        failed += int(refused[1])
+    percentiles = {
+        int(percent): float(value) * _TIME_UNITS[unit]
+        for percent, value, unit in re.findall(
+            r"^\s+(\d+)%\s+([\d.]+)(us|ms|s|m)$", text, re.MULTILINE
+        )
+    }
+    return Wrk(int(total[1]), seconds, percentiles, failed)
+
+
+def iperf3(text: str) -> Transfer:
+    """Read what ``iperf3 -J`` printed on the client, TCP or UDP, either direction."""
+    try:
+        document: Any = json.loads(text)
+    except ValueError:
+        raise ValueError(f"iperf3 printed no JSON: {_tail(text)}") from None
+    if error := document.get("error"):
+        raise ValueError(f"iperf3: {error}")
+    try:
+        received = document["end"]["sum_received"]
+        transfer = Transfer(int(received["bytes"]), float(received["seconds"]))
+    except (KeyError, TypeError):
+        raise ValueError("iperf3 printed no sum of what was received") from None
+    if transfer.received <= 0 or transfer.seconds <= 0:
+        raise ValueError("iperf3: nothing was received")
+    return transfer
+
+
+def process_ticks(stat: str) -> int:
+    """User and system time, in clock ticks, of ``/proc/PID/stat`` (proc(5))."""
+    # The name, in parentheses, may hold spaces and parentheses of its own.
+    fields = stat.rpartition(")")[2].split()
+    try:
+        return int(fields[11]) + int(fields[12])
+    except (IndexError, ValueError):
+        raise ValueError(f"this is no /proc/PID/stat: {_tail(stat)}") from None
+
+
+def busy_ticks(stat: str) -> int:
+    """Clock ticks in which the processors were not idle, by ``/proc/stat`` (proc(5)).
+
+    Interrupts and softirqs, where the kernel forwards packets, are part of it.
+    """
+    match = re.match(r"cpu ((?: +\d+){8})", stat)
+    if match is None:
+        raise ValueError(f"this is no /proc/stat: {_tail(stat)}")
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, match[1].split())
+    return user + nice + system + irq + softirq + steal
+
+
+def version(text: str) -> str:
+    """The first version number in what a program says of itself, ``unknown`` where none is."""
+    match = re.search(r"\d+(?:\.\d+)+(?:[-+~][\w.+~-]+)?", text)
+    return match[0] if match else "unknown"
+
+
+def _tail(text: str) -> str:
+    return repr(text.strip()[-200:])

@@ -1,0 +1,32 @@
+"""Peers: the ways of carrying packets that are compared. One more is one more entry.
+
+- **kernel**: plain routing, and DNAT by iptables.
+- **proxies**: HAProxy and nginx.
+- **paraglider**: this project's ways.
+"""
+
+from __future__ import annotations
+
+from bench.builds import COMPILED, INTERPRETED
+from bench.peers.base import Peer
+from bench.peers.kernel import Dnat, Routed
+from bench.peers.paraglider import Paraglider
+from bench.peers.proxies import HAProxy, NginxStream
+
+_PEERS: tuple[Peer, ...] = (
+    Routed(),
+    Dnat(),
+    HAProxy(),
+    NginxStream(),
+    Paraglider("nat-netfilterqueue-pure", io="netfilterqueue", build=INTERPRETED),
+    Paraglider("nat-netfilterqueue", io="netfilterqueue", build=COMPILED, quick=False),
+    Paraglider("nat-netlink-pure", io="netlink", build=INTERPRETED),
+    Paraglider("nat-netlink", io="netlink", build=COMPILED),
+    Paraglider("nat-netlink-2", io="netlink", build=COMPILED, workers=2, quick=False),
+    Paraglider("offload", forward="offload", build=COMPILED),
+)
+
+#: all of them by name, in the order they are shown
+PEERS: dict[str, Peer] = {peer.name: peer for peer in _PEERS}
+
+__all__ = ["PEERS", "Peer"]

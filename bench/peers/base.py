@@ -1,0 +1,40 @@
+"""What a peer is.
+
+Rules: a peer sets up the balancer's namespace of the stage it is given and starts what it needs
+there; it need not take anything back, for the stage goes with all that is in it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from bench.network import BACKENDS, VIP, Stage
+
+
+class Peer(ABC):
+    """One way from client to backend.
+
+    ``name`` is what ``--only`` takes, ``title`` what tables say. ``address`` is what the client
+    calls, ``backends`` how many of them answer there. ``cannot`` names the loads that this peer
+    cannot carry, with the reason; ``quick`` tells whether ``--quick`` has it.
+    """
+
+    name: str
+    title: str
+    address: str = VIP
+    backends: int = len(BACKENDS)
+    quick: bool = True
+    cannot: ClassVar[dict[str, str]] = {}
+
+    def missing(self) -> str | None:
+        """Why this peer cannot be had here; None when it can."""
+        return None
+
+    @abstractmethod
+    def start(self, stage: Stage) -> None:
+        """Set up and start; raises ``ParagliderError`` when that fails."""
+
+    def trouble(self) -> list[str]:
+        """What the peer itself complained of since ``start``."""
+        return []

@@ -1,0 +1,128 @@
+"""Paraglider's own ways: the real set-up and the real daemon, driven as an operator would.
+
+Rules: whether a way is there is asked of ``paraglider check``, and whether a build is there of the
+interpreter, so that a version that brings one needs no change here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from bench import builds
+from bench.network import (
+    BACKENDS,
+    GATEWAY_WITH_PREFIX,
+    HTTP_PORT,
+    IPERF_PORT,
+    VIP_WITH_PREFIX,
+    Stage,
+)
+from bench.peers.base import Peer
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.namespace import execute
+from paraglider.lab.story import neighbouring_cores
+
+
+class Built(Balancer):
+    """A balancer of the lab whose daemon runs the modules of ``build``."""
+
+    def __init__(self, stage: Stage, config: str, build: str) -> None:
+        super().__init__(stage.topology.balancer, stage.directory, config)
+        self._build = build
+
+    @property
+    def daemon_command(self) -> list[str]:
+        """``paraglider`` with this configuration, of this build."""
+        return builds.command(self._build, "-m", "paraglider", "-c", str(self.config))
+
+
+class Paraglider(Peer):
+    """``forward`` over ``workers`` workers that read their queue by ``io``, of one build."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        build: str,
+        forward: str = "nat",
+        io: str = "auto",
+        workers: int = 1,
+        quick: bool = True,
+    ) -> None:
+        self.name = name
+        self.forward = forward
+        self.io = io
+        self.build = build
+        self.workers = workers
+        self.quick = quick
+        words = [forward, *([io] if io != "auto" else []), build]
+        self.title = ", ".join([*words, *([f"{workers} workers"] if workers > 1 else [])])
+        self._balancer: Built | None = None
+
+    def missing(self) -> str | None:
+        """What ``paraglider check`` has against it, or that the build is not there."""
+        if (why := builds.missing(self.build)) is not None:
+            return why
+        with tempfile.TemporaryDirectory() as name:
+            directory = Path(name)
+            conf = directory / "paraglider.conf"
+            try:
+                conf.write_text(self.configuration(directory))
+            except OperatorError as error:
+                return error.what
+            command = builds.command(self.build, "-m", "paraglider", "check", "-c", str(conf))
+            done = execute(command, check=False)
+        return refusal(done.stderr) if done.returncode else None
+
+    def start(self, stage: Stage) -> None:
+        """Run ``paraglider.config``, then ``paraglider``, and wait until it is ready."""
+        # Asked anew: an edited source would silently run interpreted.
+        if (why := builds.missing(self.build)) is not None:
+            raise PlatformError(why)
+        self._balancer = Built(stage, self.configuration(stage.directory), self.build)
+        self._balancer.set_up()
+        self._balancer.start()
+
+    def trouble(self) -> list[str]:
+        """The lines of the daemon's log that tell of an error."""
+        return [] if self._balancer is None else self._balancer.trouble()
+
+    def configuration(self, directory: Path) -> str:
+        """The configuration file; raises ``OperatorError`` where there are too few cores."""
+        first, last = neighbouring_cores(self.workers, frozenset(os.sched_getaffinity(0)))
+        common = {"vip": VIP_WITH_PREFIX, "forward": self.forward, "strategy": "rr"}
+        web = {"name": "web", "protocol": "tcp", "ports": HTTP_PORT, "backends": list(BACKENDS)}
+        services = [{**web, **common}] + [
+            {
+                "name": f"iperf-{protocol}",
+                "protocol": protocol,
+                "ports": IPERF_PORT,
+                "backends": [BACKENDS[0]],
+                **common,
+            }
+            for protocol in ("tcp", "udp")
+        ]
+        document = {
+            "workers": {"first_core": first, "last_core": last},
+            "queue": {"io": self.io},
+            "chroot": str(directory / "empty"),
+            "network": {
+                "public": {"interface": "eth0"},
+                "private": {"interface": "eth1", "gateway": [GATEWAY_WITH_PREFIX]},
+            },
+            "services": services,
+        }
+        return yaml.safe_dump(document, sort_keys=False)
+
+
+def refusal(text: str) -> str:
+    """The first complaint of ``paraglider check``, without file, line and remedy."""
+    lines = [line for line in text.splitlines() if not line.startswith("warning:")]
+    first = re.sub(r"^(?:paraglider: )?\S+:\d+:\d+: ", "", lines[0].strip()) if lines else ""
+    return first.partition(";")[0].replace("`", "") or "paraglider check refuses it"

@@ -1,0 +1,174 @@
+"""Tables of a run: the same grids for the terminal and, as Markdown, for the documentation.
+
+Rules: pure; ``Results`` in, text out. A figure that is missing is a dash, never a zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from bench.bars import Bar, core_bars, ratio_bars
+from bench.results import COSTS, METRICS, RATES, REFERENCE, CoreResult, PeerResult, Results, Sample
+
+DASH = "–"
+_MEMORY_FROM = 100_000  # flows; below, memory that was free before is counted for nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table: the first column is of names, the others of figures."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def rich(self) -> Table:
+        """The grid for the terminal."""
+        table = Table(title=self.title, title_justify="left", title_style="bold")
+        for index, name in enumerate(self.header):
+            table.add_column(name, justify="right" if index else "left")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """The grid as a Markdown table, without its title."""
+        rule = ["---"] + ["---:"] * (len(self.header) - 1)
+        lines = [self.header, rule, *self.rows]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def rates(results: Results) -> Grid:
+    """What every peer carried, and in parts of kernel DNAT."""
+    header = ("", *(_heading(metric) for metric in RATES))
+    return Grid("Rates and latency (× kernel DNAT)", header, _peer_rows(results, RATES))
+
+
+def costs(results: Results) -> Grid:
+    """CPU seconds, of the balancer's processes and of the whole machine."""
+    titles = ("processes, s/GB", "processes, s/10k conn.", "machine, s/GB", "machine, s/10k conn.")
+    return Grid("CPU (× kernel DNAT)", ("", *titles), _peer_rows(results, COSTS))
+
+
+def flow_table(results: Results) -> Grid:
+    """What flows cost in the core, by build and strategy."""
+    sizes = sorted({size.flows for part in results.core for size in part.sizes})
+    header = ["", *(f"new flow at {thousands(size)}, µs" for size in sizes), "growth"]
+    header += [f"bytes a flow at {thousands(size)}" for size in sizes if size >= _MEMORY_FROM]
+    header += ["longest stall, ms", "longest expiry, ms"]
+    rows = tuple(_core_row(part, sizes, len(header)) for part in results.core)
+    return Grid("Flow table, one worker, no network (CPU time)", tuple(header), rows)
+
+
+def bar_grid(title: str, bars: Sequence[Bar]) -> Grid:
+    """Bars by row and column: what was measured, the bar, and whether it was met."""
+    columns = list(dict.fromkeys(bar.column for bar in bars))
+    rows = []
+    for name in dict.fromkeys(bar.row for bar in bars):
+        cells = {bar.column: _bar(bar) for bar in bars if bar.row == name}
+        rows.append((name, *(cells.get(column, "") for column in columns)))
+    return Grid(title, ("", *columns), tuple(rows))
+
+
+def all_grids(results: Results) -> list[Grid]:
+    """Every grid that has rows."""
+    grids = [
+        rates(results),
+        costs(results),
+        bar_grid("Bars: ratios", ratio_bars(results)),
+        flow_table(results),
+        bar_grid("Bars: flow table", core_bars(results)),
+    ]
+    return [grid for grid in grids if grid.rows]
+
+
+def circumstances(results: Results) -> str:
+    """One sentence: when, on what, how often, of which versions."""
+    host = results.host
+    rounds = f"{results.rounds} interleaved rounds" if results.rounds != 1 else "one round"
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    return (
+        f"{results.date}, {host['cpus']} CPUs ({host['cpu']}), {host['memory']}, Linux"
+        f" {host['kernel']}, Python {host['python']}; medians of {rounds}"
+        f"{' (--quick)' if results.quick else ''}. {versions}."
+    )
+
+
+def sample_line(sample: Sample) -> str:
+    """One sample in one line, for the progress of a run."""
+    parts = []
+    for metric, value in sample.items():
+        if metric in RATES:
+            unit = METRICS[metric].unit.replace("1/s", "")
+            name = metric.replace("_", " ")
+            parts.append(f"{name} {number(value, METRICS[metric].digits)}{' ' * bool(unit)}{unit}")
+    return " · ".join(parts) or "nothing measured"
+
+
+def number(value: float, digits: int = 0) -> str:
+    """``value`` with ``digits`` decimals, thousands by k where there are ten of them."""
+    if digits == 0 and value >= 10_000:
+        return f"{value / 1000:.1f}k"
+    return f"{value:.{digits}f}"
+
+
+def thousands(flows: int) -> str:
+    """10k, 100k, 1M."""
+    return f"{flows // 1_000_000}M" if flows >= 1_000_000 else f"{flows // 1000}k"
+
+
+def _heading(metric: str) -> str:
+    unit = METRICS[metric].unit
+    return METRICS[metric].title + ("" if unit == "1/s" else f", {unit}")
+
+
+def _peer_rows(results: Results, metrics: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(_peer_row(results, peer, metrics) for peer in results.peers)
+
+
+def _peer_row(results: Results, peer: PeerResult, metrics: tuple[str, ...]) -> tuple[str, ...]:
+    if peer.missing is not None:
+        return (peer.title, f"not here: {peer.missing}", *[""] * (len(metrics) - 1))
+    return (peer.title, *(_figure(results, peer, metric) for metric in metrics))
+
+
+def _figure(results: Results, peer: PeerResult, metric: str) -> str:
+    value = peer.median(metric)
+    if value is None:
+        return DASH
+    text = number(value, METRICS[metric].digits)
+    ratio = results.ratio(peer.name, metric)
+    if ratio is None or peer.name == REFERENCE:
+        return text
+    return f"{text} (×{ratio:.2f})"
+
+
+def _bar(bar: Bar) -> str:
+    limit = f"{'≤' if bar.at_most else '≥'} {bar.limit:g}"
+    if bar.figure is None:
+        return f"{DASH} ({limit})"
+    measured = number(bar.figure, 2 if bar.figure < 10 else 0)
+    return f"{measured} ({limit}, {'met' if bar.met else 'NOT MET'})"
+
+
+def _core_row(part: CoreResult, sizes: list[int], width: int) -> tuple[str, ...]:
+    name = f"{part.build}, {part.strategy}"
+    if part.missing is not None:
+        return (name, f"not here: {part.missing}", *[""] * (width - 2))
+    cells = [name]
+    found = [part.size(size) for size in sizes]
+    cells += [DASH if size is None else f"{size.new_flow_ns / 1000:.2f}" for size in found]
+    growth = part.growth()
+    cells.append(DASH if growth is None else f"×{growth:.2f}")
+    cells += [
+        DASH if size is None else f"{size.bytes_a_flow:.0f}"
+        for flows, size in zip(sizes, found, strict=True)
+        if flows >= _MEMORY_FROM
+    ]
+    cells.append(f"{max(size.stall_ms for size in part.sizes):.1f}" if part.sizes else DASH)
+    pause = part.expire_pause_ms
+    cells.append(DASH if pause is None else f"{pause:.1f}")
+    return tuple(cells)
