@@ -76,14 +76,16 @@ def table(seed: int, shares: tuple[tuple[bytes, int], ...], size: int = SIZE) ->
 def _turns(weights: list[int], size: int) -> list[int]:
     """Whose turn it is, ``size`` times: turn n of a weight w comes at the time (n - ½) / w.
 
-    So equal weights take turns one by one, as in the paper, shares are exact to one entry at any
-    time, and the times of one backend depend on no other's weight.
+    So equal weights take turns one by one, as in the paper; shares are exact but for rounding,
+    for any weights; and the times of one backend depend on no other's weight.
     """
     total = sum(weights)
+    # Rounding costs no backend more than half a turn: by (size + len / 2) / total all are taken.
+    ample = 2 * size + len(weights)
     turns = [
         ((2 * n + 1) / weight, index)
         for index, weight in enumerate(weights)
-        for n in range(size * weight // total + 2)
+        for n in range(ample * weight // (2 * total) + 1)
     ]
     turns.sort()
     return [index for _, index in turns[:size]]
