@@ -30,8 +30,17 @@ from paraglider.lab import namespace
 from paraglider.lab.balancer import Balancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.story import neighbouring_cores, notes
-from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, Plan, Topology
+from paraglider.lab.topology import (
+    GATEWAY,
+    PRIVATE_PREFIX,
+    PUBLIC_PREFIX,
+    VIP,
+    Plan,
+    Topology,
+    backend_address,
+)
 
+PEER = Path(__file__).parent / "peer.py"
 BIG = 8 * 1024 * 1024  # bytes of nginx's /big
 
 NGINX = """\
@@ -100,6 +109,60 @@ def serve(tmp_path: Path) -> Callable[..., None]:
                 start_backend(backend, name, http=(), udp=udp)
         for backend, log in servers:
             await_listening(backend, http, log)
+
+    return start
+
+
+@pytest.fixture
+def service() -> Callable[..., dict[str, Any]]:
+    """A function that makes a service: ``service(4, ports=80, strategy="wrr")``.
+
+    It is called ``web4`` or ``web6``, has the VIP of the family and all three backends; a change
+    of ``weights`` gives those to the backends.
+    """
+
+    def make(
+        family: int, *, weights: Sequence[int] = (), backends: int = 3, **changes: Any
+    ) -> dict[str, Any]:
+        servers: list[Any] = [backend_address(family, n + 1) for n in range(backends)]
+        if weights:
+            servers = [
+                {"address": address, "weight": weight}
+                for address, weight in zip(servers, weights, strict=True)
+            ]
+        return {
+            "name": f"web{family}",
+            "vip": f"{VIP[family]}/{PUBLIC_PREFIX[family]}",
+            "protocol": "tcp",
+            "backends": servers,
+            **changes,
+        }
+
+    return make
+
+
+@pytest.fixture
+def peer() -> Callable[..., dict[str, Any]]:
+    """A function that runs ``peer.py`` in a namespace and returns what it found."""
+
+    def run(namespace: Namespace, *arguments: object) -> dict[str, Any]:
+        command = [sys.executable, str(PEER), *map(str, arguments)]
+        result: dict[str, Any] = json.loads(namespace.run(command, timeout=60).stdout)
+        return result
+
+    return run
+
+
+@pytest.fixture
+def serve_peer() -> Callable[..., None]:
+    """A function that has all backends of a network serve ``peer.py``'s transfers."""
+
+    def start(net: Topology, port: int) -> None:
+        for backend in net.backends:
+            command = [sys.executable, str(PEER), "serve", str(port)]
+            server = backend.popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            assert server.stdout is not None
+            assert server.stdout.readline() == b'"listening"\n'
 
     return start
 

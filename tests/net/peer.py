@@ -1,0 +1,172 @@
+"""What tests do at both ends that curl and dig do not; run as a program in a namespace.
+
+::
+
+    peer.py serve PORT                     TCP: takes and gives bytes, and tells their digest
+    peer.py up ADDRESS PORT BYTES          sends BYTES; prints what was sent and what arrived
+    peer.py down ADDRESS PORT BYTES        asks for BYTES; the same
+    peer.py pause ADDRESS PORT             connects, prints "connected", and after a line of input
+                                           sends again; prints what came of it
+    peer.py connect ADDRESS PORT           connects; prints what came of it
+    peer.py udp ADDRESS PORT BYTES [TTL]   one datagram; prints who echoed it, and whether whole
+    peer.py ports ADDRESS PORT COUNT       datagrams from as many ports; prints who echoed how many
+
+Rules: standard library only; one JSON object is printed; the bytes are the same for the same
+number, so that both ends know them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import socket
+import sys
+import threading
+from collections import Counter
+from typing import Any
+
+TIMEOUT = 20.0  # seconds without a byte that end a transfer
+SHORT = 1.5  # seconds that a connection or an answer may take
+IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+
+
+def pattern(size: int) -> bytes:
+    """The bytes of a transfer."""
+    return hashlib.shake_128(b"paraglider").digest(size)
+
+
+def digest(data: bytes) -> str:
+    """What is compared."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def say(result: Any) -> None:
+    """One line of JSON."""
+    sys.stdout.write(f"{json.dumps(result)}\n")
+    sys.stdout.flush()
+
+
+def receive(sock: socket.socket, size: int) -> bytes:
+    """``size`` bytes, or those before the end."""
+    data = bytearray()
+    while len(data) < size:
+        chunk = sock.recv(1 << 18)
+        if not chunk:
+            break
+        data += chunk
+    return bytes(data)
+
+
+def line(sock: socket.socket) -> str:
+    """Bytes up to a line feed, one at a time: what follows is not ours."""
+    text = b""
+    while not text.endswith(b"\n"):
+        byte = sock.recv(1)
+        if not byte:
+            break
+        text += byte
+    return text.decode().strip()
+
+
+def answer(sock: socket.socket) -> None:
+    """Serve one connection: ``up BYTES`` or ``down BYTES``, again and again."""
+    with sock:
+        sock.settimeout(TIMEOUT)
+        while words := line(sock).split():
+            size = int(words[1])
+            if words[0] == "up":
+                sock.sendall(digest(receive(sock, size)).encode() + b"\n")
+            else:
+                sock.sendall(pattern(size))
+
+
+def serve(port: int) -> None:
+    """Listen in both families until ended."""
+    listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True)
+    say("listening")
+    while True:
+        sock, _ = listener.accept()
+        threading.Thread(target=answer, args=(sock,), daemon=True).start()
+
+
+def up(address: str, port: int, size: int) -> Any:
+    """Send ``size`` bytes."""
+    data = pattern(size)
+    with socket.create_connection((address, port), TIMEOUT) as sock:
+        sock.sendall(f"up {size}\n".encode() + data)
+        return {"sent": digest(data), "arrived": line(sock)}
+
+
+def down(address: str, port: int, size: int) -> Any:
+    """Receive ``size`` bytes."""
+    with socket.create_connection((address, port), TIMEOUT) as sock:
+        sock.sendall(f"down {size}\n".encode())
+        return {"sent": digest(pattern(size)), "arrived": digest(receive(sock, size))}
+
+
+def pause(address: str, port: int) -> Any:
+    """A connection that is used, waits for a line of input, and is used again."""
+    with socket.create_connection((address, port), TIMEOUT) as sock:
+        sock.sendall(b"down 3\n")
+        assert receive(sock, 3) == pattern(3)
+        say("connected")
+        sys.stdin.readline()
+        sock.sendall(b"down 3\n")
+        return {"arrived": len(receive(sock, 3))}
+
+
+def connect(address: str, port: int) -> Any:
+    """Whether somebody takes a connection."""
+    socket.create_connection((address, port), SHORT).close()
+    return {"connected": True}
+
+
+def udp(address: str, port: int, size: int, ttl: int = 64) -> Any:
+    """A datagram, and the answer of the lab's echo server: its name, a space, the datagram."""
+    data = pattern(size)
+    six = ":" in address
+    with socket.socket(socket.AF_INET6 if six else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SHORT)
+        if six:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, ttl)
+            sock.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVERR, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+            sock.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        sock.connect((address, port))
+        sock.send(data)
+        name, _, echo = sock.recv(1 << 16).partition(b" ")
+        return {"answer": name.decode(), "whole": echo == data}
+
+
+def ports(address: str, port: int, count: int) -> Any:
+    """Datagrams from ``count`` ports, all different: the sockets are open at once."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    names: Counter[str] = Counter()
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            sock = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+            sock.settimeout(SHORT)
+            sock.connect((address, port))
+            sock.send(b"who")
+            names[sock.recv(100).partition(b" ")[0].decode()] += 1
+    return names
+
+
+def main() -> None:
+    """Do what the arguments say; what the network answers is a result, not a failure."""
+    verb, *arguments = sys.argv[1:]
+    if verb == "serve":
+        serve(int(arguments[0]))
+    try:
+        address, *numbers = arguments
+        result = globals()[verb](address, *map(int, numbers))
+    except OSError as error:
+        result = {"error": errno.errorcode.get(error.errno or 0, "timed out")}
+    say(result)
+
+
+if __name__ == "__main__":
+    main()
