@@ -24,8 +24,8 @@ from icmp_packets import (
     world,
 )
 from packets import FAMILIES, FRINGE, SOME, V4, V6, Family, guarded, nat, run, service
-from scapy.layers.inet import ICMP, TCP, UDP, IPOption_NOP
-from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
+from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop
 from scapy.packet import Packet, Raw
 
 from paraglider.core import flow
@@ -153,6 +153,22 @@ def test_a_computed_zero_inside_is_all_ones(family: Family, way: Way) -> None:
     before, after = way(family, kind, family.router, inner(word), ports, None)
     assert after[transport + 6 : transport + 8] == b"\xff\xff"
     assert run(world(family), before) == (REWRITTEN, after)
+
+
+@ways
+@families
+def test_half_a_checksum_inside_is_left_alone(family: Family, way: Way) -> None:
+    """A segment that is cut in the middle of its checksum keeps the byte there is of it, and the
+    error's own checksum covers that.
+    """
+    kind, ports = TOO_BIG[family.number], (flow.TCP, 80)
+    before, _ = way(family, kind, family.router, inner_tcp, ports, 17)
+    _, after = way(family, kind, family.router, inner_tcp, ports, 16)
+    size = 20 if family.number == 4 else 40
+    addresses = (IP if family.number == 4 else IPv6)(after)
+    about = Raw(after[size + 8 :] + before[-1:])
+    header = family.ip(addresses.src, addresses.dst) / ERRORS[family.number][kind].copy()
+    assert run(world(family), before) == (REWRITTEN, bytes(header / about))
 
 
 def with_options(between: list[Packet], **fields: object) -> Inner:

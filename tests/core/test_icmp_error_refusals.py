@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from icmp_packets import ERRORS, inner_echo, inner_tcp, inner_udp, world
-from packets import FAMILIES, V4, V6, Family, run
+from packets import FAMILIES, V4, V6, Family, nat, run, service
 from scapy.layers.inet6 import IPv6ExtHdrFragment
 from scapy.packet import Packet, Raw
 
 from paraglider.core import verdict
-from paraglider.core.verdict import DROP, PASS
+from paraglider.core.verdict import DROP, PASS, REWRITTEN
 
 
 def foreign(family: Family) -> dict[str, bytes]:
@@ -92,3 +92,17 @@ def test_an_error_about_garbage_drops(family: Family, inner: bytes) -> None:
     packet = bytes(family.ip(family.router, family.vip) / header / Raw(inner))
     assert run(path, packet) == (DROP, packet)
     assert path.counts[verdict.SHORT_ERROR] == sum(path.counts) == 1
+
+
+@pytest.mark.parametrize(("outer", "inner"), [(V4, V6), (V6, V4)], ids=["IPv4", "IPv6"])
+def test_families_do_not_mix(outer: Family, inner: Family) -> None:
+    """An error about a packet of the other family passes, even where that one has a flow."""
+    path = nat(service(V4), service(V6))
+    for family in (V4, V6):
+        assert run(path, family.syn())[0] == REWRITTEN
+    about = Raw(bytes(inner_tcp(inner, inner.vip, inner.client, 80, True)))
+    header = ERRORS[outer.number]["time exceeded"]
+    packet = bytes(outer.ip(outer.router, outer.vip) / header.copy() / about)
+    assert run(path, packet) == (PASS, packet)
+    right = bytes(inner.ip(inner.router, inner.vip) / ERRORS[inner.number]["time exceeded"] / about)
+    assert run(path, right)[0] == REWRITTEN
