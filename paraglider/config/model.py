@@ -229,6 +229,14 @@ class Service(Section):
         """The port of a service with exactly one, else None."""
         return self.ports[0].first if len(self.ports) == 1 and len(self.ports[0]) == 1 else None
 
+    @property
+    def counted(self) -> bool:
+        """True when the kernel has to tell how many flows each backend has: the strategy may ask,
+        and the workers see first packets alone.
+        """
+        indifferent = ("rr", "wrr", "source", "maglev")
+        return self.forward == "offload" and self.strategy not in indifferent
+
     def reply_ports(self, backend: Backend) -> tuple[PortRange, ...]:
         """The ports that ``backend`` answers from: its own mapped port or the service's."""
         return (PortRange(backend.port, backend.port),) if backend.port else self.ports

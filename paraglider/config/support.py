@@ -16,7 +16,6 @@ STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.AS
 
 # (key, value) → what to write instead.
 NOT_YET: dict[tuple[str, str], str] = {
-    ("forward", "offload"): "use nat",
     ("forward", "dsr"): "use nat",
     ("forward", "proxy"): "use nat",
     ("io", "netlink"): "use auto or netfilterqueue",

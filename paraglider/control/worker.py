@@ -24,12 +24,12 @@ import prctl
 
 from paraglider.config.model import Config
 from paraglider.control import log, policy_watch
-from paraglider.core.flow import PROTOCOL_NAMES, Flow
-from paraglider.core.nat import SYN, Nat
+from paraglider.core.flow import PROTOCOL_NAMES
+from paraglider.core.nat import SYN
+from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Registry
-from paraglider.core.verdict import REASON_NAMES
 from paraglider.errors import ParagliderError, PlatformError
-from paraglider.forwarding import nat
+from paraglider.forwarding.path import Path, Told, build
 from paraglider.system import privileges
 from paraglider.system.queue import Queue, open_queue
 
@@ -73,12 +73,12 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     except OSError as error:
         logger.error("queue broke", error=str(error))
         status = PlatformError.exit_code
-    logger.info("stopped", flows=len(path.flows), **_counts(path, queue))
+    logger.info("stopped", flows=path.flows, **_counts(path, queue))
     queue.close()
     return status
 
 
-def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Nat]:
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     prctl.set_name(f"paraglider/{spec.core}")
     prctl.set_proctitle(f"paraglider: worker {spec.index} on core {spec.core}")
     try:
@@ -88,9 +88,10 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Nat]:
             f"the kernel refuses core {spec.core}: {error.strerror}",
             "name cores under `workers` that this process may use (see `taskset -p 1`)",
         ) from error
-    path = nat.build(spec.config, spec.index, time.monotonic(), spec.registry)
+    path = build(spec.config, spec.index, time.monotonic(), spec.registry)
     _warm_up(spec.config, spec.registry)
-    path.opened = _flow_log(logger)
+    if logger.is_enabled_for(logging.DEBUG):
+        path.tell(_flow_log(logger))
     queue = open_queue(spec.config.queue.io, spec.core, spec.config.queue.length)
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
@@ -112,8 +113,8 @@ def _warm_up(config: Config, registry: Registry) -> None:
     So that no first packet pays for what Python puts off, and nothing is imported after chroot.
     Those of TCP and UDP open a flow of each service, and so call its strategy.
     """
-    path = nat.build(config, 0, 0.0, registry)
-    for service in path.balancer.services.services:
+    path = build(config, 0, 0.0, registry)
+    for service in path.services:
         head = b"\x45" if len(service.vip) == 4 else b"\x60"
         for protocol in service.protocols:
             packet = bytearray(head + bytes(79))
@@ -129,61 +130,56 @@ def _warm_up(config: Config, registry: Registry) -> None:
             packet[transport + 2 : transport + 4] = service.ports[0][0].to_bytes(2, "big")
             packet[transport + 13] = SYN
             path.handle(packet, 0, len(packet), 0, 0.0)
-    path.flows.expire(1.0)
+    path.expire(1.0, EXPIRY_BUDGET)
 
 
-def _ticker(path: Nat, queue: Queue, logger: Any) -> Callable[[float], None]:
+def _ticker(path: Path, queue: Queue, logger: Any) -> Callable[[float], None]:
     """What a worker does ten times a second: expiry, and faults into the log once a minute."""
     reported = 0
     report_at = 0.0
-    services = path.balancer.services.services
-    affinities = [s.affinity for s in services if s.affinity is not None]
-    look_at_policies = policy_watch.watch(services, logger)
+    look_at_policies = policy_watch.watch(path.services, logger)
 
     def tick(now: float) -> None:
         nonlocal reported, report_at
-        path.flows.expire(now, EXPIRY_BUDGET)
-        for affinity in affinities:
-            affinity.expire(now, EXPIRY_BUDGET)
+        path.expire(now, EXPIRY_BUDGET)
         look_at_policies(now)
-        troubles = queue.faults + queue.overruns
+        losses = _losses(queue)
+        troubles = sum(losses.values())
         if troubles > reported and now >= report_at:
             reported, report_at = troubles, now + 60
-            logger.error(
-                "packets lost",
-                faults=queue.faults,
-                overruns=queue.overruns,
-                exc_info=queue.first_fault,
-            )
+            logger.error("packets lost", **losses, exc_info=queue.first_fault)
 
     return tick
 
 
-def _flow_log(logger: Any) -> Callable[[Flow], None] | None:
+def _flow_log(logger: Any) -> Told:
     """With `-D`: one line for every new flow."""
 
-    def opened(flow: Flow) -> None:
-        key = flow.forward_key
+    def told(protocol: int, key: bytes, backend: Backend) -> None:
         size = (len(key) - 4) // 2
         logger.debug(
             "new flow",
-            protocol=PROTOCOL_NAMES[flow.protocol],
+            protocol=PROTOCOL_NAMES[protocol],
             client=str(ipaddress.ip_address(key[:size])),
             client_port=int.from_bytes(key[-4:-2], "big"),
             vip=str(ipaddress.ip_address(key[size:-4])),
             port=int.from_bytes(key[-2:], "big"),
-            backend=flow.rewrite.backend.name,
+            backend=backend.name,
         )
 
-    return opened if logger.is_enabled_for(logging.DEBUG) else None
+    return told
 
 
-def _counts(path: Nat, queue: Queue) -> dict[str, int]:
-    counts = {name: n for name, n in zip(REASON_NAMES, path.counts, strict=True) if n}
-    for name in ("evicted", "expired"):
-        if value := getattr(path.flows, name):
-            counts[name] = value
-    if queue.overruns:
-        counts["overruns"] = queue.overruns
-    counts.update(policy_watch.counts(path.balancer.services.services))
-    return counts
+def _losses(queue: Queue) -> dict[str, int]:
+    """What was lost on the way to or from the queue, by cause; without the zeros."""
+    losses = {
+        "faults": queue.faults,
+        "overflows": queue.drops.overflows,
+        "overruns": queue.drops.overruns,
+        "refused": queue.refused,
+    }
+    return {cause: count for cause, count in losses.items() if count}
+
+
+def _counts(path: Path, queue: Queue) -> dict[str, int]:
+    return {**path.counts(), **_losses(queue), **policy_watch.counts(path.services)}

@@ -12,6 +12,7 @@ Glossary
     rewrite     one slice replaced by another, and a checksum delta               (``rewrite``)
     balancer    service look-up, affinity, strategy: which backend for a new flow (``balancer``)
     nat         the packet path of ``forward: nat``: packet in, verdict out       (``nat``)
+    marker      the packet path of ``forward: offload``: first packet in, mark out (``marker``)
     verdict     what the core says of a packet, and why                           (``verdict``)
 
 The same core serves the workers, the simulator and the tests. Bytes from the wire never raise

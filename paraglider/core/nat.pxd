@@ -15,10 +15,11 @@ cdef int ECHO_REPLY, ICMP_ERROR
 
 cdef class Nat:
     cdef public object balancer
+    cdef public object marker
     cdef public FlowTable flows
     cdef public list counts
     cdef public object opened
-    cdef public int _refused
+    cdef public long long _refused  # a mark makes it longer than 32 bits
     cdef dict _tcp_forward
     cdef dict _tcp_reverse
     cdef dict _udp_forward
@@ -37,12 +38,12 @@ cdef class Nat:
         back=Flow,
         flags="unsigned char",
         rewrite=Rewrite,
-        change="unsigned int",
-        transport_change="unsigned int",
-        value="unsigned int",
+        change="long long",
+        transport_change="long long",
+        value="long long",
         at=Py_ssize_t,
     )
-    cpdef int handle(
+    cpdef long long handle(
         self, bytearray buf, Py_ssize_t offset, Py_ssize_t length, int checksum, double now
     ) except -1
     cdef Flow _client_segment(self, Flow flow, unsigned char flags, bytes key, double now)

@@ -34,6 +34,7 @@ from paraglider.core.flow import (
     Flow,
     FlowTable,
 )
+from paraglider.core.marker import Marker
 from paraglider.core.packet import ECHO_REPLY, ICMP_ERROR, parse
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
@@ -55,12 +56,14 @@ FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 class Nat:
     """Flows, balancer and counters of one worker.
 
+    ``marker`` decides for the services that are offloaded: they share the queue.
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
     set, is told of every new flow.
     """
 
-    def __init__(self, balancer: Balancer, flows: FlowTable) -> None:
+    def __init__(self, balancer: Balancer, flows: FlowTable, marker: Marker | None = None) -> None:
         self.balancer = balancer
+        self.marker = Marker(balancer, {}) if marker is None else marker
         self.flows = flows
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[Flow], None] | None = None
@@ -232,6 +235,9 @@ class Nat:
         service = self.balancer.find(protocol, key)
         if service is None:
             self._refused = self._refuse(NO_SERVICE)
+            return None
+        if service.offloaded:
+            self._refused = self.marker.decide(service, protocol, key, now)
             return None
         rewrites = service.rewrites
         reverse = self.flows.reverse[protocol]

@@ -24,7 +24,8 @@ class Service:
     """A VIP (packed), the transport protocols and port ranges (inclusive), over one pool.
 
     ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
-    belongs to the service (``protocol: any``). Every backend has one rewrite.
+    belongs to the service (``protocol: any``). ``offloaded`` tells that the kernel carries its
+    flows. Every backend has one rewrite.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Service:
         affinity: Affinity | None = None,
         direct: bool = False,
         echo: bool = False,
+        offloaded: bool = False,
     ) -> None:
         self.name = name
         self.vip = vip
@@ -46,6 +48,7 @@ class Service:
         self.pool = pool
         self.strategy = strategy
         self.affinity = affinity
+        self.offloaded = offloaded
         self.protocols = tuple(protocols)
         if echo:
             self.protocols += (ICMP if len(vip) == 4 else ICMP6,)

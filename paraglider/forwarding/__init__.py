@@ -1,6 +1,9 @@
 """Forwarding: what each way of carrying packets needs to be built from the configuration.
 
+    services what all of them have in common                    (``services``)
     nat      every packet passes the worker and is rewritten    (``nat``)
+    offload  first packets are marked, the kernel does the rest (``offload``)
+    path     the packet path of one worker, with both in it     (``path``)
     policy   a strategy of the user's own, loaded from a file   (``policies``)
 
 The packet paths themselves are pure and live in ``core``.

@@ -30,7 +30,7 @@ from paraglider.core.strategies.base import UserClass
 from paraglider.core.strategies.guard import Guard, describe
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.errors import OperatorError
-from paraglider.forwarding.nat import make_backends
+from paraglider.forwarding.services import make_backends
 from paraglider.system import trust
 
 #: the directory beside the configuration file, where that names no other

@@ -1,11 +1,13 @@
-"""The rules of the ``forward: nat`` services of one family.
+"""The rules of the ``forward: nat`` and ``forward: offload`` services of one family.
 
 Lives here: which packets are kept out of conntrack, which are queued and to which worker, which
-are let through the host's firewall.
+are let through the host's firewall. What becomes of an offloaded flow afterwards is ``nft``'s.
 Rules: only chains named PARAGLIDER*; every match of traffic ends in a goto (``-g``), which leaves
-our chain after it, so that no packet is steered twice. A request or reply that no worker could
-take is dropped (the local stack would answer it with RST); an ICMP error is let pass, for
-untouched it does no harm, and it may belong to a flow that is none of ours.
+our chain after it, so that no packet is steered twice. A request or reply of nat that no worker
+could take is dropped (the local stack would answer it with RST); an ICMP error is let pass, for
+untouched it does no harm, and it may belong to a flow that is none of ours; a first packet of
+offload is let pass, for the kernel then decides by itself. Where services share a VIP, some ports
+come before all ports.
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ from collections.abc import Iterable
 
 from paraglider.config.model import Config
 from paraglider.config.types import Exempt
+from paraglider.rules.marks import OFFLOADED
 from paraglider.rules.ruleset import Chain, RuleSet, Table
 from paraglider.rules.steering import OURS, Steering, steered_by_client
-from paraglider.rules.traffic import Traffic, nat_traffic, port_matches
+from paraglider.rules.traffic import Traffic, port_matches, traffic_of, without
 
 _ICMP = {4: "-p icmp -m icmp --icmp-type", 6: "-p ipv6-icmp -m icmp6 --icmpv6-type"}
 # RFC 792: unreachable, time exceeded, parameter problem. RFC 4443: unreachable, packet too big,
@@ -26,23 +29,32 @@ _ECHO_REQUEST = {4: 8, 6: 128}
 _ECHO_REPLY = {4: 0, 6: 129}
 
 
-def nat_rules(config: Config, family: int, cores: tuple[int, ...], seed: int) -> RuleSet | None:
-    """The rule set of ``family`` (4 or 6), or None when it has no ``forward: nat`` service.
+def queue_rules(config: Config, family: int, cores: tuple[int, ...], seed: int) -> RuleSet | None:
+    """The rule set of ``family`` (4 or 6), or None when no service of it needs a queue.
 
     ``cores`` are the workers' cores in order; ``seed`` is the 32-bit seed of the steering.
     """
-    traffic = nat_traffic(config, family)
-    if not traffic.services:
+    nat = traffic_of(config, family, "nat")
+    offload = traffic_of(config, family, "offload")
+    services = nat.services + offload.services
+    if not services:
         return None
-    steering = Steering(cores, seed, steered_by_client(traffic.services))
-    return RuleSet(family, (_raw(traffic, family), _mangle(traffic, family, steering), _filter()))
+    steering = Steering(cores, seed, steered_by_client(services))
+    raw = (_raw(nat, offload, family),) if nat.services else ()
+    return RuleSet(
+        family,
+        (*raw, _mangle(nat, offload, family, steering), _filter(nat, offload)),
+    )
 
 
-def _raw(traffic: Traffic, family: int) -> Table:
+def _raw(nat: Traffic, offload: Traffic, family: int) -> Table:
     errors = [f"{_ICMP[family]} {kind}" for kind in _ERRORS[family]]
+    # An error about an offloaded flow is conntrack's to translate; one about a nat flow of the
+    # same address is then tracked too, as belonging to nothing, and still goes to its worker.
+    nat_alone = without(nat, offload)
     ends = [
-        *(f"-d {vip}" for vip in traffic.addresses),
-        *(f"-s {backend}" for backend in traffic.backends),
+        *(f"-d {vip}" for vip in nat_alone.addresses),
+        *(f"-s {backend}" for backend in nat_alone.backends),
     ]
     icmp = _ICMP[family].partition(" -m")[0]
     return Table(
@@ -53,9 +65,14 @@ def _raw(traffic: Traffic, family: int) -> Table:
                 "balanced traffic is not tracked: a worker knows its flows",
                 (
                     "-i lo -j RETURN",
-                    *_exempt(traffic.exempt),
-                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _requests(traffic)),
-                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _replies(traffic)),
+                    *_exempt(nat.exempt),
+                    *(
+                        f"{match} -g PARAGLIDER-NOTRACK"
+                        for match in _requests(nat, all_ports=False)
+                    ),
+                    *(f"{match} -j RETURN" for match in _requests(offload)),
+                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _requests(nat, all_ports=True)),
+                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _replies(nat)),
                     f"{icmp} -g PARAGLIDER-ICMP",
                 ),
             ),
@@ -63,8 +80,8 @@ def _raw(traffic: Traffic, family: int) -> Table:
                 "PARAGLIDER-ICMP",
                 "nor are the ICMP errors and the ICMP echo of it",
                 (
-                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _echo(traffic, family)),
-                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _echo_back(traffic, family)),
+                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _echo(nat, family)),
+                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _echo_back(nat, family)),
                     *(f"{error} -j PARAGLIDER-ERROR" for error in errors),
                 ),
             ),
@@ -79,50 +96,63 @@ def _raw(traffic: Traffic, family: int) -> Table:
     )
 
 
-def _mangle(traffic: Traffic, family: int, steering: Steering) -> Table:
+def _mangle(nat: Traffic, offload: Traffic, family: int, steering: Steering) -> Table:
     defrag = Chain(
         "PARAGLIDER-DEFRAG",
         "no packet comes here: that the match exists makes the kernel reassemble fragments",
         ("-m socket --nowildcard -j RETURN",),
     )
-    return Table(
-        "mangle",
-        chains=(*_entries(traffic, family), *_steering(steering), defrag),
-        jumps=(
-            ("PREROUTING", "PARAGLIDER-PRE"),
-            ("FORWARD", "PARAGLIDER-FWD"),
-            ("OUTPUT", "PARAGLIDER-OUT"),
+    chains = [_pre(nat, offload, family)]
+    jumps = [("PREROUTING", "PARAGLIDER-PRE")]
+    if nat.services:
+        chains += [*_back(nat, offload, family), *_steering(steering), defrag]
+        jumps += [("FORWARD", "PARAGLIDER-FWD"), ("OUTPUT", "PARAGLIDER-OUT")]
+    if offload.services:
+        chains.append(_first_packets(steering))
+    return Table("mangle", tuple(chains), tuple(jumps))
+
+
+def _pre(nat: Traffic, offload: Traffic, family: int) -> Chain:
+    errors = [f"{_ICMP[family]} {kind}" for kind in _ERRORS[family]]
+    known = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+    nat_to, offload_to = "-g PARAGLIDER-TO", "-g PARAGLIDER-NEW"
+    return Chain(
+        "PARAGLIDER-PRE",
+        "requests to the VIPs, and errors about replies; not the host's own",
+        (
+            "-i lo -j RETURN",
+            # Ahead of all the rest: nearly every packet of an offloaded flow ends here.
+            *((known,) if offload.services else ()),
+            *_exempt((nat if nat.services else offload).exempt),
+            *(f"{match} {nat_to}" for match in _requests(nat, all_ports=False)),
+            *(f"{match} {offload_to}" for match in _requests(offload, all_ports=False)),
+            *(f"{match} {nat_to}" for match in _requests(nat, all_ports=True)),
+            *(f"{match} {offload_to}" for match in _requests(offload, all_ports=True)),
+            *(f"{match} {nat_to}" for match in _echo(nat, family)),
+            *(f"{match} {offload_to}" for match in _echo(offload, family)),
+            *(
+                f"-d {vip} {error} -g PARAGLIDER-TO-ERROR"
+                for vip in nat.addresses
+                for error in errors
+            ),
         ),
     )
 
 
-def _entries(traffic: Traffic, family: int) -> tuple[Chain, ...]:
+def _back(nat: Traffic, offload: Traffic, family: int) -> tuple[Chain, ...]:
     errors = [f"{_ICMP[family]} {kind}" for kind in _ERRORS[family]]
-    exempt = _exempt(traffic.exempt)
+    exempt = _exempt(nat.exempt)
+    carried = f"-m connmark --mark {OFFLOADED} -j RETURN"
     return (
-        Chain(
-            "PARAGLIDER-PRE",
-            "requests to the VIPs, and errors about replies; not the host's own",
-            (
-                "-i lo -j RETURN",
-                *exempt,
-                *(f"{match} -g PARAGLIDER-TO" for match in _requests(traffic)),
-                *(f"{match} -g PARAGLIDER-TO" for match in _echo(traffic, family)),
-                *(
-                    f"-d {vip} {error} -g PARAGLIDER-TO-ERROR"
-                    for vip in traffic.addresses
-                    for error in errors
-                ),
-            ),
-        ),
         Chain(
             "PARAGLIDER-FWD",
             "replies of the backends, and errors about requests; what has a mark was rewritten",
             (
                 f"-m mark --mark {OURS} -j RETURN",
+                *((carried,) if offload.services else ()),
                 *exempt,
-                *(f"{match} -g PARAGLIDER-BACK" for match in _replies(traffic)),
-                *(f"{match} -g PARAGLIDER-BACK" for match in _echo_back(traffic, family)),
+                *(f"{match} -g PARAGLIDER-BACK" for match in _replies(nat)),
+                *(f"{match} -g PARAGLIDER-BACK" for match in _echo_back(nat, family)),
                 *(f"{error} -g PARAGLIDER-BACK-ERROR" for error in errors),
             ),
         ),
@@ -138,11 +168,33 @@ def _entries(traffic: Traffic, family: int) -> tuple[Chain, ...]:
     )
 
 
-def _steering(steering: Steering) -> tuple[Chain, ...]:
-    queues = tuple(
+def _first_packets(steering: Steering) -> Chain:
+    """Where the first packets of offloaded flows go.
+
+    A datagram that follows a first one unanswered is NEW too: what has left the host once
+    (CONFIRMED) has its backend.
+    """
+    return Chain(
+        "PARAGLIDER-NEW",
+        "first packets, to be decided about; without a worker: passed, the kernel decides",
+        (
+            "-m conntrack ! --ctstate NEW -j RETURN",
+            "-m conntrack --ctstatus CONFIRMED -j RETURN",
+            steering.by_source(),
+            *(f"{rule} --queue-bypass" for rule in _queues(steering)),
+        ),
+    )
+
+
+def _queues(steering: Steering) -> tuple[str, ...]:
+    return tuple(
         f"-m mark --mark 0x{mark:08x} -j NFQUEUE --queue-num {queue}"
         for mark, queue in steering.queues()
     )
+
+
+def _steering(steering: Steering) -> tuple[Chain, ...]:
+    queues = _queues(steering)
     return (
         Chain(
             "PARAGLIDER-TO",
@@ -177,19 +229,23 @@ def _steering(steering: Steering) -> tuple[Chain, ...]:
     )
 
 
-def _filter() -> Table:
+def _filter(nat: Traffic, offload: Traffic) -> Table:
+    rewritten = (f"-m mark --mark {OURS} -j ACCEPT",) if nat.services else ()
+    carried = (f"-m connmark --mark {OFFLOADED} -j ACCEPT",) if offload.services else ()
     accept = Chain(
         "PARAGLIDER-ACCEPT",
-        "what a worker rewrote passes, whatever the policy of FORWARD",
-        (f"-m mark --mark {OURS} -j ACCEPT",),
+        "balanced packets pass, whatever the policy of FORWARD",
+        (*rewritten, *carried),
     )
     return Table("filter", (accept,), jumps=(("FORWARD", accept.name),))
 
 
-def _requests(traffic: Traffic) -> Iterable[str]:
+def _requests(traffic: Traffic, *, all_ports: bool | None = None) -> Iterable[str]:
+    """Matches of what goes to the VIPs: to all of their ports, to some of them, or (None) both."""
     for end in traffic.vips:
-        for match in port_matches(end.protocol, "destination", end.ports):
-            yield f"-d {end.address} {match}"
+        if all_ports is None or end.all_ports == all_ports:
+            for match in port_matches(end.protocol, "destination", end.ports):
+                yield f"-d {end.address} {match}"
 
 
 def _replies(traffic: Traffic) -> Iterable[str]:

@@ -8,7 +8,7 @@ same match twice. Order is that of the file, so that the text is stable.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from paraglider.config.model import Config, Service
@@ -25,6 +25,11 @@ class Endpoint:
     address: IPAddress
     protocol: str
     ports: tuple[PortRange, ...]
+
+    @property
+    def all_ports(self) -> bool:
+        """True when no port is excepted."""
+        return self.ports == (ALL_PORTS,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +51,9 @@ class Traffic:
     exempt: tuple[Exempt, ...]
 
 
-def nat_traffic(config: Config, family: int) -> Traffic:
-    """The traffic of the ``forward: nat`` services of ``family`` (4 or 6)."""
-    services = tuple(s for s in config.services if s.family == family and s.forward == "nat")
+def traffic_of(config: Config, family: int, forward: str) -> Traffic:
+    """The traffic of the services of ``family`` (4 or 6) with this ``forward``."""
+    services = tuple(s for s in config.services if s.family == family and s.forward == forward)
     back = tuple(s for s in services if s.return_ == "via")
     return Traffic(
         services=services,
@@ -61,6 +66,15 @@ def nat_traffic(config: Config, family: int) -> Traffic:
         echo_vips=_once(s.vip.ip for s in services if s.protocol == "any"),
         echo_replies=_once(b.address for s in back if s.protocol == "any" for b in s.backends),
         exempt=tuple(e for e in config.network.exempt if e.address.version == family),
+    )
+
+
+def without(traffic: Traffic, other: Traffic) -> Traffic:
+    """``traffic`` less the VIPs and backends that are also the other's, for ICMP errors alone."""
+    return replace(
+        traffic,
+        addresses=tuple(a for a in traffic.addresses if a not in other.addresses),
+        backends=tuple(a for a in traffic.backends if a not in other.backends),
     )
 
 

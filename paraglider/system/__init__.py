@@ -9,6 +9,9 @@ Glossary
 - plan       the changes that a configuration asks for, as data (``plan``)
 - set-up     carries a plan out, rolls it back when a step fails, undoes it later (``setup``)
 - state      what a set-up changed, kept in a file so that it can be undone (``state``)
+- netfilter  the host's packet filter by iptables' programs (``netfilter``)
+- nft        the table of ours that carries offloaded flows (``nft``)
+- conntrack  the kernel's table of connections (``conntrack``)
 - queue      where packets come from and verdicts go (the ``queue*`` modules)
 
 Rules of the house: an edge is a small class that the tests can replace; what the operator got

@@ -62,7 +62,7 @@ class Netlink:
         """Add ``address``; an IPv6 one is usable at once (no duplicate address detection)."""
         index = self._wanted_index(interface)
         options = {"flags": _NODAD} if address.version == 6 else {}
-        with _requests(f"add {address} to {interface}", ignore=errno.EEXIST) as route:
+        with _requests(f"add {address} to {interface}", errno.EEXIST) as route:
             route.addr(
                 "add",
                 index=index,
@@ -80,7 +80,7 @@ class Netlink:
         """
         if (index := self._index(interface)) is None:
             return
-        with _requests(f"remove {address} from {interface}", ignore=errno.EADDRNOTAVAIL) as route:
+        with _requests(f"remove {address} from {interface}", errno.EADDRNOTAVAIL) as route:
             route.addr(
                 "del",
                 index=index,
@@ -88,6 +88,15 @@ class Netlink:
                 address=str(address.ip),
                 prefixlen=address.network.prefixlen,
             )
+
+    def interface_towards(self, address: IPAddress) -> str | None:
+        """The interface by which the kernel would send to ``address``, None without a route."""
+        unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
+        with _requests(f"find the way to {address}", *unreachable) as route:
+            for message in route.route("get", family=_FAMILY[address.version], dst=str(address)):
+                index = dict(message["attrs"]).get("RTA_OIF")
+                return socket.if_indextoname(index) if index else None
+        return None
 
     def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
         """The entry of ``address`` on ``interface``, or None."""
@@ -153,7 +162,7 @@ class Netlink:
             )
 
     def _delete_neighbour(self, index: int, address: IPAddress) -> None:
-        with _requests(f"remove the neighbour {address}", ignore=errno.ENOENT) as route:
+        with _requests(f"remove the neighbour {address}", errno.ENOENT) as route:
             route.neigh("del", family=_FAMILY[address.version], dst=str(address), ifindex=index)
 
     def _index(self, interface: str) -> int | None:
@@ -189,12 +198,12 @@ def _same(text: str | None, address: IPAddress) -> bool:
 
 
 @contextmanager
-def _requests(what: str, ignore: int = 0) -> Iterator[Any]:
+def _requests(what: str, *ignore: int) -> Iterator[Any]:
     try:
         with IPRoute() as route:
             yield route
     except NetlinkError as error:
-        if error.code != ignore:
+        if error.code not in ignore:
             raise PlatformError(f"cannot {what}: {error.args[1]}") from error
     except OSError as error:
         raise PlatformError(f"cannot {what}: {error.strerror or error}") from error

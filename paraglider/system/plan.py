@@ -1,9 +1,9 @@
 """The changes that a configuration asks for, compared with the host and with an earlier set-up.
 
 Lives here: ``make_plan`` (what to do), ``undo_plan`` (what to take back), as lists of steps.
-Rules: planning only reads. Order: first the rules, so that no packet for a VIP meets the local
-stack, then the sysctls, the addresses, the neighbours. An earlier set-up's records keep the values
-that were there before the first one.
+Rules: planning only reads. Order: first the tables and the rules, so that no packet for a VIP meets
+the local stack, then the sysctls, the addresses, the neighbours. An earlier set-up's records keep
+the values that were there before the first one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from pathlib import Path
 
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress, IPInterface
-from paraglider.rules.iptables import nat_rules
+from paraglider.rules.iptables import queue_rules
+from paraglider.rules.nft import offload_table
 from paraglider.system.changes.base import Action, Change, Host
 from paraglider.system.changes.directory import DirectoryChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
+from paraglider.system.changes.table import TableChange
 from paraglider.system.checks import DEFAULT_CHROOT
 from paraglider.system.sysctl import conf
+
+Records = dict[tuple[str, ...], Change]
+"""What an earlier set-up changed, by identity."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +86,7 @@ def make_plan(
     for family in sorted(families):
         if not any(service.family == family for service in scope.services):
             continue
-        wanted += _rules(scope, family, cores, seed, host, records)
+        wanted += filter_steps(scope, family, cores, seed, host, records)
         wanted += _sysctls(scope, family, host, records)
         wanted += _addresses(scope, family, host, records)
         wanted += _neighbours(scope, family, host, records)
@@ -108,18 +113,58 @@ def on_link_backends(config: Config, family: int, host: Host) -> Iterator[IPAddr
             yield address
 
 
-_Records = dict[tuple[str, ...], Change]
-
-
 def _directory(config: Config) -> Iterator[Step]:
     if config.chroot == DEFAULT_CHROOT and not Path(DEFAULT_CHROOT).exists():
         yield Step("apply", DirectoryChange(config.services[0].family, DEFAULT_CHROOT))
 
 
-def _rules(
-    config: Config, family: int, cores: tuple[int, ...], seed: int, host: Host, records: _Records
+def hairpin_interfaces(config: Config, family: int, host: Host) -> tuple[str, ...]:
+    """The interfaces towards the backends of the ``forward: offload`` services of ``family``.
+
+    A backend on the private link is found there also before the interface has its address.
+    """
+    on_link = set(on_link_backends(config, family, host))
+    private = config.network.private
+    services = [s for s in config.services if s.family == family and s.forward == "offload"]
+    found: set[str] = set()
+    for address in dict.fromkeys(b.address for s in services for b in s.backends):
+        if address in on_link and private is not None:
+            found.add(private.interface)
+        elif (interface := host.netlink.interface_towards(address)) is not None:
+            found.add(interface)
+    return tuple(sorted(found - {"lo"}))
+
+
+def filter_steps(
+    config: Config, family: int, cores: tuple[int, ...], seed: int, host: Host, records: Records
 ) -> Iterator[Step]:
-    rules = nat_rules(config, family, cores, seed)
+    """The steps that bring the packet filter of ``family`` to ``config``: table, then rules.
+
+    A packet that the rules have decided about must find the table.
+    """
+    yield from _table(config, family, seed, host, records)
+    yield from _rules(config, family, cores, seed, host, records)
+
+
+def _table(config: Config, family: int, seed: int, host: Host, records: Records) -> Iterator[Step]:
+    table = offload_table(config, family, hairpin_interfaces(config, family, host), seed)
+    if table is None:
+        return
+    change = TableChange(family, table.text, list(table.marks))
+    old = records.get(change.identity)
+    if not isinstance(old, TableChange):
+        yield Step("apply", change, change)
+    elif old.text == change.text and old.saved == host.nft.held(family):
+        yield Step("keep", old, old)
+    else:
+        change = replace(change, previous=(old.text, old.marks))
+        yield Step("apply", change, change)
+
+
+def _rules(
+    config: Config, family: int, cores: tuple[int, ...], seed: int, host: Host, records: Records
+) -> Iterator[Step]:
+    rules = queue_rules(config, family, cores, seed)
     if rules is None:
         return
     change = RulesChange(family, rules.text(), None)
@@ -134,7 +179,7 @@ def _rules(
         yield Step("apply", change, change)
 
 
-def _sysctls(config: Config, family: int, host: Host, records: _Records) -> Iterator[Step]:
+def _sysctls(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
     interfaces = host.sysctl.interfaces(family)
     switching = host.sysctl.read(FORWARDING[family]) == "0"
     if family == 6:
@@ -159,6 +204,9 @@ def _sysctls(config: Config, family: int, host: Host, records: _Records) -> Iter
         # The switch turns it on everywhere; where that is on already, an interface may be off.
         if SysctlChange(family, key, "", "").identity in records or not switching:
             yield from _sysctl(family, key, "1", host, records)
+    if family == min((s.family for s in config.services if s.counted), default=None):
+        # Else a connection that begins while nobody listens to the events has no last one either.
+        yield from _sysctl(family, "net/netfilter/nf_conntrack_events", "1", host, records)
     if family == 4:
         # An interface sends redirects when it or `all` says so; without, a backend on the
         # client's own link would be told of the shorter way, past the balancer.
@@ -166,7 +214,7 @@ def _sysctls(config: Config, family: int, host: Host, records: _Records) -> Iter
             yield from _sysctl(4, conf(4, interface, "send_redirects"), "0", host, records)
 
 
-def _sysctl(family: int, key: str, value: str, host: Host, records: _Records) -> Iterator[Step]:
+def _sysctl(family: int, key: str, value: str, host: Host, records: Records) -> Iterator[Step]:
     now = host.sysctl.read(key)
     if now is None:
         return
@@ -178,7 +226,7 @@ def _sysctl(family: int, key: str, value: str, host: Host, records: _Records) ->
         yield Step("apply", change, old or change)
 
 
-def _addresses(config: Config, family: int, host: Host, records: _Records) -> Iterator[Step]:
+def _addresses(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
     wanted: dict[tuple[str, IPAddress], IPInterface] = {}
     network = config.network
     if network.public is not None:
@@ -207,7 +255,7 @@ def _address_identity(interface: str, address: IPInterface) -> tuple[str, ...]:
     return AddressChange(address.version, interface, str(address)).identity
 
 
-def _neighbours(config: Config, family: int, host: Host, records: _Records) -> Iterator[Step]:
+def _neighbours(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
     private = config.network.private
     if private is None:
         return

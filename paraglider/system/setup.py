@@ -16,11 +16,13 @@ from pathlib import Path
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.rules.nft import removal_text
 from paraglider.rules.saved import our_tables
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.records import is_stored
 from paraglider.system.changes.ruleset import RulesChange, removal_script
 from paraglider.system.changes.sysctls import FORWARDING
+from paraglider.system.changes.table import TableChange
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.plan import Step, make_plan, on_link_backends, undo_plan
@@ -65,10 +67,14 @@ def prepare(config: Config, families: frozenset[int], host: Host, state: StateFi
                 f"turn it on, or leave the IPv{family} services out",
             )
         host.netfilter.require(family)
+    if any(s.forward == "offload" for s in config.for_families(families).services):
+        host.nft.require()
     steps = make_plan(config, families, cores, steering_seed(), host, state.load())
     for step in steps:
         if step.action == "apply" and isinstance(step.change, RulesChange):
             host.netfilter.rehearse(step.change.family, step.change.text)
+        elif step.action == "apply" and isinstance(step.change, TableChange):
+            host.nft.rehearse(step.change.text)
     return steps
 
 
@@ -116,6 +122,7 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
     strays = _strays(families, host)
     for family in strays:
         host.netfilter.remove_ours(family)
+        host.nft.remove(family)
         say("done", f"stray rules for IPv{family} removed")
     if failures:
         raise PlatformError("; ".join(failures), "put it right and run --undo again")
@@ -134,6 +141,8 @@ def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
     known = {change.family for change in changes if isinstance(change, RulesChange)}
     for family in _strays(families - known, host):
         text += removal_script(family, host)
+        if host.nft.held(family):
+            text += f"nft -f - <<'END'\n{removal_text(family)}END\n"
     return text
 
 
@@ -174,7 +183,7 @@ class _Ledger:
         """Store what the step came to."""
         if step.action == "revert":
             self._drop(step.change)
-        elif isinstance(step.record, RulesChange):
+        elif isinstance(step.record, RulesChange | TableChange):
             self._put(step.record.settled(host))
 
     def restore(self) -> None:
@@ -219,6 +228,6 @@ def _strays(families: frozenset[int], host: Host) -> list[int]:
             saved = host.netfilter.saved(family)
         except OperatorError:
             continue  # without iptables on the host there are no rules of ours either
-        if our_tables(saved):
+        if our_tables(saved) or host.nft.held(family):
             found.append(family)
     return found

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.model import Backend, Config
+from paraglider.config.model import Config
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.core.strategies.weighted import LeastFlows
@@ -80,7 +80,7 @@ def test_only_nat_services() -> None:
     """Services that are forwarded in another way are not this packet path's."""
     path = build(
         service(name="one"),
-        service(name="two", ports=81, forward="offload"),
+        service(name="two", ports=81, forward="dsr"),
         service(name="three", ports=82),
     )
     assert [built.name for built in path.balancer.services.services] == ["one", "three"]
@@ -193,17 +193,3 @@ def test_the_timeouts_of_the_file(seconds: int) -> None:
     assert len(path.flows) == 1
     path.flows.expire(100.0 + seconds + 5)
     assert len(path.flows) == 0
-
-
-@pytest.mark.parametrize(
-    ("address", "port", "name"),
-    [
-        ("10.0.0.1", None, "10.0.0.1"),
-        ("10.0.0.1", 8080, "10.0.0.1:8080"),
-        ("fd00:10::1", None, "fd00:10::1"),
-        ("fd00:10::1", 8080, "[fd00:10::1]:8080"),
-    ],
-)
-def test_backend_names(address: str, port: int | None, name: str) -> None:
-    """Messages call a backend by its address, with its port where that is mapped."""
-    assert nat.backend_name(Backend.model_validate({"address": address, "port": port})) == name

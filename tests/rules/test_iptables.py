@@ -1,7 +1,9 @@
 """Golden files: a configuration in ``golden/NAME.yaml``, its rules in ``NAME.v4`` and ``NAME.v6``.
 
-The extra key ``cores`` of a configuration names the workers' cores. After a deliberate change,
-``UPDATE_GOLDEN=1 pytest tests/rules`` writes the files anew; read the difference before committing.
+The extra key ``cores`` of a configuration names the workers' cores, ``hairpin`` is for the
+tables of ``forward: offload`` (``NAME.nft4``, ``NAME.nft6``: ``test_nft``). After a deliberate
+change, ``UPDATE_GOLDEN=1 pytest tests/rules`` writes the files anew; read the difference before
+committing.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import pytest
 import yaml
 
 from paraglider.config.model import Config
-from paraglider.rules.iptables import nat_rules
+from paraglider.rules.iptables import queue_rules
 from paraglider.rules.ruleset import RuleSet
 from paraglider.system.netfilter import Netfilter
 
@@ -26,7 +28,8 @@ def rules(name: str, family: int) -> RuleSet | None:
     """The rule set of a golden configuration."""
     content = yaml.safe_load((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8"))
     cores = tuple(content.pop("cores"))
-    return nat_rules(Config.model_validate(content), family, cores, SEED)
+    content.pop("hairpin", None)
+    return queue_rules(Config.model_validate(content), family, cores, SEED)
 
 
 def wanted(name: str, family: int) -> str:
@@ -87,9 +90,9 @@ def test_every_jump_has_its_chain(name: str) -> None:
 def test_other_forwards_get_no_rules() -> None:
     """A family whose services are all of other forwards has no rule set at all."""
     service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
-    config = Config.model_validate({"services": [{**service, "forward": "offload"}]})
-    assert nat_rules(config, 4, (0,), SEED) is None
-    assert nat_rules(config, 6, (0,), SEED) is None
+    config = Config.model_validate({"services": [{**service, "forward": "dsr"}]})
+    assert queue_rules(config, 4, (0,), SEED) is None
+    assert queue_rules(config, 6, (0,), SEED) is None
 
 
 @pytest.mark.root

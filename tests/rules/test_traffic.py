@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from paraglider.config.model import Config
 from paraglider.config.types import ALL_PORTS, PortRange
-from paraglider.rules.traffic import MULTIPORT_SLOTS, nat_traffic, port_matches, united_ports
+from paraglider.rules.traffic import MULTIPORT_SLOTS, port_matches, traffic_of, united_ports
 
 port_ranges = st.builds(
     lambda first, length: PortRange(first, min(first + length, 65535)),
@@ -73,7 +73,7 @@ def test_all_ports_need_no_match() -> None:
 
 def test_ports_of_a_shared_vip_are_united() -> None:
     """Two services on one VIP and protocol become one endpoint."""
-    traffic = nat_traffic(config({"ports": 80}, {"ports": ["8000-8010", 81]}), 4)
+    traffic = traffic_of(config({"ports": 80}, {"ports": ["8000-8010", 81]}), 4, "nat")
     assert [(str(e.address), e.protocol, e.ports) for e in traffic.vips] == [
         ("192.168.0.11", "tcp", (PortRange(80, 81), PortRange(8000, 8010)))
     ]
@@ -82,7 +82,7 @@ def test_ports_of_a_shared_vip_are_united() -> None:
 def test_replies_come_from_the_mapped_port() -> None:
     """A backend with a port of its own answers from it, the others from the service's."""
     backends = ["10.0.0.1", {"address": "10.0.0.2", "port": 8080}]
-    traffic = nat_traffic(config({"ports": 80, "backends": backends}), 4)
+    traffic = traffic_of(config({"ports": 80, "backends": backends}), 4, "nat")
     assert {str(e.address): e.ports for e in traffic.replies} == {
         "10.0.0.1": (PortRange(80, 80),),
         "10.0.0.2": (PortRange(8080, 8080),),
@@ -91,7 +91,7 @@ def test_replies_come_from_the_mapped_port() -> None:
 
 def test_direct_replies_do_not_concern_us() -> None:
     """Under return: direct there are no replies to match, but errors of the backends still."""
-    traffic = nat_traffic(config({"protocol": "any", "return": "direct"}), 4)
+    traffic = traffic_of(config({"protocol": "any", "return": "direct"}), 4, "nat")
     assert traffic.replies == ()
     assert traffic.echo_replies == ()
     assert traffic.echo_vips == (ipaddress.ip_address("192.168.0.11"),)
@@ -101,5 +101,5 @@ def test_direct_replies_do_not_concern_us() -> None:
 def test_families_do_not_mix() -> None:
     """A family sees its own services only."""
     both = config({}, {"vip": "2001:db8::11/64", "backends": ["fd00:10::1"]})
-    assert [str(a) for a in nat_traffic(both, 6).addresses] == ["2001:db8::11"]
-    assert [str(a) for a in nat_traffic(both, 4).addresses] == ["192.168.0.11"]
+    assert [str(a) for a in traffic_of(both, 6, "nat").addresses] == ["2001:db8::11"]
+    assert [str(a) for a in traffic_of(both, 4, "nat").addresses] == ["192.168.0.11"]

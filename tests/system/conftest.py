@@ -7,7 +7,7 @@ namespace in which the test itself runs, and all programs that it starts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,10 @@ from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
 from paraglider.rules.saved import our_part, removal_text
 from paraglider.system.changes.base import Host
+from paraglider.system.conntrack import Conntrack
 from paraglider.system.netfilter import Netfilter, Tables
 from paraglider.system.netlink import Neighbour, Netlink
+from paraglider.system.nft import Nft
 from paraglider.system.sysctl import Sysctl, conf
 
 
@@ -136,6 +138,10 @@ class AirNetlink(Netlink):
         if address in self.held.get(interface, []):
             self.held[interface].remove(address)
 
+    def interface_towards(self, address: IPAddress) -> str | None:
+        """Everything that is on no link is behind eth0."""
+        return "eth0"
+
     def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
         """The entry."""
         return self.neighbours.get((interface, address))
@@ -151,6 +157,47 @@ class AirNetlink(Netlink):
         del self.neighbours[interface, address]
         if keep is not None:
             self.neighbours[interface, address] = Neighbour(keep, True, False, False)
+
+
+class AirNft(Nft):
+    """Tables as the text that made them."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, str] = {}
+        self.refuse = ""
+
+    def require(self) -> None:
+        """Everything is there."""
+
+    def rehearse(self, text: str) -> None:
+        """Refuses when told to."""
+        if self.refuse == "rehearse":
+            raise PlatformError("no nat here")
+
+    def load(self, text: str) -> None:
+        """A text is a whole table, or the removal of one."""
+        if self.refuse == "load":
+            raise PlatformError("the table was refused")
+        family = 6 if "ip6 paraglider" in text else 4
+        if text.startswith("delete"):
+            del self.tables[family]
+        else:
+            self.tables[family] = text
+
+    def held(self, family: int) -> str:
+        """The text."""
+        return self.tables.get(family, "")
+
+
+class AirConntrack(Conntrack):
+    """Remembers what it was to forget."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[int] = []
+
+    def forget(self, marks: Iterable[int]) -> None:
+        """Nobody is connected here."""
+        self.forgotten += marks
 
 
 class AirSysctl(Sysctl):
@@ -171,17 +218,19 @@ class AirSysctl(Sysctl):
 
 @dataclass
 class Air:
-    """A host made of air, and the three edges by themselves."""
+    """A host made of air, and its edges by themselves."""
 
     netfilter: AirNetfilter
     netlink: AirNetlink
     sysctl: AirSysctl
+    nft: AirNft = field(default_factory=AirNft)
+    conntrack: AirConntrack = field(default_factory=AirConntrack)
     said: list[str] = field(default_factory=list)
 
     @property
     def host(self) -> Host:
         """What the set-up is given."""
-        return Host(self.netfilter, self.netlink, self.sysctl)
+        return Host(self.netfilter, self.netlink, self.sysctl, self.nft, self.conntrack)
 
     def say(self, outcome: str, what: str) -> None:
         """Keeps what the set-up tells."""
@@ -191,6 +240,7 @@ class Air:
         """All that a set-up might change."""
         return {
             "rules": (self.netfilter.saved(4), self.netfilter.saved(6)),
+            "tables": dict(self.nft.tables),
             "addresses": {name: list(held) for name, held in self.netlink.held.items()},
             "neighbours": dict(self.netlink.neighbours),
             "sysctls": self.sysctl.snapshot("net/**/*"),

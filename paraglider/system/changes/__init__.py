@@ -5,6 +5,7 @@ Glossary
 - sysctls   a kernel parameter; forwarding, which takes others along (``sysctls``)
 - links     an address of an interface; a neighbour that is kept resolved (``links``)
 - rules     the rules of one family (``ruleset``)
+- table     the table of ``forward: offload`` of one family (``table``)
 - directory the default chroot (``directory``)
 - record    a change as JSON-ready data, for the state (``records``)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
+from paraglider.system.conntrack import Conntrack
 from paraglider.system.netfilter import Netfilter
 from paraglider.system.netlink import Netlink
+from paraglider.system.nft import Nft
 from paraglider.system.sysctl import Sysctl
 
 Action = Literal["apply", "revert", "keep"]
@@ -20,6 +22,8 @@ class Host:
     netfilter: Netfilter = field(default_factory=Netfilter)
     netlink: Netlink = field(default_factory=Netlink)
     sysctl: Sysctl = field(default_factory=Sysctl)
+    nft: Nft = field(default_factory=Nft)
+    conntrack: Conntrack = field(default_factory=Conntrack)
 
 
 class Change(Protocol):

@@ -9,10 +9,18 @@ from paraglider.system.changes.base import Change
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
+from paraglider.system.changes.table import TableChange
 
 _STORED: dict[str, type[Any]] = {
     cls.kind: cls
-    for cls in (SysctlChange, ForwardingChange, AddressChange, NeighbourChange, RulesChange)
+    for cls in (
+        SysctlChange,
+        ForwardingChange,
+        AddressChange,
+        NeighbourChange,
+        RulesChange,
+        TableChange,
+    )
 }
 
 

@@ -16,5 +16,5 @@ cdef class NetlinkQueueIO:
     cdef list _early
     cdef Batch _batch
 
-    @cython.locals(batch=Batch, arena=bytearray, index=int, verdict=int)
+    @cython.locals(batch=Batch, arena=bytearray, index=int, verdict="long long")
     cpdef _round(self, object handle, int count, double now)

@@ -1,0 +1,65 @@
+"""Marks of ``forward: offload``: which backend of which service a packet is for, as 32 bits.
+
+Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
+kernel's maps, and by the workers, which answer it.
+Rules: a mark follows from the family, the name of the service and the backend's address and port
+alone, so that it stays when the file is put into another order or spelling, and connections that
+the kernel knows by it stay the backend's. Where two hash alike, the one that comes later in the
+order of the alphabet takes the next free mark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from paraglider.config.model import Backend, Config, Service
+
+BASE = 0x51000000
+"""The bits that all marks have in common."""
+
+MASK = 0xFF000000
+"""The bits that tell a mark of a backend from any other mark."""
+
+OFFLOADED = f"0x{BASE:08x}/0x{MASK:08x}"
+"""Mark and mask, as ``-m connmark --mark`` takes them."""
+
+_FAMILY_BIT = {4: 0, 6: 0x800000}
+_SPACE = 0x800000  # marks a family
+
+
+def backend_marks(config: Config) -> dict[str, tuple[int, ...]]:
+    """The marks of every ``forward: offload`` service by its name, in the order of its backends.
+
+    The marks of a family do not depend on the services of the other.
+    """
+    services = [service for service in config.services if service.forward == "offload"]
+    taken: set[int] = set()
+    marks: dict[str, int] = {}
+    for identity, family in sorted(
+        (_identity(service, backend), service.family)
+        for service in services
+        for backend in service.backends
+    ):
+        marks[identity] = _free(identity, family, taken)
+        taken.add(marks[identity])
+    return {
+        service.name: tuple(marks[_identity(service, backend)] for backend in service.backends)
+        for service in services
+    }
+
+
+def target_port(service: Service, backend: Backend) -> int:
+    """The port that the kernel sends flows of ``service`` to, 0 where the client's is kept."""
+    return backend.port or service.single_port or 0
+
+
+def _identity(service: Service, backend: Backend) -> str:
+    return f"{service.name} {backend.address} {target_port(service, backend)}"
+
+
+def _free(identity: str, family: int, taken: set[int]) -> int:
+    digest = hashlib.blake2b(identity.encode(), digest_size=4).digest()
+    place = int.from_bytes(digest, "big") % _SPACE
+    while (mark := BASE | _FAMILY_BIT[family] | place) in taken:
+        place = (place + 1) % _SPACE
+    return mark
