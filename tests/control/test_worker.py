@@ -20,6 +20,12 @@ from typing import Any
 
 import pytest
 
+from paraglider.config.model import Config
+from paraglider.control.worker import _warm_up
+from paraglider.core.flow import TCP, UDP
+from paraglider.core.pool import Backend
+from paraglider.core.strategies import Context, NewFlow
+from paraglider.core.strategies.rr import RoundRobin
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
 
@@ -208,7 +214,7 @@ def test_a_fault_is_logged_once(work: Any) -> None:
     extra = "\n".join(
         (
             "from paraglider.core.nat import Nat",
-            "worker._warm_up = lambda config: None",
+            "worker._warm_up = lambda *_: None",
             "def broken(self, buf, *rest): raise ValueError('a fault of ours')",
             "Nat.handle = broken",
         )
@@ -277,3 +283,77 @@ def test_every_kind_of_service_warms_up(work: Any, family: int) -> None:
     assert worker.stop() == 0
     assert "flows=0" in worker.await_log("event=stopped")
     assert "level=error" not in worker.log()
+
+
+POLICY = """
+class Picky:
+    def __init__(self, **context): pass
+    def prepare(self, ready): self.ready = ready
+    def pick(self, flow):
+        import {module}
+        return None if flow.port == 5353 else self.ready[0]
+"""
+
+LOAD = """
+import functools
+from paraglider.config.load import LoadedConfig
+from paraglider.config.problem import Marks
+from paraglider.forwarding import policies
+loaded = LoadedConfig(Config.model_validate(config), Marks(), {file!r})
+worker.WorkerSpec = functools.partial(worker.WorkerSpec, registry=policies.load(loaded))
+"""
+
+
+def test_a_policy_picks_without_privileges(work: Any, tmp_path: Path) -> None:
+    """A class of the user's own, with an import of a library when it picks, works after chroot;
+    what it does wrong is logged once, and counted at the end.
+    """
+    service = {
+        "name": "dns",
+        "vip": "127.0.0.2/8",
+        "protocol": "udp",
+        "ports": [53, 5353],
+        "backends": ["127.0.0.3"],
+        "strategy": "picky_of_test:Picky",
+    }
+    (tmp_path / "policies").mkdir(mode=0o755)
+    module = tmp_path / "policies" / "picky_of_test.py"
+    module.write_text(POLICY.format(module="colorsys"))
+    module.chmod(0o644)
+    worker = work(services=[service], extra=LOAD.format(file=str(tmp_path / "paraglider.conf")))
+    assert worker.report == "ready", worker.log()
+    worker.send(53, 5353, 5353)
+    line = worker.await_log("policy at fault")
+    assert 'last="pick returned NoneType, no ready backend"' in line
+    assert "service=dns" in line
+    assert worker.stop() == 0
+    line = worker.await_log("event=stopped")
+    assert "flows=3" in line
+    assert "policy_wrong=2" in line
+    assert "policy_raised" not in line
+
+
+@pytest.mark.parametrize("vip", ["127.0.0.2/8", "fd00::2/64"])
+def test_the_warm_up_opens_a_flow_of_each_service(vip: str) -> None:
+    """Every strategy has picked once for TCP and UDP before privileges go."""
+    picked: list[tuple[str, int]] = []
+
+    class Noted(RoundRobin):
+        def __init__(self, context: Context) -> None:
+            super().__init__()
+            self.service = context.service
+
+        def pick(self, flow: NewFlow) -> Backend:
+            picked.append((self.service, flow.protocol))
+            return super().pick(flow)
+
+    base = {"vip": vip, "backends": ["127.0.0.3" if vip.startswith("127") else "fd00::3"]}
+    services = [
+        {**base, "name": "all", "protocol": "any"},
+        {**base, "name": "web", "protocol": "tcp", "ports": 80},
+        {**base, "name": "dns", "protocol": "udp", "ports": "5300-5399"},
+    ]
+    config = Config.model_validate({"services": services})
+    _warm_up(config, {"rr": Noted})
+    wanted = {("all", TCP), ("all", UDP), ("web", TCP), ("dns", UDP)}
+    assert wanted <= set(picked)
