@@ -71,7 +71,8 @@ def show(results: Results, console: Console) -> None:
     wide = console if console.is_terminal else Console(highlight=False, width=220)
     for grid in report.all_grids(results):
         wide.print(grid.rich())
-    wide.print(report.circumstances(results), soft_wrap=True)
+    for line in [*report.remarks(results), report.circumstances(results)]:
+        wide.print(line, soft_wrap=True, markup=False)
 
 
 def keep(results: Results, name: str, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench import builds
 from bench.results import CoreResult
-from paraglider.errors import PlatformError
+from paraglider.errors import ParagliderError
 from paraglider.lab.namespace import execute
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
@@ -18,7 +18,7 @@ def measure(build: str, strategy: str, sizes: tuple[int, ...]) -> CoreResult:
     command = builds.command(build, "-m", "bench.core_probe", strategy, *map(str, sizes))
     try:
         result = CoreResult.from_json(execute(command, timeout=TIMEOUT).stdout)
-    except PlatformError as error:
+    except ParagliderError as error:
         last = str(error).strip().splitlines()[-1]
         return CoreResult(build, strategy, missing=f"failed: {last}")
     if result.build != build:  # an edited source since we asked

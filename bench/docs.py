@@ -18,12 +18,14 @@ RECORD = "latest"
 def blocks(results: Results) -> dict[str, str]:
     """The text of every block by its name."""
     when = report.circumstances(results)
+    remarks = "".join(f"* {line}\n" for line in report.remarks(results))
     return {
         "rates": f"{report.rates(results).markdown()}\n\n{when}\n",
         "all": "".join(
             f"### {grid.title}\n\n{grid.markdown()}\n\n" for grid in report.all_grids(results)
         )
-        + f"{when}\n",
+        + f"{when}\n"
+        + (f"\n{remarks}" if remarks else ""),
     }
 
 

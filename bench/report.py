@@ -85,6 +85,22 @@ def all_grids(results: Results) -> list[Grid]:
     return [grid for grid in grids if grid.rows]
 
 
+def remarks(results: Results) -> list[str]:
+    """What is missing and why, and what went wrong on the way, a sentence each."""
+    reasons: dict[str, list[str]] = {}
+    for peer in results.peers:
+        if peer.missing is not None:
+            reasons.setdefault(peer.missing, []).append(peer.title)
+        for load, why in peer.cannot.items():
+            reasons.setdefault(why, []).append(f"{peer.title}: {load}")
+    for part in results.core:
+        if part.missing is not None:
+            reasons.setdefault(part.missing, []).append(f"flow table of {_part_name(part)}")
+    lines = [f"Not measured: {'; '.join(names)} ({why})." for why, names in reasons.items()]
+    lines += [f"{peer.title}, {note}." for peer in results.peers for note in peer.notes]
+    return lines
+
+
 def circumstances(results: Results) -> str:
     """One sentence: when, on what, how often, of which versions."""
     host = results.host
@@ -130,8 +146,6 @@ def _peer_rows(results: Results, metrics: tuple[str, ...]) -> tuple[tuple[str, .
 
 
 def _peer_row(results: Results, peer: PeerResult, metrics: tuple[str, ...]) -> tuple[str, ...]:
-    if peer.missing is not None:
-        return (peer.title, f"not here: {peer.missing}", *[""] * (len(metrics) - 1))
     return (peer.title, *(_figure(results, peer, metric) for metric in metrics))
 
 
@@ -155,9 +169,9 @@ def _bar(bar: Bar) -> str:
 
 
 def _core_row(part: CoreResult, sizes: list[int], width: int) -> tuple[str, ...]:
-    name = f"{part.build}, {part.strategy}"
+    name = _part_name(part)
     if part.missing is not None:
-        return (name, f"not here: {part.missing}", *[""] * (width - 2))
+        return (name, *[DASH] * (width - 1))
     cells = [name]
     found = [part.size(size) for size in sizes]
     cells += [DASH if size is None else f"{size.new_flow_ns / 1000:.2f}" for size in found]
@@ -172,3 +186,7 @@ def _core_row(part: CoreResult, sizes: list[int], width: int) -> tuple[str, ...]
     pause = part.expire_pause_ms
     cells.append(DASH if pause is None else f"{pause:.1f}")
     return tuple(cells)
+
+
+def _part_name(part: CoreResult) -> str:
+    return f"{part.build}, {part.strategy}"

@@ -51,11 +51,16 @@ Sample = dict[str, float]
 
 @dataclass(slots=True)
 class PeerResult:
-    """All rounds of one peer; ``missing`` says why there are none, ``notes`` what went wrong."""
+    """All rounds of one peer.
+
+    ``missing`` says why there are none, ``cannot`` why a load has no figures, ``notes`` what went
+    wrong.
+    """
 
     name: str
     title: str
     missing: str | None = None
+    cannot: dict[str, str] = field(default_factory=dict)
     rounds: list[Sample] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

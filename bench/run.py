@@ -35,7 +35,7 @@ from bench.loads import LOADS, LoadError, Target
 from bench.network import Stage
 from bench.peers import PEERS, Peer
 from bench.report import sample_line
-from bench.results import CoreResult, PeerResult, Results
+from bench.results import PeerResult, Results
 from paraglider.errors import ParagliderError
 from paraglider.lab import namespace, story, topology
 from paraglider.lab.interrupts import Interrupts
@@ -119,9 +119,7 @@ class Run:
     def _measure(self, interrupts: Interrupts) -> None:
         namespace.stale(keep=[note["prefix"] for note in story.notes().values()])
         options, results = self.options, self.results
-        results.peers = [PeerResult(p.name, p.title, p.missing()) for p in options.peers]
-        for gone in (result for result in results.peers if result.missing is not None):
-            self._say(f"[yellow]{gone.name}[/]: not here: {escape(gone.missing or '')}")
+        results.peers = [PeerResult(p.name, p.title, p.missing(), p.cannot) for p in options.peers]
         there = [result for result in results.peers if result.missing is None]
         probes = [(b, s) for b in BUILDS for s in core.STRATEGIES] if options.core else []
         steps = options.rounds * len(there) * len(LOADS) + len(probes)
@@ -134,8 +132,6 @@ class Run:
             self._step(f"flow table · {build} · {strategy}", 0)
             results.core.append(core.measure(build, strategy, options.sizes))
             self._step("", 1)
-        for missing in _reasons(results.core):
-            self._say(f"[yellow]flow table[/]: {escape(missing)}")
 
     def _measure_peer(self, peer: Peer, result: PeerResult, interrupts: Interrupts) -> None:
         """One round of one peer, on a stage of its own; its sample, maybe empty, goes to result."""
@@ -205,12 +201,3 @@ def rotated(peers: Sequence[PeerResult], number: int) -> list[PeerResult]:
     """The peers in the order of round ``number``: each round begins with another one."""
     start = number % len(peers) if peers else 0
     return [*peers[start:], *peers[:start]]
-
-
-def _reasons(parts: Sequence[CoreResult]) -> list[str]:
-    """Why parts of the core are missing, each reason once."""
-    found: dict[str, None] = {}
-    for part in parts:
-        if part.missing is not None:
-            found[f"{part.build}: {part.missing}"] = None
-    return list(found)

@@ -1,0 +1,71 @@
+"""Paraglider's own rows say what they measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bench.peers.paraglider import Paraglider, refusal
+from paraglider.config.load import load
+
+
+def peer(**changes: str | int) -> Paraglider:
+    """A peer, with what a test wants of it."""
+    return Paraglider("x", **{"build": "compiled", **changes})  # type: ignore[arg-type]
+
+
+def test_titles_tell_rows_apart() -> None:
+    """Forward, queue I/O, build and more than one worker are in the title."""
+    assert peer().title == "nat, compiled"
+    assert peer(io="netlink", build="interpreted").title == "nat, netlink, interpreted"
+    assert peer(forward="offload", workers=2).title == "offload, compiled, 2 workers"
+
+
+def test_the_configuration_is_valid(tmp_path: Path) -> None:
+    """What the daemon is given is a good file with what the row says."""
+    file = tmp_path / "paraglider.conf"
+    file.write_text(peer(io="netfilterqueue").configuration(tmp_path))
+    config = load(file)
+    assert config.queue.io == "netfilterqueue"
+    assert {service.forward for service in config.services} == {"nat"}
+    web = config.services[0]
+    assert [str(backend.address) for backend in web.backends] == [
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.3",
+    ]
+
+
+def test_one_worker_is_one_core(tmp_path: Path) -> None:
+    """The configuration never takes every core by default."""
+    workers = yaml.safe_load(peer().configuration(tmp_path))["workers"]
+    assert workers["first_core"] == workers["last_core"]
+
+
+def test_missing_when_there_are_too_few_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that needs more cores than there are says so, instead of measuring another thing."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _pid: {0})
+    why = peer(workers=2, build="interpreted").missing()
+    assert why is not None
+    assert "neighbouring cores" in why
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "/x/p.conf:9:12: `forward: offload` is not in this version; use nat\n",
+            "offload is not in",
+        ),
+        ("paraglider: no root; use sudo\n", "no root"),
+        ("", "refuses it"),
+    ],
+)
+def test_refusal_is_in_few_words(text: str, words: str) -> None:
+    """File, line and remedy of what ``paraglider check`` says are left out."""
+    found = refusal(text)
+    assert words in found
+    assert "p.conf" not in found
+    assert "use" not in found.replace("refuses", "")

@@ -1,0 +1,67 @@
+"""Bars are met or not, and unknown where nothing was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from bench import bars
+from bench.bars import Bar, core_bars, ratio_bars
+from bench.peers import PEERS
+from bench.results import METRICS, Results
+
+
+def find(found: list[Bar], row: str, column: str) -> Bar:
+    """The one bar at this place."""
+    (bar,) = [bar for bar in found if (bar.row, bar.column) == (row, column)]
+    return bar
+
+
+@pytest.mark.parametrize(
+    ("metric", "ratio", "met"),
+    [
+        ("keepalive", 0.61, True),
+        ("keepalive", 0.59, False),
+        ("p50", 1.4, True),
+        ("p50", 1.6, False),
+    ],
+)
+def test_ratio_bars(
+    results: Results,
+    set_ratio: Callable[[str, str, float], None],
+    metric: str,
+    ratio: float,
+    met: bool,
+) -> None:
+    """More is better but for latency, where less is."""
+    set_ratio("nat-netlink", metric, ratio)
+    bar = find(ratio_bars(results), "nat-netlink to dnat", METRICS[metric].title)
+    assert bar.figure == pytest.approx(ratio)
+    assert bar.met is met
+
+
+def test_offload_is_to_be_ahead_of_the_proxies(
+    results: Results, set_ratio: Callable[[str, str, float], None]
+) -> None:
+    """With 0.8 of DNAT it is ahead of a proxy with 0.7."""
+    set_ratio("offload", "bulk_up", 0.8)
+    assert find(ratio_bars(results), "offload to haproxy", "bulk up").met is True
+    assert find(ratio_bars(results), "offload to nginx", "bulk up").met is None
+
+
+def test_core_bars_take_the_worst(results: Results) -> None:
+    """Memory, growth and pause are those of the worst strategy that was measured."""
+    found = core_bars(results)
+    assert find(found, "compiled", bars.BYTES).figure == 270
+    assert find(found, "compiled", bars.PAUSE).met is True
+    results.core[0].expire_pause_ms = 5.1
+    assert find(core_bars(results), "compiled", bars.PAUSE).met is False
+    assert find(found, "interpreted", bars.BYTES).met is None
+
+
+def test_bars_name_peers_that_are_there() -> None:
+    """No bar waits for a peer whose name has changed."""
+    named = {*bars.RATIOS, *bars.AHEAD_OF, *bars.MORE_THAN, *bars.MORE_THAN.values()}
+    named |= {other for others in bars.AHEAD_OF.values() for other in others}
+    assert named <= set(PEERS)
