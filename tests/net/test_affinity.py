@@ -1,0 +1,84 @@
+"""``affinity: client`` end to end: a client keeps its backend, whichever worker it meets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.lab.topology import VIP, Topology
+
+pytestmark = pytest.mark.root
+
+CLIENTS = 6
+
+
+def answers_to(net: Topology, family: int, number: int, port: int, count: int) -> set[str]:
+    """Which backends answer ``count`` connections from the client's address ``number``."""
+    host = VIP[family] if family == 4 else f"[{VIP[family]}]"
+    source = net.client_address(family, number)
+    command = ["curl", "-sS", "--fail", "--interface", source]
+    for _ in range(count):
+        command += [f"http://{host}:{port}/", "-H", "Connection: close"]
+    return set(net.client.run(command).stdout.split())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_client_keeps_its_backend(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, workers: int
+) -> None:
+    """Every connection of one address meets the same backend; six addresses meet several."""
+    net = topology(clients=CLIENTS)
+    serve(net, udp=())
+    services = [service(family, ports=80, affinity="client") for family in (4, 6)]
+    balancer(net, config(*services, workers=workers))
+    for family in (4, 6):
+        kept = [answers_to(net, family, number, 80, 8) for number in range(CLIENTS)]
+        assert [len(backends) for backends in kept] == [1] * CLIENTS
+        assert len(set.union(*kept)) > 1
+        again = [answers_to(net, family, number, 80, 4) for number in range(CLIENTS)]
+        assert again == kept
+
+
+def test_one_worker_spreads_clients_evenly(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
+) -> None:
+    """Under rr each new client gets the next backend, whatever the old ones do meanwhile."""
+    net = topology(clients=CLIENTS)
+    serve(net, udp=())
+    balancer(net, config(service(4, ports=80, affinity="client")))
+    kept = [answers_to(net, 4, number, 80, 3) for number in range(CLIENTS)]
+    assert kept == [{"backend1"}, {"backend2"}, {"backend3"}] * 2
+
+
+def test_a_service_without_affinity_beside_it(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
+) -> None:
+    """One service keeps its clients; another one on the same workers takes turns as ever."""
+    net = topology()
+    serve(net, http=(80, 81), udp=())
+    services = [
+        service(family, name=f"{name}{family}", ports=port, affinity=affinity)
+        for family in (4, 6)
+        for name, port, affinity in (("kept", 80, "client"), ("turns", 81, "flow"))
+    ]
+    balancer(net, config(*services, workers=2))
+    for family in (4, 6):
+        assert len(answers_to(net, family, 0, 80, 9)) == 1
+        assert ask(net, "tcp", VIP[family], 81, 9) == {"backend1": 3, "backend2": 3, "backend3": 3}
+
+
+def test_all_protocols_of_any(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
+) -> None:
+    """As loaded has it: all that a client sends to the VIP, TCP and UDP, meets one backend."""
+    net = topology()
+    serve(net)
+    services = [service(family, protocol="any", affinity="client") for family in (4, 6)]
+    balancer(net, config(*services, workers=2))
+    for family in (4, 6):
+        tcp = ask(net, "tcp", VIP[family], 80, 6)
+        udp = peer(net.client, "ports", VIP[family], 5353, 6)
+        assert len(tcp) == 1
+        assert udp == dict(tcp)
+        assert ask(net, "ping", VIP[family], 0, 6) == {"": 6}
