@@ -1,0 +1,131 @@
+"""Long transfers end to end: every byte arrives, also while hostile packets come in between."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.config.support import NOT_YET
+from paraglider.lab.topology import VIP, Topology
+from paraglider.system.queue import QUEUES
+
+pytestmark = pytest.mark.root
+
+HERE = Path(__file__).parent
+SIZE = 20_000_000
+IOS = [name for name in QUEUES if name != "auto" and ("io", name) not in NOT_YET]
+
+
+def queues(net: Topology) -> dict[int, tuple[int, int]]:
+    """By queue: packets that wait for a verdict, and packets that were dropped unseen."""
+    text = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
+    columns = [[int(word) for word in line.split()] for line in text.splitlines()]
+    return {line[0]: (line[2], line[5] + line[6]) for line in columns}
+
+
+def await_verdicts(net: Topology) -> None:
+    """Wait until no packet waits; fail when one is left without a verdict."""
+    deadline = time.monotonic() + 10
+    while any(waiting for waiting, _ in queues(net).values()):
+        assert time.monotonic() < deadline, queues(net)
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("io", IOS)
+def test_every_byte_arrives(
+    topology: Any,
+    serve_peer: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    peer: Any,
+    io: str,
+) -> None:
+    """Twenty megabytes up and down, both families, port-mapped: the digests agree."""
+    net = topology()
+    serve_peer(net, 9000)
+    services = []
+    for family in (4, 6):
+        mapped = service(family, ports=80)
+        mapped["backends"] = [{"address": a, "port": 9000} for a in mapped["backends"]]
+        services.append(mapped)
+    balancer(net, config(*services, queue={"io": io}))
+    for family in (4, 6):
+        for direction in ("up", "down"):
+            result = peer(net.client, direction, VIP[family], 80, SIZE)
+            assert result["arrived"] == result["sent"]
+    assert len(queues(net)) == 1
+    await_verdicts(net)
+
+
+@pytest.mark.parametrize("io", IOS)
+def test_hostile_packets_beside_a_transfer(
+    topology: Any,
+    serve_peer: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    peer: Any,
+    io: str,
+) -> None:
+    """Thousands of cut, lying and random packets to the VIP: transfers end well meanwhile, no
+    packet is left without a verdict, and the log has no error.
+    """
+    net = topology()
+    serve_peer(net, 9000)
+    services = [service(family, protocol="any") for family in (4, 6)]
+    running = balancer(net, config(*services, workers=2, queue={"io": io}))
+    mac = net.balancer.run(["cat", "/sys/class/net/eth0/address"]).stdout.strip()
+    program = [sys.executable, str(HERE / "hostile.py"), "eth0", mac, VIP[4], VIP[6], "9000", "4"]
+    hostile = net.client.popen(program, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    for family in (4, 6):
+        for direction in ("up", "down"):
+            result = peer(net.client, direction, VIP[family], 9000, SIZE // 4)
+            assert result["arrived"] == result["sent"]
+    out, _ = hostile.communicate(timeout=60)
+    assert int(out) > 2000, out
+    assert sorted(queues(net)) == sorted(worker_cores(running))
+    await_verdicts(net)
+    for family in (4, 6):
+        assert peer(net.client, "down", VIP[family], 9000, 1000)["arrived"]
+    assert running.stop() == 0
+    counted = " ".join(line for line in running.log().splitlines() if "event=stopped" in line)
+    for reason in ("no_flow=", "short_transport=", "short_error=", "bad_extension="):
+        assert reason in counted, counted
+    assert "internal=" not in counted
+    assert running.trouble() == []
+
+
+def worker_cores(running: Any) -> list[int]:
+    """The cores that the log says have a worker."""
+    words = [line.split() for line in running.log().splitlines() if '"worker ready"' in line]
+    return [int(w.removeprefix("core=")) for line in words for w in line if w.startswith("core=")]
+
+
+def test_transfers_beside_each_other(
+    topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any
+) -> None:
+    """Twelve transfers at once over two workers: none is mixed up with another."""
+    net = topology()
+    serve_peer(net, 9000)
+    balancer(net, config(*(service(family, ports=9000) for family in (4, 6)), workers=2))
+    program = [sys.executable, str(HERE / "peer.py")]
+    started = [
+        net.client.popen(
+            [*program, direction, VIP[family], "9000", str(500_000 + number)],
+            stdout=subprocess.PIPE,
+        )
+        for number, (family, direction) in enumerate(
+            [(family, direction) for family in (4, 6) for direction in ("up", "down")] * 3
+        )
+    ]
+    for transfer in started:
+        out, _ = transfer.communicate(timeout=60)
+        result = json.loads(out)
+        assert result["arrived"] == result["sent"]

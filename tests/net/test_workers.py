@@ -1,0 +1,219 @@
+"""The processes of a running balancer: their privileges, their deaths, their end."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.topology import VIP, Topology
+
+pytestmark = pytest.mark.root
+
+NET_ADMIN = 1 << 12  # capability.h
+STOP = 2.0  # seconds within which SIGTERM must end everything
+BACK = 3.0  # seconds: a dead worker is to be back within one; the rest is for a busy machine
+PATIENCE = 10.0  # seconds until something that must happen counts as not happening
+
+
+def workers(balancer: Balancer) -> list[int]:
+    """The process ids of the workers."""
+    children = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def status(pid: int) -> dict[str, str]:
+    """/proc/PID/status."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in text.splitlines())
+
+
+def wait_until(condition: Callable[[], object], balancer: Balancer) -> None:
+    """Wait for ``condition``; fail with the log when it does not come true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, balancer.log()
+        time.sleep(0.02)
+
+
+def events(balancer: Balancer, event: str) -> list[str]:
+    """The log's lines about ``event``."""
+    return re.findall(rf'^.*event="?{event}"?(?: .*)?$', balancer.log(), re.MULTILINE)
+
+
+def moment(line: str) -> datetime:
+    """When a line was logged."""
+    return datetime.fromisoformat(line.split(maxsplit=1)[0].removeprefix("timestamp="))
+
+
+@pytest.fixture
+def web(topology: Any, serve: Any, config: Any, service: Any) -> tuple[Topology, str]:
+    """A network with nginx, and a configuration of two workers for both families."""
+    net = topology()
+    serve(net, udp=())
+    return net, config(*(service(family, ports=80) for family in (4, 6)), workers=2)
+
+
+def test_privileges_of_the_workers(web: Any, balancer: Any, tmp_path: Path) -> None:
+    """Each worker is nobody without groups, with CAP_NET_ADMIN alone, locked in, on its core."""
+    net, text = web
+    running = balancer(net, text)
+    pids = workers(running)
+    assert len(pids) == 2
+    nobody = pwd.getpwnam("nobody")
+    cores = set()
+    for pid in pids:
+        found = status(pid)
+        assert found["Uid"].split() == [str(nobody.pw_uid)] * 4
+        assert found["Gid"].split() == [str(nobody.pw_gid)] * 4
+        assert found["Groups"].split() == []
+        sets = {name: int(found[name], 16) for name in found if name.startswith("Cap")}
+        assert sets == {
+            "CapInh": 0,
+            "CapPrm": NET_ADMIN,
+            "CapEff": NET_ADMIN,
+            "CapBnd": 0,
+            "CapAmb": 0,
+        }
+        assert found["NoNewPrivs"] == "1"
+        assert Path(f"/proc/{pid}/root").resolve() == tmp_path / "empty"
+        (core,) = os.sched_getaffinity(pid)
+        cores.add(core)
+        assert found["Name"] == f"paraglider/{core}"
+    assert len(cores) == 2
+
+
+def test_privileges_of_the_parent(web: Any, balancer: Any) -> None:
+    """The parent has no network capability but the one it hands on, and no way to more."""
+    net, text = web
+    running = balancer(net, text)
+    found = status(running.pid)
+    # CAP_KILL 5, CAP_SETGID 6, CAP_SETUID 7, CAP_SETPCAP 8, CAP_NET_ADMIN 12, CAP_SYS_CHROOT 18
+    wanted = sum(1 << number for number in (5, 6, 7, 8, 12, 18))
+    assert (
+        int(found["CapEff"], 16) == int(found["CapPrm"], 16) == int(found["CapBnd"], 16) == wanted
+    )
+    assert found["NoNewPrivs"] == "1"
+    assert found["Groups"].split() == []
+
+
+def test_a_worker_killed_under_load(web: Any, balancer: Any, ask: Any) -> None:
+    """SIGKILL while wrk asks: the worker is back soon by the log's own clock, the log tells of it,
+    new connections work, and the replacement is as unprivileged as the first.
+    """
+    net, text = web
+    running = balancer(net, text, trouble=True)
+    before = workers(running)
+    command = ["wrk", "-t1", "-c16", "-d4s", "--timeout", "1s", f"http://{VIP[4]}/"]
+    load = net.client.popen(command, stdout=subprocess.PIPE)
+    time.sleep(0.5)
+    victim = before[0]
+    os.kill(victim, signal.SIGKILL)
+    wait_until(lambda: len(events(running, "worker ready")) == 3, running)
+    (died,) = events(running, "worker died")
+    assert f"pid={victim}" in died
+    assert "cause=SIGKILL" in died
+    back = events(running, "worker ready")[2]
+    assert (moment(back) - moment(died)).total_seconds() < BACK
+    after = workers(running)
+    assert victim not in after
+    assert len(after) == 2
+    assert before[1] in after
+    (new,) = set(after) - set(before)
+    assert int(status(new)["CapPrm"], 16) == NET_ADMIN
+    out, _ = load.communicate(timeout=30)
+    assert b"requests in" in out
+    for family in (4, 6):
+        answers = ask(net, "tcp", VIP[family], 80, 30)
+        assert answers.total() == 30
+        assert set(answers) == {"backend1", "backend2", "backend3"}
+    assert [line for line in running.trouble() if '"worker died"' not in line] == []
+
+
+def test_every_worker_killed_again_and_again(web: Any, balancer: Any, ask: Any) -> None:
+    """Three rounds of killing all workers: they are back each time, and balance."""
+    net, text = web
+    running = balancer(net, text, trouble=True)
+    for number in range(1, 4):
+        for pid in workers(running):
+            os.kill(pid, signal.SIGKILL)
+        ready = 2 + 2 * number
+        wait_until(lambda n=ready: len(events(running, "worker ready")) == n, running)
+        for family in (4, 6):
+            assert ask(net, "tcp", VIP[family], 80, 6).total() == 6
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_end_under_load(web: Any, balancer: Any, number: signal.Signals) -> None:
+    """SIGTERM or SIGINT while wrk asks: all ended within two seconds, exit code 0, queues free."""
+    net, text = web
+    running = balancer(net, text)
+    pids = [running.pid, *workers(running)]
+    load = net.client.popen(["wrk", "-t1", "-c16", "-d3s", "--timeout", "1s", f"http://{VIP[4]}/"])
+    time.sleep(0.3)
+    begin = time.monotonic()
+    assert running.stop(number) == 0
+    assert time.monotonic() - begin < STOP
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout == ""
+    assert len(events(running, "stopped")) == 2
+    assert events(running, "ended")
+    load.kill()
+
+
+def test_workers_end_with_a_killed_parent(web: Any, balancer: Any) -> None:
+    """SIGKILL of the parent leaves no worker, so that the next start finds its queues free."""
+    net, text = web
+    running = balancer(net, text, trouble=True)
+    pids = workers(running)
+    assert running.stop(signal.SIGKILL) == -signal.SIGKILL
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), running)
+    running.start()
+    assert len(workers(running)) == 2
+
+
+def test_a_second_instance(web: Any, balancer: Any, ask: Any) -> None:
+    """It is refused with one line that names the first, which does not notice."""
+    net, text = web
+    running = balancer(net, text)
+    log = running.log()
+    second = net.balancer.run(running.daemon_command, check=False)
+    assert second.returncode == 1
+    (line,) = second.stderr.splitlines()
+    assert line.startswith("paraglider: queue ")
+    assert "already has a reader: process " in line
+    assert any(f"process {pid} (paraglider/" in line for pid in workers(running))
+    assert running.log() == log
+    for family in (4, 6):
+        assert ask(net, "tcp", VIP[family], 80, 9).total() == 9
+
+
+def test_one_family_alone(web: Any, balancer: Any, ask: Any, peer: Any) -> None:
+    """With ``-6`` the daemon balances IPv6 only: IPv4 goes on untouched to the local stack."""
+    net, text = web
+    balancer(net, text, "-6")
+    assert ask(net, "tcp", VIP[6], 80, 6).total() == 6
+    assert peer(net.client, "connect", VIP[4], 80) == {"error": "ECONNREFUSED"}
+
+
+def test_verbose(web: Any, balancer: Any, ask: Any) -> None:
+    """With ``-D`` every new flow is a line that tells both ends and the backend."""
+    net, text = web
+    running = balancer(net, text, "-D")
+    for family in (4, 6):
+        ask(net, "tcp", VIP[family], 80, 3)
+    wait_until(lambda: len(events(running, "new flow")) == 6, running)
+    for line in events(running, "new flow"):
+        assert re.search(r"client=(192\.168\.0|2001:db8:).*", line)
+        assert "port=80" in line
+        assert re.search(r"backend=(10\.0\.0|fd00:10:)", line)
