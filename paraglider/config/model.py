@@ -199,7 +199,7 @@ class Service(Section):
         default=0,
         ge=0,
         le=4_294_967_295,
-        description="Key of the hashes of source and maglev; machines with the same one pick alike.",
+        description="Key of the hashes of source and maglev; machines that agree share it.",
     )
     affinity: Literal["flow", "client"] = Field(
         default="flow", description="client: a client keeps its backend."

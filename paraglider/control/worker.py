@@ -25,7 +25,7 @@ import prctl
 from paraglider.config.model import Config
 from paraglider.control import log, policy_watch
 from paraglider.core.flow import PROTOCOL_NAMES
-from paraglider.core.nat import SYN
+from paraglider.core.packet import SYN
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.errors import ParagliderError, PlatformError

@@ -35,7 +35,7 @@ from paraglider.core.flow import (
     FlowTable,
 )
 from paraglider.core.marker import Marker
-from paraglider.core.packet import ECHO_REPLY, ICMP_ERROR, parse
+from paraglider.core.packet import ACK, ECHO_REPLY, FIN, ICMP_ERROR, RST, SYN, parse
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.verdict import (
@@ -49,8 +49,6 @@ from paraglider.core.verdict import (
     TABLE_FULL,
     VERDICT_OF,
 )
-
-FIN, SYN, RST, ACK = 0x01, 0x02, 0x04, 0x10
 
 
 class Nat:

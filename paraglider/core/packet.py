@@ -15,6 +15,12 @@ from typing import Final
 from paraglider.core import verdict
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 
+# TCP flags, byte 13 of the header (RFC 9293 §3.1)
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+ACK: Final = 0x10
+
 FLOW: Final = 0  # TCP, UDP
 ECHO_REQUEST: Final = 1
 ECHO_REPLY: Final = 2
