@@ -17,7 +17,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.strategies import NewFlow, create
 from paraglider.core.strategies.guard import BENCH, STRIKES, Guard
-from paraglider.forwarding import nat, policies
+from paraglider.forwarding import nat, policies, services
 
 PAGE = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -127,6 +127,6 @@ def test_everything_a_policy_can_read_is_there() -> None:
 def test_everything_of_a_backend_is_there(loaded: LoadedConfig) -> None:
     """And so of a backend."""
     (section,) = re.findall(r"^A backend has (.*?)\n\n", PAGE, re.MULTILINE | re.DOTALL)
-    (backend, *_) = nat.make_backends(loaded.config.services[0])
+    (backend, *_) = services.make_backends(loaded.config.services[0])
     for name in re.findall(r"`([a-z_]+)`", section):
         assert hasattr(backend, name), name
