@@ -7,7 +7,8 @@ from bench.results import CoreResult
 from paraglider.errors import ParagliderError
 from paraglider.lab.namespace import execute
 
-STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
+BUILT_IN = ("rr", "wrr", "weighted", "source", "maglev")
+STRATEGIES = (*BUILT_IN, "bench_policy:First")  # the last one is a user's own (``core_probe``)
 TIMEOUT = 300.0  # seconds a probe may take
 
 

@@ -23,15 +23,14 @@ from pathlib import Path
 
 import yaml
 
-from bench import builds
+from bench import builds, parse
 from bench.results import CoreResult, CoreSize
 from paraglider.config.load import load_with_marks
-from paraglider.config.model import Config
 from paraglider.config.support import unsupported
 from paraglider.control.worker import EXPIRY_BUDGET
 from paraglider.core import nat as core
 from paraglider.errors import OperatorError
-from paraglider.forwarding import nat
+from paraglider.forwarding import nat, policies
 
 CHUNK = 100  # flows between two looks at the clock
 NEAR = 50  # chunks before a size over which the cost of a flow is taken
@@ -44,6 +43,17 @@ SYN = 0x02
 AS_ON_THE_WIRE = 0  # the checksum is complete
 LATER = 100_000.0  # seconds, after which every flow is due
 
+#: the least that a user's own strategy does: ``bench_policy:First``
+POLICY = """
+class First:
+    def __init__(self, **context):
+        self.first = None
+    def prepare(self, ready):
+        self.first = ready[0]
+    def pick(self, flow):
+        return self.first
+"""
+
 _SYN = struct.pack(
     "!BBHHHBBH4s4sHHIIBBHHH",
     *(0x45, 0, 40, 1, 0x4000, 64, socket.IPPROTO_TCP, 0, bytes(4), socket.inet_aton(VIP)),
@@ -55,17 +65,18 @@ def main() -> None:
     """Parse the arguments, fill, empty, print."""
     strategy, *sizes = sys.argv[1:]
     build = builds.of_file(core.__file__)
+    flows = [int(size) for size in sizes]
     try:
-        config = configuration(strategy, max(map(int, sizes)))
+        path = packet_path(strategy, max(flows))
     except OperatorError as error:
-        result = CoreResult(build, strategy, missing=str(error).partition(";")[0])
+        result = CoreResult(build, strategy, missing=parse.refusal(str(error)))
     else:
-        result = measure(build, strategy, nat.build(config, 0, 0.0), list(map(int, sizes)))
+        result = measure(build, strategy, path, flows)
     sys.stdout.write(result.to_json())
 
 
-def configuration(strategy: str, flows: int) -> Config:
-    """One service with ``strategy`` over ten backends of weights 1 to 3.
+def packet_path(strategy: str, flows: int) -> core.Nat:
+    """A worker's packet path with one service with ``strategy``, and room for ``flows`` flows.
 
     Raises ``OperatorError`` where this version does not have the strategy.
     """
@@ -79,14 +90,17 @@ def configuration(strategy: str, flows: int) -> Config:
         "strategy": strategy,
         "backends": backends,
     }
-    with tempfile.TemporaryDirectory() as directory:
-        file = Path(directory) / "paraglider.conf"
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / "policies").mkdir(mode=0o755)
+        (directory / "policies" / "bench_policy.py").write_text(POLICY)
+        file = directory / "paraglider.conf"
         file.write_text(yaml.safe_dump({"flows": {"max": flows}, "services": [service]}))
         loaded = load_with_marks(file)
         problems = unsupported(loaded.config)
         if problems:
-            raise OperatorError(problems[0].what.replace("`", ""), problems[0].remedy)
-        return loaded.config
+            raise OperatorError(problems[0].what, problems[0].remedy)
+        return nat.build(loaded.config, 0, 0.0, policies.load(loaded))
 
 
 def measure(build: str, strategy: str, path: core.Nat, sizes: list[int]) -> CoreResult:

@@ -113,5 +113,12 @@ def version(text: str) -> str:
     return match[0] if match else "unknown"
 
 
+def refusal(text: str) -> str:
+    """The first complaint of ``paraglider check``, without file, line and remedy."""
+    lines = [line for line in text.splitlines() if not line.startswith("warning:")]
+    first = re.sub(r"^(?:paraglider: )?\S+:\d+:\d+: ", "", lines[0].strip()) if lines else ""
+    return first.partition(";")[0].replace("`", "") or "paraglider check refuses it"
+
+
 def _tail(text: str) -> str:
     return repr(text.strip()[-200:])

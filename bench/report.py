@@ -74,15 +74,14 @@ def bar_grid(title: str, bars: Sequence[Bar]) -> Grid:
 
 
 def all_grids(results: Results) -> list[Grid]:
-    """Every grid that has rows."""
-    grids = [
-        rates(results),
-        costs(results),
-        bar_grid("Bars: ratios", ratio_bars(results)),
-        flow_table(results),
-        bar_grid("Bars: flow table", core_bars(results)),
-    ]
-    return [grid for grid in grids if grid.rows]
+    """Every grid, of the parts that the run had."""
+    grids = []
+    if results.peers:
+        ratios = bar_grid("Bars: ratios", ratio_bars(results))
+        grids += [rates(results), costs(results), ratios]
+    if results.core:
+        grids += [flow_table(results), bar_grid("Bars: flow table", core_bars(results))]
+    return grids
 
 
 def remarks(results: Results) -> list[str]:
@@ -104,7 +103,9 @@ def remarks(results: Results) -> list[str]:
 def circumstances(results: Results) -> str:
     """One sentence: when, on what, how often, of which versions."""
     host = results.host
-    rounds = f"{results.rounds} interleaved rounds" if results.rounds != 1 else "one round"
+    rounds = {0: "no round", 1: "one round"}.get(
+        results.rounds, f"{results.rounds} interleaved rounds"
+    )
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     return (
         f"{results.date}, {host['cpus']} CPUs ({host['cpu']}), {host['memory']}, Linux"

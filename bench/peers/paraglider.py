@@ -7,13 +7,12 @@ interpreter, so that a version that brings one needs no change here.
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from pathlib import Path
 
 import yaml
 
-from bench import builds
+from bench import builds, parse
 from bench.network import (
     BACKENDS,
     GATEWAY_WITH_PREFIX,
@@ -78,7 +77,7 @@ class Paraglider(Peer):
                 return error.what
             command = builds.command(self.build, "-m", "paraglider", "check", "-c", str(conf))
             done = execute(command, check=False)
-        return refusal(done.stderr) if done.returncode else None
+        return parse.refusal(done.stderr) if done.returncode else None
 
     def start(self, stage: Stage) -> None:
         """Run ``paraglider.config``, then ``paraglider``, and wait until it is ready."""
@@ -119,10 +118,3 @@ class Paraglider(Peer):
             "services": services,
         }
         return yaml.safe_dump(document, sort_keys=False)
-
-
-def refusal(text: str) -> str:
-    """The first complaint of ``paraglider check``, without file, line and remedy."""
-    lines = [line for line in text.splitlines() if not line.startswith("warning:")]
-    first = re.sub(r"^(?:paraglider: )?\S+:\d+:\d+: ", "", lines[0].strip()) if lines else ""
-    return first.partition(";")[0].replace("`", "") or "paraglider check refuses it"

@@ -22,7 +22,7 @@ def test_every_packet_opens_a_flow_of_its_own() -> None:
     assert len({bytes(packet[12:24]) for packet in packets}) == len(packets)
 
 
-@pytest.mark.parametrize("strategy", core.STRATEGIES)
+@pytest.mark.parametrize("strategy", core.BUILT_IN)
 def test_the_probe_fills_the_table_of_every_strategy(strategy: str) -> None:
     """In a process of its own, with the interpreted build, there are figures at every size."""
     result = core.measure(builds.INTERPRETED, strategy, (200, 1000))
@@ -30,6 +30,14 @@ def test_the_probe_fills_the_table_of_every_strategy(strategy: str) -> None:
     assert [size.flows for size in result.sizes] == [200, 1000]
     assert result.growth() is not None
     assert result.expire_pause_ms is not None
+
+
+@pytest.mark.root
+def test_the_probe_loads_a_class_of_the_users_own() -> None:
+    """Policies are loaded as a daemon would; that takes files that are root's."""
+    result = core.measure(builds.INTERPRETED, core.STRATEGIES[-1], (100,))
+    assert result.missing is None
+    assert result.sizes
 
 
 def test_a_strategy_that_is_not_there_has_a_reason() -> None:

@@ -128,3 +128,22 @@ def test_busy_ticks() -> None:
 def test_version(text: str, version: str) -> None:
     """The first version number in what a program says."""
     assert parse.version(text) == version
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "/x/p.conf:9:12: `forward: offload` is not in this version; use nat\n",
+            "offload is not in",
+        ),
+        ("paraglider: no root; use sudo\n", "no root"),
+        ("", "refuses it"),
+    ],
+)
+def test_refusal_is_in_few_words(text: str, words: str) -> None:
+    """File, line and remedy of what ``paraglider check`` says are left out."""
+    found = parse.refusal(text)
+    assert words in found
+    assert "p.conf" not in found
+    assert "use" not in found.replace("refuses", "")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.peers.paraglider import Paraglider, refusal
+from bench.peers.paraglider import Paraglider
 from paraglider.config.load import load
 
 
@@ -50,22 +50,3 @@ def test_missing_when_there_are_too_few_cores(monkeypatch: pytest.MonkeyPatch) -
     why = peer(workers=2, build="interpreted").missing()
     assert why is not None
     assert "neighbouring cores" in why
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (
-            "/x/p.conf:9:12: `forward: offload` is not in this version; use nat\n",
-            "offload is not in",
-        ),
-        ("paraglider: no root; use sudo\n", "no root"),
-        ("", "refuses it"),
-    ],
-)
-def test_refusal_is_in_few_words(text: str, words: str) -> None:
-    """File, line and remedy of what ``paraglider check`` says are left out."""
-    found = refusal(text)
-    assert words in found
-    assert "p.conf" not in found
-    assert "use" not in found.replace("refuses", "")
