@@ -12,8 +12,10 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import LoadedConfig, find_config, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.support import unsupported
-from paraglider.control import log, worker
-from paraglider.control.supervisor import Supervisor
+from paraglider.control import live, log, tracker, worker
+from paraglider.control.supervisor import Spec, Supervisor
+from paraglider.control.tracker import TrackerSpec
+from paraglider.control.watch import Watch
 from paraglider.control.worker import WorkerSpec
 from paraglider.errors import OperatorError
 from paraglider.forwarding import policies
@@ -53,12 +55,24 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
-    specs = [
-        WorkerSpec(index=i, core=core, config=wanted, uid=uid, gid=gid, registry=registry)
+    counted = live.wanted(wanted)
+    specs: list[Spec] = [
+        WorkerSpec(i, core, wanted, uid, gid, registry=registry, live=counted)
         for i, core in enumerate(cores)
     ]
+    if counted is not None:
+        specs.append(TrackerSpec(len(specs), counted, uid, gid, wanted.chroot))
+    offloaded = {service.family for service in wanted.services if service.forward == "offload"}
+    watch = Watch(offloaded, log.logger()) if offloaded else None
     privileges.limit_parent()
-    sys.exit(Supervisor(specs, worker.run).run())
+    sys.exit(Supervisor(specs, _live, watch).run())
+
+
+def _live(spec: Spec, report: int, parent: int) -> int:
+    """What a process of the supervisor's does."""
+    if isinstance(spec, TrackerSpec):
+        return tracker.run(spec, report, parent)
+    return worker.run(spec, report, parent)
 
 
 def _with_options(

@@ -1,5 +1,8 @@
 """The supervisor: starts one worker a core, replaces those that die, ends them all.
 
+Where live flows are counted there is the tracker besides, cared for in the same way; where flows
+are offloaded, it looks every few seconds at what the kernel does with them (``watch``).
+
 It speaks no network protocol and reads no packet. It waits for signals alone (sigtimedwait), so
 nothing can interrupt it half-way. A worker that dies is started anew at once; one that dies again
 before it has lived LONG_ENOUGH waits, twice as long each time, so that it does not spin. SIGTERM
@@ -19,6 +22,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from paraglider.control import log
+from paraglider.control.tracker import TrackerSpec
+from paraglider.control.watch import INTERVAL, Watch
 from paraglider.control.worker import READY, WorkerSpec
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 
@@ -33,16 +38,18 @@ LOOK: Final = 0.02
 _END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 _SIGNALS: Final = (signal.SIGCHLD, *_END, signal.SIGHUP)
 
-#: the worker's life: run(spec, report pipe, pid of the supervisor) -> exit code
-Run = Callable[[WorkerSpec, int, int], int]
+Spec = WorkerSpec | TrackerSpec
+#: a process's life: run(spec, report pipe, pid of the supervisor) -> exit code
+Run = Callable[[Any, int, int], int]
 
 
 class Supervisor:
     """The workers of one Paraglider, and their care."""
 
-    def __init__(self, specs: Sequence[WorkerSpec], run: Run) -> None:
+    def __init__(self, specs: Sequence[Spec], run: Run, watch: Watch | None = None) -> None:
         self._specs = {spec.index: spec for spec in specs}
         self._run_worker = run
+        self._watch = watch
         self._workers: dict[int, int] = {}  # pid -> index
         self._started: dict[int, float] = {}  # index -> when last started
         self._reports: dict[int, int] = {}  # report pipe -> index of a worker that starts
@@ -58,7 +65,8 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             if self._start_all():
-                self._log.info("ready", workers=len(self._specs))
+                workers = sum(isinstance(spec, WorkerSpec) for spec in self._specs.values())
+                self._log.info("ready", workers=workers)
             self._care()
         finally:
             self._end_all()
@@ -89,7 +97,7 @@ class Supervisor:
             try:
                 status = self._run_worker(spec, writing, parent)
             except BaseException:  # noqa: BLE001 - whatever it is, it ends this process and no other
-                self._log.exception("worker failed", worker=index)
+                self._log.exception(f"{spec.role} failed", **spec.labels())
             finally:
                 os._exit(status)  # never back into the parent's code
         os.close(writing)
@@ -115,20 +123,19 @@ class Supervisor:
             for pid in [pid for pid, i in self._workers.items() if i == index]:
                 os.kill(pid, signal.SIGKILL)
         os.close(pipe)
-        core = self._specs[index].core
+        spec = self._specs[index]
         if message == READY:
-            self._log.info("worker ready", worker=index, core=core)
+            self._log.info(f"{spec.role} ready", **spec.labels())
+            self._count_workers()
         elif message[:1].isdigit():
             kind = OperatorError if message[:1] == b"1" else PlatformError
-            raise kind(f"worker {index} on core {core}: {message[1:].decode()}")
+            raise kind(f"{spec.name}: {message[1:].decode()}")
         else:
-            raise PlatformError(
-                f"worker {index} on core {core} did not start", "the log above says why"
-            )
+            raise PlatformError(f"{spec.name} did not start", "the log above says why")
 
     def _care(self) -> None:
         while True:
-            timeout = LOOK if self._reports else 60.0
+            timeout = LOOK if self._reports else 60.0 if self._watch is None else INTERVAL
             if self._waiting:
                 pause = min(self._waiting.values()) - time.monotonic()
                 timeout = min(timeout, max(0.0, pause))
@@ -141,15 +148,17 @@ class Supervisor:
             self._hear_all()
             self._reap()
             self._start_waiting()
+            if self._watch is not None:
+                self._watch.look(time.monotonic())
 
     def _hear_all(self) -> None:
         """Take the reports of workers that were started again."""
         for pipe in self._heard(0.0):
-            index = self._reports[pipe]
+            spec = self._specs[self._reports[pipe]]
             try:
                 self._hear(pipe)
             except ParagliderError as error:
-                self._log.error("worker did not start", worker=index, error=str(error))
+                self._log.error(f"{spec.role} did not start", **spec.labels(), error=str(error))
 
     def _reap(self) -> None:
         """Note every worker that ended, and when it is to be started again."""
@@ -164,13 +173,16 @@ class Supervisor:
             if index is None:
                 continue
             self._waiting[index] = self._when_again(index, time.monotonic())
-            self._log.error(
-                "worker died",
-                worker=index,
-                core=self._specs[index].core,
-                pid=pid,
-                cause=_cause(status),
-            )
+            spec = self._specs[index]
+            self._log.error(f"{spec.role} died", **spec.labels(), pid=pid, cause=_cause(status))
+            self._count_workers()
+
+    def _count_workers(self) -> None:
+        """Tell the watch how many workers serve."""
+        if self._watch is not None:
+            starting = self._reports.values()
+            serving = (i for i in self._workers.values() if i not in starting)
+            self._watch.workers(sum(isinstance(self._specs[i], WorkerSpec) for i in serving))
 
     def _when_again(self, index: int, now: float) -> float:
         """When to start the worker ``index``, which just died: at once, or after a pause."""
@@ -200,7 +212,10 @@ class Supervisor:
                     continue
                 index = self._workers.pop(pid, None)
                 if index is not None and status:
-                    self._log.warning("worker ended badly", worker=index, cause=_cause(status))
+                    spec = self._specs[index]
+                    self._log.warning(
+                        f"{spec.role} ended badly", **spec.labels(), cause=_cause(status)
+                    )
 
 
 def _cause(status: int) -> str:

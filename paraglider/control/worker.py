@@ -18,12 +18,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 import prctl
 
 from paraglider.config.model import Config
 from paraglider.control import log, policy_watch
+from paraglider.control.live import LiveFlows
 from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.packet import SYN
 from paraglider.core.pool import Backend
@@ -42,14 +43,27 @@ EXPIRY_BUDGET = 2000
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """All that a worker is told: its place, whom to become, where to be locked in, strategies."""
+    """All that a worker is told: its place, whom to become, where to be locked in, strategies,
+    and where live flows are counted that it does not see the end of.
+    """
 
+    role: ClassVar[str] = "worker"
     index: int
     core: int
     config: Config
     uid: int
     gid: int
     registry: Registry = field(default_factory=lambda: STRATEGIES)
+    live: LiveFlows | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"worker {self.index} on core {self.core}"
+
+    def labels(self) -> dict[str, int]:
+        """What the log says of it beside its role."""
+        return {"worker": self.index, "core": self.core}
 
 
 def run(spec: WorkerSpec, report: int, parent: int) -> int:
@@ -89,6 +103,8 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
             "name cores under `workers` that this process may use (see `taskset -p 1`)",
         ) from error
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
+    if spec.live is not None:
+        path.marker.live = spec.live.read
     _warm_up(spec.config, spec.registry)
     if logger.is_enabled_for(logging.DEBUG):
         path.tell(_flow_log(logger))

@@ -17,12 +17,12 @@ Rules: as everywhere in the core, no bytes raise; the cost does not grow with wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
-from paraglider.core.packet import ECHO_REQUEST, FLOW, parse
+from paraglider.core.packet import ACK, ECHO_REQUEST, FIN, FLOW, RST, SYN, parse
 from paraglider.core.pool import Backend, State
 from paraglider.core.service import Service
 from paraglider.core.strategies.base import NewFlow
@@ -43,16 +43,14 @@ REMEMBERED: Final = 15.0
 #: decisions of one generation; with more the older generation goes sooner
 MOST_REMEMBERED: Final = 1 << 16
 
-_FLAGS, _SYN = 0x17, 0x02  # FIN, SYN, RST, ACK; SYN
-
 
 class Marker:
     """Decides for first packets; ``marks`` has the 32-bit mark of every backend.
 
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``decided``, where
     set, is told of every new flow: protocol, key, backend. ``live``, where set, gives the live
-    flows of the backends it names, for the strategy that wants them; a backend's ``flows`` is
-    that plus what was decided since the last ``expire``.
+    flows by mark, for a strategy that asks for them; a backend's ``flows`` is that plus what was
+    decided since the last ``expire``, so that a burst in between counts too.
     """
 
     def __init__(
@@ -65,9 +63,9 @@ class Marker:
         self.balancer = balancer
         self.counts = [0] * len(REASONS)
         self.decided: Callable[[int, bytes, Backend], None] | None = None
-        self.live: Callable[[], Mapping[Backend, int]] | None = None
+        self.live: Callable[[], Mapping[int, int]] | None = None
         self._verdicts = {backend: MARK | mark << 8 for backend, mark in marks.items()}
-        self._backends: Sequence[Backend] = tuple(marks)
+        self._marks = tuple(marks.items())
         self._remembered = remembered
         self._bound = bound
         self._young: dict[tuple[int, bytes], Backend] = {}
@@ -87,7 +85,7 @@ class Marker:
                 at = parsed.transport + 13
                 if at >= offset + length:
                     return self._refuse(TRUNCATED)
-                if buf[at] & _FLAGS != _SYN:
+                if buf[at] & (FIN | SYN | RST | ACK) != SYN:
                     return self._refuse(NO_FLOW)
         elif parsed.kind != ECHO_REQUEST:
             return self._refuse(NO_FLOW)
@@ -123,8 +121,8 @@ class Marker:
         if now >= self._turn_at:
             self._turn(now)
         live = self.live() if self.live is not None else {}
-        for backend in self._backends:
-            backend.flows = live.get(backend, 0)
+        for backend, mark in self._marks:
+            backend.flows = live.get(mark, 0)
 
     def __len__(self) -> int:
         """Decisions remembered now."""

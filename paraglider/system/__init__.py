@@ -11,7 +11,9 @@ Glossary
 - state      what a set-up changed, kept in a file so that it can be undone (``state``)
 - netfilter  the host's packet filter by iptables' programs (``netfilter``)
 - nft        the table of ours that carries offloaded flows (``nft``)
-- conntrack  the kernel's table of connections (``conntrack``)
+- conntrack  the kernel's table of connections: forgetting some, how full it is (``conntrack``),
+             which there are, as they begin and end (``connections``)
+- nfnetlink  requests to netfilter over a bare netlink socket (``nfnetlink``)
 - queue      where packets come from and verdicts go (the ``queue*`` modules)
 
 Rules of the house: an edge is a small class that the tests can replace; what the operator got

@@ -129,6 +129,20 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
     return len(steps) + len(strays)
 
 
+def reapply(families: frozenset[int], host: Host, state: StateFile) -> list[str]:
+    """Bring the rules of ``families`` back to what the last set-up made of them, where they are
+    not; what was done. Raises ``PlatformError``.
+    """
+    done = []
+    for change in _in(families, state.load()):
+        if not isinstance(change, RulesChange | TableChange):
+            continue
+        if change.settled(host).saved != change.saved:
+            change.apply(host)
+            done.append(change.describe("apply"))
+    return done
+
+
 def script(steps: Iterable[Step], host: Host) -> str:
     """What the steps amount to as commands, for ``--dry-run``."""
     return "".join(step.script(host) for step in steps)

@@ -48,7 +48,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     notes = Started()
 
     class Supervisor:
-        def __init__(self, specs: list[WorkerSpec], _run: Any) -> None:
+        def __init__(self, specs: list[WorkerSpec], _run: Any, _watch: Any) -> None:
             notes.specs = specs
 
         def run(self) -> int:

@@ -1,0 +1,139 @@
+"""What the supervisor looks at every few seconds where flows are offloaded.
+
+    the table     gone (somebody flushed the host's rules): logged, and put back as it was set up
+    no answer     first packets that no worker decided about went by the kernel's hash: logged
+    conntrack     its table is full, the kernel drops first packets: logged
+
+Rules: a state is logged once when it begins and once when it ends, a count at most once a minute,
+never a line a packet. What is put back is what ``paraglider.config`` set up last, and nothing is
+while it is at work itself, or after it has undone everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from paraglider.errors import ParagliderError
+from paraglider.rules.nft import GONE, NFT_FAMILY, TABLE, UNANSWERED
+from paraglider.system.conntrack import Fill, fill
+from paraglider.system.nfnetlink import table_counters
+
+#: seconds between two looks
+INTERVAL: Final = 2.0
+#: seconds between two lines about the same count
+QUIET: Final = 60.0
+
+_COUNTED: Final = {
+    UNANSWERED: "first packets without a worker's answer went by the kernel's hash",
+    GONE: "first packets for backends that had left went by the kernel's hash",
+}
+
+
+def put_back(family: int) -> list[str]:
+    """Bring the rules of ``family`` back to what was set up last; what had to be done.
+
+    Imports what it needs only when it is needed: a daemon's memory is its workers' too.
+    """
+    from paraglider.system.changes.base import Host
+    from paraglider.system.setup import reapply
+    from paraglider.system.state import StateFile, only_one
+
+    with only_one():
+        return reapply(frozenset({family}), Host(), StateFile())
+
+
+class Watch:
+    """The looks for the offloaded services of ``families``."""
+
+    def __init__(
+        self,
+        families: Iterable[int],
+        logger: Any,
+        *,
+        counters: Callable[[int], dict[str, int] | None] = table_counters,
+        full: Callable[[], Fill | None] = fill,
+        repair: Callable[[int], list[str]] = put_back,
+    ) -> None:
+        self._log = logger
+        self._counters = counters
+        self._full = full
+        self._repair = repair
+        self._counts: dict[int, dict[str, int]] = {}  # family -> as last logged
+        self._again: dict[int, float] = {}  # family -> when counts may be logged again
+        self._missing: set[int] = set()
+        self._families = sorted(families)
+        self._dropped: int | None = None
+        self._dropping = False
+        self._alone = False
+        self._next = 0.0
+
+    def workers(self, alive: int) -> None:
+        """Told after every death and every start how many workers there are."""
+        if not alive and not self._alone:
+            self._log.error("no worker alive: new flows of offload services go by kernel hash")
+        elif alive and self._alone:
+            self._log.info("workers alive again: they decide about new flows")
+        self._alone = not alive
+
+    def look(self, now: float) -> None:
+        """Look at everything, if it is time."""
+        if now < self._next:
+            return
+        self._next = now + INTERVAL
+        for family in self._families:
+            try:
+                self._look_at_table(family, now)
+            except OSError as error:
+                self._log.error("the table cannot be looked at", error=str(error))
+        self._look_at_conntrack()
+
+    def _look_at_table(self, family: int, now: float) -> None:
+        counts = self._counters(family)
+        if counts is None:
+            self._table_is_gone(family)
+            return
+        self._missing.discard(family)
+        # What was counted before the first look, or by a table before this one, is not news.
+        before = self._counts.setdefault(family, counts)
+        if any(counts[name] < before[name] for name in counts):
+            before = self._counts[family] = dict.fromkeys(counts, 0)
+        news = {name: counts[name] - before[name] for name in counts}
+        if any(news.values()) and now >= self._again.get(family, 0.0):
+            self._counts[family], self._again[family] = counts, now + QUIET
+            for name, count in news.items():
+                if count:
+                    self._log.warning(_COUNTED[name], family=family, count=count)
+
+    def _table_is_gone(self, family: int) -> None:
+        table = f"{NFT_FAMILY[family]} {TABLE}"
+        first = family not in self._missing
+        self._missing.add(family)
+        try:
+            done = self._repair(family)
+        except ParagliderError as error:
+            if first:
+                self._log.error("the table is gone and cannot be put back", table=table, why=error)
+            return
+        if done:
+            self._log.error("the table was gone, put back", table=table, done="; ".join(done))
+        elif first:
+            self._log.error("the host is not set up: run paraglider.config", table=table)
+
+    def _look_at_conntrack(self) -> None:
+        found = self._full()
+        if found is None:
+            return
+        before, self._dropped = self._dropped, found.dropped
+        dropping = before is not None and found.dropped > before
+        if dropping and not self._dropping:
+            self._log.error(
+                "conntrack's table is full: the kernel drops first packets",
+                connections=found.held,
+                limit=found.limit,
+                dropped=found.dropped - (before or 0),
+                remedy="raise net.netfilter.nf_conntrack_max",
+            )
+        elif self._dropping and not dropping and found.held < found.limit:
+            self._log.info("conntrack's table has room again", connections=found.held)
+        self._dropping = dropping or (self._dropping and found.held >= found.limit)

@@ -1,0 +1,113 @@
+"""Which connections the kernel has, by their mark: a dump, and what begins and ends afterwards.
+
+Lives here: ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h), as few of their
+attributes as are needed: the connection's id and its mark.
+Rules: a connection without one of our marks is passed over. The kernel tells of the end of a
+connection only when it was asked to tell of connections as that one began: so the set-up turns
+nf_conntrack_events on.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from paraglider.errors import PlatformError
+from paraglider.rules.marks import BASE, MASK
+from paraglider.system.nfnetlink import NLM_F_DUMP, ask, attributes, message
+from paraglider.system.queue.messages import NETLINK_NETFILTER, attribute
+
+_CTNETLINK: Final = 1  # NFNL_SUBSYS_CTNETLINK
+_CT_NEW, _CT_GET, _CT_DELETE = 0, 1, 2  # IPCTNL_MSG_
+_CTA_MARK, _CTA_ID, _CTA_MARK_MASK = 8, 12, 21
+_GROUPS: Final = (1, 3)  # NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY
+_SOL_NETLINK: Final = 270
+_ADD_MEMBERSHIP: Final = 1
+_SO_RCVBUFFORCE: Final = 33
+_RECEIVE_BUFFER: Final = 64 << 20
+_LONGEST: Final = 1 << 13  # one event is some 300 bytes
+
+
+class Event(NamedTuple):
+    """A connection of ours began or ended."""
+
+    began: bool
+    identity: int
+    mark: int
+
+
+def event(data: bytes) -> Event | None:
+    """What one message tells, None for what is not ours."""
+    if len(data) < 20:
+        return None
+    (kind,) = struct.unpack_from("=H", data, 4)
+    if kind not in (_CTNETLINK << 8 | _CT_NEW, _CTNETLINK << 8 | _CT_DELETE):
+        return None
+    mark = identity = 0
+    for number, value in attributes(data):
+        if number == _CTA_MARK and len(value) == 4:
+            mark = int.from_bytes(value, "big")
+        elif number == _CTA_ID:
+            identity = int.from_bytes(value, "big")
+    if mark & MASK != BASE:
+        return None
+    return Event(kind & 0xFF == _CT_NEW, identity, mark)
+
+
+def dump() -> Iterator[Event]:
+    """Every connection that has one of our marks now; raises ``OSError``."""
+    wanted = attribute(_CTA_MARK, struct.pack("!I", BASE))
+    wanted += attribute(_CTA_MARK_MASK, struct.pack("!I", MASK))
+    for data in ask(message(_CTNETLINK, _CT_GET, 0, wanted, NLM_F_DUMP)):
+        found = event(data)
+        if found is not None:
+            yield found
+
+
+class Events:
+    """A socket that hears of connections as they begin and end."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
+        try:
+            self._socket.bind((0, 0))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            for group in _GROUPS:
+                self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        except OSError as error:
+            self._socket.close()
+            raise PlatformError(
+                f"the kernel does not tell of connections: {error.strerror}",
+                "it needs CONFIG_NF_CONNTRACK_EVENTS and nf_conntrack_netlink, or another"
+                " strategy than `weighted`",
+            ) from error
+        self._socket.setblocking(False)
+
+    def fileno(self) -> int:
+        """For ``select``."""
+        return self._socket.fileno()
+
+    def read(self) -> tuple[list[Event], bool]:
+        """What waits, and whether some was lost because nobody read in time."""
+        found: list[Event] = []
+        receive = self._socket.recv
+        lost = False
+        while True:
+            try:
+                told = event(receive(_LONGEST))
+            except BlockingIOError:
+                return found, lost
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                lost = True
+                continue
+            if told is not None:
+                found.append(told)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._socket.close()

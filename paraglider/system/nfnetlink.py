@@ -1,0 +1,117 @@
+"""Requests to netfilter over a bare netlink socket: for processes that may run no program.
+
+Lives here: the messages, one request and its answers, and what the kernel has counted in our
+table. A message is nlmsghdr, nfgenmsg (family, version, resource) and attributes; integers inside
+are in network order (linux/netfilter/nfnetlink.h).
+Rules: CAP_NET_ADMIN is all that is needed; what the kernel refuses raises ``OSError``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Final
+
+from paraglider.rules.nft import GONE, TABLE, UNANSWERED
+from paraglider.system.queue.messages import NETLINK_NETFILTER, attribute
+
+NLM_F_REQUEST: Final = 0x1
+NLM_F_ACK: Final = 0x4
+NLM_F_DUMP: Final = 0x300
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+NLA_TYPE_MASK: Final = 0x3FFF
+
+_NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
+_GETOBJ: Final = 19  # NFT_MSG_GETOBJ (linux/netfilter/nf_tables.h)
+_OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
+_OBJECT_COUNTER: Final = 1
+_COUNTER_PACKETS: Final = 2
+_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+_HEAD: Final = struct.Struct("=IHHII")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_SECONDS: Final = 5  # the kernel answers at once, or something is very wrong
+
+
+def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: int) -> bytes:
+    """A whole request; ``family`` is an AF_ number or 0 for all."""
+    body = struct.pack("=BBH", family, 0, 0) + attributes
+    return _HEAD.pack(16 + len(body), subsystem << 8 | kind, NLM_F_REQUEST | flags, 0, 0) + body
+
+
+def ask(request: bytes) -> Iterator[bytes]:
+    """Send ``request``; the answers one by one, each a whole message.
+
+    Raises ``OSError`` with the kernel's errno.
+    """
+    with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(_SECONDS)
+        sock.send(request)
+        many = bool(struct.unpack_from("=H", request, 6)[0] & NLM_F_DUMP)
+        while True:
+            data = sock.recv(1 << 17)
+            for one in split(data):
+                (kind,) = struct.unpack_from("=H", one, 4)
+                if kind == NLMSG_ERROR:
+                    number = -struct.unpack_from("=i", one, 16)[0]
+                    if number:
+                        raise OSError(number, os.strerror(number))
+                    return
+                if kind == NLMSG_DONE:
+                    return
+                yield one
+            if not many:
+                return
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    """The messages in one datagram."""
+    at = 0
+    while at + 16 <= len(data):
+        (size,) = struct.unpack_from("=I", data, at)
+        if not 16 <= size <= len(data) - at:
+            return
+        yield data[at : at + size]
+        at += (size + 3) & ~3
+
+
+def attributes(data: bytes, at: int = 20) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of the attributes from ``at`` on."""
+    while at + 4 <= len(data):
+        size, kind = _ATTRIBUTE.unpack_from(data, at)
+        if not 4 <= size <= len(data) - at:
+            return
+        yield kind & NLA_TYPE_MASK, data[at + 4 : at + size]
+        at += (size + 3) & ~3
+
+
+def table_counters(family: int) -> dict[str, int] | None:
+    """First packets that our table of ``family`` (4 or 6) has counted, by the counter's name.
+
+    None when there is no such table, or none with these counters.
+    """
+    counters = {}
+    for name in (UNANSWERED, GONE):
+        wanted = attribute(_OBJ_TABLE, TABLE.encode() + b"\0")
+        wanted += attribute(_OBJ_NAME, name.encode() + b"\0")
+        wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
+        try:
+            answers = list(ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, 0)))
+        except FileNotFoundError:  # ENOENT
+            return None
+        counters[name] = sum(_packets(answer) for answer in answers)
+    return counters
+
+
+def _packets(answer: bytes) -> int:
+    for kind, data in attributes(answer):
+        if kind == _OBJ_DATA:
+            for inner, value in attributes(data, 0):
+                if inner == _COUNTER_PACKETS:
+                    return int.from_bytes(value, "big")
+    return 0
