@@ -35,6 +35,7 @@ cdef class FlowTable:
     cdef public long long expired
     cdef public long long _count
     cdef public tuple _wheels
+    cdef public int _turn
 
     cpdef bint make_room(self, double now)
     @cython.locals(flow=Flow)

@@ -35,7 +35,7 @@ SYN_RECEIVED: Final = 1  # the backend answered it
 ESTABLISHED: Final = 2  # the client went on
 CLOSING: Final = 3  # a FIN or a RST was seen
 UDP_NEW: Final = 4  # no reply yet
-UDP_OPEN: Final = 5  # packets both ways
+UDP_OPEN: Final = 5  # packets both ways, or a second one where no reply comes back
 ICMP_OPEN: Final = 6
 GONE: Final = 7
 
@@ -188,6 +188,7 @@ class FlowTable:
         self.expired = 0
         self._count = 0
         self._wheels = (Wheel(now), Wheel(now), Wheel(now))
+        self._turn = 0
 
     def __len__(self) -> int:
         return self._count
@@ -249,7 +250,8 @@ class FlowTable:
         """
         looked = 0
         timeouts = self.timeouts.by_state
-        for wheel in self._wheels:
+        self._turn = (self._turn + 1) % 3  # so that no class of flows starves another
+        for wheel in self._wheels[self._turn :] + self._wheels[: self._turn]:
             while looked < budget:
                 bucket = wheel.due(now)
                 if bucket is None:

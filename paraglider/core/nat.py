@@ -137,6 +137,8 @@ class Nat:
                     self.flows.move(back, UDP_OPEN, now)
             elif flow is None:
                 flow = self._open(UDP, key, now)
+            elif flow.state == UDP_NEW and flow.rewrite.direct:
+                self.flows.move(flow, UDP_OPEN, now)
         elif kind == ECHO_REPLY:
             flow = None
             back = self.flows.reverse[protocol].get(key)

@@ -34,7 +34,7 @@ _ERRORS6: Final = frozenset((1, 2, 3, 4))
 #: bytes a transport header has at least
 _SHORTEST: Final = {TCP: 20, UDP: 8, ICMP: 8, ICMP6: 8}
 
-_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AUTHENTICATION = 0, 43, 44, 51
+_HOP_BY_HOP, _ROUTING, _FRAGMENT = 0, 43, 44
 #: extension headers with the common layout: next header, length in 8 octets less the first
 _EXTENSIONS: Final = frozenset((_HOP_BY_HOP, _ROUTING, 60, 135, 139, 140))
 MAX_EXTENSIONS: Final = 8
@@ -125,10 +125,6 @@ def _walk6(buf: bytearray, offset: int, length: int, whole: bool, parsed: Parsed
             if buf[at + 2] | (buf[at + 3] & (0xF9 if whole else 0xF8)):
                 return verdict.FRAGMENT
             size = 8
-        elif following == _AUTHENTICATION:
-            if at + 8 > limit:
-                return verdict.BAD_EXTENSION
-            size = (buf[at + 1] + 2) << 2
         else:
             parsed.protocol, parsed.transport = following, at
             return -1 if at <= limit else verdict.BAD_EXTENSION

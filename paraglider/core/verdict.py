@@ -44,7 +44,11 @@ INTERNAL: Final = 17
 REASONS: Final[tuple[tuple[str, int, str], ...]] = (
     ("no_service", PASS, "addressed to a VIP on a port that no service has"),
     ("no_flow", PASS, "belongs to no flow that is known here, and opens none"),
-    ("other_protocol", PASS, "neither TCP, UDP nor ICMP"),
+    (
+        "other_protocol",
+        PASS,
+        "neither TCP, UDP nor ICMP (or signed by an AH, which forbids rewriting)",
+    ),
     ("other_icmp", PASS, "ICMP that is neither echo nor an error we translate"),
     ("source_routed", PASS, "IPv6 routing header with segments left: not at its end yet"),
     ("short", DROP, "shorter than an IP header"),
@@ -55,7 +59,7 @@ REASONS: Final[tuple[tuple[str, int, str], ...]] = (
     ("fragment", DROP, "a fragment that was not reassembled before us"),
     ("bad_extension", DROP, "IPv6 extension headers too many or past the packet"),
     ("short_transport", DROP, "TCP, UDP or ICMP header cut"),
-    ("short_error", DROP, "ICMP error whose inner packet is cut or garbled"),
+    ("short_error", PASS, "ICMP error whose inner packet is cut or garbled: about no flow of ours"),
     ("no_backend", DROP, "no backend of the pool takes new flows"),
     ("table_full", DROP, "flow table full of established flows"),
     ("collision", DROP, "every backend already has a flow with these ports of the client"),

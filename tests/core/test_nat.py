@@ -22,9 +22,9 @@ from packets import (
     V4,
     V6,
     Family,
+    Guarded,
     backend,
     finished,
-    guarded,
     nat,
     run,
     service,
@@ -424,7 +424,8 @@ def test_no_damage_raises(packets: list[tuple[bytes, int]], data: st.DataObject)
 
 def test_the_guard_guards() -> None:
     """The buffer of these tests does notice a look or a write outside the packet."""
-    buf = guarded(b"packet")
+    buf = Guarded(bytes(38))
+    buf.window = (16, 22)
     for attempt in (lambda: buf[0], lambda: buf[20:30], lambda: buf.__setitem__(30, 0)):
         with pytest.raises(AssertionError, match="outside of the packet"):
             attempt()

@@ -18,7 +18,6 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting,
 )
-from scapy.layers.ipsec import AH
 from scapy.packet import Packet, Raw
 
 from paraglider.core import flow, verdict
@@ -71,7 +70,6 @@ def key(family: Family, ports: bytes = PORTS) -> bytes:
         (V6, six() / IPv6ExtHdrDestOpt()),
         (V6, six() / IPv6ExtHdrRouting(addresses=["2001:db8::1", "2001:db8::2"], segleft=0)),
         (V6, six() / IPv6ExtHdrFragment(id=7)),
-        (V6, six() / AH(nh=6, payloadlen=4, spi=1, seq=1, icv=bytes(12))),
         (V6, six() / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / IPv6ExtHdrFragment(id=7)),
     ],
     ids=lambda value: "" if isinstance(value, Family) else value.summary(),
@@ -179,7 +177,11 @@ REFUSED = [
     ),
     ("extension header of 4 bytes", bytes(six(nh=60) / Raw(b"\x06\0\0\0")), verdict.BAD_EXTENSION),
     ("fragment header of 4 bytes", bytes(six(nh=44) / Raw(bytes(4))), verdict.BAD_EXTENSION),
-    ("authentication cut", bytes(six(nh=51) / Raw(bytes(4))), verdict.BAD_EXTENSION),
+    (
+        "authenticated, so not to be rewritten",
+        bytes(six(nh=51) / Raw(bytes(24))),
+        verdict.OTHER_PROTOCOL,
+    ),
     (
         "routing header with a segment left",
         bytes(six() / IPv6ExtHdrRouting(addresses=["2001:db8::1"], segleft=1) / TCP_HEADER),
