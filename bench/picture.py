@@ -55,7 +55,7 @@ def draw(results: Results, file: Path) -> None:
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MultipleLocator
 
     panels = [panel(results, metric) for metric in SHOWN]
     rows = len(panels[0].labels)
@@ -68,7 +68,7 @@ def draw(results: Results, file: Path) -> None:
         axis.bar_label(bars, shown.texts, padding=3, fontsize=8, color=INK)
         axis.axvline(1, color=INK, linewidth=0.8, linestyle=":", zorder=0)
         axis.set_xlim(0, 1.28 * max([1.0, *widths]))
-        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.xaxis.set_major_locator(MultipleLocator(0.5 if max(widths) < 2 else 1))
         axis.set_title(shown.title, fontsize=10, loc="left", color=INK)
         axis.set_yticks(range(rows), shown.labels, fontsize=8.5, color=INK)
         axis.tick_params(axis="x", labelsize=8, colors=FAINT)

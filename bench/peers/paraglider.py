@@ -90,7 +90,8 @@ class Paraglider(Peer):
 
     def trouble(self) -> list[str]:
         """The lines of the daemon's log that tell of an error."""
-        return [] if self._balancer is None else self._balancer.trouble()
+        lines = [] if self._balancer is None else self._balancer.trouble()
+        return [line.partition("level=")[2] or line for line in lines]
 
     def configuration(self, directory: Path) -> str:
         """The configuration file; raises ``OperatorError`` where there are too few cores."""
