@@ -126,7 +126,7 @@ class Supervisor:
         spec = self._specs[index]
         if message == READY:
             self._log.info(f"{spec.role} ready", **spec.labels())
-            self._count_workers()
+            self._count_workers(spec)
         elif message[:1].isdigit():
             kind = OperatorError if message[:1] == b"1" else PlatformError
             raise kind(f"{spec.name}: {message[1:].decode()}")
@@ -135,6 +135,8 @@ class Supervisor:
 
     def _care(self) -> None:
         while True:
+            if self._watch is not None:
+                self._watch.look(time.monotonic())
             timeout = LOOK if self._reports else 60.0 if self._watch is None else INTERVAL
             if self._waiting:
                 pause = min(self._waiting.values()) - time.monotonic()
@@ -148,8 +150,6 @@ class Supervisor:
             self._hear_all()
             self._reap()
             self._start_waiting()
-            if self._watch is not None:
-                self._watch.look(time.monotonic())
 
     def _hear_all(self) -> None:
         """Take the reports of workers that were started again."""
@@ -175,11 +175,11 @@ class Supervisor:
             self._waiting[index] = self._when_again(index, time.monotonic())
             spec = self._specs[index]
             self._log.error(f"{spec.role} died", **spec.labels(), pid=pid, cause=_cause(status))
-            self._count_workers()
+            self._count_workers(spec)
 
-    def _count_workers(self) -> None:
-        """Tell the watch how many workers serve."""
-        if self._watch is not None:
+    def _count_workers(self, changed: Spec) -> None:
+        """Tell the watch how many workers serve, after one began or ended."""
+        if self._watch is not None and isinstance(changed, WorkerSpec):
             starting = self._reports.values()
             serving = (i for i in self._workers.values() if i not in starting)
             self._watch.workers(sum(isinstance(self._specs[i], WorkerSpec) for i in serving))

@@ -70,7 +70,7 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         stopping = True
 
     try:
-        prctl.set_name("paraglider/flows")
+        prctl.set_name("paraglider/live")
         prctl.set_proctitle("paraglider: counts live flows")
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
