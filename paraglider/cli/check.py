@@ -1,9 +1,9 @@
-"""`paraglider check`: validates a configuration file and sums it up, one service a line.
+"""`paraglider check`: validates a configuration file and sums it up, service by service.
 
 Lives here: the click command ``check``.
 Rules: reads the file (and with `--host` the names of the interfaces), loads and tries the
 policies that it names, changes nothing, needs no root. The summary goes to stdout as
-`key=value`, warnings to stderr; any mistake exits 1.
+`key=value`, below it what its `forward` means; warnings to stderr; any mistake exits 1.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import click
 from paraglider.cli.main import Options
 from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
+from paraglider.config.meaning import meaning
 from paraglider.config.model import Service
 from paraglider.config.support import unsupported
 from paraglider.config.validate import check_interfaces
@@ -27,7 +28,7 @@ from paraglider.forwarding import policies
 @click.option("--host", is_flag=True, help="Also check that this host has the interfaces.")
 @click.pass_obj
 def check(options: Options, config: str | None, host: bool) -> None:
-    """Validate a configuration file and print a line for each of its services."""
+    """Validate a configuration file and sum its services up."""
     file = find_config(config if config is not None else options.config)
     loaded = load_with_marks(file)
     problems = unsupported(loaded.config, failover=options.failover)
@@ -40,6 +41,7 @@ def check(options: Options, config: str | None, host: bool) -> None:
     print(f"{file}: ok")
     for service in loaded.config.for_families(options.families).services:
         print(_summary(service))
+        print(f"  {meaning(service)}")
 
 
 def _summary(service: Service) -> str:

@@ -7,6 +7,7 @@ document   YAML text → plain data with the place of every key
 messages   pydantic's findings in the words of the file
 validate   contradictions between fields and between services; interfaces of the host
 advice     warnings: valid, and probably not meant
+meaning    what a service's forward means for it, in one sentence
 support    what this version refuses, in one table
 load       file → ``Config``; the module that other packages call
 schema     the JSON Schema of the file, for editors

@@ -33,7 +33,7 @@ STATE = Path("/run/paraglider")
 HTTP_PORT = 80
 UDP_PORT = 5353
 ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
-FORWARDS = ("nat",)
+FORWARDS = ("nat", "offload")
 FAMILIES = (4, 6)
 
 

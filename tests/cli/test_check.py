@@ -44,12 +44,13 @@ def outcome(*arguments: str) -> Any:
     return caught.value.code
 
 
-def test_summary_has_a_line_for_each_service(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """The file, ok, and all that there is to know of a service as key=value."""
+def test_two_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """The file, ok, all that there is to know of a service as key=value, what its forward means."""
     assert outcome("check", "-c", str(file)) == 0
     printed = capfd.readouterr()
-    assert printed.out.splitlines() == [
-        f"{file}: ok",
+    ok, *lines = printed.out.splitlines()
+    assert ok == f"{file}: ok"
+    assert lines[::2] == [
         (
             "service=web vip=192.168.0.11/24 protocol=tcp ports=80,8000-8099 forward=nat"
             " return=direct strategy=wrr affinity=client backends=2 weight=4"
@@ -59,10 +60,13 @@ def test_summary_has_a_line_for_each_service(capfd: pytest.CaptureFixture[str], 
             " strategy=rr affinity=flow backends=1 weight=1"
         ),
     ]
+    assert lines[1].startswith("  nat: every packet of the client passes a worker")
+    assert lines[3].startswith("  nat: every packet passes a worker and is rewritten, both ways")
+    assert len(lines) == 4
     assert printed.err == ""
 
 
-@pytest.mark.parametrize("name", ["paraglider.conf", "paraglider6.conf"])
+@pytest.mark.parametrize("name", ["paraglider.conf", "paraglider6.conf", "offload.conf"])
 def test_examples_pass_without_warnings(capfd: pytest.CaptureFixture[str], name: str) -> None:
     """The committed examples are right, and nothing is to be said of them."""
     assert outcome("check", "-c", str(CONF / name)) == 0
@@ -75,7 +79,7 @@ def test_options_before_the_command_count(capfd: pytest.CaptureFixture[str], fil
     """-c and -6 may stand before `check`."""
     assert outcome("-c", str(file), "-6", "check") == 0
     lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["service=all6"]
+    assert [line.split()[0] for line in lines[1:]] == ["service=all6", "nat:"]
 
 
 def test_own_option_wins(capfd: pytest.CaptureFixture[str], file: Path) -> None:

@@ -312,3 +312,48 @@ def test_each_port_taken_twice_is_found_once() -> None:
     rest = "protocol: tcp, vip: 192.168.0.11/24, backends: [10.0.0.1]"
     items = [f"  - {{name: s{n}, ports: {n % 1000 + 1}, {rest}}}" for n in range(2000)]
     assert len(lines_of("services:\n" + "\n".join(items))) == 1000
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "what"),
+    [
+        ("ports: 80", "ports: 80", "port 80"),
+        ("ports: 80-90", "ports: [85, 443]", "port 85"),
+        ("", "", "on all ports"),
+        ("", "ports: 443", "port 443"),
+        ("ports: 80", "ports: 81", ""),
+        ("ports: 80, return: direct", "ports: 80", ""),
+        ("ports: 80, protocol: udp", "ports: 80", ""),
+        ("ports: 80, protocol: any", "ports: 80", "port 80"),
+        ("ports: 80, forward: offload", "ports: 80", ""),
+    ],
+)
+def test_a_backend_of_nat_and_offload(left: str, right: str, what: str) -> None:
+    """Replies that a worker awaits are kept from conntrack, which offload lives by: not both."""
+    rest = "backends: [10.0.0.2, 10.0.0.1]"
+    first = f"{{name: a, vip: 192.168.0.11/24, {_joined(left)}, {rest}}}"
+    second = f"{{name: b, vip: 192.168.0.12/24, {_joined(right)}, forward: offload, {rest}}}"
+    found = lines_of(f"services:\n  - {first}\n  - {second}\n")
+    assert len(found) == (2 if what else 0)
+    for line in found:
+        assert line.startswith("f:3:")
+        assert f"{what} serves `a` by `forward: nat`" in line
+        assert "use the same `forward` for both" in line
+
+
+def test_a_mapped_port_of_nat_and_offload() -> None:
+    """It is the backend's own port that counts, not the service's."""
+    text = (
+        "services:\n"
+        "  - {name: a, vip: 192.168.0.11/24, protocol: tcp, ports: 80, backends: [10.0.0.1]}\n"
+        "  - {name: b, vip: 192.168.0.12/24, protocol: tcp, ports: 81, forward: offload,"
+        " backends: [{address: 10.0.0.1, port: PORT}]}\n"
+    )
+    (line,) = lines_of(text.replace("PORT", "80"))
+    assert "backend 10.0.0.1 port 80 serves `a`" in line
+    assert lines_of(text.replace("PORT", "8080")) == []
+
+
+def _joined(keys: str) -> str:
+    """With the protocol, where ``keys`` do not name one."""
+    return ", ".join(part for part in ("" if "protocol" in keys else "protocol: tcp", keys) if part)

@@ -44,14 +44,19 @@ def place(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "120"}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_the_lab_shows_every_backend(place: dict[str, str], tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("forward", "workers"), [("nat", 1), ("nat", 2), ("offload", 1)])
+def test_the_lab_shows_every_backend(
+    place: dict[str, str], tmp_path: Path, forward: str, workers: int
+) -> None:
     """It exits 0, shows every backend's share in both families, and leaves nothing behind."""
     if len(os.sched_getaffinity(0)) < workers:
         pytest.fail("the tests need two cores")
     before = state()
     lab = subprocess.Popen(
-        [*LAB, "--workers", str(workers)], env=place, stdout=subprocess.PIPE, text=True
+        [*LAB, "--forward", forward, "--workers", str(workers)],
+        env=place,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     output, _ = lab.communicate(timeout=100)
     assert lab.returncode == 0, output

@@ -130,3 +130,16 @@ def test_a_kernel_that_does_not_manage_is_made_to_resolve(
     netlink, address = Netlink(), ip_address(text)
     netlink.manage_neighbour("eth0", address)
     assert not entry(netlink, address).managed
+
+
+def test_the_interface_towards_an_address(peer: Namespace, inside: Namespace) -> None:
+    """By the kernel's own routes, on the link or behind it; None where none leads there."""
+    netlink = Netlink()
+    assert netlink.interface_towards(ip_address("10.0.0.1")) == "eth0"
+    assert netlink.interface_towards(ip_address("fd00::1")) == "eth0"
+    assert netlink.interface_towards(ip_address("127.0.0.1")) == "lo"
+    for address in (ip_address("192.0.2.1"), ip_address("2001:db8::1")):
+        assert netlink.interface_towards(address) is None
+    inside.ip("route add 192.0.2.0/24 via 10.0.0.1", "route add unreachable 198.51.100.0/24")
+    assert netlink.interface_towards(ip_address("192.0.2.1")) == "eth0"
+    assert netlink.interface_towards(ip_address("198.51.100.1")) is None

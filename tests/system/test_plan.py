@@ -13,6 +13,7 @@ from paraglider.config.model import Config
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.sysctls import SysctlChange
+from paraglider.system.changes.table import TableChange
 from paraglider.system.netlink import Neighbour
 from paraglider.system.plan import Step, make_plan, on_link_backends
 
@@ -195,3 +196,76 @@ def test_the_default_chroot_is_made(air: Any, monkeypatch: pytest.MonkeyPatch) -
     lines = told(plan(air, config(WEB, chroot="/var/run/empty")))
     assert lines[0] == "directory /var/run/empty"
     assert not any(line.startswith("directory") for line in told(plan(air, config(WEB))))
+
+
+OFFLOAD = {**WEB, "forward": "offload"}
+
+
+def tables(steps: list[Step]) -> list[TableChange]:
+    """The tables that are to be made."""
+    return [s.change for s in steps if s.action == "apply" and isinstance(s.change, TableChange)]
+
+
+def test_offload_comes_with_its_table(air: Any) -> None:
+    """First of all, ahead of the rules that lead packets to it; the rest is as for nat."""
+    lines = told(plan(air, config(OFFLOAD)))
+    assert lines[0] == "table ip paraglider: 2 backends"
+    assert lines[1].startswith("rules for IPv4: ")
+    assert lines[2:] == told(plan(air, config(WEB)))[1:]
+
+
+def test_hairpins_are_where_the_backends_are(air: Any) -> None:
+    """On the private link, also before it has its address, and wherever else a route leads."""
+    (table,) = tables(plan(air, config(OFFLOAD)))
+    assert 'iifname . oifname { "eth0" . "eth0", "eth1" . "eth1" } masquerade' in table.text
+    (table,) = tables(plan(air, config({**OFFLOAD, "backends": ["10.0.0.1"]})))
+    assert 'iifname . oifname { "eth1" . "eth1" } masquerade' in table.text
+
+
+def test_an_unchanged_table_is_kept(air: Any) -> None:
+    """As long as the kernel has it as it was made; else it is made again, and nobody is gone."""
+    (table,) = tables(plan(air, config(OFFLOAD)))
+    table.apply(air.host)
+    record = table.settled(air.host)
+    assert tables(plan(air, config(OFFLOAD), [record])) == []
+    air.nft.tables.clear()
+    (again,) = tables(plan(air, config(OFFLOAD), [record]))
+    assert again.text == table.text
+    assert again.gone == []
+
+
+def test_backends_that_leave_are_known(air: Any) -> None:
+    """What the earlier table had and the new one has not; another order is no change at all."""
+    (table,) = tables(plan(air, config(OFFLOAD)))
+    table.apply(air.host)
+    record = table.settled(air.host)
+    (fewer,) = tables(plan(air, config({**OFFLOAD, "backends": ["172.16.0.1"]}), [record]))
+    assert len(fewer.gone) == 1
+    assert set(fewer.gone) < set(table.marks)
+    backends = ["172.16.0.1", "10.0.0.1"]
+    for turned in tables(plan(air, config({**OFFLOAD, "backends": backends}), [record])):
+        assert turned.gone == []
+
+
+def test_a_table_that_is_no_longer_wanted(air: Any) -> None:
+    """Back to nat: it goes, and its connections with it."""
+    (table,) = tables(plan(air, config(OFFLOAD)))
+    table.apply(air.host)
+    steps = plan(air, config(WEB), [table.settled(air.host)])
+    assert told(steps, "revert") == ["table ip paraglider removed"]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "forward", "wanted"),
+    [("weighted", "offload", True), ("rr", "offload", False), ("weighted", "nat", False)],
+)
+def test_events_are_turned_on_where_flows_are_counted(
+    air: Any, tmp_path: Path, strategy: str, forward: str, wanted: bool
+) -> None:
+    """Once, whatever the number of families."""
+    place = tmp_path / "proc-sys/net/netfilter"
+    place.mkdir()
+    (place / "nf_conntrack_events").write_text("2\n")
+    services = [{**s, "strategy": strategy, "forward": forward} for s in (WEB, SIX)]
+    lines = [line for line in told(plan(air, config(*services))) if "events" in line]
+    assert lines == ["sysctl net.netfilter.nf_conntrack_events 2 -> 1"] * wanted

@@ -329,3 +329,86 @@ def test_the_seed_is_stable_and_differs_by_machine(tmp_path: Path) -> None:
     assert setup.steering_seed(one) == setup.steering_seed(one)
     assert setup.steering_seed(one) != setup.steering_seed(other)
     assert 0 <= setup.steering_seed(tmp_path / "none") < 1 << 32
+
+
+def offloaded(*backends: str, vip: str = "192.168.0.11/24") -> Config:
+    """One service of offload beside one of nat."""
+    service = {"name": "web", "vip": vip, "protocol": "tcp", "forward": "offload"}
+    six = {"name": "six", "vip": "2001:db8::11/64", "protocol": "tcp", "backends": ["fd00:10::1"]}
+    return config(services=[{**service, "backends": list(backends)}, six])
+
+
+def test_offload_is_undone_like_the_rest(air: Any, state: StateFile) -> None:
+    """The table goes, and the connections to its backends are forgotten."""
+    before = air.snapshot()
+    set_up(air, state, offloaded("10.0.0.1", "10.0.0.2"))
+    assert set(air.nft.tables) == {4}
+    setup.undo(BOTH, air.host, state, air.say)
+    assert air.snapshot() == before
+    assert len(air.conntrack.forgotten) == 2
+
+
+def test_offload_twice_changes_nothing(air: Any, state: StateFile) -> None:
+    """Every step of a second run is unchanged."""
+    set_up(air, state, offloaded("10.0.0.1"))
+    air.said.clear()
+    set_up(air, state, offloaded("10.0.0.1"))
+    assert {line.partition(" ")[0] for line in air.said} == {"unchanged"}
+
+
+def test_a_table_that_the_kernel_refuses(air: Any, state: StateFile) -> None:
+    """Known before anything is changed, or rolled back with the rest."""
+    before = air.snapshot()
+    air.nft.refuse = "rehearse"
+    with pytest.raises(PlatformError, match="no nat here"):
+        set_up(air, state, offloaded("10.0.0.1"))
+    air.nft.refuse = "load"
+    with pytest.raises(PlatformError, match="was refused"):
+        set_up(air, state, offloaded("10.0.0.1"))
+    assert air.snapshot() == before
+    assert not state.path.exists()
+
+
+def test_a_failure_brings_the_earlier_table_back(air: Any, state: StateFile) -> None:
+    """An address is refused after the table was replaced: the old one is there again."""
+    set_up(air, state, offloaded("10.0.0.1"))
+    before = air.snapshot()
+    air.netlink.refuse = "192.168.0.12/24"
+    with pytest.raises(PlatformError, match=r"cannot add 192\.168\.0\.12/24"):
+        set_up(air, state, offloaded("10.0.0.2", vip="192.168.0.12/24"))
+    after = air.snapshot()
+    assert (after["tables"], after["rules"]) == (before["tables"], before["rules"])
+
+
+def test_what_vanished_is_put_back(air: Any, state: StateFile) -> None:
+    """Table and rules of the families asked for, as the last set-up made them; nothing else."""
+    set_up(air, state, offloaded("10.0.0.1"))
+    whole = air.snapshot()
+    assert setup.reapply(BOTH, air.host, state) == []
+    air.nft.tables.clear()
+    for family in (4, 6):
+        air.netfilter.remove_ours(family)
+    done = setup.reapply(frozenset({4}), air.host, state)
+    assert [line.partition(":")[0] for line in done] == ["table ip paraglider", "rules for IPv4"]
+    assert air.netfilter.ours(6) == ""
+    assert len(setup.reapply(BOTH, air.host, state)) == 1
+    assert air.snapshot()["tables"] == whole["tables"]
+    assert [air.netfilter.ours(family) for family in (4, 6)] != ["", ""]
+    assert air.conntrack.forgotten == []
+
+
+def test_nothing_is_put_back_after_an_undo(air: Any, state: StateFile) -> None:
+    """Without a set-up there is nothing that ought to be there."""
+    set_up(air, state, offloaded("10.0.0.1"))
+    setup.undo(BOTH, air.host, state, air.say)
+    assert setup.reapply(BOTH, air.host, state) == []
+    assert air.nft.tables == {}
+
+
+def test_a_stray_table_is_removed(air: Any, state: StateFile) -> None:
+    """One that no state knows of, as rules are."""
+    air.nft.tables[4] = "add table ip paraglider\n"
+    script = setup.undo_script(BOTH, air.host, state)
+    assert "delete table ip paraglider" in script
+    assert setup.undo(BOTH, air.host, state, air.say) == 1
+    assert air.nft.tables == {}

@@ -46,7 +46,8 @@ class TableChange:
             return f"{name} removed"
         gone = f", {len(self.gone)} gone" if action == "apply" and self.gone else ""
         changed = " in place of another" if action == "apply" and self.previous else ""
-        return f"{name}: {len(self.marks)} backends{gone}{changed}"
+        count = f"{len(self.marks)} backend" + ("" if len(self.marks) == 1 else "s")
+        return f"{name}: {count}{gone}{changed}"
 
     def script(self, host: Host) -> str:
         """nft(8) with its input, and conntrack(8)."""

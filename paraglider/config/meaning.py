@@ -1,0 +1,47 @@
+"""What a service's `forward` means for it, in one sentence: for `paraglider check`.
+
+Lives here: ``meaning``.
+Rules: says what follows from this service's own words, cost and needs included, and no more.
+Pure.
+"""
+
+from __future__ import annotations
+
+from paraglider.config.model import Service
+
+
+def meaning(service: Service) -> str:
+    """One sentence about how the packets of ``service`` travel, and what that takes."""
+    words = {"nat": _nat, "offload": _offload}.get(service.forward)
+    return f"{service.forward}: {words(service)}" if words is not None else service.forward
+
+
+def _nat(service: Service) -> str:
+    if service.return_ == "direct":
+        return (
+            "every packet of the client passes a worker and is rewritten, replies go past this"
+            " host; the backends must answer as the VIP; needs NFQUEUE, no conntrack."
+        )
+    return (
+        "every packet passes a worker and is rewritten, both ways, so a core sets the limit; the"
+        " backends see the client's address and must answer through this host; needs NFQUEUE, no"
+        " conntrack."
+    )
+
+
+def _offload(service: Service) -> str:
+    source = (
+        f"the backends see {service.snat}"
+        if service.snat is not None
+        else "the backends see the client's address and must answer through this host"
+    )
+    parts = [
+        "a worker decides about the first packet, the kernel carries the rest at its own speed",
+        source,
+        "needs NFQUEUE, nf_conntrack and nft",
+    ]
+    if service.counted:
+        parts.append("live flows are counted by conntrack's events")
+    if service.affinity == "client":
+        parts.append("a client is kept from its last new connection on")
+    return "; ".join(parts) + "."

@@ -1,0 +1,118 @@
+"""The packet path of a worker: which one, what it needs of the queue, what it tells."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.flow import TCP
+from paraglider.core.marker import HEAD
+from paraglider.core.pool import Backend
+from paraglider.core.verdict import MARK, REWRITTEN
+from paraglider.forwarding.path import Path, build
+from paraglider.rules.marks import backend_marks
+
+
+def config(*services: dict[str, Any]) -> Config:
+    """A configuration of these services, each on a port of its own."""
+    base = {"vip": "192.168.0.11/24", "protocol": "tcp"}
+    whole = [
+        {"name": f"s{i}", **base, "ports": 80 + i, "backends": [f"10.0.{i}.1", f"10.0.{i}.2"], **s}
+        for i, s in enumerate(services)
+    ]
+    return Config.model_validate({"services": whole})
+
+
+def syn(port: int, client_port: int = 40000) -> bytearray:
+    """The first segment of a connection to the VIP; its checksums are nobody's concern here."""
+    addresses = ipaddress.ip_address("192.168.0.100").packed
+    addresses += ipaddress.ip_address("192.168.0.11").packed
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, TCP, 0) + addresses
+    return bytearray(head + struct.pack("!HHIIBBHHH", client_port, port, 0, 0, 0x50, 2, 0, 0, 0))
+
+
+def handled(path: Path, port: int, client_port: int = 40000) -> int:
+    """The verdict for a SYN."""
+    packet = syn(port, client_port)
+    return path.handle(packet, 0, len(packet), 0, 1.0)
+
+
+OFFLOAD = {"forward": "offload"}
+
+
+def test_offload_alone_needs_heads() -> None:
+    """And has no table of flows; the marks are those that the set-up puts into the kernel."""
+    wanted = config(OFFLOAD, OFFLOAD)
+    path = build(wanted, 0, 0.0)
+    assert path.head == HEAD
+    marks = backend_marks(wanted)
+    assert handled(path, 80) == MARK | marks["s0"][0] << 8
+    assert handled(path, 81) == MARK | marks["s1"][0] << 8
+    assert path.flows == 0
+
+
+def test_nat_alone_needs_packets() -> None:
+    """Whole ones, to be rewritten."""
+    path = build(config({}, {}), 0, 0.0)
+    assert path.head is None
+    assert handled(path, 80) == REWRITTEN
+    assert path.flows == 1
+
+
+def test_both_in_one_queue() -> None:
+    """Packets come whole; each service is dealt with in its way, in whatever order they stand."""
+    wanted = config({}, OFFLOAD, {})
+    path = build(wanted, 0, 0.0)
+    assert path.head is None
+    assert [handled(path, port) for port in (80, 81, 82)] == [
+        REWRITTEN,
+        MARK | backend_marks(wanted)["s1"][0] << 8,
+        REWRITTEN,
+    ]
+    assert path.flows == 2
+    assert [service.name for service in path.services] == ["s0", "s1", "s2"]
+
+
+@pytest.mark.parametrize("forwards", [("nat", "nat"), ("nat", "offload"), ("offload", "offload")])
+def test_every_new_flow_is_told_of(forwards: tuple[str, ...]) -> None:
+    """Whatever carries it."""
+    path = build(config(*({"forward": forward} for forward in forwards)), 0, 0.0)
+    told: list[tuple[int, bytes, str]] = []
+
+    def note(protocol: int, key: bytes, backend: Backend) -> None:
+        told.append((protocol, key[-2:], backend.name))
+
+    path.tell(note)
+    for port in (80, 81):
+        handled(path, port)
+    assert told == [(TCP, b"\0\x50", "10.0.0.1"), (TCP, b"\0\x51", "10.0.1.1")]
+
+
+def test_counts_of_both_are_one() -> None:
+    """Refused packets of either are counted by reason; what is zero is left out."""
+    path = build(
+        config({}, {**OFFLOAD, "backends": [{"address": "10.0.1.1", "weight": 0}]}), 0, 0.0
+    )
+    assert path.counts() == {}
+    handled(path, 99)
+    handled(path, 81)
+    assert path.counts() == {"no_service": 1, "no_backend": 1}
+
+
+def test_time_passes_for_both() -> None:
+    """Flows, remembered decisions and clients with affinity all come to their end."""
+    path = build(config({"affinity": "client"}, {**OFFLOAD, "affinity": "client"}), 0, 0.0)
+    handled(path, 80)
+    handled(path, 81)
+    assert path.flows == 1
+    assert len(path.marker) == 1
+    path.expire(100_000.0, 100)
+    path.expire(200_000.0, 100)
+    assert path.flows == 0
+    assert len(path.marker) == 0
+    assert [len(s.affinity) for s in path.services if s.affinity is not None] == [0, 0]
+    assert path.counts() == {"expired": 1}

@@ -1,0 +1,63 @@
+"""The table of offload as a change: applied, replaced, taken back, stored."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from paraglider.system.changes.records import from_record, to_record
+from paraglider.system.changes.table import TableChange
+
+FIRST = TableChange(4, "add table ip paraglider\n", [0x51000001, 0x51000002])
+SECOND = TableChange(
+    4,
+    "add table ip paraglider\n# other\n",
+    [0x51000002, 0x51000003],
+    previous=(FIRST.text, FIRST.marks),
+)
+
+
+def test_connections_to_what_left_are_forgotten(air: Any) -> None:
+    """Replacing forgets the backends that are in it no more, and only those."""
+    FIRST.apply(air.host)
+    assert air.conntrack.forgotten == []
+    SECOND.apply(air.host)
+    assert air.nft.tables == {4: SECOND.text}
+    assert air.conntrack.forgotten == [0x51000001]
+
+
+def test_taken_back(air: Any) -> None:
+    """A failed run brings the table before it back; an undo removes it with its connections."""
+    FIRST.apply(air.host)
+    SECOND.apply(air.host)
+    SECOND.revert(air.host)
+    assert air.nft.tables == {4: FIRST.text}
+    air.conntrack.forgotten.clear()
+    FIRST.revert(air.host)
+    assert air.nft.tables == {}
+    assert air.conntrack.forgotten == FIRST.marks
+
+
+def test_as_commands(air: Any) -> None:
+    """The dry run shows nft with its input, and conntrack for each backend that left."""
+    assert FIRST.script(air.host) == f"nft -f - <<'END'\n{FIRST.text}END\n"
+    assert SECOND.script(air.host).endswith("conntrack -D --mark 0x51000001\n")
+    assert "delete table" not in FIRST.revert_script(air.host)
+    FIRST.apply(air.host)
+    assert "delete table ip paraglider\n" in FIRST.revert_script(air.host)
+
+
+def test_on_one_line() -> None:
+    """How many backends, and how many are gone."""
+    assert FIRST.describe("apply") == "table ip paraglider: 2 backends"
+    wanted = "table ip paraglider: 2 backends, 1 gone in place of another"
+    assert SECOND.describe("apply") == wanted
+    assert replace(FIRST, family=6).describe("revert") == "table ip6 paraglider removed"
+
+
+def test_stored_and_read_again(air: Any) -> None:
+    """What it replaced is not stored; what the kernel made of it is."""
+    FIRST.apply(air.host)
+    settled = SECOND.settled(air.host)
+    assert settled.saved == FIRST.text
+    assert from_record(to_record(settled)) == replace(settled, previous=None)

@@ -1,0 +1,153 @@
+"""Connections of the kernel: counted, forgotten by mark, told of; in a namespace of its own."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.system import nfnetlink
+from paraglider.system.connections import Event, Events, dump, event
+from paraglider.system.conntrack import Conntrack, Fill, fill
+from paraglider.system.nfnetlink import attributes, message, split, table_counters
+from paraglider.system.queue.messages import attribute
+
+FIRST, SECOND, FOREIGN = 0x51000001, 0x51800002, 0x42
+
+# Connections to ports 1, 2 and 3 get the three marks.
+RULES = f"""
+add table inet t
+add chain inet t out {{ type filter hook output priority 0; }}
+add rule inet t out udp dport 1 ct mark set {FIRST}
+add rule inet t out udp dport 2 ct mark set {SECOND}
+add rule inet t out udp dport 3 ct mark set {FOREIGN}
+"""
+
+
+@pytest.fixture
+def tracked(inside: Any) -> Any:
+    """The namespace, with rules that mark connections."""
+    inside.run(["nft", "-f", "-"], text=RULES)
+    inside.sysctl("net.netfilter.nf_conntrack_events=1")
+    return inside
+
+
+def connect(port: int, count: int = 1) -> None:
+    """Datagrams from as many ports to ``port``; each is a connection, IPv4 and IPv6 by turns."""
+    for number in range(count):
+        family, address = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")][number % 2]
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", (address, port))
+
+
+def marks() -> list[int]:
+    """The marks of ours among the connections."""
+    return sorted(found.mark for found in dump())
+
+
+@pytest.mark.root
+def test_only_connections_with_the_mark_are_forgotten(tracked: Any) -> None:
+    """Of both families; what has another mark, or none, stays."""
+    for port, count in ((1, 4), (2, 2), (3, 1), (4, 1)):
+        connect(port, count)
+    assert marks() == [FIRST] * 4 + [SECOND] * 2
+    Conntrack().forget([FIRST])
+    assert marks() == [SECOND] * 2
+    found = fill()
+    assert found is not None
+    assert found.held == 4
+    Conntrack().forget([])
+    Conntrack().forget([FIRST, SECOND])
+    assert marks() == []
+
+
+@pytest.mark.root
+def test_events_tell_of_beginning_and_end(tracked: Any) -> None:
+    """With the same id, and of our marks alone."""
+    events = Events()
+    connect(1, 2)
+    connect(3)
+    began, lost = events.read()
+    assert not lost
+    assert [(told.began, told.mark) for told in began] == [(True, FIRST)] * 2
+    assert {told.identity for told in began} == {told.identity for told in dump()}
+    Conntrack().forget([FIRST])
+    ended, _ = events.read()
+    assert sorted(told.identity for told in ended) == sorted(told.identity for told in began)
+    assert not any(told.began for told in ended)
+    assert events.read() == ([], False)
+    events.close()
+
+
+@pytest.mark.root
+def test_lost_events_are_told_of(tracked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody read in time: what is left comes, and the loss with it, once."""
+    from paraglider.system import connections
+
+    monkeypatch.setattr(connections, "_RECEIVE_BUFFER", 4096)
+    events = Events()
+    connect(1, 50)
+    found, lost = events.read()
+    assert lost
+    assert 0 < len(found) < 50
+    assert events.read() == ([], False)
+    events.close()
+
+
+@pytest.mark.root
+def test_counters_of_a_table_that_is_not_there(inside: Any) -> None:
+    """No table is no error, and neither is one without the counters."""
+    assert table_counters(4) is None
+    inside.run(["nft", "add table ip paraglider"])
+    assert table_counters(4) is None
+    inside.run(["nft", "add counter ip paraglider unanswered { packets 3 bytes 9 }"])
+    assert table_counters(4) is None
+    inside.run(["nft", "add counter ip paraglider gone"])
+    assert table_counters(4) == {"unanswered": 3, "gone": 0}
+    assert table_counters(6) is None
+
+
+def test_how_full(tmp_path: Path) -> None:
+    """Drops are hexadecimal, a row a core; without conntrack there is nothing to tell."""
+    assert fill(tmp_path) is None
+    for name, text in {
+        "sys/net/netfilter/nf_conntrack_count": "17\n",
+        "sys/net/netfilter/nf_conntrack_max": "100\n",
+        "net/stat/nf_conntrack": "entries drop  expect_new\n11 0a  0\n11 10  0\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert fill(tmp_path) == Fill(17, 100, 26)
+
+
+def test_what_is_no_event_of_ours() -> None:
+    """Another subsystem, another mark, no mark, a stump: none of them is told of."""
+    mark = attribute(8, struct.pack("!I", FIRST)) + attribute(12, struct.pack("!I", 99))
+    assert event(message(1, 0, 2, mark, 0)) == Event(True, 99, FIRST)
+    assert event(message(1, 2, 2, mark, 0)) == Event(False, 99, FIRST)
+    assert event(message(1, 1, 2, mark, 0)) is None
+    assert event(message(3, 0, 2, mark, 0)) is None
+    assert event(message(1, 0, 2, attribute(8, struct.pack("!I", FOREIGN)), 0)) is None
+    assert event(message(1, 0, 2, b"", 0)) is None
+    assert event(b"\0" * 10) is None
+
+
+def test_garbled_messages_end_the_walk() -> None:
+    """Lengths that are impossible are not followed."""
+    whole = message(1, 0, 2, attribute(8, b"abcd"), 0)
+    assert list(split(whole + whole)) == [whole, whole]
+    assert list(split(whole + b"\0" * 16)) == [whole]
+    assert list(split(struct.pack("=I", 1000) + whole[4:])) == []
+    assert list(attributes(whole)) == [(8, b"abcd")]
+    assert list(attributes(whole[:20] + struct.pack("=HH", 2, 8))) == []
+    assert list(attributes(whole[:20] + struct.pack("=HH", 90, 8))) == []
+
+
+@pytest.mark.root
+def test_a_refusal_has_the_kernels_reason(inside: Any) -> None:
+    """A request that makes no sense raises with its errno."""
+    with pytest.raises(OSError, match="."):
+        list(nfnetlink.ask(message(99, 0, 0, b"", 0)))

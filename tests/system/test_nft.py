@@ -1,0 +1,101 @@
+"""Our table through nft's own program, in a namespace of the test's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.errors import PlatformError
+from paraglider.rules.nft import offload_table
+from paraglider.system.nft import Nft, comparable
+
+
+def text(family: int, *backends: str) -> str:
+    """The table of one service over ``backends``."""
+    vip = "192.168.0.11/24" if family == 4 else "2001:db8::11/64"
+    service = {"name": "a", "vip": vip, "protocol": "tcp", "ports": 80, "forward": "offload"}
+    config = Config.model_validate({"services": [{**service, "backends": list(backends)}]})
+    found = offload_table(config, family, ("eth1",), 7)
+    assert found is not None
+    return found.text
+
+
+BACKENDS = {4: ("10.0.0.1", "10.0.0.2", "10.0.0.3"), 6: ("fd00::1", "fd00::2", "fd00::3")}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+def test_loaded_held_and_removed(inside: Any, family: int) -> None:
+    """The kernel holds what was loaded, the same after it is loaded again, and nothing after."""
+    nft = Nft()
+    assert nft.held(family) == ""
+    nft.load(text(family, *BACKENDS[family]))
+    held = nft.held(family)
+    assert all(backend in held for backend in BACKENDS[family])
+    nft.load(text(family, *BACKENDS[family]))
+    assert nft.held(family) == held
+    assert nft.held(10 - family) == ""
+    nft.remove(family)
+    nft.remove(family)
+    assert nft.held(family) == ""
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+def test_elements_are_swapped(inside: Any, family: int) -> None:
+    """A backend that is no longer in the text is no longer in the table, nor anywhere twice."""
+    nft = Nft()
+    nft.load(text(family, *BACKENDS[family]))
+    nft.load(text(family, *BACKENDS[family][1:]))
+    assert BACKENDS[family][0] not in nft.held(family)
+    changed = nft.held(family)
+    nft.remove(family)
+    nft.load(text(family, *BACKENDS[family][1:]))
+    assert nft.held(family) == changed
+
+
+@pytest.mark.root
+def test_a_refused_text_changes_nothing(inside: Any) -> None:
+    """One bad line, and the table stays as it was."""
+    nft = Nft()
+    nft.load(text(4, *BACKENDS[4]))
+    held = nft.held(4)
+    with pytest.raises(PlatformError, match="refused"):
+        nft.load(text(4, "10.0.0.9") + "add rule ip paraglider no-such-chain accept\n")
+    assert nft.held(4) == held
+
+
+@pytest.mark.root
+def test_a_rehearsal_leaves_nothing(inside: Any) -> None:
+    """It says what the kernel would, and this namespace is as it was."""
+    nft = Nft()
+    nft.require()
+    nft.rehearse(text(4, *BACKENDS[4]))
+    assert nft.held(4) == ""
+    with pytest.raises(PlatformError, match="the kernel refuses the table"):
+        nft.rehearse("add rule ip paraglider no-such-chain accept\n")
+    assert inside.run(["nft", "list", "tables"]).stdout == ""
+
+
+def test_what_is_equal_compares_equal() -> None:
+    """Handles, the order of elements and counted packets make no difference, all else does."""
+    listing = [
+        {"metainfo": {"version": "1"}},
+        {"map": {"name": "m", "handle": 3, "elem": [[1, "a"], [2, "b"]]}},
+        {"counter": {"name": "c", "handle": 4, "packets": 7, "bytes": 70}},
+        {"rule": {"chain": "x", "handle": 5, "expr": [1, 2]}},
+    ]
+    other = [
+        {"metainfo": {"version": "2"}},
+        {"map": {"name": "m", "handle": 30, "elem": [[2, "b"], [1, "a"]]}},
+        {"counter": {"name": "c", "handle": 40, "packets": 0, "bytes": 0}},
+        {"rule": {"chain": "x", "handle": 50, "expr": [1, 2]}},
+    ]
+    assert comparable(listing) == comparable(other)
+    other[1] = {"map": {"name": "m", "elem": [[2, "b"]]}}
+    assert comparable(listing) != comparable(other)
+    other[1] = listing[1]
+    other[3] = {"rule": {"chain": "x", "expr": [2, 1]}}
+    assert comparable(listing) != comparable(other)
