@@ -18,8 +18,11 @@ from paraglider import _compiled
 
 PACKAGE = Path(paraglider.__file__).parent
 MODULES = sorted(
-    ".".join(types.relative_to(PACKAGE.parent).with_suffix("").parts)
-    for types in PACKAGE.rglob("*.pxd")
+    {
+        ".".join(source.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for ending in ("*.pxd", "*.pyx")
+        for source in PACKAGE.rglob(ending)
+    }
 )
 
 #: tells where a module was loaded from, in a process of its own
@@ -52,7 +55,7 @@ def test_the_packet_path_is_compiled(module: str) -> None:
     assert loaded_from(module).stdout.strip().endswith(EXTENSION_SUFFIXES[0])
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.endswith("_batch")])
+@pytest.mark.parametrize("module", [m for m in MODULES if "._" not in m])
 def test_pure_means_interpreted(module: str) -> None:
     """With PARAGLIDER_PURE every module runs from its source."""
     assert loaded_from(module, PARAGLIDER_PURE="1").stdout.strip().endswith(".py")

@@ -9,6 +9,7 @@ Rules: pure functions; ``delta`` values are sums (0 to 65,534), never complement
 
 from __future__ import annotations
 
+import contextlib
 from typing import Final
 
 # What the transport checksum of a packet in a buffer is (queue I/O knows).
@@ -26,6 +27,16 @@ def ones_sum(data: Buffer) -> int:
     """
     number = int.from_bytes(data, "big")
     return (number << 8 if len(data) & 1 else number) % 65535
+
+
+def sum_of(buf: bytearray, start: int, stop: int) -> int:
+    """``ones_sum`` of ``buf[start:stop]``; the packet path's, compiled where that can be."""
+    number = int.from_bytes(buf[start:stop], "big")
+    return (number << 8 if (stop - start) & 1 else number) % 65535
+
+
+with contextlib.suppress(ImportError):
+    from paraglider.core._sums import sum_of  # noqa: F401 - the compiled twin takes its place
 
 
 def delta(old: Buffer, new: Buffer) -> int:

@@ -26,8 +26,13 @@ cdef class Wheel:
     cpdef object first(self)
 
 
+@cython.locals(bucket=list, last=Flow)
+cdef _leave(Flow flow)
+
+
 cdef class FlowTable:
     cdef public object timeouts
+    cdef tuple _seconds
     cdef public long long bound
     cdef public dict forward
     cdef public dict reverse

@@ -141,15 +141,6 @@ class Wheel:
         flow.slot = len(bucket)
         bucket.append(flow)
 
-    @staticmethod
-    def remove(flow: Flow) -> None:
-        """Take ``flow`` out of its bucket: the last of the bucket takes its place."""
-        bucket = flow.bucket
-        last = bucket.pop()
-        if last is not flow:
-            bucket[flow.slot] = last
-            last.slot = flow.slot
-
     def due(self, now: float) -> list[Flow] | None:
         """The first bucket that is due and has flows, or None."""
         second = self.first()
@@ -173,6 +164,15 @@ class Wheel:
         return self._buckets[second][-1]
 
 
+def _leave(flow: Flow) -> None:
+    """Take ``flow`` out of its bucket: the last of the bucket takes its place."""
+    bucket = flow.bucket
+    last = bucket.pop()
+    if last is not flow:
+        bucket[flow.slot] = last
+        last.slot = flow.slot
+
+
 class FlowTable:
     """All flows of a worker: at most ``bound`` of them, of every protocol together.
 
@@ -181,6 +181,7 @@ class FlowTable:
 
     def __init__(self, timeouts: Timeouts, bound: int, now: float = 0.0) -> None:
         self.timeouts = timeouts
+        self._seconds = timeouts.by_state
         self.bound = bound
         self.forward: dict[int, dict[bytes, Flow]] = {p: {} for p in FIRST_STATE}
         self.reverse: dict[int, dict[bytes, Flow]] = {p: {} for p in FIRST_STATE}
@@ -226,14 +227,14 @@ class FlowTable:
         """Put a live flow into ``state``, with that state's timeout from ``now`` on."""
         if state == flow.state:
             return
-        Wheel.remove(flow)
+        _leave(flow)
         flow.state = state
         flow.seen = now
         self._schedule(flow)
 
     def forget(self, flow: Flow, now: float) -> None:
         """Take a live flow out of every table."""
-        Wheel.remove(flow)
+        _leave(flow)
         del self.forward[flow.protocol][flow.forward_key]
         del self.reverse[flow.protocol][flow.reverse_key]
         flow.state = GONE
@@ -249,7 +250,7 @@ class FlowTable:
         Returns how many flows were looked at: with less than ``budget``, all that is due is done.
         """
         looked = 0
-        timeouts = self.timeouts.by_state
+        timeouts = self._seconds
         self._turn = (self._turn + 1) % 3  # so that no class of flows starves another
         for wheel in self._wheels[self._turn :] + self._wheels[: self._turn]:
             while looked < budget:
@@ -259,7 +260,7 @@ class FlowTable:
                 flow = bucket[-1]
                 looked += 1
                 if flow.seen + timeouts[flow.state] > now:
-                    Wheel.remove(flow)
+                    _leave(flow)
                     self._schedule(flow)
                 else:
                     self.forget(flow, now)
@@ -278,12 +279,12 @@ class FlowTable:
             if second is None:
                 return None
             flow = wheel.any_of(second)
-            if flow.seen + self.timeouts.by_state[flow.state] < second:
+            if flow.seen + self._seconds[flow.state] < second:
                 break
-            Wheel.remove(flow)
+            _leave(flow)
             self._schedule(flow)
         return flow
 
     def _schedule(self, flow: Flow) -> None:
-        deadline = flow.seen + self.timeouts.by_state[flow.state]
+        deadline = flow.seen + self._seconds[flow.state]
         self._wheels[_CLASS[flow.state]].add(flow, deadline)

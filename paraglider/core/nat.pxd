@@ -49,3 +49,15 @@ cdef class Nat:
     cdef Flow _client_segment(self, Flow flow, unsigned char flags, bytes key, double now)
     cdef _backend_segment(self, Flow flow, unsigned char flags, double now)
     cpdef int _refuse(self, int reason) except -1
+
+
+@cython.locals(total="long long", value="long long")
+cdef long long _complete(
+    bytearray buf,
+    Py_ssize_t source,
+    Py_ssize_t size,
+    Py_ssize_t transport,
+    Py_ssize_t end,
+    Py_ssize_t at,
+    int protocol,
+) except -1

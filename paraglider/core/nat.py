@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from paraglider.core import icmp_error
 from paraglider.core.balancer import Balancer
-from paraglider.core.checksum import COMPLETE, KERNELS, ones_sum, pseudo_sum
+from paraglider.core.checksum import COMPLETE, KERNELS, sum_of
 from paraglider.core.flow import (
     CLOSING,
     ESTABLISHED,
@@ -199,11 +199,12 @@ class Nat:
             data[at] = value >> 8
             data[at + 1] = value & 255
         else:
-            addresses = slice(offset + 12, offset + 20) if four else slice(offset + 8, offset + 40)
             if checksum == KERNELS:  # a sum, no complement; the pseudo-header has no ports
                 value = ((data[at] << 8 | data[at + 1]) - change) % 65535
+            elif four:
+                value = _complete(buf, offset + 12, 8, transport, end, at, protocol)
             else:
-                value = _complete(buf, addresses, transport, end, at, protocol)
+                value = _complete(buf, offset + 8, 32, transport, end, at, protocol)
             data[at] = value >> 8
             data[at + 1] = value & 255
         return REWRITTEN
@@ -242,22 +243,24 @@ class Nat:
         rewrites = service.rewrites
         reverse = self.flows.reverse[protocol]
 
+        reverse_key = b""  # of the backend last asked about, which is the one chosen
+
         def taken(backend: Backend) -> bool:
-            return rewrites[backend].reverse_key(key) in reverse
+            nonlocal reverse_key
+            reverse_key = rewrites[backend].reverse_key(key)
+            return reverse_key in reverse
 
         backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
         if backend is None:
             self._refused = self._refuse(NO_BACKEND)
             return None
-        rewrite = rewrites[backend]
-        reverse_key = rewrite.reverse_key(key)
         if reverse_key in reverse:
             self._refused = self._refuse(COLLISION)
             return None
         if not self.flows.make_room(now):
             self._refused = self._refuse(TABLE_FULL)
             return None
-        flow = self.flows.open(protocol, key, reverse_key, rewrite, now)
+        flow = self.flows.open(protocol, key, reverse_key, rewrites[backend], now)
         if self.opened is not None:
             self.opened(flow)
         return flow
@@ -268,11 +271,17 @@ class Nat:
 
 
 def _complete(
-    buf: bytearray, addresses: slice, transport: int, end: int, at: int, protocol: int
+    buf: bytearray, source: int, size: int, transport: int, end: int, at: int, protocol: int
 ) -> int:
-    """The transport checksum of ``buf[transport:end]``, computed in full."""
+    """The transport checksum of ``buf[transport:end]``, computed in full; its place is ``at``.
+
+    ``source`` is where the source address stands, ``size`` the length of both addresses.
+    """
     buf[at] = buf[at + 1] = 0
-    with memoryview(buf) as view:
-        total = pseudo_sum(view[addresses], protocol, end - transport)
-        value = (0xFFFF - total - ones_sum(view[transport:end])) % 65535
-    return value or 0xFFFF if protocol == UDP else value
+    total = protocol + end - transport
+    if source + size == transport:
+        total += sum_of(buf, source, end)
+    else:
+        total += sum_of(buf, source, source + size) + sum_of(buf, transport, end)
+    value = (0xFFFF - total) % 65535
+    return 0xFFFF if value == 0 and protocol == UDP else value
