@@ -120,9 +120,9 @@ def _pre(nat: Traffic, offload: Traffic, family: int) -> Chain:
         "PARAGLIDER-PRE",
         "requests to the VIPs, and errors about replies; not the host's own",
         (
-            "-i lo -j RETURN",
             # Ahead of all the rest: nearly every packet of an offloaded flow ends here.
             *((known,) if offload.services else ()),
+            "-i lo -j RETURN",
             *_exempt((nat if nat.services else offload).exempt),
             *(f"{match} {nat_to}" for match in _requests(nat, all_ports=False)),
             *(f"{match} {offload_to}" for match in _requests(offload, all_ports=False)),
