@@ -18,7 +18,6 @@ STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.AS
 NOT_YET: dict[tuple[str, str], str] = {
     ("forward", "dsr"): "use nat",
     ("forward", "proxy"): "use nat",
-    ("io", "netlink"): "use auto or netfilterqueue",
     ("enabled", "true"): "use false, or leave `failover` out",
 }
 

@@ -32,7 +32,7 @@ from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.path import Path, Told, build
 from paraglider.system import privileges
-from paraglider.system.queue import Queue, open_queue
+from paraglider.system.queue import QUEUES, Queue, open_queue
 
 #: what a worker writes into its report pipe once it serves; anything else there is an error
 READY = b"ready"
@@ -108,7 +108,13 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     _warm_up(spec.config, spec.registry)
     if logger.is_enabled_for(logging.DEBUG):
         path.tell(_flow_log(logger))
-    queue = open_queue(spec.config.queue.io, spec.core, spec.config.queue.length)
+    wanted = spec.config.queue
+    if path.head is None:
+        queue = open_queue(wanted.io, spec.core, wanted.length)
+    else:  # the kernel has a backend for what is not decided here: nothing waits, nothing is lost
+        queue = open_queue(wanted.io, spec.core, wanted.length, path.head, fail_open=True)
+    if wanted.io == "auto" and queue.name != next(iter(QUEUES)):
+        logger.warning("slow queue I/O", io=queue.name, why="the kernel refuses the fast one")
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
         queue.stop()

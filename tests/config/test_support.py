@@ -22,7 +22,6 @@ def refused(text: str, failover: bool = False) -> list[str]:
     [
         ("", ", forward: dsr", "`forward: dsr` is not in this version; use nat"),
         ("", ", forward: proxy", "`forward: proxy` is not in this version; use nat"),
-        ("queue: {io: netlink}\n", "", "`io: netlink` is not in this version; use auto"),
         (
             "failover: {enabled: true}\n",
             "",

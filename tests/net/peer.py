@@ -10,6 +10,9 @@
     peer.py connect ADDRESS PORT           connects; prints what came of it
     peer.py udp ADDRESS PORT BYTES [TTL]   one datagram; prints who echoed it, and whether whole
     peer.py ports ADDRESS PORT COUNT       datagrams from as many ports; prints who echoed how many
+    peer.py segments ADDRESS PORT COUNT BYTES
+                                           as many datagrams in one call (UDP_SEGMENT); prints how
+                                           many came back whole
 
 Rules: standard library only; one JSON object is printed; the bytes are the same for the same
 number, so that both ends know them.
@@ -30,6 +33,7 @@ from typing import Any
 TIMEOUT = 20.0  # seconds without a byte that end a transfer
 SHORT = 1.5  # seconds that a connection or an answer may take
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
+UDP_SEGMENT = 103  # linux/udp.h
 
 
 def pattern(size: int) -> bytes:
@@ -153,6 +157,23 @@ def ports(address: str, port: int, count: int) -> Any:
             sock.send(b"who")
             names[sock.recv(100).partition(b" ")[0].decode()] += 1
     return names
+
+
+def segments(address: str, port: int, count: int, size: int) -> Any:
+    """Datagrams that leave as one long packet, for the kernel or the device to split."""
+    data = pattern(count * size)
+    sent = {data[at : at + size] for at in range(0, len(data), size)}
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SHORT)
+        sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
+        sock.connect((address, port))
+        sock.send(data)
+        echoed: set[bytes] = set()
+        with contextlib.suppress(TimeoutError):
+            while len(echoed) < count:
+                echoed.add(sock.recv(1 << 16).partition(b" ")[2])
+    return {"sent": len(sent), "echoed": len(echoed & sent)}
 
 
 def main() -> None:

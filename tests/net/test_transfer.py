@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.support import NOT_YET
 from paraglider.lab.topology import VIP, Topology
 from paraglider.system.queue import QUEUES
 
@@ -19,7 +18,7 @@ pytestmark = pytest.mark.root
 
 HERE = Path(__file__).parent
 SIZE = 20_000_000
-IOS = [name for name in QUEUES if name != "auto" and ("io", name) not in NOT_YET]
+IOS = list(QUEUES)
 
 
 def queues(net: Topology) -> dict[int, tuple[int, int]]:

@@ -1,6 +1,8 @@
 """Queue I/O: packets out of the kernel's NFQUEUE, verdicts back into it.
 
     interface            what a worker needs of a queue, and nothing more    (``base``)
+    netlink              the fast one, on a netlink socket of our own        (``netlink``)
+    batch                a round of packets and of verdicts                  (``batch``)
     netfilterqueue       the portable one, on the NetfilterQueue binding     (``netfilterqueue``)
     messages             layouts of nfnetlink_queue's netlink messages       (``messages``)
     proc                 the kernel's own table of queues                    (``proc``)
@@ -12,25 +14,36 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paraglider.system.queue.base import Queue
+from paraglider.errors import PlatformError
+from paraglider.system.queue.base import LONGEST_PACKET, Queue
 from paraglider.system.queue.netfilterqueue import NetfilterQueueIO
 from paraglider.system.queue.netlink import NetlinkQueueIO
 
-#: queue I/O by its name in the configuration; ``auto`` is the fastest there is
-QUEUES: dict[str, Callable[[int, int], Queue]] = {
-    "auto": NetfilterQueueIO,
-    "netfilterqueue": NetfilterQueueIO,
+#: queue I/O by its name in the configuration, the fastest first
+QUEUES: dict[str, Callable[[int, int, int, bool], Queue]] = {
     "netlink": NetlinkQueueIO,
+    "netfilterqueue": NetfilterQueueIO,
 }
 
 
-def open_queue(io: str, number: int, length: int) -> Queue:
+def open_queue(
+    io: str, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
+) -> Queue:
     """The queue ``number`` bound to this process, holding ``length`` packets at most.
 
-    ``io`` is the configuration's ``queue.io``. Raises OperatorError when another process reads
-    the queue, PlatformError when the kernel refuses.
+    ``io`` is the configuration's ``queue.io``: with ``auto`` the kernel decides, by taking or
+    refusing what the fastest asks of it. ``copy`` bytes of each packet are read. With
+    ``fail_open`` a packet that finds the queue full goes on untouched instead of being dropped.
+    Raises OperatorError when another process reads the queue, PlatformError when the kernel
+    refuses.
     """
-    return QUEUES[io](number, length)
+    if io != "auto":
+        return QUEUES[io](number, length, copy, fail_open)
+    first, *others = QUEUES.values()
+    try:
+        return first(number, length, copy, fail_open)
+    except PlatformError:
+        return others[0](number, length, copy, fail_open)
 
 
 __all__ = ["QUEUES", "Queue", "open_queue"]

@@ -24,6 +24,8 @@ LONGEST_PACKET = 65531
 class Queue(Protocol):
     """One kernel queue that this process reads."""
 
+    #: the I/O's name in the configuration
+    name: str
     #: packets dropped because handling them raised
     faults: int
     #: what was raised first; its traceback shows where, and holds no packet

@@ -63,24 +63,30 @@ def message(kind: int, queue: int, attributes: bytes, flags: int = NLM_F_REQUEST
     return header + body
 
 
-def copy_packet(queue: int, length: int) -> bytes:
-    """Asks the kernel to copy up to ``length`` bytes of each packet of ``queue``."""
-    params = attribute(NFQA_CFG_PARAMS, struct.pack("!IB", length, NFQNL_COPY_PACKET))
-    return message(NFQNL_MSG_CONFIG, queue, params)
+def settings(copy: int, flags: int) -> bytes:
+    """Attributes of a configuration message: copy ``copy`` bytes of each packet; exactly these
+    NFQA_CFG_F_ ``flags``.
+    """
+    known = NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO
+    attributes = attribute(NFQA_CFG_PARAMS, struct.pack("!IB", copy, NFQNL_COPY_PACKET))
+    attributes += attribute(NFQA_CFG_FLAGS, struct.pack("!I", flags))
+    return attributes + attribute(NFQA_CFG_MASK, struct.pack("!I", known))
+
+
+def settle(queue: int, copy: int, flags: int) -> bytes:
+    """Changes the settings of a ``queue`` that this socket has bound."""
+    return message(NFQNL_MSG_CONFIG, queue, settings(copy, flags))
 
 
 def bind(queue: int, length: int, copy: int, flags: int) -> bytes:
-    """Asks for ``queue`` and settles it in one go: ``length`` packets, ``copy`` bytes of each,
-    exactly the NFQA_CFG_F_ ``flags``. The kernel answers EPERM or EBUSY when it has a reader.
+    """Asks for ``queue`` and settles it in one go, with room for ``length`` packets.
 
-    One message, so that there is no moment in which packets come without their payload.
+    The kernel answers EPERM or EBUSY when it has a reader. One message, so that there is no
+    moment in which packets come without their payload.
     """
-    known = NFQA_CFG_F_FAIL_OPEN | NFQA_CFG_F_GSO
     attributes = attribute(NFQA_CFG_CMD, struct.pack("!BxH", NFQNL_CFG_CMD_BIND, 0))
-    attributes += attribute(NFQA_CFG_PARAMS, struct.pack("!IB", copy, NFQNL_COPY_PACKET))
     attributes += attribute(NFQA_CFG_QUEUE_MAXLEN, struct.pack("!I", length))
-    attributes += attribute(NFQA_CFG_FLAGS, struct.pack("!I", flags))
-    attributes += attribute(NFQA_CFG_MASK, struct.pack("!I", known))
+    attributes += settings(copy, flags)
     return message(NFQNL_MSG_CONFIG, queue, attributes, NLM_F_REQUEST | NLM_F_ACK)
 
 

@@ -42,7 +42,11 @@ class _StopServing(Exception):  # noqa: N818 - a way out, not an error
 class NetfilterQueueIO:
     """One queue, read through the NetfilterQueue binding."""
 
-    def __init__(self, number: int, length: int) -> None:
+    name = "netfilterqueue"
+
+    def __init__(
+        self, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
+    ) -> None:
         self.number = number
         self.faults = 0
         self.first_fault: Exception | None = None
@@ -63,7 +67,8 @@ class NetfilterQueueIO:
             ) from error
         self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
         self._socket.setblocking(False)
-        self._socket.send(messages.copy_packet(number, LONGEST_PACKET))
+        flags = messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0
+        self._socket.send(messages.settle(number, copy, flags))
         self.drops = Drops(number)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)

@@ -39,12 +39,16 @@ _TICK_TIMEVAL: Final = struct.pack("@ll", int(TICK), int(TICK % 1 * 1_000_000))
 class NetlinkQueueIO:
     """One queue, read through a netlink socket of ours."""
 
-    def __init__(self, number: int, length: int) -> None:
+    name = "netlink"
+
+    def __init__(
+        self, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
+    ) -> None:
         self.number = number
         self.faults = 0
         self.first_fault: Exception | None = None
         self._stopping = False
-        self._socket, self._early = _connect(number, length)
+        self._socket, self._early = _connect(number, length, copy, fail_open)
         self._batch = open_batch(self._socket, number)
         self.drops = Drops(number)
 
@@ -105,7 +109,9 @@ class NetlinkQueueIO:
         batch.flush()
 
 
-def _connect(number: int, length: int) -> tuple[socket.socket, list[bytes]]:
+def _connect(
+    number: int, length: int, copy: int, fail_open: bool
+) -> tuple[socket.socket, list[bytes]]:
     """A socket that reads queue ``number``, and the packet messages that came meanwhile.
 
     Raises as ``open_queue`` does.
@@ -119,7 +125,8 @@ def _connect(number: int, length: int) -> tuple[socket.socket, list[bytes]]:
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK_TIMEVAL)
-        sock.send(messages.bind(number, length, LONGEST_PACKET, messages.NFQA_CFG_F_GSO))
+        flags = messages.NFQA_CFG_F_GSO | (messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0)
+        sock.send(messages.bind(number, length, copy, flags))
         while (refusal := messages.answer(reply := sock.recv(SLOT))) < 0:
             early.append(reply)
         if refusal:

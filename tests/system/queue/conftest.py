@@ -21,7 +21,7 @@ import pytest
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import join, new_prefix
-from paraglider.system.queue import QUEUES, Queue
+from paraglider.system.queue import QUEUES, Queue, open_queue
 from paraglider.system.queue.base import Handle
 from paraglider.system.queue.proc import QueueStatus, queue_status
 
@@ -130,7 +130,7 @@ def routed(
         yield made
 
 
-@pytest.fixture(params=sorted(set(QUEUES) - {"auto"}))
+@pytest.fixture(params=sorted(QUEUES))
 def io(request: pytest.FixtureRequest, loopback: Namespace) -> str:
     """The name of each queue I/O in turn: every one passes the same tests."""
     assert loopback.name
@@ -187,7 +187,7 @@ def serve(io: str) -> Iterator[Callable[..., Running]]:
     running: list[Running] = []
 
     def start(handle: Handle, length: int = LENGTH) -> Running:
-        running.append(Running(QUEUES[io](NUMBER, length), handle))
+        running.append(Running(open_queue(io, NUMBER, length), handle))
         return running[-1]
 
     yield start

@@ -9,7 +9,7 @@ import prctl
 import pytest
 
 from paraglider.errors import PlatformError
-from paraglider.system.queue import QUEUES, open_queue
+from paraglider.system.queue import open_queue
 from paraglider.system.queue.base import LONGEST_PACKET
 from paraglider.system.queue.netfilterqueue import NetfilterQueueIO
 from paraglider.system.queue.proc import queue_status
@@ -17,11 +17,6 @@ from paraglider.system.queue.proc import queue_status
 pytestmark = pytest.mark.root
 
 NUMBER = 9
-
-
-def test_auto_is_one_of_those_with_a_name() -> None:
-    """``auto`` stands for an I/O that can also be asked for by its name."""
-    assert QUEUES["auto"] in [QUEUES[name] for name in QUEUES if name != "auto"]
 
 
 def test_the_kernel_copies_whole_packets(loopback: Any) -> None:

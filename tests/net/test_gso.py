@@ -1,0 +1,60 @@
+"""Packets that the kernel splits only later (GSO), over UDP and over TCP; SCTP, left alone."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from paraglider.lab.topology import VIP, backend_address
+from paraglider.system.queue import QUEUES
+
+pytestmark = pytest.mark.root
+
+
+@pytest.mark.parametrize("mapped", [False, True], ids=["same port", "mapped port"])
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("io", list(QUEUES))
+def test_segmented_udp(
+    topology: Any,
+    serve: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    peer: Any,
+    io: str,
+    family: int,
+    mapped: bool,
+) -> None:
+    """Datagrams that leave the client as one (UDP_SEGMENT) arrive each with a right checksum.
+
+    The backend's kernel drops a datagram whose checksum is wrong, so those that arrive are right;
+    its echoes come the same way back.
+    """
+    net = topology(backends=1)
+    serve(net, udp=(9001 if mapped else 9000,))
+    udp = service(family, protocol="udp", ports=9000)
+    udp["backends"] = [backend_address(family, 1)]
+    if mapped:
+        udp["backends"] = [{"address": backend_address(family, 1), "port": 9001}]
+    balancer(net, config(udp, queue={"io": io}))
+    result = peer(net.client, "segments", VIP[family], 9000, 40, 1000)
+    assert result == {"sent": 40, "echoed": 40}
+
+
+def test_sctp_is_left_alone(topology: Any, config: Any, service: Any, balancer: Any) -> None:
+    """SCTP to the VIP of an all-ports service meets the local stack, which has no such protocol."""
+    net = topology(backends=1)
+    balancer(net, config(service(4, protocol="any")))
+    program = (
+        "import socket;"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_RAW, 132);"
+        "e = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP);"
+        "e.settimeout(5);"
+        f"s.sendto(bytes(20), ({VIP[4]!r}, 0));"
+        "error, (host, _) = e.recvfrom(2000);"
+        "print(host, *error[20:22])"
+    )
+    # ICMP 3, 2: protocol unreachable
+    assert net.client.run([sys.executable, "-c", program]).stdout.split() == [VIP[4], "3", "2"]
