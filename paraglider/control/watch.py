@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from paraglider.errors import ParagliderError
 from paraglider.rules.nft import GONE, NFT_FAMILY, TABLE, UNANSWERED
-from paraglider.system.conntrack import Fill, fill
+from paraglider.system.connections import Fill, fill
 from paraglider.system.nfnetlink import table_counters
 
 #: seconds between two looks

@@ -46,11 +46,15 @@ _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
 @dataclass(frozen=True, slots=True)
 class OffloadTable:
-    """The table of ``family``: the nft input that leads to it, and the marks in its maps."""
+    """The table of ``family``: the nft input that leads to it, and the marks in its maps.
+
+    ``datagrams`` are the UDP ports that it serves: VIP, first port, last port.
+    """
 
     family: int
     text: str
     marks: tuple[int, ...]
+    datagrams: tuple[tuple[str, int, int], ...] = ()
 
 
 def offload_table(
@@ -74,7 +78,13 @@ def offload_table(
         *_rules("postrouting", _postrouting(hairpin), family),
     ]
     every = sorted(mark for service in services for mark in marks[service.name])
-    return OffloadTable(family, "".join(f"{line}\n" for line in lines), tuple(every))
+    datagrams = tuple(
+        (str(service.vip.ip), ports.first, ports.last)
+        for service in services
+        if "udp" in service.protocols
+        for ports in service.ports
+    )
+    return OffloadTable(family, "".join(f"{line}\n" for line in lines), tuple(every), datagrams)
 
 
 def removal_text(family: int) -> str:

@@ -1,4 +1,5 @@
-"""Which connections the kernel has, by their mark: a dump, and what begins and ends afterwards.
+"""Which connections the kernel has, by their mark: a dump, what begins and ends afterwards, and
+how full its table is.
 
 Lives here: ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h), as few of their
 attributes as are needed: the connection's id and its mark.
@@ -13,6 +14,7 @@ import errno
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from paraglider.errors import PlatformError
@@ -20,9 +22,11 @@ from paraglider.rules.marks import BASE, MASK
 from paraglider.system.nfnetlink import NLM_F_DUMP, ask, attributes, message
 from paraglider.system.queue.messages import NETLINK_NETFILTER, attribute
 
-_CTNETLINK: Final = 1  # NFNL_SUBSYS_CTNETLINK
-_CT_NEW, _CT_GET, _CT_DELETE = 0, 1, 2  # IPCTNL_MSG_
-_CTA_MARK, _CTA_ID, _CTA_MARK_MASK = 8, 12, 21
+PROC: Final = Path("/proc")
+
+CTNETLINK: Final = 1  # NFNL_SUBSYS_CTNETLINK
+CT_NEW, CT_GET, CT_DELETE = 0, 1, 2  # IPCTNL_MSG_
+CTA_MARK, CTA_ID, CTA_MARK_MASK = 8, 12, 21
 _GROUPS: Final = (1, 3)  # NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
@@ -44,24 +48,24 @@ def event(data: bytes) -> Event | None:
     if len(data) < 20:
         return None
     (kind,) = struct.unpack_from("=H", data, 4)
-    if kind not in (_CTNETLINK << 8 | _CT_NEW, _CTNETLINK << 8 | _CT_DELETE):
+    if kind not in (CTNETLINK << 8 | CT_NEW, CTNETLINK << 8 | CT_DELETE):
         return None
     mark = identity = 0
     for number, value in attributes(data):
-        if number == _CTA_MARK and len(value) == 4:
+        if number == CTA_MARK and len(value) == 4:
             mark = int.from_bytes(value, "big")
-        elif number == _CTA_ID:
+        elif number == CTA_ID:
             identity = int.from_bytes(value, "big")
     if mark & MASK != BASE:
         return None
-    return Event(kind & 0xFF == _CT_NEW, identity, mark)
+    return Event(kind & 0xFF == CT_NEW, identity, mark)
 
 
 def dump() -> Iterator[Event]:
     """Every connection that has one of our marks now; raises ``OSError``."""
-    wanted = attribute(_CTA_MARK, struct.pack("!I", BASE))
-    wanted += attribute(_CTA_MARK_MASK, struct.pack("!I", MASK))
-    for data in ask(message(_CTNETLINK, _CT_GET, 0, wanted, NLM_F_DUMP)):
+    wanted = attribute(CTA_MARK, struct.pack("!I", BASE))
+    wanted += attribute(CTA_MARK_MASK, struct.pack("!I", MASK))
+    for data in ask(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
         found = event(data)
         if found is not None:
             yield found
@@ -111,3 +115,26 @@ class Events:
     def close(self) -> None:
         """Hear no more."""
         self._socket.close()
+
+
+class Fill(NamedTuple):
+    """How full the table is: connections, the most there may be, packets dropped for want of room
+    since the namespace began.
+    """
+
+    held: int
+    limit: int
+    dropped: int
+
+
+def fill(proc: Path = PROC) -> Fill | None:
+    """How full conntrack's table is; None where the kernel has no conntrack loaded."""
+    values = proc / "sys/net/netfilter"
+    try:
+        held = int((values / "nf_conntrack_count").read_text(encoding="ascii"))
+        limit = int((values / "nf_conntrack_max").read_text(encoding="ascii"))
+        rows = (proc / "net/stat/nf_conntrack").read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:
+        return None
+    column = rows[0].split().index("drop")  # one row a core, hexadecimal
+    return Fill(held, limit, sum(int(row.split()[column], 16) for row in rows[1:]))

@@ -1,18 +1,36 @@
-"""The kernel's table of connections: forgetting those of a backend, how full it is.
+"""The kernel's table of connections: forgetting some, by ctnetlink requests.
 
-Lives here: ``Conntrack`` (ctnetlink requests, by pyroute2) and ``Fill`` (counters in /proc).
-Rules: connections are named by their mark alone, which is that of their backend (``rules.marks``).
+Rules: connections of ours are named by their mark, which is that of their backend
+(``rules.marks``); no other is touched but one that holds a port of a service without a backend.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import NamedTuple
+import ipaddress
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
 
 from paraglider.errors import PlatformError
+from paraglider.rules.marks import BASE, MASK
+from paraglider.system.connections import (
+    CT_DELETE,
+    CT_GET,
+    CTA_MARK,
+    CTA_MARK_MASK,
+    CTNETLINK,
+)
+from paraglider.system.nfnetlink import NLM_F_ACK, NLM_F_DUMP, ask, attributes, message
+from paraglider.system.queue.messages import attribute
 
-PROC = Path("/proc")
+# Attributes of a connection, of its tuple, and of the tuple's two parts.
+_CTA_TUPLE_ORIG: Final = 1
+_CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
+_CTA_IP_DST: Final = {4: 2, 6: 4}
+_CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
+_NLA_F_NESTED: Final = 0x8000
 
 
 class Conntrack:
@@ -24,38 +42,59 @@ class Conntrack:
         The kernel walks its table once a mark (net/netfilter/nf_conntrack_netlink.c,
         ctnetlink_flush_conntrack).
         """
-        wanted = list(marks)
-        if not wanted:
-            return
-        from pyroute2 import NFCTSocket
-        from pyroute2.netlink.exceptions import NetlinkError
+        for mark in marks:
+            wanted = attribute(CTA_MARK, struct.pack("!I", mark))
+            wanted += attribute(CTA_MARK_MASK, b"\xff" * 4)
+            with _told():
+                list(ask(message(CTNETLINK, CT_DELETE, socket.AF_UNSPEC, wanted, NLM_F_ACK)))
 
-        try:
-            with NFCTSocket() as requests:
-                for mark in wanted:
-                    requests.flush(mark=mark, mark_mask=0xFFFFFFFF)
-        except (NetlinkError, OSError) as error:
-            raise PlatformError(f"conntrack does not forget connections: {error}") from error
+    def forget_untranslated(self, address: str, first: int, last: int) -> None:
+        """Delete the UDP connections to ``address``, ports ``first`` to ``last``, without a mark
+        of ours; raises ``PlatformError``.
+
+        One that began before the table was there would stay without a backend for as long as its
+        client goes on: a connection is translated at its beginning or never.
+        """
+        vip = ipaddress.ip_address(address)
+        family = socket.AF_INET if vip.version == 4 else socket.AF_INET6
+        with _told():
+            entries = ask(message(CTNETLINK, CT_GET, family, b"", NLM_F_DUMP))
+            # The kernel's own filter by address fails for IPv6 (seen with Linux 6.18).
+            found = [_untranslated(e, vip, first, last) for e in entries if vip.packed in e]
+            for original in found:
+                if original is None:
+                    continue
+                request = message(CTNETLINK, CT_DELETE, family, original, NLM_F_ACK)
+                with suppress(FileNotFoundError):  # it ended meanwhile
+                    list(ask(request))
 
 
-class Fill(NamedTuple):
-    """How full the table is: connections, the most there may be, packets dropped for want of room
-    since the namespace began.
-    """
-
-    held: int
-    limit: int
-    dropped: int
-
-
-def fill(proc: Path = PROC) -> Fill | None:
-    """How full conntrack's table is; None where the kernel has no conntrack loaded."""
-    values = proc / "sys/net/netfilter"
-    try:
-        held = int((values / "nf_conntrack_count").read_text(encoding="ascii"))
-        limit = int((values / "nf_conntrack_max").read_text(encoding="ascii"))
-        rows = (proc / "net/stat/nf_conntrack").read_text(encoding="ascii").splitlines()
-    except FileNotFoundError:
+def _untranslated(
+    entry: bytes, vip: ipaddress.IPv4Address | ipaddress.IPv6Address, first: int, last: int
+) -> bytes | None:
+    """The original tuple of ``entry``, as an attribute, where it is such a connection."""
+    found = dict(attributes(entry))
+    if int.from_bytes(found.get(CTA_MARK, b""), "big") & MASK == BASE:
         return None
-    column = rows[0].split().index("drop")  # one row a core, hexadecimal
-    return Fill(held, limit, sum(int(row.split()[column], 16) for row in rows[1:]))
+    parts = dict(attributes(found.get(_CTA_TUPLE_ORIG, b""), 0))
+    ends = dict(attributes(parts.get(_CTA_TUPLE_IP, b""), 0))
+    protocol = dict(attributes(parts.get(_CTA_TUPLE_PROTO, b""), 0))
+    port = int.from_bytes(protocol.get(_CTA_PROTO_DST_PORT, b""), "big")
+    if (
+        ends.get(_CTA_IP_DST[vip.version]) != vip.packed
+        or protocol.get(_CTA_PROTO_NUM) != bytes([socket.IPPROTO_UDP])
+        or not first <= port <= last
+    ):
+        return None
+    return attribute(_CTA_TUPLE_ORIG | _NLA_F_NESTED, found[_CTA_TUPLE_ORIG])
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PlatformError(
+            f"conntrack does not forget connections: {error.strerror}",
+            "it needs nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)",
+        ) from error

@@ -150,7 +150,8 @@ def _table(config: Config, family: int, seed: int, host: Host, records: Records)
     table = offload_table(config, family, hairpin_interfaces(config, family, host), seed)
     if table is None:
         return
-    change = TableChange(family, table.text, list(table.marks))
+    datagrams: list[list[str | int]] = [list(claim) for claim in table.datagrams]
+    change = TableChange(family, table.text, list(table.marks), datagrams)
     old = records.get(change.identity)
     if not isinstance(old, TableChange):
         yield Step("apply", change, change)

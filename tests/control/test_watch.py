@@ -8,7 +8,7 @@ import pytest
 
 from paraglider.control.watch import INTERVAL, QUIET, Watch
 from paraglider.errors import OperatorError
-from paraglider.system.conntrack import Fill
+from paraglider.system.connections import Fill
 
 
 class Air:

@@ -371,3 +371,90 @@ def test_the_table_is_removed(
     assert running.log().count("put back") == 1
     assert "unchanged" in running.set_up().stdout
     assert "done  " not in running.set_up().stdout
+
+
+FILL = """
+import selectors, socket, sys
+family, address, count = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, *sys.argv[1:]
+waiting = selectors.DefaultSelector()
+for _ in range(int(count)):
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.connect_ex((address, 80))
+    waiting.register(sock, selectors.EVENT_WRITE)
+print("sent", flush=True)
+done = 0
+while done < int(count):
+    for key, _ in waiting.select():
+        assert key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+        waiting.unregister(key.fileobj)
+        done += 1
+print("connected", flush=True)
+"""
+
+
+@pytest.mark.parametrize("io", ["netlink", "netfilterqueue"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_full_queue_fails_open(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int, io: str
+) -> None:
+    """A worker that does not read: what waits gets its answer later, what finds no room goes by
+    the kernel's hash, and nothing is dropped.
+    """
+    net = topology()
+    serve(net)
+    running = balancer(net, config(service(family), queue={"length": 4, "io": io}))
+    (worker,) = children(running).values()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        command = [sys.executable, "-c", FILL, VIP[family], "4"]
+        filling = net.client.popen(command, stdout=subprocess.PIPE)
+        assert filling.stdout is not None
+        assert filling.stdout.readline() == b"sent\n"
+        assert ask(net, "tcp", VIP[family], 80, 20).total() == 20
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    assert filling.stdout.readline() == b"connected\n"
+    table = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
+    assert table.split()[5:7] == ["0", "0"]
+    await_log(running, "first packets without a worker's answer went by the kernel's hash")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_datagrams_from_before_the_set_up_are_balanced_after_it(
+    topology: Any, serve: Any, config: Any, balancer: Any, family: int
+) -> None:
+    """A client that asked while the VIP was nobody's, and goes on from the same port."""
+    prefix = 24 if family == 4 else 64
+    net = topology(vips=(f"{VIP[family]}/{prefix}",))
+    serve(net)
+    tables = "iptables" if family == 4 else "ip6tables"
+    net.balancer.run([tables, "-A", "INPUT", "-m", "conntrack", "--ctstate", "NEW", "-j", "ACCEPT"])
+    script = (
+        "import socket, sys\n"
+        "address = sys.argv[1]\n"
+        "family = socket.AF_INET6 if ':' in address else socket.AF_INET\n"
+        "sock = socket.socket(family, socket.SOCK_DGRAM)\n"
+        "sock.settimeout(5)\n"
+        "for _ in sys.stdin:\n"
+        "    sock.sendto(b'who', (address, 5353))\n"
+        "    try:\n"
+        "        print(sock.recv(100).decode().split()[0], flush=True)\n"
+        "    except OSError as error:\n"
+        "        print(type(error).__name__, flush=True)\n"
+    )
+    client = net.client.popen(
+        [sys.executable, "-c", script, VIP[family]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert client.stdin is not None
+    assert client.stdout is not None
+
+    def ask_again() -> str:
+        client.stdin.write(b"\n")
+        client.stdin.flush()
+        return str(client.stdout.readline().decode().strip())
+
+    # An unconnected socket does not hear of the refusal.
+    assert ask_again() == "TimeoutError"
+    balancer(net, config(service(family, protocol="udp", ports=5353)))
+    assert ask_again() == "backend1"

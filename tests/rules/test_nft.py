@@ -101,3 +101,13 @@ def test_the_kernel_takes_the_text(name: str, family: int) -> None:
     found = table(name, family)
     if found is not None:
         Nft().rehearse(found.text + found.text + removal_text(family))
+
+
+def test_ports_of_datagrams() -> None:
+    """Those of UDP services, each range; TCP needs no care, an answer with RST ends it."""
+    found = table("offload", 4)
+    assert found is not None
+    assert found.datagrams == (("192.168.0.11", 5060, 5060), ("192.168.0.11", 10000, 20000))
+    found = table("offload", 6)
+    assert found is not None
+    assert found.datagrams == (("2001:db8::11", 1, 65535),)

@@ -194,10 +194,15 @@ class AirConntrack(Conntrack):
 
     def __init__(self) -> None:
         self.forgotten: list[int] = []
+        self.looked_at: list[tuple[str, int, int]] = []
 
     def forget(self, marks: Iterable[int]) -> None:
         """Nobody is connected here."""
         self.forgotten += marks
+
+    def forget_untranslated(self, address: str, first: int, last: int) -> None:
+        """Nobody was before."""
+        self.looked_at.append((address, first, last))
 
 
 class AirSysctl(Sysctl):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from paraglider.system import nfnetlink
-from paraglider.system.connections import Event, Events, dump, event
-from paraglider.system.conntrack import Conntrack, Fill, fill
+from paraglider.system.connections import Event, Events, Fill, dump, event, fill
+from paraglider.system.conntrack import Conntrack
 from paraglider.system.nfnetlink import attributes, message, split, table_counters
 from paraglider.system.queue.messages import attribute
 
@@ -151,3 +151,28 @@ def test_a_refusal_has_the_kernels_reason(inside: Any) -> None:
     """A request that makes no sense raises with its errno."""
     with pytest.raises(OSError, match="."):
         list(nfnetlink.ask(message(99, 0, 0, b"", 0)))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_what_began_before_the_table_is_forgotten(tracked: Any, address: str) -> None:
+    """Untranslated UDP to a service's address and ports; translated, other ports, others' stay."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+    def begin(port: int) -> None:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"x", (address, port))
+
+    for port in (1, 3, 10, 11, 12):
+        begin(port)
+    connections = Conntrack()
+    before = fill()
+    connections.forget_untranslated(address, 1, 10)
+    after = fill()
+    assert before is not None
+    assert after is not None
+    assert before.held - after.held == 2
+    assert marks() == [FIRST]
+    other = "::2" if family == socket.AF_INET6 else "127.0.0.2"
+    connections.forget_untranslated(other, 1, 65535)
+    assert fill() == after

@@ -1,7 +1,8 @@
 """The table of ``forward: offload`` of one family, as a change.
 
 Rules: what is replaced is replaced in one transaction; connections to backends that are no longer
-in it are forgotten by conntrack, so that their clients learn at once that they have to begin anew.
+in it are forgotten by conntrack, so that their clients learn at once that they have to begin anew,
+and so are those that began when it was not there, which would stay without a backend.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from paraglider.system.changes.base import Action, Host
 class TableChange:
     """The table of one family.
 
-    ``text`` is the nft input that leads to it, ``marks`` those of its backends, ``saved`` what
-    the kernel made of it (empty until it is applied). ``previous`` is what this run replaces,
+    ``text`` is the nft input that leads to it, ``marks`` those of its backends, ``datagrams`` its
+    UDP ports (VIP, first, last), ``saved`` what the kernel made of it (empty until it is applied).
+    ``previous`` is what this run replaces,
     text and marks; it is not stored, for undoing removes all.
     """
 
@@ -26,6 +28,7 @@ class TableChange:
     family: int
     text: str
     marks: list[int]
+    datagrams: list[list[str | int]] = field(default_factory=list)
     saved: str = ""
     previous: tuple[str, list[int]] | None = field(default=None, metadata={"stored": False})
 
@@ -62,6 +65,8 @@ class TableChange:
         """Bring the kernel to the text, then forget the connections to what is gone."""
         host.nft.load(self.text)
         host.conntrack.forget(self.gone)
+        for vip, first, last in self.datagrams:
+            host.conntrack.forget_untranslated(str(vip), int(first), int(last))
 
     def revert(self, host: Host) -> None:
         """Back to the previous text, or to none at all."""

@@ -61,3 +61,12 @@ def test_stored_and_read_again(air: Any) -> None:
     settled = SECOND.settled(air.host)
     assert settled.saved == FIRST.text
     assert from_record(to_record(settled)) == replace(settled, previous=None)
+
+
+def test_datagrams_from_before_are_looked_for(air: Any) -> None:
+    """At the ports of UDP services, also when the table is put back; they are stored for that."""
+    change = replace(FIRST, datagrams=[["192.168.0.11", 53, 53], ["192.168.0.11", 100, 200]])
+    change.apply(air.host)
+    again = from_record(to_record(change.settled(air.host)))
+    again.apply(air.host)
+    assert air.conntrack.looked_at == [("192.168.0.11", 53, 53), ("192.168.0.11", 100, 200)] * 2
