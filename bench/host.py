@@ -28,7 +28,7 @@ def describe(proc: Path = Path("/proc")) -> dict[str, str]:
     model = re.search(r"^model name\s*: (.*)$", (proc / "cpuinfo").read_text(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s*(\d+) kB$", (proc / "meminfo").read_text(), re.MULTILINE)
     return {
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],  # what a vendor adds tells little
         "cpus": str(len(os.sched_getaffinity(0))),
         "cpu": model[1] if model else platform.machine(),
         "memory": f"{int(memory[1]) / 2**20:.1f} GiB" if memory else "unknown",
