@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from paraglider.lab.balancer import Balancer
-from paraglider.lab.topology import CLIENT, GATEWAY, VIP, Topology, backend_address
+from paraglider.lab.topology import BALANCER, CLIENT, GATEWAY, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
 
@@ -458,3 +458,90 @@ def test_datagrams_from_before_the_set_up_are_balanced_after_it(
     assert ask_again() == "TimeoutError"
     balancer(net, config(service(family, protocol="udp", ports=5353)))
     assert ask_again() == "backend1"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_beside_nat_on_one_vip(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+) -> None:
+    """One service is offloaded, the other rewritten, by the same worker, from other ports."""
+    net = topology()
+    serve(net, http=(80, 8080))
+    rewritten = service(family, name="nat", ports=8080, forward="nat")
+    names = service(family, name="names", protocol="udp", ports=5353)
+    balancer(net, config(service(family), rewritten, names))
+    assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
+    assert ask(net, "tcp", VIP[family], 8080, 30) == EVEN
+    assert ask(net, "udp", VIP[family], 5353, 30) == EVEN
+    before = seen_by_python(net)
+    assert net.client.run(["curl", "-sS", "-o", "/dev/null", url(family, "/big")]).stderr == ""
+    assert seen_by_python(net) - before == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_through_a_firewall_that_drops(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+) -> None:
+    """A policy of DROP on FORWARD stays in force for all but what is balanced, both ways."""
+    net = topology()
+    serve(net)
+    net.balancer.run(["iptables" if family == 4 else "ip6tables", "-P", "FORWARD", "DROP"])
+    balancer(net, config(service(family)))
+    assert ask(net, "tcp", VIP[family], 80, 6).total() == 6
+    direct = [sys.executable, "-m", "paraglider.lab.client", "tcp", backend_address(family, 1)]
+    gateway = net.client.run(
+        ["ip", "route", "add", backend_address(family, 1), "via", BALANCER[family]]
+    )
+    assert gateway.returncode == 0
+    assert "timed out" in net.client.run([*direct, "80", "1"]).stdout
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_client_keeps_its_backend(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+) -> None:
+    """With ``affinity: client`` over two workers all of a client's flows meet at one backend, also
+    while no daemon runs.
+    """
+    net = topology()
+    serve(net)
+    running = balancer(net, config(service(family, affinity="client"), workers=2))
+    assert len(ask(net, "tcp", VIP[family], 80, 20)) == 1
+    assert running.stop() == 0
+    assert len(ask(net, "tcp", VIP[family], 80, 20)) == 1
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_path_mtu_is_found(
+    topology: Any,
+    serve_peer: Any,
+    config: Any,
+    balancer: Any,
+    peer: Any,
+    family: int,
+    beside: bool,
+) -> None:
+    """A router on the client's way has a smaller MTU: its errors to the VIP reach the backend,
+    also where the VIP is a nat service's too, whose flows conntrack does not know.
+    """
+    net = topology(router=True)
+    assert net.router is not None
+    net.router.ip("link set eth1 mtu 1400")
+    serve_peer(net, 9000)
+    for namespace in net.namespaces:
+        namespace.sysctl("net.ipv4.icmp_ratelimit=0", "net.ipv6.icmp.ratelimit=0")
+    services = [service(family, ports=9000)]
+    if beside:
+        backends = [{"address": backend_address(family, 1), "port": 9000}]
+        services[0]["backends"] = [backend_address(family, number) for number in (2, 3)]
+        services.append(service(family, name="nat", ports=9001, forward="nat", backends=backends))
+    balancer(net, config(*services, workers=2))
+    for port in (9000, 9001) if beside else (9000,):
+        result = peer(net.client, "down", VIP[family], port, 1_000_000)
+        assert result["arrived"] == result["sent"]
+    learnt = [
+        "mtu 1400" in backend.run(["ip", "route", "get", net.client_address(family)]).stdout
+        for backend in net.backends
+    ]
+    assert learnt.count(True) == (2 if beside else 1)
