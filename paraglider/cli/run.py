@@ -55,7 +55,7 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
-    counted = live.wanted(wanted)
+    counted = live.wanted(wanted, len(cores))
     specs: list[Spec] = [
         WorkerSpec(i, core, wanted, uid, gid, registry=registry, live=counted)
         for i, core in enumerate(cores)

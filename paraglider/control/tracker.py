@@ -107,11 +107,12 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
 
 def follow(live: LiveFlows, events: Iterable[Event]) -> None:
     """Count what began and what ended."""
-    changes: Counter[int] = Counter()
+    began: Counter[int] = Counter()
+    ended: Counter[int] = Counter()
     for told in events:
-        changes[told.mark] += 1 if told.began else -1
-    for mark, change in changes.items():
-        live.add(mark, change)
+        (began if told.began else ended)[told.mark] += 1
+    for mark in began.keys() | ended.keys():
+        live.change(mark, began[mark], ended[mark])
 
 
 def count_anew(

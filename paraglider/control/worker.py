@@ -104,7 +104,7 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
         ) from error
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
     if spec.live is not None:
-        path.marker.live = spec.live.read
+        path.marker.live = spec.live.reader(spec.index)
     _warm_up(spec.config, spec.registry)
     if logger.is_enabled_for(logging.DEBUG):
         path.tell(_flow_log(logger))

@@ -48,9 +48,10 @@ class Marker:
     """Decides for first packets; ``marks`` has the 32-bit mark of every backend.
 
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``decided``, where
-    set, is told of every new flow: protocol, key, backend. ``live``, where set, gives the live
-    flows by mark, for a strategy that asks for them; a backend's ``flows`` is that plus what was
-    decided since the last ``expire``, so that a burst in between counts too.
+    set, is told of every new flow: protocol, key, backend. ``live``, where set, is given the
+    flows decided for each mark so far, and gives the live ones, for a strategy that asks for them;
+    a backend's ``flows`` is that plus what was decided since the last ``expire``, so that a burst
+    in between counts too.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Marker:
         self.balancer = balancer
         self.counts = [0] * len(REASONS)
         self.decided: Callable[[int, bytes, Backend], None] | None = None
-        self.live: Callable[[], Mapping[int, int]] | None = None
+        self.live: Callable[[Mapping[int, int]], Mapping[int, int]] | None = None
         self._verdicts = {backend: MARK | mark << 8 for backend, mark in marks.items()}
         self._marks = tuple(marks.items())
         self._remembered = remembered
@@ -120,7 +121,9 @@ class Marker:
         """Forget old decisions, and take over the count of live flows; called by the clock."""
         if now >= self._turn_at:
             self._turn(now)
-        live = self.live() if self.live is not None else {}
+        live: Mapping[int, int] = {}
+        if self.live is not None:
+            live = self.live({mark: backend.picked for backend, mark in self._marks})
         for backend, mark in self._marks:
             backend.flows = live.get(mark, 0)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paraglider.config.model import Config
-from paraglider.control.live import LiveFlows, wanted
+from paraglider.control.live import LiveFlows
 from paraglider.control.tracker import count_anew, follow
-from paraglider.rules.marks import backend_marks
 from paraglider.system.connections import Event
 
 MARKS = (0x51000001, 0x51000002, 0x51800003)
@@ -62,7 +59,7 @@ def test_counting_anew_is_exact(
 ) -> None:
     """Whatever begins and ends while the kernel's list is read, the counts are the truth."""
     table, live = Table(), LiveFlows(MARKS)
-    live.add(MARKS[0], 99)
+    live.change(MARKS[0], 99, 0)
     for what in before:
         table.happen(*what)
     count_anew(live, table.read, lambda: table.listed(meanwhile))
@@ -89,33 +86,3 @@ def test_marks_that_are_not_counted_are_passed_over() -> None:
     assert live.read() == {MARKS[0]: 0}
     live.replace({MARKS[0]: 3, MARKS[1]: 7})
     assert live.read() == {MARKS[0]: 3}
-
-
-def test_what_one_process_counts_another_reads() -> None:
-    """The memory is shared by processes that were forked before or after."""
-    live = LiveFlows(MARKS)
-    pid = os.fork()
-    if pid == 0:
-        live.add(MARKS[2], 41)
-        live.add(MARKS[2], 1)
-        os._exit(0)
-    os.waitpid(pid, 0)
-    assert live.read()[MARKS[2]] == 42
-
-
-def test_only_what_a_strategy_asks_for_is_counted() -> None:
-    """The backends of weighted and of policies, where they are offloaded; else nothing is."""
-    base = {"vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1", "10.0.0.2"]}
-    named = {
-        "a": {"strategy": "weighted", "forward": "offload"},
-        "b": {"strategy": "my.module:Class", "forward": "offload"},
-        "c": {"strategy": "wrr", "forward": "offload"},
-        "d": {"strategy": "weighted", "forward": "nat"},
-    }
-    services = [{"name": name, **base, **keys} for name, keys in named.items()]
-    config = Config.model_validate({"services": services})
-    found = wanted(config)
-    assert found is not None
-    marks = backend_marks(config)
-    assert found.marks == {*marks["a"], *marks["b"]}
-    assert wanted(Config.model_validate({"services": services[2:]})) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -163,7 +165,13 @@ def test_live_flows_are_those_counted_and_those_decided_since() -> None:
     made = offloaded(V4, strategy="weighted")
     path = marker(made)
     live = {MARKS[0]: 5, MARKS[1]: 0, MARKS[2]: 4}
-    path.live = lambda: live
+    given: list[dict[int, int]] = []
+
+    def count(decided: Mapping[int, int]) -> dict[int, int]:
+        given.append(dict(decided))
+        return live
+
+    path.live = count
     path.expire(0.0)
     picked = [head(path, V4.syn(client_port=port)) for port in range(2000, 2009)]
     # Nine more over 5, 0 and 4 make six each.
@@ -171,6 +179,7 @@ def test_live_flows_are_those_counted_and_those_decided_since() -> None:
     assert [b.flows for b in made.pool.backends] == [6, 6, 6]
     path.expire(0.1)
     assert [b.flows for b in made.pool.backends] == [5, 0, 4]
+    assert given == [dict.fromkeys(MARKS, 0), dict(zip(MARKS, (1, 6, 2), strict=True))]
 
 
 def test_affinity_counts_from_the_last_new_flow() -> None:
