@@ -92,6 +92,12 @@ def _set_up(loaded: LoadedConfig, chosen: frozenset[int], dry_run: bool) -> None
             " is it up, and on the private interface's link?",
             file=sys.stderr,
         )
+    for address in setup.foreign_sources(loaded.config, chosen, host):
+        print(
+            f"warning: no interface here has the `snat` address {address}; do the backends'"
+            " replies to it come to this host?",
+            file=sys.stderr,
+        )
 
 
 def _undo(chosen: frozenset[int], dry_run: bool) -> None:

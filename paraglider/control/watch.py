@@ -113,7 +113,9 @@ class Watch:
             done = self._repair(family)
         except ParagliderError as error:
             if first:
-                self._log.error("the table is gone and cannot be put back", table=table, why=error)
+                self._log.error(
+                    "the table is gone and cannot be put back", table=table, why=str(error)
+                )
             return
         if done:
             self._log.error("the table was gone, put back", table=table, done="; ".join(done))

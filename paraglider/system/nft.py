@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from paraglider.errors import PlatformError
+from paraglider.errors import OperatorError, PlatformError
 from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
 from paraglider.system.programs import attempt, complaint, find_program, run
 
@@ -55,8 +55,12 @@ class Nft:
     def held(self, family: int) -> str:
         """What the kernel holds of our table, equal for equal content; empty when it is not there.
 
-        Raises ``PlatformError`` when nft fails.
+        Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
+        try:
+            find_program("nft")
+        except OperatorError:
+            return ""
         listing = json.loads(run(["nft", "-j", "list", "tables", NFT_FAMILY[family]]))
         tables = [item["table"]["name"] for item in listing["nftables"] if "table" in item]
         if TABLE not in tables:

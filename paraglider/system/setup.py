@@ -175,6 +175,17 @@ def unresolved(config: Config, families: frozenset[int], host: Host) -> list[str
         time.sleep(_RESOLVE_PAUSE)
 
 
+def foreign_sources(config: Config, families: frozenset[int], host: Host) -> list[str]:
+    """The `snat` addresses that no interface of the host has: replies to them go elsewhere."""
+    here = {
+        address.ip
+        for interface in host.netlink.interfaces()
+        for address in host.netlink.addresses(interface)
+    }
+    sources = (service.snat for service in config.for_families(families).services)
+    return [str(a) for a in dict.fromkeys(sources) if a is not None and a not in here]
+
+
 class _Ledger:
     """The state while steps are taken: what is stored, and what was before the run."""
 

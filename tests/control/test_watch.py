@@ -109,7 +109,7 @@ def test_while_the_set_up_is_at_work() -> None:
     air.tables[4], air.refuses = None, True
     ((_, said, details),) = air.look()
     assert "cannot be put back" in said
-    assert "at work" in str(details["why"])
+    assert "at work" in details["why"]
     assert air.look() == []
     air.refuses = False
     assert len(air.look()) == 1

@@ -237,6 +237,7 @@ def test_weighted_counts_live_flows(
     time.sleep(0.3)
     even_more = [Held(net, VIP[family]) for _ in range(4)]
     assert Counter(one.ask() for one in even_more) == {"backend1": 1, "backend2": 3}
+    assert "no worker alive" not in running.log()
 
 
 def await_forgotten(net: Topology, left: int) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.errors import PlatformError
+from paraglider.errors import OperatorError, PlatformError
 from paraglider.rules.nft import offload_table
 from paraglider.system.nft import Nft, comparable
 
@@ -77,6 +77,19 @@ def test_a_rehearsal_leaves_nothing(inside: Any) -> None:
     with pytest.raises(PlatformError, match="the kernel refuses the table"):
         nft.rehearse("add rule ip paraglider no-such-chain accept\n")
     assert inside.run(["nft", "list", "tables"]).stdout == ""
+
+
+def test_a_host_without_nft_has_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undoing nat on such a host asks for it in vain, and that is no error."""
+
+    def missing(name: str) -> str:
+        raise OperatorError(f"the program {name} is missing")
+
+    monkeypatch.setattr("paraglider.system.nft.find_program", missing)
+    assert Nft().held(4) == ""
+    Nft().remove(4)
+    with pytest.raises(OperatorError, match="missing"):
+        Nft().require()
 
 
 def test_what_is_equal_compares_equal() -> None:

@@ -412,3 +412,15 @@ def test_a_stray_table_is_removed(air: Any, state: StateFile) -> None:
     assert "delete table ip paraglider" in script
     assert setup.undo(BOTH, air.host, state, air.say) == 1
     assert air.nft.tables == {}
+
+
+def test_sources_that_are_not_the_hosts(air: Any) -> None:
+    """A `snat` address that no interface has is told of, once; one that the set-up adds is not."""
+    base = {"protocol": "tcp", "forward": "offload", "backends": ["10.0.0.1"]}
+    services = [
+        {"name": f"s{i}", "vip": f"192.168.0.{i}/24", "snat": snat, **base}
+        for i, snat in enumerate(("10.0.0.254", "10.0.0.9", "10.0.0.9"), 11)
+    ]
+    air.netlink.add_address("eth1", ipaddress.ip_interface("10.0.0.254/8"))
+    assert setup.foreign_sources(config(services=services), BOTH, air.host) == ["10.0.0.9"]
+    assert setup.foreign_sources(config(services=services), frozenset({6}), air.host) == []
