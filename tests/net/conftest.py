@@ -40,6 +40,9 @@ from paraglider.lab.topology import (
     backend_address,
 )
 
+# With --import-mode=importlib the tests find no module beside them: ``offloading``.
+sys.path.insert(0, str(Path(__file__).parent))
+
 PEER = Path(__file__).parent / "peer.py"
 BIG = 8 * 1024 * 1024  # bytes of nginx's /big
 

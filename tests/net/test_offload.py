@@ -4,50 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
+from offloading import EVEN, FAMILIES, Held, await_log, children, seen_by_python, service, url
 
-from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import BALANCER, CLIENT, GATEWAY, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
-
-EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
-FAMILIES = [4, 6]
-
-
-def service(family: int, **changes: Any) -> dict[str, Any]:
-    """HTTP on the VIP of ``family``, offloaded."""
-    prefix = 24 if family == 4 else 64
-    return {
-        "name": f"web{family}",
-        "vip": f"{VIP[family]}/{prefix}",
-        "protocol": "tcp",
-        "ports": 80,
-        "forward": "offload",
-        "backends": [backend_address(family, number) for number in (1, 2, 3)],
-        **changes,
-    }
-
-
-def url(family: int, path: str = "/", port: int = 80) -> str:
-    """A URL on the VIP."""
-    host = VIP[family] if family == 4 else f"[{VIP[family]}]"
-    return f"http://{host}:{port}{path}"
-
-
-def seen_by_python(net: Topology) -> int:
-    """Packets that the kernel has queued so far, all queues together."""
-    table = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
-    return sum(int(line.split()[7]) for line in table.splitlines())
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -161,55 +129,6 @@ def test_any_is_tcp_udp_and_ping(
     assert seen_by_python(net) - before == 6
 
 
-def children(balancer: Balancer) -> dict[str, int]:
-    """The daemon's processes by what the log calls them: name → process id."""
-    listing = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text().split()
-    return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in listing}
-
-
-def await_log(balancer: Balancer, words: str, count: int = 1) -> None:
-    """Wait until the log has ``words`` ``count`` times."""
-    deadline = time.monotonic() + 20
-    while len(re.findall(words, balancer.log())) < count:
-        assert time.monotonic() < deadline, balancer.log()
-        time.sleep(0.05)
-
-
-class Held:
-    """A connection of the client that stays open and asks again and again."""
-
-    SCRIPT = """
-import http.client, sys
-connection = http.client.HTTPConnection(sys.argv[1], int(sys.argv[2]), timeout=10)
-for _ in sys.stdin:
-    try:
-        connection.request("GET", "/")
-        print(connection.getresponse().read().decode().strip(), flush=True)
-    except Exception as error:
-        print(type(error).__name__, flush=True)
-        connection.close()
-"""
-
-    def __init__(self, net: Topology, address: str, port: int = 80) -> None:
-        self._process = net.client.popen(
-            [sys.executable, "-c", self.SCRIPT, address, str(port)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-
-    def ask(self) -> str:
-        """The answer to one more request, or what went wrong; then the next opens anew."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(b"\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline().decode().strip()
-
-    def end(self) -> None:
-        """Close the connection."""
-        self._process.communicate(timeout=10)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weighted_counts_live_flows(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
@@ -248,217 +167,6 @@ def await_forgotten(net: Topology, left: int) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     time.sleep(0.3)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_restart_under_load_breaks_no_connection(
-    topology: Any, serve: Any, config: Any, balancer: Any, family: int
-) -> None:
-    """wrk over lasting connections sees neither an error nor a gap while the daemon is replaced,
-    and one that connects anew for every request none either.
-    """
-    net = topology()
-    serve(net)
-    running = balancer(net, config(service(family)))
-    wrk = ["wrk", "-t1", "-c16", "-d4s", "--timeout", "4s"]
-    lasting = net.client.popen([*wrk, url(family)], stdout=subprocess.PIPE)
-    closing = net.client.popen(
-        [*wrk, "-H", "Connection: close", url(family)], stdout=subprocess.PIPE
-    )
-    time.sleep(1)
-    assert running.stop() == 0
-    time.sleep(0.5)
-    running.start()
-    for process in (lasting, closing):
-        output = process.communicate(timeout=30)[0].decode()
-        assert "Socket errors" not in output, output
-        assert "Non-2xx" not in output
-        assert int(re.search(r"(\d+) requests in", output)[1]) > 100
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_without_a_worker_the_kernel_decides(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
-) -> None:
-    """All workers killed: new flows reach all backends, old ones go on, and the log says so."""
-    net = topology()
-    serve(net)
-    echo = service(family, name="echo", protocol="udp", ports=5353)
-    running = balancer(net, config(service(family), echo), trouble=True)
-    held = Held(net, VIP[family])
-    before = held.ask()
-    # One that dies young is given time; the fourth time it waits for two seconds.
-    for death in range(1, 5):
-        workers = [pid for name, pid in children(running).items() if name != "paraglider/live"]
-        for pid in workers:
-            os.kill(pid, signal.SIGKILL)
-        await_log(running, 'event="worker died"', death)
-        if death < 4:
-            await_log(running, 'event="worker ready"', death + 1)
-    seen = seen_by_python(net)
-    answers = ask(net, "tcp", VIP[family], 80, 60)
-    assert set(answers) == set(EVEN)
-    assert set(ask(net, "udp", VIP[family], 5353, 30)) <= set(EVEN)
-    assert held.ask() == before
-    assert seen_by_python(net) == seen == 0
-    await_log(running, "no worker alive: new flows of offload services go by kernel hash")
-    await_log(running, 'event="worker ready"', 5)
-    await_log(running, "first packets without a worker's answer went by the kernel's hash")
-    assert ask(net, "tcp", VIP[family], 80, 3).total() == 3
-    assert seen_by_python(net) == 3
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_no_daemon_at_all(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
-) -> None:
-    """Set up and never started: everything is balanced by the kernel's hash, by weight."""
-    net = topology()
-    serve(net)
-    backends = [backend_address(family, 1), {"address": backend_address(family, 2), "weight": 4}]
-    everything = service(family, protocol="any", backends=backends)
-    del everything["ports"]
-    balancer(net, config(everything), start=False)
-    answers = ask(net, "tcp", VIP[family], 80, 100)
-    assert 5 <= answers["backend1"] <= 40
-    assert answers["backend1"] + answers["backend2"] == 100
-    assert ask(net, "udp", VIP[family], 5353, 10).total() == 10
-    assert ask(net, "ping", VIP[family], 0, 3) == {"": 3}
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_backend_leaves(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
-) -> None:
-    """The file changes, the set-up runs: its elements go, its connections end at once, the others
-    do not notice; also before the daemon is restarted.
-    """
-    net = topology()
-    serve(net)
-    text = config(service(family))
-    running = balancer(net, text)
-    held = [Held(net, VIP[family]) for _ in range(3)]
-    assert Counter(one.ask() for one in held) == {"backend1": 1, "backend2": 1, "backend3": 1}
-    gone = backend_address(family, 2)
-    running.config.write_text(text.replace(f"  - {gone}\n", ""))
-    said = running.set_up().stdout
-    assert "2 backends, 1 gone in place of another" in said
-    again = [one.ask() for one in held]
-    assert again.count("backend1") == again.count("backend3") == 1
-    assert set(again) - {"backend1", "backend3"} <= {"ConnectionResetError", "RemoteDisconnected"}
-    # The daemon still decides for the one that left; the kernel then decides otherwise.
-    assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend1", "backend3"}
-    await_log(running, "first packets for backends that had left went by the kernel's hash")
-    assert running.stop() == 0
-    running.start()
-    assert ask(net, "tcp", VIP[family], 80, 20) == {"backend1": 10, "backend3": 10}
-    assert "unchanged" in running.set_up().stdout
-
-
-@pytest.mark.parametrize("what", ["delete table {0} paraglider", "flush ruleset"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_table_is_removed(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int, what: str
-) -> None:
-    """Somebody removes it, or all rules of the host: it is put back, once, and logged, once."""
-    net = topology()
-    serve(net)
-    running = balancer(net, config(service(family)), trouble=True)
-    assert ask(net, "tcp", VIP[family], 80, 3).total() == 3
-    net.balancer.run(["nft", what.format("ip" if family == 4 else "ip6")])
-    await_log(running, "the table was gone, put back")
-    assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
-    time.sleep(5)
-    assert running.log().count("put back") == 1
-    assert "unchanged" in running.set_up().stdout
-    assert "done  " not in running.set_up().stdout
-
-
-FILL = """
-import selectors, socket, sys
-family, address, count = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, *sys.argv[1:]
-waiting = selectors.DefaultSelector()
-for _ in range(int(count)):
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    sock.setblocking(False)
-    sock.connect_ex((address, 80))
-    waiting.register(sock, selectors.EVENT_WRITE)
-print("sent", flush=True)
-done = 0
-while done < int(count):
-    for key, _ in waiting.select():
-        assert key.fileobj.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
-        waiting.unregister(key.fileobj)
-        done += 1
-print("connected", flush=True)
-"""
-
-
-@pytest.mark.parametrize("io", ["netlink", "netfilterqueue"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_full_queue_fails_open(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int, io: str
-) -> None:
-    """A worker that does not read: what waits gets its answer later, what finds no room goes by
-    the kernel's hash, and nothing is dropped.
-    """
-    net = topology()
-    serve(net)
-    running = balancer(net, config(service(family), queue={"length": 4, "io": io}))
-    (worker,) = children(running).values()
-    os.kill(worker, signal.SIGSTOP)
-    try:
-        command = [sys.executable, "-c", FILL, VIP[family], "4"]
-        filling = net.client.popen(command, stdout=subprocess.PIPE)
-        assert filling.stdout is not None
-        assert filling.stdout.readline() == b"sent\n"
-        assert ask(net, "tcp", VIP[family], 80, 20).total() == 20
-    finally:
-        os.kill(worker, signal.SIGCONT)
-    assert filling.stdout.readline() == b"connected\n"
-    table = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
-    assert table.split()[5:7] == ["0", "0"]
-    await_log(running, "first packets without a worker's answer went by the kernel's hash")
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_datagrams_from_before_the_set_up_are_balanced_after_it(
-    topology: Any, serve: Any, config: Any, balancer: Any, family: int
-) -> None:
-    """A client that asked while the VIP was nobody's, and goes on from the same port."""
-    prefix = 24 if family == 4 else 64
-    net = topology(vips=(f"{VIP[family]}/{prefix}",))
-    serve(net)
-    tables = "iptables" if family == 4 else "ip6tables"
-    net.balancer.run([tables, "-A", "INPUT", "-m", "conntrack", "--ctstate", "NEW", "-j", "ACCEPT"])
-    script = (
-        "import socket, sys\n"
-        "address = sys.argv[1]\n"
-        "family = socket.AF_INET6 if ':' in address else socket.AF_INET\n"
-        "sock = socket.socket(family, socket.SOCK_DGRAM)\n"
-        "sock.settimeout(5)\n"
-        "for _ in sys.stdin:\n"
-        "    sock.sendto(b'who', (address, 5353))\n"
-        "    try:\n"
-        "        print(sock.recv(100).decode().split()[0], flush=True)\n"
-        "    except OSError as error:\n"
-        "        print(type(error).__name__, flush=True)\n"
-    )
-    client = net.client.popen(
-        [sys.executable, "-c", script, VIP[family]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert client.stdin is not None
-    assert client.stdout is not None
-
-    def ask_again() -> str:
-        client.stdin.write(b"\n")
-        client.stdin.flush()
-        return str(client.stdout.readline().decode().strip())
-
-    # An unconnected socket does not hear of the refusal.
-    assert ask_again() == "TimeoutError"
-    balancer(net, config(service(family, protocol="udp", ports=5353)))
-    assert ask_again() == "backend1"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
