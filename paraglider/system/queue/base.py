@@ -15,7 +15,7 @@ from paraglider.system.queue.proc import Drops
 Handle = Callable[[bytearray, int, int, int, float], int]
 
 #: seconds between two calls of ``tick`` at most, and so the delay of a stop
-TICK = 0.1
+TICK = 0.05
 
 #: the longest packet that fits a netlink attribute (nlattr.nla_len is 16 bits, 4 are the header)
 LONGEST_PACKET = 65531
