@@ -117,6 +117,8 @@ class Routed:
             self.client = socket.socket(kind)
         with inside(namespaces["backend"].name):
             self.listener = socket.socket(kind)
+            # The connection of the test before may still be closing.
+            self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.client.settimeout(PATIENCE)
 
 
