@@ -93,7 +93,7 @@ def test_programs_keep_their_process_id(inside: Namespace) -> None:
 def test_close_ends_even_the_deaf() -> None:
     """Closing ends a program that ignores SIGTERM, and its children, and removes the name."""
     made = Namespace(f"{new_prefix()}-deaf")
-    script = "trap '' TERM; echo deaf; sleep 60 & wait; sleep 60"
+    script = "trap '' TERM; sleep 60 & echo deaf; wait; sleep 60"
     process = made.popen(["sh", "-c", script], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
