@@ -17,6 +17,9 @@ from collections.abc import Callable
 
 TIMEOUT = 3.0  # seconds a single try may take
 
+#: datagram sockets stay open to the end: the kernel might give a port again that has a flow
+_kept: list[socket.socket] = []
+
 
 def tcp(address: str, port: int) -> str:
     """The name in the body that an HTTP server answers with."""
@@ -30,21 +33,21 @@ def tcp(address: str, port: int) -> str:
 
 def udp(address: str, port: int) -> str:
     """The first word that a UDP echo server answers with."""
-    with _datagram_socket(address, 0) as sock:
-        sock.connect((address, port))
-        sock.send(b"who")
-        return sock.recv(2048).decode().partition(" ")[0]
+    sock = _datagram_socket(address, 0)
+    sock.connect((address, port))
+    sock.send(b"who")
+    return sock.recv(2048).decode().partition(" ")[0]
 
 
 def ping(address: str, _port: int) -> str:
     """Empty once the echo reply is back; the kernel matches identifier and checksum."""
     version6 = ":" in address
     protocol = socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP
-    with _datagram_socket(address, protocol) as sock:
-        sock.connect((address, 0))
-        sock.send(bytes([128 if version6 else 8, 0, 0, 0, 0, 0, 0, 1]) + b"who")
-        sock.recv(2048)
-        return ""
+    sock = _datagram_socket(address, protocol)
+    sock.connect((address, 0))
+    sock.send(bytes([128 if version6 else 8, 0, 0, 0, 0, 0, 0, 1]) + b"who")
+    sock.recv(2048)
+    return ""
 
 
 TRIES: dict[str, Callable[[str, int], str]] = {"tcp": tcp, "udp": udp, "ping": ping}
@@ -66,6 +69,7 @@ def _datagram_socket(address: str, protocol: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM, protocol)
     sock.settimeout(TIMEOUT)
+    _kept.append(sock)
     return sock
 
 
