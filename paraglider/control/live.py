@@ -91,7 +91,7 @@ class LiveFlows:
 
 
 class Reader:
-    """Called ten times a second with the flows that the worker has decided since its start, by
+    """Called twenty times a second with the flows that the worker has decided since its start, by
     mark; gives the flows of each counted mark, those on their way included.
     """
 

@@ -1,0 +1,59 @@
+"""Requests to netfilter: their bytes, and answers taken apart, also hostile ones."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraglider.system import nfnetlink
+from paraglider.system.queue.messages import attribute
+
+
+def test_a_request() -> None:
+    """Length, subsystem and kind, flags with REQUEST; then the family."""
+    made = nfnetlink.message(10, 19, 2, b"\x08\x00\x01\x00abcd", nfnetlink.NLM_F_ACK)
+    assert struct.unpack_from("=IHHII", made) == (28, 10 << 8 | 19, 5, 0, 0)
+    assert made[16] == 2
+    assert made.endswith(b"abcd")
+
+
+def test_several_messages_in_one_datagram() -> None:
+    """Each message comes out whole, also where padding stands between two."""
+    first = nfnetlink.message(1, 0, 0, b"", 0)
+    odd = struct.pack("=IHHII", 17, 3, 0, 0, 0) + b"x"
+    assert list(nfnetlink.split(first + odd + bytes(3) + first)) == [first, odd, first]
+
+
+@pytest.mark.parametrize("size", [0, 15, 200])
+def test_a_length_that_cannot_be(size: int) -> None:
+    """A message shorter than its header, or longer than the datagram, ends the walk."""
+    assert list(nfnetlink.split(struct.pack("=IHHII", size, 3, 0, 0, 0))) == []
+
+
+def test_attributes_lose_their_flags() -> None:
+    """NLA_F_NESTED and byte-order flags are no part of the type; the padding none of the value."""
+    data = bytes(20) + attribute(8 | 0x8000, b"mark") + attribute(3, b"odd")
+    assert list(nfnetlink.attributes(data)) == [(8, b"mark"), (3, b"odd")]
+
+
+@given(st.binary(max_size=200))
+def test_garbage_does_not_raise(data: bytes) -> None:
+    """No bytes raise, and what is found lies within them."""
+    assert sum(map(len, nfnetlink.split(data))) <= len(data)
+    assert sum(len(value) for _, value in nfnetlink.attributes(data)) <= len(data)
+
+
+@pytest.mark.root
+def test_a_refusal_has_the_kernels_errno() -> None:
+    """What the kernel does not know raises OSError, with its number."""
+    with pytest.raises(OSError, match=r"\[Errno \d+\]"):
+        list(nfnetlink.ask(nfnetlink.message(10, 250, 2, b"", nfnetlink.NLM_F_ACK)))
+
+
+@pytest.mark.root
+def test_no_table_no_counters() -> None:
+    """Where our table is not, its counters are None and not zero."""
+    assert nfnetlink.table_counters(4) is None
