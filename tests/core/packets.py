@@ -48,9 +48,9 @@ COMPILED = not str(nat_module.__file__).endswith(".py")
 CHECKSUMS = (COMPLETE, UNFINISHED, KERNELS)
 
 #: for properties of pure functions
-MANY = settings(max_examples=300, deadline=None)
+MANY = settings(max_examples=300)
 #: for properties that scapy judges, or that make a whole packet path for each example
-SOME = settings(max_examples=120, deadline=None)
+SOME = settings(max_examples=120)
 
 FRINGE = 24  # bytes around the packet in the buffer, a whole address and more
 

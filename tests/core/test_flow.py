@@ -238,7 +238,7 @@ class TableAndModel(RuleBasedStateMachine):
 
 
 TestTableAndModel = TableAndModel.TestCase
-TestTableAndModel.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestTableAndModel.settings = settings(max_examples=150, stateful_step_count=60)
 
 
 def filled(bound: int, now: float = 0.0) -> tuple[FlowTable, list[Flow]]:

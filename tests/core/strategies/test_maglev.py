@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from fractions import Fraction
+from statistics import median
 
 import pytest
 from hypothesis import given
@@ -58,10 +59,10 @@ def slowly(seed: int, shares: Shares, size: int) -> list[int]:
     return entries
 
 
-def moved(before: Shares, after: Shares, size: int = SIZE) -> float:
+def moved(before: Shares, after: Shares, size: int = SIZE, seed: int = 0) -> float:
     """The part of the table that changes hands although its backend stays."""
     stays = {name for name, _ in after}
-    old, new = table(0, before, size), table(0, after, size)
+    old, new = table(seed, before, size), table(seed, after, size)
     pairs = ((before[a][0], after[b][0]) for a, b in zip(old, new, strict=True))
     return sum(a in stays and a != b for a, b in pairs) / size
 
@@ -147,9 +148,14 @@ def test_removing_one_moves_little_more_than_its_share(count: int, bound: float)
 @SOME
 @given(pools(2, 12), st.data())
 def test_removing_any_moves_little_more_than_its_share(shares: Shares, data: st.DataObject) -> None:
-    """With any weights, and also where the one that leaves has most of the table."""
+    """With any weights, and also where the one that leaves has most of the table.
+
+    Of one seed in a thousand, two backends walk the table in step and far more moves: so this
+    holds for the middle one of some seeds (1.4 % at most in 400 random pools), not for each.
+    """
     gone = data.draw(st.integers(0, len(shares) - 1))
-    assert moved(shares, shares[:gone] + shares[gone + 1 :], 4093) <= 0.05
+    after = shares[:gone] + shares[gone + 1 :]
+    assert median(moved(shares, after, 4093, seed) for seed in range(7)) <= 0.03
 
 
 def test_a_weight_that_grows_moves_little_more_than_it_gains() -> None:
