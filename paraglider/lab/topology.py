@@ -7,6 +7,12 @@
            192.168.0.0/24                   10.0.0.0/8   └─ backend3
            2001:db8::/64                  fd00:10::/64
 
+With ``direct`` the backends have a second leg, ``eth1``, in the clients' network, by which their
+answers get past the balancer::
+
+    client [ router ] ── front ─┬─ eth0 balancer eth1 ── switch ── eth0 backend1
+                          br0   └───────────────────────────────── eth1 backend1 (.51), …
+
 Lives here: the addresses, ``Plan`` (what may be varied) and ``Topology`` (what was built).
 Rules: the VIPs and the gateway addresses are the set-up's to add; a plan may preset them where a
 test does without the set-up. What was built is removed by ``close``, from wherever it failed.
@@ -41,6 +47,11 @@ def backend_address(family: int, number: int) -> str:
     return f"10.0.0.{number}" if family == 4 else f"fd00:10::{number:x}"
 
 
+def direct_address(family: int, number: int) -> str:
+    """The address of backend ``number`` (1, 2, …) in the clients' network, with ``direct``."""
+    return f"192.168.0.{50 + number}" if family == 4 else f"2001:db8::{50 + number}"
+
+
 def new_prefix() -> str:
     """A prefix of namespace names that no other topology on this host has."""
     number = next(_serial)
@@ -57,13 +68,15 @@ class Plan:
     that from the router to the balancer. ``private_mtu`` is that of the balancer's ``eth1`` alone,
     ``backend_mtu`` that of the backends: a lower ``private_mtu`` makes the balancer the one who
     must say Packet Too Big to an upload (it also swallows longer packets that come in there, as a
-    real interface would: let the answers be short). ``vips`` are addresses with prefix to preset
-    on ``eth0``; ``gateways`` presets the private gateway addresses on ``eth1``.
+    real interface would: let the answers be short). ``direct`` gives the backends a leg in the
+    clients' network, and with a router their default route through it. ``vips`` are addresses with
+    prefix to preset on ``eth0``; ``gateways`` presets the private gateway addresses on ``eth1``.
     """
 
     backends: int = 3
     clients: int = 1
     router: bool = False
+    direct: bool = False
     client_mtu: int = 1500
     public_mtu: int = 1500
     private_mtu: int = 1500
@@ -82,6 +95,7 @@ class Topology:
     client: Namespace
     balancer: Namespace
     switch: Namespace
+    front: Namespace | None = None
     router: Namespace | None = None
 
     def __init__(self, plan: Plan | None = None, *, prefix: str | None = None) -> None:
@@ -132,6 +146,8 @@ class Topology:
         self.client = self._namespace("client")
         self._build_public()
         self._build_private()
+        if self.plan.direct:
+            self._build_direct()
 
     def _build_public(self) -> None:
         plan, client, balancer = self.plan, self.client, self.balancer
@@ -141,7 +157,13 @@ class Topology:
             near.sysctl("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
             join(client, "eth0", near, "eth1", plan.client_mtu)
             near.ip(*(_address(ROUTED_GATEWAY, family, "eth1") for family in (4, 6)))
-        join(near, "eth0", balancer, "eth0", plan.public_mtu if plan.router else plan.client_mtu)
+        mtu = plan.public_mtu if plan.router else plan.client_mtu
+        if plan.direct:
+            self.front = self._bridge("front")
+            self._plug(near, "eth0", self.front, "client", mtu)
+            self._plug(balancer, "eth0", self.front, "balancer", mtu)
+        else:
+            join(near, "eth0", balancer, "eth0", mtu)
         for number, family in itertools.product(range(plan.clients), (4, 6)):
             address = f"{self.client_address(family, number)}/{PUBLIC_PREFIX[family]}"
             client.ip(f"address add {address} dev eth0{_nodad(family)}")
@@ -157,24 +179,42 @@ class Topology:
 
     def _build_private(self) -> None:
         plan, balancer = self.plan, self.balancer
-        self.switch = self._namespace("switch")
-        self.switch.ip("link add br0 type bridge stp_state 0 mcast_snooping 0", "link set br0 up")
-        join(balancer, "eth1", self.switch, "balancer", plan.backend_mtu)
-        self.switch.ip("link set balancer master br0")
+        self.switch = self._bridge("switch")
+        self._plug(balancer, "eth1", self.switch, "balancer", plan.backend_mtu)
         balancer.ip(f"link set eth1 mtu {plan.private_mtu}")
         if plan.gateways:
             balancer.ip(*(_address(GATEWAY, family, "eth1") for family in (4, 6)))
         for number in range(1, plan.backends + 1):
             backend = self._namespace(f"backend{number}")
             self.backends.append(backend)
-            join(backend, "eth0", self.switch, f"backend{number}", plan.backend_mtu)
-            self.switch.ip(f"link set backend{number} master br0")
+            self._plug(backend, "eth0", self.switch, f"backend{number}", plan.backend_mtu)
             for family in (4, 6):
                 address = f"{backend_address(family, number)}/{PRIVATE_PREFIX[family]}"
                 backend.ip(
                     f"address add {address} dev eth0{_nodad(family)}",
                     f"route add default via {GATEWAY[family]}",
                 )
+
+    def _build_direct(self) -> None:
+        plan = self.plan
+        assert self.front is not None  # noqa: S101 - made with the clients' side
+        for number, backend in enumerate(self.backends, 1):
+            mtu = plan.public_mtu if plan.router else plan.client_mtu
+            self._plug(backend, "eth1", self.front, f"backend{number}", mtu)
+            for family in (4, 6):
+                address = f"{direct_address(family, number)}/{PUBLIC_PREFIX[family]}"
+                backend.ip(f"address add {address} dev eth1{_nodad(family)}")
+                if plan.router:
+                    backend.ip(f"route replace default via {ROUTER[family]}")
+
+    def _bridge(self, role: str) -> Namespace:
+        made = self._namespace(role)
+        made.ip("link add br0 type bridge stp_state 0 mcast_snooping 0", "link set br0 up")
+        return made
+
+    def _plug(self, end: Namespace, device: str, switch: Namespace, port: str, mtu: int) -> None:
+        join(end, device, switch, port, mtu)
+        switch.ip(f"link set {port} master br0")
 
 
 def join(left: Namespace, left_end: str, right: Namespace, right_end: str, mtu: int) -> None:

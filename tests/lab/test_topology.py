@@ -44,6 +44,18 @@ def test_both_sides_reach_the_balancer_at_once() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("router", [False, True])
+def test_direct_backends_reach_the_client_past_the_balancer(router: bool) -> None:
+    """Each backend's way to the client leaves by its leg in the clients' network."""
+    with Topology(Plan(direct=True, router=router)) as built:
+        for family in (4, 6):
+            for backend in built.backends:
+                assert reachable(backend, built.client_address(family))
+                way = backend.run(["ip", "route", "get", built.client_address(family)]).stdout
+                assert "dev eth1" in way
+
+
+@pytest.mark.root
 def test_the_set_up_has_something_left_to_do() -> None:
     """By default neither VIP nor gateway is there, and the balancer forwards nothing."""
     with Topology(Plan(backends=1)) as built:
