@@ -108,6 +108,7 @@ class Timeouts(Section):
     closing: Seconds = Field(default=240, description="TCP, after the first FIN or a RST.")
     udp: Seconds = Field(default=300, description="UDP.")
     icmp: Seconds = Field(default=60, description="ICMP echo.")
+    connect: Seconds = Field(default=5, description="Proxy: for a backend to accept.")
     affinity: Seconds = Field(
         default=300, description="A client keeps its backend this long after its last flow."
     )
@@ -205,6 +206,9 @@ class Service(Section):
         default="flow", description="client: a client keeps its backend."
     )
     snat: Address | None = Field(default=None, description="Source address towards the backends.")
+    proxy_protocol: Literal["v1", "v2"] | None = Field(
+        default=None, description="Proxy: tell the backends the client's address ahead of its data."
+    )
     backends: tuple[Annotated[Backend, BeforeValidator(_backend_from_text), _AddressAlone], ...] = (
         Field(min_length=1, description="The real servers.", strict=False)
     )

@@ -94,7 +94,8 @@ services:
         "f:10:13: `ports[0]`: port 70000 is out of range; write a number from 1 to 65535",
         (
             "f:11:5: unknown key `colour`; the keys here are: name, vip, protocol, ports, forward,"
-            " return, strategy, seed, affinity, snat, backends"
+            " return, strategy, seed, affinity, snat, "
+            "proxy_protocol, backends"
         ),
         (
             "f:12:5: `snat` has no meaning with `forward: nat`; leave `snat` out, or use"
