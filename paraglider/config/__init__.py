@@ -3,6 +3,7 @@
 types      small values (ports, addresses, exempt endpoints) and how each is parsed
 model      the sections of the file as pydantic models; ``Config`` is the whole
 problem    a mistake and its place: ``Problem``, ``Path``, ``Marks``, ``ConfigError``
+source     a file's bytes → its text
 document   YAML text → plain data with the place of every key
 messages   pydantic's findings in the words of the file
 validate   contradictions between fields and between services; interfaces of the host
@@ -10,6 +11,7 @@ advice     warnings: valid, and probably not meant
 meaning    what a service's forward means for it, in one sentence
 support    what this version refuses, in one table
 load       file → ``Config``; the module that other packages call
+import_    the configurations of other balancers, as ours
 schema     the JSON Schema of the file, for editors
 
 A *path* is the way from the root of the file to a value (``("services", 0, "vip")``); a *mark*

@@ -1,22 +1,23 @@
 """A configuration file → ``Config``, or every mistake in it at once.
 
 Lives here: ``find_config``, ``load``, ``load_with_marks`` and ``LoadedConfig``; the way from text
-through plain data (``document``) and the model (``model``, ``messages``) to the checks of the
-whole (``validate``).
-Rules: the only module of ``config`` that reads a file. Nothing but ``ConfigError`` leaves it,
-whatever the file holds. It never writes.
+(``source``) through plain data (``document``) and the model (``model``, ``messages``) to the checks
+of the whole (``validate``). A ``glider.yaml`` is known by its root key, and converted.
+Rules: nothing but ``ConfigError`` leaves it, whatever the file holds. It never writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import ValidationError
 
-from paraglider.config import document, messages, validate
+from paraglider.config import document, messages, source, validate
+from paraglider.config.import_ import glider
+from paraglider.config.import_.draft import Draft
 from paraglider.config.model import Config
 from paraglider.config.problem import ConfigError, Marks, Path, PathSet, Problem, report
 from paraglider.errors import OperatorError
@@ -67,7 +68,7 @@ def load(path: str | FilePath) -> Config:
 def load_with_marks(path: str | FilePath) -> LoadedConfig:
     """As ``load``, with the places of the keys; raises ``ConfigError``."""
     file = str(path)
-    return parse(_decoded(_read(file), file), file)
+    return parse(source.read(file), file)
 
 
 def parse(text: str, file: str) -> LoadedConfig:
@@ -79,47 +80,32 @@ def parse(text: str, file: str) -> LoadedConfig:
         problems.append(Problem((), what, "start from the example conf/paraglider.conf"))
     if parsed.broken or not isinstance(parsed.data, dict):
         raise ConfigError(report(file, parsed.marks, problems))
-    config, found = _checked(parsed.data, parsed.marks, problems)
-    problems += found
-    if problems or config is None:
-        raise ConfigError(report(file, parsed.marks, problems))
-    return LoadedConfig(config, parsed.marks, file)
+    if glider.is_glider(parsed.data):
+        draft = glider.convert(parsed)
+        # What only a person could notice, reading what `import` prints, is a mistake here.
+        draft.problems += [replace(note, path=(glider.ROOT,)) for note in draft.notes]
+        return accepted(draft, file)
+    return _accepted(parsed.data, parsed.marks, problems, file)
+
+
+def accepted(draft: Draft, file: str) -> LoadedConfig:
+    """The configuration that an importer made of ``file``; raises ``ConfigError`` with every
+    mistake, at its place in that file.
+    """
+    return _accepted(draft.data, draft.marks, draft.problems, file)
+
+
+def _accepted(
+    data: dict[str, Any], marks: Marks, problems: list[Problem], file: str
+) -> LoadedConfig:
+    config, found = _checked(data, marks, problems)
+    if problems or found or config is None:
+        raise ConfigError(report(file, marks, [*problems, *found]))
+    return LoadedConfig(config, marks, file)
 
 
 def _in_full(path: FilePath) -> str:
     return str(path) if path.is_absolute() else f"./{path}"
-
-
-def _read(file: str) -> bytes:
-    try:
-        with FilePath(file).open("rb") as stream:
-            content = stream.read(document.MAX_BYTES + 1)
-    except FileNotFoundError:
-        raise ConfigError([f"{file}: there is no such file; give another with -c FILE"]) from None
-    except IsADirectoryError:
-        raise ConfigError([f"{file}: this is a directory; name a file in it"]) from None
-    except PermissionError:
-        remedy = "read it as root, or make it readable for this user"
-        raise ConfigError([f"{file}: it may not be read; {remedy}"]) from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError([f"{file!r}: cannot be read ({reason}); name a file"]) from None
-    if len(content) > document.MAX_BYTES:
-        limit = document.MAX_BYTES // 1_000_000
-        raise ConfigError([f"{file}:1:1: the file is larger than {limit} MB; is it the right one?"])
-    return content
-
-
-def _decoded(content: bytes, file: str) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        before = content[: error.start]
-        line = before.count(b"\n") + 1
-        column = len(before[before.rfind(b"\n") + 1 :].decode("utf-8", "replace")) + 1
-        what = f"byte 0x{content[error.start]:02x} is no UTF-8"
-        place = f"{file}:{line}:{column}"
-        raise ConfigError([f"{place}: {what}; save the file in UTF-8"]) from None
 
 
 def _checked(

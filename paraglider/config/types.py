@@ -177,6 +177,21 @@ def _address_hint(value: Any) -> str:
     return "write an IPv4 or IPv6 address such as 10.0.0.1 or fd00:10::1"
 
 
+def parse_endpoint(value: Any) -> tuple[IPAddress, int]:
+    """``ADDRESS:PORT``; an IPv6 address stands in brackets. Raises ``ValueError``."""
+    shape = 'write one such as 10.0.0.1:80 or "[2001:db8::1]:80"'
+    match = None
+    if isinstance(value, str):
+        match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):([0-9]{1,5})", value)
+    try:
+        if match is None:
+            raise ValueError
+        address = ipaddress.IPv6Address(match[1]) if match[1] else ipaddress.IPv4Address(match[2])
+    except ValueError:
+        raise ValueError(f"{shown(value)} is no ADDRESS:PORT; {shape}") from None
+    return address, parse_port(int(match[3]))
+
+
 def parse_interface(value: Any) -> IPInterface:
     """An address with an optional prefix length; without one it stands alone (/32, /128)."""
     if isinstance(value, ipaddress.IPv4Interface | ipaddress.IPv6Interface):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from paraglider.config.model import Config, Service
 from paraglider.config.problem import Path, Problem
 from paraglider.config.support import STRATEGY_CLASS
-from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, shown
+from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, parse_endpoint, shown
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
 UNSEEDED = ("rr", "wrr", "weighted")  # these hash nothing
@@ -67,14 +67,11 @@ def _process(config: Config) -> Iterator[Problem]:
 
 
 def _is_endpoint(text: str) -> bool:
-    host, colon, port = text.rpartition(":")
-    bracketed = host.startswith("[") and host.endswith("]")
     try:
-        address = ipaddress.ip_address(host[1:-1] if bracketed else host)
+        parse_endpoint(text)
     except ValueError:
         return False
-    in_range = port.isascii() and port.isdigit() and len(port) < 6 and 1 <= int(port) <= 65535
-    return bool(colon) and in_range and bracketed == (address.version == 6)
+    return True
 
 
 def _network(config: Config) -> Iterator[Problem]:
