@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from paraglider.config.model import Config
 from paraglider.config.problem import Path, Problem
-from paraglider.config.support import NOT_SERVED
+from paraglider.config.support import NOT_SERVED, NOT_SERVED_OF_SERVICE
 
 # What the standards ask of a device that forgets flows: seconds, and where that is said.
 MINIMA = {
@@ -24,7 +24,8 @@ MINIMA = {
 
 def warnings(config: Config) -> list[Problem]:
     """Every warning about a valid configuration, as problems that stop nothing."""
-    return [*_sections(config), *_timeouts(config), *_weights(config), *_gateways(config)]
+    found = [*_sections(config), *_timeouts(config), *_weights(config), *_gateways(config)]
+    return [*found, *_health(config)]
 
 
 def _sections(config: Config) -> Iterator[Problem]:
@@ -32,6 +33,11 @@ def _sections(config: Config) -> Iterator[Problem]:
         if name in config.model_fields_set and getattr(config, name) is not None:
             what = f"`{name}` is read but not served yet in this version"
             yield Problem((name,), what, "leave it out until then", at="key")
+    for index, service in enumerate(config.services):
+        for name in NOT_SERVED_OF_SERVICE:
+            if name in service.model_fields_set and getattr(service, name) is not None:
+                what = f"`{name}` is read but not served yet in this version"
+                yield Problem(("services", index, name), what, "leave it out until then", at="key")
 
 
 def _timeouts(config: Config) -> Iterator[Problem]:
@@ -63,3 +69,23 @@ def _gateways(config: Config) -> Iterator[Problem]:
             what = f"gateway {gateway} serves no service: none is IPv{gateway.version}"
             remedy = "leave it out, or add a service of that family"
             yield Problem(("network", "private", "gateway", index), what, remedy)
+
+
+def _health(config: Config) -> Iterator[Problem]:
+    for index, service in enumerate(config.services):
+        path: Path = ("services", index)
+        check = service.check
+        if check is not None and check.patience > check.interval:
+            what = f"a check may take {check.patience:g} s, and the next is due after"
+            what += f" {check.interval:g} s: it begins later when one hangs"
+            remedy = f"write `timeout: {check.interval:g}` or less, or a longer interval"
+            yield Problem((*path, "check", "timeout"), what, remedy)
+        if service.slow_start and service.strategy == "rr":
+            what = "`slow_start` has no effect with `strategy: rr`, which knows no weights"
+            yield Problem((*path, "slow_start"), what, "use wrr or weighted", at="key")
+        if check is None and not config.failover.enabled:
+            for key in ("all_down", "on_down"):
+                if key in service.model_fields_set:
+                    what = f"`{key}` is for backends that go down, and nothing looks whether"
+                    remedy = "give the service a `check`, or turn failover on (-f)"
+                    yield Problem((*path, key), f"{what} these do", remedy, at="key")

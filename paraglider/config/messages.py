@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -17,8 +18,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from paraglider.config.model import Backend, Config, PrivateSide, PublicSide, Section, Service
+from paraglider.config.model import Backend, Config, PrivateSide, PublicSide, Service
 from paraglider.config.problem import Marks, Path, Problem, spelled
+from paraglider.config.section import Section
 from paraglider.config.types import parse_port_range, shown, ticked
 
 # What stands in for a required key that is missing or wrong; no finding that rests on it counts.
@@ -36,13 +38,19 @@ _PATTERNS = {
         "is no name of a service",
         "use letters, digits, dots, dashes and underscores, at most 63",
     ),
+    "path": ("is no path of a URL", "write one that starts with /, without spaces"),
+    "host": ("is no name of a host", "write one such as www.example.com"),
+    "dns": ("is no name in the DNS", "write one such as _http._tcp.example.com"),
 }
 
 
-def _model_in(annotation: Any) -> type[Section] | None:
+def _model_in(annotation: Any, *, items: bool) -> type[Section] | None:
+    """The section that a value is; with ``items`` the one that each item of a list is."""
+    if typing.get_origin(annotation) is tuple:
+        return _model_in(typing.get_args(annotation)[0], items=False) if items else None
     if isinstance(annotation, type):
-        return annotation if issubclass(annotation, Section) else None
-    found = (_model_in(part) for part in typing.get_args(annotation))
+        return annotation if not items and issubclass(annotation, Section) else None
+    found = (_model_in(part, items=items) for part in typing.get_args(annotation))
     return next((model for model in found if model is not None), None)
 
 
@@ -59,10 +67,14 @@ def known_keys(model: type[Section]) -> list[str]:
 def section_at(path: Path) -> type[Section] | None:
     """The model of the section that ``path`` leads to; None where there is none."""
     model: type[Section] | None = Config
+    annotation: Any = None
     for step in path:
         if isinstance(step, str):
             info = _field(model, step) if model is not None else None
-            model = _model_in(info.annotation) if info is not None else None
+            annotation = info.annotation if info is not None else None
+        model = _model_in(annotation, items=isinstance(step, int))
+        if model is None:  # a list of sections, named without an index
+            model = _model_in(annotation, items=True)
     return model
 
 
@@ -158,6 +170,10 @@ def _words(
         if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20:
             return f"{shown(value)} is a text", f"write the number {value} without quotes"
         return f"{shown(value)} is no whole number", f"write a whole number{low_high}"
+    if kind in ("float_type", "finite_number"):
+        if isinstance(value, str) and re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value, re.ASCII):
+            return f"{shown(value)} is a text", f"write the number {value} without quotes"
+        return f"{shown(value)} is no number", f"write a number{_range(path)}"
     if kind == "bool_type":
         return f"{shown(value)} is neither true nor false", "write true or false, without quotes"
     if kind == "literal_error":

@@ -11,10 +11,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    TypeAdapter,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
+from paraglider.config.health import Check, Failover
+from paraglider.config.section import Seconds, Section
 from paraglider.config.types import (
     ALL_PORTS,
     Address,
@@ -25,15 +34,8 @@ from paraglider.config.types import (
     Ports,
 )
 
-Seconds = Annotated[int, Field(ge=1, le=10_000_000)]
 # As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
-
-
-class Section(BaseModel):
-    """What every section has in common: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True)
 
 
 class Workers(Section):
@@ -135,19 +137,6 @@ class Policies(Section):
     )
 
 
-class Failover(Section):
-    """Failover mode (`-f`)."""
-
-    enabled: bool = Field(default=False, description="On without `-f`.")
-    check_cycle: Seconds = Field(default=30, description="Seconds between two rounds.")
-    port_alive: Port = Field(default=80, description="TCP port a living backend answers on.")
-    broadcast: Address | None = Field(default=None, description="Broadcast address to ping.")
-    discover: bool = Field(default=True, description="Take in hosts that newly answer.")
-    rise: int = Field(default=2, ge=1, le=1000, description="Good rounds until a backend is up.")
-    fall: int = Field(default=3, ge=1, le=1000, description="Bad rounds until a backend is down.")
-    timeout: Seconds = Field(default=2, description="Seconds to wait for one answer.")
-
-
 def _backend_from_text(value: Any) -> Any:
     return {"address": value} if isinstance(value, str) else value
 
@@ -170,6 +159,36 @@ class Backend(Section):
         default=None, description="Port there, where it differs from the service's."
     )
     weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0 takes none.")
+
+
+class BackendSource(Section):
+    """Where the backends are listed, if not here: a file, or the DNS. Give one of the two."""
+
+    file: str | None = Field(
+        default=None, pattern=r"^/", max_length=4095, description="A file, a backend a line."
+    )
+    dns: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?$",
+        max_length=253,
+        description="A name with SRV records; port and weight are theirs.",
+    )
+
+
+_Backends = Annotated[
+    tuple[Annotated[Backend, BeforeValidator(_backend_from_text), _AddressAlone], ...],
+    Field(min_length=1, strict=False),
+]
+_LISTED: TypeAdapter[tuple[Backend, ...]] = TypeAdapter(_Backends)
+
+
+def _listed_or_source(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any:
+    """Each form is judged by itself, so that a mistake is told of the form that was meant."""
+    if isinstance(value, BackendSource):
+        return value
+    if isinstance(value, dict):
+        return BackendSource.model_validate(value)
+    return _LISTED.validate_python(value)
 
 
 class Service(Section):
@@ -209,9 +228,41 @@ class Service(Section):
     proxy_protocol: Literal["v1", "v2"] | None = Field(
         default=None, description="Proxy: tell the backends the client's address ahead of its data."
     )
-    backends: tuple[Annotated[Backend, BeforeValidator(_backend_from_text), _AddressAlone], ...] = (
-        Field(min_length=1, description="The real servers.", strict=False)
+    check: Check | None = None
+    all_down: Literal["use_all", "reject"] = Field(
+        default="reject",
+        description="When every backend is down: refuse new flows at once, or take all as up.",
     )
+    on_down: Literal["reset", "keep"] = Field(
+        default="reset", description="What becomes of the flows of a backend that goes down."
+    )
+    drain_timeout: Seconds | None = Field(
+        default=None,
+        description="Seconds until a draining backend's flows are ended; else they end themselves.",
+    )
+    slow_start: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="Seconds in which a backend that comes up is led to its full weight.",
+    )
+    listed: Annotated[_Backends | BackendSource, WrapValidator(_listed_or_source)] = Field(
+        alias="backends", description="The real servers, or where they are listed."
+    )
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends that the file lists; none where it names a source of them."""
+        return self.listed if isinstance(self.listed, tuple) else ()
+
+    @property
+    def source(self) -> BackendSource | None:
+        """Where the backends are listed, if not in the file."""
+        return self.listed if isinstance(self.listed, BackendSource) else None
+
+    def with_backends(self, backends: tuple[Backend, ...]) -> Service:
+        """The same service with ``backends`` in place of its own."""
+        return self.model_copy(update={"listed": backends})
 
     @property
     def family(self) -> int:
@@ -262,6 +313,7 @@ class Config(Section):
     flows: Flows = Flows()
     policies: Policies = Policies()
     failover: Failover = Failover()
+    watch: bool = Field(default=False, description="Reload when the file changes.")
     services: tuple[Service, ...] = Field(min_length=1, description="The services.", strict=False)
 
     def for_families(self, families: frozenset[int]) -> Config:

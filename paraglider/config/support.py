@@ -19,18 +19,27 @@ NOT_YET: dict[tuple[str, str], str] = {
     ("forward", "dsr"): "use nat",
     ("forward", "proxy"): "use nat",
     ("enabled", "true"): "use false, or leave `failover` out",
+    ("watch", "true"): "use false, or leave `watch` out",
+    ("backends", "file"): "list the backends here",
+    ("backends", "dns"): "list the backends here",
 }
 
 # Sections that this version reads but does not serve.
 NOT_SERVED = ("control", "stats", "failover")
+#: the like of a service
+NOT_SERVED_OF_SERVICE = ("check", "all_down", "on_down", "drain_timeout", "slow_start")
 
 
 def unsupported(config: Config, *, failover: bool = False) -> list[Problem]:
     """What ``config`` asks for and this version cannot do; ``failover`` is the option `-f`."""
     asked: list[tuple[Path, str]] = [(("queue", "io"), config.queue.io)]
     asked.append((("failover", "enabled"), str(config.failover.enabled).lower()))
+    asked.append((("watch",), str(config.watch).lower()))
     for index, service in enumerate(config.services):
         asked.append((("services", index, "forward"), service.forward))
+        if service.source is not None:
+            kind = "file" if service.source.file is not None else "dns"
+            asked.append((("services", index, "backends"), kind))
     problems = [_refusal(path, value) for path, value in asked]
     found = [problem for problem in problems if problem is not None]
     if failover and ("enabled", "true") in NOT_YET:
@@ -43,5 +52,5 @@ def _refusal(path: Path, value: str) -> Problem | None:
     remedy = NOT_YET.get((key, value))
     if remedy is None:
         return None
-    name = "failover" if key == "enabled" else f"{key}: {value}"
+    name = {"enabled": "failover", "watch": "watch"}.get(key, f"{key}: {value}")
     return Problem(path, f"`{name}` is not in this version", remedy)

@@ -1,6 +1,6 @@
 """Small value types of the configuration file, and how each is read from YAML.
 
-Lives here: port ranges, exempt endpoints, IP interfaces, user-facing literals.
+Lives here: port and status ranges, exempt endpoints, IP interfaces, user-facing literals.
 Rules: a type raises ``ValueError`` with a message of the form "what is wrong; what would be
 right"; it never touches the host. ``load`` turns these messages into file:line:column.
 The schema beside each type is what editors complete and check with.
@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
+_LONGEST_PATTERN = 1000
 _SHOWN = 60  # characters of a value that a message repeats: enough to find it, whatever the file
 
 
@@ -44,6 +45,20 @@ class PortRange:
 
 
 ALL_PORTS = PortRange(1, 65535)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class StatusRange:
+    """An inclusive range of HTTP status codes, 100 ≤ ``first`` ≤ ``last`` ≤ 599."""
+
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return str(self.first) if self.first == self.last else f"{self.first}-{self.last}"
+
+    def __contains__(self, status: object) -> bool:
+        return isinstance(status, int) and self.first <= status <= self.last
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +139,46 @@ def parse_ports(value: Any) -> tuple[PortRange, ...]:
         if left.overlaps(right):
             raise ValueError(f"ports {left} and {right} overlap; name each port once")
     return tuple(ranges)
+
+
+def parse_statuses(value: Any) -> tuple[StatusRange, ...]:
+    """200 | "200-399" | [200, "300-399"] as ranges, in the order of the file."""
+    if isinstance(value, tuple) and all(isinstance(item, StatusRange) for item in value):
+        return value
+    items = value if isinstance(value, list) else [value]
+    if not items:
+        raise ValueError("the list of status codes is empty; name one, such as 200")
+    return tuple(_parse_status(item) for item in items)
+
+
+def _parse_status(value: Any) -> StatusRange:
+    text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    shape = r"\s*([1-5]\d\d)\s*(?:-\s*([1-5]\d\d)\s*)?"
+    match = re.fullmatch(shape, text, re.ASCII) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(
+            f'{shown(value)} is no status code from 100 to 599; write 200 or "200-399"'
+        )
+    first, last = int(match[1]), int(match[2] or match[1])
+    if first > last:
+        raise ValueError(f'range {shown(value)} runs backwards; write "{last}-{first}"')
+    return StatusRange(first, last)
+
+
+def parse_pattern(value: Any) -> str:
+    """A regular expression (Python's ``re``), as the text that it is written as."""
+    if not isinstance(value, str):
+        raise ValueError(f"{shown(value)} is no regular expression; write a text in quotes")
+    if len(value) > _LONGEST_PATTERN:
+        raise ValueError(f"the expression is too long; write at most {_LONGEST_PATTERN} characters")
+    try:
+        re.compile(value)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(
+            f"{shown(value)} is no regular expression ({error});"
+            ' a character with a meaning is taken as itself after a backslash: "1\\.0"'
+        ) from None
+    return value
 
 
 def parse_exempt(value: Any) -> Exempt:
@@ -214,7 +269,9 @@ def _type(parse: Any, schema: dict[str, Any]) -> Any:
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    return value.first if isinstance(value, PortRange) and len(value) == 1 else str(value)
+    if isinstance(value, PortRange | StatusRange) and value.first == value.last:
+        return value.first
+    return str(value)
 
 
 _PORT = {"type": "integer", "minimum": 1, "maximum": 65535}
@@ -227,6 +284,18 @@ _PORT_OR_RANGE = {"anyOf": [_PORT, _RANGE]}
 _PORTS = {"anyOf": [_PORT, _RANGE, {"type": "array", "items": _PORT_OR_RANGE, "minItems": 1}]}
 _ADDRESS = {"anyOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]}
 _PREFIXED = {"type": "string", "pattern": r"^[0-9A-Fa-f:.]+(/[0-9.]+)?$"}
+_STATUS = {
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 599},
+        {
+            "type": "string",
+            "pattern": r"^\s*[1-5][0-9]{2}(\s*-\s*[1-5][0-9]{2})?\s*$",
+            "examples": ["200-399"],
+        },
+    ]
+}
+_STATUSES = {"anyOf": [*_STATUS["anyOf"], {"type": "array", "items": _STATUS, "minItems": 1}]}
+_PATTERN = {"type": "string", "format": "regex", "maxLength": _LONGEST_PATTERN}
 _EXEMPT = {
     "type": "string",
     "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+)(:[0-9]+)?(/(tcp|udp))?$",
@@ -235,6 +304,8 @@ _EXEMPT = {
 # What a type is parsed by, printed by and described by; ``model`` uses them as field types.
 Port = Annotated[int, BeforeValidator(parse_port), WithJsonSchema(_PORT)]
 Ports = Annotated[tuple[PortRange, ...], *_type(parse_ports, _PORTS)]
+Statuses = Annotated[tuple[StatusRange, ...], *_type(parse_statuses, _STATUSES)]
+Pattern = Annotated[str, BeforeValidator(parse_pattern), WithJsonSchema(_PATTERN)]
 ExemptEndpoint = Annotated[Exempt, *_type(parse_exempt, _EXEMPT)]
 Address = Annotated[IPAddress, *_type(parse_address, _ADDRESS)]
 AddressWithPrefix = Annotated[IPInterface, *_type(parse_interface, _PREFIXED)]

@@ -17,6 +17,7 @@ from paraglider.config.model import Config, Service
 from paraglider.config.problem import Path, Problem
 from paraglider.config.support import STRATEGY_CLASS
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, parse_endpoint, shown
+from paraglider.config.validate_health import check_health
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
 UNSEEDED = ("rr", "wrr", "weighted")  # these hash nothing
@@ -29,6 +30,7 @@ def check(config: Config) -> list[Problem]:
         path: Path = ("services", index)
         problems += [*_addresses(path, service), *_backends(path, service)]
         problems += [*_ways(path, service), *_strategy(path, service)]
+        problems += check_health(path, service)
     problems += [*_names(config), *_claims(config), *_shared_backends(config)]
     return problems
 
@@ -172,7 +174,7 @@ def _backends(path: Path, service: Service) -> Iterator[Problem]:
             what = f"`port` maps to one port, but the service has {many} ports"
             remedy = "leave `port` out, or give the service a single port"
             yield Problem(place, what, remedy, at="key", needs=((*path, "ports"),))
-    if not any(backend.weight for backend in service.backends):
+    if service.source is None and not any(backend.weight for backend in service.backends):
         remedy = "give a backend a weight of 1 or more"
         yield Problem((*path, "backends"), "every backend has weight 0", remedy, at="key")
 

@@ -45,6 +45,43 @@ def test_section_that_is_not_served_yet(section: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "keys", ["check: {type: icmp}", "check: {type: icmp}, on_down: keep", "drain_timeout: 5"]
+)
+def test_key_of_a_service_that_is_not_served_yet(keys: str) -> None:
+    """So is a service's key without effect in this version."""
+    lines = lines_of(SERVICE.replace("name: a,", f"name: a, {keys},"))
+    assert len(lines) == keys.count(", ") + 1
+    assert all("is read but not served yet in this version" in line for line in lines)
+
+
+def test_check_that_may_take_longer_than_its_interval() -> None:
+    """A check that overruns its own interval is mentioned; by default none does."""
+    slow = "check: {interval: 0.5, timeout: 2}"
+    lines = lines_of(SERVICE.replace("name: a,", f"name: a, ports: 80, {slow},"))
+    assert any("f:1:65: a check may take 2 s, and the next is due after 0.5 s" in x for x in lines)
+    quick = slow.replace(", timeout: 2", "")
+    lines = lines_of(SERVICE.replace("name: a,", f"name: a, ports: 80, {quick},"))
+    assert not any("a check may take" in line for line in lines)
+
+
+@pytest.mark.parametrize(("strategy", "effect"), [("rr", False), ("wrr", True)])
+def test_slow_start_wants_weights(strategy: str, effect: bool) -> None:
+    """A strategy without weights cannot lead a backend in slowly."""
+    keys = f"name: a, strategy: {strategy}, slow_start: 10,"
+    lines = lines_of(SERVICE.replace("name: a,", keys))
+    assert any("`slow_start` has no effect" in line for line in lines) is not effect
+
+
+def test_down_without_anything_that_looks() -> None:
+    """What is to happen when a backend is down is idle talk where nothing finds that out."""
+    keys = "name: a, on_down: keep,"
+    lines = lines_of(SERVICE.replace("name: a,", keys))
+    assert any("`on_down` is for backends that go down, and nothing looks" in x for x in lines)
+    lines = lines_of(SERVICE.replace("name: a,", f"{keys} check: {{type: icmp}},"))
+    assert not any("nothing looks" in line for line in lines)
+
+
 def test_empty_stats_section_is_left_out() -> None:
     """`stats:` with nothing below it means none, and is worth no word."""
     assert lines_of(f"stats:\n{SERVICE}") == []

@@ -88,14 +88,14 @@ services:
         'f:2:7: `user`: YAML reads no as a truth value; put it in quotes: "no"',
         (
             "f:3:1: unknown key `servces`; the keys here are: workers, queue, user, chroot,"
-            " control, stats, network, timeouts, flows, policies, failover, services"
+            " control, stats, network, timeouts, flows, policies, failover, watch, services"
         ),
         "f:5:39: `gateway`: '10.0.0.254/8' where a list belongs; write [\"10.0.0.254/8\"]",
         "f:10:13: `ports[0]`: port 70000 is out of range; write a number from 1 to 65535",
         (
             "f:11:5: unknown key `colour`; the keys here are: name, vip, protocol, ports, forward,"
             " return, strategy, seed, affinity, snat, "
-            "proxy_protocol, backends"
+            "proxy_protocol, check, all_down, on_down, drain_timeout, slow_start, backends"
         ),
         (
             "f:12:5: `snat` has no meaning with `forward: nat`; leave `snat` out, or use"

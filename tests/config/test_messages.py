@@ -73,6 +73,18 @@ def only_line(text: str) -> str:
             "1:17: `length`: '100' is a text; write the number 100 without quotes",
         ),
         (
+            "failover: {timeout: '0.5'}",
+            "1:21: `timeout`: '0.5' is a text; write the number 0.5 without quotes",
+        ),
+        (
+            "failover: {timeout: soon}",
+            "1:21: `timeout`: 'soon' is no number; write a number from 0.1 to 86400",
+        ),
+        (
+            "failover: {timeout: 0.01}",
+            "1:21: `timeout`: 0.01 is out of range; write a number from 0.1 to 86400",
+        ),
+        (
             "queue: {length: 1.5}",
             "1:17: `length`: 1.5 is no whole number; write a whole number from 1 to 65536",
         ),

@@ -112,6 +112,41 @@ def test_interface_names_that_would_change_a_rule_are_refused(name: str) -> None
         Config.model_validate(config)
 
 
+def test_defaults_of_what_follows_from_health() -> None:
+    """Without a word on it nothing is checked, and what goes down resets its flows."""
+    plain = service()
+    assert (plain.check, plain.all_down, plain.on_down) == (None, "reject", "reset")
+    assert (plain.drain_timeout, plain.slow_start) == (None, 0)
+    assert not Config(services=(plain,)).watch
+
+
+def test_backends_listed_elsewhere() -> None:
+    """A service with a source has no backends of its own until it is given some."""
+    sourced = service(backends={"file": "/etc/paraglider/web"})
+    assert sourced.backends == ()
+    assert sourced.source is not None
+    assert (sourced.source.file, sourced.source.dns) == ("/etc/paraglider/web", None)
+    given = sourced.with_backends(service().backends)
+    assert (given.backends, given.source) == (service().backends, None)
+    assert service().source is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"file": "relative"},
+        {"dns": "a b"},
+        {"dns": f"{'a.' * 127}b"},
+        {"dns": "-a"},
+        {"url": "http://x"},
+    ],
+)
+def test_wrong_source_is_refused(source: dict[str, str]) -> None:
+    """A file has an absolute path, and a name in the DNS its shape."""
+    with pytest.raises(ValidationError):
+        service(backends=source)
+
+
 def test_configuration_is_immutable() -> None:
     """Nothing changes a configuration once it is read."""
     with pytest.raises(ValidationError):

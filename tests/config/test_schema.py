@@ -72,6 +72,9 @@ def test_there_are_examples() -> None:
         {"ports": "8000-8099"},
         {"ports": [80, "8000-8099"]},
         {"return": "direct"},
+        {"backends": {"file": "/etc/b"}},
+        {"check": {"expect": {"status": [200, "300-399"], "body": "ok"}, "interval": 0.5}},
+        {"check": None},
     ],
 )
 def test_takes(keys: dict[str, Any]) -> None:
@@ -91,6 +94,9 @@ def test_takes(keys: dict[str, Any]) -> None:
         {"ports": "a-b"},
         {"return_": "via"},
         {"colour": "red"},
+        {"backends": {"fil": "/etc/b"}},
+        {"check": {"expect": {"status": 99}}},
+        {"check": {"interval": 0}},
         {"protocol": "sctp"},
     ],
 )

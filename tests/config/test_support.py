@@ -27,6 +27,7 @@ def refused(text: str, failover: bool = False) -> list[str]:
             "",
             "`failover` is not in this version; use false, or leave `failover` out",
         ),
+        ("watch: true\n", "", "`watch` is not in this version; use false, or leave `watch` out"),
     ],
 )
 def test_refused_with_what_to_use(head: str, tail: str, expected: str) -> None:
@@ -35,6 +36,18 @@ def test_refused_with_what_to_use(head: str, tail: str, expected: str) -> None:
     column = text.splitlines()[0].index((tail or head).split(": ")[-1].rstrip("}\n")) + 1
     (line,) = refused(text)
     assert line.startswith(f"f:1:{column}: {expected}")
+
+
+@pytest.mark.parametrize("source", ["file: /etc/b", "dns: _http._tcp.example.com"])
+def test_sources_of_backends(source: str) -> None:
+    """Backends that are listed elsewhere are refused, at the place where that is said."""
+    text = SERVICE.replace("[10.0.0.1]", f"{{{source}}}") % ", ports: 80"
+    (line,) = refused(text)
+    kind = source.partition(":")[0]
+    column = text.index(f"{{{kind}") + 1
+    assert (
+        line == f"f:1:{column}: `backends: {kind}` is not in this version; list the backends here"
+    )
 
 
 @pytest.mark.parametrize("strategy", [*STRATEGIES, "'a.b:C'"])

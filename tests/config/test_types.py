@@ -13,12 +13,15 @@ from hypothesis import strategies as st
 from paraglider.config.types import (
     ALL_PORTS,
     PortRange,
+    StatusRange,
     parse_address,
     parse_exempt,
     parse_interface,
+    parse_pattern,
     parse_port,
     parse_port_range,
     parse_ports,
+    parse_statuses,
     shown,
 )
 
@@ -128,3 +131,43 @@ def test_shown_value_stays_short() -> None:
     """A message repeats no more than the head of a long value."""
     assert len(shown("x" * 10_000)) < 80
     assert shown([1]) == "a list"
+
+
+@pytest.mark.parametrize(
+    ("value", "ranges"),
+    [
+        (200, [(200, 200)]),
+        ("204", [(204, 204)]),
+        ("200-399", [(200, 399)]),
+        ([503, "200 - 299"], [(503, 503), (200, 299)]),
+    ],
+)
+def test_statuses(value: Any, ranges: list[tuple[int, int]]) -> None:
+    """One status, a range, or a list of these; inclusive at both ends."""
+    parsed = parse_statuses(value)
+    assert parsed == tuple(StatusRange(*pair) for pair in ranges)
+    for found, (first, last) in zip(parsed, ranges, strict=True):
+        assert first in found
+        assert last in found
+        assert last + 1 not in found
+    assert parse_statuses(parsed) is parsed
+
+
+@pytest.mark.parametrize("value", [99, 600, True, None, [], "2xx", "399-200", "200-", 200.0])
+def test_wrong_statuses(value: Any) -> None:
+    """Anything else is refused with what would be right."""
+    with pytest.raises(ValueError, match="; "):
+        parse_statuses(value)
+
+
+def test_statuses_print_as_they_are_written() -> None:
+    """A range in a message looks as in the file."""
+    assert [str(part) for part in parse_statuses([200, "300-399"])] == ["200", "300-399"]
+
+
+def test_pattern() -> None:
+    """A regular expression stays the text it is; one that does not compile is refused."""
+    assert parse_pattern(r"^ok \d+$") == r"^ok \d+$"
+    for value in ("(", "a**", 5, None, "x" * 1001):
+        with pytest.raises(ValueError, match="; "):
+            parse_pattern(value)

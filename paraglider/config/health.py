@@ -1,0 +1,93 @@
+"""The sections about the health of backends: a service's check, failover.
+
+Lives here: ``Check``, ``Expect``, ``Failover``.
+Rules: as in ``model``. What a key means for a backend's state is in docs/health.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from paraglider.config.section import Duration, Section
+from paraglider.config.types import Address, Pattern, Port, Statuses, StatusRange
+
+#: seconds that a probe may take at most where the file does not say
+LONGEST_PATIENCE: Final = 1.0
+
+_Text = Annotated[str, Field(max_length=1000)]
+
+
+class Expect(Section):
+    """What an answer over HTTP must be like for the backend to pass."""
+
+    status: Statuses = Field(
+        default=(StatusRange(200, 399),), description='200, "200-399", or a list of these.'
+    )
+    body: Pattern | None = Field(
+        default=None, description="Regular expression found in the first 64 KiB of the body."
+    )
+
+
+class Check(Section):
+    """How the health of each backend of the service is checked."""
+
+    type: Literal["tcp", "http", "https", "icmp", "exec"] = Field(
+        default="tcp", description="What a probe does."
+    )
+    port: Port | None = Field(
+        default=None, description="Port to check; else the one that flows go to."
+    )
+    path: str = Field(
+        default="/", pattern=r"^/[!-~]*$", max_length=1000, description="http, https: what to ask."
+    )
+    host: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$",
+        description="http, https: the Host to ask for, and the name of the certificate.",
+    )
+    expect: Expect = Expect()
+    verify: bool = Field(
+        default=False, description="https: the certificate must be valid for `host`."
+    )
+    command: tuple[_Text, ...] | None = Field(
+        default=None,
+        min_length=1,
+        strict=False,
+        description="exec: program with its arguments; exit code 0 passes.",
+    )
+    interval: Duration = Field(default=2.0, description="Seconds between two checks.")
+    timeout: Duration | None = Field(
+        default=None, description="Seconds for a whole check; else `interval`, at most 1."
+    )
+    rise: int = Field(default=2, ge=1, le=1000, description="Passes in a row until it is up.")
+    fall: int = Field(default=3, ge=1, le=1000, description="Failures in a row until it is down.")
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a probe may take.
+
+        Without `timeout` it is short enough for a backend that falls silent to be out within
+        `interval` × `fall` + 1 s: the next probe begins after `interval` at the latest, and
+        `fall` of them, one after the other, take `fall` × min(`interval`, 1).
+        """
+        return self.timeout if self.timeout is not None else min(self.interval, LONGEST_PATIENCE)
+
+
+class Failover(Section):
+    """Failover mode (`-f`): who answers a ping of the backends' network, and serves, is in."""
+
+    enabled: bool = Field(default=False, description="On without `-f`.")
+    check_cycle: Duration = Field(default=30.0, description="Seconds between two rounds.")
+    port_alive: Port = Field(default=80, description="TCP port a living backend answers on.")
+    broadcast: Address | None = Field(default=None, description="Broadcast address to ping.")
+    discover: bool = Field(default=True, description="Take in hosts that newly answer.")
+    rise: int = Field(default=2, ge=1, le=1000, description="Good rounds until a backend is up.")
+    fall: int = Field(default=3, ge=1, le=1000, description="Bad rounds until a backend is down.")
+    timeout: Duration = Field(default=2.0, description="Seconds to wait for one answer.")
+
+
+def as_plain(check: Check) -> dict[str, Any]:
+    """``check`` as plain data, for another process."""
+    return check.model_dump(mode="json")
