@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from paraglider.config.model import Config, Service
+from paraglider.config.types import ALL_PORTS, PortRange
 from paraglider.rules.marks import BASE, MASK, backend_marks, target_port
 from paraglider.rules.steering import MARK_BASE, MARK_MASK
 
@@ -87,9 +89,17 @@ def offload_table(
     return OffloadTable(family, "".join(f"{line}\n" for line in lines), tuple(every), datagrams)
 
 
-def removal_text(family: int) -> str:
-    """The nft input that removes the table, which has to be there."""
-    return f"delete table {NFT_FAMILY[family]} {TABLE}\n"
+def removal_text(family: int, table: str = TABLE) -> str:
+    """The nft input that removes ``table``, which has to be there."""
+    return f"delete table {NFT_FAMILY[family]} {table}\n"
+
+
+def port_match(protocol: str, side: Literal["sport", "dport"], ports: tuple[PortRange, ...]) -> str:
+    """The nft match of ``ports`` of a transport protocol at one end of a packet."""
+    if ports == (ALL_PORTS,):
+        return f"meta l4proto {protocol}"
+    shown = [str(item) for item in ports]
+    return f"{protocol} {side} {shown[0] if len(shown) == 1 else '{ ' + ', '.join(shown) + ' }'}"
 
 
 def _skeleton(family: int) -> Iterable[str]:
@@ -154,7 +164,7 @@ def _unanswered(
         mark = _hashed(service, marks[service.name], family, seed)
         to_vip = f"{NFT_FAMILY[family]} daddr {service.vip.ip}"
         for protocol in service.protocols:
-            match = f"{to_vip} {_ports(protocol, service)}"
+            match = f"{to_vip} {port_match(protocol, 'dport', service.ports)}"
             if protocol == "tcp":
                 # As a worker has it: any other segment meets the local stack, which answers RST.
                 match += " tcp flags & (fin | syn | rst | ack) == syn"
@@ -177,13 +187,6 @@ def _hashed(service: Service, marks: tuple[int, ...], family: int, seed: int) ->
         f"meta mark set jhash {NFT_FAMILY[family]} saddr{{client}} mod {total}"
         f" seed 0x{seed:08x} map {{{{ {', '.join(ranges)} }}}} goto answered"
     )
-
-
-def _ports(protocol: str, service: Service) -> str:
-    if service.all_ports:
-        return f"meta l4proto {protocol}"
-    ports = [str(item) for item in service.ports]
-    return f"{protocol} dport {ports[0] if len(ports) == 1 else '{ ' + ', '.join(ports) + ' }'}"
 
 
 def _postrouting(hairpin: tuple[str, ...]) -> Iterable[str]:

@@ -1,6 +1,7 @@
 """Interfaces, addresses and neighbours of the network namespace, by rtnetlink.
 
-Lives here: the few requests that the set-up makes; pyroute2 speaks the protocol.
+Lives here: the few requests that the set-up makes; pyroute2 speaks the protocol. Default routes
+are asked for and put back by ip(8), whose words say all that a route has.
 Rules: adding what is there and removing what is not are no errors, so that a half-done set-up can
 be repeated and undone; any other refusal is a ``PlatformError``.
 """
@@ -20,13 +21,16 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
+from paraglider.system.programs import attempt, complaint, run
 
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
+_FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME, linux/if_addr.h
 _MANAGED = 0x01  # NTF_EXT_MANAGED, linux/neighbour.h: the kernel keeps the entry resolved
 _NUD_INCOMPLETE, _NUD_STALE, _NUD_FAILED = 0x01, 0x04, 0x20
 _NUD_RESOLVED = 0x02 | _NUD_STALE | 0x08 | 0x10 | 0x40 | 0x80  # all that have a hardware address
 _NUD_FIXED = 0x40 | 0x80  # NUD_NOARP, NUD_PERMANENT: somebody's decision, not the kernel's
+_STATES = ("linkdown", "dead")  # what ip(8) says of a route and does not take back
 _DISCARD = 9  # RFC 863: a datagram that nobody answers, to make the kernel resolve
 
 
@@ -58,10 +62,17 @@ class Netlink:
         with _requests(f"list the addresses of {interface}") as route:
             return tuple(_address(message) for message in route.get_addr(index=index))
 
-    def add_address(self, interface: str, address: IPInterface) -> None:
-        """Add ``address``; an IPv6 one is usable at once (no duplicate address detection)."""
+    def add_address(
+        self, interface: str, address: IPInterface, *, deprecated: bool = False
+    ) -> None:
+        """Add ``address``; an IPv6 one is usable at once (no duplicate address detection).
+
+        A ``deprecated`` one is never the source of connections that the host begins (RFC 4862).
+        """
         index = self._wanted_index(interface)
         options = {"flags": _NODAD} if address.version == 6 else {}
+        if deprecated:
+            options |= {"preferred_lft": 0, "valid_lft": _FOREVER}
         with _requests(f"add {address} to {interface}", errno.EEXIST) as route:
             route.addr(
                 "add",
@@ -97,6 +108,22 @@ class Netlink:
                 index = dict(message["attrs"]).get("RTA_OIF")
                 return socket.if_indextoname(index) if index else None
         return None
+
+    def default_routes(self, family: int) -> tuple[str, ...]:
+        """The default routes of the main table in ip(8)'s words, which ``replace_route`` takes."""
+        listing = run(["ip", f"-{family}", "-oneline", "route", "show", "default", "table", "main"])
+        lines = (line.split() for line in listing.splitlines())
+        return tuple(" ".join(word for word in words if word not in _STATES) for words in lines)
+
+    def replace_route(self, family: int, route: str) -> None:
+        """Add ``route``, given in ip(8)'s words, in place of one of the same metric."""
+        run(["ip", f"-{family}", "route", "replace", *route.split()])
+
+    def remove_route(self, family: int, route: str) -> None:
+        """Remove ``route``, given in ip(8)'s words; what is not there is no error."""
+        done = attempt(["ip", f"-{family}", "route", "del", *route.split()])
+        if done.returncode != 0 and "No such process" not in done.stderr:
+            raise PlatformError(f"cannot remove the route {route}: {complaint(done)}")
 
     def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
         """The entry of ``address`` on ``interface``, or None."""

@@ -2,7 +2,7 @@
 
 Lives here: the trial of a table's text, its application and removal, and what the kernel holds of
 it, in a form that can be compared.
-Rules: one run of nft is one transaction. Only ``TABLE`` is ever named.
+Rules: one run of nft is one transaction. Only tables of ours are ever named.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class Nft:
         """Apply ``text``; raises ``PlatformError`` with the complaint, nothing is changed then."""
         done = attempt(["nft", "-f", "-"], text)
         if done.returncode != 0:
-            raise PlatformError(f"the table {TABLE} was refused: {complaint(done)}")
+            raise PlatformError(f"a table was refused by nft: {complaint(done)}")
 
-    def held(self, family: int) -> str:
-        """What the kernel holds of our table, equal for equal content; empty when it is not there.
+    def held(self, family: int, table: str = TABLE) -> str:
+        """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
 
         Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
@@ -63,15 +63,15 @@ class Nft:
             return ""
         listing = json.loads(run(["nft", "-j", "list", "tables", NFT_FAMILY[family]]))
         tables = [item["table"]["name"] for item in listing["nftables"] if "table" in item]
-        if TABLE not in tables:
+        if table not in tables:
             return ""
-        text = run(["nft", "-j", "list", "table", NFT_FAMILY[family], TABLE])
+        text = run(["nft", "-j", "list", "table", NFT_FAMILY[family], table])
         return comparable(json.loads(text)["nftables"])
 
-    def remove(self, family: int) -> None:
-        """Remove our table, if it is there."""
-        if self.held(family):
-            self.load(removal_text(family))
+    def remove(self, family: int, table: str = TABLE) -> None:
+        """Remove ``table``, which is ours, if it is there."""
+        if self.held(family, table):
+            self.load(removal_text(family, table))
 
 
 def comparable(listing: list[dict[str, Any]]) -> str:

@@ -18,6 +18,7 @@ from paraglider.config.model import Config
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.rules.nft import removal_text
 from paraglider.rules.saved import our_tables
+from paraglider.system.changes.answers import AnswersChange
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.records import is_stored
 from paraglider.system.changes.ruleset import RulesChange, removal_script
@@ -107,9 +108,29 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
     Every step is tried; raises ``PlatformError`` at the end when some failed. Those stay in the
     state. Chains of ours that no state knows of are removed too.
     """
+    steps = undo_plan(_in(families, state.load()))
+    failures = _take_back(steps, host, state, say)
+    strays = _strays(families, host)
+    for family in strays:
+        host.netfilter.remove_ours(family)
+        host.nft.remove(family)
+        say("done", f"stray rules for IPv{family} removed")
+    _tell(failures)
+    return len(steps) + len(strays)
+
+
+def take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
+    """Carry ``steps`` out, which all take something back.
+
+    Every step is tried; raises ``PlatformError`` at the end when some failed. Those stay in the
+    state.
+    """
+    _tell(_take_back(steps, host, state, say))
+
+
+def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> list[str]:
     ledger = _Ledger(state)
     failures = []
-    steps = undo_plan(_in(families, ledger.changes))
     for step in steps:
         try:
             step.do(host)
@@ -119,14 +140,12 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
             failures.append(f"{step.describe()}: {error}")
         else:
             say("done", step.describe())
-    strays = _strays(families, host)
-    for family in strays:
-        host.netfilter.remove_ours(family)
-        host.nft.remove(family)
-        say("done", f"stray rules for IPv{family} removed")
+    return failures
+
+
+def _tell(failures: list[str]) -> None:
     if failures:
         raise PlatformError("; ".join(failures), "put it right and run --undo again")
-    return len(steps) + len(strays)
 
 
 def reapply(families: frozenset[int], host: Host, state: StateFile) -> list[str]:
@@ -208,7 +227,7 @@ class _Ledger:
         """Store what the step came to."""
         if step.action == "revert":
             self._drop(step.change)
-        elif isinstance(step.record, RulesChange | TableChange):
+        elif isinstance(step.record, RulesChange | TableChange | AnswersChange):
             self._put(step.record.settled(host))
 
     def restore(self) -> None:

@@ -42,10 +42,15 @@ def netns_cookie() -> int:
 
 
 class StateFile:
-    """The stored changes of one network namespace, in the order in which they were made."""
+    """The stored changes of one network namespace, in the order in which they were made.
 
-    def __init__(self, directory: Path = RUN_DIRECTORY, cookie: int | None = None) -> None:
-        name = f"setup-{netns_cookie() if cookie is None else cookie:x}.json"
+    ``purpose`` keeps those of the balancer's set-up apart from those of a backend's.
+    """
+
+    def __init__(
+        self, directory: Path = RUN_DIRECTORY, cookie: int | None = None, *, purpose: str = "setup"
+    ) -> None:
+        name = f"{purpose}-{netns_cookie() if cookie is None else cookie:x}.json"
         self.path = directory / name
 
     def load(self) -> list[Change]:
@@ -112,7 +117,7 @@ def only_one() -> Iterator[None]:
             lock.bind(_LOCK)
         except OSError as error:
             raise OperatorError(
-                "another paraglider.config is at work here", "wait until it has ended"
+                "another set-up of paraglider is at work here", "wait until it has ended"
             ) from error
         yield
 

@@ -233,7 +233,7 @@ def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: 
     assert process.stdout is not None
     process.stdout.readline()
     done = run("-c", write(), code=1)
-    assert "another paraglider.config is at work" in done.stderr
+    assert "another set-up of paraglider is at work" in done.stderr
 
 
 @pytest.mark.root

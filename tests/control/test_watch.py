@@ -36,7 +36,7 @@ class Air:
         """Puts the table back, as the set-up left it."""
         self.repaired.append(family)
         if self.refuses:
-            raise OperatorError("another paraglider.config is at work here", "wait")
+            raise OperatorError("another set-up of paraglider is at work here", "wait")
         if not self.repairable:
             return []
         self.tables[family] = {"unanswered": 0, "gone": 0}

@@ -19,8 +19,10 @@ from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
+from paraglider.rules.nft import TABLE
 from paraglider.rules.saved import our_part, removal_text
 from paraglider.system.changes.base import Host
+from paraglider.system.changes.default_route import metric
 from paraglider.system.conntrack import Conntrack
 from paraglider.system.netfilter import Netfilter, Tables
 from paraglider.system.netlink import Neighbour, Netlink
@@ -114,6 +116,7 @@ class AirNetlink(Netlink):
 
     def __init__(self) -> None:
         self.held: dict[str, list[IPInterface]] = {"lo": [], "eth0": [], "eth1": []}
+        self.routes: dict[int, list[str]] = {4: [], 6: []}
         self.neighbours: dict[tuple[str, IPAddress], Neighbour] = {}
         self.refuse: str | None = None
         self.deaf: set[str] = set()
@@ -126,7 +129,9 @@ class AirNetlink(Netlink):
         """In the order in which they were added."""
         return tuple(self.held.get(interface, ()))
 
-    def add_address(self, interface: str, address: IPInterface) -> None:
+    def add_address(
+        self, interface: str, address: IPInterface, *, deprecated: bool = False
+    ) -> None:
         """Refuses the one that it was told to."""
         if str(address) == self.refuse:
             raise PlatformError(f"cannot add {address}")
@@ -137,6 +142,21 @@ class AirNetlink(Netlink):
         """What is not there is no error."""
         if address in self.held.get(interface, []):
             self.held[interface].remove(address)
+
+    def default_routes(self, family: int) -> tuple[str, ...]:
+        """In ip(8)'s words."""
+        return tuple(self.routes[family])
+
+    def replace_route(self, family: int, route: str) -> None:
+        """One of the same metric goes."""
+        if route == self.refuse:
+            raise PlatformError(f"cannot add {route}")
+        kept = [old for old in self.routes[family] if metric(family, old) != metric(family, route)]
+        self.routes[family] = [*kept, route]
+
+    def remove_route(self, family: int, route: str) -> None:
+        """What is not there is no error."""
+        self.routes[family] = [old for old in self.routes[family] if old != route]
 
     def interface_towards(self, address: IPAddress) -> str | None:
         """Everything that is on no link is behind eth0."""
@@ -163,7 +183,7 @@ class AirNft(Nft):
     """Tables as the text that made them."""
 
     def __init__(self) -> None:
-        self.tables: dict[int, str] = {}
+        self.tables: dict[tuple[int, str], str] = {}
         self.refuse = ""
 
     def require(self) -> None:
@@ -178,15 +198,16 @@ class AirNft(Nft):
         """A text is a whole table, or the removal of one."""
         if self.refuse == "load":
             raise PlatformError("the table was refused")
-        family = 6 if "ip6 paraglider" in text else 4
-        if text.startswith("delete"):
-            del self.tables[family]
+        verb, _, family, table = text.split(maxsplit=4)[:4]
+        place = (6 if family == "ip6" else 4, table)
+        if verb == "delete":
+            del self.tables[place]
         else:
-            self.tables[family] = text
+            self.tables[place] = text
 
-    def held(self, family: int) -> str:
+    def held(self, family: int, table: str = TABLE) -> str:
         """The text."""
-        return self.tables.get(family, "")
+        return self.tables.get((family, table), "")
 
 
 class AirConntrack(Conntrack):

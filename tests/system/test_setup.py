@@ -10,6 +10,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.rules.nft import TABLE
 from paraglider.system import setup
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.ruleset import RulesChange
@@ -342,7 +343,7 @@ def test_offload_is_undone_like_the_rest(air: Any, state: StateFile) -> None:
     """The table goes, and the connections to its backends are forgotten."""
     before = air.snapshot()
     set_up(air, state, offloaded("10.0.0.1", "10.0.0.2"))
-    assert set(air.nft.tables) == {4}
+    assert set(air.nft.tables) == {(4, TABLE)}
     setup.undo(BOTH, air.host, state, air.say)
     assert air.snapshot() == before
     assert len(air.conntrack.forgotten) == 2
@@ -407,7 +408,7 @@ def test_nothing_is_put_back_after_an_undo(air: Any, state: StateFile) -> None:
 
 def test_a_stray_table_is_removed(air: Any, state: StateFile) -> None:
     """One that no state knows of, as rules are."""
-    air.nft.tables[4] = "add table ip paraglider\n"
+    air.nft.tables[4, TABLE] = "add table ip paraglider\n"
     script = setup.undo_script(BOTH, air.host, state)
     assert "delete table ip paraglider" in script
     assert setup.undo(BOTH, air.host, state, air.say) == 1

@@ -114,7 +114,15 @@ def test_the_cookie_of_a_namespace_does_not_change() -> None:
 
 def test_only_one_set_up_at_a_time() -> None:
     """The second is refused while the first is at work, and not afterwards."""
-    with only_one(), pytest.raises(OperatorError, match=r"another paraglider\.config"), only_one():
+    with only_one(), pytest.raises(OperatorError, match="another set-up of paraglider"), only_one():
         pass
     with only_one():
         pass
+
+
+def test_purposes_have_files_of_their_own(tmp_path: Path) -> None:
+    """What a backend's set-up changed is not what the balancer's did."""
+    backend = StateFile(tmp_path, 1, purpose="backend")
+    backend.store([SysctlChange(4, "net/ipv4/ip_forward", "0", "1")])
+    assert backend.path.name == "backend-1.json"
+    assert StateFile(tmp_path, 1).load() == []

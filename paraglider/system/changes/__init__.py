@@ -6,6 +6,9 @@ Glossary
 - links     an address of an interface; a neighbour that is kept resolved (``links``)
 - rules     the rules of one family (``ruleset``)
 - table     the table of ``forward: offload`` of one family (``table``)
+- answers   the table of a backend's host that has answers leave as the VIP (``answers``)
+- route     the default route of a backend's host (``default_route``)
+- served    which changes a backend's host needs for which service (``served``)
 - directory the default chroot (``directory``)
 - record    a change as JSON-ready data, for the state (``records``)
 

@@ -17,12 +17,13 @@ from paraglider.system.sysctl import conf, dotted
 
 @dataclass(frozen=True, slots=True)
 class AddressChange:
-    """An interface gets an address."""
+    """An interface gets an address; a ``deprecated`` one is no source for the host's own."""
 
     kind: ClassVar[str] = "address"
     family: int
     interface: str
     address: str
+    deprecated: bool = False
 
     @property
     def value(self) -> IPInterface:
@@ -41,8 +42,9 @@ class AddressChange:
 
     def script(self, host: Host) -> str:
         """ip(8)."""
-        nodad = " nodad" if self.family == 6 else ""
-        return f"ip address add {self.address} dev {shlex.quote(self.interface)}{nodad}\n"
+        options = " nodad" if self.family == 6 else ""
+        options += " preferred_lft 0" if self.deprecated else ""
+        return f"ip address add {self.address} dev {shlex.quote(self.interface)}{options}\n"
 
     def revert_script(self, host: Host) -> str:
         """ip(8), with the secondary addresses kept."""
@@ -54,7 +56,7 @@ class AddressChange:
 
     def apply(self, host: Host) -> None:
         """Add it."""
-        host.netlink.add_address(self.interface, self.value)
+        host.netlink.add_address(self.interface, self.value, deprecated=self.deprecated)
 
     def revert(self, host: Host) -> None:
         """Remove it, and it alone.

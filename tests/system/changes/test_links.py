@@ -43,3 +43,18 @@ def test_a_learnt_neighbour_is_released_by_the_script() -> None:
     assert change.revert_script(Host()) == (
         "ip neighbour replace 10.0.0.1 dev eth1 lladdr 02:00:00:00:00:01 nud stale\n"
     )
+
+
+@pytest.mark.root
+def test_a_deprecated_address_is_no_source(inside: Namespace) -> None:
+    """The host has it and begins no connection from it, by the change and by its script."""
+    before = inside.run(["ip", "address"]).stdout
+    change = AddressChange(6, "lo", "2001:db8::11/128", deprecated=True)
+    change.apply(Host())
+    shown = inside.run(["ip", "-6", "address", "show", "dev", "lo"]).stdout
+    assert "2001:db8::11/128" in shown
+    assert "preferred_lft 0sec" in shown
+    change.revert(Host())
+    assert inside.run(["ip", "address"]).stdout == before
+    inside.run(["sh", "-e"], text=change.script(Host()))
+    assert inside.run(["ip", "-6", "address", "show", "dev", "lo"]).stdout == shown

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from paraglider.rules.nft import TABLE
 from paraglider.system.changes.records import from_record, to_record
 from paraglider.system.changes.table import TableChange
 
@@ -22,7 +23,7 @@ def test_connections_to_what_left_are_forgotten(air: Any) -> None:
     FIRST.apply(air.host)
     assert air.conntrack.forgotten == []
     SECOND.apply(air.host)
-    assert air.nft.tables == {4: SECOND.text}
+    assert air.nft.tables == {(4, TABLE): SECOND.text}
     assert air.conntrack.forgotten == [0x51000001]
 
 
@@ -31,7 +32,7 @@ def test_taken_back(air: Any) -> None:
     FIRST.apply(air.host)
     SECOND.apply(air.host)
     SECOND.revert(air.host)
-    assert air.nft.tables == {4: FIRST.text}
+    assert air.nft.tables == {(4, TABLE): FIRST.text}
     air.conntrack.forgotten.clear()
     FIRST.revert(air.host)
     assert air.nft.tables == {}
