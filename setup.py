@@ -19,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 #: every packet passes these; each .py has its types in a .pxd beside it
 COMPILED = (
     "paraglider/core/_sums.pyx",
+    "paraglider/core/ledger.py",
     "paraglider/core/rewrite.py",
     "paraglider/core/flow.py",
     "paraglider/core/nat.py",

@@ -9,6 +9,8 @@ Glossary
     strategy    picks a backend for a new flow                                    (``strategies``)
     affinity    a client keeps its backend                                        (``affinity``)
     flow        one connection: keys, rewrite, state, last seen                   (``flow``)
+    ledger      what of every flow outlives the process, in place in mapped memory (``ledger``)
+    takeover    flows that a ledger knows, in a table again                       (``takeover``)
     rewrite     one slice replaced by another, and a checksum delta               (``rewrite``)
     balancer    service look-up, affinity, strategy: which backend for a new flow (``balancer``)
     nat         the packet path of ``forward: nat``: packet in, verdict out       (``nat``)

@@ -1,6 +1,7 @@
 # Types of flow.py where it is compiled; the meaning is documented there.
 import cython
 
+from paraglider.core.ledger cimport Ledger
 from paraglider.core.rewrite cimport Rewrite
 
 
@@ -11,6 +12,7 @@ cdef class Flow:
     cdef public Rewrite rewrite
     cdef public double seen
     cdef public unsigned int slot
+    cdef public unsigned int record
     cdef public unsigned char protocol
     cdef public unsigned char state
 
@@ -38,6 +40,7 @@ cdef class FlowTable:
     cdef public dict reverse
     cdef public long long evicted
     cdef public long long expired
+    cdef public Ledger ledger
     cdef public long long _count
     cdef public tuple _wheels
     cdef public int _turn
@@ -45,6 +48,8 @@ cdef class FlowTable:
     cpdef bint make_room(self, double now)
     @cython.locals(flow=Flow)
     cpdef Flow open(self, unsigned char protocol, bytes key, bytes reverse_key, Rewrite rewrite, double now)
+    @cython.locals(protocol="unsigned char", rewrite=Rewrite)
+    cpdef enter(self, Flow flow)
     cpdef move(self, Flow flow, unsigned char state, double now)
     @cython.locals(rewrite=Rewrite)
     cpdef forget(self, Flow flow, double now)

@@ -12,7 +12,8 @@ refused.
 
 Rules: time is an argument (monotonic seconds); every operation but ``expire`` costs the same
 however many flows there are, and ``expire`` looks at ``budget`` flows at most. A flow that is
-gone is in state GONE and in no table, no wheel: nothing is kept of it.
+gone is in state GONE and in no table, no wheel: nothing is kept of it. A table with a ledger has
+every flow in it, from the moment it begins to the moment it is gone.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from typing import Final
 
+from paraglider.core.ledger import Ledger
 from paraglider.core.rewrite import Rewrite
 
 TCP: Final = 6
@@ -79,13 +81,14 @@ class Timeouts:
 
 class Flow:
     """One connection. ``seen`` is when its last packet passed; ``bucket`` is the list of the
-    timer wheel it stands in, at index ``slot``.
+    timer wheel it stands in, at index ``slot``; ``record`` its number in the ledger, 0 for none.
     """
 
     __slots__ = (
         "bucket",
         "forward_key",
         "protocol",
+        "record",
         "reverse_key",
         "rewrite",
         "seen",
@@ -110,6 +113,7 @@ class Flow:
         self.seen = seen
         self.bucket: list[Flow] = []
         self.slot = 0
+        self.record = 0
 
     def __repr__(self) -> str:
         backend = self.rewrite.backend.name
@@ -177,6 +181,7 @@ class FlowTable:
     """All flows of a worker: at most ``bound`` of them, of every protocol together.
 
     ``evicted`` counts flows that made room for others, ``expired`` those that were idle too long.
+    ``ledger``, where set, is written to (``takeover`` reads it before).
     """
 
     def __init__(self, timeouts: Timeouts, bound: int, now: float = 0.0) -> None:
@@ -187,6 +192,7 @@ class FlowTable:
         self.reverse: dict[int, dict[bytes, Flow]] = {p: {} for p in FIRST_STATE}
         self.evicted = 0
         self.expired = 0
+        self.ledger: Ledger | None = None
         self._count = 0
         self._wheels = (Wheel(now), Wheel(now), Wheel(now))
         self._turn = 0
@@ -212,16 +218,22 @@ class FlowTable:
         ``make_room`` must have said yes.
         """
         flow = Flow(protocol, key, reverse_key, rewrite, FIRST_STATE[protocol], now)
-        self.forward[protocol][key] = flow
-        self.reverse[protocol][reverse_key] = flow
+        rewrite.backend.picked += 1
+        self.enter(flow)
+        return flow
+
+    def enter(self, flow: Flow) -> None:
+        """Have ``flow`` in the table, a new one or one that a ledger knew; as ``open`` asks."""
+        protocol, rewrite = flow.protocol, flow.rewrite
+        self.forward[protocol][flow.forward_key] = flow
+        self.reverse[protocol][flow.reverse_key] = flow
         self._count += 1
         self._schedule(flow)
-        backend = rewrite.backend
-        backend.flows += 1
-        backend.picked += 1
+        rewrite.backend.flows += 1
         if rewrite.affinity is not None:
-            rewrite.affinity.hold(key[: len(rewrite.vip)], backend)
-        return flow
+            rewrite.affinity.hold(flow.forward_key[: len(rewrite.vip)], rewrite.backend)
+        if self.ledger is not None and not flow.record:
+            flow.record = self.ledger.write(rewrite.identity, flow.forward_key, flow.state)
 
     def move(self, flow: Flow, state: int, now: float) -> None:
         """Put a live flow into ``state``, with that state's timeout from ``now`` on."""
@@ -231,6 +243,8 @@ class FlowTable:
         flow.state = state
         flow.seen = now
         self._schedule(flow)
+        if flow.record and self.ledger is not None:
+            self.ledger.move(flow.record, state)
 
     def forget(self, flow: Flow, now: float) -> None:
         """Take a live flow out of every table."""
@@ -239,6 +253,9 @@ class FlowTable:
         del self.reverse[flow.protocol][flow.reverse_key]
         flow.state = GONE
         self._count -= 1
+        if flow.record and self.ledger is not None:
+            self.ledger.erase(flow.record)
+            flow.record = 0
         rewrite = flow.rewrite
         rewrite.backend.flows -= 1
         if rewrite.affinity is not None:
@@ -249,6 +266,8 @@ class FlowTable:
 
         Returns how many flows were looked at: with less than ``budget``, all that is due is done.
         """
+        if self.ledger is not None:
+            self.ledger.tick(now)
         looked = 0
         timeouts = self._seconds
         self._turn = (self._turn + 1) % 3  # so that no class of flows starves another

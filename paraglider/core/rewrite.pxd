@@ -4,6 +4,7 @@ cdef class Rewrite:
     cdef public object backend
     cdef public bytes backend_address
     cdef public bytes backend_port
+    cdef public bytes identity
     cdef public bytes vip
     cdef public bytes vip_port
     cdef public bint direct

@@ -9,6 +9,8 @@ copy of its own. Rules: sums are kept negated, ready to be added to a checksum f
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 from paraglider.core.affinity import Affinity
 from paraglider.core.checksum import delta
 from paraglider.core.pool import Backend
@@ -20,7 +22,8 @@ class Rewrite:
     ``mapped`` tells whether the port changes; ``vip_port``/``backend_port`` are its two spellings
     (2 bytes). ``address_out``/``transport_out`` are added, modulo 65,535, to the IPv4 header
     checksum and to the transport checksum of packets towards the backend; ``…_back`` likewise
-    towards the client. ``packets_*``/``bytes_*`` count IP packets and their bytes.
+    towards the client. ``packets_*``/``bytes_*`` count IP packets and their bytes. ``identity``
+    (8 bytes) is the same in every process that has the same service, backend and ports.
     """
 
     __slots__ = (
@@ -33,6 +36,7 @@ class Rewrite:
         "bytes_back",
         "bytes_out",
         "direct",
+        "identity",
         "mapped",
         "packets_back",
         "packets_out",
@@ -50,6 +54,7 @@ class Rewrite:
         *,
         direct: bool = False,
         affinity: Affinity | None = None,
+        service: str = "",
     ) -> None:
         self.vip = vip
         self.backend = backend
@@ -66,6 +71,9 @@ class Rewrite:
         self.address_back = address
         self.transport_back = (address + port) % 65535
         self.packets_out = self.bytes_out = self.packets_back = self.bytes_back = 0
+        ports = self.vip_port + self.backend_port if self.mapped else b""
+        name = b"\0".join((service.encode(), vip + backend.address + ports))
+        self.identity = blake2b(name, digest_size=8).digest()
 
     def reverse_key(self, key: bytes) -> bytes:
         """The key that the backend's answers to a flow with ``key`` carry."""

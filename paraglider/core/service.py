@@ -54,7 +54,7 @@ class Service:
             self.protocols += (ICMP if len(vip) == 4 else ICMP6,)
         exact = ports[0][0] if len(ports) == 1 and ports[0][0] == ports[0][1] else 0
         self.rewrites: dict[Backend, Rewrite] = {
-            backend: Rewrite(vip, exact, backend, direct=direct, affinity=affinity)
+            backend: Rewrite(vip, exact, backend, direct=direct, affinity=affinity, service=name)
             for backend in pool.backends
         }
         pool.watch(strategy.prepare)

@@ -1,0 +1,27 @@
+# Types of ledger.py where it is compiled; the meaning is documented there.
+import cython
+
+# Constants of ledger.py, C numbers here.
+cdef int _SIZE, _FIRST, _WORDS, _LINK, _IDENTITY, _KEY, _RECORDS, _HIGH, _COMPLETE, _ALIVE
+
+cdef class Ledger:
+    cdef object _bytes
+    cdef unsigned char[::1] _view
+    cdef unsigned int[::1] _words
+    cdef double[::1] _clock
+    cdef object _reserve
+    cdef bint _refused
+    cdef unsigned int _reserved
+    cdef unsigned int _high
+    cdef unsigned int _free
+    cdef public unsigned int records
+    cdef public unsigned long long unwritten
+
+    cpdef tick(self, double now)
+    @cython.locals(number="unsigned int")
+    cpdef unsigned int write(self, bytes identity, bytes key, unsigned char state) except? 0
+    cpdef move(self, unsigned int number, unsigned char state)
+    cpdef erase(self, unsigned int number)
+    @cython.locals(at=Py_ssize_t)
+    cdef _fill(self, unsigned int number, bytes identity, bytes key, unsigned char state)
+    cdef bint _more(self) except -1

@@ -1,0 +1,125 @@
+"""Flows that a ledger knows, taken over into a flow table: after a restart, however it came.
+
+Rules: nothing in a ledger raises, whatever bytes are in it. A flow whose service or backend is no
+longer configured is left out; so is one whose time was over before anybody could have taken it
+over, one whose keys another flow has by now, and one for which there is no room: unanswered flows
+make room for others, as everywhere. When a flow was last seen is not known, and so it counts as
+seen when its worker was last alive: no flow ends early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from paraglider.core.flow import GONE, ICMP, ICMP6, ICMP_OPEN, TCP, UDP, UDP_NEW, Flow, FlowTable
+from paraglider.core.ledger import Ledger
+from paraglider.core.rewrite import Rewrite
+from paraglider.core.service import Service
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of the flows of ledgers: ``kept``; or left out as their service or backend is
+    no longer configured (``unknown``), as idle for too long (``expired``), or since another flow
+    stands in their place or there is no room (``refused``).
+    """
+
+    kept: int = 0
+    unknown: int = 0
+    expired: int = 0
+    refused: int = 0
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Why flows were left out, without the zeros."""
+        reasons = {"unknown": self.unknown, "expired": self.expired, "refused": self.refused}
+        return {reason: count for reason, count in reasons.items() if count}
+
+
+def rewrites_of(services: Iterable[Service]) -> dict[bytes, Rewrite]:
+    """The rewrites of ``services`` by their identity."""
+    return {
+        rewrite.identity: rewrite for service in services for rewrite in service.rewrites.values()
+    }
+
+
+def resume(
+    table: FlowTable, ledger: Ledger, rewrites: Mapping[bytes, Rewrite], now: float
+) -> Taken:
+    """Give the empty ``table`` its ``ledger``, and the flows that are in it.
+
+    A ledger that is not ``complete`` counts as empty.
+    """
+    table.ledger = ledger
+    taken = Taken()
+    if ledger.complete:
+        _take(table, ledger, rewrites, now, taken)
+    else:
+        ledger.clear()
+    ledger.reclaim()
+    ledger.tick(now)
+    return taken
+
+
+def adopt(table: FlowTable, other: Ledger, rewrites: Mapping[bytes, Rewrite], now: float) -> Taken:
+    """Take the flows of another worker's ledger over into ``table``; ``other`` is only read."""
+    taken = Taken()
+    if other.complete:
+        _take(table, other, rewrites, now, taken)
+    return taken
+
+
+def _take(
+    table: FlowTable,
+    ledger: Ledger,
+    rewrites: Mapping[bytes, Rewrite],
+    now: float,
+    taken: Taken,
+) -> None:
+    in_place = ledger is table.ledger
+    before = len(table)
+    alive = ledger.alive
+    seen = alive if 0.0 <= alive <= now else now
+    over = [seen + seconds <= now for seconds in table.timeouts.by_state]
+    flows = 0
+    for number, state, identity, content in ledger.read():
+        flows += 1
+        rewrite = rewrites.get(identity)
+        flow = None
+        if rewrite is None or state >= GONE:
+            taken.unknown += 1
+        elif over[state]:
+            taken.expired += 1
+        else:
+            flow = _flow(state, content, rewrite, seen)
+            if not _fits(table, flow) or not table.make_room(now):
+                flow = None
+        if flow is not None:
+            flow.record = number if in_place else 0
+            table.enter(flow)
+        elif in_place:
+            ledger.erase(number)
+    taken.kept = len(table) - before
+    taken.refused = flows - taken.kept - taken.unknown - taken.expired
+
+
+def _flow(state: int, content: bytes, rewrite: Rewrite, seen: float) -> Flow:
+    """The flow of a record."""
+    key = content[: 2 * len(rewrite.vip) + 4]
+    if state < UDP_NEW:
+        protocol = TCP
+    elif state < ICMP_OPEN:
+        protocol = UDP
+    else:
+        protocol = ICMP if len(rewrite.vip) == 4 else ICMP6
+    return Flow(protocol, key, rewrite.reverse_key(key), rewrite, state, seen)
+
+
+def _fits(table: FlowTable, flow: Flow) -> bool:
+    """Whether the keys are those of a flow to the VIP, and no other flow's."""
+    return (
+        flow.forward_key[len(flow.rewrite.vip) : -4] == flow.rewrite.vip
+        and flow.forward_key not in table.forward[flow.protocol]
+        and flow.reverse_key not in table.reverse[flow.protocol]
+    )
