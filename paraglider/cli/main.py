@@ -20,6 +20,10 @@ from paraglider.cli.errors import run_command
 # Name → where the command is, and what `paraglider --help` says of it.
 COMMANDS = {
     "check": ("paraglider.cli.check:check", "Validate a configuration file and sum it up."),
+    "import": (
+        "paraglider.cli.import_:import_",
+        "Turn another balancer's configuration into ours.",
+    ),
     "lab": ("paraglider.cli.lab:lab", "Balance real connections in network namespaces."),
 }
 

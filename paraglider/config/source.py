@@ -14,13 +14,13 @@ from paraglider.config import document
 from paraglider.config.problem import ConfigError
 
 
-def read(file: str) -> str:
-    """The text in ``file``; raises ``ConfigError``."""
+def read(file: str, remedy: str = "give another with -c FILE") -> str:
+    """The text in ``file``; raises ``ConfigError``. ``remedy`` is that against a missing file."""
     try:
         with Path(file).open("rb") as stream:
             return read_from(stream, file)
     except FileNotFoundError:
-        raise ConfigError([f"{file}: there is no such file; give another with -c FILE"]) from None
+        raise ConfigError([f"{file}: there is no such file; {remedy}"]) from None
     except IsADirectoryError:
         raise ConfigError([f"{file}: this is a directory; name a file in it"]) from None
     except PermissionError:

@@ -13,6 +13,8 @@ from typing import Any
 
 from paraglider.config.problem import Mark, Marks, Path, Problem
 
+MOST = 1000  # notes, and problems; nobody reads more, and a file of garbage is all notes
+
 
 @dataclass(slots=True)
 class Draft:
@@ -28,26 +30,24 @@ class Draft:
     notes: list[Problem] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
+    @property
+    def hopeless(self) -> bool:
+        """True when so much is wrong that reading on helps nobody."""
+        return len(self.problems) >= MOST
+
     def put(self, path: Path, value: Any, mark: Mark, comment: str = "") -> None:
         """Sets the value at ``path``, which stands at ``mark`` in the other file.
 
         Sections and lists on the way come into being; an item is put behind the last one.
         """
         holder: Any = self.data
-        for depth, step in enumerate(path):
+        for depth, step in enumerate(path[:-1]):
             self.marks.values.setdefault(path[: depth + 1], mark)
-            new: Any = value
-            if depth < len(path) - 1:
-                new = [] if isinstance(path[depth + 1], int) else {}
-            if isinstance(holder, dict):
-                there = step in holder and depth < len(path) - 1
-            else:
-                there = isinstance(step, int) and step < len(holder)
-                if not there:
-                    holder.append(new)
-            if isinstance(holder, dict) and not there:
-                holder[step] = new
-            holder = holder[step]
+            holder = _entered(holder, step, [] if isinstance(path[depth + 1], int) else {})
+        if isinstance(holder, list):
+            _entered(holder, path[-1], value)
+        else:
+            holder[path[-1]] = value
         self.marks.values[path] = mark
         if comment:
             self.comments[path] = comment
@@ -60,7 +60,24 @@ class Draft:
     def note(self, mark: Mark, message: str, path: Path = ()) -> None:
         """Something at ``mark`` that has no counterpart here, or not quite: "what; remedy".
 
-        ``path`` is what the output says it beside; without one it is said at the top.
+        ``path`` is what the output says it above; without one it is said at the top.
         """
-        what, _, remedy = message.partition("; ")
-        self.notes.append(Problem(path, what, remedy, mark=mark))
+        if len(self.notes) == MOST - 1:
+            message, path = "here and below more has no counterpart; look at the rest yourself", ()
+        if len(self.notes) < MOST:
+            what, _, remedy = message.partition("; ")
+            self.notes.append(Problem(path, what, remedy, mark=mark))
+
+
+def _entered(holder: Any, step: str | int, new: Any) -> Any:
+    """What ``holder`` has at ``step``; ``new``, put there, where it has nothing."""
+    if isinstance(holder, dict):
+        return holder.setdefault(step, new)
+    if step == len(holder):
+        holder.append(new)
+    return holder[step]
+
+
+def number(text: str) -> int | str:
+    """The number that ``text`` is; any other text as it is, for the model to refuse."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text

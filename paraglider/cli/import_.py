@@ -1,0 +1,41 @@
+"""``paraglider import``: another balancer's configuration as ours, on standard output.
+
+Rules: reads one file, changes nothing, needs no root. What has no counterpart is a warning on
+stderr and a comment in the output; a mistake is an error at its place in the file, and no output.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from paraglider.config import source
+from paraglider.config.import_ import convey
+from paraglider.config.import_.formats import FORMATS, draft_of
+from paraglider.config.import_.render import render
+from paraglider.config.load import accepted
+from paraglider.config.problem import report
+
+
+@click.command("import")
+@click.argument("file")
+@click.option(
+    "--from", "name", type=click.Choice(list(FORMATS)), help="Its format, if not by its content."
+)
+@click.option("--mode", type=click.Choice(convey.MODES), help="How Convey was run.")
+def import_(file: str, name: str | None, mode: convey.Mode | None) -> None:
+    """Turn FILE (`-`: standard input) into a commented paraglider.conf.
+
+    Reads a loaded.config, the Go Paraglider's glider.yaml, a Convey .toml, and what
+    `ipvsadm-save -n` prints.
+    """
+    if file == "-":
+        file, text = "standard input", source.read_from(sys.stdin.buffer, "standard input")
+    else:
+        text = source.read(file, "name the file to import")
+    chosen, draft = draft_of(text, file, name, mode)
+    accepted(draft, file)
+    for line in report(file, draft.marks, draft.notes):
+        print(f"warning: {line}", file=sys.stderr)
+    print(render(draft, file, chosen.title), end="")
