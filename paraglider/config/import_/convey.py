@@ -221,10 +221,11 @@ class _Conversion:
         return server.get("weight", 1)
 
     def _check(self, path: Path, ours: Path) -> None:
-        if "health_check_interval" in self._section(path):
-            mark = self._mark((*path, "health_check_interval"))
-            what = "`health_check_interval` has no counterpart; leave it out"
-            self._draft.note(mark, what, ours)
+        key = "health_check_interval"
+        if key in self._section(path):
+            mark = self._mark((*path, key))
+            self._draft.put((*ours, "check", "type"), "tcp", mark)
+            self._draft.put((*ours, "check", "interval"), self._section(path)[key], mark, key)
 
     def _stats(self) -> None:
         stats = self._section(("stats",))

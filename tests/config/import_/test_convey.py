@@ -56,6 +56,17 @@ def test_weights() -> None:
     assert (service.strategy, service.backends[0].weight) == ("wrr", 7)
 
 
+def test_health_check() -> None:
+    """Convey looks whether a server takes a connection, at the interval of its pool."""
+    text = LEAST.replace(
+        "[backends.out.", "[backends.out]\nhealth_check_interval = 4\n[backends.out."
+    )
+    check = config(text).services[0].check
+    assert check is not None
+    assert (check.type, check.interval) == ("tcp", 4)
+    assert config(LEAST).services[0].check is None
+
+
 def test_passthrough_bounds() -> None:
     """Its capacity is that of a worker's flows, its workers are cores."""
     text = LEAST + "[passthrough]\nconnection_tracker_capacity = 9\nworkers = 3\n"

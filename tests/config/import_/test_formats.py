@@ -128,14 +128,12 @@ def test_no_bytes_raise_anything_else(content: bytes, name: str | None) -> None:
         imported(decoded(content, "f"), name)
 
 
-PIECES = (
-    """
+WORDS = """
 server4=10.0.0.1 VIP4=1.2.3.4 VIP6=::1 -A -a -t -u -r -w -p -m -g -i -s rr mh = [ ] [[ { } : - #
 " ' \\ $ 0 1 -1 65536 99999999999999999999 ² true 1979-05-27 inf frontend: frontends backends addr
 weight servers stats port passthrough workers 10.0.0.1:80 [::1]:80 é
-""".split()
-    + ["\n", "\n\n", " ", "\u2028", "\x0b"]
-)
+"""
+PIECES = (*WORDS.split(), "\n", "\n\n", " ", "\u2028", "\x0b")
 
 
 @settings(max_examples=400)
