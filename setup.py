@@ -98,6 +98,7 @@ setup(
             "mypy>=1.8",
             "pytest>=8",
             "pytest-timeout>=2.2",
+            "pytest-xdist>=3",
             "ruff>=0.5",
             "types-PyYAML",
         ],

@@ -19,9 +19,28 @@ pytestmark = pytest.mark.root
 LAB = [sys.executable, "-m", "paraglider", "lab"]
 
 
+#: prints the cookie of its network namespace, as the names of state files have it
+COOKIE = "from paraglider.system.state import netns_cookie; print(f'{netns_cookie():x}')"
+
+
 def state() -> set[str]:
     """The files that set-ups and labs leave in /run while they are at work."""
-    return {str(path) for path in story.STATE.glob("*.json")}
+    return {str(path) for kind in ("setup", "lab") for path in story.STATE.glob(f"{kind}-*.json")}
+
+
+def orphans(files: set[str]) -> list[str]:
+    """Those of ``files`` that are still there, and whose network namespace is not: other runs may
+    be at work on this host, each in namespaces of its own.
+    """
+    if not files:
+        return []
+    command = [sys.executable, "-c", COOKIE]
+    owned = set()
+    for name in namespace.names():
+        inside = ["ip", "netns", "exec", name, *command]
+        owned.add(subprocess.run(inside, capture_output=True, text=True).stdout.strip())
+    left = [path for path in files if Path(path).stem.rpartition("-")[2] not in owned]
+    return sorted(path for path in left if Path(path).exists())
 
 
 def left_of(pid: int, directory: Path, before: set[str]) -> list[str]:
@@ -35,7 +54,7 @@ def left_of(pid: int, directory: Path, before: set[str]) -> list[str]:
                 processes.append(entry.read_text())
         except OSError:
             continue
-    return names + files + processes + sorted(state() - before)
+    return names + files + processes + orphans(state() - before)
 
 
 @pytest.fixture
