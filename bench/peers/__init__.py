@@ -24,6 +24,7 @@ _PEERS: tuple[Peer, ...] = (
     Paraglider("nat-netlink", io="netlink", build=COMPILED),
     Paraglider("nat-netlink-2", io="netlink", build=COMPILED, workers=2, quick=False),
     Paraglider("offload", forward="offload", build=COMPILED),
+    Paraglider("static", forward="static", build=COMPILED),
 )
 
 #: all of them by name, in the order they are shown

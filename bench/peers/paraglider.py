@@ -1,4 +1,4 @@
-"""Paraglider's own ways: the real set-up and the real daemon, driven as an operator would.
+"""Paraglider's own ways: the real set-up and the real daemon, or `start`, as an operator would.
 
 Rules: whether a way is there is asked of ``paraglider check``, and whether a build is there of the
 interpreter, so that a version that brings one needs no change here.
@@ -23,9 +23,9 @@ from bench.network import (
 )
 from bench.peers.base import Peer
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import Balancer, StaticBalancer
 from paraglider.lab.namespace import execute
-from paraglider.lab.story import neighbouring_cores
+from paraglider.lab.story import STATIC, neighbouring_cores
 
 
 class Built(Balancer):
@@ -42,7 +42,10 @@ class Built(Balancer):
 
 
 class Paraglider(Peer):
-    """``forward`` over ``workers`` workers that read their queue by ``io``, of one build."""
+    """``forward`` over ``workers`` workers that read their queue by ``io``, of one build.
+
+    The forward ``static`` is the kernel alone: no worker, and nothing of a build is on its way.
+    """
 
     def __init__(
         self,
@@ -61,8 +64,10 @@ class Paraglider(Peer):
         self.workers = workers
         self.quick = quick
         words = [forward, *([io] if io != "auto" else []), build]
+        if forward == STATIC:
+            words = [forward, "the kernel alone"]
         self.title = ", ".join([*words, *([f"{workers} workers"] if workers > 1 else [])])
-        self._balancer: Built | None = None
+        self._balancer: Balancer | None = None
 
     def missing(self) -> str | None:
         """What ``paraglider check`` has against it, or that the build is not there."""
@@ -80,11 +85,18 @@ class Paraglider(Peer):
         return parse.refusal(done.stderr) if done.returncode else None
 
     def start(self, stage: Stage) -> None:
-        """Run ``paraglider.config``, then ``paraglider``, and wait until it is ready."""
+        """Run ``paraglider.config``, then ``paraglider``, and wait until it is ready; or
+        ``paraglider start``.
+        """
         # Asked anew: an edited source would silently run interpreted.
         if (why := builds.missing(self.build)) is not None:
             raise PlatformError(why)
-        self._balancer = Built(stage, self.configuration(stage.directory), self.build)
+        text = self.configuration(stage.directory)
+        self._balancer = (
+            StaticBalancer(stage.topology.balancer, stage.directory, text)
+            if self.forward == STATIC
+            else Built(stage, text, self.build)
+        )
         self._balancer.set_up()
         self._balancer.start()
 
@@ -96,7 +108,8 @@ class Paraglider(Peer):
     def configuration(self, directory: Path) -> str:
         """The configuration file; raises ``OperatorError`` where there are too few cores."""
         first, last = neighbouring_cores(self.workers, frozenset(os.sched_getaffinity(0)))
-        common = {"vip": VIP_WITH_PREFIX, "forward": self.forward, "strategy": "rr"}
+        forward = "offload" if self.forward == STATIC else self.forward
+        common = {"vip": VIP_WITH_PREFIX, "forward": forward, "strategy": "rr"}
         web = {"name": "web", "protocol": "tcp", "ports": HTTP_PORT, "backends": list(BACKENDS)}
         services = [{**web, **common}] + [
             {

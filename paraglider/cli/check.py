@@ -13,7 +13,7 @@ import sys
 
 import click
 
-from paraglider.cli.main import Options
+from paraglider.cli.main import Options, config_option
 from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.meaning import meaning
@@ -24,7 +24,7 @@ from paraglider.forwarding import policies
 
 
 @click.command()
-@click.option("-c", "--config", metavar="FILE", help="Configuration file.")
+@config_option
 @click.option("--host", is_flag=True, help="Also check that this host has the interfaces.")
 @click.pass_obj
 def check(options: Options, config: str | None, host: bool) -> None:

@@ -1,7 +1,7 @@
 """The command `paraglider`: its options, its subcommands, its console entry point.
 
 Lives here: the click group ``main``, ``Options`` (what a subcommand sees of the group's own
-options) and ``entry``.
+options), ``config_option`` (which they share, or ``config_accepted``) and ``entry``.
 Rules: a subcommand is loaded when it is used, so that `check` needs nothing of the packet path
 and `lab` nothing of the balancer. Without a subcommand the balancer runs in the foreground.
 """
@@ -25,7 +25,24 @@ COMMANDS = {
         "Turn another balancer's configuration into ours.",
     ),
     "lab": ("paraglider.cli.lab:lab", "Balance real connections in network namespaces."),
+    "show": ("paraglider.cli.show:show", "List what is balanced, with counters."),
+    "start": ("paraglider.cli.start:start", "Balance by the kernel alone, without a daemon."),
+    "stop": ("paraglider.cli.stop:stop", "End what `start` began."),
 }
+
+
+_CONFIG = ("-c", "--config", "-config")  # the last is how the Go Paraglider spells it
+
+config_option = click.option(
+    *_CONFIG,
+    metavar="FILE",
+    help="Configuration file; else ./paraglider.conf, then paraglider.conf or glider.yaml in"
+    " /etc/paraglider.",
+)
+
+config_accepted = click.option(
+    *_CONFIG, metavar="FILE", expose_value=False, help="Taken as `start` takes it; not read."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +86,7 @@ def families(four: bool, six: bool) -> frozenset[int]:
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "-c",
-    "--config",
-    metavar="FILE",
-    help="Configuration file; else ./paraglider.conf, then /etc/paraglider/paraglider.conf.",
-)
+@config_option
 @click.option("-4", "four", is_flag=True, help="Only the IPv4 services.")
 @click.option("-6", "six", is_flag=True, help="Only the IPv6 services.")
 @click.option("-f", "--failover", is_flag=True, help="Turn failover on.")

@@ -22,6 +22,7 @@ from paraglider.forwarding import policies
 from paraglider.system import privileges
 from paraglider.system.checks import check_chroot, check_root, check_user
 from paraglider.system.cores import worker_cores
+from paraglider.system.owner import STARTED, owner_of, state_path
 from paraglider.system.queue.proc import require_free
 
 
@@ -42,6 +43,7 @@ def run(
     check_root("paraglider")
     uid, gid = check_user(wanted.user)
     check_chroot(wanted.chroot)
+    _not_started()
     cores = worker_cores(wanted.workers)
     require_free(cores)
     registry = policies.load(loaded)
@@ -68,6 +70,14 @@ def run(
     sys.exit(Supervisor(specs, _live, watch).run())
 
 
+def _not_started() -> None:
+    if owner_of(state_path()) == STARTED:
+        raise OperatorError(
+            "the kernel balances here by itself: `paraglider start`",
+            "end that first, sudo paraglider stop, and run paraglider.config",
+        )
+
+
 def _live(spec: Spec, report: int, parent: int) -> int:
     """What a process of the supervisor's does."""
     if isinstance(spec, TrackerSpec):
@@ -79,12 +89,7 @@ def _with_options(
     loaded: LoadedConfig, families: frozenset[int], queue_length: int | None, user: str | None
 ) -> Config:
     """The file's configuration as the command line changes it."""
-    config = loaded.config.for_families(families)
-    if not config.services:
-        wanted = " or ".join(f"IPv{family}" for family in sorted(families))
-        raise OperatorError(
-            f"{loaded.file} has no {wanted} service", "leave -4 and -6 out, or add one"
-        )
+    config = loaded.for_families(families)
     changes: dict[str, object] = {}
     if queue_length is not None:
         changes["queue"] = config.queue.model_copy(update={"length": queue_length})

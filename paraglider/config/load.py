@@ -24,7 +24,11 @@ from paraglider.errors import OperatorError
 
 __all__ = ["ConfigError", "LoadedConfig", "find_config", "load", "load_with_marks"]
 
-SEARCHED = (FilePath("paraglider.conf"), FilePath("/etc/paraglider/paraglider.conf"))
+SEARCHED = (
+    FilePath("paraglider.conf"),
+    FilePath("/etc/paraglider/paraglider.conf"),
+    FilePath("/etc/paraglider/glider.yaml"),  # the Go Paraglider's
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,17 @@ class LoadedConfig:
         if lines:
             raise ConfigError(lines)
 
+    def for_families(self, families: frozenset[int]) -> Config:
+        """The configuration with the services of ``families``; raises ``OperatorError`` when it
+        has none.
+        """
+        config = self.config.for_families(families)
+        if not config.services:
+            wanted = " or ".join(f"IPv{family}" for family in sorted(families))
+            what = f"{self.file} has no {wanted} service"
+            raise OperatorError(what, "leave -4 and -6 out, or add one")
+        return config
+
 
 def find_config(path: str | None = None, searched: tuple[FilePath, ...] = SEARCHED) -> FilePath:
     """The file to read: ``path`` if given, else the first of ``searched`` that exists.
@@ -56,7 +71,8 @@ def find_config(path: str | None = None, searched: tuple[FilePath, ...] = SEARCH
     for candidate in searched:
         if candidate.exists():
             return candidate
-    places = " or ".join(_in_full(candidate) for candidate in searched)
+    *others, last = map(_in_full, searched)
+    places = " or ".join([", ".join(others), last] if others else [last])
     raise OperatorError(f"there is no {places}", "name the configuration file with -c FILE")
 
 

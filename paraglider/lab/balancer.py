@@ -1,7 +1,8 @@
 """The real set-up and the real daemon, run in the balancer's namespace of a topology.
 
 Lives here: ``Balancer``, which writes a configuration into a directory and drives
-``paraglider.config`` and ``paraglider`` as an operator would, and ``start_backend``.
+``paraglider.config`` and ``paraglider`` as an operator would, ``StaticBalancer``, which does so
+with ``paraglider start``, and ``start_backend``.
 Rules: programs are run as ``python -m`` with this interpreter, so that the code that is tested is
 the code that is here; what the daemon says goes to a file, which is the only thing read of it.
 """
@@ -9,6 +10,7 @@ the code that is here; what the daemon says goes to a file, which is the only th
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import signal
 import subprocess
@@ -16,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from paraglider.errors import PlatformError
 from paraglider.lab.namespace import Namespace
@@ -119,6 +122,34 @@ class Balancer:
     def trouble(self) -> list[str]:
         """The lines of the log that tell of an error or a traceback."""
         return [line for line in self.log().splitlines() if TROUBLE.search(line)]
+
+
+class StaticBalancer(Balancer):
+    """The kernel alone: set up by ``paraglider start``, undone by ``stop``, without a daemon."""
+
+    @property
+    def setup_command(self) -> list[str]:
+        """``paraglider start`` with this configuration."""
+        return [*self._program, "start", "-c", str(self.config)]
+
+    @property
+    def _program(self) -> list[str]:
+        return [sys.executable, "-m", "paraglider", *self.arguments]
+
+    def start(self) -> int:
+        """Nothing, for ``set_up`` was all; 0 is no process."""
+        return 0
+
+    def undo(self) -> None:
+        """``paraglider stop``; raises ``PlatformError`` when it refuses."""
+        self.namespace.run([*self._program, "stop"])
+
+    def show(self) -> dict[str, Any]:
+        """What ``paraglider show --json`` prints."""
+        shown: dict[str, Any] = json.loads(
+            self.namespace.run([*self._program, "show", "--json"]).stdout
+        )
+        return shown
 
 
 def start_backend(

@@ -24,7 +24,7 @@ from rich.markup import escape
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab import namespace, topology
-from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.tally import Row, count_answers, ping_counts, table
 from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, PUBLIC_PREFIX, VIP, Plan, Topology
@@ -33,7 +33,8 @@ STATE = Path("/run/paraglider")
 HTTP_PORT = 80
 UDP_PORT = 5353
 ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
-FORWARDS = ("nat", "offload")
+STATIC = "static"  # no `forward` of the file: the kernel alone, by `paraglider start`
+FORWARDS = ("nat", "offload", STATIC)
 FAMILIES = (4, 6)
 
 
@@ -69,7 +70,7 @@ def configuration(options: Options, directory: Path, allowed: frozenset[int]) ->
     services: list[dict[str, object]] = []
     for family in FAMILIES:
         common = {
-            "forward": options.forward,
+            "forward": "offload" if options.forward == STATIC else options.forward,
             "strategy": "rr",
             "backends": [
                 topology.backend_address(family, number)
@@ -143,12 +144,16 @@ class Lab:
         built = Topology(Plan(backends=options.backends), prefix=self.prefix)
         for number, backend in enumerate(built.backends, 1):
             start_backend(backend, f"backend{number}", http=(HTTP_PORT,), udp=(UDP_PORT,))
-        balancer = Balancer(built.balancer, self.directory, self._config)
-        say(f"[bold]2.[/] Setting the balancer up: [cyan]paraglider.config -c {balancer.config}[/]")
+        static = options.forward == STATIC
+        make = StaticBalancer if static else Balancer
+        balancer = make(built.balancer, self.directory, self._config)
+        command = "paraglider start" if static else "paraglider.config"
+        say(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
         with interrupts.deferred():
             balancer.set_up()
         workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
-        say(f"[bold]3.[/] Starting the daemon, {workers}: [cyan]paraglider -c {balancer.config}[/]")
+        daemon = f"Starting the daemon, {workers}: [cyan]paraglider -c {balancer.config}[/]"
+        say(f"[bold]3.[/] {'No daemon: the kernel balances by itself' if static else daemon}")
         balancer.start()
         say(
             f"[bold]4.[/] Opening {options.connections} connections a protocol and family from the"
@@ -161,7 +166,9 @@ class Lab:
         for fault in faults:
             say(f"[red]✗[/] {escape(fault)}")
         if not options.keep:
-            say("[bold]5.[/] Stopping the daemon, undoing the set-up, removing the namespaces")
+            daemon = "" if static else "Stopping the daemon, "
+            end = f"{daemon}undoing the set-up, removing the namespaces"
+            say(f"[bold]5.[/] {end[0].upper()}{end[1:]}")
             code = balancer.stop()
             if code != 0:
                 faults.append(f"the daemon ended with exit {code}")
@@ -238,8 +245,10 @@ def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
         if undo and balancer in namespace.names() and (directory / "paraglider.conf").exists():
             namespace.end_processes(balancer)
             attached = namespace.Namespace(balancer, attach=True)
-            command = [sys.executable, "-m", "paraglider.cli.setup_host"]
-            attached.run([*command, "-c", str(directory / "paraglider.conf"), "--undo"])
+            config = ["-c", str(directory / "paraglider.conf")]
+            # One of the two has set it up; to the other there is nothing to take back.
+            attached.run([sys.executable, "-m", "paraglider", "stop", *config])
+            attached.run([sys.executable, "-m", "paraglider.cli.setup_host", *config, "--undo"])
     finally:
         namespace.remove_all(prefix)
         shutil.rmtree(directory, ignore_errors=True)

@@ -232,10 +232,13 @@ def _steering(steering: Steering) -> tuple[Chain, ...]:
 def _filter(nat: Traffic, offload: Traffic) -> Table:
     rewritten = (f"-m mark --mark {OURS} -j ACCEPT",) if nat.services else ()
     carried = (f"-m connmark --mark {OFFLOADED} -j ACCEPT",) if offload.services else ()
+    return accept_table((*rewritten, *carried))
+
+
+def accept_table(rules: tuple[str, ...]) -> Table:
+    """The part of ``filter`` that has ``rules`` decide ahead of the host's own."""
     accept = Chain(
-        "PARAGLIDER-ACCEPT",
-        "balanced packets pass, whatever the policy of FORWARD",
-        (*rewritten, *carried),
+        "PARAGLIDER-ACCEPT", "balanced packets pass, whatever the policy of FORWARD", rules
     )
     return Table("filter", (accept,), jumps=(("FORWARD", accept.name),))
 

@@ -1,7 +1,7 @@
-"""Marks of ``forward: offload``: which backend of which service a packet is for, as 32 bits.
+"""Marks of ``forward: offload`` and of ``start``: which backend a packet is for, as 32 bits.
 
-Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
-kernel's maps, and by the workers, which answer it.
+Lives here: the mark of every backend of a service, computed alike by the set-up, which puts it
+into the kernel's maps, and by the workers, which answer it; under ``start`` the kernel does.
 Rules: a mark follows from the family, the name of the service and the backend's address and port
 alone, so that it stays when the file is put into another order or spelling, and connections that
 the kernel knows by it stay the backend's. Where two hash alike, the one that comes later in the
@@ -23,8 +23,16 @@ MASK = 0xFF000000
 OFFLOADED = f"0x{BASE:08x}/0x{MASK:08x}"
 """Mark and mask, as ``-m connmark --mark`` takes them."""
 
+FAMILY_MASK = 0xFF800000
+"""The bits that tell a mark of a backend of one family from any other mark."""
+
 _FAMILY_BIT = {4: 0, 6: 0x800000}
 _SPACE = 0x800000  # marks a family
+
+
+def family_mark(family: int) -> int:
+    """The bits that all marks of ``family`` (4 or 6) have in common, under ``FAMILY_MASK``."""
+    return BASE | _FAMILY_BIT[family]
 
 
 def backend_marks(config: Config) -> dict[str, tuple[int, ...]]:
@@ -60,6 +68,6 @@ def _identity(service: Service, backend: Backend) -> str:
 def _free(identity: str, family: int, taken: set[int]) -> int:
     digest = hashlib.blake2b(identity.encode(), digest_size=4).digest()
     place = int.from_bytes(digest, "big") % _SPACE
-    while (mark := BASE | _FAMILY_BIT[family] | place) in taken:
+    while (mark := family_mark(family) | place) in taken:
         place = (place + 1) % _SPACE
     return mark

@@ -1,7 +1,8 @@
 """The table of ours by which the kernel carries ``forward: offload`` flows: nft's text.
 
 Lives here: maps from marks to backends, the chains that use them, and what happens to a packet
-that no worker has decided about.
+that no worker has decided about. What the table of ``static`` has in common with it is here too,
+and public.
 
     prerouting   a worker's answer is translated; without one the service's hash decides
     answered     the mark is kept in conntrack, the destination becomes the backend
@@ -18,7 +19,7 @@ swapped, so a packet meets the old table or the new one, never half of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,19 +36,26 @@ UNANSWERED = "unanswered"
 GONE = "gone"
 """The counter of first packets that a worker decided for a backend that is no longer there."""
 
-# Just ahead of everybody else's: the first translation of a connection is the one that counts.
-_PREROUTING, _POSTROUTING = -105, 95
-_MAPS = {
+MAPS = {
     "backends": "{address} . inet_service",
     "addresses": "{address}",
     "sources": "{address}",
 }
+"""By mark: the backend with its port, the backend where the port is kept, the source address."""
+
+# Just ahead of everybody else's: the first translation of a connection is the one that counts.
+NAT_CHAINS = {
+    "prerouting": "type nat hook prerouting priority -105",
+    "postrouting": "type nat hook postrouting priority 95",
+}
+"""The base chains of translation, with their hooks."""
+
 _CHAINS = ("answered", UNANSWERED)
 _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
 
 @dataclass(frozen=True, slots=True)
-class OffloadTable:
+class KernelTable:
     """The table of ``family``: the nft input that leads to it, and the marks in its maps.
 
     ``datagrams`` are the UDP ports that it serves: VIP, first port, last port.
@@ -58,10 +66,28 @@ class OffloadTable:
     marks: tuple[int, ...]
     datagrams: tuple[tuple[str, int, int], ...] = ()
 
+    @classmethod
+    def of(
+        cls,
+        family: int,
+        lines: Iterable[str],
+        services: Sequence[Service],
+        marks: dict[str, tuple[int, ...]],
+    ) -> KernelTable:
+        """The table of ``services``, given its ``lines`` and the ``marks`` of their backends."""
+        every = sorted(mark for service in services for mark in marks[service.name])
+        datagrams = tuple(
+            (str(service.vip.ip), ports.first, ports.last)
+            for service in services
+            if "udp" in service.protocols
+            for ports in service.ports
+        )
+        return cls(family, "".join(f"{line}\n" for line in lines), tuple(every), datagrams)
+
 
 def offload_table(
     config: Config, family: int, hairpin: tuple[str, ...], seed: int
-) -> OffloadTable | None:
+) -> KernelTable | None:
     """The table of ``family`` (4 or 6), or None when it has no ``forward: offload`` service.
 
     ``hairpin`` are the interfaces towards the backends: what comes in and goes out by the same
@@ -72,21 +98,14 @@ def offload_table(
         return None
     marks = backend_marks(config)
     lines = [
-        *_skeleton(family),
-        *_elements(services, marks, family),
-        *_rules("prerouting", _prerouting(), family),
-        *_rules("answered", _answered(), family),
-        *_rules(UNANSWERED, _unanswered(services, marks, family, seed), family),
-        *_rules("postrouting", _postrouting(hairpin), family),
+        *skeleton(family, (UNANSWERED, GONE), MAPS, NAT_CHAINS, _CHAINS),
+        *elements(services, marks, family),
+        *add_rules("prerouting", _prerouting(), family),
+        *add_rules("answered", _answered(), family),
+        *add_rules(UNANSWERED, _unanswered(services, marks, family, seed), family),
+        *add_rules("postrouting", postrouting(hairpin), family),
     ]
-    every = sorted(mark for service in services for mark in marks[service.name])
-    datagrams = tuple(
-        (str(service.vip.ip), ports.first, ports.last)
-        for service in services
-        if "udp" in service.protocols
-        for ports in service.ports
-    )
-    return OffloadTable(family, "".join(f"{line}\n" for line in lines), tuple(every), datagrams)
+    return KernelTable.of(family, lines, services, marks)
 
 
 def removal_text(family: int, table: str = TABLE) -> str:
@@ -102,44 +121,111 @@ def port_match(protocol: str, side: Literal["sport", "dport"], ports: tuple[Port
     return f"{protocol} {side} {shown[0] if len(shown) == 1 else '{ ' + ', '.join(shown) + ' }'}"
 
 
-def _skeleton(family: int) -> Iterable[str]:
-    """Whatever is missing is added, whatever has content is emptied."""
+def skeleton(
+    family: int,
+    counters: Iterable[str],
+    maps: dict[str, str],
+    bases: dict[str, str],
+    chains: Iterable[str],
+) -> Iterator[str]:
+    """Whatever is missing is added, whatever has content is emptied; counters keep theirs.
+
+    ``maps`` are from marks to their values, ``bases`` base chains with their hooks.
+    """
     place = f"{NFT_FAMILY[family]} {TABLE}"
     address = f"ipv{family}_addr"
+    chains = tuple(chains)
     yield f"add table {place}"
-    for counter in (UNANSWERED, GONE):
+    for counter in counters:
         yield f"add counter {place} {counter}"
-    for name, value in _MAPS.items():
+    for name, value in maps.items():
         yield f"add map {place} {name} {{ type mark : {value.format(address=address)}; }}"
-    for hook, priority in (("prerouting", _PREROUTING), ("postrouting", _POSTROUTING)):
-        kind = f"type nat hook {hook} priority {priority}; policy accept;"
-        yield f"add chain {place} {hook} {{ {kind} }}"
-    for name in _CHAINS:
+    for name, hook in bases.items():
+        yield f"add chain {place} {name} {{ {hook}; policy accept; }}"
+    for name in chains:
         yield f"add chain {place} {name}"
-    for name in ("prerouting", "postrouting", *_CHAINS):
+    for name in (*bases, *chains):
         yield f"flush chain {place} {name}"
-    for name in _MAPS:
+    for name in maps:
         yield f"flush map {place} {name}"
 
 
-def _elements(
-    services: list[Service], marks: dict[str, tuple[int, ...]], family: int
-) -> Iterable[str]:
-    place = f"{NFT_FAMILY[family]} {TABLE}"
+def elements(
+    services: Iterable[Service], marks: dict[str, tuple[int, ...]], family: int
+) -> Iterator[str]:
+    """What fills ``MAPS``."""
     for service in services:
         for mark, backend in zip(marks[service.name], service.backends, strict=True):
             port = target_port(service, backend)
             name, end = ("backends", f" . {port}") if port else ("addresses", "")
-            yield f"add element {place} {name} {{ 0x{mark:08x} : {backend.address}{end} }}"
+            yield add_element(name, mark, f"{backend.address}{end}", family)
             if service.snat is not None:
-                yield f"add element {place} sources {{ 0x{mark:08x} : {service.snat} }}"
+                yield add_element("sources", mark, str(service.snat), family)
 
 
-def _rules(chain: str, rules: Iterable[str], family: int) -> Iterable[str]:
+def add_element(name: str, mark: int, value: str, family: int) -> str:
+    """The line that puts ``value`` into the map ``name`` under ``mark``."""
+    return f"add element {NFT_FAMILY[family]} {TABLE} {name} {{ 0x{mark:08x} : {value} }}"
+
+
+def add_rules(chain: str, rules: Iterable[str], family: int) -> Iterator[str]:
+    """The lines that put ``rules`` into ``chain``, in their order."""
     return (f"add rule {NFT_FAMILY[family]} {TABLE} {chain} {rule}" for rule in rules)
 
 
-def _prerouting() -> Iterable[str]:
+def translation(mark: str) -> Iterator[str]:
+    """The destination becomes the backend of ``mark``: an expression such as ``meta mark``."""
+    yield f"meta l4proto {{ tcp, udp }} dnat to {mark} map @backends"
+    yield f"dnat to {mark} map @addresses"
+
+
+def first_packets(services: Iterable[Service], family: int) -> Iterator[tuple[Service, str, str]]:
+    """Service, protocol (tcp, udp or icmp) and match of what begins a connection to each VIP."""
+    # Some ports of a VIP may be one service's and all the others another's: the narrower first.
+    for service in sorted(services, key=lambda service: service.all_ports):
+        to_vip = f"{NFT_FAMILY[family]} daddr {service.vip.ip}"
+        for protocol in service.protocols:
+            match = f"{to_vip} {port_match(protocol, 'dport', service.ports)}"
+            if protocol == "tcp":
+                # As a worker has it: any other segment meets the local stack, which answers RST.
+                match += " tcp flags & (fin | syn | rst | ack) == syn"
+            yield service, protocol, match
+        if service.protocol == "any":
+            yield service, "icmp", f"{to_vip} {_ECHO[family]}"
+
+
+def by_hash(fields: str, seed: int, shares: Iterable[tuple[int, int]]) -> str:
+    """A mark by the kernel's hash of ``fields``; ``shares`` are marks, each with its part."""
+    ranges, total = spans(shares)
+    return f"jhash {fields} mod {total} seed 0x{seed:08x} map {ranges}"
+
+
+def spans(shares: Iterable[tuple[int, int]]) -> tuple[str, int]:
+    """The map from numbers to marks that gives each its part, one after the other, and how many
+    numbers there are; a part of 0 is left out.
+    """
+    ranges = []
+    total = 0
+    for mark, part in shares:
+        if part:
+            first, total = total, total + part
+            ranges.append(f"{first}-{total - 1}" if part > 1 else f"{first}")
+            ranges[-1] += f" : 0x{mark:08x}"
+    return f"{{ {', '.join(ranges)} }}", total
+
+
+def postrouting(hairpin: tuple[str, ...]) -> Iterator[str]:
+    """The source address, where the service names one and where backends are met by a client of
+    their own network.
+    """
+    yield f"ct mark & 0x{MASK:08x} != 0x{BASE:08x} return"
+    yield "snat to ct mark map @sources"
+    if hairpin:
+        both = ", ".join(f'"{name}" . "{name}"' for name in hairpin)
+        yield f"iifname . oifname {{ {both} }} masquerade"
+
+
+def _prerouting() -> Iterator[str]:
     yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} jump answered"
     # The maps did not have it: the backend left while the packet waited.
     yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} counter name {GONE} goto {UNANSWERED}"
@@ -150,48 +236,19 @@ def _prerouting() -> Iterable[str]:
     )
 
 
-def _answered() -> Iterable[str]:
+def _answered() -> Iterator[str]:
     yield "ct mark set meta mark"
-    yield "meta l4proto { tcp, udp } dnat to meta mark map @backends"
-    yield "dnat to meta mark map @addresses"
+    yield from translation("meta mark")
 
 
 def _unanswered(
     services: list[Service], marks: dict[str, tuple[int, ...]], family: int, seed: int
-) -> Iterable[str]:
-    # Some ports of a VIP may be one service's and all the others another's: the narrower first.
-    for service in sorted(services, key=lambda service: service.all_ports):
-        mark = _hashed(service, marks[service.name], family, seed)
-        to_vip = f"{NFT_FAMILY[family]} daddr {service.vip.ip}"
-        for protocol in service.protocols:
-            match = f"{to_vip} {port_match(protocol, 'dport', service.ports)}"
-            if protocol == "tcp":
-                # As a worker has it: any other segment meets the local stack, which answers RST.
-                match += " tcp flags & (fin | syn | rst | ack) == syn"
-            client = "" if service.affinity == "client" else f" . {protocol} sport"
-            yield f"{match} {mark.format(client=client)}"
-        if service.protocol == "any":
-            yield f"{to_vip} {_ECHO[family]} {mark.format(client='')}"
-
-
-def _hashed(service: Service, marks: tuple[int, ...], family: int, seed: int) -> str:
+) -> Iterator[str]:
     """Sets the mark by a hash of the client's end; each backend has its weight of the space."""
-    ranges = []
-    total = 0
-    for mark, backend in zip(marks, service.backends, strict=True):
-        if backend.weight:
-            first, total = total, total + backend.weight
-            span = f"{first}-{total - 1}" if backend.weight > 1 else f"{first}"
-            ranges.append(f"{span} : 0x{mark:08x}")
-    return (
-        f"meta mark set jhash {NFT_FAMILY[family]} saddr{{client}} mod {total}"
-        f" seed 0x{seed:08x} map {{{{ {', '.join(ranges)} }}}} goto answered"
-    )
-
-
-def _postrouting(hairpin: tuple[str, ...]) -> Iterable[str]:
-    yield f"ct mark & 0x{MASK:08x} != 0x{BASE:08x} return"
-    yield "snat to ct mark map @sources"
-    if hairpin:
-        both = ", ".join(f'"{name}" . "{name}"' for name in hairpin)
-        yield f"iifname . oifname {{ {both} }} masquerade"
+    for service, protocol, match in first_packets(services, family):
+        weights = (backend.weight for backend in service.backends)
+        fields = f"{NFT_FAMILY[family]} saddr"
+        if protocol != "icmp" and service.affinity != "client":
+            fields += f" . {protocol} sport"
+        mark = by_hash(fields, seed, zip(marks[service.name], weights, strict=True))
+        yield f"{match} meta mark set {mark} goto answered"

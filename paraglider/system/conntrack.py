@@ -36,15 +36,16 @@ _NLA_F_NESTED: Final = 0x8000
 class Conntrack:
     """Connections of the network namespace that the process runs in."""
 
-    def forget(self, marks: Iterable[int]) -> None:
-        """Delete every connection that has one of ``marks``; raises ``PlatformError``.
+    def forget(self, marks: Iterable[int], mask: int = 0xFFFFFFFF) -> None:
+        """Delete every connection that has one of ``marks`` under ``mask``; raises
+        ``PlatformError``.
 
         The kernel walks its table once a mark (net/netfilter/nf_conntrack_netlink.c,
         ctnetlink_flush_conntrack).
         """
         for mark in marks:
             wanted = attribute(CTA_MARK, struct.pack("!I", mark))
-            wanted += attribute(CTA_MARK_MASK, b"\xff" * 4)
+            wanted += attribute(CTA_MARK_MASK, struct.pack("!I", mask))
             with _told():
                 list(ask(message(CTNETLINK, CT_DELETE, socket.AF_UNSPEC, wanted, NLM_F_ACK)))
 

@@ -57,8 +57,8 @@ class Netfilter:
         if done.returncode != 0:
             raise PlatformError(
                 f"the kernel refuses the IPv{family} rules: {complaint(done)}",
-                "it needs NFQUEUE, HMARK, CT, mark, multiport and socket of netfilter"
-                " (CONFIG_NETFILTER_XT_TARGET_NFQUEUE and so on)",
+                "the daemon needs NFQUEUE, HMARK, CT, mark, multiport and socket of netfilter"
+                " (CONFIG_NETFILTER_XT_TARGET_NFQUEUE and so on), `start` needs connmark alone",
             )
 
     def restore(self, family: int, text: str) -> None:

@@ -28,8 +28,9 @@ class Nft:
         done = attempt(["nft", "-c", "-f", "-"], probe)
         if done.returncode != 0:
             raise PlatformError(
-                f"the kernel does not do `forward: offload`: {complaint(done)}",
-                "it needs nf_tables and nf_conntrack; `forward: nat` does without",
+                f"the kernel cannot balance by itself: {complaint(done)}",
+                "`forward: offload` and `start` need nf_tables and nf_conntrack; the daemon's"
+                " `forward: nat` does without",
             )
 
     def rehearse(self, text: str) -> None:
@@ -41,9 +42,9 @@ class Nft:
             done = attempt(["nft", "-c", "-f", "-"], text)
         if done.returncode != 0:
             raise PlatformError(
-                f"the kernel refuses the table of `forward: offload`: {complaint(done)}",
-                "it needs nf_tables with nat, masq, ct, hash and conntrack marks"
-                " (CONFIG_NFT_NAT and so on); `forward: nat` does without",
+                f"the kernel refuses the nft table: {complaint(done)}",
+                "it needs nf_tables with nat, masq, ct, hash, numgen and conntrack marks"
+                " (CONFIG_NFT_NAT and so on); the daemon's `forward: nat` does without",
             )
 
     def load(self, text: str) -> None:
@@ -57,26 +58,44 @@ class Nft:
 
         Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
-        try:
-            find_program("nft")
-        except OperatorError:
-            return ""
-        listing = json.loads(run(["nft", "-j", "list", "tables", NFT_FAMILY[family]]))
-        tables = [item["table"]["name"] for item in listing["nftables"] if "table" in item]
-        if table not in tables:
+        if not self._there(family, table):
             return ""
         text = run(["nft", "-j", "list", "table", NFT_FAMILY[family], table])
         return comparable(json.loads(text)["nftables"])
+
+    def counters(self, family: int) -> dict[str, tuple[int, int]] | None:
+        """Packets and bytes of the counters of our table by name; None where it is not there.
+
+        Raises ``PlatformError`` when nft fails.
+        """
+        if not self._there(family, TABLE):
+            return None
+        listing = json.loads(
+            run(["nft", "-j", "list", "counters", "table", NFT_FAMILY[family], TABLE])
+        )
+        return {
+            item["counter"]["name"]: (item["counter"]["packets"], item["counter"]["bytes"])
+            for item in listing["nftables"]
+            if "counter" in item
+        }
 
     def remove(self, family: int, table: str = TABLE) -> None:
         """Remove ``table``, which is ours, if it is there."""
         if self.held(family, table):
             self.load(removal_text(family, table))
 
+    def _there(self, family: int, table: str) -> bool:
+        try:
+            find_program("nft")
+        except OperatorError:
+            return False
+        listing = json.loads(run(["nft", "-j", "list", "tables", NFT_FAMILY[family]]))
+        return any(item.get("table", {}).get("name") == table for item in listing["nftables"])
+
 
 def comparable(listing: list[dict[str, Any]]) -> str:
     """nft's JSON of a table without what differs between equal ones: handles, the order of a
-    map's elements, what was counted.
+    map's elements and that of counters, what was counted.
     """
     lines = []
     for item in listing:
@@ -89,4 +108,6 @@ def comparable(listing: list[dict[str, Any]]) -> str:
                 if key not in ("handle", "packets", "bytes")
             }
             lines.append(f"{kind} {json.dumps(kept, sort_keys=True)}")
+    # Only among rules is the order meaning.
+    lines.sort(key=lambda line: "" if line.startswith("rule ") else line)
     return "".join(f"{line}\n" for line in lines)

@@ -16,6 +16,7 @@ from paraglider.config.model import Config
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.rules.iptables import queue_rules
 from paraglider.rules.nft import offload_table
+from paraglider.rules.static import served, static_rules, static_table
 from paraglider.system.changes.base import Action, Change, Host
 from paraglider.system.changes.directory import DirectoryChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
@@ -78,11 +79,13 @@ def make_plan(
 ) -> list[Step]:
     """The steps that bring the host to ``config`` for ``families``, given the ``earlier`` changes.
 
-    What an earlier set-up did for these families and is no longer wanted is taken back first.
+    Without ``cores`` there is no daemon: the kernel is to balance alone, and ``config`` is as
+    ``config.static.kernel_only`` gives it. What an earlier set-up did for these families and is no
+    longer wanted is taken back first.
     """
     records = {change.identity: change for change in earlier}
     scope = config.for_families(families)
-    wanted: list[Step] = [*_directory(config)]
+    wanted: list[Step] = [*_directory(config)] if cores else []
     for family in sorted(families):
         if not any(service.family == family for service in scope.services):
             continue
@@ -140,18 +143,27 @@ def filter_steps(
 ) -> Iterator[Step]:
     """The steps that bring the packet filter of ``family`` to ``config``: table, then rules.
 
-    A packet that the rules have decided about must find the table.
+    A packet that the rules have decided about must find the table. ``cores`` as in ``make_plan``.
     """
-    yield from _table(config, family, seed, host, records)
+    yield from _table(config, family, cores, seed, host, records)
     yield from _rules(config, family, cores, seed, host, records)
 
 
-def _table(config: Config, family: int, seed: int, host: Host, records: Records) -> Iterator[Step]:
-    table = offload_table(config, family, hairpin_interfaces(config, family, host), seed)
+def _table(
+    config: Config, family: int, cores: tuple[int, ...], seed: int, host: Host, records: Records
+) -> Iterator[Step]:
+    make = offload_table if cores else static_table
+    table = make(config, family, hairpin_interfaces(config, family, host), seed)
     if table is None:
         return
     datagrams: list[list[str | int]] = [list(claim) for claim in table.datagrams]
-    change = TableChange(family, table.text, list(table.marks), datagrams)
+    change = TableChange(
+        family,
+        table.text,
+        list(table.marks),
+        datagrams,
+        served=[] if cores else served(config, family),
+    )
     old = records.get(change.identity)
     if not isinstance(old, TableChange):
         yield Step("apply", change, change)
@@ -165,7 +177,7 @@ def _table(config: Config, family: int, seed: int, host: Host, records: Records)
 def _rules(
     config: Config, family: int, cores: tuple[int, ...], seed: int, host: Host, records: Records
 ) -> Iterator[Step]:
-    rules = queue_rules(config, family, cores, seed)
+    rules = queue_rules(config, family, cores, seed) if cores else static_rules(config, family)
     if rules is None:
         return
     change = RulesChange(family, rules.text(), None)

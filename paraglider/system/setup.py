@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paraglider.config.model import Config
+from paraglider.config.static import kernel_only
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.rules.nft import removal_text
 from paraglider.rules.saved import our_tables
@@ -60,7 +61,27 @@ def prepare(config: Config, families: frozenset[int], host: Host, state: StateFi
     check_user(config.user)
     if config.chroot != DEFAULT_CHROOT or Path(DEFAULT_CHROOT).exists():
         check_chroot(config.chroot)
-    cores = worker_cores(config.workers)
+    return _rehearsed(config, families, worker_cores(config.workers), host, state)
+
+
+def prepare_start(
+    config: Config, families: frozenset[int], host: Host, state: StateFile
+) -> list[Step]:
+    """As ``prepare``, for the kernel alone: no workers, so neither user, directory nor cores.
+
+    What the kernel cannot do must have been refused (``config.static.unserved``).
+    """
+    return _rehearsed(kernel_only(config), families, (), host, state)
+
+
+def _rehearsed(
+    config: Config,
+    families: frozenset[int],
+    cores: tuple[int, ...],
+    host: Host,
+    state: StateFile,
+) -> list[Step]:
+    earlier = state.load()
     for family in sorted({service.family for service in config.services} & families):
         if host.sysctl.read(FORWARDING[family]) is None:
             raise PlatformError(
@@ -70,12 +91,12 @@ def prepare(config: Config, families: frozenset[int], host: Host, state: StateFi
         host.netfilter.require(family)
     if any(s.forward == "offload" for s in config.for_families(families).services):
         host.nft.require()
-    steps = make_plan(config, families, cores, steering_seed(), host, state.load())
+    steps = make_plan(config, families, cores, steering_seed(), host, earlier)
     for step in steps:
         if step.action == "apply" and isinstance(step.change, RulesChange):
             host.netfilter.rehearse(step.change.family, step.change.text)
         elif step.action == "apply" and isinstance(step.change, TableChange):
-            host.nft.rehearse(step.change.text)
+            host.nft.rehearse(step.change.input)
     return steps
 
 
@@ -145,7 +166,7 @@ def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> lis
 
 def _tell(failures: list[str]) -> None:
     if failures:
-        raise PlatformError("; ".join(failures), "put it right and run --undo again")
+        raise PlatformError("; ".join(failures), "put it right and run this again")
 
 
 def reapply(families: frozenset[int], host: Host, state: StateFile) -> list[str]:

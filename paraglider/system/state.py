@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,61 +19,55 @@ from pathlib import Path
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.records import from_record, to_record
+from paraglider.system.owner import (
+    RUN_DIRECTORY,
+    SET_UP,
+    UNDONE_BY,
+    VERSION,
+    boot_id,
+    damaged,
+    state_path,
+    stored,
+)
 
-VERSION = 1
-RUN_DIRECTORY = Path("/run/paraglider")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-_SO_NETNS_COOKIE = 71  # asm-generic/socket.h, Linux 5.14
 _LOCK = "\0paraglider-setup"
-
-
-def netns_cookie() -> int:
-    """The number that the kernel gave this network namespace, unique until the next boot."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-        except OSError as error:
-            raise PlatformError(
-                f"the kernel does not tell its network namespaces apart: {error.strerror}",
-                "Linux 5.14 or later does",
-            ) from error
-    return int(struct.unpack("=Q", raw)[0])
 
 
 class StateFile:
     """The stored changes of one network namespace, in the order in which they were made.
 
-    ``purpose`` keeps those of the balancer's set-up apart from those of a backend's.
+    ``owner`` is who made them, or is to; ``purpose`` keeps those of the balancer's set-up apart
+    from those of a backend's.
     """
 
     def __init__(
-        self, directory: Path = RUN_DIRECTORY, cookie: int | None = None, *, purpose: str = "setup"
+        self,
+        directory: Path = RUN_DIRECTORY,
+        cookie: int | None = None,
+        owner: str = SET_UP,
+        *,
+        purpose: str = "setup",
     ) -> None:
-        name = f"{purpose}-{netns_cookie() if cookie is None else cookie:x}.json"
-        self.path = directory / name
+        self.path = state_path(directory, cookie, purpose)
+        self.owner = owner
 
     def load(self) -> list[Change]:
         """The stored changes; none where there is no file or it is of an earlier boot.
 
-        Raises ``OperatorError`` when the file is not one of ours.
+        Raises ``OperatorError`` when they are another owner's, or the file is not one of ours.
         """
-        try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            if content["version"] != VERSION:
-                raise OperatorError(
-                    f"{self.path} is of another version of Paraglider",
-                    "undo with the version that made it, or reboot",
-                )
-            if content["boot"] != _boot_id():
-                return []
-            return [from_record(record) for record in content["changes"]]
-        except FileNotFoundError:
+        content = stored(self.path)
+        if content is None:
             return []
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if content["owner"] != self.owner:
             raise OperatorError(
-                f"{self.path} is damaged ({error})",
-                "remove it; what the set-up changed must then be taken back by hand",
-            ) from error
+                f"this host is set up by `{content['owner']}`",
+                f"undo that first: sudo {UNDONE_BY[content['owner']]}",
+            )
+        try:
+            return [from_record(record) for record in content["changes"]]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(self.path, error) from error
 
     def store(self, changes: Iterable[Change]) -> None:
         """Replace the file; without changes, remove it.
@@ -87,7 +80,12 @@ class StateFile:
                 self.path.unlink(missing_ok=True)
                 return
             self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            content = {"version": VERSION, "boot": _boot_id(), "changes": records}
+            content = {
+                "version": VERSION,
+                "boot": boot_id(),
+                "owner": self.owner,
+                "changes": records,
+            }
             self._replace(json.dumps(content, indent=1))
         except OSError as error:
             raise PlatformError(
@@ -120,7 +118,3 @@ def only_one() -> Iterator[None]:
                 "another set-up of paraglider is at work here", "wait until it has ended"
             ) from error
         yield
-
-
-def _boot_id() -> str:
-    return _BOOT_ID.read_text(encoding="ascii").strip()

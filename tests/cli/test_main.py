@@ -146,3 +146,10 @@ def test_module_runs_the_command_line() -> None:
     command = [sys.executable, "-m", "paraglider", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == f"paraglider {paraglider.__version__}\n"
+
+
+def test_the_go_paraglider_s_spelling(calls: list[dict[str, Any]]) -> None:
+    """`-config FILE`, with one dash, is `-c FILE`, and so is `-cFILE`."""
+    for arguments in (("-config", "x"), ("-c", "x"), ("--config", "x"), ("-cx",)):
+        assert outcome(*arguments) == 0
+    assert [options["config"] for options in calls] == ["x"] * 4

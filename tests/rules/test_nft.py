@@ -16,7 +16,7 @@ import yaml
 
 from paraglider.config.model import Config
 from paraglider.rules.marks import backend_marks
-from paraglider.rules.nft import OffloadTable, offload_table, removal_text
+from paraglider.rules.nft import KernelTable, offload_table, removal_text
 from paraglider.system.nft import Nft
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -32,7 +32,7 @@ def content(name: str) -> tuple[Config, tuple[str, ...]]:
     return Config.model_validate(document), hairpin
 
 
-def table(name: str, family: int) -> OffloadTable | None:
+def table(name: str, family: int) -> KernelTable | None:
     """The table of a golden configuration."""
     config, hairpin = content(name)
     return offload_table(config, family, hairpin, SEED)

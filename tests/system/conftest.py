@@ -215,11 +215,13 @@ class AirConntrack(Conntrack):
 
     def __init__(self) -> None:
         self.forgotten: list[int] = []
+        self.masks: set[int] = set()
         self.looked_at: list[tuple[str, int, int]] = []
 
-    def forget(self, marks: Iterable[int]) -> None:
+    def forget(self, marks: Iterable[int], mask: int = 0xFFFFFFFF) -> None:
         """Nobody is connected here."""
         self.forgotten += marks
+        self.masks.add(mask)
 
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
         """Nobody was before."""

@@ -65,6 +65,15 @@ def test_only_connections_with_the_mark_are_forgotten(tracked: Any) -> None:
 
 
 @pytest.mark.root
+def test_connections_are_forgotten_by_a_part_of_the_mark(tracked: Any) -> None:
+    """All that have these bits under the mask, and no others."""
+    connect(1, 2)
+    connect(2, 2)
+    Conntrack().forget([0x51000000], 0xFF800000)
+    assert marks() == [SECOND] * 2
+
+
+@pytest.mark.root
 def test_events_tell_of_beginning_and_end(tracked: Any) -> None:
     """With the same id, and of our marks alone."""
     events = Events()

@@ -74,7 +74,7 @@ def test_a_rehearsal_leaves_nothing(inside: Any) -> None:
     nft.require()
     nft.rehearse(text(4, *BACKENDS[4]))
     assert nft.held(4) == ""
-    with pytest.raises(PlatformError, match="the kernel refuses the table"):
+    with pytest.raises(PlatformError, match="the kernel refuses the nft table"):
         nft.rehearse("add rule ip paraglider no-such-chain accept\n")
     assert inside.run(["nft", "list", "tables"]).stdout == ""
 

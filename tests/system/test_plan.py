@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.config.static import kernel_only
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.links import AddressChange
+from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import SysctlChange
 from paraglider.system.changes.table import TableChange
 from paraglider.system.netlink import Neighbour
@@ -269,3 +271,16 @@ def test_events_are_turned_on_where_flows_are_counted(
     services = [{**s, "strategy": strategy, "forward": forward} for s in (WEB, SIX)]
     lines = [line for line in told(plan(air, config(*services))) if "events" in line]
     assert lines == ["sysctl net.netfilter.nf_conntrack_events 2 -> 1"] * wanted
+
+
+def test_the_kernel_alone_needs_neither_queues_nor_directory(air: Any) -> None:
+    """Without cores: its table, one rule; sysctls and addresses as ever."""
+    wanted = kernel_only(config(WEB, chroot="/var/run/empty"))
+    steps = make_plan(wanted, BOTH, (), 1, air.host, ())
+    table, rules = steps[0].change, steps[1].change
+    assert isinstance(table, TableChange)
+    assert isinstance(rules, RulesChange)
+    assert [row["name"] for row in table.served] == ["web"]
+    assert "NFQUEUE" not in rules.text
+    assert "numgen" in table.text
+    assert told(steps)[2:] == told(plan(air, config(WEB)))[1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from paraglider.rules.nft import TABLE
 from paraglider.system import setup
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.ruleset import RulesChange
+from paraglider.system.owner import SET_UP, STARTED
 from paraglider.system.state import StateFile
 
 BOTH = frozenset({4, 6})
@@ -221,7 +223,7 @@ def test_undo_goes_on_after_a_failure(
         remove(interface, address)
 
     monkeypatch.setattr(air.netlink, "remove_address", refuse)
-    with pytest.raises(PlatformError, match="run --undo again"):
+    with pytest.raises(PlatformError, match="run this again"):
         setup.undo(BOTH, air.host, state, air.say)
     assert [change.identity for change in state.load()] == [
         ("address", "eth1", "10.0.0.254/8"),
@@ -425,3 +427,45 @@ def test_sources_that_are_not_the_hosts(air: Any) -> None:
     air.netlink.add_address("eth1", ipaddress.ip_interface("10.0.0.254/8"))
     assert setup.foreign_sources(config(services=services), BOTH, air.host) == ["10.0.0.9"]
     assert setup.foreign_sources(config(services=services), frozenset({6}), air.host) == []
+
+
+def start(air: Any, state: StateFile, wanted: Config) -> None:
+    """Prepare and carry out for the kernel alone."""
+    setup.set_up(setup.prepare_start(wanted, BOTH, air.host, state), air.host, state, air.say)
+
+
+def test_start_asks_for_no_workers(air: Any, tmp_path: Path) -> None:
+    """A user, a directory and cores that are not there matter to the daemon alone."""
+    state = StateFile(tmp_path / "run", 7, STARTED)
+    before = air.snapshot()
+    first = max(os.sched_getaffinity(0)) + 1
+    workers = {"first_core": first, "last_core": first}
+    start(air, state, config(user="no-such-user", chroot="/no/such/place", workers=workers))
+    assert "numgen" in air.nft.held(4)
+    assert "NFQUEUE" not in air.netfilter.saved(4)
+    setup.undo(BOTH, air.host, state, air.say)
+    assert air.snapshot() == before
+
+
+def test_start_and_set_up_exclude_each_other(air: Any, tmp_path: Path) -> None:
+    """Whoever comes second is told to undo first, and changes nothing; so is whoever undoes."""
+    states = {owner: StateFile(tmp_path / "run", 7, owner) for owner in (SET_UP, STARTED)}
+    prepares = {SET_UP: set_up, STARTED: start}
+    for first, second in ((SET_UP, STARTED), (STARTED, SET_UP)):
+        prepares[first](air, states[first], config())
+        held = air.snapshot()
+        with pytest.raises(OperatorError, match="undo that first"):
+            prepares[second](air, states[second], config())
+        with pytest.raises(OperatorError, match="undo that first"):
+            setup.undo(BOTH, air.host, states[second], air.say)
+        assert air.snapshot() == held
+        setup.undo(BOTH, air.host, states[first], air.say)
+
+
+def test_the_daemon_s_watch_puts_nothing_of_start_back(air: Any, tmp_path: Path) -> None:
+    """It is not its own, and the daemon that asks is not the one that is set up here."""
+    start(air, StateFile(tmp_path / "run", 7, STARTED), config())
+    air.nft.tables.clear()
+    with pytest.raises(OperatorError, match="by `paraglider start`"):
+        setup.reapply(BOTH, air.host, StateFile(tmp_path / "run", 7))
+    assert air.nft.tables == {}

@@ -12,7 +12,8 @@ from paraglider.system.changes.base import Change
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
-from paraglider.system.state import StateFile, netns_cookie, only_one
+from paraglider.system.owner import STARTED, owner_of
+from paraglider.system.state import StateFile, only_one
 
 CHANGES: list[Change] = [
     RulesChange(4, "*raw\nCOMMIT\n", {"raw": ["PREROUTING"]}, "saved"),
@@ -107,11 +108,6 @@ def test_a_failed_write_leaves_the_old_file(
     assert state.load() == CHANGES
 
 
-def test_the_cookie_of_a_namespace_does_not_change() -> None:
-    """Two looks give the same number."""
-    assert netns_cookie() == netns_cookie()
-
-
 def test_only_one_set_up_at_a_time() -> None:
     """The second is refused while the first is at work, and not afterwards."""
     with only_one(), pytest.raises(OperatorError, match="another set-up of paraglider"), only_one():
@@ -126,3 +122,18 @@ def test_purposes_have_files_of_their_own(tmp_path: Path) -> None:
     backend.store([SysctlChange(4, "net/ipv4/ip_forward", "0", "1")])
     assert backend.path.name == "backend-1.json"
     assert StateFile(tmp_path, 1).load() == []
+
+
+def test_one_owner_a_namespace(tmp_path: Path) -> None:
+    """What one command set up, the other neither reads nor changes, until it is undone."""
+    mine, other = StateFile(tmp_path, 1), StateFile(tmp_path, 1, STARTED)
+    other.store(CHANGES)
+    assert owner_of(mine.path) == STARTED
+    with pytest.raises(OperatorError, match="by `paraglider start`; .* sudo paraglider stop"):
+        mine.load()
+    assert other.load() == CHANGES
+    other.store([])
+    assert mine.load() == []
+    mine.store(CHANGES)
+    with pytest.raises(OperatorError, match=r"by `paraglider.config`; .* --undo"):
+        other.load()

@@ -1,16 +1,20 @@
-"""The table of ``forward: offload`` of one family, as a change.
+"""Our nft table of one family, of ``forward: offload`` or of ``start``, as a change.
 
-Rules: what is replaced is replaced in one transaction; connections to backends that are no longer
-in it are forgotten by conntrack, so that their clients learn at once that they have to begin anew,
-and so are those that began when it was not there, which would stay without a backend.
+Rules: what is replaced is replaced in one transaction. With a daemon, connections to backends that
+are no longer in it are forgotten by conntrack, so that their clients learn at once that they have
+to begin anew; where the kernel balances alone they go on for as long as something is started. In
+both cases those are forgotten that began when the table was not there, which would stay without a
+backend, and, when it goes, all that it served.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from paraglider.rules.marks import FAMILY_MASK, family_mark
 from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
+from paraglider.rules.static import without_counters
 from paraglider.system.changes.base import Action, Host
 
 
@@ -20,8 +24,9 @@ class TableChange:
 
     ``text`` is the nft input that leads to it, ``marks`` those of its backends, ``datagrams`` its
     UDP ports (VIP, first, last), ``saved`` what the kernel made of it (empty until it is applied).
-    ``previous`` is what this run replaces,
-    text and marks; it is not stored, for undoing removes all.
+    ``served`` is what the marks stand for, where the kernel balances alone; empty with a daemon.
+    ``previous`` is what this run replaces, text and marks; it is not stored, for undoing removes
+    all.
     """
 
     kind: ClassVar[str] = "table"
@@ -30,6 +35,7 @@ class TableChange:
     marks: list[int]
     datagrams: list[list[str | int]] = field(default_factory=list)
     saved: str = ""
+    served: list[dict[str, Any]] = field(default_factory=list)
     previous: tuple[str, list[int]] | None = field(default=None, metadata={"stored": False})
 
     @property
@@ -52,29 +58,48 @@ class TableChange:
         count = f"{len(self.marks)} backend" + ("" if len(self.marks) == 1 else "s")
         return f"{name}: {count}{gone}{changed}"
 
+    @property
+    def input(self) -> str:
+        """What nft is fed: the text, and the removal of what it leaves of the previous one."""
+        return self.text + self._rest(self.gone)
+
     def script(self, host: Host) -> str:
         """nft(8) with its input, and conntrack(8)."""
-        return _fed(self.text) + "".join(_forget(mark) for mark in self.gone)
+        return _fed(self.input) + "".join(_forget(mark) for mark in self._forgotten)
 
     def revert_script(self, host: Host) -> str:
         """nft(8) and conntrack(8)."""
         removal = _fed(removal_text(self.family)) if host.nft.held(self.family) else ""
+        if self.served:
+            return f"{removal}{_forget(family_mark(self.family), FAMILY_MASK)}"
         return removal + "".join(_forget(mark) for mark in self.marks)
 
     def apply(self, host: Host) -> None:
-        """Bring the kernel to the text, then forget the connections to what is gone."""
-        host.nft.load(self.text)
-        host.conntrack.forget(self.gone)
+        """Bring the kernel to the text, then forget the connections that must begin anew."""
+        host.nft.load(self.input)
+        host.conntrack.forget(self._forgotten)
         for vip, first, last in self.datagrams:
             host.conntrack.forget_untranslated(str(vip), int(first), int(last))
 
     def revert(self, host: Host) -> None:
         """Back to the previous text, or to none at all."""
         if self.previous is not None:
-            host.nft.load(self.previous[0])
+            text, marks = self.previous
+            host.nft.load(text + self._rest(sorted(set(self.marks) - set(marks))))
             return
         host.nft.remove(self.family)
-        host.conntrack.forget(self.marks)
+        if self.served:
+            # Those of backends that had left before, too.
+            host.conntrack.forget([family_mark(self.family)], FAMILY_MASK)
+        else:
+            host.conntrack.forget(self.marks)
+
+    @property
+    def _forgotten(self) -> list[int]:
+        return [] if self.served else self.gone
+
+    def _rest(self, marks: list[int]) -> str:
+        return without_counters(self.family, marks) if self.served else ""
 
     def settled(self, host: Host) -> TableChange:
         """The same with what the kernel made of the text."""
@@ -85,5 +110,5 @@ def _fed(text: str) -> str:
     return f"nft -f - <<'END'\n{text}END\n"
 
 
-def _forget(mark: int) -> str:
-    return f"conntrack -D --mark 0x{mark:08x}\n"
+def _forget(mark: int, mask: int = 0) -> str:
+    return f"conntrack -D --mark 0x{mark:08x}{f'/0x{mask:08x}' if mask else ''}\n"

@@ -48,6 +48,34 @@ def test_as_commands(air: Any) -> None:
     assert "delete table ip paraglider\n" in FIRST.revert_script(air.host)
 
 
+ALONE = replace(FIRST, served=[{"name": "web"}])
+NEXT = replace(SECOND, served=[{"name": "web"}])
+
+
+def test_where_the_kernel_is_alone_connections_go_on(air: Any) -> None:
+    """Until all is taken back, and with it those of backends that had left before."""
+    ALONE.apply(air.host)
+    NEXT.apply(air.host)
+    assert air.conntrack.forgotten == []
+    assert "conntrack" not in NEXT.script(air.host)
+    replace(NEXT, previous=None).revert(air.host)
+    assert air.nft.tables == {}
+    assert air.conntrack.forgotten == [0x51000000]
+    assert 0xFF800000 in air.conntrack.masks
+    assert "conntrack -D --mark 0x51000000/0xff800000\n" in ALONE.revert_script(air.host)
+
+
+def test_counters_of_what_left_go(air: Any) -> None:
+    """With the change those of the old backends, with its roll-back those of the new ones."""
+    NEXT.apply(air.host)
+    assert "delete counter ip paraglider begun-51000001\n" in air.nft.held(4)
+    assert "begun-51000002" not in air.nft.held(4)
+    NEXT.revert(air.host)
+    assert "delete counter ip paraglider replies-51000003\n" in air.nft.held(4)
+    assert "begun-51000002" not in air.nft.held(4)
+    assert "counter" not in SECOND.input
+
+
 def test_on_one_line() -> None:
     """How many backends, and how many are gone."""
     assert FIRST.describe("apply") == "table ip paraglider: 2 backends"

@@ -1,0 +1,86 @@
+"""What the commands that change this host share: the way from a plan to what is printed of it.
+
+Lives here: ``carry_out``, ``take_back``.
+Rules: one line a step on stdout, warnings on stderr; with ``dry_run`` stdout is a script of the
+commands that the run amounts to. One such command at a time in a network namespace.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable
+
+from paraglider.config.model import Config
+from paraglider.system import setup
+from paraglider.system.changes.base import Host
+from paraglider.system.plan import Step
+from paraglider.system.state import StateFile, only_one
+
+Prepare = Callable[[Config, frozenset[int], Host, StateFile], list[Step]]
+"""What makes the plan: ``setup.prepare`` or ``setup.prepare_start``."""
+
+_TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give for it
+
+
+def carry_out(
+    prepare: Prepare, config: Config, families: frozenset[int], owner: str, dry_run: bool
+) -> None:
+    """Bring the host to ``config`` and say how; raises what ``setup`` raises."""
+    with only_one():
+        host, state = Host(), StateFile(owner=owner)
+        steps = prepare(config, families, host, state)
+        if dry_run:
+            print(setup.script(steps, host) or "# nothing to do: the host is set up\n", end="")
+            return
+        # A termination must roll back too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        told = _Teller()
+        setup.set_up(steps, host, state, told)
+        told.sum_up()
+        _warn(config, families, host)
+
+
+def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str) -> None:
+    """Undo what ``carry_out`` did for ``owner`` and say how; ``nothing`` when there is nothing."""
+    with only_one():
+        host, state = Host(), StateFile(owner=owner)
+        if dry_run:
+            print(setup.undo_script(families, host, state) or f"# {nothing}\n", end="")
+            return
+        told = _Teller()
+        if setup.undo(families, host, state, told):
+            told.sum_up()
+        else:
+            print(nothing)
+
+
+def _warn(config: Config, families: frozenset[int], host: Host) -> None:
+    for address in setup.unresolved(config, families, host):
+        print(
+            f"warning: the backend {address} does not answer for its hardware address;"
+            " is it up, and on the private interface's link?",
+            file=sys.stderr,
+        )
+    for address in setup.foreign_sources(config, families, host):
+        print(
+            f"warning: no interface here has the `snat` address {address}; do the backends'"
+            " replies to it come to this host?",
+            file=sys.stderr,
+        )
+
+
+class _Teller:
+    """Prints the steps and counts what became of them."""
+
+    def __init__(self) -> None:
+        self._count: Counter[str] = Counter()
+
+    def __call__(self, outcome: str, what: str) -> None:
+        self._count[outcome] += 1
+        print(f"{outcome:<11} {what}", flush=True)
+
+    def sum_up(self) -> None:
+        """The last line: how many steps came to what."""
+        print(", ".join(f"{count} {outcome}" for outcome, count in self._count.items()))

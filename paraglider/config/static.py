@@ -1,0 +1,70 @@
+"""What `paraglider start` makes of a configuration: balancing by the kernel alone, no daemon.
+
+Lives here: ``unserved`` (what it refuses), ``cautions`` (what it does otherwise than the daemon),
+and ``kernel_only`` (the configuration as the rules for it read it).
+Rules: a refusal names the place and the remedy, a caution stops nothing. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paraglider.config.model import Config, Service
+from paraglider.config.problem import Path, Problem
+
+_FORWARDS = ("nat", "offload")
+_STRATEGIES = ("rr", "wrr", "weighted", "source")
+
+
+def unserved(config: Config) -> list[Problem]:
+    """What of ``config`` the kernel alone cannot do."""
+    return [
+        problem
+        for index, service in enumerate(config.services)
+        for problem in _unserved(("services", index), service)
+    ]
+
+
+def cautions(config: Config) -> list[Problem]:
+    """What of ``config`` the kernel alone does otherwise than the daemon would."""
+    found = []
+    for index, service in enumerate(config.services):
+        if service.strategy == "weighted":
+            what = "`strategy: weighted` goes by turns here: the kernel counts no live flows"
+            remedy = "write wrr to say so, or run the daemon"
+            found.append(Problem(("services", index, "strategy"), what, remedy))
+    if config.failover.enabled:
+        what = "`failover` is the daemon's: a backend that dies keeps its share here"
+        found.append(Problem(("failover", "enabled"), what, "run the daemon, or write false"))
+    return found
+
+
+def kernel_only(config: Config) -> Config:
+    """``config`` as the kernel serves it: ``nat`` and ``offload`` are one to it, and so are
+    ``weighted`` and ``wrr``.
+    """
+    services = tuple(
+        service.model_copy(
+            update={
+                "forward": "offload",
+                "strategy": "wrr" if service.strategy == "weighted" else service.strategy,
+            }
+        )
+        for service in config.services
+    )
+    return config.model_copy(update={"services": services})
+
+
+def _unserved(path: Path, service: Service) -> Iterator[Problem]:
+    if service.forward not in _FORWARDS:
+        what = f"`forward: {service.forward}` takes a daemon, and `start` has none"
+        yield Problem((*path, "forward"), what, "use nat or offload, or run the daemon")
+    elif service.return_ == "direct":
+        what = "`return: direct` takes a daemon: the kernel rewrites both ways, or neither"
+        yield Problem((*path, "return"), what, "write `return: via`, or run the daemon")
+    if service.strategy == "maglev":
+        what = "`strategy: maglev` takes a daemon: the kernel's hash is not consistent"
+        yield Problem((*path, "strategy"), what, "use source, or run the daemon")
+    elif service.strategy not in _STRATEGIES:
+        what = f"`strategy: {service.strategy}` takes a daemon: the kernel runs no Python"
+        yield Problem((*path, "strategy"), what, f"write one of: {', '.join(_STRATEGIES)}")

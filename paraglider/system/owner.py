@@ -1,0 +1,95 @@
+"""Who has set this network namespace up: `paraglider.config` for the daemon, or `start`.
+
+Lives here: the place of the file of ``state``, its outer shape, and what it says of its owner.
+Rules: imports little, for the daemon asks too, and its memory is that of its workers. One owner a
+namespace, until all is undone.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from paraglider.errors import OperatorError, PlatformError
+
+VERSION = 1
+RUN_DIRECTORY = Path("/run/paraglider")
+
+SET_UP = "paraglider.config"
+"""Owner of a set-up for the daemon."""
+STARTED = "paraglider start"
+"""Owner of a set-up by which the kernel balances alone."""
+
+UNDONE_BY = {SET_UP: "paraglider.config --undo", STARTED: "paraglider stop"}
+"""The command that takes back what an owner did."""
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_SO_NETNS_COOKIE = 71  # asm-generic/socket.h, Linux 5.14
+
+
+def netns_cookie() -> int:
+    """The number that the kernel gave this network namespace, unique until the next boot."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        except OSError as error:
+            raise PlatformError(
+                f"the kernel does not tell its network namespaces apart: {error.strerror}",
+                "Linux 5.14 or later does",
+            ) from error
+    return int(struct.unpack("=Q", raw)[0])
+
+
+def boot_id() -> str:
+    """What tells this boot from every other."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def state_path(
+    directory: Path = RUN_DIRECTORY, cookie: int | None = None, purpose: str = "setup"
+) -> Path:
+    """Where the state of the namespace with ``cookie``, this one when None, is kept."""
+    return directory / f"{purpose}-{netns_cookie() if cookie is None else cookie:x}.json"
+
+
+def stored(path: Path) -> dict[str, Any] | None:
+    """The content of the file; None where there is none or it is of an earlier boot.
+
+    Raises ``OperatorError`` when the file is not one of ours.
+    """
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise OperatorError(
+                f"{path} is of another version of Paraglider",
+                "undo with the version that made it, or reboot",
+            )
+        if content["boot"] != boot_id():
+            return None
+        if content.setdefault("owner", SET_UP) not in UNDONE_BY:
+            raise ValueError("an unknown owner")
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error) from error
+    return content
+
+
+def damaged(path: Path, error: Exception) -> OperatorError:
+    """What to say of a file that cannot be read as the state."""
+    return OperatorError(
+        f"{path} is damaged ({error})",
+        "remove it; what the set-up changed must then be taken back by hand",
+    )
+
+
+def owner_of(path: Path) -> str | None:
+    """Who has set up what the file remembers; None where it remembers nothing.
+
+    Raises ``OperatorError`` when the file is not one of ours.
+    """
+    content = stored(path)
+    return None if content is None else str(content["owner"])
