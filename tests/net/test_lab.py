@@ -20,7 +20,7 @@ LAB = [sys.executable, "-m", "paraglider", "lab"]
 
 
 #: prints the cookie of its network namespace, as the names of state files have it
-COOKIE = "from paraglider.system.state import netns_cookie; print(f'{netns_cookie():x}')"
+COOKIE = "from paraglider.system.owner import netns_cookie; print(f'{netns_cookie():x}')"
 
 
 def state() -> set[str]:
