@@ -22,6 +22,7 @@ from paraglider.forwarding import policies
 from paraglider.system import privileges
 from paraglider.system.checks import check_chroot, check_root, check_user
 from paraglider.system.cores import worker_cores
+from paraglider.system.ledger import files_for
 from paraglider.system.owner import STARTED, owner_of, state_path
 from paraglider.system.queue.proc import require_free
 
@@ -58,16 +59,17 @@ def run(
         user=wanted.user,
     )
     counted = live.wanted(wanted, len(cores))
+    ledgers = files_for(wanted, cores)
     specs: list[Spec] = [
-        WorkerSpec(i, core, wanted, uid, gid, registry=registry, live=counted)
-        for i, core in enumerate(cores)
+        WorkerSpec(i, core, wanted, uid, gid, registry=registry, live=counted, ledgers=files)
+        for i, (core, files) in enumerate(zip(cores, ledgers, strict=True))
     ]
     if counted is not None:
         specs.append(TrackerSpec(len(specs), counted, uid, gid, wanted.chroot))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger()) if offloaded else None
     privileges.limit_parent()
-    sys.exit(Supervisor(specs, _live, watch).run())
+    sys.exit(Supervisor(specs, _live, watch, ledgers[0].remove_others).run())
 
 
 def _not_started() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from paraglider.config.model import Config
 from paraglider.system import setup
 from paraglider.system.changes.base import Host
+from paraglider.system.ledger import leftovers
 from paraglider.system.plan import Step
 from paraglider.system.state import StateFile, only_one
 
@@ -46,11 +47,19 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
     """Undo what ``carry_out`` did for ``owner`` and say how; ``nothing`` when there is nothing."""
     with only_one():
         host, state = Host(), StateFile(owner=owner)
+        whole = {change.family for change in state.load()} <= families
+        ledgers = leftovers() if whole else []
         if dry_run:
-            print(setup.undo_script(families, host, state) or f"# {nothing}\n", end="")
+            script = setup.undo_script(families, host, state)
+            script += "".join(f"rm -f {path}\n" for path in ledgers)
+            print(script or f"# {nothing}\n", end="")
             return
         told = _Teller()
-        if setup.undo(families, host, state, told):
+        steps = setup.undo(families, host, state, told)
+        for path in ledgers:
+            path.unlink(missing_ok=True)
+            told("done", f"ledger of flows {path} removed")
+        if steps or ledgers:
             told.sum_up()
         else:
             print(nothing)

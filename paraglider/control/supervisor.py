@@ -31,7 +31,7 @@ LONG_ENOUGH: Final = 5.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 16.0
 PATIENCE: Final = 1.0
-START_PATIENCE: Final = 15.0
+START_PATIENCE: Final = 60.0  # a worker takes over some half a million flows a second
 #: seconds between two looks at the report pipes while a worker starts
 LOOK: Final = 0.02
 
@@ -44,12 +44,22 @@ Run = Callable[[Any, int, int], int]
 
 
 class Supervisor:
-    """The workers of one Paraglider, and their care."""
+    """The workers of one Paraglider, and their care.
 
-    def __init__(self, specs: Sequence[Spec], run: Run, watch: Watch | None = None) -> None:
+    ``all_ready`` is called once, when every one of them serves for the first time.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        run: Run,
+        watch: Watch | None = None,
+        all_ready: Callable[[], None] = lambda: None,
+    ) -> None:
         self._specs = {spec.index: spec for spec in specs}
         self._run_worker = run
         self._watch = watch
+        self._all_ready = all_ready
         self._workers: dict[int, int] = {}  # pid -> index
         self._started: dict[int, float] = {}  # index -> when last started
         self._reports: dict[int, int] = {}  # report pipe -> index of a worker that starts
@@ -66,6 +76,7 @@ class Supervisor:
         try:
             if self._start_all():
                 workers = sum(isinstance(spec, WorkerSpec) for spec in self._specs.values())
+                self._all_ready()
                 self._log.info("ready", workers=workers)
             self._care()
         finally:

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import prctl
 
 from paraglider.config.model import Config
-from paraglider.control import log, policy_watch
+from paraglider.control import ledgers, log, policy_watch
 from paraglider.control.live import LiveFlows
 from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.packet import SYN
@@ -32,6 +32,7 @@ from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.path import Path, Told, build
 from paraglider.system import privileges
+from paraglider.system.ledger import LedgerFiles
 from paraglider.system.queue import QUEUES, Queue, open_queue
 
 #: what a worker writes into its report pipe once it serves; anything else there is an error
@@ -44,7 +45,8 @@ EXPIRY_BUDGET = 1000
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """All that a worker is told: its place, whom to become, where to be locked in, strategies,
-    and where live flows are counted that it does not see the end of.
+    where live flows are counted that it does not see the end of, and where its flows are written
+    down.
     """
 
     role: ClassVar[str] = "worker"
@@ -55,6 +57,7 @@ class WorkerSpec:
     gid: int
     registry: Registry = field(default_factory=lambda: STRATEGIES)
     live: LiveFlows | None = None
+    ledgers: LedgerFiles | None = None
 
     @property
     def name(self) -> str:
@@ -126,6 +129,8 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     gc.collect()
     gc.freeze()
     gc.disable()
+    if spec.ledgers is not None:  # last, when packets wait in the queue instead of being lost
+        ledgers.carry_on(path, spec.ledgers, logger)
     return queue, path
 
 

@@ -1,8 +1,8 @@
 # Types of ledger.py where it is compiled; the meaning is documented there.
 import cython
 
-# Constants of ledger.py, C numbers here.
-cdef int _SIZE, _FIRST, _WORDS, _LINK, _IDENTITY, _KEY, _RECORDS, _HIGH, _COMPLETE, _ALIVE
+# Constants of ledger.py, C numbers here: as wide as a place in the largest ledger is far.
+cdef Py_ssize_t _SIZE, _FIRST, _WORDS, _LINK, _IDENTITY, _KEY, _RECORDS, _HIGH, _COMPLETE, _ALIVE
 
 cdef class Ledger:
     cdef object _bytes

@@ -30,6 +30,15 @@ class Taken:
     expired: int = 0
     refused: int = 0
 
+    def __add__(self, other: Taken) -> Taken:
+        """What became of the flows of both."""
+        return Taken(
+            self.kept + other.kept,
+            self.unknown + other.unknown,
+            self.expired + other.expired,
+            self.refused + other.refused,
+        )
+
     @property
     def left_out(self) -> dict[str, int]:
         """Why flows were left out, without the zeros."""

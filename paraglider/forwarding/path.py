@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from paraglider.config.model import Config
-from paraglider.core.flow import Flow
+from paraglider.core.flow import Flow, FlowTable
 from paraglider.core.marker import HEAD, Marker
 from paraglider.core.nat import Nat
 from paraglider.core.pool import Backend
@@ -40,9 +40,14 @@ class Path:
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
 
     @property
+    def tables(self) -> dict[str, FlowTable]:
+        """The worker's own flow tables by name: none where the kernel has all flows."""
+        return {} if self._nat is None else {"nat": self._nat.flows}
+
+    @property
     def flows(self) -> int:
-        """Flows in the worker's own table: none where the kernel has them all."""
-        return 0 if self._nat is None else len(self._nat.flows)
+        """Flows in the worker's own tables."""
+        return sum(map(len, self.tables.values()))
 
     def tell(self, told: Told) -> None:
         """Have ``told`` called for every new flow."""
@@ -67,9 +72,13 @@ class Path:
         lists = [self.marker.counts, *([self._nat.counts] if self._nat is not None else [])]
         totals = map(sum, zip(*lists, strict=True))
         counts = {name: n for name, n in zip(REASON_NAMES, totals, strict=True) if n}
-        for name in ("evicted", "expired"):
-            if self._nat is not None and (value := getattr(self._nat.flows, name)):
-                counts[name] = value
+        for table in self.tables.values():
+            ends = {"evicted": table.evicted, "expired": table.expired}
+            if table.ledger is not None:
+                ends["unwritten"] = table.ledger.unwritten
+            for name, value in ends.items():
+                if value:
+                    counts[name] = counts.get(name, 0) + value
         return counts
 
 

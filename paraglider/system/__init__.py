@@ -9,6 +9,7 @@ Glossary
 - plan       the changes that a configuration asks for, as data (``plan``)
 - set-up     carries a plan out, rolls it back when a step fails, undoes it later (``setup``)
 - state      what a set-up changed, kept in a file so that it can be undone (``state``)
+- ledger     the files in which workers write their flows down (``ledger``)
 - netfilter  the host's packet filter by iptables' programs (``netfilter``)
 - nft        the table of ours that carries offloaded flows (``nft``)
 - conntrack  the kernel's table of connections: forgetting some, how full it is (``conntrack``),

@@ -48,7 +48,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     notes = Started()
 
     class Supervisor:
-        def __init__(self, specs: list[WorkerSpec], _run: Any, _watch: Any) -> None:
+        def __init__(self, specs: list[WorkerSpec], *_: Any) -> None:
             notes.specs = specs
 
         def run(self) -> int:
@@ -115,6 +115,14 @@ def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
     assert (spec.index, spec.core, spec.uid, spec.gid) == (0, CORE, nobody.pw_uid, nobody.pw_gid)
     assert [service.name for service in spec.config.services] == ["web", "web6"]
     assert started.debug is False
+
+
+def test_workers_have_ledgers(started: Started, file: Any) -> None:
+    """Each knows where its flows are written down, with room for all that it may hold."""
+    assert outcome("-c", file(flows={"max": 123})) == 0
+    (spec,) = started.specs
+    assert spec.ledgers is not None
+    assert (spec.ledgers.core, spec.ledgers.records) == (CORE, 123)
 
 
 def test_options_go_before_the_file(started: Started, file: Any) -> None:

@@ -18,6 +18,7 @@ from paraglider.cli.setup_host import setup_host
 from paraglider.errors import OperatorError
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
+from paraglider.system.owner import RUN_DIRECTORY
 
 ROOT = Path(__file__).parents[2]
 WEB = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
@@ -104,6 +105,23 @@ def test_undo_leaves_a_bare_host_as_it_was(host: Namespace, write: Any, run: Run
     run("--undo")
     assert snapshot(host) == before
     assert run("--undo").stdout == "nothing to undo\n"
+
+
+@pytest.mark.root
+def test_undo_removes_ledgers(host: Namespace, write: Any, run: Run) -> None:
+    """With the last of the families, and with nothing else to undo; the dry run says so."""
+    program = "from paraglider.system.owner import netns_cookie; print(f'{netns_cookie():x}')"
+    cookie = host.run([sys.executable, "-c", program]).stdout.strip()
+    ledger = RUN_DIRECTORY / f"flows-{cookie}-0-nat-0"
+    run("-c", write())
+    for arguments, there in ((["-6", "--undo"], True), (["--undo"], False)):
+        ledger.touch()
+        run(*arguments)
+        assert ledger.exists() == there
+    ledger.touch()
+    assert run("--undo", "--dry-run").stdout == f"rm -f {ledger}\n"
+    assert run("--undo").stdout == f"done        ledger of flows {ledger} removed\n1 done\n"
+    assert not ledger.exists()
 
 
 @pytest.mark.root

@@ -51,10 +51,13 @@ class Supervised:
             config = Config.model_construct()
             specs = [WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)]
             try:
-                return Supervisor(specs, run).run()
+                return Supervisor(specs, run, all_ready=self._note).run()
             except ParagliderError as error:
                 log.logger().error("raised", error=str(error))
                 return error.exit_code
+
+    def _note(self) -> None:
+        log.logger().info("first time")
 
     def log(self) -> str:
         """All that was logged."""
@@ -184,6 +187,23 @@ def test_all_start_and_end(supervise: Any) -> None:
     assert running.nobody_left()
     assert running.events("ended")
     assert "level=error" not in running.log()
+
+
+def test_all_ready_is_told_once(supervise: Any) -> None:
+    """When all serve, before the log says so; not again when one is replaced."""
+    running = supervise(serve)
+    running.await_events("ready")
+    assert re.search(r"first time.*\n.*event=ready", running.log())
+    os.kill(running.workers(0)[0], signal.SIGKILL)
+    running.await_events("worker ready", 3)
+    assert len(running.events("first time")) == 1
+
+
+def test_all_ready_is_not_told_where_one_is_missing(supervise: Any) -> None:
+    """A worker that cannot start means that nothing has been taken over."""
+    running = supervise(lambda spec, report: serve(spec, report) if spec.index else 2)
+    running.wait_until(running.ended)
+    assert running.events("first time") == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -10,6 +10,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.flow import TCP
+from paraglider.core.ledger import Ledger, size_of, write_header
 from paraglider.core.marker import HEAD
 from paraglider.core.pool import Backend
 from paraglider.core.verdict import MARK, REWRITTEN
@@ -75,6 +76,19 @@ def test_both_in_one_queue() -> None:
     ]
     assert path.flows == 2
     assert [service.name for service in path.services] == ["s0", "s1", "s2"]
+
+
+def test_tables() -> None:
+    """The worker's own flow tables by name, and how many flows could not be written down."""
+    assert build(config(OFFLOAD), 0, 0.0).tables == {}
+    path = build(config({}, OFFLOAD), 0, 0.0)
+    assert list(path.tables) == ["nat"]
+    memory = bytearray(size_of(1))
+    write_header(memory, 1, bytes(16))
+    path.tables["nat"].ledger = Ledger(memory)
+    handled(path, 80)
+    handled(path, 80, 40001)
+    assert (path.flows, path.counts()) == (2, {"unwritten": 1})
 
 
 @pytest.mark.parametrize("forwards", [("nat", "nat"), ("nat", "offload"), ("offload", "offload")])

@@ -7,9 +7,14 @@
     peer.py down ADDRESS PORT BYTES        asks for BYTES; the same
     peer.py pause ADDRESS PORT             connects, prints "connected", and after a line of input
                                            sends again; prints what came of it
+    peer.py rounds ADDRESS PORT BYTES      sends and receives BYTES over one connection, again and
+                                           again; prints a number after each round, and after a
+                                           line of input what came of it
     peer.py connect ADDRESS PORT           connects; prints what came of it
     peer.py udp ADDRESS PORT BYTES [TTL]   one datagram; prints who echoed it, and whether whole
     peer.py ports ADDRESS PORT COUNT       datagrams from as many ports; prints who echoed how many
+    peer.py still ADDRESS PORT COUNT       the same, one name a port; and after a line of input
+                                           again, the other way round
     peer.py segments ADDRESS PORT COUNT BYTES
                                            as many datagrams in one call (UDP_SEGMENT); prints how
                                            many came back whole
@@ -24,6 +29,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import select
 import socket
 import sys
 import threading
@@ -121,6 +127,22 @@ def pause(address: str, port: int) -> Any:
         return {"arrived": len(receive(sock, 3))}
 
 
+def rounds(address: str, port: int, size: int) -> Any:
+    """Transfers both ways over one connection, until a line of input."""
+    data, count = pattern(size), 0
+    with socket.create_connection((address, port), TIMEOUT) as sock:
+        while not select.select([sys.stdin], [], [], 0)[0]:
+            sock.sendall(f"up {size}\n".encode() + data)
+            if line(sock) != digest(data):
+                return {"error": "up"}
+            sock.sendall(f"down {size}\n".encode())
+            if receive(sock, size) != data:
+                return {"error": "down"}
+            count += 1
+            say(count)
+    return {"rounds": count}
+
+
 def connect(address: str, port: int) -> Any:
     """Whether somebody takes a connection."""
     socket.create_connection((address, port), SHORT).close()
@@ -157,6 +179,25 @@ def ports(address: str, port: int, count: int) -> Any:
             sock.send(b"who")
             names[sock.recv(100).partition(b" ")[0].decode()] += 1
     return names
+
+
+def still(address: str, port: int, count: int) -> Any:
+    """Datagrams from ``count`` ports, and again after a line of input."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.ExitStack() as stack:
+        socks = [
+            stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(count)
+        ]
+        names: dict[socket.socket, str] = {}
+        for turn in (socks, socks[::-1]):
+            for sock in turn:
+                sock.settimeout(TIMEOUT)
+                sock.connect((address, port))
+                sock.send(b"who")
+                names[sock] = sock.recv(100).partition(b" ")[0].decode()
+            say([names[sock] for sock in socks])
+            sys.stdin.readline()
+    return {"asked": 2 * count}
 
 
 def segments(address: str, port: int, count: int, size: int) -> Any:
