@@ -82,6 +82,7 @@ setup(
     install_requires=[
         "NetfilterQueue>=1.1",
         "PyYAML>=6",
+        "aiohttp>=3.9",
         "click>=8.1",
         "pydantic>=2.6",
         "pyroute2>=0.7",

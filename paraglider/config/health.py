@@ -6,7 +6,7 @@ Rules: as in ``model``. What a key means for a backend's state is in docs/health
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
@@ -86,8 +86,3 @@ class Failover(Section):
     rise: int = Field(default=2, ge=1, le=1000, description="Good rounds until a backend is up.")
     fall: int = Field(default=3, ge=1, le=1000, description="Bad rounds until a backend is down.")
     timeout: Duration = Field(default=2.0, description="Seconds to wait for one answer.")
-
-
-def as_plain(check: Check) -> dict[str, Any]:
-    """``check`` as plain data, for another process."""
-    return check.model_dump(mode="json")

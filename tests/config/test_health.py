@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from paraglider.config.health import Check, Failover, as_plain
+from paraglider.config.health import Check, Failover
 
 
 def test_defaults_are_haproxys() -> None:
@@ -67,7 +67,7 @@ def test_plain_form_survives_json() -> None:
             "timeout": 0.5,
         }
     )
-    back = json.loads(json.dumps(as_plain(check)))
+    back = json.loads(json.dumps(check.model_dump(mode="json")))
     assert Check.model_validate(back) == check
 
 

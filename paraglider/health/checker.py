@@ -1,0 +1,261 @@
+"""The checker: looks at every target when it is due, and tells what came of it.
+
+One asyncio task a target, none of them a thread: it sleeps until its machine says that a look is
+due, waits for one of AT_ONCE places, looks, and tells. Failover is one task besides. A backend is
+up when its own check and failover both say so, and one verdict is told a change of that.
+
+Lives here: ``Checker``.
+Rules: what comes and goes is ``messages``' plain data; the checker keeps nothing that the hub
+could not tell it again. What it needs of the host is opened in ``__init__`` (certificates) or
+handed to it (``echo``), so that the process may be locked in before ``start``. A task that fails in
+a way nobody foresaw is not passed over: ``broken`` has the error, and who runs the checker ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final
+
+from paraglider.config.health import Check
+from paraglider.core.pool import Event
+from paraglider.health import discovery
+from paraglider.health.echo import Echo
+from paraglider.health.machine import Machine, Rules
+from paraglider.health.messages import (
+    Found,
+    Hint,
+    Key,
+    Plain,
+    Report,
+    Scope,
+    Target,
+    Targets,
+    Verdict,
+    order,
+)
+from paraglider.health.probes.base import Probe, look
+from paraglider.health.probes.http import Http
+from paraglider.health.probes.icmp import Icmp
+from paraglider.health.probes.program import program
+from paraglider.health.probes.tcp import tcp
+from paraglider.health.rounds import Rounds
+
+#: looks at a time, of all kinds; a descriptor or two each
+AT_ONCE: Final = 256
+#: programs at a time: each is a process
+PROGRAMS_AT_ONCE: Final = 16
+
+
+class Checker:
+    """All targets of one Paraglider; ``tell`` takes what there is to say, as plain data.
+
+    ``echo`` is None where no ping is needed. ``probes`` and ``chance`` are for tests.
+    """
+
+    def __init__(
+        self,
+        tell: Callable[[Plain], None],
+        echo: Echo | None = None,
+        *,
+        probes: Mapping[str, Probe] | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._tell = tell
+        self._echo = echo
+        self._http = Http()
+        self._probes: Mapping[str, Probe] = probes or {
+            "tcp": tcp,
+            "http": self._http,
+            "https": self._http,
+            "icmp": Icmp(echo),
+            "exec": program,
+        }
+        self._chance = chance
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self._programs = asyncio.Semaphore(PROGRAMS_AT_ONCE)
+        self._targets: dict[Key, Target] = {}
+        self._checks: dict[Key, _Checked] = {}
+        self._up: dict[Key, bool] = {}  # as it was told last
+        self._scope: Scope | None = None
+        self._rounds: Rounds | None = None
+        self._failover: asyncio.Task[None] | None = None
+        self.broken: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        """Get ready, on the running loop; from here on ``broken`` may be waited for."""
+        self.broken = asyncio.get_running_loop().create_future()
+        await self._http.start()
+        if self._echo is not None:
+            self._echo.start()
+
+    async def close(self) -> None:
+        """Stop looking, and give everything back."""
+        tasks = [check.task for check in self._checks.values() if check.task is not None]
+        if self._failover is not None:
+            tasks.append(self._failover)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self.broken is not None:
+            self.broken.cancel()
+        self._checks.clear()
+        await self._http.close()
+        if self._echo is not None:
+            self._echo.close()
+
+    def take(self, plain: Mapping[str, Any]) -> None:
+        """An order of the hub's; raises KeyError, TypeError or ValueError for what is none."""
+        said = order(plain)
+        if isinstance(said, Hint):
+            self.hint(said)
+        else:
+            self.update(said)
+
+    def hint(self, hint: Hint) -> None:
+        """Look sooner at a backend; one that is not checked is passed over."""
+        check = self._checks.get((hint.service, hint.backend))
+        if check is not None and check.machine.hint(time.monotonic()):
+            check.wake.set()
+
+    def update(self, wanted: Targets) -> None:
+        """Look at these, and at nothing else, from here on."""
+        now = time.monotonic()
+        targets = {target.key: target for target in wanted.targets}
+        for key in self._targets.keys() - targets.keys():
+            self._up.pop(key, None)
+            self._forget(key)
+        self._targets = targets
+        for key, target in targets.items():
+            self._up.setdefault(key, target.up)
+            if target.check is None:
+                self._forget(key)
+            else:
+                self._follow(target, target.check, now)
+        self._follow_scope(wanted.scope, now)
+        for key in targets:
+            self._judge(key, "no longer checked", now)
+
+    def _follow(self, target: Target, check: Check, now: float) -> None:
+        rules = Rules(check.interval, check.rise, check.fall)
+        known = self._checks.get(target.key)
+        if known is None:
+            machine = Machine(rules, now, self._chance(), up=target.up)
+            known = self._checks[target.key] = _Checked(target, check, machine)
+            known.task = self._spawn(self._care(known))
+        elif (known.target.address, known.target.port, known.check) != (
+            target.address,
+            target.port,
+            check,
+        ):
+            known.target, known.check = target, check
+            known.machine.follow(rules, now)
+            known.machine.due = now
+            known.wake.set()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._over)
+        return task
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled() or self.broken is None or self.broken.done():
+            return
+        error = task.exception()
+        if error is not None:
+            self.broken.set_exception(error)
+
+    def _forget(self, key: Key) -> None:
+        check = self._checks.pop(key, None)
+        if check is not None and check.task is not None:
+            check.task.cancel()
+
+    async def _care(self, check: _Checked) -> None:
+        """Look at one target for as long as it is one."""
+        while True:
+            await check.until_due()
+            programs = self._programs if check.check.type == "exec" else contextlib.nullcontext()
+            async with programs, self._places:
+                target, machine = check.target, check.machine
+                machine.began(time.monotonic())
+                found = await look(self._probes[check.check.type], target)
+            now = time.monotonic()
+            self._say(Report(*target.key, found.passed, found.detail, found.duration, now))
+            if found.passed is None:
+                machine.due = now + machine.rules.interval
+            elif machine.result(found.passed, now, self._chance()) is not None:
+                self._judge(target.key, found.detail, now)
+
+    def _judge(self, key: Key, detail: str, now: float) -> None:
+        """Tell of a backend if it is no longer as it was told last."""
+        target = self._targets[key]
+        check = self._checks.get(key)
+        up = check is None or check.machine.up
+        if self._rounds is not None:
+            up = up and self._rounds.up(target.address)
+        if up == self._up[key]:
+            return
+        self._up[key] = up
+        event = Event.CHECK_PASSED if up else Event.CHECK_FAILED
+        held = check.machine.held_until if check is not None else 0.0
+        self._say(Verdict(*key, event, detail, now, held))
+
+    def _say(self, news: Report | Verdict | Found) -> None:
+        self._tell(news.plain())
+
+    def _follow_scope(self, scope: Scope | None, now: float) -> None:
+        """Turn failover on or off, or have it look elsewhere."""
+        self._scope = scope
+        if scope is None or self._echo is None:
+            self._rounds = None
+            if self._failover is not None:
+                self._failover.cancel()
+                self._failover = None
+            return
+        if self._rounds is None:
+            self._rounds = Rounds(scope.failover)
+        listed = {t.address for t in self._targets.values() if not t.found}
+        down = {t.address for t in self._targets.values() if not t.found and not t.up}
+        self._rounds.follow(scope.failover, listed, now, down=down)
+        for target in self._targets.values():
+            if target.found:
+                self._rounds.joined(target.address, now)
+        if self._failover is None:
+            self._failover = self._spawn(self._look_around(self._echo))
+
+    async def _look_around(self, echo: Echo) -> None:
+        """One round after the other, for as long as failover is on."""
+        while self._scope is not None and self._rounds is not None:
+            began, scope, rounds = time.monotonic(), self._scope, self._rounds
+            answers = await discovery.survey(echo, scope, rounds.known)
+            now = time.monotonic()
+            for change in rounds.ended(answers, now):
+                if not change.listed:
+                    self._say(Found(change.up, change.address, change.detail, now))
+                    continue
+                for key, target in self._targets.items():
+                    if target.address == change.address:
+                        self._judge(key, change.detail, now)
+            await asyncio.sleep(max(0.0, began + scope.failover.check_cycle - now))
+
+
+class _Checked:
+    """One target under care; ``wake`` says that it may be due sooner than it was."""
+
+    def __init__(self, target: Target, check: Check, machine: Machine) -> None:
+        self.target = target
+        self.check = check
+        self.machine = machine
+        self.wake = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    async def until_due(self) -> None:
+        """Return when a look is due, by what is known then."""
+        while (wait := self.machine.due - time.monotonic()) > 0:
+            self.wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self.wake.wait()

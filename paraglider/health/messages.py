@@ -1,0 +1,229 @@
+"""What the hub and the checker say to each other, as plain data that JSON carries.
+
+To the checker:
+    {"do": "targets", "targets": [TARGET, …], "failover": FAILOVER | null}
+        this is all there is to look at from here on; what stays keeps what is known of it
+    {"do": "hint", "service": S, "backend": B}
+        a flow went unanswered: look sooner
+From the checker:
+    {"do": "report", "service": S, "backend": B, "passed": true, "detail": "status 200",
+     "duration": 0.012, "at": 1234.5}
+        how one look went; "passed" is null where it could not take place, for a cause of ours
+    {"do": "verdict", "service": S, "backend": B, "event": "check-failed", "detail": …, "at": …,
+     "held_until": 0}
+        a backend went up or down
+    {"do": "joined" | "left", "address": A, "detail": …, "at": …}
+        failover found a host that no service lists, or lost one that it had found
+
+Lives here: one class for each of these, ``Target`` and ``Scope`` among them.
+Rules: times are monotonic seconds, the same for all processes of a host. Both ends are ours, yet
+``plain`` and ``of`` are the only way across, and ``of`` judges what comes. Pure.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Self
+
+from paraglider.config.health import Check, Failover
+from paraglider.config.types import IPAddress
+from paraglider.core.pool import Event
+
+Plain = dict[str, Any]
+#: service and backend, by their names
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A backend of a service, and how it is looked at.
+
+    ``port`` is the one to look at, 0 where there is none. ``check`` is None where failover alone
+    looks. ``up`` is what the hub knows of it, for a checker that begins anew. ``found``: failover
+    found it, the file does not list it.
+    """
+
+    service: str
+    backend: str
+    address: IPAddress
+    port: int
+    check: Check | None
+    up: bool = True
+    found: bool = False
+
+    @property
+    def key(self) -> Key:
+        """What names it."""
+        return (self.service, self.backend)
+
+    def plain(self) -> Plain:
+        """For ``of``."""
+        check = None if self.check is None else self.check.model_dump(mode="json")
+        return {
+            "service": self.service,
+            "backend": self.backend,
+            "address": str(self.address),
+            "port": self.port,
+            "check": check,
+            "up": self.up,
+            "found": self.found,
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """From ``plain``; raises KeyError, TypeError or ValueError for what is none."""
+        check = plain["check"]
+        return cls(
+            str(plain["service"]),
+            str(plain["backend"]),
+            ipaddress.ip_address(plain["address"]),
+            int(plain["port"]),
+            None if check is None else Check.model_validate(check),
+            bool(plain["up"]),
+            bool(plain["found"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where failover looks: its settings, and what of the network it has to know.
+
+    ``broadcasts`` are the IPv4 addresses to ping, ``interface`` is where the all-nodes group of
+    IPv6 is pinged (empty: nowhere), ``never`` are addresses that are no backends: VIPs, gateways,
+    exempt ones. The host's own are found out besides.
+    """
+
+    failover: Failover
+    broadcasts: tuple[IPAddress, ...] = ()
+    interface: str = ""
+    never: frozenset[IPAddress] = frozenset()
+
+    def plain(self) -> Plain:
+        """For ``of``."""
+        return {
+            "failover": self.failover.model_dump(mode="json"),
+            "broadcasts": [str(address) for address in self.broadcasts],
+            "interface": self.interface,
+            "never": sorted(str(address) for address in self.never),
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """From ``plain``; raises KeyError, TypeError or ValueError for what is none."""
+        return cls(
+            Failover.model_validate(plain["failover"]),
+            tuple(ipaddress.ip_address(address) for address in plain["broadcasts"]),
+            str(plain["interface"]),
+            frozenset(ipaddress.ip_address(address) for address in plain["never"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """All that there is to look at; ``scope`` is None without failover."""
+
+    do: ClassVar[str] = "targets"
+    targets: tuple[Target, ...]
+    scope: Scope | None = None
+
+    def plain(self) -> Plain:
+        """For ``order``."""
+        scope = None if self.scope is None else self.scope.plain()
+        targets = [target.plain() for target in self.targets]
+        return {"do": self.do, "targets": targets, "failover": scope}
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """Something speaks against a backend."""
+
+    do: ClassVar[str] = "hint"
+    service: str
+    backend: str
+
+    def plain(self) -> Plain:
+        """For ``order``."""
+        return {"do": self.do, **asdict(self)}
+
+
+def order(plain: Mapping[str, Any]) -> Targets | Hint:
+    """What the hub said; raises KeyError, TypeError or ValueError for what is no order."""
+    if plain["do"] == Targets.do:
+        scope = None if plain["failover"] is None else Scope.of(plain["failover"])
+        return Targets(tuple(Target.of(target) for target in plain["targets"]), scope)
+    if plain["do"] == Hint.do:
+        return Hint(str(plain["service"]), str(plain["backend"]))
+    raise ValueError(f"{plain['do']} is no order to the checker")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How one look at a backend went: ``detail`` is one line, ``duration`` seconds.
+
+    ``passed`` is None where the look could not take place, for a cause that is this host's.
+    """
+
+    do: ClassVar[str] = "report"
+    service: str
+    backend: str
+    passed: bool | None
+    detail: str
+    duration: float
+    at: float
+
+    def plain(self) -> Plain:
+        """For ``told``."""
+        return {"do": self.do, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A backend went up or down; ``held_until`` is when a flapping one may come back, or 0."""
+
+    do: ClassVar[str] = "verdict"
+    service: str
+    backend: str
+    event: Event
+    detail: str
+    at: float
+    held_until: float = 0.0
+
+    def plain(self) -> Plain:
+        """For ``told``."""
+        return {"do": self.do, **asdict(self), "event": self.event.value}
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Failover found a host that no service lists (``joined``), or lost one that it had found."""
+
+    joined: bool
+    address: IPAddress
+    detail: str
+    at: float
+
+    def plain(self) -> Plain:
+        """For ``told``."""
+        do = "joined" if self.joined else "left"
+        return {"do": do, "address": str(self.address), "detail": self.detail, "at": self.at}
+
+
+News = Report | Verdict | Found
+
+
+def told(plain: Mapping[str, Any]) -> News:
+    """What the checker said; raises KeyError, TypeError or ValueError for what is no news."""
+    do, at, detail = plain["do"], float(plain["at"]), str(plain["detail"])
+    if do in ("joined", "left"):
+        return Found(do == "joined", ipaddress.ip_address(plain["address"]), detail, at)
+    service, backend = str(plain["service"]), str(plain["backend"])
+    if do == Report.do:
+        passed = None if plain["passed"] is None else bool(plain["passed"])
+        duration = float(plain["duration"])
+        return Report(service, backend, passed, detail, duration, at)
+    if do == Verdict.do:
+        event, held = Event(plain["event"]), float(plain["held_until"])
+        return Verdict(service, backend, event, detail, at, held)
+    raise ValueError(f"{do} is no news of the checker")

@@ -1,0 +1,134 @@
+"""exec: whoever a program of the operator's finds well, by its exit code 0, passes.
+
+Lives here: ``program``.
+Rules: an argument list, never a shell. The program runs in a session of its own, with nothing of
+our environment but PATH; all of its process group is killed when it ends, when its time is over
+and when the checker ends, before its id is given back, so that nobody else is ever meant. What it
+says is read and thrown away, so that it never has to wait, but for the first line, which is shown.
+No thread waits for it: the kernel tells of its end (pidfd_open(2)).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import prctl
+
+from paraglider.health.messages import Target
+from paraglider.health.probes.base import ProbeError, Step, UnableError, phrase, shortened
+
+#: bytes of what it says that are kept
+_KEPT: Final = 4096
+_AT_ONCE: Final = 65536
+
+
+async def program(target: Target, step: Step) -> str:
+    """Run the target's command."""
+    step.name = "command"
+    check = target.check
+    if check is None or check.command is None:
+        raise UnableError("there is no command")
+    try:
+        child = _Child(check.command, _environment(target))
+    except OSError as error:
+        raise UnableError(f"the command does not start: {phrase(error)}") from None
+    try:
+        status = await child.over
+    finally:
+        child.end()
+    line = shortened(child.said.decode("utf-8", "replace"))
+    outcome = f"exit code {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+    detail = f"{outcome}: {line}" if line else outcome
+    if status != 0:
+        raise ProbeError(detail)
+    return detail
+
+
+class _Child:
+    """The program as it runs: ``over`` becomes its exit status, ``said`` has what it said.
+
+    Raises OSError when it cannot be started.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._popen = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd="/",
+            start_new_session=True,
+            # Safe here: the process has one thread. Nothing outlives a checker that is killed.
+            preexec_fn=_die_with_the_checker,  # noqa: PLW1509
+        )
+        assert self._popen.stdout is not None  # noqa: S101 - asked for above
+        self._loop = asyncio.get_running_loop()
+        self._output = self._popen.stdout
+        self._ending = os.pidfd_open(self._popen.pid)
+        self._reaped = False
+        self.over: asyncio.Future[int] = self._loop.create_future()
+        self.said = bytearray()
+        os.set_blocking(self._output.fileno(), False)
+        self._loop.add_reader(self._output, self._hear)
+        self._loop.add_reader(self._ending, self._reap)
+
+    def end(self) -> None:
+        """Kill the group, if it still runs. Nobody waits: the leader is reaped when it is gone,
+        which for one that hangs in the kernel may be late.
+        """
+        if not self._reaped:
+            self._kill()
+            self._stop_hearing()
+
+    def _hear(self) -> None:
+        try:
+            data = os.read(self._output.fileno(), _AT_ONCE)
+        except BlockingIOError:
+            return
+        self.said.extend(data[: max(_KEPT - len(self.said), 0)])
+        if not data:
+            self._stop_hearing()
+
+    def _stop_hearing(self) -> None:
+        if not self._output.closed:
+            self._loop.remove_reader(self._output)
+            self._output.close()
+
+    def _reap(self) -> None:
+        """The leader has ended: until it is waited for, its id is nobody else's."""
+        self._loop.remove_reader(self._ending)
+        os.close(self._ending)
+        if not self._output.closed:
+            self._hear()  # its last words may still be in the pipe
+        self._stop_hearing()
+        self._kill()
+        self._reaped = True
+        status = self._popen.wait()
+        if not self.over.done():
+            self.over.set_result(status)
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._popen.pid, signal.SIGKILL)
+
+
+def _environment(target: Target) -> dict[str, str]:
+    return {
+        "PATH": os.defpath,
+        "LC_ALL": "C.UTF-8",
+        "PARAGLIDER_SERVICE": target.service,
+        "PARAGLIDER_BACKEND": target.backend,
+        "PARAGLIDER_ADDRESS": str(target.address),
+        "PARAGLIDER_PORT": str(target.port or ""),
+    }
+
+
+def _die_with_the_checker() -> None:
+    prctl.set_pdeathsig(signal.SIGKILL)

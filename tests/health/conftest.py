@@ -1,0 +1,64 @@
+"""What the tests of health share: targets, servers that behave in one way or another, a look."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from paraglider.config.health import Check
+from paraglider.health.messages import Target
+from paraglider.health.probes.base import Look, Probe, look
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture
+def target() -> Callable[..., Target]:
+    """A function that makes a target; its further keys are those of the check."""
+
+    def make(port: int = 0, address: str = "127.0.0.1", **check: Any) -> Target:
+        checked = Check.model_validate(check)
+        return Target("web", address, ipaddress.ip_address(address), port, checked)
+
+    return make
+
+
+@pytest.fixture
+def probing(target: Callable[..., Target]) -> Callable[..., Look]:
+    """A function that has a probe look at a server that behaves like ``handler``.
+
+    Without a handler nobody listens. ``started`` is what the probe needs before and after.
+    """
+
+    @contextlib.asynccontextmanager
+    async def nothing() -> AsyncIterator[None]:
+        yield
+
+    def run(
+        probe: Probe,
+        handler: Handler | None = None,
+        *,
+        address: str = "127.0.0.1",
+        port: int | None = None,
+        tls: Any = None,
+        started: Callable[[], Any] = nothing,
+        **check: Any,
+    ) -> Look:
+        async def body() -> Look:
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(started())
+                served = port
+                if handler is not None:
+                    server = await asyncio.start_server(handler, address, 0, ssl=tls)
+                    stack.callback(server.close)
+                    served = server.sockets[0].getsockname()[1]
+                return await look(probe, target(served or 1, address, **check))
+
+        return asyncio.run(body())
+
+    return run

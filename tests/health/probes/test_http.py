@@ -1,0 +1,257 @@
+"""Tests of ``paraglider.health.probes.http``: servers good and bad, with and without TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.health.probes.base import Look
+from paraglider.health.probes.http import BODY, Http
+
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
+
+
+@pytest.fixture
+def asking(probing: Callable[..., Look]) -> Callable[..., Look]:
+    """A function that has an ``Http`` ask a server that behaves like ``handler``."""
+
+    def run(handler: Handler | None, **check: Any) -> Look:
+        http = Http()
+
+        @contextlib.asynccontextmanager
+        async def started() -> AsyncIterator[None]:
+            await http.start()
+            try:
+                yield
+            finally:
+                await http.close()
+
+        settings = {"type": "http", "timeout": 30, **check}
+        return probing(http, handler, started=started, **settings)
+
+    return run
+
+
+def answering(*parts: bytes, heard: list[bytes] | None = None, rest: str = "close") -> Handler:
+    """A server that hears a request, says ``parts`` and then closes, resets, hangs or repeats."""
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if heard is not None:
+                heard.append(head)
+            for part in parts:
+                writer.write(part)
+            await writer.drain()
+            while rest == "repeat":
+                writer.write(parts[-1])
+                await writer.drain()
+            if rest == "hang":
+                await reader.read()
+        if rest == "reset":
+            writer.transport.abort()
+        writer.close()
+
+    return handler
+
+
+def status(code: int, body: bytes = b"", *headers: str) -> bytes:
+    """An answer with its length."""
+    lines = [f"HTTP/1.1 {code} Whatever", f"Content-Length: {len(body)}", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("code", "expect", "passed", "detail"),
+    [
+        (200, {}, True, "status 200"),
+        (302, {}, True, "status 302"),
+        (404, {}, False, "status 404, expected 200-399"),
+        (503, {"status": [200, "500-510"]}, True, "status 503"),
+        (302, {"status": [200, "204-206"]}, False, "status 302, expected 200, 204-206"),
+    ],
+)
+def test_status(
+    asking: Callable[..., Look], code: int, expect: Any, passed: bool, detail: str
+) -> None:
+    """The status decides; a redirect is an answer, and nobody follows it."""
+    answer = status(code, b"", "Location: http://127.0.0.1:1/")
+    found = asking(answering(answer), expect=expect)
+    assert (found.passed, found.detail) == (passed, detail)
+
+
+@pytest.mark.parametrize(
+    ("body", "pattern", "passed", "detail"),
+    [
+        (b"all is fine", "is f", True, "status 200"),
+        (b"all is lost", "^fine$", False, "status 200, no '^fine$' in the body"),
+        (b"\xff\xfe fine", "fine", True, "status 200"),
+        (b"", "fine", False, "status 200, no 'fine' in the body"),
+        (b"." * BODY + b"fine", "fine", False, "status 200, no 'fine' in the body"),
+    ],
+)
+def test_body(
+    asking: Callable[..., Look], body: bytes, pattern: str, passed: bool, detail: str
+) -> None:
+    """The head of the body has to hold the expression."""
+    found = asking(answering(status(200, body)), expect={"body": pattern})
+    assert (found.passed, found.detail) == (passed, detail)
+
+
+def test_request(asking: Callable[..., Look]) -> None:
+    """The path and the Host of the file are asked for, and the connection is not kept."""
+    heard: list[bytes] = []
+    asking(answering(status(200), heard=heard), path="/up?a=%20b", host="www.example.com")
+    (head,) = heard
+    assert head.startswith(b"GET /up?a=%20b HTTP/1.1\r\n")
+    assert head.count(b"Host: ") == 1
+    assert b"Host: www.example.com\r\n" in head
+    assert b"Connection: close\r\n" in head
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_host_without_a_name(asking: Callable[..., Look], address: str) -> None:
+    """Without a Host in the file the backend's own address is asked for."""
+    heard: list[bytes] = []
+    found = asking(answering(status(200), heard=heard), address=address)
+    assert found.passed
+    shown = f"[{address}]" if ":" in address else address
+    assert f"Host: {shown}:".encode() in heard[0]
+
+
+@pytest.mark.parametrize(
+    ("handler", "detail"),
+    [
+        (None, "connect: connection refused"),
+        (answering(b"SSH-2.0-OpenSSH_9.2p1\r\n"), "what came is no answer of HTTP"),
+        (answering(bytes(range(256)) * 40), "what came is no answer of HTTP"),
+        (answering(b"HTTP/1.1 9999 Odd\r\n\r\n"), "what came is no answer of HTTP"),
+        (
+            answering(b"HTTP/1.1 200 OK\r\n", b"A: " + b"x" * 9000, rest="repeat"),
+            "what came is no answer of HTTP",
+        ),
+        (answering(), "closed the connection without an answer"),
+        (answering(rest="reset"), "closed the connection without an answer"),
+    ],
+)
+def test_bad_servers(asking: Callable[..., Look], handler: Handler | None, detail: str) -> None:
+    """What answers with something else fails at once, and the line says what it did."""
+    found = asking(handler, port=1)
+    assert found.passed is False
+    assert found.detail == detail
+
+
+@pytest.mark.parametrize(
+    ("handler", "detail"),
+    [
+        (answering(rest="hang"), "answer timed out after 0.3 s"),
+        (answering(b"HTTP/1.1 200", rest="hang"), "answer timed out after 0.3 s"),
+        (
+            answering(b"HTTP/1.1 100 Continue\r\n\r\n", rest="repeat"),
+            "answer timed out after 0.3 s",
+        ),
+        (
+            answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n", rest="hang"),
+            "body timed out after 0.3 s",
+        ),
+    ],
+)
+def test_servers_that_hang(asking: Callable[..., Look], handler: Handler, detail: str) -> None:
+    """Who does not come to an end is left alone when the time is over."""
+    found = asking(handler, timeout=0.3, expect={"body": "x"})
+    assert (found.passed, found.detail) == (False, detail)
+
+
+def test_many_headers(asking: Callable[..., Look]) -> None:
+    """Headers without end are no answer, or run into the time: they never pass."""
+    endless = answering(b"HTTP/1.1 200 OK\r\n", b"A: b\r\n" * 100, rest="repeat")
+    found = asking(endless, timeout=5)
+    assert found.passed is False
+
+
+def test_endless_body(asking: Callable[..., Look]) -> None:
+    """Of a body without end the head is judged, at once."""
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    endless = answering(head, b"1000\r\n" + b"x" * 4096 + b"\r\n", rest="repeat")
+    assert asking(endless).detail == "status 200"
+    found = asking(endless, expect={"body": "fine"})
+    assert (found.passed, found.detail) == (False, "status 200, no 'fine' in the body")
+
+
+def test_body_that_breaks_off(asking: Callable[..., Look]) -> None:
+    """A server that closes within a body that matters fails."""
+    cut = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
+    found = asking(cut, expect={"body": "ab"})
+    assert (found.passed, found.detail) == (False, "closed the connection within the body")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for www.example.com that no authority knows, and its key, in one file."""
+    file = tmp_path_factory.mktemp("tls") / "both.pem"
+    key = ["ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    subject = ["-subj", "/CN=www.example.com", "-addext", "subjectAltName=DNS:www.example.com"]
+    where = ["-days", "2", "-keyout", str(file), "-out", "-"]
+    command = ["openssl", "req", "-x509", "-newkey", *key, *subject, *where]
+    made = subprocess.run(command, capture_output=True, check=True)
+    file.write_bytes(file.read_bytes() + made.stdout)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("check", "known", "passed", "detail"),
+    [
+        ({}, False, True, "status 200"),
+        ({"host": "www.example.com", "verify": True}, True, True, "status 200"),
+        (
+            {"host": "www.example.com", "verify": True},
+            False,
+            False,
+            "certificate: self-signed certificate",
+        ),
+        (
+            {"host": "other.example.com", "verify": True},
+            True,
+            False,
+            "certificate: Hostname mismatch, certificate is not valid for 'other.example.com'.",
+        ),
+    ],
+)
+def test_tls(
+    asking: Callable[..., Look],
+    certificate: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    check: dict[str, Any],
+    known: bool,
+    passed: bool,
+    detail: str,
+) -> None:
+    """A certificate is looked at where that is wanted: whose it is, and who vouches for it."""
+    if known:
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    names: list[str | None] = []
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
+    found = asking(answering(status(200)), type="https", tls=context, **check)
+    assert (found.passed, found.detail) == (passed, detail)
+    assert names == [check.get("host")]
+
+
+def test_tls_of_a_server_without_it(asking: Callable[..., Look]) -> None:
+    """A server that speaks something else than TLS fails at once."""
+
+    async def plain(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    found = asking(plain, type="https")
+    assert found.passed is False
+    assert found.detail.startswith("connect: TLS: ")

@@ -1,0 +1,49 @@
+"""Tests of ``paraglider.health.probes.tcp``: against real sockets of this host."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from paraglider.health.probes.base import Look
+from paraglider.health.probes.tcp import tcp
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_accepted(probing: Callable[..., Look], address: str) -> None:
+    """Who accepts passes, and sees the connection closed again without a byte."""
+    heard: list[bytes] = []
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read())
+        writer.close()
+
+    found = probing(tcp, handler, address=address)
+    assert (found.passed, found.detail) == (True, "connected")
+    assert heard in ([], [b""])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_refused(probing: Callable[..., Look], address: str) -> None:
+    """Where nobody listens the kernel says so, and the line repeats it."""
+    found = probing(tcp, address=address, port=1, timeout=30)
+    assert (found.passed, found.detail) == (False, "connect: connection refused")
+
+
+def test_silence(probing: Callable[..., Look]) -> None:
+    """A host that drops what comes, as one does whose backlog is full, runs into the time."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        address = full.getsockname()
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        found = probing(tcp, port=address[1], timeout=0.2)
+        for filler in fillers:
+            filler.close()
+    assert (found.passed, found.detail) == (False, "connect timed out after 0.2 s")
