@@ -19,6 +19,10 @@ from paraglider.cli.errors import run_command
 
 # Name → where the command is, and what `paraglider --help` says of it.
 COMMANDS = {
+    "backend-setup": (
+        "paraglider.cli.backend_setup:backend_setup",
+        "Show, make or undo what a backend's own host needs.",
+    ),
     "check": ("paraglider.cli.check:check", "Validate a configuration file and sum it up."),
     "import": (
         "paraglider.cli.import_:import_",

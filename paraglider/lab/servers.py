@@ -5,19 +5,21 @@ socket is open and serves IPv4 and IPv6 until it is ended.
 
 Rules: standard library only, so that the lab needs nothing but the package. HTTP/1.1 with one
 request a connection, whatever the request: ``GET /bytes/N`` answers N bytes after the name's
-header, everything else the name. A UDP datagram is answered by the name, a space and itself.
+header, everything else the name. A UDP datagram is answered by the name, a space and itself, from
+the address that it came to: a server that leaves that to the routes answers as somebody else.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import re
 import signal
 import socket
 import sys
-from typing import cast
 
+IP_PKTINFO = 8  # linux/in.h
 MAX_HEAD = 16_384  # bytes of a request that are read before it is refused
 MAX_BODY = 1 << 30  # bytes that a client may ask for
 CHUNK = b"x" * 65_536
@@ -64,30 +66,32 @@ class Server:
             writer.close()
 
 
-class UdpEcho(asyncio.DatagramProtocol):
-    """Answers each datagram with the name, a space and the datagram."""
+def echo(sock: socket.socket, name: bytes) -> None:
+    """Answer a datagram with the name, a space and itself, from the address that it came to."""
+    with contextlib.suppress(OSError):  # the client is unreachable, or its port is closed
+        data, ancillary, _, client = sock.recvmsg(1 << 16, 64)
+        sock.sendmsg([name, b" ", data], [_source(*item) for item in ancillary], 0, client)
 
-    def __init__(self, name: str) -> None:
-        self._name = name.encode()
-        self._transport: asyncio.DatagramTransport | None = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Remember where to answer."""
-        # Python 3.11's own datagram transport does not derive from the class it stands for.
-        self._transport = cast(asyncio.DatagramTransport, transport)
+def _source(level: int, kind: int, info: bytes) -> tuple[int, int, bytes]:
+    """What came with a datagram as what makes its destination the source of the answer.
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answer."""
-        if self._transport is not None:
-            self._transport.sendto(self._name + b" " + data, addr)
+    The interface is left open: the way back may be another (ip(7), ipv6(7)).
+    """
+    if level == socket.IPPROTO_IP:
+        return level, kind, bytes(4) + info[8:12] + bytes(4)
+    return level, kind, info[:16] + bytes(4)
 
 
 def udp_socket(family: socket.AddressFamily, port: int) -> socket.socket:
-    """A socket bound to ``port`` on every address of ``family`` alone."""
+    """A socket bound to ``port`` on every address of ``family`` alone, that tells which it was."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setblocking(False)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     sock.bind(("", port))
     return sock
 
@@ -104,7 +108,7 @@ async def serve(name: str, http: list[int], udp: list[int]) -> None:
     for port in udp:
         for family in (socket.AF_INET, socket.AF_INET6):
             sock = udp_socket(family, port)
-            await loop.create_datagram_endpoint(lambda: UdpEcho(name), sock=sock)
+            loop.add_reader(sock, echo, sock, name.encode())
     print("listening", flush=True)
     await stop.wait()
 

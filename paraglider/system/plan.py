@@ -202,7 +202,7 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
             key = conf(6, interface, "accept_ra")
             held = SysctlChange(6, key, "", "").identity in records
             if held or (switching and host.sysctl.read(key) == "1" and interface != "lo"):
-                yield from _sysctl(6, key, "2", host, records)
+                yield from sysctl_step(6, key, "2", host, records)
     forwarding = ForwardingChange.of(family, host)
     old = records.get(forwarding.identity)
     if switching:
@@ -216,18 +216,19 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
         key = conf(family, interface, "forwarding")
         # The switch turns it on everywhere; where that is on already, an interface may be off.
         if SysctlChange(family, key, "", "").identity in records or not switching:
-            yield from _sysctl(family, key, "1", host, records)
+            yield from sysctl_step(family, key, "1", host, records)
     if family == min((s.family for s in config.services if s.counted), default=None):
         # Else a connection that begins while nobody listens to the events has no last one either.
-        yield from _sysctl(family, "net/netfilter/nf_conntrack_events", "1", host, records)
+        yield from sysctl_step(family, "net/netfilter/nf_conntrack_events", "1", host, records)
     if family == 4:
         # An interface sends redirects when it or `all` says so; without, a backend on the
         # client's own link would be told of the shorter way, past the balancer.
         for interface in ("all", *interfaces):
-            yield from _sysctl(4, conf(4, interface, "send_redirects"), "0", host, records)
+            yield from sysctl_step(4, conf(4, interface, "send_redirects"), "0", host, records)
 
 
-def _sysctl(family: int, key: str, value: str, host: Host, records: Records) -> Iterator[Step]:
+def sysctl_step(family: int, key: str, value: str, host: Host, records: Records) -> Iterator[Step]:
+    """The step that gives ``key`` its ``value``; none where the kernel has no such parameter."""
     now = host.sysctl.read(key)
     if now is None:
         return

@@ -14,7 +14,7 @@ import pytest
 
 from paraglider.lab.balancer import Balancer, start_backend
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.topology import CLIENT, VIP, Topology, backend_address, join
+from paraglider.lab.topology import CLIENT, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
 
@@ -265,55 +265,6 @@ def test_weights(
     for family in (4, 6):
         answers = ask(net, "tcp", VIP[family], 80, 60)
         assert answers == {"backend1": 30, "backend2": 20, "backend3": 10}
-
-
-@pytest.mark.parametrize("family", [4, 6])
-def test_return_direct(
-    topology: Any,
-    serve: Any,
-    config: Any,
-    service: Any,
-    balancer: Any,
-    ask: Any,
-    family: int,
-    peer: Any,
-) -> None:
-    """The backend restores the VIP and answers over a link of its own: no reply comes through."""
-    net = topology(backends=1)
-    serve(net)
-    shortcut(net, family)
-    direct = {"return": "direct", "backends": 1}
-    balancer(
-        net,
-        config(
-            service(family, ports=80, **direct),
-            service(family, name="echo", protocol="udp", ports=5353, **direct),
-            workers=2,
-        ),
-    )
-    assert ask(net, "tcp", VIP[family], 80, 10) == {"backend1": 10}
-    assert peer(net.client, "ports", VIP[family], 5353, 10) == {"backend1": 10}
-    counters = "/sys/class/net/direct/statistics/rx_packets"
-    assert int(net.client.run(["cat", counters]).stdout) >= 10 * 4
-
-
-def shortcut(net: Topology, family: int) -> None:
-    """Join the first backend to the client, and have it answer with the VIP as its source."""
-    (backend,) = net.backends
-    join(net.client, "direct", backend, "direct", 1500)
-    net.client.sysctl("net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.direct.rp_filter=0")
-    link = net.client.run(["cat", "/sys/class/net/direct/address"]).stdout.strip()
-    backend.ip(
-        f"route add {CLIENT[family]} dev direct",
-        f"neighbour replace {CLIENT[family]} lladdr {link} dev direct",
-    )
-    ip = "ip" if family == 4 else "ip6"
-    rules = (
-        f"add table {ip} back",
-        f"add chain {ip} back out {{ type route hook output priority mangle; }}",
-        f"add rule {ip} back out oifname direct {ip} saddr set {VIP[family]}",
-    )
-    backend.run(["nft", "-f", "-"], text="\n".join(rules))
 
 
 def test_exempt_endpoints_are_left_alone(

@@ -29,7 +29,7 @@ class DefaultRouteChange:
         cls, family: int, gateway: str, interface: str, present: Iterable[str]
     ) -> DefaultRouteChange:
         """The change beside the default routes that are ``present``."""
-        best = min(present, key=lambda route: metric(family, route), default=None)
+        best = best_route(family, present)
         route = f"default via {gateway} dev {interface}"
         if best is None:
             return cls(family, route)
@@ -71,6 +71,11 @@ class DefaultRouteChange:
             host.netlink.remove_route(self.family, self.route)
 
 
+def best_route(family: int, routes: Iterable[str]) -> str | None:
+    """The one of ``routes`` that packets take, None when there is none."""
+    return min(routes, key=lambda route: metric(family, route), default=None)
+
+
 def metric(family: int, route: str) -> int:
     """The metric of a route in ip(8)'s words; the lowest comes first."""
     words = route.split()
@@ -81,3 +86,8 @@ def gateway_of(route: str) -> str | None:
     """The gateway of a route in ip(8)'s words, None where it has none or several."""
     words = route.split()
     return words[words.index("via") + 1] if words.count("via") == 1 else None
+
+
+def can_be_put_back(route: str) -> bool:
+    """Whether ``ip route replace`` takes what ip(8) has shown of ``route`` for the same route."""
+    return not {"nexthop", "nhid", "encap", "expires"} & set(route.split())

@@ -1,0 +1,192 @@
+"""`paraglider backend-setup`: what a backend's own host needs for its services.
+
+Lives here: the click command ``backend_setup``.
+Rules: run on the backend, with a copy of the balancer's file. Without `--apply` it changes
+nothing: stdout is a script that a person can read and run. With `--apply` and `--undo` stdout is
+one line a step; warnings go to stderr.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import shlex
+import signal
+import sys
+
+import click
+
+from paraglider.cli.main import Options
+from paraglider.cli.tell import Teller
+from paraglider.config.load import LoadedConfig, find_config, load_with_marks
+from paraglider.config.model import Config, Service
+from paraglider.config.types import IPAddress
+from paraglider.errors import OperatorError
+from paraglider.rules import backend as text
+from paraglider.system import backend_plan, setup
+from paraglider.system.backend_plan import Role
+from paraglider.system.changes.base import Host
+from paraglider.system.checks import check_root
+from paraglider.system.plan import Step
+from paraglider.system.state import StateFile, only_one
+
+PROG = "paraglider backend-setup"
+_TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give for it
+
+
+@click.command("backend-setup")
+@click.argument("names", metavar="SERVICE...", nargs=-1)
+@click.option("-c", "--config", metavar="FILE", help="Configuration file.")
+@click.option("--apply", "apply_", is_flag=True, help="Make the changes on this host.")
+@click.option("--undo", is_flag=True, help="Take them back; needs no file. No SERVICE: all.")
+@click.option(
+    "--backend", metavar="ADDRESS", help="Which backend this is, if not by its addresses."
+)
+@click.option("--tc", is_flag=True, help="Print the rewriting of answers for tc instead of nft.")
+@click.pass_obj
+def backend_setup(
+    options: Options,
+    names: tuple[str, ...],
+    config: str | None,
+    apply_: bool,
+    undo: bool,
+    backend: str | None,
+    tc: bool,
+) -> None:
+    """Print the commands that a backend's own host needs for SERVICE..., or run them.
+
+    That is the VIP on its loopback, a route through the balancer, its answers rewritten, or
+    nothing, as the service's `forward` and `return` have it.
+    """
+    if (apply_ and undo) or (tc and (apply_ or undo)):
+        raise OperatorError("--apply, --undo and --tc exclude each other", "give one of them")
+    if undo:
+        check_root(PROG)
+        with only_one():
+            _undo(names)
+        return
+    loaded = load_with_marks(find_config(config if config is not None else options.config))
+    services = _services(loaded, names)
+    named = _address(backend)
+    host = Host()
+    roles = [backend_plan.find_backends(service, host, named) for service in services]
+    if apply_:
+        check_root(PROG)
+        # A termination must roll back too.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        with only_one():
+            _apply(loaded.config, roles, host)
+    else:
+        shown = [(_tc if tc else _script)(loaded.config, role, host) for role in roles]
+        print("#!/bin/sh -e\n" + "".join(shown), end="")
+
+
+def _services(loaded: LoadedConfig, names: tuple[str, ...]) -> list[Service]:
+    known = {service.name: service for service in loaded.config.services}
+    there = f"those of {loaded.file} are: {', '.join(known)}"
+    if not names:
+        raise OperatorError("no service is named", there)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise OperatorError(f"there is no service {name!r}", f"{hint}{there}")
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _address(given: str | None) -> IPAddress | None:
+    try:
+        return None if given is None else ipaddress.ip_address(given)
+    except ValueError:
+        raise OperatorError(
+            f"--backend {given!r} is no IP address", "write one of the service's backends"
+        ) from None
+
+
+def _apply(config: Config, roles: list[Role], host: Host) -> None:
+    told = Teller()
+    for role in roles:
+        state = _state()
+        steps = backend_plan.make_plan(config, role, host, state.load())
+        if not steps:
+            print(f"nothing to do for `{role.service.name}`: {text.need(role.service)[1]}")
+            continue
+        setup.set_up(steps, host, state, told)
+        for note in backend_plan.notes(config, role, host):
+            print(f"warning: {role.service.name}: {note}", file=sys.stderr)
+    told.sum_up()
+
+
+def _undo(names: tuple[str, ...]) -> None:
+    host, state = Host(), _state()
+    served = backend_plan.served(state.load())
+    for name in names:
+        if served and name not in served:
+            raise OperatorError(f"{name!r} is not set up here", f"these are: {', '.join(served)}")
+    told = Teller()
+    for name in names or served:
+        setup.take_back(backend_plan.undo_plan(name, state.load()), host, state, told)
+    if told.nothing:
+        print("nothing to undo")
+    else:
+        told.sum_up()
+
+
+def _state() -> StateFile:
+    return StateFile(purpose="backend")
+
+
+def _script(config: Config, role: Role, host: Host) -> str:
+    steps = backend_plan.make_plan(config, role, host, ())
+    lines = _head(role)
+    lines += [f"# Note: {note}." for note in backend_plan.notes(config, role, host)]
+    if not steps:
+        lines.append("# Nothing to do.")
+    for step in steps:
+        lines += _commands(step, host)
+    back = [step.change.revert_script(host) for step in reversed(steps) if step.action == "apply"]
+    if any(back):
+        lines += ["", "# To take it back:"]
+        lines += [f"# {line}" for line in "".join(back).splitlines()]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _commands(step: Step, host: Host) -> list[str]:
+    commands = step.script(host).splitlines()
+    if step.action == "keep":
+        return ["", f"# There already: {step.describe()}"]
+    return ["", f"# {step.describe()}", *commands] if commands else []
+
+
+def _tc(config: Config, role: Role, host: Host) -> str:
+    service = role.service
+    needed, why = text.need(service)
+    if needed != "rewrite":
+        raise OperatorError(f"`{service.name}` has no answers to rewrite: {why}", "leave --tc out")
+    unfit = text.tc_unfit(service, backend_plan.local_ports(host))
+    if unfit is not None:
+        raise OperatorError(f"`{service.name}`: {unfit}", "leave --tc out: nft does it")
+    sparing = text.spared(config.network, service, role.own)
+    interface = host.netlink.interface_towards(service.vip.ip) or "eth0"
+    commands = text.tc_script(service, role.backends, sparing, shlex.quote(interface))
+    lines = [
+        *_head(role),
+        "# DEV is the interface by which answers to the clients leave; needs act_nat and cls_u32.",
+        "",
+        *commands.splitlines(),
+        "",
+        "# To take it back: tc qdisc del dev $DEV clsact",
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _head(role: Role) -> list[str]:
+    service = role.service
+    addresses = ", ".join(dict.fromkeys(str(backend.address) for backend in role.backends))
+    way = f"forward: {service.forward}, return: {service.return_}"
+    why = text.need(service)[1]
+    return [
+        "",
+        f"# Backend {addresses} of `{service.name}`: VIP {service.vip.ip}, {way}.",
+        f"# {why[0].upper()}{why[1:]}.",
+    ]

@@ -1,0 +1,179 @@
+"""``return: direct`` under ``forward: nat``: what backend-setup makes has answers leave as the VIP.
+
+The backends have a leg in the clients' network, by which they answer past the balancer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from answering import apply_on_all
+
+from paraglider.lab.balancer import start_backend
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
+
+pytestmark = pytest.mark.root
+
+EVEN = {"backend1": 4, "backend2": 4, "backend3": 4}
+MEGABYTES = 3 * 1024 * 1024
+FIREWALL = """\
+table inet theirs {
+    chain input { type filter hook input priority 0; ct state invalid counter drop; }
+    chain output { type filter hook output priority 0; ct state invalid counter drop; }
+    chain post { type nat hook postrouting priority 100; ip protocol icmp masquerade; }
+}
+"""
+
+
+def received(namespace: Namespace, interface: str) -> int:
+    """How many packets have come in by ``interface``."""
+    counter = f"/sys/class/net/{interface}/statistics/rx_packets"
+    return int(namespace.run(["cat", counter]).stdout)
+
+
+def curl(namespace: Namespace, address: str, port: int = 80, *options: str) -> str:
+    """What an HTTP server answers."""
+    host = f"[{address}]" if ":" in address else address
+    command = ["curl", "-sS", "--fail", "--max-time", "10", *options, f"http://{host}:{port}/"]
+    return namespace.run(command).stdout.strip()
+
+
+def direct(service: Any, family: int, name: str, **changes: Any) -> dict[str, Any]:
+    """A service whose backends answer the client."""
+    made: dict[str, Any] = service(family, name=f"{name}{family}", **changes)
+    return made | {"return": "direct"}
+
+
+@pytest.fixture
+def answering(topology: Any, config: Any, service: Any, balancer: Any) -> Any:
+    """A function that puts services to work, with every backend set up for them.
+
+    It is given (name, changes of the service) and makes one of each family.
+    """
+
+    def start(net: Topology, *wanted: tuple[str, dict[str, Any]]) -> Path:
+        services = [direct(service, f, name, **c) for f in (4, 6) for name, c in wanted]
+        running = balancer(net, config(*services, workers=2))
+        apply_on_all(net, running.config, *(made["name"] for made in services))
+        return Path(running.config)
+
+    return start
+
+
+@pytest.mark.parametrize("tracking", [False, True])
+def test_answers_get_past_the_balancer(
+    topology: Any, serve: Any, answering: Any, ask: Any, peer: Any, tracking: bool
+) -> None:
+    """TCP and UDP of both families, on backends with and without a stateful firewall of their own:
+    the client gets its answers from the VIP, and none of them through the balancer.
+    """
+    net = topology(direct=True)
+    serve(net)
+    for backend in net.backends if tracking else ():
+        backend.run(["nft", "-f", "-"], text=FIREWALL)
+    answering(net, ("web", {"ports": 80}), ("echo", {"protocol": "udp", "ports": 5353}))
+    before = received(net.balancer, "eth1")
+    for family in (4, 6):
+        assert ask(net, "tcp", VIP[family], 80, 12).keys() == EVEN.keys()
+        assert peer(net.client, "ports", VIP[family], 5353, 12).keys() == EVEN.keys()
+    # 24 connections of at least four answers each; what comes there is who has which address.
+    assert received(net.balancer, "eth1") - before < 48
+    dropped = "counter packets 0" if tracking else ""
+    for backend in net.backends:
+        rules = backend.run(["nft", "list", "ruleset"]).stdout
+        assert rules.count("counter packets") == rules.count("counter packets 0")
+        assert dropped in rules
+
+
+def test_long_transfers(topology: Any, serve_peer: Any, answering: Any, peer: Any) -> None:
+    """Megabytes arrive whole, up and down, with the segments as long as the kernel makes them."""
+    net = topology(direct=True)
+    serve_peer(net, 9000)
+    answering(net, ("bulk", {"ports": 9000}))
+    before = received(net.balancer, "eth1")
+    for family in (4, 6):
+        for verb in ("up", "down"):
+            result = peer(net.client, verb, VIP[family], 9000, MEGABYTES)
+            assert result["sent"] == result["arrived"]
+    assert received(net.balancer, "eth1") - before < 100
+
+
+def test_mapped_ports(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
+) -> None:
+    """The client sees the VIP's port whatever the backend's is, also of two ports of one host."""
+    net = topology(direct=True)
+    serve(net, http=(8080, 8081), udp=(9999,))
+    services = []
+    for family in (4, 6):
+        ends = ((1, 8080), (1, 8081), (2, 8080), (3, 8080))
+        http = [{"address": backend_address(family, n), "port": port} for n, port in ends]
+        echo = [{"address": backend_address(family, n), "port": 9999} for n in (1, 2, 3)]
+        web = direct(service, family, "web", ports=80)
+        names = direct(service, family, "names", protocol="udp", ports=53)
+        services += [web | {"backends": http}, names | {"backends": echo}]
+    running = balancer(net, config(*services))
+    apply_on_all(net, running.config, *(made["name"] for made in services))
+    for family in (4, 6):
+        answers = ask(net, "tcp", VIP[family], 80, 12)
+        assert answers == {"backend1": 6, "backend2": 3, "backend3": 3}
+        assert peer(net.client, "ports", VIP[family], 53, 12) == EVEN
+
+
+def test_who_calls_the_backend_itself(topology: Any, serve: Any, answering: Any, ask: Any) -> None:
+    """The balancer's checks, the backends among themselves and clients of the backend's other
+    address are answered by the address that they called, beside the service.
+    """
+    net = topology(direct=True)
+    serve(net)
+    answering(net, ("web", {"ports": 80}))
+    for family in (4, 6):
+        for caller in (net.balancer, net.backends[1], net.backends[0]):
+            assert curl(caller, backend_address(family, 1)) == "backend1"
+        assert curl(net.client, direct_address(family, 1)) == "backend1"
+        assert set(ask(net, "tcp", VIP[family], 80, 12)) == set(EVEN)
+
+
+def test_a_port_where_nobody_listens(topology: Any, serve: Any, answering: Any, peer: Any) -> None:
+    """The backend's refusal comes from the VIP, so the client knows at once."""
+    net = topology(direct=True)
+    answering(net, ("web", {"ports": 80}))
+    for family in (4, 6):
+        assert peer(net.client, "connect", VIP[family], 80) == {"error": "ECONNREFUSED"}
+
+
+def test_any_beside_the_hosts_own_connections(
+    topology: Any, serve: Any, answering: Any, ask: Any, peer: Any
+) -> None:
+    """All ports and ping are the VIP's; connections that the backend begins stay its own."""
+    net = topology(direct=True)
+    serve(net, http=(80, 50000))
+    answering(net, ("all", {"protocol": "any"}))
+    for family in (4, 6):
+        for port in (80, 50000):
+            assert set(ask(net, "tcp", VIP[family], port, 6)) == set(EVEN)
+        assert set(peer(net.client, "ports", VIP[family], 5353, 6)) == set(EVEN)
+        assert ask(net, "ping", VIP[family], 0, 6) == {"": 6}
+    start_backend(net.client, "client", http=(8000,))
+    first = net.backends[0]
+    for family in (4, 6):
+        own = backend_address(family, 1)
+        net.client.ip(f"route add {own} via {direct_address(family, 1)}")
+        assert curl(first, net.client_address(family), 8000, "--interface", own) == "client"
+
+
+def test_a_narrow_path_behind_a_router(
+    topology: Any, serve_peer: Any, answering: Any, peer: Any
+) -> None:
+    """A router's Packet Too Big goes to the VIP, so to the balancer: it reaches the backend that
+    owns the flow, whose segments then fit.
+    """
+    net = topology(direct=True, router=True, client_mtu=1300)
+    serve_peer(net, 9000)
+    answering(net, ("bulk", {"ports": 9000}))
+    for family in (4, 6):
+        result = peer(net.client, "down", VIP[family], 9000, MEGABYTES)
+        assert result["sent"] == result["arrived"]
