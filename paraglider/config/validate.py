@@ -18,6 +18,7 @@ from paraglider.config.problem import Path, Problem
 from paraglider.config.support import STRATEGY_CLASS
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, parse_endpoint, shown
 from paraglider.config.validate_health import check_health
+from paraglider.config.validate_shared import check_shared
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
 UNSEEDED = ("rr", "wrr", "weighted")  # these hash nothing
@@ -31,7 +32,7 @@ def check(config: Config) -> list[Problem]:
         problems += [*_addresses(path, service), *_backends(path, service)]
         problems += [*_ways(path, service), *_strategy(path, service)]
         problems += check_health(path, service)
-    problems += [*_names(config), *_claims(config), *_shared_backends(config)]
+    problems += [*_names(config), *_claims(config), *check_shared(config)]
     return problems
 
 
@@ -256,41 +257,6 @@ def _claims(config: Config) -> Iterator[Problem]:
         needs = tuple(("services", index, key) for index in (earlier, later) for key in keys)
         present = "ports" if "ports" in second.model_fields_set else "vip"
         yield Problem(("services", later, present), what, remedy, needs=needs)
-
-
-def _shared_backends(config: Config) -> Iterator[Problem]:
-    """A port of a backend from which a worker awaits replies, and the kernel too.
-
-    The replies to nat are kept out of conntrack, and with them those to offload would be.
-    """
-    awaited: dict[tuple[IPAddress, str], list[tuple[PortRange, int]]] = {}
-    for index, service in enumerate(config.services):
-        if service.forward == "nat" and service.return_ == "via":
-            for backend in service.backends:
-                for protocol in service.protocols:
-                    spans = awaited.setdefault((backend.address, protocol), [])
-                    spans.extend((ports, index) for ports in service.reply_ports(backend))
-    for index, service in enumerate(config.services):
-        if service.forward != "offload":
-            continue
-        for number, backend in enumerate(service.backends):
-            rivals = (
-                (other, ours)
-                for protocol in service.protocols
-                for ours in service.reply_ports(backend)
-                for theirs, other in awaited.get((backend.address, protocol), ())
-                if ours.overlaps(theirs)
-            )
-            if (rival := next(rivals, None)) is not None:
-                other, ports = rival
-                nat = config.services[other]
-                where = "on all ports" if ports == ALL_PORTS else f"port {ports}"
-                what = f"backend {backend.address} {where} serves `{nat.name}` by `forward: nat`"
-                remedy = "use the same `forward` for both, or another port or backend for one"
-                keys = ("forward", "protocol", "ports", "backends")
-                needs = tuple(("services", i, key) for i in (index, other) for key in keys)
-                place: Path = ("services", index, "backends", number, "address")
-                yield Problem(place, what, remedy, needs=needs)
 
 
 def _where(left: PortRange, right: PortRange) -> str:

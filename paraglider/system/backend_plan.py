@@ -59,7 +59,14 @@ def find_backends(service: Service, host: Host, named: IPAddress | None) -> Role
         for address in host.netlink.addresses(interface)
     }
     known = ", ".join(dict.fromkeys(str(backend.address) for backend in service.backends))
-    if named is not None:
+    if service.source is not None:
+        if named is None:
+            raise OperatorError(
+                f"the file does not list the backends of `{service.name}`",
+                "say which one this host is: --backend ADDRESS",
+            )
+        found: tuple[Backend, ...] = (Backend(address=named),)
+    elif named is not None:
         found = tuple(b for b in service.backends if b.address == named)
         if not found:
             raise OperatorError(
@@ -72,6 +79,11 @@ def find_backends(service: Service, host: Host, named: IPAddress | None) -> Role
                 f"this host is no backend of `{service.name}`: it has none of {known}",
                 "run this on a backend, or say which one it is: --backend ADDRESS",
             )
+    if found[0].address.version != service.family:
+        raise OperatorError(
+            f"{found[0].address} is no IPv{service.family} address, as `{service.name}` needs",
+            "name the backend by its address of that family",
+        )
     interface, own = held.get(found[0].address, (None, None))
     return Role(service, found, interface, own)
 
