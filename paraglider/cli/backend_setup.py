@@ -16,7 +16,8 @@ import sys
 
 import click
 
-from paraglider.cli.main import Options
+from paraglider.cli.main import Options, config_option
+from paraglider.cli.steps import TERMINATED
 from paraglider.cli.tell import Teller
 from paraglider.config.load import LoadedConfig, find_config, load_with_marks
 from paraglider.config.model import Config, Service
@@ -31,12 +32,11 @@ from paraglider.system.plan import Step
 from paraglider.system.state import StateFile, only_one
 
 PROG = "paraglider backend-setup"
-_TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give for it
 
 
 @click.command("backend-setup")
 @click.argument("names", metavar="SERVICE...", nargs=-1)
-@click.option("-c", "--config", metavar="FILE", help="Configuration file.")
+@config_option
 @click.option("--apply", "apply_", is_flag=True, help="Make the changes on this host.")
 @click.option("--undo", is_flag=True, help="Take them back; needs no file. No SERVICE: all.")
 @click.option(
@@ -73,7 +73,7 @@ def backend_setup(
     if apply_:
         check_root(PROG)
         # A termination must roll back too.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         with only_one():
             _apply(loaded.config, roles, host)
     else:

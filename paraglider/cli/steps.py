@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable
 
+from paraglider.cli.tell import Teller
 from paraglider.config.model import Config
 from paraglider.system import setup
 from paraglider.system.changes.base import Host
@@ -22,7 +22,8 @@ from paraglider.system.state import StateFile, only_one
 Prepare = Callable[[Config, frozenset[int], Host, StateFile], list[Step]]
 """What makes the plan: ``setup.prepare`` or ``setup.prepare_start``."""
 
-_TERMINATED = 128 + signal.SIGTERM  # the exit code that shells give for it
+TERMINATED = 128 + signal.SIGTERM
+"""The exit code that shells give for a termination."""
 
 
 def carry_out(
@@ -36,8 +37,8 @@ def carry_out(
             print(setup.script(steps, host) or "# nothing to do: the host is set up\n", end="")
             return
         # A termination must roll back too.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-        told = _Teller()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
+        told = Teller()
         setup.set_up(steps, host, state, told)
         told.sum_up()
         _warn(config, families, host)
@@ -54,7 +55,7 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
             script += "".join(f"rm -f {path}\n" for path in ledgers)
             print(script or f"# {nothing}\n", end="")
             return
-        told = _Teller()
+        told = Teller()
         steps = setup.undo(families, host, state, told)
         for path in ledgers:
             path.unlink(missing_ok=True)
@@ -78,18 +79,3 @@ def _warn(config: Config, families: frozenset[int], host: Host) -> None:
             " replies to it come to this host?",
             file=sys.stderr,
         )
-
-
-class _Teller:
-    """Prints the steps and counts what became of them."""
-
-    def __init__(self) -> None:
-        self._count: Counter[str] = Counter()
-
-    def __call__(self, outcome: str, what: str) -> None:
-        self._count[outcome] += 1
-        print(f"{outcome:<11} {what}", flush=True)
-
-    def sum_up(self) -> None:
-        """The last line: how many steps came to what."""
-        print(", ".join(f"{count} {outcome}" for outcome, count in self._count.items()))

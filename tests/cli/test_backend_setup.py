@@ -18,11 +18,11 @@ TEXT = """\
 network: {private: {interface: eth1, gateway: [10.0.0.254/8]}}
 services:
   - {name: web, vip: 192.168.0.11/24, protocol: tcp, ports: 80, return: direct,
-     backends: [192.0.2.1, 192.0.2.2]}
+     backends: [203.0.113.1, 203.0.113.2]}
   - {name: mapped, vip: 192.168.0.11/24, protocol: tcp, ports: 81, return: direct,
-     backends: [{address: 192.0.2.1, port: 8081}]}
+     backends: [{address: 203.0.113.1, port: 8081}]}
   - {name: relay, vip: 192.168.0.11/24, protocol: tcp, ports: 82, forward: proxy,
-     backends: [192.0.2.1]}
+     backends: [203.0.113.1]}
 """
 
 
@@ -43,26 +43,27 @@ def outcome(file: Path, *arguments: str) -> Any:
 
 def test_the_script_of_a_backend(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     """Who it is for, why, the commands under what they do, and how to take them back."""
-    assert outcome(file, "web", "relay", "--backend", "192.0.2.1") == 0
+    assert outcome(file, "web", "relay", "--backend", "203.0.113.1") == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "#!/bin/sh -e"
     assert (
-        lines[2] == "# Backend 192.0.2.1 of `web`: VIP 192.168.0.11, forward: nat, return: direct."
+        lines[2]
+        == "# Backend 203.0.113.1 of `web`: VIP 192.168.0.11, forward: nat, return: direct."
     )
     assert "# table ip paraglider-backend-web: answers leave as the VIP" in lines
     assert "# delete table ip paraglider-backend-web" in lines
-    assert any("192.0.2.1 tcp sport 80 ip saddr set 192.168.0.11" in line for line in lines)
-    assert lines[-3].startswith("# Backend 192.0.2.1 of `relay`")
+    assert any("203.0.113.1 tcp sport 80 ip saddr set 192.168.0.11" in line for line in lines)
+    assert lines[-3].startswith("# Backend 203.0.113.1 of `relay`")
     assert lines[-1] == "# Nothing to do."
 
 
 def test_the_tc_form(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     """The same for tc, with the interface to be named."""
-    assert outcome(file, "web", "--backend", "192.0.2.2", "--tc") == 0
+    assert outcome(file, "web", "--backend", "203.0.113.2", "--tc") == 0
     out = capfd.readouterr().out
     assert "\nDEV=" in out
-    assert "match ip src 192.0.2.2/32" in out
-    assert "action nat egress 192.0.2.2/32 192.168.0.11" in out
+    assert "match ip src 203.0.113.2/32" in out
+    assert "action nat egress 203.0.113.2/32 192.168.0.11" in out
     assert "nft" not in out
 
 
@@ -75,10 +76,14 @@ def test_the_tc_form(capfd: pytest.CaptureFixture[str], file: Path) -> None:
         (["wbe"], "there is no service 'wbe'", "did you mean web? those of"),
         (["zzzzzz"], "there is no service 'zzzzzz'", "are: web, mapped, relay"),
         (["web", "--backend", "x"], "--backend 'x' is no IP address", "one of the service's"),
-        (["web", "--backend", "192.0.2.9"], "has no backend 192.0.2.9", "192.0.2.1, 192.0.2.2"),
+        (
+            ["web", "--backend", "203.0.113.9"],
+            "has no backend 203.0.113.9",
+            "203.0.113.1, 203.0.113.2",
+        ),
         (["web"], "this host is no backend of `web`", "--backend ADDRESS"),
-        (["relay", "--backend", "192.0.2.1", "--tc"], "no answers to rewrite", "leave --tc out"),
-        (["mapped", "--backend", "192.0.2.1", "--tc"], "maps no ports", "nft does it"),
+        (["relay", "--backend", "203.0.113.1", "--tc"], "no answers to rewrite", "leave --tc out"),
+        (["mapped", "--backend", "203.0.113.1", "--tc"], "maps no ports", "nft does it"),
     ],
 )
 def test_what_is_refused(
@@ -96,7 +101,7 @@ def test_changing_the_host_needs_root(
 ) -> None:
     """Printing does not."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    for arguments in (["web", "--backend", "192.0.2.1", "--apply"], ["--undo"]):
+    for arguments in (["web", "--backend", "203.0.113.1", "--apply"], ["--undo"]):
         assert outcome(file, *arguments) == 1
         assert "needs root" in capfd.readouterr().err
-    assert outcome(file, "web", "--backend", "192.0.2.1") == 0
+    assert outcome(file, "web", "--backend", "203.0.113.1") == 0

@@ -1,4 +1,4 @@
-"""What a backend's host needs; the tables in ``golden/backend.SERVICE.nft``, tc's in ``….tc``.
+"""What a backend's host needs; the tables in ``golden/backend/SERVICE.nft``, tc's in ``….tc``.
 
 After a deliberate change, ``UPDATE_GOLDEN=1 pytest tests/rules`` writes the files anew; read the
 difference before committing.
@@ -25,7 +25,7 @@ from paraglider.rules.backend import (
     tracked,
 )
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "golden" / "backend"
 LOCAL = PortRange(32768, 60999)
 CONFIG = Config.model_validate(
     yaml.safe_load((GOLDEN / "backend.yaml").read_text(encoding="utf-8"))
@@ -56,7 +56,7 @@ def golden_table(service: Service) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_table_is_the_golden_one(name: str) -> None:
     """What is rendered is, byte for byte, what somebody has read and found right."""
-    compare(GOLDEN / f"backend.{name}.nft", golden_table(named(name)))
+    compare(GOLDEN / f"{name}.nft", golden_table(named(name)))
 
 
 def test_the_tc_form_is_the_golden_one() -> None:
@@ -64,7 +64,7 @@ def test_the_tc_form_is_the_golden_one() -> None:
     service = named("mail").model_copy(update={"ports": (PortRange(25, 25), PortRange(465, 465))})
     assert tc_unfit(service, LOCAL) is None
     sparing = spared(CONFIG.network, service, None)
-    compare(GOLDEN / "backend.mail.tc", tc_script(service, service.backends, sparing, "eth1"))
+    compare(GOLDEN / "mail.tc", tc_script(service, service.backends, sparing, "eth1"))
 
 
 @pytest.mark.parametrize(

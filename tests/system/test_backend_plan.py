@@ -16,8 +16,8 @@ from paraglider.system.changes.base import Host
 from paraglider.system.nft import Nft
 from paraglider.system.state import StateFile
 
-GOLDEN = Path(__file__).parents[1] / "rules" / "golden"
-TABLES = sorted(GOLDEN.glob("backend.*.nft"))
+GOLDEN = Path(__file__).parents[1] / "rules" / "golden" / "backend"
+TABLES = sorted(GOLDEN.glob("*.nft"))
 NETWORK = {"private": {"interface": "eth1", "gateway": ["10.0.0.254/8", "fd00:10::fe/64"]}}
 
 
@@ -343,7 +343,7 @@ def test_nft_takes_every_table_twice_alike(inside: Namespace, file: Path) -> Non
 @pytest.mark.root
 def test_tc_knows_every_word_of_its_form(inside: Namespace) -> None:
     """A kernel without its nat action or u32 refuses those, and nothing else."""
-    lines = (GOLDEN / "backend.mail.tc").read_text(encoding="utf-8").splitlines()
+    lines = (GOLDEN / "mail.tc").read_text(encoding="utf-8").splitlines()
     missing = ("Failed to load TC action module", "TC classifier not found")
     for line in lines[1:]:
         done = inside.run(line.replace("$DEV", "eth1").split(), check=False)
