@@ -17,6 +17,7 @@ Rules: what a round means is ``rounds``' to say. A network full of answers costs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Collection, Iterable
@@ -76,24 +77,18 @@ def is_ours(address: IPAddress) -> bool:
 def _ask_all(echo: Echo, question: Question, scope: Scope, known: Iterable[IPAddress]) -> None:
     """Ask everybody; where that cannot be, as on an interface that is down, nobody answers."""
     for address in scope.broadcasts:
-        _try(echo, question, address)
-    if scope.interface:
-        towards = (_source_towards(address) for address in known if address.version == 6)
-        source = next((address for address in towards if address is not None), None)
-        _try(echo, question, ALL_NODES, source=source, interface=scope.interface)
-
-
-def _try(
-    echo: Echo,
-    question: Question,
-    to: IPAddress,
-    source: IPAddress | None = None,
-    interface: str = "",
-) -> None:
-    try:
-        echo.send(question, to, source=source, interface=interface)
-    except OSError:
-        return  # everyone known is asked by himself besides, and his answer says the cause
+        # Everyone known is asked by himself besides, and what comes of that says the cause.
+        with contextlib.suppress(OSError):
+            echo.send(question, address)
+    if not scope.interface:
+        return
+    towards = (_source_towards(address) for address in known if address.version == 6)
+    for source in (*scope.sources, *(address for address in towards if address is not None)):
+        try:
+            echo.send(question, ALL_NODES, source=source, interface=scope.interface)
+        except OSError:
+            continue  # not an address of that interface, or not now: perhaps the next is
+        return
 
 
 async def _until(question: Question, known: Collection[IPAddress], seconds: float) -> None:

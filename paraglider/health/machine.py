@@ -8,8 +8,9 @@ The rules, all of them:
   while down, some failures while up, nothing known yet) a quarter of that, though never less than
   FASTEST. Chance makes it up to a tenth sooner, never later, so that many backends spread out and
   no promise about time is broken.
-* A hint (a flow went unanswered) makes the next check due at once, or a short interval after the
-  last one began if that is later: however many hints come, checks are no denser than in doubt.
+* A hint (a flow went unanswered) makes the next check due at once, or a pause after the last one
+  began if that is later: a second, or less where checks in doubt are denser. However many hints
+  come, checks are no denser than that.
 * FALLS falls within PERIOD and it is held down for PERIOD, however well it does. One that falls
   again before it has been up for PERIOD is held twice as long, up to LONGEST_HOLD; one that has
   been up that long begins anew. So no backend falls more than FALLS times in any PERIOD. Passes
@@ -27,6 +28,7 @@ from typing import Final
 from paraglider.core.pool import Event
 
 FASTEST: Final = 0.1
+HINTED: Final = 1.0
 PERIOD: Final = 60.0
 FALLS: Final = 3
 LONGEST_HOLD: Final = 960.0
@@ -50,6 +52,11 @@ class Rules:
     def fast(self) -> float:
         """Seconds between checks while in doubt."""
         return min(self.interval, max(FASTEST, self.interval * _IN_DOUBT))
+
+    @property
+    def hinted(self) -> float:
+        """Seconds between checks while hints come."""
+        return min(self.fast, HINTED)
 
 
 class Machine:
@@ -109,9 +116,11 @@ class Machine:
                 event = self._rise(now)
             elif not passed and (self.series >= self.rules.fall or not proven):
                 event = self._fall(now)
-        soon = self.in_doubt or self._hinted
-        wait = (self.rules.fast if soon else self.rules.interval) * (1 - _JITTER * chance)
-        self.due = max(now, self._started + wait)
+        rules = self.rules
+        wait = rules.fast if self.in_doubt else rules.interval
+        if self._hinted and self.up:
+            wait = rules.hinted
+        self.due = max(now, self._started + wait * (1 - _JITTER * chance))
         return event
 
     def hint(self, now: float) -> bool:
@@ -119,7 +128,7 @@ class Machine:
         if not self.up:
             return False
         self._hinted = True
-        sooner = max(now, self._started + self.rules.fast)
+        sooner = max(now, self._started + self.rules.hinted)
         if sooner >= self.due:
             return False
         self.due = sooner

@@ -91,13 +91,15 @@ class Scope:
     """Where failover looks: its settings, and what of the network it has to know.
 
     ``broadcasts`` are the IPv4 addresses to ping, ``interface`` is where the all-nodes group of
-    IPv6 is pinged (empty: nowhere), ``never`` are addresses that are no backends: VIPs, gateways,
-    exempt ones. The host's own are found out besides.
+    IPv6 is pinged (empty: nowhere), ``sources`` our addresses there to ask it from. ``never`` are
+    addresses that are no backends: VIPs, gateways, exempt ones; the host's own are found out
+    besides.
     """
 
     failover: Failover
     broadcasts: tuple[IPAddress, ...] = ()
     interface: str = ""
+    sources: tuple[IPAddress, ...] = ()
     never: frozenset[IPAddress] = frozenset()
 
     def plain(self) -> Plain:
@@ -106,6 +108,7 @@ class Scope:
             "failover": self.failover.model_dump(mode="json"),
             "broadcasts": [str(address) for address in self.broadcasts],
             "interface": self.interface,
+            "sources": [str(address) for address in self.sources],
             "never": sorted(str(address) for address in self.never),
         }
 
@@ -116,6 +119,7 @@ class Scope:
             Failover.model_validate(plain["failover"]),
             tuple(ipaddress.ip_address(address) for address in plain["broadcasts"]),
             str(plain["interface"]),
+            tuple(ipaddress.ip_address(address) for address in plain["sources"]),
             frozenset(ipaddress.ip_address(address) for address in plain["never"]),
         )
 

@@ -44,5 +44,6 @@ def scope(config: Config) -> Scope:
         config.failover,
         tuple(dict.fromkeys(broadcasts)),
         private.interface if private is not None else "",
+        tuple(gateway.ip for gateway in gateways if gateway.version == 6),
         frozenset(never),
     )

@@ -121,7 +121,13 @@ def test_hints_are_bounded() -> None:
             machine.began(now)
             began.append(now)
             machine.result(True, now, 0.0)
-    assert 15 <= len(began) <= 10 / RULES.fast + 1
+    assert 15 <= len(began) <= 10 / RULES.hinted + 1
+
+
+def test_hints_reach_checks_that_are_rare() -> None:
+    """Where a check is due once an hour, hints have it come once a second at most."""
+    rules = Rules(interval=3600.0, rise=2, fall=3)
+    assert (rules.fast, rules.hinted, RULES.hinted) == (900.0, 1.0, 0.5)
 
 
 def test_hint_during_a_check_is_not_lost() -> None:

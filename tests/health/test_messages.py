@@ -26,7 +26,7 @@ from paraglider.health.messages import (
 
 FOUR, SIX = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00:10::1")
 CHECK = Check(type="https", host="a", timeout=0.5, expect=Expect(status=(StatusRange(200, 204),)))
-SCOPE = Scope(Failover(check_cycle=0.5), (FOUR,), "eth1", frozenset((FOUR, SIX)))
+SCOPE = Scope(Failover(check_cycle=0.5), (FOUR,), "eth1", (SIX,), frozenset((FOUR, SIX)))
 
 
 @pytest.mark.parametrize(

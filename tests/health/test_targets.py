@@ -50,6 +50,7 @@ def test_scope_is_the_private_side() -> None:
     looked = scope(config(NETWORK))
     assert [str(address) for address in looked.broadcasts] == ["10.255.255.255"]
     assert looked.interface == "eth1"
+    assert [str(address) for address in looked.sources] == ["fd00:10::fe"]
     never = {str(address) for address in looked.never}
     assert never == {"10.0.0.254", "fd00:10::fe", "192.168.0.11", "192.168.0.1"}
 

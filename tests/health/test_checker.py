@@ -1,0 +1,329 @@
+"""Tests of ``paraglider.health.checker``: who is looked at, when, and what is told.
+
+Probes here are functions that read a table of who is well; no test waits for a time, only for
+what the checker tells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any
+
+import pytest
+
+from paraglider.config.health import Check, Failover
+from paraglider.config.types import IPAddress
+from paraglider.core.pool import Event
+from paraglider.health import discovery
+from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
+from paraglider.health.messages import (
+    Found,
+    Hint,
+    Plain,
+    Report,
+    Scope,
+    Target,
+    Targets,
+    Verdict,
+    told,
+)
+from paraglider.health.probes.base import ProbeError, Step, UnableError
+from paraglider.health.rounds import Answer
+
+PATIENCE = 30
+QUICK: dict[str, Any] = {"interval": 0.1, "rise": 2, "fall": 2}
+
+
+def target(number: int = 1, *, up: bool = True, found: bool = False, **check: Any) -> Target:
+    """The target 10.0.0.NUMBER of the service `web`; without a check for None."""
+    address = ipaddress.ip_address(0x0A000000 + number)
+    checked = None if check.get("type", "") is None else Check(**{**QUICK, **check})
+    return Target("web", str(address), address, 80, checked, up, found)
+
+
+class World:
+    """The backends' true condition, and what the checker tells of them."""
+
+    def __init__(self) -> None:
+        self.ill: dict[str, Exception] = {}
+        self.asked: list[str] = []
+        self.news: list[Report | Verdict | Found] = []
+        self.heard = asyncio.Event()
+        self.under_way = 0
+        self.most = 0
+        self.gate: asyncio.Event | None = None
+
+    async def probe(self, target: Target, step: Step) -> str:
+        """Says how the target is."""
+        self.asked.append(target.backend)
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            if self.gate is not None:
+                await self.gate.wait()
+            await asyncio.sleep(0)
+        finally:
+            self.under_way -= 1
+        if target.backend in self.ill:
+            raise self.ill[target.backend]
+        return "well"
+
+    def tell(self, plain: Plain) -> None:
+        """For the checker."""
+        self.news.append(told(plain))
+        self.heard.set()
+
+    async def until(self, true: Callable[[], object]) -> None:
+        """Wait for it."""
+        async with asyncio.timeout(PATIENCE):
+            while not true():
+                self.heard.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.05):
+                        await self.heard.wait()
+
+    @property
+    def verdicts(self) -> list[tuple[str, Event]]:
+        """Who went up or down, so far."""
+        return [(n.backend, n.event) for n in self.news if isinstance(n, Verdict)]
+
+    @property
+    def reports(self) -> list[Report]:
+        """The looks, so far."""
+        return [n for n in self.news if isinstance(n, Report)]
+
+
+def tale(body: Callable[[World, Checker], Awaitable[None]], echo: Any = None) -> World:
+    """Runs ``body`` with a checker at work, which must not have broken."""
+    world = World()
+
+    @contextlib.asynccontextmanager
+    async def checking() -> AsyncIterator[Checker]:
+        names = ("tcp", "http", "https", "icmp", "exec")
+        probes = dict.fromkeys(names, world.probe)
+        checker = Checker(world.tell, echo, probes=probes, chance=lambda: 0.0)
+        await checker.start()
+        try:
+            yield checker
+            assert checker.broken is not None
+            assert not checker.broken.done(), checker.broken.exception()
+        finally:
+            await checker.close()
+
+    async def run() -> None:
+        async with checking() as checker:
+            await body(world, checker)
+
+    asyncio.run(run())
+    return world
+
+
+def test_down_and_up() -> None:
+    """A backend that falls ill is told down once, and up once when it is well again."""
+
+    async def body(world: World, checker: Checker) -> None:
+        checker.take(Targets((target(1), target(2))).plain())
+        await world.until(lambda: len(world.reports) >= 4)
+        assert world.verdicts == []
+        world.ill["10.0.0.2"] = ProbeError("status 503, expected 200-399")
+        await world.until(lambda: world.verdicts)
+        assert world.verdicts == [("10.0.0.2", Event.CHECK_FAILED)]
+        verdict = next(n for n in world.news if isinstance(n, Verdict))
+        assert verdict.detail == "status 503, expected 200-399"
+        world.ill.clear()
+        await world.until(lambda: len(world.verdicts) > 1)
+        assert world.verdicts[1:] == [("10.0.0.2", Event.CHECK_PASSED)]
+
+    world = tale(body)
+    last = [r for r in world.reports if r.backend == "10.0.0.1"][-1]
+    assert (last.passed, last.detail) == (True, "well")
+    assert last.duration >= 0
+    assert last.at > 0
+
+
+def test_a_look_that_could_not_take_place() -> None:
+    """What this host lacks is reported, and moves nobody."""
+
+    async def body(world: World, checker: Checker) -> None:
+        checker.take(Targets((target(1), target(2, up=False))).plain())
+        world.ill = {f"10.0.0.{n}": UnableError("no descriptors") for n in (1, 2)}
+        await world.until(lambda: len(world.reports) >= 8)
+
+    world = tale(body)
+    assert world.verdicts == []
+    assert {report.passed for report in world.reports} == {None}
+
+
+def test_hint() -> None:
+    """A hint has a backend looked at long before it is due; one about a stranger does nothing."""
+
+    async def body(world: World, checker: Checker) -> None:
+        checker.take(Targets((target(1, interval=1000),)).plain())
+        await world.until(lambda: len(world.reports) == 1)
+        checker.take(Hint("web", "10.9.9.9").plain())
+        checker.take(Hint("web", "10.0.0.1").plain())
+        await world.until(lambda: len(world.reports) == 2)
+
+    tale(body)
+
+
+def test_update_keeps_what_is_known() -> None:
+    """After a reload a backend that is down is not told up, and one that left is asked no more."""
+
+    async def body(world: World, checker: Checker) -> None:
+        world.ill["10.0.0.1"] = ProbeError("refused")
+        checker.take(Targets((target(1), target(2))).plain())
+        await world.until(lambda: world.verdicts)
+        checker.take(Targets((target(1, interval=0.2), target(3))).plain())
+        seen = len(world.asked)
+        await world.until(lambda: world.asked[seen:].count("10.0.0.3") >= 3)
+        assert "10.0.0.2" not in world.asked[seen + 1 :]
+        assert world.verdicts == [("10.0.0.1", Event.CHECK_FAILED)]
+        world.ill.clear()
+        await world.until(lambda: len(world.verdicts) == 2)
+
+    assert tale(body).verdicts[-1] == ("10.0.0.1", Event.CHECK_PASSED)
+
+
+def test_a_checker_that_begins_anew() -> None:
+    """What the hub knows to be down comes up by passes, and is told so."""
+
+    async def body(world: World, checker: Checker) -> None:
+        checker.take(Targets((target(1, up=False),)).plain())
+        await world.until(lambda: world.verdicts)
+        assert len(world.reports) == 2
+
+    assert tale(body).verdicts == [("10.0.0.1", Event.CHECK_PASSED)]
+
+
+def test_a_check_that_is_taken_away() -> None:
+    """A backend that nothing looks at any longer is up."""
+
+    async def body(world: World, checker: Checker) -> None:
+        world.ill["10.0.0.1"] = ProbeError("refused")
+        checker.take(Targets((target(1),)).plain())
+        await world.until(lambda: world.verdicts)
+        checker.take(Targets((target(1, type=None),)).plain())
+
+    assert tale(body).verdicts[-1] == ("10.0.0.1", Event.CHECK_PASSED)
+
+
+@pytest.mark.parametrize(("kind", "most"), [("tcp", AT_ONCE), ("exec", PROGRAMS_AT_ONCE)])
+def test_hundreds_of_backends(kind: str, most: int) -> None:
+    """All are looked at, a bounded number at a time, though each takes its time."""
+    command = {"command": ["/bin/true"]} if kind == "exec" else {}
+    many = [target(n, type=kind, interval=60, **command) for n in range(1, most + 100)]
+
+    async def body(world: World, checker: Checker) -> None:
+        world.gate = asyncio.Event()
+        checker.take(Targets(tuple(many)).plain())
+        await world.until(lambda: world.under_way == most)
+        world.gate.set()
+        await world.until(lambda: len({report.backend for report in world.reports}) == len(many))
+
+    assert tale(body).most == most
+
+
+def test_a_fault_of_ours_is_not_passed_over() -> None:
+    """When the checker itself fails, who runs it hears of it."""
+
+    async def body() -> None:
+        def tell(plain: Plain) -> None:
+            raise BrokenPipeError(32, "gone")
+
+        async def probe(target: Target, step: Step) -> str:
+            return "well"
+
+        checker = Checker(tell, probes={"tcp": probe})
+        await checker.start()
+        checker.take(Targets((target(1),)).plain())
+        assert checker.broken is not None
+        with pytest.raises(BrokenPipeError):
+            async with asyncio.timeout(PATIENCE):
+                await checker.broken
+        await checker.close()
+
+    asyncio.run(body())
+
+
+class Network:
+    """Stands in for the network that failover surveys; ``echo`` for the sockets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.alive: set[str] = set()
+        monkeypatch.setattr(discovery, "survey", self.survey)
+
+    async def survey(
+        self, echo: object, scope: Scope, known: Collection[IPAddress]
+    ) -> dict[IPAddress, Answer]:
+        """All that are alive answer."""
+        await asyncio.sleep(0)
+        return {ipaddress.ip_address(address): Answer(True, "answers") for address in self.alive}
+
+    def start(self) -> None:
+        """See ``Echo``."""
+
+    def close(self) -> None:
+        """See ``Echo``."""
+
+
+SCOPE = Scope(Failover(check_cycle=0.1, rise=1, fall=1))
+
+
+def test_failover(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The dead are told down, strangers join and leave, all by the rounds."""
+    network = Network(monkeypatch)
+
+    async def body(world: World, checker: Checker) -> None:
+        network.alive = {"10.0.0.1", "10.0.0.9"}
+        listed = (target(1, type=None), target(2, type=None))
+        checker.take(Targets(listed, SCOPE).plain())
+        await world.until(lambda: len(world.news) == 2)
+        joined = target(9, type=None, found=True)
+        checker.take(Targets((*listed, joined), SCOPE).plain())
+        network.alive = {"10.0.0.1", "10.0.0.2"}
+        await world.until(lambda: len(world.news) == 4)
+
+    world = tale(body, network)
+    assert world.verdicts == [("10.0.0.2", Event.CHECK_FAILED), ("10.0.0.2", Event.CHECK_PASSED)]
+    found = [(n.joined, str(n.address)) for n in world.news if isinstance(n, Found)]
+    assert found == [(True, "10.0.0.9"), (False, "10.0.0.9")]
+
+
+def test_failover_and_check_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend is up when its check passes and it answers; one verdict tells each change."""
+    network = Network(monkeypatch)
+
+    async def body(world: World, checker: Checker) -> None:
+        network.alive = {"10.0.0.1"}
+        checker.take(Targets((target(1),), SCOPE).plain())
+        await world.until(lambda: len(world.reports) >= 2)
+        network.alive = set()
+        await world.until(lambda: len(world.verdicts) == 1)
+        world.ill["10.0.0.1"] = ProbeError("refused")
+        await world.until(lambda: sum(r.passed is False for r in world.reports) >= 3)
+        network.alive = {"10.0.0.1"}
+        seen = len(world.reports)
+        await world.until(lambda: len(world.reports) >= seen + 5)
+        assert len(world.verdicts) == 1
+        world.ill.clear()
+        await world.until(lambda: len(world.verdicts) == 2)
+
+    expected = [("10.0.0.1", Event.CHECK_FAILED), ("10.0.0.1", Event.CHECK_PASSED)]
+    assert tale(body, network).verdicts == expected
+
+
+def test_failover_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without failover, what it alone had taken down is up."""
+    network = Network(monkeypatch)
+
+    async def body(world: World, checker: Checker) -> None:
+        listed = (target(1, type=None),)
+        checker.take(Targets(listed, SCOPE).plain())
+        await world.until(lambda: world.verdicts)
+        checker.take(Targets(listed).plain())
+
+    assert tale(body, network).verdicts[-1] == ("10.0.0.1", Event.CHECK_PASSED)

@@ -1,0 +1,206 @@
+"""Health end to end: real backends that fall silent, refuse, appear; pings of whole networks.
+
+The checker runs alone here, in the balancer's namespace; what the balancer makes of its news is
+tested with the balancer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.config.health import Check, Failover
+from paraglider.core.pool import Event
+from paraglider.health.messages import Found, News, Report, Scope, Target, Targets, Verdict, told
+from paraglider.lab.balancer import start_backend
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+DRIVER = Path(__file__).parent / "checking.py"
+PATIENCE = 30
+HOST = {4: "32", 6: "128 nodad"}
+DEAF = ("net.ipv4.icmp_echo_ignore_broadcasts=1", "net.ipv6.icmp.echo_ignore_multicast=1")
+FAMILIES = pytest.mark.parametrize("family", [4, 6])
+
+
+class Checking:
+    """A checker at work in a namespace, and what it told so far."""
+
+    def __init__(self, where: Namespace) -> None:
+        self.news: list[News] = []
+        self._process = where.popen(
+            [sys.executable, str(DRIVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None,
+        )
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def order(self, targets: Sequence[Target], scope: Scope | None = None) -> None:
+        """Have it look at these."""
+        assert self._process.stdin is not None
+        plain = Targets(tuple(targets), scope).plain()
+        self._process.stdin.write(json.dumps(plain).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def until(self, true: Callable[[], object]) -> None:
+        """Wait for it."""
+        deadline = time.monotonic() + PATIENCE
+        while not true():
+            assert self._process.poll() is None, "the checker ended"
+            assert time.monotonic() < deadline, self.news[-20:]
+            time.sleep(0.01)
+
+    def reports(self, backend: str) -> list[Report]:
+        """How the looks at a backend went."""
+        return [n for n in self.news if isinstance(n, Report) and n.backend == backend]
+
+    @property
+    def verdicts(self) -> list[tuple[str, bool]]:
+        """Who went up (True) or down."""
+        found = [n for n in self.news if isinstance(n, Verdict)]
+        return [(n.backend, n.event is Event.CHECK_PASSED) for n in found]
+
+    @property
+    def found(self) -> list[tuple[str, bool]]:
+        """Who joined (True) or left."""
+        return [(str(n.address), n.joined) for n in self.news if isinstance(n, Found)]
+
+    def end(self) -> None:
+        """Stop it; it has to end well."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        assert self._process.wait(PATIENCE) == 0
+
+    def _listen(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.news.append(told(json.loads(line)))
+
+
+@pytest.fixture
+def checking(topology: Any) -> Iterator[Callable[[Topology], Checking]]:
+    """A factory of checkers in the balancer's namespace."""
+    made: list[Checking] = []
+
+    def make(net: Topology) -> Checking:
+        made.append(Checking(net.balancer))
+        return made[-1]
+
+    yield make
+    for checker in made:
+        checker.end()
+
+
+def targets(family: int, numbers: Sequence[int], **check: Any) -> list[Target]:
+    """Backends of the topology, with a check or without."""
+    checked = Check(interval=0.2, **check) if check else None
+    addresses = [ipaddress.ip_address(backend_address(family, number)) for number in numbers]
+    return [Target("web", str(address), address, 80, checked) for address in addresses]
+
+
+def scope(family: int, **settings: Any) -> Scope:
+    """The backends' network of the topology, looked at several times a second."""
+    failover = Failover(**{"check_cycle": 0.2, "timeout": 0.4, "rise": 1, "fall": 2, **settings})
+    network = ipaddress.ip_interface(f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}").network
+    gateway = ipaddress.ip_address(GATEWAY[family])
+    if family == 4:
+        return Scope(failover, (network.broadcast_address,))
+    return Scope(failover, interface="eth1", sources=(gateway,))
+
+
+def answer_broadcasts(*backends: Namespace) -> None:
+    """What loaded asked of its backends, where the kernel's own answer is no."""
+    for backend in backends:
+        backend.sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
+
+
+@pytest.mark.parametrize(("family", "kind"), [(4, "icmp"), (6, "icmp"), (6, "tcp"), (4, "http")])
+def test_a_backend_falls_silent(
+    topology: Any, serve: Any, checking: Any, family: int, kind: str
+) -> None:
+    """A backend whose cable is pulled goes down, and comes up when it is back; others stay."""
+    net = topology(backends=2, gateways=True)
+    serve(net, udp=())
+    checker = checking(net)
+    checker.order(targets(family, (1, 2), type=kind, timeout=0.4))
+    first, second = (backend_address(family, number) for number in (1, 2))
+    checker.until(lambda: all(len(checker.reports(b)) > 2 for b in (first, second)))
+    assert all(report.passed for b in (first, second) for report in checker.reports(b))
+    net.switch.ip("link set backend1 down")
+    checker.until(lambda: checker.verdicts == [(first, False)])
+    detail = checker.reports(first)[-1].detail
+    assert "timed out after 0.4 s" in detail or "no route to host" in detail
+    net.switch.ip("link set backend1 up")
+    checker.until(lambda: checker.verdicts == [(first, False), (first, True)])
+    assert all(report.passed for report in checker.reports(second))
+
+
+@FAMILIES
+def test_a_service_ends(topology: Any, serve: Any, checking: Any, family: int) -> None:
+    """Where the host lives and the service does not, its connections are refused."""
+    net = topology(backends=1, gateways=True)
+    serve(net, udp=())
+    checker = checking(net)
+    checker.order(targets(family, (1,), type="http", expect={"body": "backend1"}))
+    address = backend_address(family, 1)
+    checker.until(lambda: len(checker.reports(address)) > 2)
+    assert [report.detail for report in checker.reports(address)][-1] == "status 200"
+    for pid in net.backends[0].pids():
+        net.backends[0].run(["kill", str(pid)], check=False)
+    checker.until(lambda: checker.verdicts == [(address, False)])
+    assert checker.reports(address)[-1].detail == "connect: connection refused"
+
+
+@FAMILIES
+def test_failover_finds_who_serves(topology: Any, checking: Any, family: int) -> None:
+    """Of those that answer a ping of the network, who serves joins, and leaves when it is gone.
+
+    Who answers without serving does not join, and neither do we, who answer and serve on every
+    address that we have: the gateway, our own, a VIP on the private side.
+    """
+    net = topology(backends=2, gateways=True)
+    answer_broadcasts(net.balancer, *net.backends)
+    net.balancer.ip(f"address add {VIP[family]}/{HOST[family]} dev eth1")
+    start_backend(net.balancer, "ours", http=(80,), udp=())
+    start_backend(net.backends[0], "backend1", http=(80,), udp=())
+    start_backend(net.backends[1], "backend2", http=(81,), udp=())
+    checker = checking(net)
+    checker.order([], scope(family))
+    address = backend_address(family, 1)
+    checker.until(lambda: checker.found == [(address, True)])
+    net.switch.ip("link set backend1 down")
+    checker.until(lambda: len(checker.found) > 1)
+    assert checker.found == [(address, True), (address, False)]
+
+
+@FAMILIES
+def test_failover_of_the_listed(topology: Any, checking: Any, family: int) -> None:
+    """Who ignores pings of the network is asked by himself; the dead go down, and come back."""
+    net = topology(backends=3, gateways=True)
+    net.backends[0].sysctl(*DEAF)
+    answer_broadcasts(*net.backends[1:])
+    for number, port in enumerate((80, 81, 80)):
+        start_backend(net.backends[number], f"backend{number + 1}", http=(port,), udp=())
+    checker = checking(net)
+    checker.order(targets(family, (1, 2)), scope(family, discover=False))
+    deaf, closed = (backend_address(family, number) for number in (1, 2))
+    checker.until(lambda: checker.verdicts == [(closed, False)])
+    start_backend(net.backends[1], "backend2", http=(80,), udp=())
+    checker.until(lambda: checker.verdicts == [(closed, False), (closed, True)])
+    net.switch.ip("link set backend1 down")
+    checker.until(lambda: checker.verdicts[2:] == [(deaf, False)])
+    net.switch.ip("link set backend1 up")
+    checker.until(lambda: checker.verdicts[2:] == [(deaf, False), (deaf, True)])
+    assert checker.found == []
