@@ -3,6 +3,7 @@
 main        the group `paraglider`, its options, its console entry point; runs the balancer
 check       `paraglider check`: validates a configuration file and sums it up
 run         what `paraglider` without a command does
+explain     `paraglider explain`: who gets a flow and why; ``explained`` words it
 import_     `paraglider import`: another balancer's configuration as ours
 start       `paraglider start`: the kernel balances by itself, without a daemon
 stop        `paraglider stop`: takes back what `start` did

@@ -24,6 +24,10 @@ COMMANDS = {
         "Show, make or undo what a backend's own host needs.",
     ),
     "check": ("paraglider.cli.check:check", "Validate a configuration file and sum it up."),
+    "explain": (
+        "paraglider.cli.explain:explain",
+        "Say which backend a flow gets, and why.",
+    ),
     "import": (
         "paraglider.cli.import_:import_",
         "Turn another balancer's configuration into ours.",

@@ -13,10 +13,12 @@ Glossary
     takeover    flows that a ledger knows, in a table again                       (``takeover``)
     rewrite     one slice replaced by another, and a checksum delta               (``rewrite``)
     balancer    service look-up, affinity, strategy: which backend for a new flow (``balancer``)
+    explain     why a flow gets its backend, in words                             (``explain``)
+    moves       what a change of the configuration gives to other backends        (``moves``)
     nat         the packet path of ``forward: nat``: packet in, verdict out       (``nat``)
     marker      the packet path of ``forward: offload``: first packet in, mark out (``marker``)
     verdict     what the core says of a packet, and why                           (``verdict``)
 
-The same core serves the workers, the simulator and the tests. Bytes from the wire never raise
-out of it: a packet that cannot be understood is counted by reason and dropped.
+The same core serves the workers, `paraglider explain` and the tests. Bytes from the wire never
+raise out of it: a packet that cannot be understood is counted by reason and dropped.
 """

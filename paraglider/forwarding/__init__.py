@@ -4,6 +4,8 @@
     nat      every packet passes the worker and is rewritten    (``nat``)
     offload  first packets are marked, the kernel does the rest (``offload``)
     path     the packet path of one worker, with both in it     (``path``)
+    explain  a configuration, asked about flows                 (``explain``)
+    listing  what a daemon has listed: flows, states            (``listing``)
     policy   a strategy of the user's own, loaded from a file   (``policies``)
 
 The packet paths themselves are pure and live in ``core``.

@@ -15,6 +15,7 @@ Glossary
 - conntrack  the kernel's table of connections: forgetting some, how full it is (``conntrack``),
              which there are, as they begin and end (``connections``)
 - nfnetlink  requests to netfilter over a bare netlink socket (``nfnetlink``)
+- capture    packets in a file of tcpdump's or Wireshark's (``capture``)
 - queue      where packets come from and verdicts go (the ``queue*`` modules)
 
 Rules of the house: an edge is a small class that the tests can replace; what the operator got

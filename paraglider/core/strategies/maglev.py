@@ -10,6 +10,8 @@ on their order. Building it costs some 50 ms, whatever their number, and a pick 
 from __future__ import annotations
 
 from array import array
+from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -27,22 +29,43 @@ class Maglev:
 
     def __init__(self, seed: int = 0, size: int = SIZE) -> None:
         self._seed = seed
-        self._size = size
+        self.size = size
         self._hash = keyed(seed, 8, b"maglev flow")
         self._backends: tuple[Backend, ...] = ()
         self._table = array("I")
+        self._held: dict[Backend, int] | None = None
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
         """Build the table, or find it again: a backend that comes back costs nothing."""
         self._backends = tuple(sorted(ready, key=identity))
         shares = tuple((identity(backend), backend.weight) for backend in self._backends)
-        self._table = table(self._seed, shares, self._size)
+        self._table = table(self._seed, shares, self.size)
+        self._held = None
 
     def pick(self, flow: NewFlow) -> Backend:
         """The backend that holds the entry of the flow key's hash."""
+        return self._backends[self._table[self.entry(flow.key)]]
+
+    def entry(self, key: bytes) -> int:
+        """Which entry of the table a flow key falls on: the same for any backends."""
         state = self._hash.copy()
-        state.update(flow.key)
-        return self._backends[self._table[int.from_bytes(state.digest(), "big") % self._size]]
+        state.update(key)
+        return int.from_bytes(state.digest(), "big") % self.size
+
+    def holders(self) -> Iterator[Backend]:
+        """The backend of every entry of the table; nothing while no backend is ready."""
+        return (self._backends[index] for index in self._table)
+
+    def held(self) -> dict[Backend, int]:
+        """How many entries each backend holds; counted when it is first asked."""
+        if self._held is None:
+            counts = Counter(self._table)
+            self._held = {each: counts[index] for index, each in enumerate(self._backends)}
+        return self._held
+
+    def agrees(self, other: Maglev) -> bool:
+        """True when every key falls on the same entry in ``other``."""
+        return (self._seed, self.size) == (other._seed, other.size)
 
 
 # Services with the same backends share a table (256 KiB each), and so do two states in turn.

@@ -220,3 +220,26 @@ def test_an_empty_pool_is_taken_notice_of() -> None:
     strategy.prepare(())
     strategy.prepare(tuple(BACKENDS))
     assert strategy.pick(NewFlow(TCP, bytes(12), 0.0)) in BACKENDS
+
+
+def test_entries_and_holders_are_what_picks_go_by() -> None:
+    """The backend of a flow is the holder of its key's entry, whatever the backends."""
+    strategy = Maglev(seed=3, size=251)
+    assert list(strategy.holders()) == []
+    ready = tuple(Backend(str(n), bytes((10, 0, 0, n)), weight=n) for n in (1, 2, 3))
+    strategy.prepare(ready)
+    held = list(strategy.holders())
+    assert strategy.held() == Counter(held)
+    assert len(held) == strategy.size == 251
+    for port in range(300):
+        key = bytes((192, 0, 2, 1, 198, 51, 100, 1)) + port.to_bytes(2, "big") + b"\0\x50"
+        assert strategy.pick(NewFlow(TCP, key, 0.0)) is held[strategy.entry(key)]
+    strategy.prepare(ready[:2])
+    assert strategy.held() == Counter(strategy.holders())
+
+
+def test_tables_agree_by_seed_and_size() -> None:
+    """Only with the same seed and size does every key fall on the same entry."""
+    assert Maglev(1).agrees(Maglev(1))
+    assert not Maglev(1).agrees(Maglev(2))
+    assert not Maglev(1).agrees(Maglev(1, size=251))

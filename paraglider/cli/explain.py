@@ -1,0 +1,132 @@
+"""``paraglider explain``: which backend a flow gets and why, and what another file would move.
+
+Rules: reads files alone, changes nothing and needs no root. What is known of a running daemon
+comes from its own listings (`--flows`, `--backends`).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from paraglider.cli import explained
+from paraglider.cli.main import Options
+from paraglider.config import source
+from paraglider.config.load import find_config, load_with_marks
+from paraglider.config.types import IPAddress, parse_address, parse_endpoint
+from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
+from paraglider.core.strategies import NewFlow
+from paraglider.errors import OperatorError
+from paraglider.forwarding import policies
+from paraglider.forwarding.explain import Capture, Situation, compare, fates
+from paraglider.forwarding.listing import Live, backends_in, flow_key, flows_in
+from paraglider.system.capture import ip_packets
+
+
+@click.command()
+@click.argument("flow", nargs=-1, metavar="[PROTOCOL CLIENT VIP]")
+@click.option("-c", "--config", metavar="FILE", help="Configuration file.")
+@click.option("--pcap", metavar="FILE", help="Explain each flow of captured packets.")
+@click.option("--against", metavar="FILE", help="Tell what this configuration file would move.")
+@click.option("--flows", metavar="FILE", help="Live flows: `paraglider flows --json`; - is stdin.")
+@click.option("--backends", metavar="FILE", help="States: `paraglider show backends --json`.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_obj
+def explain(
+    options: Options,
+    flow: tuple[str, ...],
+    config: str | None,
+    pcap: str | None,
+    against: str | None,
+    flows: str | None,
+    backends: str | None,
+    as_json: bool,
+) -> None:
+    """Say which service and which backend a flow gets, and why.
+
+    A flow is written `tcp 192.0.2.7:40000 192.168.0.11:80` (tcp, udp), or `icmp 192.0.2.7
+    192.168.0.11`, where the client's port may be given and is the echo's identifier.
+    """
+    if not (flow or pcap or against):
+        raise click.UsageError("there is nothing to explain: name a flow, --pcap or --against")
+    if flows == backends == "-":
+        raise click.UsageError("one of --flows and --backends may be standard input")
+    file = find_config(config if config is not None else options.config)
+    live = Live(
+        flows_in(_text(flows), flows) if flows else (),
+        backends_in(_text(backends), backends) if backends else (),
+    )
+    situation = _situation(str(file), options, live)
+    report = explained.Report(situation)
+    if flow:
+        report.flow(_flow(flow))
+    capture = _captured(pcap, situation) if pcap else None
+    if capture is not None:
+        report.capture(capture)
+    if against is not None:
+        changed = _situation(against, options, live.after_a_change())
+        report.against(against, compare(situation, changed))
+        if capture is not None:
+            picked = ((each.flow, None) for each in capture.flows.values())
+            report.moved("pcap", fates(picked, situation, changed, lives=False))
+        if flows is not None:
+            living = ((each.flow, each.backend) for each in live.flows)
+            report.moved("live", fates(living, situation, changed, lives=True))
+    if as_json:
+        print(json.dumps(report.data, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(explained.lines(report.data)))
+
+
+def _situation(file: str, options: Options, live: Live) -> Situation:
+    loaded = load_with_marks(file)
+    config = loaded.config.for_families(options.families)
+    return Situation(config, policies.load(loaded), live)
+
+
+def _text(file: str) -> str:
+    if file == "-":
+        return source.read_from(sys.stdin.buffer, "standard input")
+    return source.read(file, "name a file, or - for standard input")
+
+
+def _flow(words: tuple[str, ...]) -> NewFlow:
+    """The flow that the command line names; raises ``OperatorError``."""
+    shape = "write `tcp CLIENT:PORT VIP:PORT`, udp likewise, or `icmp CLIENT VIP`"
+    if len(words) != 3 or words[0] not in ("tcp", "udp", "icmp"):
+        raise OperatorError(f"`{' '.join(words)}` is no flow", shape)
+    echo = words[0] == "icmp"
+    try:
+        (client, client_port), (vip, port) = (_end(word, echo) for word in words[1:])
+    except ValueError as error:
+        what, _, remedy = str(error).partition("; ")
+        raise OperatorError(what, remedy) from None
+    if client.version != vip.version:
+        raise OperatorError(f"{client} and {vip} are of two families", "write both of one")
+    if echo:
+        protocol = ICMP if vip.version == 4 else ICMP6
+        port = client_port  # the identifier stands for both
+    else:
+        protocol = TCP if words[0] == "tcp" else UDP
+    return NewFlow(protocol, flow_key(client, client_port, vip, port), 0.0)
+
+
+def _end(word: str, echo: bool) -> tuple[IPAddress, int]:
+    if echo:
+        try:
+            return parse_address(word), 0
+        except ValueError:
+            pass
+    return parse_endpoint(word)
+
+
+def _captured(pcap: str, situation: Situation) -> Capture:
+    try:
+        with Path(pcap).open("rb") as stream:
+            return Capture().take(ip_packets(stream, pcap), situation.balancer.services)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OperatorError(f"{pcap!r} cannot be read ({reason})", "name a capture") from None

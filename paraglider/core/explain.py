@@ -1,0 +1,174 @@
+"""Why a flow gets its backend: the balancer's decision, in words.
+
+Lives here: ``explain`` (one flow), ``shares`` (what of all new flows each backend gets).
+Rules: the objects are those that the workers decide with, and the decision is theirs. Where it
+depends on turns or on live flows, which a worker alone knows, it is left open, with the backends
+that it is between: no backend is ever made up. A strategy of the operator's own is never called.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import ICMP, ICMP6, PROTOCOL_NAMES
+from paraglider.core.pool import Backend, State
+from paraglider.core.service import ALL_PORTS, Service
+from paraglider.core.strategies import NewFlow
+from paraglider.core.strategies.maglev import Maglev
+from paraglider.core.strategies.rr import RoundRobin
+from paraglider.core.strategies.source import SourceHash
+from paraglider.core.strategies.weighted import LeastFlows
+from paraglider.core.strategies.wrr import SmoothRoundRobin
+
+#: strategies that pick by a hash alone: the same backend for the same flow, whoever asks
+HASHED: Final = (SourceHash, Maglev)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a decision: what was looked at (service, state, flow, affinity, strategy)."""
+
+    about: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backend that may get the flow, and its share of all new flows where that is known."""
+
+    backend: Backend
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``backend`` is None where the flow gets none, and where it is left open: then there are
+    ``candidates``, in the order of the configuration.
+    """
+
+    service: Service | None
+    backend: Backend | None
+    candidates: tuple[Candidate, ...]
+    why: tuple[Step, ...]
+
+
+def explain(balancer: Balancer, flow: NewFlow, existing: Backend | None = None) -> Explanation:
+    """Which backend ``flow`` gets, and why. ``existing`` is the backend of a flow that lives."""
+    service = balancer.find(flow.protocol, flow.key)
+    if service is None:
+        return Explanation(None, None, (), (Step("service", _stranger(balancer, flow)),))
+    why = [Step("service", described(service)), Step("state", _states(service))]
+    if existing is not None:
+        why.append(Step("flow", f"it exists: all its packets go to {existing.name}"))
+        return Explanation(service, existing, (), tuple(why))
+    if not service.pool.ready:
+        return Explanation(service, None, (), tuple(why))
+    if service.affinity is not None:
+        kept = service.affinity.find(flow.client, flow.now)
+        if kept is not None and kept in service.pool.ready:
+            why.append(Step("affinity", f"the client has a flow to {kept.name}, and keeps it"))
+            return Explanation(service, kept, (), tuple(why))
+        why.append(Step("affinity", _unbound(kept)))
+    why.append(Step("strategy", _reason(service, flow)))
+    if isinstance(service.strategy, HASHED):
+        backend = balancer.choose(service, flow, lambda _: False)
+        return Explanation(service, backend, (), tuple(why))
+    share = shares(service)
+    candidates = tuple(Candidate(backend, share[backend]) for backend in service.pool.ready)
+    only = candidates[0].backend if len(candidates) == 1 else None
+    return Explanation(service, only, () if only is not None else candidates, tuple(why))
+
+
+def shares(service: Service) -> dict[Backend, float | None]:
+    """The share of all new flows that each ready backend gets in the long run.
+
+    Exact for rr and wrr; for maglev by its table; for source and weighted what they strive for,
+    over many clients and flows that last alike. None where a class of the operator's own decides.
+    """
+    ready, strategy = service.pool.ready, service.strategy
+    if isinstance(strategy, RoundRobin):
+        return {backend: 1 / len(ready) for backend in ready}
+    if isinstance(strategy, Maglev):
+        held = strategy.held()
+        return {backend: held[backend] / strategy.size for backend in ready}
+    if isinstance(strategy, SmoothRoundRobin | LeastFlows | SourceHash):
+        total = sum(backend.weight for backend in ready)
+        return {backend: backend.weight / total for backend in ready}
+    return dict.fromkeys(ready)
+
+
+def described(service: Service) -> str:
+    """A service as messages tell it: its name, and what it claims."""
+    return f"`{service.name}` has {ipaddress.ip_address(service.vip)}, {_claims(service)}"
+
+
+def _claims(service: Service) -> str:
+    names = ", ".join(PROTOCOL_NAMES[protocol] for protocol in service.protocols)
+    if service.ports == ALL_PORTS:
+        return f"{names}, all ports"
+    spans = [str(first) if first == last else f"{first}-{last}" for first, last in service.ports]
+    return f"{names}, port{'' if spans[0].isdigit() and not spans[1:] else 's'} {', '.join(spans)}"
+
+
+def _stranger(balancer: Balancer, flow: NewFlow) -> str:
+    """Why no service takes ``flow``."""
+    there = [service for service in balancer.services.services if service.vip == flow.vip]
+    if not there:
+        return f"no service has the VIP {flow.vip_address}: the packet is not balanced"
+    protocol = flow.protocol_name
+    port = "" if flow.protocol in (ICMP, ICMP6) else f" port {flow.port}"
+    claims = "; ".join(described(service) for service in there)
+    return f"no service takes {protocol}{port} there: the packet is not balanced ({claims})"
+
+
+def _states(service: Service) -> str:
+    pool = service.pool
+    count = len(pool.backends)
+    if not pool.ready:
+        text = "no backend takes new flows"
+    elif len(pool.ready) == count:
+        return f"all {count} backends take new flows" if count > 1 else "its one backend is ready"
+    else:
+        text = f"{len(pool.ready)} of {count} backends take new flows"
+    idle = (f"{b.name} {_idle(b)}" for b in pool.backends if b not in pool.ready)
+    listed = ", ".join(idle)
+    return f"{text}: {listed}" if listed else text
+
+
+def _idle(backend: Backend) -> str:
+    return f"is {backend.state}" if backend.state is not State.READY else "has weight 0"
+
+
+def _unbound(kept: Backend | None) -> str:
+    if kept is not None:
+        return f"the client's backend {kept.name} takes no new flows, so the strategy decides"
+    return "no flow of this client is known; one with a flow, now or lately, keeps its backend"
+
+
+def _reason(service: Service, flow: NewFlow) -> str:
+    """How the strategy decides about ``flow``."""
+    strategy, ready = service.strategy, service.pool.ready
+    if isinstance(strategy, Maglev):
+        backend = strategy.pick(flow)
+        entry = f"entry {strategy.entry(flow.key)} of {strategy.size}"
+        return (
+            f"maglev: the flow key's hash falls on {entry}, which {backend.name} holds, one of"
+            f" its {strategy.held()[backend]}"
+        )
+    if isinstance(strategy, SourceHash):
+        backend = strategy.pick(flow)
+        total = sum(b.weight for b in ready)
+        return (
+            f"source: of {len(ready)} draws by the client's hash, that of {backend.name} is the"
+            f" luckiest for its weight ({backend.weight} of {total}); any port of the client's"
+        )
+    if isinstance(strategy, RoundRobin):
+        return "rr: whose turn it is; each worker takes turns of its own"
+    if isinstance(strategy, SmoothRoundRobin):
+        return "wrr: whose turn it is, by weight; each worker takes turns of its own"
+    if isinstance(strategy, LeastFlows):
+        return "weighted: who has the fewest flows for its weight then, and among equals by turn"
+    return "a class of the operator's own decides, which is not asked here"

@@ -1,0 +1,156 @@
+"""What a running daemon has listed: its flows, and the states of its backends.
+
+Lives here: ``Live``, ``flows_in``, ``backends_in``, which read what `paraglider flows --json` and
+`paraglider show backends --json` print.
+Rules: nothing in a listing is believed to have a shape; what is wrong names its item. No I/O.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from paraglider.config.types import parse_address, parse_endpoint, parse_port, shown
+from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
+from paraglider.core.pool import Backend, State
+from paraglider.core.strategies import NewFlow
+from paraglider.errors import OperatorError
+
+PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmp6": ICMP6}
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFlow:
+    """A flow that lives, with the name of its service and its backend."""
+
+    flow: NewFlow
+    service: str
+    backend: Backend
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBackend:
+    """The state of a backend now, and its weight; None: that of the configuration."""
+
+    service: str
+    backend: Backend
+    state: State
+    weight: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What is known of a running daemon; nothing, unless somebody has asked it."""
+
+    flows: tuple[LiveFlow, ...] = ()
+    backends: tuple[LiveBackend, ...] = ()
+
+    def after_a_change(self) -> Live:
+        """What of it holds for another file: the states, which outlive a reload."""
+        return Live((), tuple(replace(backend, weight=None) for backend in self.backends))
+
+
+NOTHING: Final = Live()
+
+
+def flows_in(text: str, file: str) -> tuple[LiveFlow, ...]:
+    """The flows of a listing; raises ``OperatorError`` that names ``file``."""
+    data = _json(text, file)
+    found = data.get("flows") if isinstance(data, dict) else data
+    return tuple(map(_flow, _items(found, file, "paraglider flows --json")))
+
+
+def backends_in(text: str, file: str) -> tuple[LiveBackend, ...]:
+    """The backends of a listing; raises ``OperatorError`` that names ``file``."""
+    found = _json(text, file)
+    return tuple(map(_backend, _items(found, file, "paraglider show backends --json")))
+
+
+def flow_key(client: Any, client_port: int, vip: Any, port: int) -> bytes:
+    """The key of a flow by its ends; ``client`` and ``vip`` are addresses of one family."""
+    ports = client_port.to_bytes(2, "big") + port.to_bytes(2, "big")
+    return bytes(client.packed) + bytes(vip.packed) + ports
+
+
+class _Item:
+    """One item of a listing; every value asked for has to be there, and of its kind."""
+
+    def __init__(self, data: Any, place: str, source: str) -> None:
+        self._data = data
+        self._place = place
+        self._source = source
+
+    def wrong(self, what: str) -> OperatorError:
+        return OperatorError(f"{self._place}: {what}", f"give what `{self._source}` prints")
+
+    def text(self, key: str) -> str:
+        value = self._value(key)
+        if not isinstance(value, str):
+            raise self.wrong(f"`{key}` is {shown(value)}, no text")
+        return value
+
+    def number(self, key: str, most: int = 65535) -> int:
+        value = self._value(key)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+            raise self.wrong(f"`{key}` is {shown(value)}, no number from 0 to {most}")
+        return value
+
+    def _value(self, key: str) -> Any:
+        if not isinstance(self._data, dict) or key not in self._data:
+            raise self.wrong(f"there is no `{key}`")
+        return self._data[key]
+
+
+def _json(text: str, file: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise OperatorError(f"{file} is nested too deep", "give a listing of the daemon") from None
+    except ValueError as error:
+        raise OperatorError(
+            f"{file} is no JSON ({error})", "give a listing of the daemon"
+        ) from None
+
+
+def _items(data: Any, file: str, source: str) -> Iterator[_Item]:
+    if not isinstance(data, list):
+        raise OperatorError(f"{file} has no list", f"give what `{source}` prints")
+    return (_Item(item, f"{file}: item {index}", source) for index, item in enumerate(data))
+
+
+def _flow(item: _Item) -> LiveFlow:
+    name = item.text("protocol")
+    if name not in PROTOCOLS:
+        raise item.wrong(f"`protocol` {shown(name)} is not known")
+    try:
+        client, vip = parse_address(item.text("client")), parse_address(item.text("vip"))
+    except ValueError as error:
+        raise item.wrong(str(error).partition(";")[0]) from None
+    if client.version != vip.version:
+        raise item.wrong("`client` and `vip` are of two families")
+    key = flow_key(client, item.number("client_port"), vip, item.number("port"))
+    flow = NewFlow(PROTOCOLS[name], key, 0.0)
+    return LiveFlow(flow, item.text("service"), _named(item))
+
+
+def _backend(item: _Item) -> LiveBackend:
+    state = item.text("state")
+    if state not in list(State):
+        raise item.wrong(f"`state` {shown(state)} is not known")
+    return LiveBackend(item.text("service"), _named(item), State(state), item.number("weight"))
+
+
+def _named(item: _Item) -> Backend:
+    """A backend by its name: ADDRESS, or ADDRESS:PORT where its port is mapped."""
+    name = item.text("backend")
+    try:
+        return Backend(name, parse_address(name).packed)
+    except ValueError:
+        pass
+    try:
+        address, port = parse_endpoint(name)
+    except ValueError as error:
+        raise item.wrong(str(error).partition(";")[0]) from None
+    return Backend(name, address.packed, parse_port(port))

@@ -1,0 +1,191 @@
+"""Tests of ``paraglider.cli.explain``: arguments, files, output, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
+from scapy.utils import wrpcap
+
+from paraglider.cli.errors import run_command
+from paraglider.cli.main import main
+
+TEXT = """\
+services:
+  - name: web
+    vip: 192.168.0.11
+    protocol: tcp
+    ports: 80
+    strategy: maglev
+    backends: [10.0.0.1, 10.0.0.2, 10.0.0.3]
+  - name: six
+    vip: 2001:db8::11
+    protocol: any
+    backends: ["fd00::1", "fd00::2"]
+"""
+CLIENT, VIP = "192.0.2.7:40000", "192.168.0.11:80"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A configuration file."""
+    path = tmp_path / "c"
+    path.write_text(TEXT)
+    return path
+
+
+def outcome(*arguments: str) -> Any:
+    """The exit code of `paraglider explain` with ``arguments``."""
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, "paraglider", ("explain", *arguments))
+    return caught.value.code
+
+
+def data(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    """What `paraglider explain --json` prints."""
+    assert outcome(*arguments, "--json") == 0
+    return json.loads(capfd.readouterr().out)
+
+
+def test_a_flow_in_words_and_as_data(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """Both forms name the same service and backend, and why."""
+    (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
+    assert flow["service"] == "web"
+    assert [step["about"] for step in flow["why"]] == ["service", "state", "strategy"]
+    assert outcome("-c", str(file), "tcp", CLIENT, VIP) == 0
+    first, second, *rest = capfd.readouterr().out.splitlines()
+    assert first == f"tcp {CLIENT} → {VIP}"
+    assert second == f"  backend   {flow['backend']}"
+    assert rest[-1] == f"  strategy  {flow['why'][-1]['text']}"
+
+
+def test_options_before_the_command(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """-c and -6 may stand before `explain`, as before every command."""
+    with pytest.raises(SystemExit) as caught:
+        run_command(main, "paraglider", ["-c", str(file), "-6", "explain", "tcp", CLIENT, VIP])
+    assert caught.value.code == 0
+    assert "no service has the VIP 192.168.0.11" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("client", ["2001:db8::7", "[2001:db8::7]:9"])
+def test_echo(capfd: pytest.CaptureFixture[str], file: Path, client: str) -> None:
+    """An echo is asked about by addresses; its identifier may stand as the port."""
+    (flow,) = data(capfd, "-c", str(file), "icmp", client, "2001:db8::11")["flows"]
+    assert (flow["protocol"], flow["service"], flow["backend"]) == ("icmp6", "six", None)
+    assert flow["client_port"] == flow["port"] == (9 if "9" in client else 0)
+    assert [each["backend"] for each in flow["candidates"]] == ["fd00::1", "fd00::2"]
+
+
+def test_each_flow_of_a_capture(
+    capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path
+) -> None:
+    """Every flow of a capture gets the answer that it gets alone."""
+    frames = [
+        Ether() / IP(src="192.0.2.7", dst="192.168.0.11") / TCP(sport=port, dport=80, flags="S")
+        for port in range(40000, 40020)
+    ]
+    wrpcap(str(tmp_path / "p"), frames)
+    found = data(capfd, "-c", str(file), "--pcap", str(tmp_path / "p"))
+    assert found["packets"]["to_services"] == 20
+    assert {flow["backend"] for flow in found["flows"]} == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}
+    (alone,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
+    assert found["flows"][0] == {**alone, "packets": 1, "begins": True}
+
+
+def test_against(capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path) -> None:
+    """Another file is compared by hash space, by the flows of a capture, and by live ones."""
+    other = tmp_path / "new"
+    other.write_text(TEXT.replace(", 10.0.0.3]", "]"))
+    wrpcap(
+        str(tmp_path / "p"),
+        [Ether() / IP(dst="192.168.0.11") / TCP(sport=port, dport=80) for port in range(300)],
+    )
+    live = [
+        {
+            "service": "web",
+            "protocol": "tcp",
+            "client": "192.0.2.7",
+            "client_port": port,
+            "vip": "192.168.0.11",
+            "port": 80,
+            "backend": backend,
+        }
+        for port, backend in enumerate(("10.0.0.3", "10.0.0.3", "10.0.0.9"))
+    ]
+    (tmp_path / "l").write_text(json.dumps({"flows": live, "more": False}))
+    arguments = ("-c", str(file), "--against", str(other), "--pcap", str(tmp_path / "p"))
+    found = data(capfd, *arguments, "--flows", str(tmp_path / "l"))["against"]
+    web, six = found["services"]
+    assert web["hash_space"]["moved"] / web["hash_space"]["of"] == pytest.approx(1 / 3, abs=0.02)
+    assert web["shares"]["10.0.0.3"]["after"] == 0
+    assert six["hash_space"] is None
+    assert found["live"] == {"web": {"flows": 3, "kept": 0, "moved": 0, "lost": 3, "open": 0}}
+    seen = found["pcap"]["web"]
+    assert seen["flows"] == seen["kept"] + seen["moved"] + seen["lost"] == 300
+    assert outcome("-c", str(file), "--against", str(other)) == 0
+    assert "of the hash space moves" in capfd.readouterr().out
+
+
+def test_states_of_the_daemon(
+    capfd: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon's states come by standard input, too."""
+    state = {"service": "six", "backend": "fd00::1", "state": "maint", "weight": 1}
+    content = io.BytesIO(json.dumps([state]).encode())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(content))
+    asked = ("tcp", "[2001:db8::7]:1", "[2001:db8::11]:1", "--backends", "-")
+    (flow,) = data(capfd, "-c", str(file), *asked)["flows"]
+    assert flow["backend"] == "fd00::2"
+    assert "1 of 2 backends take new flows: fd00::1 is maint" in flow["why"][1]["text"]
+
+
+def test_backends_listed_elsewhere(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """A file that names a source of backends says where they are, and how to give them."""
+    file.write_text(TEXT.replace("[10.0.0.1, 10.0.0.2, 10.0.0.3]", "{file: /etc/backends}"))
+    (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
+    assert (flow["service"], flow["backend"]) == ("web", None)
+    assert flow["why"][-1]["text"].startswith("its backends are listed in /etc/backends; give")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "there is nothing to explain: name a flow, --pcap or --against"),
+        (["tcp", CLIENT], "`tcp 192.0.2.7:40000` is no flow; write `tcp CLIENT:PORT VIP:PORT`"),
+        (["sctp", CLIENT, VIP], "is no flow; write"),
+        (["tcp", "192.0.2.7", VIP], "'192.0.2.7' is no ADDRESS:PORT; write one such as"),
+        (["tcp", CLIENT, "[::1]:80"], "192.0.2.7 and ::1 are of two families; write both of one"),
+        (["--pcap", "/nowhere"], "'/nowhere' cannot be read (No such file or directory)"),
+        (["--pcap", "/dev/null"], "/dev/null is no capture of packets"),
+        (["--pcap", "/proc"], "'/proc' cannot be read (Is a directory)"),
+        (["--against", "/nowhere"], "/nowhere: there is no such file"),
+        (["tcp", CLIENT, VIP, "--flows", "/nowhere"], "/nowhere: there is no such file"),
+        (["tcp", CLIENT, VIP, "--flows", "/dev/null"], "/dev/null is no JSON"),
+        (["tcp", CLIENT, VIP, "--flows", "/dev/zero"], "the file is larger than 10 MB"),
+        (
+            ["tcp", CLIENT, VIP, "--flows", "-", "--backends", "-"],
+            "one of --flows and --backends may be standard input",
+        ),
+    ],
+)
+def test_mistakes(
+    capfd: pytest.CaptureFixture[str], file: Path, arguments: list[str], error: str
+) -> None:
+    """A mistake is one message on stderr, exit 1."""
+    assert outcome("-c", str(file), *arguments) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert error in printed.err
+
+
+def test_mistake_in_the_file(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """A file that is wrong is refused as `check` refuses it."""
+    file.write_text(TEXT.replace("tcp", "tpc"))
+    assert outcome("-c", str(file), "tcp", CLIENT, VIP) == 1
+    assert f"{file}:4:15: `protocol`" in capfd.readouterr().err
