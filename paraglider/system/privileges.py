@@ -42,12 +42,13 @@ def limit_parent() -> None:
         raise _refused(error) from error
 
 
-def drop(uid: int, gid: int, chroot: str) -> None:
-    """Lock this process into ``chroot`` as ``uid``:``gid`` with CAP_NET_ADMIN alone.
+def drop(uid: int, gid: int, chroot: str, keep: tuple[int, ...] = (prctl.CAP_NET_ADMIN,)) -> None:
+    """Lock this process into ``chroot`` as ``uid``:``gid`` with the capabilities ``keep`` alone.
 
-    The kernel asks for CAP_NET_ADMIN at every verdict, of the socket's opener and of its sender
-    (net/netfilter/nfnetlink.c, nfnetlink_rcv). Everything imported lazily must be imported
-    before. Raises PlatformError when the kernel refuses a step; the process must then end.
+    A worker keeps CAP_NET_ADMIN: the kernel asks for it at every verdict, of the socket's opener
+    and of its sender (net/netfilter/nfnetlink.c, nfnetlink_rcv). Everything imported lazily must
+    be imported before. Raises PlatformError when the kernel refuses a step; the process must then
+    end.
     """
     try:
         os.setgroups([])
@@ -58,8 +59,8 @@ def drop(uid: int, gid: int, chroot: str) -> None:
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         prctl.cap_inheritable.limit()
-        prctl.cap_permitted.limit(prctl.CAP_NET_ADMIN)
-        prctl.cap_effective.net_admin = True
+        prctl.cap_permitted.limit(*keep)
+        prctl.set_caps(*((one, prctl.CAP_EFFECTIVE, True) for one in keep))
         prctl.set_keepcaps(False)
         prctl.set_no_new_privs(1)
     except OSError as error:

@@ -9,6 +9,7 @@ made, before the process is locked in.
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - loaded at the first name of a host else, locked in by then
 import re
 import ssl
 from typing import Final
