@@ -259,3 +259,13 @@ def test_warnings_are_logged(started: Started, file: Any) -> None:
     (line,) = [entry["event"] for entry in logs if entry["log_level"] == "warning"]
     assert "`established` of 60 s" in line
     assert started.calls[-1] == "supervise"
+
+
+def test_where_the_kernel_balances_alone_the_daemon_refuses(
+    started: Started, file: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are no queues for it then; it names the way out, before it starts anything."""
+    monkeypatch.setattr(command, "owner_of", lambda _: "paraglider start")
+    with pytest.raises(OperatorError, match=r"sudo paraglider stop, and run paraglider\.config"):
+        main.main(["-c", file(WEB4)], standalone_mode=False)
+    assert started.calls == []

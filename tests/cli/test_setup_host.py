@@ -11,99 +11,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from paraglider.cli.setup_host import setup_host
 from paraglider.errors import OperatorError
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.topology import new_prefix
 from paraglider.system.owner import RUN_DIRECTORY
 
 ROOT = Path(__file__).parents[2]
-WEB = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
-SIX = {"name": "six", "vip": "2001:db8::11/64", "protocol": "any", "backends": ["fd00:10::1"]}
-NETWORK = {
-    "public": {"interface": "eth0"},
-    "private": {"interface": "eth1", "gateway": ["10.0.0.254/8", "fd00:10::fe/64"]},
-}
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def host() -> Iterator[Namespace]:
-    """A namespace with eth0 and eth1, to which another one answers as both backends."""
-    prefix = new_prefix()
-    with Namespace(f"{prefix}-host") as namespace, Namespace(f"{prefix}-peer") as peer:
-        for name in ("eth0", "eth1"):
-            namespace.ip(f"link add {name} type veth peer name {name} netns {peer.name}")
-            namespace.ip(f"link set {name} up")
-            peer.ip(f"link set {name} up")
-        peer.ip("addr add 10.0.0.1/8 dev eth1", "addr add fd00:10::1/64 dev eth1")
-        yield namespace
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[..., str]:
-    """A function that writes a configuration file and gives its path."""
-
-    def write_file(*services: dict[str, Any], **top: Any) -> str:
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        content = {"chroot": str(tmp_path / "empty"), "network": NETWORK, **top}
-        file = tmp_path / "paraglider.conf"
-        file.write_text(yaml.safe_dump({**content, "services": list(services or (WEB, SIX))}))
-        return str(file)
-
-    return write_file
-
-
-@pytest.fixture
-def run(host: Namespace) -> Iterator[Run]:
+def run(host: Namespace, run_in: Any) -> Iterator[Run]:
     """A function that runs the command in the namespace and looks at its exit code.
 
     Whatever was set up is undone afterwards, so that no state of a namespace that is gone stays.
     """
-    program = [sys.executable, "-m", "paraglider.cli.setup_host"]
-
-    def run_command(*arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-        done = host.run([*program, *arguments], check=False)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done
-
-    yield run_command
-    host.run([*program, "--undo"], check=False)
-
-
-SNAPSHOT = """\
-import subprocess
-from pathlib import Path
-for command in ("iptables-save", "ip6tables-save", "nft list ruleset", "ip -4 address",
-                "ip -6 address", "ip -4 route show table all", "ip neighbour show nud permanent"):
-    print(command)
-    said = subprocess.run(command.split(), capture_output=True, text=True, check=True).stdout
-    print("".join(line for line in said.splitlines(True) if not line.startswith("#")))
-for file in ["/proc/sys/net/ipv4/ip_forward", *Path("/proc/sys/net").glob("ipv[46]/conf/*/*")]:
-    if Path(file).name != "stable_secret":
-        print(file, Path(file).read_text().strip())
-"""
-
-
-def snapshot(host: Namespace) -> str:
-    """All that --undo promises to leave as it was."""
-    return host.run([sys.executable, "-c", SNAPSHOT]).stdout
+    module = "paraglider.cli.setup_host"
+    yield lambda *arguments, code=0: run_in(module, *arguments, code=code)
+    host.run([sys.executable, "-m", module, "--undo"], check=False)
 
 
 @pytest.mark.root
-def test_undo_leaves_a_bare_host_as_it_was(host: Namespace, write: Any, run: Run) -> None:
+def test_undo_leaves_a_bare_host_as_it_was(
+    host: Namespace, write: Any, run: Run, snapshot: Any
+) -> None:
     """Byte for byte, and undoing twice is fine; no file is needed for it."""
-    before = snapshot(host)
+    before = snapshot()
     done = run("-c", write())
     assert "done        sysctl net.ipv4.ip_forward 0 -> 1\n" in done.stdout
     assert "done        address 2001:db8::11/64 on eth0\n" in done.stdout
-    assert snapshot(host) != before
+    assert snapshot() != before
     run("--undo")
-    assert snapshot(host) == before
+    assert snapshot() == before
     assert run("--undo").stdout == "nothing to undo\n"
 
 
@@ -125,93 +66,102 @@ def test_undo_removes_ledgers(host: Namespace, write: Any, run: Run) -> None:
 
 
 @pytest.mark.root
-def test_undo_leaves_a_lived_in_host_as_it_was(host: Namespace, write: Any, run: Run) -> None:
+def test_undo_leaves_a_lived_in_host_as_it_was(
+    host: Namespace, foreign: None, write: Any, run: Run, snapshot: Any
+) -> None:
     """Foreign rules, policies, tables, addresses, neighbours and odd sysctls survive."""
-    host.run(["iptables", "-t", "mangle", "-A", "PREROUTING", "-i", "eth9", "-j", "ACCEPT"])
-    host.run(["iptables", "-P", "FORWARD", "DROP"])
-    host.run(["ip6tables", "-N", "THEIRS"])
-    host.run(["nft", "add table inet theirs"])
-    host.ip("addr add 192.168.0.1/24 dev eth0", "addr add 10.0.0.254/8 dev eth1")
-    host.ip("neigh add 10.0.0.1 lladdr 02:00:00:00:00:01 dev eth1 nud permanent")
-    host.sysctl("net.ipv4.conf.eth0.forwarding=1", "net.ipv4.conf.all.accept_redirects=0")
-    host.sysctl("net.ipv4.conf.eth1.send_redirects=0", "net.ipv6.conf.eth0.accept_ra=0")
-    before = snapshot(host)
+    before = snapshot()
     run("-c", write())
     assert "-P FORWARD DROP" in host.run(["iptables", "-S"]).stdout
     run("--undo")
-    assert snapshot(host) == before
+    assert snapshot() == before
 
 
 @pytest.mark.root
-def test_a_second_run_changes_nothing(host: Namespace, write: Any, run: Run) -> None:
+def test_a_second_run_changes_nothing(
+    host: Namespace,
+    write: Any,
+    run: Run,
+    snapshot: Any,
+) -> None:
     """Not even a rule's handle: nothing is removed and added again."""
     run("-c", write())
     rules = host.run(["nft", "-a", "-s", "list", "ruleset"]).stdout
-    before = snapshot(host).split("ip -4 address")[1]
+    before = snapshot().split("ip -4 address")[1]
     done = run("-c", write())
     assert {line.split()[0] for line in done.stdout.splitlines()[:-1]} == {"unchanged"}
     assert host.run(["nft", "-a", "-s", "list", "ruleset"]).stdout == rules
-    assert snapshot(host).split("ip -4 address")[1] == before
+    assert snapshot().split("ip -4 address")[1] == before
 
 
 @pytest.mark.root
-def test_a_dry_run_prints_and_changes_nothing(host: Namespace, write: Any, run: Run) -> None:
+def test_a_dry_run_prints_and_changes_nothing(
+    host: Namespace, write: Any, run: Run, snapshot: Any
+) -> None:
     """What it prints is a script that does what the set-up does."""
-    before = snapshot(host)
+    before = snapshot()
     done = run("-c", write(), "--dry-run")
-    assert snapshot(host) == before
+    assert snapshot() == before
     run("-c", write())
-    wanted = snapshot(host)
+    wanted = snapshot()
     run("--undo")
     host.run(["sh", "-e"], text=done.stdout)
     strip = str.maketrans("", "", "0123456789")  # counters of rules, times of addresses
-    assert snapshot(host).translate(strip) == wanted.translate(strip)
+    assert snapshot().translate(strip) == wanted.translate(strip)
 
 
 @pytest.mark.root
-def test_the_dry_run_of_an_undo_can_be_pasted(host: Namespace, write: Any, run: Run) -> None:
+def test_the_dry_run_of_an_undo_can_be_pasted(
+    host: Namespace, write: Any, run: Run, snapshot: Any
+) -> None:
     """It leaves the host as the undo itself would; then only the state is left to clear."""
-    before = snapshot(host)
+    before = snapshot()
     run("-c", write())
     script = run("--undo", "--dry-run").stdout
-    assert snapshot(host) != before
+    assert snapshot() != before
     host.run(["sh", "-e"], text=script)
-    assert snapshot(host) == before
+    assert snapshot() == before
     run("--undo")
-    assert snapshot(host) == before
+    assert snapshot() == before
 
 
 @pytest.mark.root
-def test_a_step_that_fails_half_way_rolls_all_back(host: Namespace, write: Any, run: Run) -> None:
+def test_a_step_that_fails_half_way_rolls_all_back(
+    host: Namespace, write: Any, run: Run, snapshot: Any
+) -> None:
     """IPv6 is off on eth1, so its address is refused after everything else has been done."""
     host.sysctl("net.ipv6.conf.eth1.disable_ipv6=1")
-    before = snapshot(host)
+    before = snapshot()
     done = run("-c", write(), code=2)
     assert "address fd00:10::fe/64 on eth1" in done.stderr
     assert "rolled back" in done.stderr
     assert "rolled back rules for IPv4" in done.stdout
-    assert snapshot(host) == before
+    assert snapshot() == before
     assert run("--undo").stdout == "nothing to undo\n"
 
 
 @pytest.mark.root
-def test_a_changed_file_changes_what_differs(host: Namespace, write: Any, run: Run) -> None:
+def test_a_changed_file_changes_what_differs(
+    host: Namespace, write: Any, run: Run, snapshot: Any, web: Any, six: Any
+) -> None:
     """The old VIP goes, the new one comes, and undoing leads to the beginning."""
-    before = snapshot(host)
+    before = snapshot()
     run("-c", write())
-    run("-c", write({**WEB, "vip": "192.168.0.12/24", "ports": 81}, SIX))
+    run("-c", write({**web, "vip": "192.168.0.12/24", "ports": 81}, six))
     shown = host.run(["ip", "-4", "address", "show", "dev", "eth0"]).stdout
     assert "192.168.0.12/24" in shown
     assert "192.168.0.11/24" not in shown
     assert "--dport 81 " in host.run(["iptables-save"]).stdout
     run("--undo")
-    assert snapshot(host) == before
+    assert snapshot() == before
 
 
 @pytest.mark.root
-def test_families_are_set_up_one_by_one(host: Namespace, write: Any, run: Run) -> None:
+def test_families_are_set_up_one_by_one(
+    host: Namespace, write: Any, run: Run, snapshot: Any
+) -> None:
     """-6 leaves IPv4 alone, and so does its undo."""
-    before = snapshot(host)
+    before = snapshot()
     run("-6", "-c", write())
     assert host.run(["iptables-save"]).stdout == ""
     assert "0" in host.run(["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout
@@ -220,7 +170,7 @@ def test_families_are_set_up_one_by_one(host: Namespace, write: Any, run: Run) -
     assert "PARAGLIDER" in host.run(["iptables-save"]).stdout
     assert "PARAGLIDER" not in host.run(["ip6tables-save"]).stdout
     run("--undo")
-    assert snapshot(host) == before
+    assert snapshot() == before
 
 
 @pytest.mark.root
@@ -233,9 +183,9 @@ def test_stray_chains_go_without_a_state(host: Namespace, run: Run) -> None:
 
 
 @pytest.mark.root
-def test_silent_backends_are_a_warning(write: Any, run: Run) -> None:
+def test_silent_backends_are_a_warning(write: Any, run: Run, web: Any) -> None:
     """The set-up is done all the same."""
-    done = run("-c", write({**WEB, "backends": ["10.0.0.1", "10.0.0.9"]}))
+    done = run("-c", write({**web, "backends": ["10.0.0.1", "10.0.0.9"]}))
     assert "warning: the backend 10.0.0.9 does not answer" in done.stderr
     assert "10.0.0.1 " not in done.stderr
 
@@ -265,12 +215,12 @@ def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: 
     ],
 )
 def test_mistakes_are_told_before_anything_changes(
-    host: Namespace, write: Any, run: Run, change: dict[str, Any], told: str
+    host: Namespace, write: Any, run: Run, change: dict[str, Any], told: str, snapshot: Any
 ) -> None:
     """Exit 1, one clear message, and the host as before."""
-    before = snapshot(host)
+    before = snapshot()
     assert told in run("-c", write(**change), code=1).stderr
-    assert snapshot(host) == before
+    assert snapshot() == before
 
 
 @pytest.mark.root
@@ -284,7 +234,7 @@ def test_a_missing_interface_is_placed_in_the_file(write: Any, run: Run) -> None
 
 @pytest.mark.root
 def test_a_missing_program_is_told_before_anything_changes(
-    host: Namespace, write: Any, tmp_path: Path
+    host: Namespace, write: Any, tmp_path: Path, snapshot: Any
 ) -> None:
     """Without the tools of iptables, the message names the Debian package."""
     code = (
@@ -293,27 +243,27 @@ def test_a_missing_program_is_told_before_anything_changes(
         "None if name.startswith('ip6tables') else which(name, path=path)\n"
         "from paraglider.cli.setup_host import entry; entry()"
     )
-    before = snapshot(host)
+    before = snapshot()
     done = host.run([sys.executable, "-c", code, "-c", write()], check=False)
     assert done.returncode == 1
     assert "ip6tables-restore is missing; install it: sudo apt-get install iptables" in done.stderr
-    assert snapshot(host) == before
+    assert snapshot() == before
 
 
-def test_a_family_without_services_is_a_mistake(write: Any) -> None:
+def test_a_family_without_services_is_a_mistake(write: Any, web: Any) -> None:
     """-6 with a file of IPv4 alone says so, before it asks for root."""
-    file = write(WEB, network={})
+    file = write(web, network={})
     with pytest.raises(OperatorError, match="has no IPv6 service"):
         CliRunner().invoke(setup_host, ["-6", "-c", file], catch_exceptions=False)
 
 
 @pytest.mark.parametrize("arguments", [["--undo"], ["--dry-run"], []])
 def test_without_root_sudo_is_the_remedy(
-    write: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+    write: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], web: Any
 ) -> None:
     """Whatever is asked for, for even reading the rules takes root."""
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    file = write(WEB, network={})
+    file = write(web, network={})
     with pytest.raises(OperatorError, match=r"run with sudo: sudo paraglider\.config"):
         CliRunner().invoke(setup_host, ["-c", file, *arguments], catch_exceptions=False)
 

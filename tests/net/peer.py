@@ -5,6 +5,8 @@
     peer.py serve PORT                     TCP: takes and gives bytes, and tells their digest
     peer.py up ADDRESS PORT BYTES          sends BYTES; prints what was sent and what arrived
     peer.py down ADDRESS PORT BYTES        asks for BYTES; the same
+    peer.py halves ADDRESS PORT BYTES      asks for BYTES, takes half of them, prints "half", and
+                                           after a line of input takes the rest; the same
     peer.py pause ADDRESS PORT             connects, prints "connected", and after a line of input
                                            sends again; prints what came of it
     peer.py rounds ADDRESS PORT BYTES      sends and receives BYTES over one connection, again and
@@ -114,6 +116,17 @@ def down(address: str, port: int, size: int) -> Any:
     with socket.create_connection((address, port), TIMEOUT) as sock:
         sock.sendall(f"down {size}\n".encode())
         return {"sent": digest(pattern(size)), "arrived": digest(receive(sock, size))}
+
+
+def halves(address: str, port: int, size: int) -> Any:
+    """Receive ``size`` bytes, with a pause in the middle."""
+    with socket.create_connection((address, port), TIMEOUT) as sock:
+        sock.sendall(f"down {size}\n".encode())
+        arrived = receive(sock, size // 2)
+        say("half")
+        sys.stdin.readline()
+        arrived += receive(sock, size - len(arrived))
+        return {"sent": digest(pattern(size)), "arrived": digest(arrived)}
 
 
 def pause(address: str, port: int) -> Any:

@@ -63,7 +63,9 @@ def place(tmp_path: Path) -> dict[str, str]:
     return {**os.environ, "TMPDIR": str(tmp_path), "COLUMNS": "120"}
 
 
-@pytest.mark.parametrize(("forward", "workers"), [("nat", 1), ("nat", 2), ("offload", 1)])
+@pytest.mark.parametrize(
+    ("forward", "workers"), [("nat", 1), ("nat", 2), ("offload", 1), ("static", 1)]
+)
 def test_the_lab_shows_every_backend(
     place: dict[str, str], tmp_path: Path, forward: str, workers: int
 ) -> None:
