@@ -1,0 +1,76 @@
+"""docs/health.md: every key is there with its default, its examples load, its numbers hold."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from paraglider.config.health import Check, Expect, Failover
+from paraglider.config.load import parse
+from paraglider.config.model import Service
+from paraglider.config.section import Section
+from paraglider.health import checker, machine, rounds
+from paraglider.health.probes import http
+
+PAGE = (Path(__file__).parents[1] / "docs" / "health.md").read_text(encoding="utf-8")
+ROWS = re.findall(r"^\| `([a-z_: ]+)` \|(.*?)\| .* \|$", PAGE, re.MULTILINE)
+OF_SERVICE = ("all_down", "on_down", "drain_timeout", "slow_start")
+
+
+def default(model: type[Section], key: str) -> str:
+    """A default as the page writes it: numbers and words in ticks."""
+    value = model.model_fields[key].default
+    if isinstance(value, tuple):
+        value = value[0]
+    shown = {True: "true", False: "false"}.get(value, value) if isinstance(value, bool) else value
+    return f"`{shown:g}`" if isinstance(shown, float) else f"`{shown}`"
+
+
+@pytest.mark.parametrize(
+    ("model", "key"),
+    [
+        *((Check, key) for key in Check.model_fields if key != "expect"),
+        *((Expect, key) for key in Expect.model_fields),
+        *((Service, key) for key in OF_SERVICE),
+        *((Failover, key) for key in Failover.model_fields),
+    ],
+)
+def test_keys(model: type[Section], key: str) -> None:
+    """Each key has a row, and where it has a default, that is the model's."""
+    name = f"expect: {key}" if model is Expect else key
+    written = [text.strip() for found, text in ROWS if found == name]
+    assert written, f"{name} is missing"
+    if model.model_fields[key].default is not None:
+        assert default(model, key) in written
+
+
+def test_no_key_that_is_not() -> None:
+    """No row is about a key that the file does not have."""
+    known = {*Check.model_fields, *Failover.model_fields, *OF_SERVICE}
+    known |= {f"expect: {key}" for key in Expect.model_fields}
+    assert {key for key, _ in ROWS} - {"tcp", "icmp", "exec", "type"} <= known
+
+
+def test_examples() -> None:
+    """The configurations of the page are valid."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        assert parse(block, "docs/health.md").config.services
+
+
+def test_numbers() -> None:
+    """What the page promises in numbers is what the code does."""
+    flat = " ".join(PAGE.split())
+    for words in (
+        f"falls {machine.FALLS} times within {machine.PERIOD:g} s",
+        f"up to {machine.LONGEST_HOLD:g} s",
+        f"At most {checker.AT_ONCE} looks run at a time, and {checker.PROGRAMS_AT_ONCE} programs",
+        f"at most {rounds.MOST} of them",
+        f"the first {http.BODY >> 10} KiB of the body",
+    ):
+        assert words in flat
+    assert machine.Rules(8, 1, 1).fast == 2
+    assert machine.ramp(0, 10) == 1 / 20
