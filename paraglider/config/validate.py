@@ -231,7 +231,7 @@ def _names(config: Config) -> Iterator[Problem]:
 
 
 def _claims(config: Config) -> Iterator[Problem]:
-    """Two services that claim the same VIP, protocol and port.
+    """Two services that claim the same VIP, protocol and port, or its ICMP echo.
 
     Some ports within another's all ports are no conflict: the narrower service has them.
     """
@@ -249,9 +249,13 @@ def _claims(config: Config) -> Iterator[Problem]:
                 clashes.setdefault(pair, []).append(f"{protocol} {_where(ports, widest[0])}")
             if widest is None or ports.last > widest[0].last:
                 widest = (ports, index)
+    echo: dict[IPAddress, int] = {}
+    for index, service in enumerate(config.services):
+        if service.protocol == "any" and (first := echo.setdefault(service.vip.ip, index)) != index:
+            clashes.setdefault((first, index), []).append("ICMP echo")
     for (earlier, later), which in clashes.items():
-        first, second = config.services[earlier], config.services[later]
-        what = f"`{first.name}` has {', '.join(dict.fromkeys(which))} of {second.vip.ip} already"
+        owner, second = config.services[earlier], config.services[later]
+        what = f"`{owner.name}` has {', '.join(dict.fromkeys(which))} of {second.vip.ip} already"
         remedy = "give each service its own VIP or ports, or put the backends into one service"
         keys = ("vip", "protocol", "ports")
         needs = tuple(("services", index, key) for index in (earlier, later) for key in keys)

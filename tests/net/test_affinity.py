@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from counting import echo_requests
 
 from paraglider.lab.topology import VIP, Topology
 
@@ -68,17 +69,37 @@ def test_a_service_without_affinity_beside_it(
         assert ask(net, "tcp", VIP[family], 81, 9) == {"backend1": 3, "backend2": 3, "backend3": 3}
 
 
-def test_all_protocols_of_any(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
+@pytest.mark.parametrize("workers", [1, 2])
+def test_all_that_a_client_sends_to_any(
+    topology: Any,
+    serve: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    ask: Any,
+    peer: Any,
+    workers: int,
 ) -> None:
-    """As loaded has it: all that a client sends to the VIP, TCP and UDP, meets one backend."""
-    net = topology()
-    serve(net)
+    """As loaded has it: TCP on any port, UDP and ping of one client meet one backend."""
+    net = topology(clients=3)
+    serve(net, http=(80, 8080))
     services = [service(family, protocol="any", affinity="client") for family in (4, 6)]
-    balancer(net, config(*services, workers=2))
+    balancer(net, config(*services, workers=workers))
     for family in (4, 6):
-        tcp = ask(net, "tcp", VIP[family], 80, 6)
-        udp = peer(net.client, "ports", VIP[family], 5353, 6)
-        assert len(tcp) == 1
-        assert udp == dict(tcp)
-        assert ask(net, "ping", VIP[family], 0, 6) == {"": 6}
+        homes = []
+        for number in range(3):
+            source = net.client_address(family, number)
+            net.client.ip(f"route replace {VIP[family]} dev eth0 src {source}")
+            met = set(ask(net, "tcp", VIP[family], 80, 4))
+            assert len(met) == 1
+            assert set(ask(net, "tcp", VIP[family], 8080, 4)) == met
+            assert set(peer(net.client, "ports", VIP[family], 5353, 4)) == met
+            before = echo_requests(net, family)
+            assert ask(net, "ping", VIP[family], 0, 4) == {"": 4}
+            pinged = [now - b for now, b in zip(echo_requests(net, family), before, strict=True)]
+            (home,) = met
+            wanted = [4 if home == f"backend{n}" else 0 for n in (1, 2, 3)]
+            assert pinged == wanted
+            homes.append(home)
+        # One worker gives each new client the next backend; two start from different ones.
+        assert workers == 2 or len(set(homes)) == 3

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from answering import apply_on_all
+from counting import received
 
 from paraglider.lab.balancer import start_backend
 from paraglider.lab.namespace import Namespace
@@ -26,12 +27,6 @@ table inet theirs {
     chain post { type nat hook postrouting priority 100; ip protocol icmp masquerade; }
 }
 """
-
-
-def received(namespace: Namespace, interface: str) -> int:
-    """How many packets have come in by ``interface``."""
-    counter = f"/sys/class/net/{interface}/statistics/rx_packets"
-    return int(namespace.run(["cat", counter]).stdout)
 
 
 def curl(namespace: Namespace, address: str, port: int = 80, *options: str) -> str:

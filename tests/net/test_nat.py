@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from counting import echo_requests
 
 from paraglider.lab.balancer import Balancer, start_backend
 from paraglider.lab.namespace import Namespace
@@ -157,20 +158,6 @@ def test_any_takes_all_ports_and_echo(
         ]
         done = net.client.run(["ping", "-c", "3", "-i", "0.01", "-s", "1400", VIP[family]])
         assert " 0% packet loss" in done.stdout
-
-
-def echo_requests(net: Topology, family: int) -> list[int]:
-    """How many echo requests each backend has seen."""
-    counters = []
-    for backend in net.backends:
-        if family == 6:
-            text = backend.run(["cat", "/proc/net/snmp6"]).stdout
-            counters.append(int(re.findall(r"Icmp6InEchos\s+(\d+)", text)[0]))
-        else:
-            text = backend.run(["cat", "/proc/net/snmp"]).stdout
-            names, values = (line.split() for line in re.findall("^Icmp: .*$", text, re.MULTILINE))
-            counters.append(int(dict(zip(names, values, strict=True))["InEchos"]))
-    return counters
 
 
 def test_echo_of_other_services_is_the_hosts(

@@ -1,0 +1,28 @@
+"""What the kernel has counted, for tests that ask where packets went."""
+
+from __future__ import annotations
+
+import re
+
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import Topology
+
+
+def received(namespace: Namespace, interface: str) -> int:
+    """How many packets have come in by ``interface``."""
+    counter = f"/sys/class/net/{interface}/statistics/rx_packets"
+    return int(namespace.run(["cat", counter]).stdout)
+
+
+def echo_requests(net: Topology, family: int) -> list[int]:
+    """How many echo requests each backend has seen."""
+    counters = []
+    for backend in net.backends:
+        if family == 6:
+            text = backend.run(["cat", "/proc/net/snmp6"]).stdout
+            counters.append(int(re.findall(r"Icmp6InEchos\s+(\d+)", text)[0]))
+        else:
+            text = backend.run(["cat", "/proc/net/snmp"]).stdout
+            names, values = (line.split() for line in re.findall("^Icmp: .*$", text, re.MULTILINE))
+            counters.append(int(dict(zip(names, values, strict=True))["InEchos"]))
+    return counters
