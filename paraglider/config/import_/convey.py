@@ -21,9 +21,10 @@ Mode = Literal["proxy", "passthrough", "dsr"]
 MODES: tuple[Mode, ...] = ("proxy", "passthrough", "dsr")
 LOOKS = re.compile(r"\s*\[\s*(frontends|backends)\s*[.\]]")
 
-# The parser takes time by the square of a key's length: these bound what a file can ask for.
+# The parser takes time and memory by the square of a key's length: these bound what a file can ask.
 LONGEST_LINE = 1000
 _LARGEST = 1_000_000
+_LONG_KEY = re.compile(r"(?<![\w\"'-])(?:[\w\"'-]++\s*+\.\s*+){8}")
 _HEADER = re.compile(r"\s*\[([^\[\]]+)\]")
 _KEY = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
 _STEP = re.compile(r"\s*(?:\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+))\s*(?:\.|$)")
@@ -48,6 +49,10 @@ def _parsed(text: str, draft: Draft) -> dict[str, Any] | None:
     if len(text) > _LARGEST:
         what = f"this is larger than {_LARGEST // 1_000_000} MB; is it Convey's file?"
         draft.wrong(("services",), Mark(1, 1), what)
+        return None
+    if key := _LONG_KEY.search(text):
+        mark = Mark(text.count("\n", 0, key.start()) + 1, 1)
+        draft.wrong(("services",), mark, "a key of more than 8 parts; is this Convey's file?")
         return None
     try:
         return tomllib.loads(text)

@@ -143,6 +143,14 @@ def test_mistake_has_its_place(before: str, after: str, error: str) -> None:
     assert error in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["a" + ".b" * 9, "a" + ' . "b"' * 9, "x = {a" + ".b" * 9])
+def test_key_that_would_grow(key: str) -> None:
+    """A key of many parts, which costs the parser their square, is refused at its line."""
+    with pytest.raises(ConfigError, match="f:6:1: a key of more than 8 parts; is this Convey's"):
+        config(f"{LEAST}{key} = 1\n")
+    assert config(LEAST + "# ..........\n# 1.2.3.4, 1.2.3.4, 1.2.3.4\n").services
+
+
 def test_larger_than_any() -> None:
     """The parser is not let loose on megabytes."""
     with pytest.raises(ConfigError, match="f:1:1: this is larger than 1 MB; is it Convey's file"):
