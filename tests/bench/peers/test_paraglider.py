@@ -9,6 +9,7 @@ import yaml
 
 from bench.peers.paraglider import Paraglider
 from paraglider.config.load import load
+from paraglider.config.static import unserved
 
 
 def peer(**changes: str | int) -> Paraglider:
@@ -36,6 +37,15 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
         "10.0.0.2",
         "10.0.0.3",
     ]
+
+
+def test_the_kernel_alone(tmp_path: Path) -> None:
+    """`static` is no forward of the file; what it starts is a file that `start` takes."""
+    static = peer(forward="static")
+    assert static.title == "static, the kernel alone"
+    file = tmp_path / "paraglider.conf"
+    file.write_text(static.configuration(tmp_path))
+    assert unserved(load(file)) == []
 
 
 def test_one_worker_is_one_core(tmp_path: Path) -> None:
