@@ -52,7 +52,7 @@ def _summary(service: Service) -> str:
         "protocol": service.protocol,
         "ports": ports,
         "forward": service.forward,
-        "return": service.return_,
+        "return": service.answers,
         "strategy": service.strategy,
         "affinity": service.affinity,
         "backends": len(service.backends),

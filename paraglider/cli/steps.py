@@ -41,7 +41,7 @@ def carry_out(
         told = Teller()
         setup.set_up(steps, host, state, told)
         told.sum_up()
-        _warn(config, families, host)
+        _warn(config, families, host, setup.without_leases(steps))
 
 
 def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str) -> None:
@@ -66,11 +66,17 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
             print(nothing)
 
 
-def _warn(config: Config, families: frozenset[int], host: Host) -> None:
+def _warn(config: Config, families: frozenset[int], host: Host, asked: list[int]) -> None:
     for address in setup.unresolved(config, families, host):
         print(
             f"warning: the backend {address} does not answer for its hardware address;"
             " is it up, and on the private interface's link?",
+            file=sys.stderr,
+        )
+    for family in asked:
+        print(
+            f"warning: the kernel or nft here cannot lease flows: every packet of the IPv{family}"
+            " dsr services passes a worker",
             file=sys.stderr,
         )
     for address in setup.foreign_sources(config, families, host):

@@ -12,7 +12,7 @@ from paraglider.config.model import Service
 
 def meaning(service: Service) -> str:
     """One sentence about how the packets of ``service`` travel, and what that takes."""
-    words = {"nat": _nat, "offload": _offload}.get(service.forward)
+    words = {"nat": _nat, "offload": _offload, "dsr": _dsr}.get(service.forward)
     return f"{service.forward}: {words(service)}" if words is not None else service.forward
 
 
@@ -45,3 +45,12 @@ def _offload(service: Service) -> str:
     if service.affinity == "client":
         parts.append("a client is kept from its last new connection on")
     return "; ".join(parts) + "."
+
+
+def _dsr(_service: Service) -> str:
+    return (
+        "a worker decides about a flow's first packets and now and then again, policy routing sends"
+        " what the client sends on unchanged, answers go past this host; the backends see the"
+        " client's address, must be this host's neighbours and hold the VIP without answering for"
+        " it; needs NFQUEUE and policy routing, nft for speed, no conntrack."
+    )

@@ -275,6 +275,11 @@ class Service(Section):
         return ("tcp", "udp") if self.protocol == "any" else (self.protocol,)
 
     @property
+    def answers(self) -> Literal["via", "direct"]:
+        """The way of the replies: as ``return`` says, and always direct under dsr."""
+        return "direct" if self.forward == "dsr" else self.return_
+
+    @property
     def all_ports(self) -> bool:
         """True when no port is excepted, so that a rule needs no port match."""
         return self.ports == (ALL_PORTS,)

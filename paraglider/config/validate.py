@@ -17,6 +17,7 @@ from paraglider.config.model import Config, Service
 from paraglider.config.problem import Path, Problem
 from paraglider.config.support import STRATEGY_CLASS
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, parse_endpoint, shown
+from paraglider.config.validate_dsr import check_dsr
 from paraglider.config.validate_health import check_health
 from paraglider.config.validate_shared import check_shared
 
@@ -33,6 +34,7 @@ def check(config: Config) -> list[Problem]:
         problems += [*_ways(path, service), *_strategy(path, service)]
         problems += check_health(path, service)
     problems += [*_names(config), *_claims(config), *check_shared(config)]
+    problems += check_dsr(config)
     return problems
 
 
@@ -190,14 +192,6 @@ def _ways(path: Path, service: Service) -> Iterator[Problem]:
     if service.return_ == "direct" and forward not in ("nat", "dsr"):
         what = f"`return: direct` does not go with `forward: {forward}`"
         yield Problem((*path, "return"), what, "write `return: via`, or leave it out", needs=needs)
-    if forward == "dsr":
-        for index, backend in enumerate(service.backends):
-            # The backend of a packet sent on unchanged sees the port of the client's packet.
-            if backend.port is not None and backend.port != service.single_port:
-                what = "`port` with `forward: dsr`, which leaves packets as they are"
-                remedy = "leave `port` out, or use `forward: nat`"
-                place = (*path, "backends", index, "port")
-                yield Problem(place, what, remedy, at="key", needs=(*needs, (*path, "ports")))
     if forward == "proxy" and service.protocol != "tcp":
         what = f"`forward: proxy` carries TCP alone, the service is `{service.protocol}`"
         remedy = "write `protocol: tcp`, or another forward"

@@ -114,8 +114,8 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     wanted = spec.config.queue
     if path.head is None:
         queue = open_queue(wanted.io, spec.core, wanted.length)
-    else:  # the kernel has a backend for what is not decided here: nothing waits, nothing is lost
-        queue = open_queue(wanted.io, spec.core, wanted.length, path.head, fail_open=True)
+    else:  # where all is offloaded the kernel has a backend for what is not decided here
+        queue = open_queue(wanted.io, spec.core, wanted.length, path.head, fail_open=path.fail_open)
     if wanted.io == "auto" and queue.name != next(iter(QUEUES)):
         logger.warning("slow queue I/O", io=queue.name, why="the kernel refuses the fast one")
 

@@ -17,6 +17,7 @@ Glossary
     moves       what a change of the configuration gives to other backends        (``moves``)
     nat         the packet path of ``forward: nat``: packet in, verdict out       (``nat``)
     marker      the packet path of ``forward: offload``: first packet in, mark out (``marker``)
+    director    the packet path of ``forward: dsr``: a client's packet in, mark out (``director``)
     verdict     what the core says of a packet, and why                           (``verdict``)
 
 The same core serves the workers, `paraglider explain` and the tests. Bytes from the wire never

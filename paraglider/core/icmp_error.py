@@ -32,17 +32,29 @@ _FOREIGN: Final = frozenset(
 )
 
 
+def packet_inside(buf: bytearray, offset: int, error: Parsed, limit: int) -> Parsed:
+    """The packet that the error at ``offset`` speaks of; ``buf`` is read up to ``limit``.
+
+    Its ``reason`` is -1, or why the error is about no flow of ours.
+    """
+    inner_at = error.transport + 8
+    inner = parse(buf, inner_at, min(error.end, limit) - inner_at, whole=False)
+    if inner.reason >= 0:
+        inner.reason = verdict.NO_FLOW if inner.reason in _FOREIGN else verdict.SHORT_ERROR
+    elif inner.kind == ICMP_ERROR or (buf[inner_at] ^ buf[offset]) >> 4:
+        inner.reason = verdict.NO_FLOW  # no error is sent about an error; families do not mix
+    return inner
+
+
 def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> int:
     """Rewrite the ICMP error in ``buf`` (``error`` is its parsed outer header) in place.
 
     Returns -1 when done, else the reason why it goes on untouched or is dropped.
     """
-    inner_at = error.transport + 8
-    inner = parse(buf, inner_at, error.end - inner_at, whole=False)
+    inner = packet_inside(buf, offset, error, error.end)
     if inner.reason >= 0:
-        return verdict.NO_FLOW if inner.reason in _FOREIGN else verdict.SHORT_ERROR
-    if inner.kind == ICMP_ERROR or (buf[inner_at] ^ buf[offset]) >> 4:
-        return verdict.NO_FLOW  # no error is sent about an error; families do not mix
+        return inner.reason
+    inner_at = error.transport + 8
     key = reverse(inner.key)
     size = (len(key) - 4) // 2
     # Replies leave here for the client, requests for the backend: an echo tells which it is, so

@@ -23,7 +23,8 @@ class Rewrite:
     (2 bytes). ``address_out``/``transport_out`` are added, modulo 65,535, to the IPv4 header
     checksum and to the transport checksum of packets towards the backend; ``…_back`` likewise
     towards the client. ``packets_*``/``bytes_*`` count IP packets and their bytes. ``identity``
-    (8 bytes) is the same in every process that has the same service, backend and ports.
+    (8 bytes) is the same in every process that has the same service, backend and ports. Where
+    packets reach the backend ``unchanged`` (dsr) it has the VIP's address, and every delta is 0.
     """
 
     __slots__ = (
@@ -53,18 +54,19 @@ class Rewrite:
         backend: Backend,
         *,
         direct: bool = False,
+        unchanged: bool = False,
         affinity: Affinity | None = None,
         service: str = "",
     ) -> None:
         self.vip = vip
         self.backend = backend
-        self.backend_address = backend.address
+        self.backend_address = vip if unchanged else backend.address
         self.mapped = bool(backend.port) and backend.port != vip_port
         self.vip_port = vip_port.to_bytes(2, "big")
         self.backend_port = backend.port.to_bytes(2, "big")
         self.direct = direct
         self.affinity = affinity
-        address = delta(vip, backend.address)
+        address = delta(vip, self.backend_address)
         port = delta(self.vip_port, self.backend_port) if self.mapped else 0
         self.address_out = (-address) % 65535
         self.transport_out = (-address - port) % 65535

@@ -25,7 +25,7 @@ class Service:
 
     ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
     belongs to the service (``protocol: any``). ``offloaded`` tells that the kernel carries its
-    flows. Every backend has one rewrite.
+    flows, ``routed`` that its packets stay as they are (dsr). Every backend has one rewrite.
     """
 
     def __init__(
@@ -41,6 +41,7 @@ class Service:
         direct: bool = False,
         echo: bool = False,
         offloaded: bool = False,
+        routed: bool = False,
     ) -> None:
         self.name = name
         self.vip = vip
@@ -54,7 +55,15 @@ class Service:
             self.protocols += (ICMP if len(vip) == 4 else ICMP6,)
         exact = ports[0][0] if len(ports) == 1 and ports[0][0] == ports[0][1] else 0
         self.rewrites: dict[Backend, Rewrite] = {
-            backend: Rewrite(vip, exact, backend, direct=direct, affinity=affinity, service=name)
+            backend: Rewrite(
+                vip,
+                exact,
+                backend,
+                direct=direct,
+                unchanged=routed,
+                affinity=affinity,
+                service=name,
+            )
             for backend in pool.backends
         }
         pool.watch(strategy.prepare)

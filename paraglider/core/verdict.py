@@ -39,6 +39,7 @@ NO_BACKEND: Final = 14
 TABLE_FULL: Final = 15
 COLLISION: Final = 16
 INTERNAL: Final = 17
+STRAY: Final = 18
 
 #: name, verdict and meaning of each reason, in the order of the constants above
 REASONS: Final[tuple[tuple[str, int, str], ...]] = (
@@ -64,6 +65,7 @@ REASONS: Final[tuple[tuple[str, int, str], ...]] = (
     ("table_full", DROP, "flow table full of established flows"),
     ("collision", DROP, "every backend already has a flow with these ports of the client"),
     ("internal", DROP, "a fault of ours; the log has it"),
+    ("stray", DROP, "a TCP segment under dsr that neither has a flow nor asks for an answer"),
 )
 
 #: reason -> verdict, as a tuple for the packet path

@@ -1,8 +1,9 @@
 """The packet path of one worker, whatever its services' ways of forwarding.
 
 Lives here: ``build``, and ``Path``, what a worker's loop needs of it.
-Rules: where every service is offloaded the worker needs the heads of packets alone, and may let
-the kernel pass what it has no room for; where one is not, every packet comes whole.
+Rules: where no service is nat's the worker needs the heads of packets alone; where one is, every
+packet comes whole. Where all are offloaded, and only there, the kernel may pass what the worker
+has no room for. A VIP of dsr is no other forward's, so its address tells whose a packet is.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from paraglider.config.model import Config
+from paraglider.core.director import Director
 from paraglider.core.flow import Flow, FlowTable
 from paraglider.core.marker import HEAD, Marker
 from paraglider.core.nat import Nat
@@ -17,32 +19,40 @@ from paraglider.core.pool import Backend
 from paraglider.core.service import Service
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.verdict import REASON_NAMES
-from paraglider.forwarding import nat, offload
+from paraglider.forwarding import dsr, nat, offload
 
 #: told of a new flow: protocol, key of its first packet, backend
 Told = Callable[[int, bytes, Backend], None]
+#: what gives a verdict for a packet (see ``core.nat``)
+Handle = Callable[[bytearray, int, int, int, float], int]
 
 
 class Path:
     """``handle`` gives a verdict for a packet (see ``core.nat``); ``marker`` decides for offload.
 
-    ``head`` is how many bytes of a packet it needs, None for all of them.
+    ``head`` is how many bytes of a packet it needs, None for all of them; ``fail_open`` tells that
+    a packet may pass undecided.
     """
 
-    def __init__(self, marker: Marker, nat_path: Nat | None) -> None:
-        self._nat = nat_path
+    def __init__(
+        self, marker: Marker, nat_path: Nat | None, director: Director | None = None
+    ) -> None:
         self.marker = marker
-        self.handle: Callable[[bytearray, int, int, int, float], int] = (
-            marker.handle if nat_path is None else nat_path.handle
-        )
+        paths: dict[str, Nat | Director | None] = {"nat": nat_path, "dsr": director}
+        self._flow_paths = {name: path for name, path in paths.items() if path is not None}
+        self.handle: Handle = marker.handle if nat_path is None else nat_path.handle
         self.head: int | None = HEAD if nat_path is None else None
+        self.fail_open = not self._flow_paths
         self.services: tuple[Service, ...] = marker.balancer.services.services
+        if director is not None:
+            self.handle = _by_vip(director, self.handle) if self.services else director.handle
+            self.services += director.balancer.services.services
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
 
     @property
     def tables(self) -> dict[str, FlowTable]:
         """The worker's own flow tables by name: none where the kernel has all flows."""
-        return {} if self._nat is None else {"nat": self._nat.flows}
+        return {name: path.flows for name, path in self._flow_paths.items()}
 
     @property
     def flows(self) -> int:
@@ -52,24 +62,24 @@ class Path:
     def tell(self, told: Told) -> None:
         """Have ``told`` called for every new flow."""
         self.marker.decided = told
-        if self._nat is not None:
 
-            def opened(flow: Flow) -> None:
-                told(flow.protocol, flow.forward_key, flow.rewrite.backend)
+        def opened(flow: Flow) -> None:
+            told(flow.protocol, flow.forward_key, flow.rewrite.backend)
 
-            self._nat.opened = opened
+        for path in self._flow_paths.values():
+            path.opened = opened
 
     def expire(self, now: float, budget: int) -> None:
-        """Forget what is over; look at ``budget`` flows, and as many clients, at most."""
-        if self._nat is not None:
-            self._nat.flows.expire(now, budget)
+        """Forget what is over; look at ``budget`` flows a table, and as many clients, at most."""
+        for table in self.tables.values():
+            table.expire(now, budget)
         self.marker.expire(now)
         for affinity in self._affinities:
             affinity.expire(now, budget)
 
     def counts(self) -> dict[str, int]:
         """Packets by reason and flows by their end, without the zeros."""
-        lists = [self.marker.counts, *([self._nat.counts] if self._nat is not None else [])]
+        lists = [self.marker.counts, *(path.counts for path in self._flow_paths.values())]
         totals = map(sum, zip(*lists, strict=True))
         counts = {name: n for name, n in zip(REASON_NAMES, totals, strict=True) if n}
         for table in self.tables.values():
@@ -82,12 +92,30 @@ class Path:
         return counts
 
 
+def _by_vip(director: Director, other: Handle) -> Handle:
+    """Gives the packets to the VIPs of dsr to ``director``, all the rest to ``other``."""
+    vips = frozenset(service.vip for service in director.balancer.services.services)
+    directed = director.handle
+
+    def handle(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
+        four = length >= 20 and buf[offset] >> 4 == 4
+        at = offset + (16 if four else 24)
+        end = at + (4 if four else 16)
+        if bytes(buf[at:end]) in vips and end <= offset + length:
+            return directed(buf, offset, length, checksum, now)
+        return other(buf, offset, length, checksum, now)
+
+    return handle
+
+
 def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> Path:
     """The packet path of worker number ``worker`` (0, 1, …) for the services of ``config``.
 
     ``registry`` has the strategies that the services name (``policies.load``).
     """
-    if all(service.forward == "offload" for service in config.services):
-        return Path(offload.build(config, worker, registry), None)
+    forwards = {service.forward for service in config.services}
+    director = dsr.build(config, worker, now, registry) if "dsr" in forwards else None
+    if "nat" not in forwards:
+        return Path(offload.build(config, worker, registry), None, director)
     path = nat.build(config, worker, now, registry)
-    return Path(path.marker, path)
+    return Path(path.marker, path, director)

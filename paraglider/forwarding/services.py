@@ -57,7 +57,8 @@ def _service(service: ServiceConfig, config: Config, worker: int, registry: Regi
         Pool(make_backends(service)),
         create(service.strategy, Context(service.name, worker, service.seed), registry),
         affinity=affinity,
-        direct=service.return_ == "direct",
+        direct=service.answers == "direct",
         echo=service.protocol == "any",
         offloaded=service.forward == "offload",
+        routed=service.forward == "dsr",
     )

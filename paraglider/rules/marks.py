@@ -1,11 +1,13 @@
-"""Marks of ``forward: offload`` and of ``start``: which backend a packet is for, as 32 bits.
+"""Marks of ``forward: offload``, ``forward: dsr`` and ``start``: whose a packet is, as 32 bits.
 
-Lives here: the mark of every backend of a service, computed alike by the set-up, which puts it
-into the kernel's maps, and by the workers, which answer it; under ``start`` the kernel does.
-Rules: a mark follows from the family, the name of the service and the backend's address and port
-alone, so that it stays when the file is put into another order or spelling, and connections that
-the kernel knows by it stay the backend's. Where two hash alike, the one that comes later in the
-order of the alphabet takes the next free mark.
+Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
+kernel's maps and policy rules, and by the workers, which answer it; under ``start`` the kernel
+does.
+Rules: a mark of offload follows from the family, the name of the service and the backend's address
+and port alone, one of dsr from the backend's address, since nothing but the way there depends on
+it. So a mark stays when the file is put into another order or spelling, and connections that the
+kernel knows by it stay the backend's. Where two hash alike, the one that comes later in the order
+of the alphabet takes the next free mark.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import hashlib
 
 from paraglider.config.model import Backend, Config, Service
+from paraglider.config.types import IPAddress
 
 BASE = 0x51000000
 """The bits that all marks have in common."""
@@ -26,8 +29,18 @@ OFFLOADED = f"0x{BASE:08x}/0x{MASK:08x}"
 FAMILY_MASK = 0xFF800000
 """The bits that tell a mark of a backend of one family from any other mark."""
 
+DSR_BASE = 0x52000000
+"""The bits that all marks of dsr have in common; the mask is ``MASK``."""
+
+LEASE = 0x00400000
+"""The bit by which a worker says of a flow of dsr that the kernel may mark its packets itself."""
+
+ROUTED = f"0x{DSR_BASE:08x}/0x{MASK:08x}"
+"""Mark and mask, as ``-m mark --mark`` takes them."""
+
 _FAMILY_BIT = {4: 0, 6: 0x800000}
 _SPACE = 0x800000  # marks a family
+_DSR_SPACE = LEASE
 
 
 def family_mark(family: int) -> int:
@@ -48,12 +61,23 @@ def backend_marks(config: Config) -> dict[str, tuple[int, ...]]:
         for service in services
         for backend in service.backends
     ):
-        marks[identity] = _free(identity, family, taken)
+        marks[identity] = _free(identity, family_mark(family), _SPACE, taken)
         taken.add(marks[identity])
     return {
         service.name: tuple(marks[_identity(service, backend)] for backend in service.backends)
         for service in services
     }
+
+
+def way_marks(config: Config, family: int) -> dict[IPAddress, int]:
+    """The mark of every backend of the ``forward: dsr`` services of ``family``, by its address."""
+    services = (s for s in config.services if s.forward == "dsr" and s.family == family)
+    taken: set[int] = set()
+    marks: dict[IPAddress, int] = {}
+    for address in sorted({b.address for s in services for b in s.backends}, key=str):
+        marks[address] = _free(str(address), DSR_BASE | _FAMILY_BIT[family], _DSR_SPACE, taken)
+        taken.add(marks[address])
+    return marks
 
 
 def target_port(service: Service, backend: Backend) -> int:
@@ -65,9 +89,9 @@ def _identity(service: Service, backend: Backend) -> str:
     return f"{service.name} {backend.address} {target_port(service, backend)}"
 
 
-def _free(identity: str, family: int, taken: set[int]) -> int:
+def _free(identity: str, base: int, space: int, taken: set[int]) -> int:
     digest = hashlib.blake2b(identity.encode(), digest_size=4).digest()
-    place = int.from_bytes(digest, "big") % _SPACE
-    while (mark := family_mark(family) | place) in taken:
-        place = (place + 1) % _SPACE
+    place = int.from_bytes(digest, "big") % space
+    while (mark := base | place) in taken:
+        place = (place + 1) % space
     return mark

@@ -9,6 +9,7 @@ of the namespace (Linux, net/netfilter/nf_queue.c: nf_queue_nf_hook_drop).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from paraglider.rules.saved import SavedTable, our_tables, removal_of
@@ -42,6 +43,18 @@ class RuleSet:
     def text(self) -> str:
         """The rule set as ``iptables-restore --noflush`` input where nothing of ours is there."""
         return "".join(_table_text(table) for table in self.tables)
+
+
+def joined(tables: Iterable[Table]) -> tuple[Table, ...]:
+    """``tables`` with those of the same name as one."""
+    found: dict[str, Table] = {}
+    for table in tables:
+        if (first := found.get(table.name)) is None:
+            found[table.name] = table
+        else:
+            both = first.chains + table.chains, first.jumps + table.jumps
+            found[table.name] = Table(table.name, *both)
+    return tuple(found.values())
 
 
 def restore_text(text: str, saved: str) -> str:

@@ -54,7 +54,7 @@ class Traffic:
 def traffic_of(config: Config, family: int, forward: str) -> Traffic:
     """The traffic of the services of ``family`` (4 or 6) with this ``forward``."""
     services = tuple(s for s in config.services if s.family == family and s.forward == forward)
-    back = tuple(s for s in services if s.return_ == "via")
+    back = tuple(s for s in services if s.answers == "via")
     return Traffic(
         services=services,
         vips=_united((s.vip.ip, p, s.ports) for s in services for p in s.protocols),

@@ -59,7 +59,7 @@ class Netlink:
         """The addresses of ``interface``, both families; none when there is no such interface."""
         if (index := self._index(interface)) is None:
             return ()
-        with _requests(f"list the addresses of {interface}") as route:
+        with requests(f"list the addresses of {interface}") as route:
             return tuple(_address(message) for message in route.get_addr(index=index))
 
     def add_address(
@@ -73,7 +73,7 @@ class Netlink:
         options = {"flags": _NODAD} if address.version == 6 else {}
         if deprecated:
             options |= {"preferred_lft": 0, "valid_lft": _FOREVER}
-        with _requests(f"add {address} to {interface}", errno.EEXIST) as route:
+        with requests(f"add {address} to {interface}", errno.EEXIST) as route:
             route.addr(
                 "add",
                 index=index,
@@ -91,7 +91,7 @@ class Netlink:
         """
         if (index := self._index(interface)) is None:
             return
-        with _requests(f"remove {address} from {interface}", errno.EADDRNOTAVAIL) as route:
+        with requests(f"remove {address} from {interface}", errno.EADDRNOTAVAIL) as route:
             route.addr(
                 "del",
                 index=index,
@@ -103,7 +103,7 @@ class Netlink:
     def interface_towards(self, address: IPAddress) -> str | None:
         """The interface by which the kernel would send to ``address``, None without a route."""
         unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
-        with _requests(f"find the way to {address}", *unreachable) as route:
+        with requests(f"find the way to {address}", *unreachable) as route:
             for message in route.route("get", family=_FAMILY[address.version], dst=str(address)):
                 index = dict(message["attrs"]).get("RTA_OIF")
                 return socket.if_indextoname(index) if index else None
@@ -129,7 +129,7 @@ class Netlink:
         """The entry of ``address`` on ``interface``, or None."""
         if (index := self._index(interface)) is None:
             return None
-        with _requests(f"list the neighbours of {interface}") as route:
+        with requests(f"list the neighbours of {interface}") as route:
             for message in route.get_neighbours(family=_FAMILY[address.version], ifindex=index):
                 found = dict(message["attrs"])
                 if message["ifindex"] != index or not _same(found.get("NDA_DST"), address):
@@ -149,7 +149,7 @@ class Netlink:
         Before Linux 5.16 the kernel does not know how to keep it: then it resolves it once.
         """
         index = self._wanted_index(interface)
-        with suppress(PlatformError), _requests(f"manage the neighbour {address}") as route:
+        with suppress(PlatformError), requests(f"manage the neighbour {address}") as route:
             route.neigh(
                 "replace",
                 family=_FAMILY[address.version],
@@ -178,7 +178,7 @@ class Netlink:
         if keep is None:
             self._delete_neighbour(index, address)
             return
-        with _requests(f"release the neighbour {address}") as route:
+        with requests(f"release the neighbour {address}") as route:
             route.neigh(
                 "replace",
                 family=_FAMILY[address.version],
@@ -189,7 +189,7 @@ class Netlink:
             )
 
     def _delete_neighbour(self, index: int, address: IPAddress) -> None:
-        with _requests(f"remove the neighbour {address}", errno.ENOENT) as route:
+        with requests(f"remove the neighbour {address}", errno.ENOENT) as route:
             route.neigh("del", family=_FAMILY[address.version], dst=str(address), ifindex=index)
 
     def _index(self, interface: str) -> int | None:
@@ -225,7 +225,10 @@ def _same(text: str | None, address: IPAddress) -> bool:
 
 
 @contextmanager
-def _requests(what: str, *ignore: int) -> Iterator[Any]:
+def requests(what: str, *ignore: int) -> Iterator[Any]:
+    """An rtnetlink socket for requests that amount to ``what``; a refusal raises
+    ``PlatformError``, but for the error numbers in ``ignore``, which only end the block.
+    """
     try:
         with IPRoute() as route:
             yield route

@@ -1,4 +1,4 @@
-"""The table of ours in nftables, through nft's own program.
+"""The tables of ours in nftables, through nft's own program.
 
 Lives here: the trial of a table's text, its application and removal, and what the kernel holds of
 it, in a form that can be compared.
@@ -11,6 +11,7 @@ import json
 from typing import Any
 
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
 from paraglider.system.programs import attempt, complaint, find_program, run
 
@@ -33,16 +34,20 @@ class Nft:
                 " `forward: nat` does without",
             )
 
-    def rehearse(self, text: str) -> None:
-        """Try ``text`` out in a namespace that is gone afterwards, or, where we may not make one,
-        let the kernel look at it here; raises ``PlatformError`` when it cannot do it.
+    def trial(self, text: str) -> str:
+        """What is said against ``text``, empty for nothing: it is tried out in a namespace that is
+        gone afterwards, or, where we may not make one, the kernel looks at it here.
         """
         done = attempt(["unshare", "--net", find_program("nft"), "-f", "-"], text)
         if done.returncode != 0 and done.stderr.startswith("unshare:"):
             done = attempt(["nft", "-c", "-f", "-"], text)
-        if done.returncode != 0:
+        return complaint(done) if done.returncode != 0 else ""
+
+    def rehearse(self, text: str) -> None:
+        """Try ``text`` out; raises ``PlatformError`` when the kernel cannot do it."""
+        if said := self.trial(text):
             raise PlatformError(
-                f"the kernel refuses the nft table: {complaint(done)}",
+                f"the kernel refuses the nft table: {said}",
                 "it needs nf_tables with nat, masq, ct, hash, numgen and conntrack marks"
                 " (CONFIG_NFT_NAT and so on); the daemon's `forward: nat` does without",
             )
@@ -55,12 +60,14 @@ class Nft:
 
     def held(self, family: int, table: str = TABLE) -> str:
         """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
+        Of leases, which come and go, nothing is told.
 
         Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
         if not self._there(family, table):
             return ""
-        text = run(["nft", "-j", "list", "table", NFT_FAMILY[family], table])
+        terse = ["-t"] if table == LEASES else []
+        text = run(["nft", "-j", *terse, "list", "table", NFT_FAMILY[family], table])
         return comparable(json.loads(text)["nftables"])
 
     def counters(self, family: int) -> dict[str, tuple[int, int]] | None:

@@ -2,8 +2,8 @@
 
 Lives here: ``make_plan`` (what to do), ``undo_plan`` (what to take back), as lists of steps.
 Rules: planning only reads. Order: first the tables and the rules, so that no packet for a VIP meets
-the local stack, then the sysctls, the addresses, the neighbours. An earlier set-up's records keep
-the values that were there before the first one.
+the local stack, then the sysctls, the addresses, the neighbours, the ways of dsr. An earlier
+set-up's records keep the values that were there before the first one.
 """
 
 from __future__ import annotations
@@ -15,16 +15,20 @@ from pathlib import Path
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.rules.iptables import queue_rules
+from paraglider.rules.leases import TABLE as LEASES
+from paraglider.rules.leases import lease_table
 from paraglider.rules.nft import offload_table
 from paraglider.rules.static import served, static_rules, static_table
 from paraglider.system.changes.base import Action, Change, Host
 from paraglider.system.changes.directory import DirectoryChange
+from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
 from paraglider.system.checks import DEFAULT_CHROOT
-from paraglider.system.sysctl import conf
+from paraglider.system.sysctl import conf, neigh
+from paraglider.system.ways import ways
 
 Records = dict[tuple[str, ...], Change]
 """What an earlier set-up changed, by identity."""
@@ -93,6 +97,7 @@ def make_plan(
         wanted += _sysctls(scope, family, host, records)
         wanted += _addresses(scope, family, host, records)
         wanted += _neighbours(scope, family, host, records)
+        wanted += _ways(scope, family, host, records)
     names = {step.change.identity for step in wanted}
     stale = [c for c in records.values() if c.family in families and c.identity not in names]
     return [*undo_plan(stale), *wanted]
@@ -146,6 +151,7 @@ def filter_steps(
     A packet that the rules have decided about must find the table. ``cores`` as in ``make_plan``.
     """
     yield from _table(config, family, cores, seed, host, records)
+    yield from _leases(config, family, host, records)
     yield from _rules(config, family, cores, seed, host, records)
 
 
@@ -171,6 +177,21 @@ def _table(
         yield Step("keep", old, old)
     else:
         change = replace(change, previous=(old.text, old.marks))
+        yield Step("apply", change, change)
+
+
+def _leases(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
+    table = lease_table(config, family)
+    if table is None:
+        return
+    change = LeasesChange(family, table.text)
+    old = records.get(change.identity)
+    if not isinstance(old, LeasesChange):
+        yield Step("apply", change, change)
+    elif old.text == change.text and old.saved == host.nft.held(family, LEASES):
+        yield Step("keep", old, old)
+    else:
+        change = replace(change, previous=old.text)
         yield Step("apply", change, change)
 
 
@@ -217,6 +238,7 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
         # The switch turns it on everywhere; where that is on already, an interface may be off.
         if SysctlChange(family, key, "", "").identity in records or not switching:
             yield from sysctl_step(family, key, "1", host, records)
+    yield from _answering(config, family, host, records)
     if family == min((s.family for s in config.services if s.counted), default=None):
         # Else a connection that begins while nobody listens to the events has no last one either.
         yield from sysctl_step(family, "net/netfilter/nf_conntrack_events", "1", host, records)
@@ -225,6 +247,20 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
         # client's own link would be told of the shorter way, past the balancer.
         for interface in ("all", *interfaces):
             yield from sysctl_step(4, conf(4, interface, "send_redirects"), "0", host, records)
+
+
+def _answering(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
+    """What makes the public interface answer for a VIP of dsr, and at once."""
+    public = config.network.public
+    if public is None or not any(
+        s.forward == "dsr" and s.family == family for s in config.services
+    ):
+        return
+    if family == 6:
+        yield from sysctl_step(6, conf(6, public.interface, "proxy_ndp"), "1", host, records)
+    # Else an answer for another is held back for up to 0.8 s (Linux, neighbour.c: pneigh_enqueue).
+    key = neigh(family, public.interface, "proxy_delay")
+    yield from sysctl_step(family, key, "0", host, records)
 
 
 def sysctl_step(family: int, key: str, value: str, host: Host, records: Records) -> Iterator[Step]:
@@ -280,5 +316,14 @@ def _neighbours(config: Config, family: int, host: Host, records: Records) -> It
         old = records.get(change.identity)
         if found is not None and (found.fixed or found.managed or (old and found.resolved)):
             yield Step("keep", old or change, old)
+        else:
+            yield Step("apply", change, old or change)
+
+
+def _ways(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
+    for change in ways(config, family):
+        old = records.get(change.identity)
+        if change.held(host):
+            yield Step("keep", change, old)
         else:
             yield Step("apply", change, old or change)

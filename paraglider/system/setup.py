@@ -17,11 +17,14 @@ from pathlib import Path
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
-from paraglider.rules.nft import removal_text
+from paraglider.rules.leases import TABLE as LEASES
+from paraglider.rules.nft import TABLE, removal_text
 from paraglider.rules.saved import our_tables
 from paraglider.system.changes.answers import AnswersChange
 from paraglider.system.changes.base import Change, Host
+from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.records import is_stored
+from paraglider.system.changes.routes import ProxyChange
 from paraglider.system.changes.ruleset import RulesChange, removal_script
 from paraglider.system.changes.sysctls import FORWARDING
 from paraglider.system.changes.table import TableChange
@@ -29,9 +32,13 @@ from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.plan import Step, make_plan, on_link_backends, undo_plan
 from paraglider.system.state import StateFile
+from paraglider.system.ways import refuse
 
 Say = Callable[[str, str], None]
 """Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
+
+# Of these the kernel holds more than was said, by which a change of them is told.
+_SETTLING = RulesChange | TableChange | LeasesChange | AnswersChange
 
 _MACHINE_ID = Path("/etc/machine-id")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -91,13 +98,37 @@ def _rehearsed(
         host.netfilter.require(family)
     if any(s.forward == "offload" for s in config.for_families(families).services):
         host.nft.require()
+    for family in sorted(families):
+        refuse(config, family, host, earlier)
     steps = make_plan(config, families, cores, steering_seed(), host, earlier)
-    for step in steps:
+    for step in list(steps):
         if step.action == "apply" and isinstance(step.change, RulesChange):
             host.netfilter.rehearse(step.change.family, step.change.text)
         elif step.action == "apply" and isinstance(step.change, TableChange):
             host.nft.rehearse(step.change.input)
+        elif step.action == "apply" and not _can_lease(step.change, host):
+            steps.remove(step)
     return steps
+
+
+def without_leases(steps: Iterable[Step]) -> list[int]:
+    """The families whose dsr flows can have no leases here: each of their packets is asked about.
+
+    ``steps`` are those of ``prepare``.
+    """
+    changes = [step.change for step in steps if step.action != "revert"]
+    routed = {change.family for change in changes if isinstance(change, ProxyChange)}
+    return sorted(routed - {c.family for c in changes if isinstance(c, LeasesChange)})
+
+
+def _can_lease(change: Change, host: Host) -> bool:
+    """False for a table of leases that the kernel or nft cannot do."""
+    if not isinstance(change, LeasesChange):
+        return True
+    try:
+        return not host.nft.trial(change.text)
+    except OperatorError:  # no nft
+        return False
 
 
 def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
@@ -135,6 +166,7 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
     for family in strays:
         host.netfilter.remove_ours(family)
         host.nft.remove(family)
+        host.nft.remove(family, LEASES)
         say("done", f"stray rules for IPv{family} removed")
     _tell(failures)
     return len(steps) + len(strays)
@@ -175,7 +207,7 @@ def reapply(families: frozenset[int], host: Host, state: StateFile) -> list[str]
     """
     done = []
     for change in _in(families, state.load()):
-        if not isinstance(change, RulesChange | TableChange):
+        if not isinstance(change, _SETTLING):
             continue
         if change.settled(host).saved != change.saved:
             change.apply(host)
@@ -195,8 +227,9 @@ def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
     known = {change.family for change in changes if isinstance(change, RulesChange)}
     for family in _strays(families - known, host):
         text += removal_script(family, host)
-        if host.nft.held(family):
-            text += f"nft -f - <<'END'\n{removal_text(family)}END\n"
+        for table in (TABLE, LEASES):
+            if host.nft.held(family, table):
+                text += f"nft -f - <<'END'\n{removal_text(family, table)}END\n"
     return text
 
 
@@ -248,7 +281,7 @@ class _Ledger:
         """Store what the step came to."""
         if step.action == "revert":
             self._drop(step.change)
-        elif isinstance(step.record, RulesChange | TableChange | AnswersChange):
+        elif isinstance(step.record, _SETTLING):
             self._put(step.record.settled(host))
 
     def restore(self) -> None:
@@ -293,6 +326,6 @@ def _strays(families: frozenset[int], host: Host) -> list[int]:
             saved = host.netfilter.saved(family)
         except OperatorError:
             continue  # without iptables on the host there are no rules of ours either
-        if our_tables(saved) or host.nft.held(family):
+        if our_tables(saved) or host.nft.held(family) or host.nft.held(family, LEASES):
             found.append(family)
     return found

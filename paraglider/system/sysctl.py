@@ -60,6 +60,11 @@ def conf(family: int, interface: str, name: str) -> str:
     return f"net/{_FAMILY[family]}/conf/{interface}/{name}"
 
 
+def neigh(family: int, interface: str, name: str) -> str:
+    """The key of parameter ``name`` of an interface's neighbours."""
+    return f"net/{_FAMILY[family]}/neigh/{interface}/{name}"
+
+
 def dotted(key: str) -> str:
     """``key`` as sysctl(8) takes it: dots between the parts, a slash for a dot within one."""
     return ".".join(part.replace(".", "/") for part in key.split("/"))

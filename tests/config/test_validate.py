@@ -127,12 +127,6 @@ def lines_of(text: str) -> list[str]:
         ),
         ({"forward": "proxy", "return_": "direct"}, "8:13", "does not go with", "`return: via`"),
         (
-            {"forward": "dsr", "backends": "[{address: 10.0.0.1, port: 8080}]"},
-            "6:36",
-            "`port` with `forward: dsr`",
-            "use `forward: nat`",
-        ),
-        (
             {"forward": "proxy", "protocol": "udp"},
             "7:14",
             "`forward: proxy` carries TCP alone, the service is `udp`",
@@ -175,7 +169,6 @@ def test_contradictions_in_a_service(
         {"ports": "80-81"},
         {"ports": "", "protocol": "any"},
         {"return_": "direct"},
-        {"forward": "dsr", "return_": "direct"},
         {"forward": "offload", "snat": "10.0.0.9"},
         {"forward": "proxy"},
         {"strategy": "maglev"},
@@ -185,7 +178,6 @@ def test_contradictions_in_a_service(
         {"strategy": "my.strategies:Sticky"},
         {"vip": "192.168.0.0/31"},
         {"vip": "192.168.0.0"},
-        {"forward": "dsr", "backends": "[{address: 10.0.0.1, port: 80}]"},
     ],
 )
 def test_what_is_allowed(keys: dict[str, str]) -> None:

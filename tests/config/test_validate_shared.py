@@ -80,7 +80,8 @@ def test_a_backend_that_answers_as_one_vip(left: str, right: str, lines: set[int
     rest = "backends: [10.0.0.2, 10.0.0.1]"
     first = f"{{name: a, vip: 192.168.0.11/24, {_joined(left)}, {rest}}}"
     second = f"{{name: b, vip: 192.168.0.12/24, {_joined(right)}, {rest}}}"
-    found = lines_of(f"services:\n  - {first}\n  - {second}\n")
+    network = "network: {public: {interface: eth0}, private: {interface: eth1}}"
+    found = lines_of(f"services:\n  - {first}\n  - {second}\n{network}\n")
     assert {int(line.split(":")[1]) for line in found} == lines
     assert len(found) == 2 * len(lines)
     for line in found:

@@ -69,6 +69,8 @@ def test_every_forward_is_explained() -> None:
     picked = set()
     for forward in ("nat", "offload", "dsr"):
         text = TEXT.replace("{address: 10.0.0.2, port: 8080}", "10.0.0.2")
+        sides = "network: {public: {interface: eth0}, private: {interface: eth1}, "
+        text = text.replace("network: {", sides)
         found = situation(text.replace("protocol", f"forward: {forward}\n    protocol"))
         backend = found.explain(new(80)).backend
         picked.add(backend.name if backend is not None else None)

@@ -90,7 +90,7 @@ def test_every_jump_has_its_chain(name: str) -> None:
 def test_other_forwards_get_no_rules() -> None:
     """A family whose services are all of other forwards has no rule set at all."""
     service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
-    config = Config.model_validate({"services": [{**service, "forward": "dsr"}]})
+    config = Config.model_validate({"services": [{**service, "forward": "proxy"}]})
     assert queue_rules(config, 4, (0,), SEED) is None
     assert queue_rules(config, 6, (0,), SEED) is None
 

@@ -27,6 +27,7 @@ from paraglider.system.conntrack import Conntrack
 from paraglider.system.netfilter import Netfilter, Tables
 from paraglider.system.netlink import Neighbour, Netlink
 from paraglider.system.nft import Nft
+from paraglider.system.routing import Route, Routing
 from paraglider.system.sysctl import Sysctl, conf
 
 
@@ -194,6 +195,10 @@ class AirNft(Nft):
         if self.refuse == "rehearse":
             raise PlatformError("no nat here")
 
+    def trial(self, text: str) -> str:
+        """Says something against leases when told to."""
+        return "no dynamic sets here" if self.refuse == "leases" else ""
+
     def load(self, text: str) -> None:
         """A text is a whole table, or the removal of one."""
         if self.refuse == "load":
@@ -228,6 +233,54 @@ class AirConntrack(Conntrack):
         self.looked_at.append((address, first, last))
 
 
+class AirRouting(Routing):
+    """Routes, policy rules and proxies in sets."""
+
+    def __init__(self) -> None:
+        self.routes: set[Route] = set()
+        self.rules: set[tuple[int, ...]] = set()
+        self.proxies: set[tuple[str, IPAddress]] = set()
+
+    def has_route(self, route: Route) -> bool:
+        """Just this one."""
+        return route in self.routes
+
+    def add_route(self, route: Route) -> None:
+        """Two to the same place do not go together."""
+        taken = {(r.table, r.address, r.family) for r in self.routes}
+        if (route.table, route.address, route.family) in taken:
+            raise PlatformError(f"cannot add the route {route}: File exists")
+        self.routes.add(route)
+
+    def remove_route(self, route: Route) -> None:
+        """What is not there is no error."""
+        self.routes.discard(route)
+
+    def has_rule(self, family: int, mark: int, mask: int, table: int, priority: int) -> bool:
+        """All of it."""
+        return (family, mark, mask, table, priority) in self.rules
+
+    def add_rule(self, family: int, mark: int, mask: int, table: int, priority: int) -> None:
+        """What is there is no error."""
+        self.rules.add((family, mark, mask, table, priority))
+
+    def remove_rule(self, family: int, mark: int, mask: int, table: int, priority: int) -> None:
+        """What is not there is no error."""
+        self.rules.discard((family, mark, mask, table, priority))
+
+    def has_proxy(self, interface: str, address: IPAddress) -> bool:
+        """The entry."""
+        return (interface, address) in self.proxies
+
+    def add_proxy(self, interface: str, address: IPAddress) -> None:
+        """What is there is no error."""
+        self.proxies.add((interface, address))
+
+    def remove_proxy(self, interface: str, address: IPAddress) -> None:
+        """What is not there is no error."""
+        self.proxies.discard((interface, address))
+
+
 class AirSysctl(Sysctl):
     """A directory, in which the forwarding switches write what the kernel writes."""
 
@@ -253,12 +306,14 @@ class Air:
     sysctl: AirSysctl
     nft: AirNft = field(default_factory=AirNft)
     conntrack: AirConntrack = field(default_factory=AirConntrack)
+    routing: AirRouting = field(default_factory=AirRouting)
     said: list[str] = field(default_factory=list)
 
     @property
     def host(self) -> Host:
         """What the set-up is given."""
-        return Host(self.netfilter, self.netlink, self.sysctl, self.nft, self.conntrack)
+        edges = (self.netfilter, self.netlink, self.sysctl, self.nft, self.conntrack)
+        return Host(*edges, self.routing)
 
     def say(self, outcome: str, what: str) -> None:
         """Keeps what the set-up tells."""
@@ -269,6 +324,7 @@ class Air:
         return {
             "rules": (self.netfilter.saved(4), self.netfilter.saved(6)),
             "tables": dict(self.nft.tables),
+            "ways": (*map(set, (self.routing.routes, self.routing.rules, self.routing.proxies)),),
             "addresses": {name: list(held) for name, held in self.netlink.held.items()},
             "neighbours": dict(self.netlink.neighbours),
             "sysctls": self.sysctl.snapshot("net/**/*"),
@@ -287,6 +343,11 @@ def air(tmp_path: Path) -> Air:
             place.mkdir(parents=True)
             for key in keys:
                 (place / key).write_text(f"{values[key]}\n")
+    (root / "net/ipv6/conf/eth0/proxy_ndp").write_text("0\n")
+    for family in ("ipv4", "ipv6"):
+        place = root / "net" / family / "neigh" / "eth0"
+        place.mkdir(parents=True)
+        (place / "proxy_delay").write_text("80\n")
     (root / "net/ipv4/ip_forward").write_text("0\n")
     return Air(AirNetfilter(), AirNetlink(), AirSysctl(root))
 

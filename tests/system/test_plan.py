@@ -12,6 +12,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
 from paraglider.system.changes.base import Change
+from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import SysctlChange
@@ -115,11 +116,59 @@ def test_an_address_with_another_prefix_is_there(air: Any) -> None:
     assert "address 192.168.0.11/24 on eth0" in told(plan(air, config(WEB)), "keep")
 
 
-def test_a_vip_of_dsr_is_no_address_of_ours(air: Any) -> None:
-    """Under dsr the backends hold the VIP."""
-    lines = told(plan(air, config({**WEB, "forward": "dsr"})))
-    assert "address 192.168.0.11/24 on eth0" not in lines
-    assert not any(line.startswith("rules") for line in lines)
+DSR = {**WEB, "forward": "dsr", "backends": ["10.0.0.1"]}
+DSR6 = {**SIX, "forward": "dsr"}
+
+
+def test_the_whole_of_dsr(air: Any) -> None:
+    """The backends hold the VIP: it is no address of ours, and drawn here when all else is done."""
+    lines = told(plan(air, config(DSR)))
+    assert lines[0] == "table ip paraglider-dsr: leases of flows"
+    assert lines[1].startswith("rules for IPv4: ")
+    assert lines[-6:] == [
+        "address 10.0.0.254/8 on eth1",
+        "neighbour 10.0.0.1 on eth1 kept resolved",
+        "route default via 10.0.0.1 dev eth1 table 0x521fa9ef onlink",
+        "policy rule fwmark 0x521fa9ef/0xffbfffff lookup 0x521fa9ef priority 82",
+        "route 192.168.0.11 dev eth1",
+        "proxy: eth0 answers for 192.168.0.11",
+    ]
+    assert "sysctl net.ipv4.neigh.eth0.proxy_delay 80 -> 0" in lines
+    assert not any(line.startswith("address 192.168.0.11") for line in lines)
+
+
+def test_ipv6_is_told_to_answer_for_others(air: Any) -> None:
+    """IPv4 does where it forwards."""
+    lines = told(plan(air, config(DSR6)))
+    assert "sysctl net.ipv6.conf.eth0.proxy_ndp 0 -> 1" in lines
+    assert "sysctl net.ipv6.neigh.eth0.proxy_delay 80 -> 0" in lines
+    assert not any("proxy" in line for line in told(plan(air, config(SIX))))
+
+
+def test_leases_are_kept_over_other_changes(air: Any) -> None:
+    """An unchanged table stays; another backend changes it in place."""
+    (step,) = (s for s in plan(air, config(DSR)) if s.change.kind == "leases")
+    step.do(air.host)
+    assert isinstance(step.change, LeasesChange)
+    record = step.change.settled(air.host)
+    again = plan(air, config({**DSR, "name": "other"}), [record])
+    assert told(again, "keep")[0] == "table ip paraglider-dsr: leases of flows"
+    changed = plan(air, config({**DSR, "backends": ["10.0.0.2"]}), [record])
+    assert told(changed)[0] == "table ip paraglider-dsr: leases of flows in place of another"
+
+
+def test_ways_that_are_there_are_kept(air: Any) -> None:
+    """Ours with their record, those of others without."""
+    steps = plan(air, config(DSR))
+    for step in steps:
+        if step.change.kind in ("route", "policy rule"):
+            step.do(air.host)
+    ours = [step.change for step in steps if step.change.kind == "route"]
+    kept = [step for step in plan(air, config(DSR), ours) if step.action == "keep"]
+    kinds = {step.change.kind: step.record for step in kept}
+    assert kinds["route"] is not None
+    assert kinds["policy rule"] is None
+    assert "proxy" not in kinds
 
 
 def test_a_vip_of_two_services_is_added_once(air: Any) -> None:

@@ -89,16 +89,18 @@ class _Listed:
 def convert(text: str) -> Draft:
     """The services of a listing."""
     draft = Draft()
-    index, persistent = 0, []
+    services = []
     for listed in _listed(text, draft):
         servers = _usable(listed, draft)
-        if listed.vip is None or not servers:
-            continue
-        if "-p" in listed.line.options:
-            persistent.append(listed.line)
-        _service(listed, listed.vip, servers, ("services", index), draft)
-        index += 1
-    if index == 0 and not draft.problems:
+        if listed.vip is not None and servers:
+            services.append((listed, listed.vip, servers))
+    # A VIP of ours is an address of this host, or under dsr of none but the backends.
+    own = {vip[0] for _, vip, servers in services if _way(servers[0][0]) != "-g"}
+    for index, (listed, vip, servers) in enumerate(services):
+        _service(listed, vip, servers, ("services", index), draft, vip[0] in own)
+    _interfaces(draft)
+    persistent = [listed.line for listed, _, _ in services if "-p" in listed.line.options]
+    if not services and not draft.problems:
         what = "there is no service that could be taken over; save the rules with `ipvsadm-save -n`"
         draft.wrong(("services",), Mark(1, 1), what)
     _persistence(persistent, draft)
@@ -239,7 +241,9 @@ def _service(
     servers: list[tuple[_Line, IPAddress, int]],
     path: Path,
     draft: Draft,
+    own_vip: bool,
 ) -> None:
+    """Puts one service; ``own_vip`` tells that its VIP has to be an address of this host."""
     options, mark = listed.line.options, listed.line.mark
     protocol = "tcp" if "-t" in options else "udp"
     address, port = vip
@@ -250,7 +254,12 @@ def _service(
     if port:
         draft.put((*path, "ports"), port, mark)
     way = _way(servers[0][0])
-    draft.put((*path, "forward"), "dsr" if way == "-g" else "nat", mark, _WAYS[way])
+    dsr = way == "-g" and not own_vip
+    draft.put((*path, "forward"), "dsr" if dsr else "nat", mark, _WAYS[way])
+    if way == "-g" and own_vip:
+        what = "the VIP is also forwarded otherwise, which does not go with `forward: dsr`"
+        remedy = "this forwards by nat; give the service another VIP for dsr"
+        draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
     if way == "-i":
         draft.put((*path, "return"), "direct", mark)
         what = "there are no tunnels: this forwards by nat, and the backends answer directly"
@@ -274,6 +283,19 @@ def _service(
         if weight != 1 and (theirs not in _UNWEIGHTED or weight == 0 or isinstance(weight, str)):
             draft.put((*item, "weight"), weight, server.mark)
         _left_out(server, path, draft)
+
+
+def _interfaces(draft: Draft) -> None:
+    """Names for the interfaces where dsr needs them: a listing tells none."""
+    for index, service in enumerate(draft.data.get("services", ())):
+        if service["forward"] == "dsr":
+            mark = draft.marks.value(("services", index))
+            for side, name in (("public", "eth0"), ("private", "eth1")):
+                draft.put(("network", side, "interface"), name, mark)
+            what = "dsr needs the names of the interfaces, which are not told"
+            remedy = "write the one towards the clients, and the one towards the backends"
+            draft.note(mark, f"{what}; {remedy}", ("network",))
+            return
 
 
 def _left_out(line: _Line, path: Path, draft: Draft) -> None:

@@ -9,6 +9,7 @@ from paraglider.system.conntrack import Conntrack
 from paraglider.system.netfilter import Netfilter
 from paraglider.system.netlink import Netlink
 from paraglider.system.nft import Nft
+from paraglider.system.routing import Routing
 from paraglider.system.sysctl import Sysctl
 
 Action = Literal["apply", "revert", "keep"]
@@ -24,6 +25,7 @@ class Host:
     sysctl: Sysctl = field(default_factory=Sysctl)
     nft: Nft = field(default_factory=Nft)
     conntrack: Conntrack = field(default_factory=Conntrack)
+    routing: Routing = field(default_factory=Routing)
 
 
 class Change(Protocol):

@@ -8,7 +8,9 @@ from typing import Any
 from paraglider.system.changes.answers import AnswersChange
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.default_route import DefaultRouteChange
+from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
+from paraglider.system.changes.routes import PolicyRuleChange, ProxyChange, RouteChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.served import ServedChange
 from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
@@ -26,6 +28,10 @@ _STORED: dict[str, type[Any]] = {
         AnswersChange,
         DefaultRouteChange,
         ServedChange,
+        LeasesChange,
+        RouteChange,
+        PolicyRuleChange,
+        ProxyChange,
     )
 }
 

@@ -37,6 +37,28 @@ def test_way_of_forwarding(way: str, forward: str, return_: str, port: int | Non
     assert (service.forward, service.return_, backend.port) == (forward, return_, port)
 
 
+def test_gatewaying_beside_masquerading_on_one_vip() -> None:
+    """A VIP is an address of this host or it is not: there gatewaying becomes nat, and is noted."""
+    lines = [
+        ADD,
+        SERVER,
+        "-A -t 192.0.2.1:443 -s rr",
+        "-a -t 192.0.2.1:443 -r 10.0.0.1:443 -g",
+    ]
+    assert [service.forward for service in config(*lines).services] == ["nat", "nat"]
+    assert notes(*lines)[0].startswith("4: the VIP is also forwarded otherwise")
+    assert config(*lines).network.public is None
+
+
+def test_gatewaying_needs_interfaces() -> None:
+    """They are made up, and that is noted."""
+    lines = [ADD, "-a -t 192.0.2.1:80 -r 10.0.0.1:80 -g"]
+    private = config(*lines).network.private
+    assert private is not None
+    assert private.interface == "eth1"
+    assert notes(*lines)[0].startswith("1: dsr needs the names of the interfaces")
+
+
 @pytest.mark.parametrize(
     ("scheduler", "strategy", "noted"),
     [

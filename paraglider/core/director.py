@@ -1,0 +1,212 @@
+"""The packet path of ``forward: dsr``: a client's packet in, the mark of its backend out.
+
+Policy routing by the mark sends the packet on as it is, and the backend, which holds the VIP,
+answers the client past the balancer. So a flow is half a flow here: only what the client sends is
+seen. A SYN opens it, any segment with ACK after it makes it ESTABLISHED, FIN or RST put it into
+CLOSING, where a new SYN opens another. Nothing of a packet is changed, so its head is enough.
+
+Asked about every packet or not: the kernel may hold a **lease** of a flow (``rules.leases``), by
+which it marks the flow's packets itself for some seconds. The verdict of a flow that has shown
+itself to be one (a second packet) asks for it by a bit of the mark, so that a flood of SYNs fills
+no memory of the kernel's. When a lease is over the worker is asked again, and so knows of every
+flow that is alive; a segment with SYN, FIN or RST always comes here. An ICMP error about a reply
+gets the mark of the flow's backend (RFC 7690); it neither refreshes nor ends the flow.
+
+A TCP segment in mid-stream whose flow is not known (nothing was left of the worker before this one)
+is given to the backend that the strategy picks: the right one where the strategy hashes; any other
+answers RST, so that the client connects anew at once instead of hanging. It opens a half-open flow,
+which is the first to go under pressure. A RST of no flow is dropped.
+
+Rules: as everywhere in the core, no bytes raise; time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import (
+    CLOSING,
+    ESTABLISHED,
+    SYN_SENT,
+    TCP,
+    UDP,
+    UDP_NEW,
+    UDP_OPEN,
+    Flow,
+    FlowTable,
+)
+from paraglider.core.icmp_error import packet_inside
+from paraglider.core.packet import (
+    ACK,
+    ECHO_REPLY,
+    ECHO_REQUEST,
+    FIN,
+    ICMP_ERROR,
+    RST,
+    SYN,
+    Parsed,
+    parse,
+    reverse,
+)
+from paraglider.core.pool import Backend, State
+from paraglider.core.strategies.base import NewFlow
+from paraglider.core.verdict import (
+    MARK,
+    NO_BACKEND,
+    NO_FLOW,
+    NO_SERVICE,
+    REASONS,
+    STRAY,
+    TABLE_FULL,
+    TRUNCATED,
+    VERDICT_OF,
+)
+
+#: where a backend stands that cannot take the SYN of a flow that it already has
+_DOWN = (State.DOWN, State.DRAIN_DOWN, State.MAINT)
+
+
+class Director:
+    """Half flows, balancer and counters of one worker; ``marks`` has the mark of every backend.
+
+    ``lease`` is the bit that a mark has in addition where the kernel may mark the flow's further
+    packets itself. ``counts`` counts packets by reason, in the order of ``verdict.REASONS``.
+    ``opened``, where set, is told of every new flow.
+    """
+
+    def __init__(
+        self, balancer: Balancer, flows: FlowTable, marks: Mapping[Backend, int], lease: int
+    ) -> None:
+        self.balancer = balancer
+        self.flows = flows
+        self.counts = [0] * len(REASONS)
+        self.opened: Callable[[Flow], None] | None = None
+        self._once = {backend: MARK | mark << 8 for backend, mark in marks.items()}
+        self._leased = {backend: MARK | (mark | lease) << 8 for backend, mark in marks.items()}
+        self._refused = VERDICT_OF[NO_SERVICE]
+        self._tcp = flows.forward[TCP]
+        self._udp = flows.forward[UDP]
+
+    def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
+        """The verdict for the packet whose head, or all, is ``buf[offset:offset + length]``.
+
+        ``checksum`` is not looked at; ``now`` is monotonic seconds.
+        """
+        first = buf[offset] if length >= 40 else 0
+        if (
+            first == 0x45
+            and not (buf[offset + 6] & 0x3F) | buf[offset + 7]
+            and (buf[offset + 9] == TCP or buf[offset + 9] == UDP)
+        ):
+            protocol = buf[offset + 9]
+            key = bytes(buf[offset + 12 : offset + 24])
+            flags_at = offset + 33
+        elif (
+            first >> 4 == 6 and length >= 60 and (buf[offset + 6] == TCP or buf[offset + 6] == UDP)
+        ):
+            protocol = buf[offset + 6]
+            key = bytes(buf[offset + 8 : offset + 44])
+            flags_at = offset + 53
+        else:
+            parsed = parse(buf, offset, length, whole=False)
+            if parsed.reason >= 0:
+                return self._refuse(parsed.reason)
+            if parsed.kind == ICMP_ERROR:
+                return self._error(buf, offset, offset + length, parsed)
+            if parsed.kind == ECHO_REPLY:
+                return self._refuse(NO_FLOW)
+            protocol = parsed.protocol
+            key = parsed.key
+            flags_at = parsed.transport + 13
+            if parsed.kind == ECHO_REQUEST:
+                return self._echo(protocol, key, now)
+            if protocol == TCP and flags_at >= offset + length:
+                return self._refuse(TRUNCATED)
+        if protocol == TCP:
+            return self._segment(key, buf[flags_at], now)
+        return self._datagram(key, now)
+
+    def _segment(self, key: bytes, flags: int, now: float) -> int:
+        flow = self._tcp.get(key)
+        kind = flags & (FIN | SYN | RST | ACK)
+        if flow is None:
+            if kind != SYN and kind & (SYN | RST | ACK) != ACK:
+                return self._refuse(STRAY)
+            flow = self._open(TCP, key, now)
+            if flow is None:
+                return self._refused
+            if kind & FIN:
+                self.flows.move(flow, CLOSING, now)
+            return self._once[flow.rewrite.backend]
+        flow.seen = now
+        if kind == ACK:
+            if flow.state == SYN_SENT:
+                self.flows.move(flow, ESTABLISHED, now)
+            return self._leased[flow.rewrite.backend]
+        if kind & (FIN | RST):
+            self.flows.move(flow, CLOSING, now)
+            return (self._once if kind & RST else self._leased)[flow.rewrite.backend]
+        if kind == SYN and (flow.state == CLOSING or flow.rewrite.backend.state in _DOWN):
+            self.flows.forget(flow, now)
+            flow = self._open(TCP, key, now)
+            if flow is None:
+                return self._refused
+        return self._once[flow.rewrite.backend]
+
+    def _datagram(self, key: bytes, now: float) -> int:
+        flow = self._udp.get(key)
+        if flow is None:
+            flow = self._open(UDP, key, now)
+            return self._refused if flow is None else self._once[flow.rewrite.backend]
+        flow.seen = now
+        if flow.state == UDP_NEW:
+            self.flows.move(flow, UDP_OPEN, now)
+        return self._leased[flow.rewrite.backend]
+
+    def _echo(self, protocol: int, key: bytes, now: float) -> int:
+        flow = self.flows.forward[protocol].get(key)
+        if flow is None:
+            flow = self._open(protocol, key, now)
+            if flow is None:
+                return self._refused
+        flow.seen = now
+        return self._once[flow.rewrite.backend]
+
+    def _error(self, buf: bytearray, offset: int, limit: int, error: Parsed) -> int:
+        """The verdict for an ICMP error: it is the owner's of the flow whose reply is inside."""
+        inner = packet_inside(buf, offset, error, limit)
+        if inner.reason >= 0:
+            return self._refuse(inner.reason)
+        flow = None
+        if inner.kind != ECHO_REQUEST:  # from a VIP only answers leave
+            flow = self.flows.forward[inner.protocol].get(reverse(inner.key))
+        return self._refuse(NO_FLOW) if flow is None else self._once[flow.rewrite.backend]
+
+    def _open(self, protocol: int, key: bytes, now: float) -> Flow | None:
+        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``."""
+        service = self.balancer.find(protocol, key)
+        if service is None:
+            self._refused = self._refuse(NO_SERVICE)
+            return None
+        backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
+        if backend is None:
+            self._refused = self._refuse(NO_BACKEND)
+            return None
+        if not self.flows.make_room(now):
+            self._refused = self._refuse(TABLE_FULL)
+            return None
+        rewrite = service.rewrites[backend]
+        flow = self.flows.open(protocol, key, rewrite.reverse_key(key), rewrite, now)
+        if self.opened is not None:
+            self.opened(flow)
+        return flow
+
+    def _refuse(self, reason: int) -> int:
+        self.counts[reason] += 1
+        return VERDICT_OF[reason]
+
+
+def _never(_backend: Backend) -> bool:
+    """No backend is ever passed over: packets stay as they are, so no two flows can collide."""
+    return False

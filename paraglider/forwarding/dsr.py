@@ -1,0 +1,45 @@
+"""``forward: dsr``: from the configuration to the packet path of one worker.
+
+Rules: no I/O. The marks that a worker answers are those of the kernel's policy rules
+(``rules.marks``). A flow is forgotten a lease later than the configuration says: so long may its
+packets have passed without the worker.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+from paraglider.config.model import Config
+from paraglider.core.balancer import Balancer
+from paraglider.core.director import Director
+from paraglider.core.flow import FlowTable, Timeouts
+from paraglider.core.pool import Backend
+from paraglider.core.service import ServiceMap
+from paraglider.core.strategies import STRATEGIES, Registry
+from paraglider.forwarding.services import make_services
+from paraglider.rules.leases import lease_seconds
+from paraglider.rules.marks import LEASE, way_marks
+
+
+def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> Director:
+    """The packet path of worker number ``worker`` (0, 1, …) for the dsr services of ``config``.
+
+    ``registry`` has the strategies that the services name (``policies.load``).
+    """
+    services = make_services(config, ("dsr",), worker, registry)
+    ways = {**way_marks(config, 4), **way_marks(config, 6)}
+    marks: dict[Backend, int] = {
+        backend: ways[ipaddress.ip_address(backend.address)]
+        for service in services
+        for backend in service.pool.backends
+    }
+    limits, lease = config.timeouts, lease_seconds(config.timeouts)
+    timeouts = Timeouts(
+        syn=limits.syn,
+        established=limits.established + lease,
+        closing=limits.closing + lease,
+        udp=limits.udp + lease,
+        icmp=limits.icmp,
+    )
+    flows = FlowTable(timeouts, config.flows.max, now)
+    return Director(Balancer(ServiceMap(services)), flows, marks, LEASE)

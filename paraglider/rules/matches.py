@@ -1,0 +1,60 @@
+"""The pieces of iptables rules that several forwards have in common.
+
+Lives here: what matches requests, echo and ICMP errors, what is exempt, and the queues.
+Rules: a match has no target yet, a rule has one; neither has its chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paraglider.config.types import Exempt
+from paraglider.rules.steering import Steering
+from paraglider.rules.traffic import Traffic, port_matches
+
+ICMP = {4: "-p icmp -m icmp --icmp-type", 6: "-p ipv6-icmp -m icmp6 --icmpv6-type"}
+# RFC 792: unreachable, time exceeded, parameter problem. RFC 4443: unreachable, packet too big,
+# time exceeded, parameter problem.
+_ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
+_ECHO_REQUEST = {4: 8, 6: 128}
+
+
+def errors(family: int) -> tuple[str, ...]:
+    """The ICMP errors of ``family``, a match each."""
+    return tuple(f"{ICMP[family]} {kind}" for kind in _ERRORS[family])
+
+
+def requests(traffic: Traffic, *, all_ports: bool | None = None) -> Iterable[str]:
+    """Matches of what goes to the VIPs: to all of their ports, to some of them, or (None) both."""
+    for end in traffic.vips:
+        if all_ports is None or end.all_ports == all_ports:
+            for match in port_matches(end.protocol, "destination", end.ports):
+                yield f"-d {end.address} {match}"
+
+
+def echo(traffic: Traffic, family: int) -> Iterable[str]:
+    """Matches of ICMP echo requests to the VIPs whose services have it."""
+    for vip in traffic.echo_vips:
+        yield f"-d {vip} {ICMP[family]} {_ECHO_REQUEST[family]}"
+
+
+def exempt(endpoints: tuple[Exempt, ...]) -> tuple[str, ...]:
+    """Rules by which packets of the exempt endpoints leave a chain, whichever end they are."""
+    rules: dict[str, None] = {}
+    for end in endpoints:
+        protocols = (end.protocol,) if end.protocol else ("tcp", "udp") if end.port else ("",)
+        for option, port in (("-d", "--dport"), ("-s", "--sport")):
+            for protocol in protocols:
+                match = f" -p {protocol}" if protocol else ""
+                if end.port:
+                    match += f" -m {protocol} {port} {end.port}"
+                rules[f"{option} {end.address}{match} -j RETURN"] = None
+    return tuple(rules)
+
+
+def queues(steering: Steering) -> tuple[str, ...]:
+    """Rules that queue a packet by its worker's mark; a queue has the number of the core."""
+    return tuple(
+        f"-m mark --mark 0x{mark:08x} -j NFQUEUE --queue-num {queue}"
+        for mark, queue in steering.queues()
+    )
