@@ -58,21 +58,25 @@ http {{
 class Stage:
     """Namespaces called ``prefix-*``, files in ``directory``; ``close`` removes both.
 
+    With ``direct`` the backends have a leg in the client's network, to answer past the balancer.
     Built by ``build`` and not when constructed, so that whoever is interrupted in between has
     something to close.
     """
 
     topology: Topology
 
-    def __init__(self, prefix: str, directory: Path) -> None:
+    def __init__(self, prefix: str, directory: Path, *, direct: bool = False) -> None:
         self.prefix = prefix
+        self.direct = direct
         self.directory = directory
         self._words = directory / "peer.log"
 
     def build(self) -> None:
         """Make the namespaces and start the servers."""
         (self.directory / "empty").mkdir(mode=0o700, parents=True)
-        self.topology = Topology(Plan(backends=len(BACKENDS)), prefix=self.prefix)
+        self.topology = Topology(
+            Plan(backends=len(BACKENDS), direct=self.direct), prefix=self.prefix
+        )
         # Plain routing: the client knows the way to the backends.
         self.topology.client.ip(f"route add 10.0.0.0/8 via {BALANCER[4]}")
         for number, backend in enumerate(self.topology.backends, 1):
@@ -81,7 +85,9 @@ class Stage:
             conf = directory / "nginx.conf"
             conf.write_text(_NGINX.format(directory=directory, port=HTTP_PORT, name=directory.name))
             backend.popen(["nginx", "-c", str(conf)])
-        self.topology.backends[0].popen(["iperf3", "-s", "-p", str(IPERF_PORT)])
+        # Bound, so that a backend with two legs answers datagrams from the address they came to.
+        iperf = ["iperf3", "-s", "-p", str(IPERF_PORT), "-B", BACKENDS[0]]
+        self.topology.backends[0].popen(iperf)
 
     def take_addresses(self) -> None:
         """Give the balancer VIP and gateway, where nobody's set-up does."""

@@ -162,7 +162,7 @@ class Run:
         """A stage on which ``peer`` answers; removed afterwards."""
         prefix = topology.new_prefix()
         name = f"paraglider-bench-{prefix}-{secrets.token_hex(4)}"
-        stage = self._stage = Stage(prefix, Path(tempfile.gettempdir()) / name)
+        stage = self._stage = Stage(prefix, Path(tempfile.gettempdir()) / name, direct=peer.direct)
         try:
             with interrupts.deferred():
                 stage.build()

@@ -23,6 +23,7 @@ _PEERS: tuple[Peer, ...] = (
     Paraglider("nat-netlink-pure", io="netlink", build=INTERPRETED),
     Paraglider("nat-netlink", io="netlink", build=COMPILED),
     Paraglider("nat-netlink-2", io="netlink", build=COMPILED, workers=2, quick=False),
+    Paraglider("nat-direct", io="netlink", build=COMPILED, direct=True, quick=False),
     Paraglider("offload", forward="offload", build=COMPILED),
     Paraglider("static", forward="static", build=COMPILED),
 )

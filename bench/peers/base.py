@@ -16,14 +16,16 @@ class Peer(ABC):
     """One way from client to backend.
 
     ``name`` is what ``--only`` takes, ``title`` what tables say. ``address`` is what the client
-    calls, ``backends`` how many of them answer there. ``cannot`` names the loads that this peer
-    cannot carry, with the reason; ``quick`` tells whether ``--quick`` has it.
+    calls, ``backends`` how many of them answer there. ``direct``: they answer past the balancer,
+    by a leg in the client's network. ``cannot`` names the loads that this peer cannot carry, with
+    the reason; ``quick`` tells whether ``--quick`` has it.
     """
 
     name: str
     title: str
     address: str = VIP
     backends: int = len(BACKENDS)
+    direct: bool = False
     quick: bool = True
     cannot: ClassVar[dict[str, str]] = {}
 

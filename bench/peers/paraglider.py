@@ -22,6 +22,7 @@ from bench.network import (
     Stage,
 )
 from bench.peers.base import Peer
+from paraglider.config.load import load
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab.balancer import Balancer, StaticBalancer
 from paraglider.lab.namespace import execute
@@ -44,6 +45,7 @@ class Built(Balancer):
 class Paraglider(Peer):
     """``forward`` over ``workers`` workers that read their queue by ``io``, of one build.
 
+    With ``direct`` replies go past the balancer: the backends are set up for that too.
     The forward ``static`` is the kernel alone: no worker, and nothing of a build is on its way.
     """
 
@@ -55,6 +57,7 @@ class Paraglider(Peer):
         forward: str = "nat",
         io: str = "auto",
         workers: int = 1,
+        direct: bool = False,
         quick: bool = True,
     ) -> None:
         self.name = name
@@ -62,8 +65,9 @@ class Paraglider(Peer):
         self.io = io
         self.build = build
         self.workers = workers
+        self.direct = direct
         self.quick = quick
-        words = [forward, *([io] if io != "auto" else []), build]
+        words = [forward, *(["direct"] if direct else []), *([io] if io != "auto" else []), build]
         if forward == STATIC:
             words = [forward, "the kernel alone"]
         self.title = ", ".join([*words, *([f"{workers} workers"] if workers > 1 else [])])
@@ -98,7 +102,17 @@ class Paraglider(Peer):
             else Built(stage, text, self.build)
         )
         self._balancer.set_up()
+        if self.direct:
+            self._set_up_backends(stage, self._balancer.config)
         self._balancer.start()
+
+    def _set_up_backends(self, stage: Stage, config: Path) -> None:
+        """Have each backend's own host give the answers of its services the VIP as source."""
+        command = builds.command(self.build, "-m", "paraglider", "backend-setup", "--apply")
+        services = load(config).services
+        for address, backend in zip(BACKENDS, stage.topology.backends, strict=True):
+            own = [s.name for s in services if address in map(str, (b.address for b in s.backends))]
+            backend.run([*command, "-c", str(config), *own])
 
     def trouble(self) -> list[str]:
         """The lines of the daemon's log that tell of an error."""
@@ -110,6 +124,7 @@ class Paraglider(Peer):
         first, last = neighbouring_cores(self.workers, frozenset(os.sched_getaffinity(0)))
         forward = "offload" if self.forward == STATIC else self.forward
         common = {"vip": VIP_WITH_PREFIX, "forward": forward, "strategy": "rr"}
+        common |= {"return": "direct"} if self.direct else {}
         web = {"name": "web", "protocol": "tcp", "ports": HTTP_PORT, "backends": list(BACKENDS)}
         services = [{**web, **common}] + [
             {

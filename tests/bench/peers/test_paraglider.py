@@ -21,6 +21,7 @@ def test_titles_tell_rows_apart() -> None:
     """Forward, queue I/O, build and more than one worker are in the title."""
     assert peer().title == "nat, compiled"
     assert peer(io="netlink", build="interpreted").title == "nat, netlink, interpreted"
+    assert peer(direct=True).title == "nat, direct, compiled"
     assert peer(forward="offload", workers=2).title == "offload, compiled, 2 workers"
 
 
@@ -46,6 +47,14 @@ def test_the_kernel_alone(tmp_path: Path) -> None:
     file = tmp_path / "paraglider.conf"
     file.write_text(static.configuration(tmp_path))
     assert unserved(load(file)) == []
+
+
+def test_direct_answers_go_past_the_balancer(tmp_path: Path) -> None:
+    """Every service of that row has it, and the row asks for a stage on which it can be."""
+    services = yaml.safe_load(peer(direct=True).configuration(tmp_path))["services"]
+    assert {service["return"] for service in services} == {"direct"}
+    assert peer(direct=True).direct
+    assert not peer().direct
 
 
 def test_one_worker_is_one_core(tmp_path: Path) -> None:
