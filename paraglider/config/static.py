@@ -14,6 +14,7 @@ from paraglider.config.problem import Path, Problem
 
 _FORWARDS = ("nat", "offload")
 _STRATEGIES = ("rr", "wrr", "weighted", "source")
+_WITH_DAEMON = "run the daemon, or leave it out"
 
 
 def unserved(config: Config) -> list[Problem]:
@@ -33,9 +34,15 @@ def cautions(config: Config) -> list[Problem]:
             what = "`strategy: weighted` goes by turns here: the kernel counts no live flows"
             remedy = "write wrr to say so, or run the daemon"
             found.append(Problem(("services", index, "strategy"), what, remedy))
+        if service.check is not None:
+            what = "`check` is the daemon's: a backend that dies keeps its share here"
+            found.append(Problem(("services", index, "check"), what, _WITH_DAEMON, at="key"))
+    if config.watch:
+        what = "`watch` is the daemon's: nobody looks at the file here"
+        found.append(Problem(("watch",), what, "run `start` again after a change"))
     if config.failover.enabled:
         what = "`failover` is the daemon's: a backend that dies keeps its share here"
-        found.append(Problem(("failover", "enabled"), what, "run the daemon, or write false"))
+        found.append(Problem(("failover", "enabled"), what, _WITH_DAEMON))
     return found
 
 
@@ -62,6 +69,9 @@ def _unserved(path: Path, service: Service) -> Iterator[Problem]:
     elif service.return_ == "direct":
         what = "`return: direct` takes a daemon: the kernel rewrites both ways, or neither"
         yield Problem((*path, "return"), what, "write `return: via`, or run the daemon")
+    if service.source is not None:
+        what = "`backends` from elsewhere take a daemon, which looks there again and again"
+        yield Problem((*path, "backends"), what, "list the backends here, or run the daemon")
     if service.strategy == "maglev":
         what = "`strategy: maglev` takes a daemon: the kernel's hash is not consistent"
         yield Problem((*path, "strategy"), what, "use source, or run the daemon")

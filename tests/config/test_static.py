@@ -25,6 +25,7 @@ def config(*changes: dict[str, Any], **top: Any) -> Config:
         ({"forward": "proxy"}, "forward", "`forward: proxy` takes a daemon"),
         ({"return": "direct"}, "return", "`return: direct` takes a daemon"),
         ({"strategy": "maglev"}, "strategy", "hash is not consistent"),
+        ({"backends": {"file": "/etc/backends"}}, "backends", "from elsewhere take a daemon"),
         ({"strategy": "my.module:Class"}, "strategy", "the kernel runs no Python"),
     ],
 )
@@ -54,11 +55,13 @@ def test_what_the_kernel_can_do_is_served(forward: str, strategy: str) -> None:
 
 
 def test_cautions() -> None:
-    """Live flows are not counted and backends not watched; what is alike is not mentioned."""
-    wanted = config({}, {"strategy": "weighted"}, failover={"enabled": True})
-    found = cautions(wanted)
+    """Neither live flows, nor backends, nor the file are watched; what is alike is not mentioned."""
+    services = ({"check": {"type": "tcp"}}, {"strategy": "weighted"})
+    found = cautions(config(*services, watch=True, failover={"enabled": True}))
     assert [problem.path for problem in found] == [
+        ("services", 0, "check"),
         ("services", 1, "strategy"),
+        ("watch",),
         ("failover", "enabled"),
     ]
     assert cautions(config({"strategy": "wrr"}, {"strategy": "source"})) == []
