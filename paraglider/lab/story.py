@@ -215,8 +215,7 @@ class Lab:
             ("Ask over IPv6", f"ip netns exec {client} curl 'http://[{VIP[6]}]/'"),
             ("Ping a backend", f"ip netns exec {client} ping {ANY_VIP[4]}"),
             ("See the rules", f"ip netns exec {balancer} iptables-save"),
-            ("See the queues", f"ip netns exec {balancer} cat /proc/net/netfilter/nfnetlink_queue"),
-            ("Read the daemon's log", f"tail -f {self.directory / 'daemon.log'}"),
+            *self._inside(balancer),
             ("Read its configuration", f"cat {self.directory / 'paraglider.conf'}"),
             ("Tear it down", "paraglider lab --down"),
         )
@@ -225,6 +224,19 @@ class Lab:
             self.console.print(
                 f"  {what + ':':<24}[cyan]{command}[/]", highlight=False, soft_wrap=True
             )
+
+    def _inside(self, balancer: str) -> tuple[tuple[str, str], ...]:
+        """Where to look at what balances."""
+        if self.options.forward == STATIC:
+            return (
+                ("See the table", f"ip netns exec {balancer} nft list ruleset"),
+                ("See what is counted", f"ip netns exec {balancer} paraglider show"),
+            )
+        queues = "cat /proc/net/netfilter/nfnetlink_queue"
+        return (
+            ("See the queues", f"ip netns exec {balancer} {queues}"),
+            ("Read the daemon's log", f"tail -f {self.directory / 'daemon.log'}"),
+        )
 
     def _say(self, what: RenderableType) -> None:
         self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))

@@ -55,7 +55,7 @@ def test_what_the_kernel_can_do_is_served(forward: str, strategy: str) -> None:
 
 
 def test_cautions() -> None:
-    """Neither live flows, nor backends, nor the file are watched; what is alike is not mentioned."""
+    """Live flows, backends and the file are not watched; what is alike is not mentioned."""
     services = ({"check": {"type": "tcp"}}, {"strategy": "weighted"})
     found = cautions(config(*services, watch=True, failover={"enabled": True}))
     assert [problem.path for problem in found] == [
