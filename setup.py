@@ -90,6 +90,7 @@ setup(
         "rich>=13",
         "scapy>=2.5",
         "structlog>=23.1",
+        "uvloop>=0.19",
     ],
     extras_require={
         "test": [

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bench.builds import COMPILED, INTERPRETED
 from bench.peers.base import Peer
 from bench.peers.kernel import Dnat, Routed
-from bench.peers.paraglider import Paraglider
+from bench.peers.paraglider import Paraglider, Proxied
 from bench.peers.proxies import HAProxy, NginxStream
 
 _PEERS: tuple[Peer, ...] = (
@@ -25,6 +25,7 @@ _PEERS: tuple[Peer, ...] = (
     Paraglider("nat-netlink-2", io="netlink", build=COMPILED, workers=2, quick=False),
     Paraglider("nat-direct", io="netlink", build=COMPILED, direct=True, quick=False),
     Paraglider("offload", forward="offload", build=COMPILED),
+    Proxied("proxy"),
     Paraglider("static", forward="static", build=COMPILED),
 )
 

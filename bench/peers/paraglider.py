@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 
 from bench import builds, parse
+from bench.builds import COMPILED
 from bench.network import (
     BACKENDS,
     GATEWAY_WITH_PREFIX,
@@ -134,7 +136,7 @@ class Paraglider(Peer):
                 "backends": [BACKENDS[0]],
                 **common,
             }
-            for protocol in ("tcp", "udp")
+            for protocol in (("tcp",) if self.forward == "proxy" else ("tcp", "udp"))
         ]
         document = {
             "workers": {"first_core": first, "last_core": last},
@@ -147,3 +149,13 @@ class Paraglider(Peer):
             "services": services,
         }
         return yaml.safe_dump(document, sort_keys=False)
+
+
+class Proxied(Paraglider):
+    """``forward: proxy``, whose relay is not among the compiled modules."""
+
+    cannot: ClassVar[dict[str, str]] = {"udp": "a proxy balances no UDP"}
+
+    def __init__(self, name: str, *, workers: int = 1, quick: bool = True) -> None:
+        super().__init__(name, forward="proxy", build=COMPILED, workers=workers, quick=quick)
+        self.title = "proxy" + (f", {workers} workers" if workers > 1 else "")

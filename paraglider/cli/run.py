@@ -12,7 +12,9 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import LoadedConfig, find_config, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.support import unsupported
-from paraglider.control import live, log, tracker, worker
+from paraglider.config.types import IPAddress
+from paraglider.control import live, log, proxy, tracker, worker
+from paraglider.control.proxy import ProxySpec
 from paraglider.control.supervisor import Spec, Supervisor
 from paraglider.control.tracker import TrackerSpec
 from paraglider.control.watch import Watch
@@ -23,6 +25,7 @@ from paraglider.system import privileges
 from paraglider.system.checks import check_chroot, check_root, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.ledger import files_for
+from paraglider.system.listeners import open_listeners
 from paraglider.system.owner import STARTED, owner_of, state_path
 from paraglider.system.queue.proc import require_free
 
@@ -46,7 +49,10 @@ def run(
     check_chroot(wanted.chroot)
     _not_started()
     cores = worker_cores(wanted.workers)
-    require_free(cores)
+    proxied = wanted.for_forwards("proxy")
+    queued = wanted.without_forwards("proxy")
+    if queued.services:
+        require_free(cores)
     registry = policies.load(loaded)
     log.set_up(debug)
     for line in loaded.lines(warnings(loaded.config)):
@@ -58,18 +64,39 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
-    counted = live.wanted(wanted, len(cores))
-    ledgers = files_for(wanted, cores)
-    specs: list[Spec] = [
-        WorkerSpec(i, core, wanted, uid, gid, registry=registry, live=counted, ledgers=files)
-        for i, (core, files) in enumerate(zip(cores, ledgers, strict=True))
+    ledgers = files_for(queued, cores)
+    specs: list[Spec] = []
+    if queued.services:
+        counted = live.wanted(queued, len(cores))
+        specs += [
+            WorkerSpec(i, core, queued, uid, gid, registry=registry, live=counted, ledgers=files)
+            for i, (core, files) in enumerate(zip(cores, ledgers, strict=True))
+        ]
+        if counted is not None:
+            specs.append(TrackerSpec(len(specs), counted, uid, gid, queued.chroot))
+    rows = open_listeners(proxied, len(cores), _missing) if proxied.services else []
+    proxies = [
+        ProxySpec(len(specs) + i, i, cores[i], proxied, row, uid, gid, registry=registry)
+        for i, row in enumerate(rows)
     ]
-    if counted is not None:
-        specs.append(TrackerSpec(len(specs), counted, uid, gid, wanted.chroot))
-    offloaded = {service.family for service in wanted.services if service.forward == "offload"}
+    specs += proxies
+    offloaded = {service.family for service in queued.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger()) if offloaded else None
     privileges.limit_parent()
-    sys.exit(Supervisor(specs, _live, watch, ledgers[0].remove_others).run())
+
+    def live_as(spec: Spec, report: int, parent: int) -> int:
+        """What a process of the supervisor's does."""
+        for other in proxies:
+            if other is not spec:
+                other.forsake()
+        if isinstance(spec, TrackerSpec):
+            return tracker.run(spec, report, parent)
+        if isinstance(spec, ProxySpec):
+            return proxy.run(spec, report, parent)
+        return worker.run(spec, report, parent)
+
+    all_ready = [ledgers[0].remove_others] if queued.services else []
+    sys.exit(Supervisor(specs, live_as, watch, *all_ready).run())
 
 
 def _not_started() -> None:
@@ -80,11 +107,10 @@ def _not_started() -> None:
         )
 
 
-def _live(spec: Spec, report: int, parent: int) -> int:
-    """What a process of the supervisor's does."""
-    if isinstance(spec, TrackerSpec):
-        return tracker.run(spec, report, parent)
-    return worker.run(spec, report, parent)
+def _missing(vip: IPAddress) -> None:
+    log.logger().warning(
+        "no interface has the VIP, nobody can call it", vip=str(vip), remedy="run paraglider.config"
+    )
 
 
 def _with_options(

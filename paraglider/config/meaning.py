@@ -12,8 +12,8 @@ from paraglider.config.model import Service
 
 def meaning(service: Service) -> str:
     """One sentence about how the packets of ``service`` travel, and what that takes."""
-    words = {"nat": _nat, "offload": _offload, "dsr": _dsr}.get(service.forward)
-    return f"{service.forward}: {words(service)}" if words is not None else service.forward
+    words = {"nat": _nat, "offload": _offload, "dsr": _dsr, "proxy": _proxy}[service.forward]
+    return f"{service.forward}: {words(service)}"
 
 
 def _nat(service: Service) -> str:
@@ -53,4 +53,17 @@ def _dsr(_service: Service) -> str:
         " what the client sends on unchanged, answers go past this host; the backends see the"
         " client's address, must be this host's neighbours and hold the VIP without answering for"
         " it; needs NFQUEUE and policy routing, nft for speed, no conntrack."
+    )
+
+
+def _proxy(service: Service) -> str:
+    source = (
+        f"the backends are told the client's address by the PROXY protocol {service.proxy_protocol}"
+        " and must expect it"
+        if service.proxy_protocol is not None
+        else "the backends see this host's address"
+    )
+    return (
+        "TCP ends here and a worker carries the bytes on, so a core sets the limit; a backend that"
+        f" refuses is passed over; {source}, and need no route; needs no kernel feature."
     )

@@ -111,6 +111,7 @@ class Timeouts(Section):
     udp: Seconds = Field(default=300, description="UDP.")
     icmp: Seconds = Field(default=60, description="ICMP echo.")
     connect: Seconds = Field(default=5, description="Proxy: for a backend to accept.")
+    drain: Seconds = Field(default=10, description="Proxy: for connections to end on a stop.")
     affinity: Seconds = Field(
         default=300, description="A client keeps its backend this long after its last flow."
     )
@@ -324,4 +325,14 @@ class Config(Section):
     def for_families(self, families: frozenset[int]) -> Config:
         """The same configuration with the services of ``families`` ({4}, {6} or both) alone."""
         chosen = tuple(service for service in self.services if service.family in families)
+        return self.model_copy(update={"services": chosen})
+
+    def for_forwards(self, *forwards: str) -> Config:
+        """The same configuration with the services of ``forwards`` alone; there may be none."""
+        chosen = tuple(service for service in self.services if service.forward in forwards)
+        return self.model_copy(update={"services": chosen})
+
+    def without_forwards(self, *forwards: str) -> Config:
+        """The same configuration less the services of ``forwards``; there may be none left."""
+        chosen = tuple(service for service in self.services if service.forward not in forwards)
         return self.model_copy(update={"services": chosen})

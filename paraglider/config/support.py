@@ -16,7 +16,6 @@ STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.AS
 
 # (key, value) → what to write instead.
 NOT_YET: dict[tuple[str, str], str] = {
-    ("forward", "proxy"): "use nat",
     ("enabled", "true"): "use false, or leave `failover` out",
     ("watch", "true"): "use false, or leave `watch` out",
     ("backends", "file"): "list the backends here",

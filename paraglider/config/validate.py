@@ -22,6 +22,7 @@ from paraglider.config.validate_health import check_health
 from paraglider.config.validate_shared import check_shared
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
+MOST_LISTENED = 1024  # ports of a service that a proxy worker opens a socket for, each
 UNSEEDED = ("rr", "wrr", "weighted")  # these hash nothing
 
 
@@ -192,10 +193,26 @@ def _ways(path: Path, service: Service) -> Iterator[Problem]:
     if service.return_ == "direct" and forward not in ("nat", "dsr"):
         what = f"`return: direct` does not go with `forward: {forward}`"
         yield Problem((*path, "return"), what, "write `return: via`, or leave it out", needs=needs)
-    if forward == "proxy" and service.protocol != "tcp":
+    if service.proxy_protocol is not None and forward != "proxy":
+        what = f"`proxy_protocol` has no meaning with `forward: {forward}`"
+        remedy = "leave it out, or use `forward: proxy`"
+        yield Problem((*path, "proxy_protocol"), what, remedy, at="key", needs=needs)
+    if forward == "proxy":
+        yield from _proxy(path, service)
+
+
+def _proxy(path: Path, service: Service) -> Iterator[Problem]:
+    if service.protocol != "tcp":
         what = f"`forward: proxy` carries TCP alone, the service is `{service.protocol}`"
         remedy = "write `protocol: tcp`, or another forward"
         yield Problem((*path, "forward"), what, remedy, needs=((*path, "protocol"),))
+    ports = sum(len(span) for span in service.ports)
+    if ports > MOST_LISTENED:
+        named = "all ports" if service.all_ports else f"{ports} ports"
+        what = f"`forward: proxy` listens on every port, and the service has {named}"
+        remedy = f"name at most {MOST_LISTENED} ports, or use another forward"
+        needs = ((*path, "ports"),)
+        yield Problem((*path, "forward"), what, remedy, needs=needs)
 
 
 def _strategy(path: Path, service: Service) -> Iterator[Problem]:

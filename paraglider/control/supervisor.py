@@ -6,7 +6,8 @@ are offloaded, it looks every few seconds at what the kernel does with them (``w
 It speaks no network protocol and reads no packet. It waits for signals alone (sigtimedwait), so
 nothing can interrupt it half-way. A worker that dies is started anew at once; one that dies again
 before it has lived LONG_ENOUGH waits, twice as long each time, so that it does not spin. SIGTERM
-or SIGINT ends the workers, and those that do not end within PATIENCE are killed.
+or SIGINT ends the workers, and those that do not end within PATIENCE (a proxy worker: within what
+it may take to drain) are killed.
 
 A worker that starts tells through its report pipe when it serves, or why it cannot. Nobody waits
 for one report alone: signals, and the deaths of other workers, are seen to meanwhile.
@@ -22,6 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from paraglider.control import log
+from paraglider.control.proxy import ProxySpec
 from paraglider.control.tracker import TrackerSpec
 from paraglider.control.watch import INTERVAL, Watch
 from paraglider.control.worker import READY, WorkerSpec
@@ -38,7 +40,7 @@ LOOK: Final = 0.02
 _END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 _SIGNALS: Final = (signal.SIGCHLD, *_END, signal.SIGHUP)
 
-Spec = WorkerSpec | TrackerSpec
+Spec = WorkerSpec | ProxySpec | TrackerSpec
 #: a process's life: run(spec, report pipe, pid of the supervisor) -> exit code
 Run = Callable[[Any, int, int], int]
 
@@ -75,7 +77,8 @@ class Supervisor:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             if self._start_all():
-                workers = sum(isinstance(spec, WorkerSpec) for spec in self._specs.values())
+                kinds = WorkerSpec | ProxySpec
+                workers = sum(isinstance(spec, kinds) for spec in self._specs.values())
                 self._all_ready()
                 self._log.info("ready", workers=workers)
             self._care()
@@ -212,10 +215,12 @@ class Supervisor:
 
     def _end_all(self) -> None:
         """End every worker: ask, wait, then kill."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        drains = (spec.patience for spec in self._specs.values() if isinstance(spec, ProxySpec))
+        asked = max((PATIENCE, *drains))
+        for number, patience in ((signal.SIGTERM, asked), (signal.SIGKILL, PATIENCE)):
             for pid in self._workers:
                 os.kill(pid, number)  # not reaped yet, so the pid is still theirs
-            deadline = time.monotonic() + PATIENCE
+            deadline = time.monotonic() + patience
             while self._workers and time.monotonic() < deadline:
                 pid, status = os.waitpid(-1, os.WNOHANG)
                 if pid == 0:

@@ -98,19 +98,13 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
 def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     prctl.set_name(f"paraglider/{spec.core}")
     prctl.set_proctitle(f"paraglider: worker {spec.index} on core {spec.core}")
-    try:
-        os.sched_setaffinity(0, {spec.core})
-    except OSError as error:
-        raise PlatformError(
-            f"the kernel refuses core {spec.core}: {error.strerror}",
-            "name cores under `workers` that this process may use (see `taskset -p 1`)",
-        ) from error
+    pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
     if spec.live is not None:
         path.marker.live = spec.live.reader(spec.index)
     _warm_up(spec.config, spec.registry)
     if logger.is_enabled_for(logging.DEBUG):
-        path.tell(_flow_log(logger))
+        path.tell(flow_log(logger))
     wanted = spec.config.queue
     if path.head is None:
         queue = open_queue(wanted.io, spec.core, wanted.length)
@@ -132,6 +126,17 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     if spec.ledgers is not None:  # last, when packets wait in the queue instead of being lost
         ledgers.carry_on(path, spec.ledgers, logger)
     return queue, path
+
+
+def pin(core: int) -> None:
+    """Run on ``core`` alone; raises ``PlatformError``."""
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError as error:
+        raise PlatformError(
+            f"the kernel refuses core {core}: {error.strerror}",
+            "name cores under `workers` that this process may use (see `taskset -p 1`)",
+        ) from error
 
 
 def _warm_up(config: Config, registry: Registry) -> None:
@@ -179,7 +184,7 @@ def _ticker(path: Path, queue: Queue, logger: Any) -> Callable[[float], None]:
     return tick
 
 
-def _flow_log(logger: Any) -> Told:
+def flow_log(logger: Any) -> Told:
     """With `-D`: one line for every new flow."""
 
     def told(protocol: int, key: bytes, backend: Backend) -> None:

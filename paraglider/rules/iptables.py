@@ -14,6 +14,7 @@ come before all ports.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from paraglider.config.model import Config
 from paraglider.rules.dsr import dsr_tables
@@ -38,16 +39,24 @@ def queue_rules(config: Config, family: int, cores: tuple[int, ...], seed: int) 
     tables: tuple[Table, ...] = ()
     if services:
         steering = Steering(cores, seed, steered_by_client(services))
-        raw = (_raw(nat, offload, family),) if nat.services else ()
-        mangle, accept = _mangle(nat, offload, dsr, family, steering), _filter(nat, offload)
-        tables = (*raw, mangle, accept)
+        local = _local(traffic_of(config, family, "proxy"), nat, offload)
+        raw = (_raw(nat, offload, family, local),) if nat.services else ()
+        mangle = _mangle(nat, offload, dsr, family, steering, local)
+        tables = (*raw, mangle, _filter(nat, offload))
     if dsr.services:
         steering = Steering(cores, seed, steered_by_client(dsr.services))
         tables = joined((*tables, *dsr_tables(dsr, family, steering)))
     return RuleSet(family, tables) if tables else None
 
 
-def _raw(nat: Traffic, offload: Traffic, family: int) -> Table:
+def _local(proxy: Traffic, *others: Traffic) -> tuple[str, ...]:
+    """What the host itself accepts of VIPs whose other ports are somebody else's."""
+    whole = {end.address for other in others for end in other.vips if end.all_ports}
+    ends = tuple(end for end in proxy.vips if end.address in whole)
+    return tuple(f"{match} -j RETURN" for match in requests(replace(proxy, vips=ends)))
+
+
+def _raw(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) -> Table:
     # An error about an offloaded flow is conntrack's to translate; one about a nat flow of the
     # same address is then tracked too, as belonging to nothing, and still goes to its worker.
     nat_alone = without(nat, offload)
@@ -67,6 +76,7 @@ def _raw(nat: Traffic, offload: Traffic, family: int) -> Table:
                     *exempt(nat.exempt),
                     *(f"{match} -g PARAGLIDER-NOTRACK" for match in requests(nat, all_ports=False)),
                     *(f"{match} -j RETURN" for match in requests(offload)),
+                    *local,
                     *(f"{match} -g PARAGLIDER-NOTRACK" for match in requests(nat, all_ports=True)),
                     *(f"{match} -g PARAGLIDER-NOTRACK" for match in _replies(nat)),
                     f"{icmp} -g PARAGLIDER-ICMP",
@@ -92,13 +102,20 @@ def _raw(nat: Traffic, offload: Traffic, family: int) -> Table:
     )
 
 
-def _mangle(nat: Traffic, offload: Traffic, dsr: Traffic, family: int, steering: Steering) -> Table:
+def _mangle(
+    nat: Traffic,
+    offload: Traffic,
+    dsr: Traffic,
+    family: int,
+    steering: Steering,
+    local: tuple[str, ...],
+) -> Table:
     defrag = Chain(
         "PARAGLIDER-DEFRAG",
         "no packet comes here: that the match exists makes the kernel reassemble fragments",
         ("-m socket --nowildcard -j RETURN",),
     )
-    chains = [_pre(nat, offload, family)]
+    chains = [_pre(nat, offload, family, local)]
     jumps = [("PREROUTING", "PARAGLIDER-PRE")]
     if nat.services:
         chains += [*_back(nat, offload, dsr, family), *_steering(steering), defrag]
@@ -108,7 +125,7 @@ def _mangle(nat: Traffic, offload: Traffic, dsr: Traffic, family: int, steering:
     return Table("mangle", tuple(chains), tuple(jumps))
 
 
-def _pre(nat: Traffic, offload: Traffic, family: int) -> Chain:
+def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) -> Chain:
     known = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     nat_to, offload_to = "-g PARAGLIDER-TO", "-g PARAGLIDER-NEW"
     return Chain(
@@ -121,6 +138,7 @@ def _pre(nat: Traffic, offload: Traffic, family: int) -> Chain:
             *exempt((nat if nat.services else offload).exempt),
             *(f"{match} {nat_to}" for match in requests(nat, all_ports=False)),
             *(f"{match} {offload_to}" for match in requests(offload, all_ports=False)),
+            *local,
             *(f"{match} {nat_to}" for match in requests(nat, all_ports=True)),
             *(f"{match} {offload_to}" for match in requests(offload, all_ports=True)),
             *(f"{match} {nat_to}" for match in echo(nat, family)),

@@ -94,13 +94,20 @@ def make_plan(
         if not any(service.family == family for service in scope.services):
             continue
         wanted += filter_steps(scope, family, cores, seed, host, records)
-        wanted += _sysctls(scope, family, host, records)
+        if needs_kernel(scope, family):
+            wanted += _sysctls(scope, family, host, records)
         wanted += _addresses(scope, family, host, records)
         wanted += _neighbours(scope, family, host, records)
         wanted += _ways(scope, family, host, records)
     names = {step.change.identity for step in wanted}
     stale = [c for c in records.values() if c.family in families and c.identity not in names]
     return [*undo_plan(stale), *wanted]
+
+
+def needs_kernel(config: Config, family: int) -> bool:
+    """Whether the kernel passes packets on for ``family``: a proxy's connections end here."""
+    forwards = {service.forward for service in config.services if service.family == family}
+    return bool(forwards - {"proxy"})
 
 
 def undo_plan(changes: Iterable[Change]) -> list[Step]:

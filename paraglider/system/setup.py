@@ -30,7 +30,7 @@ from paraglider.system.changes.sysctls import FORWARDING
 from paraglider.system.changes.table import TableChange
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
-from paraglider.system.plan import Step, make_plan, on_link_backends, undo_plan
+from paraglider.system.plan import Step, make_plan, needs_kernel, on_link_backends, undo_plan
 from paraglider.system.state import StateFile
 from paraglider.system.ways import refuse
 
@@ -95,7 +95,8 @@ def _rehearsed(
                 f"the kernel has no IPv{family}",
                 f"turn it on, or leave the IPv{family} services out",
             )
-        host.netfilter.require(family)
+        if needs_kernel(config, family):
+            host.netfilter.require(family)
     if any(s.forward == "offload" for s in config.for_families(families).services):
         host.nft.require()
     for family in sorted(families):

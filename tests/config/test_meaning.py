@@ -27,6 +27,8 @@ def service(**changes: Any) -> Service:
         ({"forward": "offload", "snat": "10.0.0.9"}, "see 10.0.0.9", "the client's address"),
         ({"forward": "offload", "strategy": "weighted"}, "counted by conntrack's events", "kept"),
         ({"forward": "offload", "strategy": "a.b:C"}, "counted by conntrack's events", "kept"),
+        ({"forward": "proxy"}, "the backends see this host's address", "PROXY protocol"),
+        ({"forward": "proxy", "proxy_protocol": "v2"}, "by the PROXY protocol v2", "this host's"),
         ({"forward": "offload", "affinity": "client"}, "from its last new connection", "events"),
     ],
 )
@@ -38,7 +40,8 @@ def test_what_a_service_is_told(keys: dict[str, Any], wanted: str, absent: str) 
 
 
 @pytest.mark.parametrize(
-    "keys", [{}, {"return": "direct"}, {"forward": "offload"}, {"forward": "dsr"}]
+    "keys",
+    [{}, {"return": "direct"}, {"forward": "offload"}, {"forward": "dsr"}, {"forward": "proxy"}],
 )
 def test_it_is_one_sentence(keys: dict[str, Any]) -> None:
     """It begins with the forward, ends with a full stop, and stays on one line."""
@@ -48,9 +51,3 @@ def test_it_is_one_sentence(keys: dict[str, Any]) -> None:
     assert said.endswith(".")
     assert said.count(".") == 1
     assert "\n" not in said
-
-
-@pytest.mark.parametrize("forward", ["proxy"])
-def test_a_forward_that_is_not_explained_yet(forward: str) -> None:
-    """Its name stands for itself."""
-    assert meaning(service(forward=forward)) == forward

@@ -20,7 +20,6 @@ def refused(text: str, failover: bool = False) -> list[str]:
 @pytest.mark.parametrize(
     ("head", "tail", "expected"),
     [
-        ("", ", forward: proxy", "`forward: proxy` is not in this version; use nat"),
         (
             "failover: {enabled: true}\n",
             "",

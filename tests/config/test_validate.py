@@ -133,6 +133,20 @@ def lines_of(text: str) -> list[str]:
             "`protocol: tcp`",
         ),
         ({"forward": "proxy", "protocol": "any"}, "7:14", "carries TCP alone", "`protocol: tcp`"),
+        (
+            {"forward": "proxy", "ports": ""},
+            "6:14",
+            "`forward: proxy` listens on every port, and the service has all ports",
+            "at most 1024 ports",
+        ),
+        ({"forward": "proxy", "ports": "1000-2024"}, "7:14", "has 1025 ports", "another forward"),
+        ({"forward": "proxy", "snat": "10.0.0.9"}, "8:5", "`snat` has no meaning", "offload"),
+        (
+            {"proxy_protocol": "v1"},
+            "7:5",
+            "`proxy_protocol` has no meaning with `forward: nat`",
+            "use `forward: proxy`",
+        ),
         ({"strategy": "wr"}, "7:15", "`strategy`: 'wr' is not known", "did you mean wrr?"),
         (
             {"strategy": "my.module.Class"},
@@ -171,6 +185,7 @@ def test_contradictions_in_a_service(
         {"return_": "direct"},
         {"forward": "offload", "snat": "10.0.0.9"},
         {"forward": "proxy"},
+        {"forward": "proxy", "proxy_protocol": "v2", "ports": "1000-2023"},
         {"strategy": "maglev"},
         {"strategy": "maglev", "seed": "7"},
         {"strategy": "source", "seed": "4294967295"},

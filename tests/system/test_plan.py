@@ -177,6 +177,15 @@ def test_a_vip_of_two_services_is_added_once(air: Any) -> None:
     assert lines.count("address 192.168.0.11/24 on eth0") == 1
 
 
+def test_a_proxy_needs_its_address_alone(air: Any) -> None:
+    """No rules and no forwarding: its connections end here; the other family has its own."""
+    proxied = {**WEB, "forward": "proxy"}
+    lines = told(plan(air, config(proxied, SIX)))
+    assert "address 192.168.0.11/24 on eth0" in lines
+    assert not [line for line in lines if "IPv4" in line or "sysctl net.ipv4" in line]
+    assert any(line.startswith("rules for IPv6: ") for line in lines)
+
+
 def test_what_is_no_longer_wanted_goes_first(air: Any) -> None:
     """The VIP of an earlier file is taken back before anything is added."""
     steps = plan(air, config(WEB), [AddressChange(4, "eth0", "192.168.0.99/24")])

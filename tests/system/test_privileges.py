@@ -72,6 +72,15 @@ def test_a_worker_keeps_net_admin_alone(tmp_path: Path) -> None:
     assert found["NoNewPrivs"] == "1"
 
 
+def test_a_worker_may_keep_nothing(tmp_path: Path) -> None:
+    """One that gives no verdicts has no capability at all."""
+    found = status(lambda: privileges.drop(NOBODY, NOBODY, str(tmp_path), keep=()))
+    for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"):
+        assert capabilities(found, name) == 0
+    assert found["Uid"].split() == [str(NOBODY)] * 4
+    assert found["NoNewPrivs"] == "1"
+
+
 def test_a_worker_is_locked_in(tmp_path: Path) -> None:
     """After it the root directory is the given one, and the process stands in it."""
     (tmp_path / "inside").touch()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench.peers.paraglider import Paraglider
+from bench.peers.paraglider import Paraglider, Proxied
 from paraglider.config.load import load
 from paraglider.config.static import unserved
 
@@ -69,3 +69,13 @@ def test_missing_when_there_are_too_few_cores(monkeypatch: pytest.MonkeyPatch) -
     why = peer(workers=2, build="interpreted").missing()
     assert why is not None
     assert "neighbouring cores" in why
+
+
+def test_the_proxy_carries_no_datagrams(tmp_path: Path) -> None:
+    """It is asked for none, and its configuration is valid without them."""
+    assert "udp" in Proxied("x").cannot
+    assert (Proxied("x").title, Proxied("x", workers=2).title) == ("proxy", "proxy, 2 workers")
+    file = tmp_path / "paraglider.conf"
+    file.write_text(Proxied("x").configuration(tmp_path))
+    config = load(file)
+    assert {(s.forward, s.protocol) for s in config.services} == {("proxy", "tcp")}

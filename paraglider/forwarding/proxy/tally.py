@@ -1,0 +1,32 @@
+"""What a proxy worker counts of a backend, beside the connections that the backend itself counts.
+
+``Backend.flows`` are the live connections and attempts at one, ``Backend.picked`` all there were.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(slots=True)
+class Tally:
+    """One backend's counts, from the worker's start on.
+
+    ``sent`` are bytes of clients to the backend, ``received`` bytes of it to them. ``refused`` are
+    connections that it, or the network on the way, did not accept; ``timeouts`` those that nobody
+    answered; ``retried`` those of both kinds that another backend was then tried for. ``idle``
+    are connections that were ended because nothing came any more, ``resets`` those that one of
+    the two ends broke off.
+    """
+
+    sent: int = 0
+    received: int = 0
+    refused: int = 0
+    timeouts: int = 0
+    retried: int = 0
+    idle: int = 0
+    resets: int = 0
+
+    def counts(self) -> dict[str, int]:
+        """All of them, by name."""
+        return asdict(self)
