@@ -8,9 +8,11 @@ import_     `paraglider import`: another balancer's configuration as ours
 start       `paraglider start`: the kernel balances by itself, without a daemon
 stop        `paraglider stop`: takes back what `start` did
 show        `paraglider show`: what is balanced, with counters
+backend_setup  `paraglider backend-setup`: what a backend's own host needs
 lab         `paraglider lab`: client, balancer and backends in network namespaces
 setup_host  the set-up script `paraglider.config`
 steps       from a plan to what is printed of it, for the commands that change the host
+tell        the steps on standard output, one a line
 errors      from exceptions to messages and exit codes, for every command alike
 
 One module a command, loaded when it is used. Exit codes: 0 done, 1 the operator's mistake,

@@ -104,9 +104,11 @@ def _address(given: str | None) -> IPAddress | None:
 
 
 def _apply(config: Config, roles: list[Role], host: Host) -> None:
-    told = Teller()
+    told, state = Teller(), _state()
+    # Whatever is to be refused of any of them, before the first change.
     for role in roles:
-        state = _state()
+        backend_plan.require(backend_plan.make_plan(config, role, host, state.load()))
+    for role in roles:
         steps = backend_plan.make_plan(config, role, host, state.load())
         if not steps:
             print(f"nothing to do for `{role.service.name}`: {text.need(role.service)[1]}")
@@ -114,7 +116,8 @@ def _apply(config: Config, roles: list[Role], host: Host) -> None:
         setup.set_up(steps, host, state, told)
         for note in backend_plan.notes(config, role, host):
             print(f"warning: {role.service.name}: {note}", file=sys.stderr)
-    told.sum_up()
+    if not told.nothing:
+        told.sum_up()
 
 
 def _undo(names: tuple[str, ...]) -> None:

@@ -7,6 +7,7 @@ source     a file's bytes → its text
 document   YAML text → plain data with the place of every key
 messages   pydantic's findings in the words of the file
 validate   contradictions between fields and between services; interfaces of the host
+           (``validate_health``, ``validate_shared``, …: one kind of contradiction each)
 advice     warnings: valid, and probably not meant
 meaning    what a service's forward means for it, in one sentence
 support    what this version refuses, in one table

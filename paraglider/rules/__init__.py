@@ -7,6 +7,8 @@ Glossary
              backends, each named once whatever number of services share it (``traffic``)
 - rule set   the rules of one family, as tables and chains of ours, and the input that brings
              ``iptables-restore --noflush`` there (``ruleset``, ``iptables``)
+- backend    what a backend's own host needs, and the table that gives its answers the VIP as
+             source (``backend``)
 - saved      what ``iptables-save`` printed, and which part of it is ours (``saved``)
 
 Rules of the house: nothing here touches the host; the same input gives the same text, which the

@@ -7,6 +7,7 @@ Glossary
 - cores      which cores carry a worker (``cores``)
 - change     one thing that the set-up alters, with what was there before (``changes``)
 - plan       the changes that a configuration asks for, as data (``plan``)
+- backend    what a backend's own host has to change for its services (``backend_plan``)
 - set-up     carries a plan out, rolls it back when a step fails, undoes it later (``setup``)
 - state      what a set-up changed, kept in a file so that it can be undone (``state``)
 - ledger     the files in which workers write their flows down (``ledger``)

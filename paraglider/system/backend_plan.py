@@ -1,7 +1,7 @@
 """What a backend's own host has to change for a service, and what to take back.
 
 Lives here: ``find_backends`` (which of a service's backends this host is), ``make_plan``,
-``undo_plan``, and ``notes`` (what no change can mend).
+``require`` (what it takes), ``undo_plan``, and ``notes`` (what no change can mend).
 Rules: planning only reads. Order: the note of what the service needs, then the sysctls, so that
 the host is silent about the VIP before it has it, then the rest. What two services need stays
 until the second is undone; records of an earlier run keep what was there before the first.
@@ -29,6 +29,7 @@ from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.served import ServedChange
 from paraglider.system.changes.sysctls import SysctlChange
 from paraglider.system.plan import Records, Step, sysctl_step
+from paraglider.system.programs import find_program
 from paraglider.system.sysctl import conf
 
 _LOCAL_PORTS = "net/ipv4/ip_local_port_range"  # IPv6 takes its ports from it too
@@ -118,6 +119,12 @@ def make_plan(config: Config, role: Role, host: Host, earlier: Iterable[Change])
     elif note.identity in records:
         steps += plan.undo_plan([records[note.identity]])
     return [*steps, *wanted]
+
+
+def require(steps: Iterable[Step]) -> None:
+    """Raises ``OperatorError`` when a program is missing that ``steps`` need."""
+    if any(step.action == "apply" and isinstance(step.change, AnswersChange) for step in steps):
+        find_program("nft")
 
 
 def undo_plan(service: str, earlier: Iterable[Change]) -> list[Step]:

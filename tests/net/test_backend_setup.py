@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answering import backend_setup
+from answering import apply_on_all, backend_setup
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import GATEWAY, VIP, Topology, backend_address
@@ -117,6 +117,21 @@ def test_the_vip_of_a_dsr_backend(topology: Any, file: Any) -> None:
         assert f"src {backend_address(family, 1)}" in way
 
 
+def test_dsr_end_to_end(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
+) -> None:
+    """What the command makes is all that the backends of a dsr service need."""
+    net = topology(direct=True)
+    serve(net)
+    for backend in net.backends:
+        backend.sysctl("net.ipv4.conf.all.rp_filter=1")
+    running = balancer(net, config(*(service(f, ports=80, forward="dsr") for f in (4, 6))))
+    apply_on_all(net, running.config, "web4", "web6")
+    for family in (4, 6):
+        answers = ask(net, "tcp", VIP[family], 80, 6)
+        assert answers == {"backend1": 2, "backend2": 2, "backend3": 2}
+
+
 def ping(namespace: Namespace, address: str) -> bool:
     """Whether ``address`` answers."""
     done = namespace.run(["ping", "-c", "1", "-W", "1", address], check=False)
@@ -158,4 +173,7 @@ def test_refusals_change_nothing(topology: Any, file: Any) -> None:
     before = state_of(backend)
     done = backend_setup(backend, path, "web4", "--apply", check=False)
     assert (done.returncode, f"the VIP {VIP[4]} is on eth0" in done.stderr) == (1, True)
+    # Neither the service that could be set up, nor the one that could not.
+    done = backend_setup(backend, path, "web6", "web4", "--apply", check=False)
+    assert done.returncode == 1
     assert state_of(backend) == before

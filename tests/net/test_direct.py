@@ -74,6 +74,8 @@ def test_answers_get_past_the_balancer(
     for family in (4, 6):
         assert ask(net, "tcp", VIP[family], 80, 12).keys() == EVEN.keys()
         assert peer(net.client, "ports", VIP[family], 5353, 12).keys() == EVEN.keys()
+        # In pieces both ways.
+        assert peer(net.client, "udp", VIP[family], 5353, 8000)["whole"]
     # 24 connections of at least four answers each; what comes there is who has which address.
     assert received(net.balancer, "eth1") - before < 48
     dropped = "counter packets 0" if tracking else ""

@@ -326,6 +326,18 @@ def test_what_no_change_mends(
     assert wanted in "".join(found)
 
 
+def test_a_host_without_nft(backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where answers are to be rewritten it is refused before the first change; else not asked."""
+
+    def missing(name: str) -> str:
+        raise OperatorError(f"the program {name} is missing")
+
+    monkeypatch.setattr(backend_plan, "find_program", missing)
+    with pytest.raises(OperatorError, match="nft is missing"):
+        backend_plan.require(Run(backend, config({"return": "direct"}), tmp_path).steps("s0"))
+    backend_plan.require(Run(backend, config({"forward": "dsr"}), tmp_path).steps("s0"))
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("file", TABLES, ids=lambda file: file.name)
 def test_nft_takes_every_table_twice_alike(inside: Namespace, file: Path) -> None:
