@@ -20,8 +20,8 @@ def _nat(service: Service) -> str:
     if service.return_ == "direct":
         return (
             "every packet of the client passes a worker and is rewritten, replies go past this"
-            " host; the backends must answer as the VIP (`paraglider backend-setup`); needs NFQUEUE,"
-            " no conntrack."
+            " host; the backends must answer as the VIP (`paraglider backend-setup`); needs"
+            " NFQUEUE, no conntrack."
         )
     return (
         "every packet passes a worker and is rewritten, both ways, so a core sets the limit; the"
