@@ -170,7 +170,7 @@ def test_nothing_started_is_nothing_shown(run: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"forward": "dsr"}, "`forward: dsr` takes a daemon"),
+        ({"forward": "proxy", "ports": 80}, "`forward: proxy` takes a daemon"),
         ({"return": "direct"}, "`return: direct` takes a daemon"),
         ({"strategy": "maglev"}, "use source, or run the daemon"),
         ({"strategy": "mine:Own"}, "the kernel runs no Python"),
