@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from paraglider.core.pool import Backend, State
+from paraglider.core.flow import TCP, UDP
+from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies.base import NewFlow
+from paraglider.core.verdict import NO_BACKEND, REFUSED
 
 
 class Balancer:
@@ -23,6 +25,13 @@ class Balancer:
         """The service that a packet with this flow key (source first) is addressed to."""
         size = (len(key) - 4) // 2
         return self.services.find(protocol, key[size:-4], key[-2:])
+
+    @staticmethod
+    def refusal(service: Service, protocol: int) -> int:
+        """The reason for which a new flow of ``service`` gets no backend when none is ready."""
+        if service.pool.all_down == "reject" and protocol in (TCP, UDP):
+            return REFUSED
+        return NO_BACKEND  # an echo too: passed on, the host itself would answer for the service
 
     def choose(
         self, service: Service, flow: NewFlow, taken: Callable[[Backend], bool]
@@ -39,12 +48,7 @@ class Balancer:
             return None
         if service.affinity is not None:
             kept = service.affinity.find(flow.client, flow.now)
-            if (
-                kept is not None
-                and kept.state is State.READY
-                and kept.weight > 0
-                and not taken(kept)
-            ):
+            if kept is not None and kept.ready and not taken(kept):
                 return kept
         backend = service.strategy.pick(flow)
         if taken(backend):

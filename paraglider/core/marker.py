@@ -23,12 +23,11 @@ from typing import Final
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.packet import ACK, ECHO_REQUEST, FIN, FLOW, RST, SYN, parse
-from paraglider.core.pool import Backend, State
+from paraglider.core.pool import Backend
 from paraglider.core.service import Service
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.verdict import (
     MARK,
-    NO_BACKEND,
     NO_FLOW,
     NO_SERVICE,
     REASONS,
@@ -101,11 +100,11 @@ class Marker:
             self._turn(now)
         which = (protocol, key)
         backend = self._young.get(which) or self._old.get(which)
-        if backend is not None and backend.state is State.READY and backend.weight > 0:
+        if backend is not None and backend.ready:
             return self._verdicts[backend]
         backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
         if backend is None:
-            return self._refuse(NO_BACKEND)
+            return self._refuse(self.balancer.refusal(service, protocol))
         self._young[which] = backend
         backend.flows += 1
         backend.picked += 1

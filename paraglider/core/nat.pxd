@@ -37,6 +37,7 @@ cdef class Nat:
         flow=Flow,
         back=Flow,
         flags="unsigned char",
+        opening=bint,
         rewrite=Rewrite,
         change="long long",
         transport_change="long long",
@@ -47,6 +48,7 @@ cdef class Nat:
         self, bytearray buf, Py_ssize_t offset, Py_ssize_t length, int checksum, double now
     ) except -1
     cdef Flow _client_segment(self, Flow flow, unsigned char flags, bytes key, double now)
+    cdef Flow _elsewhere(self, Flow flow, bint opening, double now)
     cdef _backend_segment(self, Flow flow, unsigned char flags, double now)
     cpdef int _refuse(self, int reason) except -1
 

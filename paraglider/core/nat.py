@@ -10,6 +10,10 @@ TCP state is what the timeouts of RFC 5382 need and no more: no sequence numbers
 FIN or RST puts a flow into CLOSING, where it lives on while packets pass, so that a forged RST
 ends nothing; a new SYN on a CLOSING flow opens a new one (the client's port is used again).
 
+A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram and
+an echo request open a new one at another backend, any other segment passes untouched and is
+answered with RST. What the backend still sends is dropped.
+
 Rules: ``handle`` is called for every packet: no allocation beyond the key, one look-up, no call
 for an established flow. It never raises for any bytes.
 """
@@ -40,7 +44,8 @@ from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.verdict import (
     COLLISION,
-    NO_BACKEND,
+    FLOW_LOST,
+    FROM_LOST,
     NO_FLOW,
     NO_SERVICE,
     PASS,
@@ -151,29 +156,39 @@ class Nat:
                 flow = self._open(protocol, key, now)
 
         if flow is not None:
-            flow.seen = now
             rewrite = flow.rewrite
+            if rewrite.special:
+                if rewrite.lost:
+                    opening = protocol != TCP or flags & (FIN | SYN | RST | ACK) == SYN
+                    flow = self._elsewhere(flow, opening, now)
+                    if flow is None:
+                        return self._refused
+                    rewrite = flow.rewrite
+                if rewrite.mapped:
+                    buf[transport + 2 : transport + 4] = rewrite.backend_port
+            flow.seen = now
             rewrite.packets_out += 1
             rewrite.bytes_out += length
             if four:
                 buf[offset + 16 : offset + 20] = rewrite.backend_address
             else:
                 buf[offset + 24 : offset + 40] = rewrite.backend_address
-            if rewrite.mapped:
-                buf[transport + 2 : transport + 4] = rewrite.backend_port
             change = rewrite.address_out
             transport_change = rewrite.transport_out
         elif back is not None:
-            back.seen = now
             rewrite = back.rewrite
+            if rewrite.special:
+                if rewrite.lost:
+                    return self._refuse(FROM_LOST)
+                if rewrite.mapped:
+                    buf[transport : transport + 2] = rewrite.vip_port
+            back.seen = now
             rewrite.packets_back += 1
             rewrite.bytes_back += length
             if four:
                 buf[offset + 12 : offset + 16] = rewrite.vip
             else:
                 buf[offset + 8 : offset + 24] = rewrite.vip
-            if rewrite.mapped:
-                buf[transport : transport + 2] = rewrite.vip_port
             change = rewrite.address_back
             transport_change = rewrite.transport_back
         else:
@@ -231,6 +246,16 @@ class Nat:
         elif flow.state == SYN_SENT:
             self.flows.move(flow, SYN_RECEIVED, now)
 
+    def _elsewhere(self, flow: Flow, opening: bool, now: float) -> Flow | None:
+        """What comes of a client's packet on ``flow``, whose backend is lost: a new flow where
+        the packet may open one, or None with the verdict in ``_refused``.
+        """
+        self.flows.forget(flow, now)
+        if opening:
+            return self._open(flow.protocol, flow.forward_key, now)
+        self._refused = self._refuse(FLOW_LOST)
+        return None
+
     def _open(self, protocol: int, key: bytes, now: float) -> Flow | None:
         """A new flow for the packet with ``key``, or None with the verdict in ``_refused``."""
         service = self.balancer.find(protocol, key)
@@ -252,7 +277,7 @@ class Nat:
 
         backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
         if backend is None:
-            self._refused = self._refuse(NO_BACKEND)
+            self._refused = self._refuse(self.balancer.refusal(service, protocol))
             return None
         if reverse_key in reverse:
             self._refused = self._refuse(COLLISION)

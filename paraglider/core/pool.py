@@ -1,20 +1,36 @@
 """Backends, their lifecycle, and the pool of a service.
 
 The lifecycle is the table ``TRANSITIONS`` and nothing else: a state, an event, the next state.
-An event that is not in a state's row changes nothing. Only a READY backend with weight takes
-new flows; flows it already has live on in every state.
+An event that is not in a state's row changes nothing.
 
-    READY        takes new flows
-    DRAIN        keeps its flows, takes no new ones
-    MAINT        taken out by the operator; health is not looked at
-    DOWN         failed its checks; comes back READY
-    DRAIN_DOWN   failed its checks while draining; comes back to DRAIN
+                 new flows       the flows it has
+    READY        takes them      live on
+    DRAIN        none            live on, for ``drain_timeout`` seconds at most
+    MAINT        none            live on, as in HAProxy: to end them, drain first; its health is
+                                 not looked at
+    DOWN         none            ``on_down``: reset or keep; comes back READY
+    DRAIN_DOWN   none            the same; comes back to DRAIN
+
+A backend without weight takes no new flows in any state. Where no backend is READY, ``all_down``
+decides: with use_all those that are DOWN take new flows as if they were not, and their flows live
+on; with reject there are none, and new flows are refused at once.
+
+Slow start: a backend that comes back from DOWN or MAINT is led to its weight in STEPS steps over
+``slow_start`` seconds. Meanwhile all weights of the pool are STEPS times what the operator gave,
+so that there is something between nothing and 1; strategies compare them and notice nothing. What
+does not go by weight (rr) has no slow start.
+
+Rules: time is an argument, and only of ``tick``: what an event begins, begins with the next tick.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import Final, Literal
+
+#: steps of a slow start: each has the strategies prepare anew, which costs maglev some 50 ms
+STEPS: Final = 10
 
 
 class State(StrEnum):
@@ -65,21 +81,41 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 }
 
 
+_DRAINS: Final = frozenset((State.DRAIN, State.DRAIN_DOWN))
+_DOWN: Final = frozenset((State.DOWN, State.DRAIN_DOWN))
+
+
 class Backend:
     """One real server of one pool.
 
     ``address`` is the packed address (4 or 16 bytes), ``port`` the mapped port or 0 where the
     client's port is kept, ``flows`` the live flows, ``picked`` all flows ever given to it.
+    ``weight`` is what strategies go by; ``full_weight`` what the operator gave, which differs
+    from it while a backend of the pool starts slowly. ``ready`` tells that it takes new flows,
+    ``lost`` that the flows it has are over: a client's next packet ends them. Both are the pool's
+    to set.
     """
 
-    __slots__ = ("address", "flows", "name", "picked", "port", "state", "weight")
+    __slots__ = (
+        "address",
+        "flows",
+        "full_weight",
+        "lost",
+        "name",
+        "picked",
+        "port",
+        "ready",
+        "state",
+        "weight",
+    )
 
     def __init__(self, name: str, address: bytes, port: int = 0, weight: int = 1) -> None:
         self.name = name
         self.address = address
         self.port = port
-        self.weight = weight
+        self.weight = self.full_weight = weight
         self.state = State.READY
+        self.ready = self.lost = False
         self.flows = 0
         self.picked = 0
 
@@ -90,13 +126,31 @@ class Backend:
 class Pool:
     """The backends of a service in the order of the configuration.
 
-    ``ready`` are those that take new flows now. ``watch`` is called with it, once at the start
+    ``ready`` are those that take new flows now; the keywords are the configuration's keys of the
+    same names, seconds where they are times. ``watch`` is called with it, once at the start
     and after every change: a strategy prepares its tables there, off the packet path.
     """
 
-    def __init__(self, backends: Sequence[Backend]) -> None:
+    def __init__(
+        self,
+        backends: Sequence[Backend],
+        *,
+        all_down: Literal["use_all", "reject"] = "reject",
+        on_down: Literal["reset", "keep"] = "reset",
+        slow_start: float = 0.0,
+        drain_timeout: float | None = None,
+    ) -> None:
         self.backends = tuple(backends)
         self.ready: tuple[Backend, ...] = ()
+        self.all_down = all_down
+        self.on_down = on_down
+        self.slow_start = slow_start
+        self.drain_timeout = drain_timeout
+        # Since when, None until the next tick says so.
+        self._draining: dict[Backend, float | None] = {}
+        self._rising: dict[Backend, float | None] = {}
+        self._steps: dict[Backend, int] = {}  # of those that rise
+        self._overdue: set[Backend] = set()  # of those that drain
         self._watchers: list[Callable[[tuple[Backend, ...]], None]] = []
         self._refresh()
 
@@ -110,7 +164,17 @@ class Pool:
         after = TRANSITIONS[backend.state].get(event)
         if after is None:
             return False
-        backend.state = after
+        before, backend.state = backend.state, after
+        if after in _DRAINS and before not in _DRAINS:
+            self._draining[backend] = None
+        elif after not in _DRAINS:
+            self._draining.pop(backend, None)
+            self._overdue.discard(backend)
+        if after is State.READY and before in (State.DOWN, State.MAINT) and self.slow_start:
+            self._rising[backend] = None
+            self._steps[backend] = 1
+        elif after is not State.READY:
+            self._risen(backend)
         self._refresh()
         return True
 
@@ -118,10 +182,55 @@ class Pool:
         """Give ``backend`` another weight; 0 takes no new flows."""
         if weight < 0:
             raise ValueError(f"weight {weight} is negative; write 0 or more")
-        backend.weight = weight
+        backend.full_weight = weight
         self._refresh()
 
+    def tick(self, now: float) -> None:
+        """Time passes: slow starts go on, draining comes to its end; called by the clock."""
+        if not self._rising and not self._draining:
+            return
+        changed = False
+        for backend, since in list(self._rising.items()):
+            begin = now if since is None else since
+            self._rising[backend] = begin
+            step = 1 + int((now - begin) * STEPS / self.slow_start)
+            changed |= step != self._steps[backend]
+            self._steps[backend] = step
+            if step >= STEPS:
+                self._risen(backend)
+        for backend, since in self._draining.items():
+            if since is None:
+                self._draining[backend] = now
+            elif self.drain_timeout is not None and now >= since + self.drain_timeout:
+                changed |= backend not in self._overdue
+                self._overdue.add(backend)
+        if changed:
+            self._refresh()
+
+    def drained(self, backend: Backend) -> bool:
+        """Whether ``backend``, which drains, is done: its last flow has ended, or its time is over
+        (then what it has left ends with the client's next packet).
+        """
+        return backend in self._draining and (backend.flows == 0 or backend in self._overdue)
+
+    def _risen(self, backend: Backend) -> None:
+        self._rising.pop(backend, None)
+        self._steps.pop(backend, None)
+
     def _refresh(self) -> None:
-        self.ready = tuple(b for b in self.backends if b.state is State.READY and b.weight > 0)
+        for backend in self.backends:
+            full = backend.full_weight
+            backend.weight = full * self._steps.get(backend, STEPS) if self._rising else full
+        self.ready = self._with_weight(State.READY)
+        if not self.ready and self.all_down == "use_all":
+            self.ready = self._with_weight(State.DOWN)
+        ready = set(self.ready)
+        for backend in self.backends:
+            down = backend.state in _DOWN and self.on_down == "reset"
+            backend.ready = backend in ready
+            backend.lost = (down and not backend.ready) or backend in self._overdue
         for watcher in self._watchers:
             watcher(self.ready)
+
+    def _with_weight(self, state: State) -> tuple[Backend, ...]:
+        return tuple(b for b in self.backends if b.state is state and b.full_weight > 0)

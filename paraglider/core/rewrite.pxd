@@ -8,7 +8,9 @@ cdef class Rewrite:
     cdef public bytes vip
     cdef public bytes vip_port
     cdef public bint direct
+    cdef public bint lost
     cdef public bint mapped
+    cdef public bint special
     cdef public unsigned int address_back
     cdef public unsigned int address_out
     cdef public unsigned int transport_back

@@ -25,6 +25,8 @@ class Rewrite:
     towards the client. ``packets_*``/``bytes_*`` count IP packets and their bytes. ``identity``
     (8 bytes) is the same in every process that has the same service, backend and ports. Where
     packets reach the backend ``unchanged`` (dsr) it has the VIP's address, and every delta is 0.
+    ``special`` tells that there is more to do than to replace an address: the port is mapped, or
+    the backend is ``lost``.
     """
 
     __slots__ = (
@@ -38,9 +40,11 @@ class Rewrite:
         "bytes_out",
         "direct",
         "identity",
+        "lost",
         "mapped",
         "packets_back",
         "packets_out",
+        "special",
         "transport_back",
         "transport_out",
         "vip",
@@ -62,6 +66,8 @@ class Rewrite:
         self.backend = backend
         self.backend_address = vip if unchanged else backend.address
         self.mapped = bool(backend.port) and backend.port != vip_port
+        self.special = self.mapped
+        self.lost = False
         self.vip_port = vip_port.to_bytes(2, "big")
         self.backend_port = backend.port.to_bytes(2, "big")
         self.direct = direct
@@ -76,6 +82,11 @@ class Rewrite:
         ports = self.vip_port + self.backend_port if self.mapped else b""
         name = b"\0".join((service.encode(), vip + backend.address + ports))
         self.identity = blake2b(name, digest_size=8).digest()
+
+    def lose(self, lost: bool) -> None:
+        """The flows to the backend are over; or they are not."""
+        self.lost = lost
+        self.special = lost or self.mapped
 
     def reverse_key(self, key: bytes) -> bytes:
         """The key that the backend's answers to a flow with ``key`` carry."""

@@ -66,7 +66,13 @@ class Service:
             )
             for backend in pool.backends
         }
+        pool.watch(self._lose)
         pool.watch(strategy.prepare)
+
+    def _lose(self, _ready: tuple[Backend, ...]) -> None:
+        """Flows to backends that are lost end, those to backends that came back live on."""
+        for backend, rewrite in self.rewrites.items():
+            rewrite.lose(backend.lost)
 
 
 class _Claims:

@@ -40,6 +40,9 @@ TABLE_FULL: Final = 15
 COLLISION: Final = 16
 INTERNAL: Final = 17
 STRAY: Final = 18
+REFUSED: Final = 19
+FLOW_LOST: Final = 20
+FROM_LOST: Final = 21
 
 #: name, verdict and meaning of each reason, in the order of the constants above
 REASONS: Final[tuple[tuple[str, int, str], ...]] = (
@@ -66,6 +69,9 @@ REASONS: Final[tuple[tuple[str, int, str], ...]] = (
     ("collision", DROP, "every backend already has a flow with these ports of the client"),
     ("internal", DROP, "a fault of ours; the log has it"),
     ("stray", DROP, "a TCP segment under dsr that neither has a flow nor asks for an answer"),
+    ("refused", PASS, "new, while no backend takes new flows: the local stack refuses it at once"),
+    ("flow_lost", PASS, "a client's, whose backend is down: the local stack answers it with RST"),
+    ("from_lost", DROP, "of a flow that is over, from a backend that is down"),
 )
 
 #: reason -> verdict, as a tuple for the packet path

@@ -70,7 +70,11 @@ class Path:
             path.opened = opened
 
     def expire(self, now: float, budget: int) -> None:
-        """Forget what is over; look at ``budget`` flows a table, and as many clients, at most."""
+        """Time passes. Forget what is over; look at ``budget`` flows a table, and as many clients,
+        at most.
+        """
+        for service in self.services:
+            service.pool.tick(now)
         for table in self.tables.values():
             table.expire(now, budget)
         self.marker.expire(now)

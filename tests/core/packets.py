@@ -145,9 +145,12 @@ def service(
     direct: bool = False,
     echo: bool = False,
     name: str = "web",
+    **life: Any,
 ) -> Service:
-    """A service of ``family``, over all three backends unless told otherwise."""
-    pool = Pool(backends or [backend(address) for address in family.backends])
+    """A service of ``family``, over all three backends unless told otherwise; ``life`` is what the
+    pool is told beside them.
+    """
+    pool = Pool(backends or [backend(address) for address in family.backends], **life)
     return Service(
         name,
         packed(vip or family.vip),

@@ -148,7 +148,7 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_a_backend_that_is_no_longer_ready_loses_what_was_decided() -> None:
-    """A repeated SYN then gets another; with none ready it is dropped."""
+    """A repeated SYN then gets another; with none ready the local stack refuses it."""
     made = offloaded(V4)
     path = marker(made)
     assert head(path, V4.syn()) == marked(MARKS[0])
@@ -156,8 +156,27 @@ def test_a_backend_that_is_no_longer_ready_loses_what_was_decided() -> None:
     assert head(path, V4.syn()) in (marked(MARKS[1]), marked(MARKS[2]))
     for other in made.pool.backends[1:]:
         made.pool.set_weight(other, 0)
-    assert head(path, V4.syn()) == verdict.DROP
-    assert counted(path) == {"no_backend": 1}
+    assert head(path, V4.syn()) == verdict.PASS
+    assert counted(path) == {"refused": 1}
+
+
+@pytest.mark.parametrize(("all_down", "outcome"), [("use_all", "mark"), ("reject", "refused")])
+def test_all_backends_down(all_down: str, outcome: str) -> None:
+    """A first packet gets a backend all the same, or none: then TCP and UDP are refused by the
+    local stack, which would answer an echo itself, so that is dropped.
+    """
+    made = offloaded(V4, protocols=(flow.TCP, flow.UDP), echo=True, all_down=all_down)
+    path = marker(made)
+    for each in made.pool.backends:
+        made.pool.apply(each, Event.CHECK_FAILED)
+    echo = bytes(V4.echo(V4.client, V4.vip, reply=False, identifier=7))
+    verdicts = [head(path, packet) for packet in (V4.syn(), V4.datagram(), echo)]
+    if outcome == "mark":
+        assert set(verdicts) == {marked(mark) for mark in MARKS}
+        assert counted(path) == {}
+    else:
+        assert verdicts == [verdict.PASS, verdict.PASS, verdict.DROP]
+        assert counted(path) == {"refused": 2, "no_backend": 1}
 
 
 def test_live_flows_are_those_counted_and_those_decided_since() -> None:

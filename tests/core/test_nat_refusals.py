@@ -36,11 +36,31 @@ def reply(family: Family) -> bytes:
     return bytes(family.ip(family.backends[0], family.client) / header / Raw(b"here"))
 
 
-def down(family: Family) -> Nat:
-    """A service none of whose backends takes new flows."""
-    shut = web(family)
-    shut.pool.apply(shut.pool.backends[0], Event.CHECK_FAILED)
-    return nat(shut)
+def down(family: Family, all_down: str = "reject") -> Nat:
+    """A service of everything, and each of its backends out of service."""
+    made = service(family, protocols=(flow.TCP, flow.UDP), echo=True, all_down=all_down)
+    for each in made.pool.backends:
+        made.pool.apply(each, Event.SET_MAINT)
+    return nat(made)
+
+
+def down_all_used(family: Family) -> Nat:
+    """The same, where all that are down would be used; but the operator has taken them out."""
+    return down(family, "use_all")
+
+
+def lost(family: Family) -> Nat:
+    """A flow whose backend went down."""
+    path = nat(web(family))
+    run(path, family.syn())
+    (pool,) = (each.pool for each in path.balancer.services.services)
+    pool.apply(pool.backends[0], Event.CHECK_FAILED)
+    return path
+
+
+def echo_request(family: Family) -> bytes:
+    """A ping to the VIP."""
+    return bytes(family.echo(family.client, family.vip, reply=False, identifier=1))
 
 
 def full(family: Family) -> Nat:
@@ -78,6 +98,7 @@ def ip6(**fields: object) -> Packet:
     return V6.ip(V6.client, V6.vip, **fields)
 
 
+BACK4, BACK6 = V4.backends[0], V6.backends[0]
 SYN = TCP(sport=40000, dport=80, flags="S")
 NINE = IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()
 for _ in range(7):
@@ -157,8 +178,16 @@ REFUSALS: list[Case] = [
         V6,
         bytes(ip6() / ICMPv6DestUnreach() / Raw(V6.answer("A", V6.vip)[:47])),
     ),
-    ("no_backend", "a SYN while the backend is down", down, V4, V4.syn()),
-    ("no_backend", "a SYN while the backend is down", down, V6, V6.syn()),
+    ("no_backend", "a SYN while the operator has taken all out", down_all_used, V4, V4.syn()),
+    ("no_backend", "a SYN while the operator has taken all out", down_all_used, V6, V6.syn()),
+    ("no_backend", "a ping while no backend is ready", down, V4, echo_request(V4)),
+    ("no_backend", "a ping while no backend is ready", down, V6, echo_request(V6)),
+    ("refused", "a SYN while no backend is ready", down, V4, V4.syn()),
+    ("refused", "a datagram while no backend is ready", down, V6, V6.datagram()),
+    ("flow_lost", "a client's segment when the backend is down", lost, V4, V4.segment("PA")),
+    ("flow_lost", "a client's FIN when the backend is down", lost, V6, V6.segment("FA")),
+    ("from_lost", "a backend's segment when it is down", lost, V4, V4.answer("SA", BACK4)),
+    ("from_lost", "a backend's segment when it is down", lost, V6, V6.answer("SA", BACK6)),
     ("table_full", "a SYN when all flows last", full, V4, V4.syn(client_port=40001)),
     ("collision", "a SYN whose keys are in use", taken, V4, V4.syn()),
     ("collision", "a SYN whose keys are in use", taken, V6, V6.syn()),
@@ -180,7 +209,7 @@ def test_what_is_refused(
     assert run(refusing, packet) == (expected, packet)
     counted = {n: c for n, c in zip(REASON_NAMES, refusing.counts, strict=True) if c}
     assert counted == {reason: 1}
-    assert len(refusing.flows) == flows
+    assert len(refusing.flows) == flows - (reason == "flow_lost")
 
 
 def test_every_reason_is_reached() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packets import MANY
 
-from paraglider.core.pool import TRANSITIONS, Backend, Event, Pool, State
+from paraglider.core.pool import STEPS, TRANSITIONS, Backend, Event, Pool, State
 
 READY, DRAIN, MAINT = State.READY, State.DRAIN, State.MAINT
 DOWN, DRAIN_DOWN = State.DOWN, State.DRAIN_DOWN
@@ -43,13 +45,14 @@ LIFE = [
 ]
 
 
-def pool_of(*weights: int) -> Pool:
-    """A pool of ready backends a, b, c … with these weights."""
+def pool_of(*weights: int, **life: Any) -> Pool:
+    """A pool of ready backends a, b, c … with these weights, and what it is told beside."""
     return Pool(
         [
             Backend(chr(97 + index), bytes([10, 0, 0, index]), weight=weight)
             for index, weight in enumerate(weights)
-        ]
+        ],
+        **life,
     )
 
 
@@ -148,6 +151,206 @@ def test_a_negative_weight_is_refused() -> None:
 def test_a_backend_says_what_it_is() -> None:
     """Its name, weight and state, for logs and tests that fail."""
     assert repr(pool_of(3).backends[0]) == "<Backend a weight 3 ready>"
+
+
+# All down
+
+
+def test_all_down_use_all() -> None:
+    """Those that are down take flows as if they were not, but none that the operator took out or
+    gave no weight; as soon as one is ready it is alone again.
+    """
+    pool = pool_of(1, 1, 1, 1, 0, all_down="use_all")
+    a, b, c, d, e = pool.backends
+    pool.apply(c, Event.SET_DRAIN)
+    for each in (a, b, c, e):
+        pool.apply(each, Event.CHECK_FAILED)
+    assert names(pool.ready) == "d"
+    pool.apply(d, Event.SET_MAINT)
+    assert names(pool.ready) == "ab"
+    pool.apply(b, Event.CHECK_PASSED)
+    assert names(pool.ready) == "b"
+
+
+def test_all_down_reject() -> None:
+    """There is none that takes new flows."""
+    pool = pool_of(1, 1, all_down="reject")
+    for each in pool.backends:
+        pool.apply(each, Event.CHECK_FAILED)
+    assert pool.ready == ()
+
+
+# What becomes of flows
+
+LOST = [
+    (READY, "reset", False),
+    (DRAIN, "reset", False),
+    (MAINT, "reset", False),
+    (DOWN, "reset", True),
+    (DRAIN_DOWN, "reset", True),
+    *((state, "keep", False) for state in State),
+]
+
+
+@pytest.mark.parametrize(("state", "on_down", "lost"), LOST)
+def test_whose_flows_are_over(state: State, on_down: str, lost: bool) -> None:
+    """Those of a backend that is down, where the service resets them; of no other."""
+    pool = pool_of(1, 1, on_down=on_down)
+    backend = pool.backends[0]
+    backend.state = state
+    pool.set_weight(pool.backends[1], 2)
+    assert (backend.lost, backend.ready) == (lost, state is READY)
+
+
+def test_flows_live_on_where_all_are_used() -> None:
+    """A backend that is down and takes new flows keeps those it has; until another is ready."""
+    pool = pool_of(1, 1, all_down="use_all")
+    for each in pool.backends:
+        pool.apply(each, Event.CHECK_FAILED)
+    assert [each.lost for each in pool.backends] == [False, False]
+    pool.apply(pool.backends[0], Event.CHECK_PASSED)
+    assert [each.lost for each in pool.backends] == [False, True]
+    pool.apply(pool.backends[1], Event.CHECK_PASSED)
+    assert [each.lost for each in pool.backends] == [False, False]
+
+
+# Slow start
+
+
+def weights_over(pool: Pool, seconds: float, tick: float) -> list[tuple[int, ...]]:
+    """The weights after each tick that changed them, from now (100.0) on."""
+    seen: list[tuple[int, ...]] = []
+    for number in range(int(seconds / tick) + 1):
+        pool.tick(100.0 + number * tick)
+        weights = tuple(each.weight for each in pool.backends)
+        if not seen or seen[-1] != weights:
+            seen.append(weights)
+    return seen
+
+
+def test_slow_start() -> None:
+    """A backend that comes up is led to its weight in equal steps, watchers hear of each, and
+    of no tick in between; then the weights are the operator's again.
+    """
+    pool = pool_of(1, 2, slow_start=20.0)
+    backend = pool.backends[1]
+    pool.apply(backend, Event.CHECK_FAILED)
+    pool.apply(backend, Event.CHECK_PASSED)
+    heard: list[int] = []
+    pool.watch(lambda ready: heard.append(ready[1].weight))
+    weights = weights_over(pool, 30.0, 0.25)
+    assert weights == [(STEPS, 2 * step) for step in range(1, STEPS)] + [(1, 2)]
+    assert heard == [weight for _, weight in weights]
+    assert [each.full_weight for each in pool.backends] == [1, 2]
+
+
+def test_slow_start_in_leaps() -> None:
+    """Where ticks are rare, steps are left out; the end comes no later."""
+    pool = pool_of(1, slow_start=20.0)
+    pool.apply(pool.backends[0], Event.SET_MAINT)
+    pool.apply(pool.backends[0], Event.SET_READY)
+    assert weights_over(pool, 20.0, 9.0) == [(1,), (5,), (1,)]
+
+
+@pytest.mark.parametrize(
+    ("away", "back", "slow"),
+    [
+        (Event.CHECK_FAILED, Event.CHECK_PASSED, True),
+        (Event.SET_MAINT, Event.SET_READY, True),
+        (Event.SET_DRAIN, Event.SET_READY, False),
+    ],
+)
+def test_who_starts_slowly(away: Event, back: Event, slow: bool) -> None:
+    """Who comes back from where it may have been restarted; nobody at the start, nor one that
+    only drained.
+    """
+    pool = pool_of(1, 1, slow_start=20.0)
+    assert [each.weight for each in pool.backends] == [1, 1]
+    pool.apply(pool.backends[0], away)
+    pool.apply(pool.backends[0], back)
+    assert [each.weight for each in pool.backends] == ([1, STEPS] if slow else [1, 1])
+
+
+def test_a_slow_start_that_fails() -> None:
+    """It is over; the next begins from the start."""
+    pool = pool_of(1, 1, slow_start=20.0)
+    backend = pool.backends[0]
+    for now in (100.0, 200.0):
+        pool.apply(backend, Event.CHECK_FAILED)
+        assert pool.backends[1].weight == 1
+        pool.apply(backend, Event.CHECK_PASSED)
+        pool.tick(now)
+        pool.tick(now + 10.0)
+        assert [each.weight for each in pool.backends] == [6, STEPS]
+
+
+def test_a_weight_given_during_a_slow_start() -> None:
+    """It counts in full at the end, and in part until then."""
+    pool = pool_of(1, 1, slow_start=20.0)
+    pool.apply(pool.backends[0], Event.CHECK_FAILED)
+    pool.apply(pool.backends[0], Event.CHECK_PASSED)
+    pool.tick(100.0)
+    pool.set_weight(pool.backends[0], 7)
+    assert [each.weight for each in pool.backends] == [7, STEPS]
+    pool.tick(120.0)
+    assert [each.weight for each in pool.backends] == [7, 1]
+
+
+# Draining
+
+
+def test_drained_with_the_last_flow() -> None:
+    """A backend is done when it has no flow left; one that does not drain is never done."""
+    pool = pool_of(1, 1)
+    backend = pool.backends[0]
+    assert not pool.drained(backend)
+    backend.flows = 2
+    pool.apply(backend, Event.SET_DRAIN)
+    pool.tick(100.0)
+    assert not pool.drained(backend)
+    backend.flows = 0
+    assert pool.drained(backend)
+    pool.apply(backend, Event.SET_READY)
+    assert not pool.drained(backend)
+
+
+@pytest.mark.parametrize("on_down", ["reset", "keep"])
+def test_drained_when_its_time_is_over(on_down: str) -> None:
+    """Counted from the first tick; then the flows it has are over, and watchers hear of it once.
+    Checks that fail meanwhile do not prolong it; to be ready again ends it.
+    """
+    pool = pool_of(1, 1, drain_timeout=30.0, on_down=on_down)
+    backend = pool.backends[0]
+    backend.flows = 2
+    pool.apply(backend, Event.SET_DRAIN)
+    pool.tick(100.0)
+    pool.tick(129.0)
+    pool.apply(backend, Event.CHECK_FAILED)
+    pool.apply(backend, Event.CHECK_PASSED)
+    heard: list[bool] = []
+    pool.watch(lambda _: heard.append(backend.lost))
+    assert (pool.drained(backend), backend.lost) == (False, False)
+    for now in (129.9, 130.0, 131.0):
+        pool.tick(now)
+    assert (pool.drained(backend), backend.lost) == (True, True)
+    assert heard == [False, True]
+    pool.apply(backend, Event.SET_READY)
+    assert (pool.drained(backend), backend.lost) == (False, False)
+    pool.apply(backend, Event.SET_DRAIN)
+    pool.tick(200.0)
+    pool.tick(229.0)
+    assert not pool.drained(backend)
+
+
+def test_without_a_timeout_draining_never_ends_flows() -> None:
+    """However long it takes."""
+    pool = pool_of(1)
+    backend = pool.backends[0]
+    backend.flows = 1
+    pool.apply(backend, Event.SET_DRAIN)
+    for now in (0.0, 1e9):
+        pool.tick(now)
+    assert (pool.drained(backend), backend.lost) == (False, False)
 
 
 @MANY

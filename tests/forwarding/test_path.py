@@ -108,9 +108,8 @@ def test_every_new_flow_is_told_of(forwards: tuple[str, ...]) -> None:
 
 def test_counts_of_both_are_one() -> None:
     """Refused packets of either are counted by reason; what is zero is left out."""
-    path = build(
-        config({}, {**OFFLOAD, "backends": [{"address": "10.0.1.1", "weight": 0}]}), 0, 0.0
-    )
+    nobody = {"backends": [{"address": "10.0.1.1", "weight": 0}], "all_down": "use_all"}
+    path = build(config({}, {**OFFLOAD, **nobody}), 0, 0.0)
     assert path.counts() == {}
     handled(path, 99)
     handled(path, 81)
