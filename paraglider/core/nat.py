@@ -159,7 +159,9 @@ class Nat:
             rewrite = flow.rewrite
             if rewrite.special:
                 if rewrite.lost:
-                    opening = protocol != TCP or flags & (FIN | SYN | RST | ACK) == SYN
+                    opening = (
+                        protocol != TCP or data[transport + 13] & (FIN | SYN | RST | ACK) == SYN
+                    )
                     flow = self._elsewhere(flow, opening, now)
                     if flow is None:
                         return self._refused
