@@ -15,7 +15,8 @@ gets the mark of the flow's backend (RFC 7690); it neither refreshes nor ends th
 A TCP segment in mid-stream whose flow is not known (nothing was left of the worker before this one)
 is given to the backend that the strategy picks: the right one where the strategy hashes; any other
 answers RST, so that the client connects anew at once instead of hanging. It opens a half-open flow,
-which is the first to go under pressure. A RST of no flow is dropped.
+which is the first to go under pressure. A RST of no flow is dropped. A flow whose backend is lost
+(``pool``) is not known any more when the client's next packet comes, and so ends in the same way.
 
 Rules: as everywhere in the core, no bytes raise; time is an argument.
 """
@@ -129,6 +130,9 @@ class Director:
 
     def _segment(self, key: bytes, flags: int, now: float) -> int:
         flow = self._tcp.get(key)
+        if flow is not None and flow.rewrite.lost:
+            self.flows.forget(flow, now)
+            flow = None
         kind = flags & (FIN | SYN | RST | ACK)
         if flow is None:
             if kind != SYN and kind & (SYN | RST | ACK) != ACK:
@@ -147,7 +151,7 @@ class Director:
         if kind & (FIN | RST):
             self.flows.move(flow, CLOSING, now)
             return (self._once if kind & RST else self._leased)[flow.rewrite.backend]
-        if kind == SYN and (flow.state == CLOSING or flow.rewrite.backend.state in _DOWN):
+        if kind == SYN and (flow.state == CLOSING or _is_out(flow.rewrite.backend)):
             self.flows.forget(flow, now)
             flow = self._open(TCP, key, now)
             if flow is None:
@@ -156,6 +160,9 @@ class Director:
 
     def _datagram(self, key: bytes, now: float) -> int:
         flow = self._udp.get(key)
+        if flow is not None and flow.rewrite.lost:
+            self.flows.forget(flow, now)
+            flow = None
         if flow is None:
             flow = self._open(UDP, key, now)
             return self._refused if flow is None else self._once[flow.rewrite.backend]
@@ -166,6 +173,9 @@ class Director:
 
     def _echo(self, protocol: int, key: bytes, now: float) -> int:
         flow = self.flows.forward[protocol].get(key)
+        if flow is not None and flow.rewrite.lost:
+            self.flows.forget(flow, now)
+            flow = None
         if flow is None:
             flow = self._open(protocol, key, now)
             if flow is None:
@@ -205,6 +215,10 @@ class Director:
     def _refuse(self, reason: int) -> int:
         self.counts[reason] += 1
         return VERDICT_OF[reason]
+
+
+def _is_out(backend: Backend) -> bool:
+    return backend.state in _DOWN and not backend.ready
 
 
 def _never(_backend: Backend) -> bool:

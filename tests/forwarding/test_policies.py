@@ -59,12 +59,12 @@ def write(home: Path, name: str, text: str) -> Path:
 def config(home: Path, *strategies: str, top: str = "", family: int = 4) -> LoadedConfig:
     """A configuration beside ``home`` with a service a strategy, a service a line from line 2."""
     vip, backends = (
-        ("192.168.0.11/24", "10.0.0.1, {address: 10.0.0.2, weight: 0}, 10.0.0.3")
+        ("192.168.0.{}/24", "10.0.0.1, {address: 10.0.0.2, weight: 0}, 10.0.0.3")
         if family == 4
-        else ("'2001:db8::11/64'", "'fd00:10::1', 'fd00:10::3'")
+        else ("'2001:db8::{}/64'", "'fd00:10::1', 'fd00:10::3'")
     )
     lines = [
-        f"  - {{name: s{i}, vip: {vip}, protocol: any, ports: {80 + i}, seed: 5,"
+        f"  - {{name: s{i}, vip: {vip.format(11 + i)}, protocol: any, ports: {80 + i}, seed: 5,"
         f" strategy: '{name}', backends: [{backends}]}}"
         for i, name in enumerate(strategies)
     ]
