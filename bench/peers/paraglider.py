@@ -109,12 +109,16 @@ class Paraglider(Peer):
         self._balancer.start()
 
     def _set_up_backends(self, stage: Stage, config: Path) -> None:
-        """Have each backend's own host give the answers of its services the VIP as source."""
-        command = builds.command(self.build, "-m", "paraglider", "backend-setup", "--apply")
+        """Have each backend's own host give the answers of its services the VIP as source.
+
+        By the script that is printed: no state is kept, so the stage may go with all that is in it.
+        """
+        command = builds.command(self.build, "-m", "paraglider", "backend-setup")
         services = load(config).services
         for address, backend in zip(BACKENDS, stage.topology.backends, strict=True):
             own = [s.name for s in services if address in map(str, (b.address for b in s.backends))]
-            backend.run([*command, "-c", str(config), *own])
+            script = backend.run([*command, "-c", str(config), *own]).stdout
+            backend.run(["sh", "-e"], text=script)
 
     def trouble(self) -> list[str]:
         """The lines of the daemon's log that tell of an error."""

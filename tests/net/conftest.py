@@ -25,6 +25,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pyroute2 import netns
 
 from paraglider.lab import namespace
 from paraglider.lab.balancer import Balancer, start_backend
@@ -39,6 +40,7 @@ from paraglider.lab.topology import (
     Topology,
     backend_address,
 )
+from paraglider.system.state import StateFile
 
 # With --import-mode=importlib the tests find no module beside them: ``offloading``.
 sys.path.insert(0, str(Path(__file__).parent))
@@ -234,6 +236,32 @@ def balancer(
         if faults:
             faults.append(made_one.log())
     assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def backend_setup(
+    topology: Callable[..., Topology],
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+    """A function that runs ``paraglider backend-setup`` in a backend, with the balancer's file.
+
+    What it changed goes with the namespace; the state of it, which /run keeps, goes afterwards.
+    """
+    used: set[str] = set()
+
+    def run(
+        backend: Namespace, file: Path, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        used.add(backend.name)
+        command = [sys.executable, "-m", "paraglider", "backend-setup", "-c", str(file)]
+        return backend.run([*command, *arguments], check=check)
+
+    yield run
+    for name in used:
+        netns.pushns(name)
+        try:
+            StateFile(purpose="backend").store([])
+        finally:
+            netns.popns()
 
 
 @pytest.fixture

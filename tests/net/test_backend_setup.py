@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answering import apply_on_all, backend_setup
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import GATEWAY, VIP, Topology, backend_address
@@ -56,7 +55,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_applied_twice_and_undone(topology: Any, file: Any, way: str) -> None:
+def test_applied_twice_and_undone(topology: Any, backend_setup: Any, file: Any, way: str) -> None:
     """The second run changes nothing, the undo leaves what was there, byte for byte."""
     net: Topology = topology(backends=1, direct=True)
     (backend,) = net.backends
@@ -79,7 +78,7 @@ def test_applied_twice_and_undone(topology: Any, file: Any, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["dsr", "direct", "via"])
-def test_the_script_does_the_same(topology: Any, file: Any, way: str) -> None:
+def test_the_script_does_the_same(topology: Any, backend_setup: Any, file: Any, way: str) -> None:
     """What is printed, given to a shell, is what --apply does; printing changes nothing."""
     net: Topology = topology(backends=1, direct=True)
     (backend,) = net.backends
@@ -95,7 +94,7 @@ def test_the_script_does_the_same(topology: Any, file: Any, way: str) -> None:
     assert state_of(backend) == applied
 
 
-def test_the_vip_of_a_dsr_backend(topology: Any, file: Any) -> None:
+def test_the_vip_of_a_dsr_backend(topology: Any, backend_setup: Any, file: Any) -> None:
     """The host takes packets for the VIP and neither tells its neighbours nor uses it itself."""
     net: Topology = topology(backends=1)
     (backend,) = net.backends
@@ -118,7 +117,13 @@ def test_the_vip_of_a_dsr_backend(topology: Any, file: Any) -> None:
 
 
 def test_dsr_end_to_end(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
+    topology: Any,
+    backend_setup: Any,
+    serve: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    ask: Any,
 ) -> None:
     """What the command makes is all that the backends of a dsr service need."""
     net = topology(direct=True)
@@ -126,7 +131,8 @@ def test_dsr_end_to_end(
     for backend in net.backends:
         backend.sysctl("net.ipv4.conf.all.rp_filter=1")
     running = balancer(net, config(*(service(f, ports=80, forward="dsr") for f in (4, 6))))
-    apply_on_all(net, running.config, "web4", "web6")
+    for backend in net.backends:
+        backend_setup(backend, running.config, "web4", "web6", "--apply")
     for family in (4, 6):
         answers = ask(net, "tcp", VIP[family], 80, 6)
         assert answers == {"backend1": 2, "backend2": 2, "backend3": 2}
@@ -146,7 +152,13 @@ def ping(namespace: Namespace, address: str) -> bool:
     ],
 )
 def test_nothing_is_needed(
-    topology: Any, config: Any, service: Any, tmp_path: Path, keys: dict[str, Any], why: str
+    topology: Any,
+    backend_setup: Any,
+    config: Any,
+    service: Any,
+    tmp_path: Path,
+    keys: dict[str, Any],
+    why: str,
 ) -> None:
     """It says so, and why, and changes nothing."""
     net: Topology = topology(backends=1)
@@ -160,7 +172,7 @@ def test_nothing_is_needed(
     assert state_of(backend) == before
 
 
-def test_refusals_change_nothing(topology: Any, file: Any) -> None:
+def test_refusals_change_nothing(topology: Any, backend_setup: Any, file: Any) -> None:
     """On a host that is no backend, for a service that is not there, and where a VIP is told of."""
     net: Topology = topology(backends=1)
     (backend,) = net.backends

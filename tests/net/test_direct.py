@@ -5,11 +5,9 @@ The backends have a leg in the clients' network, by which they answer past the b
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-from answering import apply_on_all
 from counting import received
 
 from paraglider.lab.balancer import start_backend
@@ -43,17 +41,17 @@ def direct(service: Any, family: int, name: str, **changes: Any) -> dict[str, An
 
 
 @pytest.fixture
-def answering(topology: Any, config: Any, service: Any, balancer: Any) -> Any:
+def answering(config: Any, service: Any, balancer: Any, backend_setup: Any) -> Any:
     """A function that puts services to work, with every backend set up for them.
 
     It is given (name, changes of the service) and makes one of each family.
     """
 
-    def start(net: Topology, *wanted: tuple[str, dict[str, Any]]) -> Path:
+    def start(net: Topology, *wanted: tuple[str, dict[str, Any]]) -> None:
         services = [direct(service, f, name, **c) for f in (4, 6) for name, c in wanted]
         running = balancer(net, config(*services, workers=2))
-        apply_on_all(net, running.config, *(made["name"] for made in services))
-        return Path(running.config)
+        for backend in net.backends:
+            backend_setup(backend, running.config, *(made["name"] for made in services), "--apply")
 
     return start
 
@@ -99,7 +97,14 @@ def test_long_transfers(topology: Any, serve_peer: Any, answering: Any, peer: An
 
 
 def test_mapped_ports(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
+    topology: Any,
+    serve: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    ask: Any,
+    peer: Any,
+    backend_setup: Any,
 ) -> None:
     """The client sees the VIP's port whatever the backend's is, also of two ports of one host."""
     net = topology(direct=True)
@@ -113,7 +118,8 @@ def test_mapped_ports(
         names = direct(service, family, "names", protocol="udp", ports=53)
         services += [web | {"backends": http}, names | {"backends": echo}]
     running = balancer(net, config(*services))
-    apply_on_all(net, running.config, *(made["name"] for made in services))
+    for backend in net.backends:
+        backend_setup(backend, running.config, *(made["name"] for made in services), "--apply")
     for family in (4, 6):
         answers = ask(net, "tcp", VIP[family], 80, 12)
         assert answers == {"backend1": 6, "backend2": 3, "backend3": 3}
