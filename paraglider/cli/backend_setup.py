@@ -186,7 +186,7 @@ def _tc(config: Config, role: Role, host: Host) -> str:
 def _head(role: Role) -> list[str]:
     service = role.service
     addresses = ", ".join(dict.fromkeys(str(backend.address) for backend in role.backends))
-    way = f"forward: {service.forward}, return: {service.return_}"
+    way = f"forward: {service.forward}, return: {service.answers}"
     why = text.need(service)[1]
     return [
         "",

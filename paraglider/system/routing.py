@@ -20,6 +20,7 @@ from paraglider.system.netlink import requests
 MAIN = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _LENGTH = {4: 32, 6: 128}
+_STATIC = 4  # RTPROT_STATIC: an administrator's, which no routing daemon takes for its own
 _ONLINK = 0x04  # RTNH_F_ONLINK, linux/rtnetlink.h: the gateway is a neighbour, whatever the routes
 _LINK_SCOPE = 253  # RT_SCOPE_LINK: no gateway in between
 _FIB_MATCH = 0x2000  # RTM_F_FIB_MATCH: tell of the route itself, not of what follows from it
@@ -147,6 +148,7 @@ class Routing:
 
 def _fields(route: Route, index: int) -> dict[str, Any]:
     fields: dict[str, Any] = {"family": _FAMILY[route.family], "oif": index, "table": route.table}
+    fields["proto"] = _STATIC
     if route.via is not None:
         fields |= {"gateway": str(route.via), "flags": _ONLINK}
     elif route.family == 4:

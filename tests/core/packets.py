@@ -144,6 +144,7 @@ def service(
     affinity: Affinity | None = None,
     direct: bool = False,
     echo: bool = False,
+    routed: bool = False,
     name: str = "web",
     **life: Any,
 ) -> Service:
@@ -161,6 +162,7 @@ def service(
         affinity=affinity,
         direct=direct,
         echo=echo,
+        routed=routed,
     )
 
 

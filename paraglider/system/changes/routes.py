@@ -75,8 +75,8 @@ class RouteChange:
         host.routing.remove_route(self.value)
 
     def _command(self, verb: str) -> str:
-        words = shlex.split(f"{_IP[self.family]} route {verb}")
-        return shlex.join([*words, *str(self.value).split()]) + "\n"
+        words = [*_IP[self.family].split(), "route", verb, *str(self.value).split()]
+        return shlex.join([*words, "proto", "static"]) + "\n"
 
 
 @dataclass(frozen=True, slots=True)
