@@ -38,7 +38,7 @@ import threading
 from collections import Counter
 from typing import Any
 
-TIMEOUT = 20.0  # seconds without a byte that end a transfer
+TIMEOUT = 90.0  # seconds without a byte that end a transfer
 SHORT = 1.5  # seconds that a connection or an answer may take
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 UDP_SEGMENT = 103  # linux/udp.h

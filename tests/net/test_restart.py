@@ -93,9 +93,11 @@ def test_flows_outlive_workers_and_daemons(
     tmp_path: Path, io: str,
 ) -> None:  # fmt: skip
     """Transfers, idle connections and datagrams, IPv4 and IPv6, while each worker is killed, the
-    daemon is killed, stopped and started, and starts with other cores: all go on, at the same
-    backends; conntrack knows none of them; undoing removes what was written down.
+    daemon is killed, stopped and started, and starts with other cores (with one queue I/O only,
+    which it does not depend on): all go on, at the same backends; conntrack knows none of them;
+    undoing removes what was written down.
     """
+    everything = io == next(iter(QUEUES))
     net = topology()
     serve(net, http=())
     serve_peer(net, 9000)
@@ -125,19 +127,21 @@ def test_flows_outlive_workers_and_daemons(
         await_rounds(busy, running)
     assert said(running, "flows taken over") == 2
 
-    for number_of, how in enumerate((signal.SIGKILL, signal.SIGTERM), 1):
+    ends = (signal.SIGKILL, signal.SIGTERM) if everything else (signal.SIGTERM,)
+    for number_of, how in enumerate(ends, 1):
         running.stop(how)
         wait_until(lambda: not net_queues(net), running)
         running.start()
         await_rounds(busy, running)
         assert said(running, "flows taken over") == 2 + 2 * number_of
 
-    running.config.write_text(config(*services, workers=1, queue={"io": io}))
-    running.stop()
-    running.set_up()
-    running.start()
-    await_rounds(busy, running)
-    assert len(ledgers(net)) == 1
+    if everything:
+        running.config.write_text(config(*services, workers=1, queue={"io": io}))
+        running.stop()
+        running.set_up()
+        running.start()
+        await_rounds(busy, running)
+    assert len(ledgers(net)) == (1 if everything else 2)
 
     assert [each.end().startswith('{"rounds": ') for each in busy] == [True] * 4
     assert [each.end() for each in idle] == ['{"arrived": 3}'] * 6
@@ -150,7 +154,7 @@ def test_flows_outlive_workers_and_daemons(
     count = Path("/proc/sys/net/netfilter/nf_conntrack_count")
     assert net.balancer.run(["cat", str(count)]).stdout in ("0\n", "")
     running.stop()
-    assert len(ledgers(net)) == 1
+    assert len(ledgers(net)) == (1 if everything else 2)
     running.undo()
     assert ledgers(net) == []
 
