@@ -27,7 +27,7 @@ from paraglider.lab.namespace import Namespace
 READY = re.compile(r"\bevent=ready\b")
 TROUBLE = re.compile(r"\blevel=(?:error|critical)\b|^Traceback ", re.MULTILINE)
 START_TIMEOUT = 20.0  # seconds until the daemon must be ready
-STOP_TIMEOUT = 5.0  # seconds until it must have ended after SIGTERM
+STOP_TIMEOUT = 15.0  # seconds until it must have ended after SIGTERM: a proxy drains for ten
 
 
 class Balancer:

@@ -13,6 +13,9 @@
                                            again; prints a number after each round, and after a
                                            line of input what came of it
     peer.py connect ADDRESS PORT           connects; prints what came of it
+    peer.py finish ADDRESS PORT BYTES      sends BYTES and the end, and only then is answered;
+                                           prints what was sent and what arrived
+    peer.py hear ADDRESS PORT              connects and waits to hear something; prints what
     peer.py udp ADDRESS PORT BYTES [TTL]   one datagram; prints who echoed it, and whether whole
     peer.py ports ADDRESS PORT COUNT       datagrams from as many ports; prints who echoed how many
     peer.py still ADDRESS PORT COUNT       the same, one name a port; and after a line of input
@@ -39,6 +42,7 @@ from collections import Counter
 from typing import Any
 
 TIMEOUT = 90.0  # seconds without a byte that end a transfer
+ENDLESS = 1 << 62  # bytes
 SHORT = 1.5  # seconds that a connection or an answer may take
 IP_RECVERR, IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
 UDP_SEGMENT = 103  # linux/udp.h
@@ -83,10 +87,13 @@ def line(sock: socket.socket) -> str:
 
 
 def answer(sock: socket.socket) -> None:
-    """Serve one connection: ``up BYTES`` or ``down BYTES``, again and again."""
+    """Serve one connection: ``up BYTES`` or ``down BYTES``, again and again, or ``all``."""
     with sock:
         sock.settimeout(TIMEOUT)
         while words := line(sock).split():
+            if words[0] == "all":
+                sock.sendall(digest(receive(sock, ENDLESS)).encode() + b"\n")
+                return
             size = int(words[1])
             if words[0] == "up":
                 sock.sendall(digest(receive(sock, size)).encode() + b"\n")
@@ -160,6 +167,21 @@ def connect(address: str, port: int) -> Any:
     """Whether somebody takes a connection."""
     socket.create_connection((address, port), SHORT).close()
     return {"connected": True}
+
+
+def finish(address: str, port: int, size: int) -> Any:
+    """Send, say that this was all, and hear an answer that was made after that."""
+    data = pattern(size)
+    with socket.create_connection((address, port), TIMEOUT) as sock:
+        sock.sendall(b"all\n" + data)
+        sock.shutdown(socket.SHUT_WR)
+        return {"sent": digest(data), "arrived": line(sock), "after": len(sock.recv(1))}
+
+
+def hear(address: str, port: int) -> Any:
+    """Whatever comes first."""
+    with socket.create_connection((address, port), TIMEOUT) as sock:
+        return {"heard": sock.recv(100).decode()}
 
 
 def udp(address: str, port: int, size: int, ttl: int = 64) -> Any:

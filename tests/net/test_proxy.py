@@ -1,0 +1,202 @@
+"""``forward: proxy`` end to end: whom connections reach, and what arrives there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxying import Client, events, fetch, service, url, wait_until, workers
+
+from paraglider.lab.topology import CLIENT, GATEWAY, VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FAMILIES = (4, 6)
+EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
+TRANSFERS = 7000
+LONG = 50_000_000  # bytes
+KIBIBYTE = 1024
+
+#: nginx that says whom the PROXY protocol names; version 1 or 2 it sees by itself
+TELLING = """\
+daemon off;
+user root;
+worker_processes 1;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log notice;
+events {{ worker_connections 64; }}
+http {{
+    access_log off;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    server {{
+        listen 8081 proxy_protocol; listen [::]:8081 proxy_protocol;
+        set $vip "$proxy_protocol_server_addr $proxy_protocol_server_port";
+        location / {{ return 200 "$proxy_protocol_addr $vip $remote_addr\\n"; }}
+    }}
+}}
+"""
+
+
+def mapped(family: int, port: int) -> list[dict[str, Any]]:
+    """All backends, at ``port``."""
+    return [{"address": backend_address(family, n), "port": port} for n in (1, 2, 3)]
+
+
+def test_distribution_and_what_the_backends_see(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
+) -> None:
+    """In turn over IPv4 and IPv6, to a port of their own, and to any of a range that the client
+    called; they see the balancer's address. No rule is there: nothing is queued.
+    """
+    net: Topology = topology()
+    serve(net, http=(80, 8001), udp=())
+    services = [service(family) for family in FAMILIES]
+    services += [
+        service(family, name=f"m{family}", ports=8002, backends=mapped(family, 80))
+        for family in FAMILIES
+    ]
+    ports = [7999, "8000-8001"]
+    services += [service(family, name=f"r{family}", ports=ports) for family in FAMILIES]
+    balancer(net, config(*services))
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
+        assert ask(net, "tcp", VIP[family], 8001, 6).total() == 6
+        assert ask(net, "tcp", VIP[family], 8002, 30) == EVEN
+        assert fetch(net.client, url(family, "/from")) == GATEWAY[family]
+    assert "PARAGLIDER" not in net.balancer.run(["iptables-save"]).stdout
+
+
+def test_two_workers_share_the_connections(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
+) -> None:
+    """Both take some of them, and all are answered."""
+    net: Topology = topology()
+    serve(net, udp=())
+    running = balancer(net, config(*map(service, FAMILIES), workers=2), "-D")
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 30).total() == 30
+    wait_until(lambda: len(events(running, "new flow")) == 60, running)
+    taken = Counter(
+        line.partition(" core=")[2].partition(" ")[0] for line in events(running, "new flow")
+    )
+    assert len(taken) == 2
+
+
+def test_transfers(topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any) -> None:
+    """50 MB arrive whole both ways; a client that says that it has finished is still answered,
+    and hears the end after the answer.
+    """
+    net: Topology = topology()
+    serve_peer(net, TRANSFERS)
+    balancer(net, config(*(service(family, ports=TRANSFERS) for family in FAMILIES)))
+    for family in FAMILIES:
+        for way in ("up", "down"):
+            told = peer(net.client, way, VIP[family], TRANSFERS, LONG)
+            assert told["sent"] == told["arrived"]
+        told = peer(net.client, "finish", VIP[family], TRANSFERS, LONG // 10)
+        assert told["sent"] == told["arrived"]
+        assert told["after"] == 0
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that the process has to itself."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return int(text.partition("RssAnon:")[2].split()[0]) * KIBIBYTE
+
+
+def test_a_slow_reader(topology: Any, serve_peer: Any, config: Any, balancer: Any) -> None:
+    """A client that stops in the middle of a long answer makes the worker hold back the backend,
+    not the answer.
+    """
+    net: Topology = topology()
+    serve_peer(net, TRANSFERS)
+    running = balancer(net, config(service(4, ports=TRANSFERS)))
+    (worker,) = workers(running)
+    before = resident(worker)
+    clients = [Client(net.client, "halves", VIP[4], TRANSFERS, LONG) for _ in range(4)]
+    for client in clients:
+        assert client.said() == '"half"'
+    assert resident(worker) - before < LONG / 10
+    for client in clients:
+        told = json.loads(client.go_on())
+        assert told["sent"] == told["arrived"]
+
+
+def test_backends_that_refuse(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, peer: Any
+) -> None:
+    """One that refuses is passed over, and the client notices nothing; where all refuse, it is
+    reset.
+    """
+    net: Topology = topology()
+    serve(net, udp=())
+    services = [
+        service(family, backends=[{"address": backend_address(family, 1), "port": 9}, *rest])
+        for family in FAMILIES
+        for rest in [[backend_address(family, number) for number in (2, 3)]]
+    ]
+    services += [service(f, name=f"n{f}", ports=81, backends=mapped(f, 9)) for f in FAMILIES]
+    running = balancer(net, config(*services))
+    for family in FAMILIES:
+        answers = ask(net, "tcp", VIP[family], 80, 12)
+        assert answers.total() == 12
+        assert set(answers) == {"backend2", "backend3"}
+        assert peer(net.client, "hear", VIP[family], 81) == {"error": "ECONNRESET"}
+    wait_until(lambda: events(running, "a backend does not accept"), running)
+    assert "service=web4 backend=10.0.0.1:9 refused=" in running.log()
+
+
+def test_a_backend_that_does_not_answer(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
+) -> None:
+    """One that swallows what it is sent is passed over after the time to connect."""
+    net: Topology = topology()
+    serve(net, udp=())
+    net.backends[0].run(["iptables", "-A", "INPUT", "-p", "tcp", "-j", "DROP"])
+    running = balancer(net, config(service(4), timeouts={"connect": 1}))
+    answers = ask(net, "tcp", VIP[4], 80, 3)
+    assert answers.total() == 3
+    assert "backend1" not in answers
+    wait_until(lambda: "timeouts=" in running.log(), running)
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_proxy_protocol(
+    topology: Any, config: Any, balancer: Any, tmp_path: Path, version: str
+) -> None:
+    """nginx, which expects it, is told the client, the VIP and the port that was called."""
+    net: Topology = topology()
+    for number, backend in enumerate(net.backends):
+        directory = tmp_path / f"telling{number}"
+        directory.mkdir()
+        (directory / "nginx.conf").write_text(TELLING.format(directory=directory))
+        backend.popen(["nginx", "-c", str(directory / "nginx.conf")])
+    services = [service(f, proxy_protocol=version, backends=mapped(f, 8081)) for f in FAMILIES]
+    running = balancer(net, config(*services))
+    for backend in net.backends:
+        wait_until(lambda end=backend: end.run(["ss", "-Hltn"]).stdout, running)
+    for family in FAMILIES:
+        told = fetch(net.client, url(family)).split()
+        assert told == [CLIENT[family], VIP[family], "80", GATEWAY[family]]
+
+
+def test_beside_nat(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
+    """One file, one VIP: some ports are a proxy's, all the others are rewritten, UDP too."""
+    net: Topology = topology()
+    serve(net, http=(80, 8080), udp=(5353,))
+    rest = [service(f, name=f"all{f}", protocol="any", forward="nat") for f in FAMILIES]
+    rest = [{key: value for key, value in one.items() if key != "ports"} for one in rest]
+    running = balancer(net, config(*map(service, FAMILIES), *rest))
+    assert len(workers(running)) == 1
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
+        assert ask(net, "tcp", VIP[family], 8080, 30) == EVEN
+        assert ask(net, "udp", VIP[family], 5353, 6).total() == 6
+        assert fetch(net.client, url(family, "/from")) == GATEWAY[family]
+        assert fetch(net.client, url(family, "/from", 8080)) == CLIENT[family]

@@ -1,0 +1,181 @@
+"""The processes of ``forward: proxy``: their privileges, their sockets, their deaths, their end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from proxying import Client, events, service, wait_until, workers
+
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.topology import VIP, Topology
+
+pytestmark = pytest.mark.root
+
+FAMILIES = (4, 6)
+TRANSFERS = 7000
+LONG = 64_000_000  # bytes: more than fits between the ends
+
+
+def listening(net: Topology) -> list[str]:
+    """Where somebody listens on the balancer."""
+    return net.balancer.run(["ss", "-Hltn"]).stdout.splitlines()
+
+
+def test_privileges(topology: Any, config: Any, balancer: Any, tmp_path: Path) -> None:
+    """Each worker is nobody without groups and without a capability, locked in, on its core; it
+    has its own sockets and no other's.
+    """
+    net: Topology = topology()
+    running = balancer(net, config(service(4, ports=[80, 443]), service(6), workers=2))
+    pids = workers(running)
+    assert len(pids) == 2
+    assert len(listening(net)) == 6
+    nobody = pwd.getpwnam("nobody")
+    cores = set()
+    for pid in pids:
+        text = Path(f"/proc/{pid}/status").read_text()
+        found = dict(line.split(":\t", 1) for line in text.splitlines())
+        assert found["Uid"].split() == [str(nobody.pw_uid)] * 4
+        assert found["Gid"].split() == [str(nobody.pw_gid)] * 4
+        assert found["Groups"].split() == []
+        assert {int(found[name], 16) for name in found if name.startswith("Cap")} == {0}
+        assert found["NoNewPrivs"] == "1"
+        assert Path(f"/proc/{pid}/root").resolve() == tmp_path / "empty"
+        (core,) = os.sched_getaffinity(pid)
+        cores.add(core)
+        held = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        sockets = [name for name in held if name.startswith("socket:")]
+        assert len(sockets) < 3 + 3  # its own three, and what wakes its loop
+    assert len(cores) == 2
+
+
+def test_a_port_that_is_taken(topology: Any, serve: Any, config: Any, balancer: Any) -> None:
+    """The daemon says who has it and ends; of what it had opened by then nothing is left."""
+    net: Topology = topology(vips=(f"{VIP[4]}/24",))
+    text = config(service(4, ports=[80, 443]), service(6))
+    running: Balancer = balancer(net, text, start=False)
+    directory = running.config.parent
+    conf = directory / "nginx.conf"
+    conf.write_text(
+        f"daemon off; user root; pid {directory}/nginx.pid; error_log {directory}/error.log;"
+        f" events {{}} http {{ access_log off; client_body_temp_path {directory}/b;"
+        f" proxy_temp_path {directory}/p; fastcgi_temp_path {directory}/f;"
+        f" uwsgi_temp_path {directory}/u; scgi_temp_path {directory}/s;"
+        " server { listen 443; } }"
+    )
+    other = net.balancer.popen(["nginx", "-c", str(conf)])
+    wait_until(lambda: listening(net), running)
+    before = listening(net)
+    done = net.balancer.run(running.daemon_command, check=False)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert f"service `web4`: {VIP[4]}:443 is in use by process " in last
+    assert "(nginx)" in last
+    assert "Traceback" not in done.stderr
+    assert listening(net) == before
+    assert other.poll() is None
+
+
+def test_a_second_instance(topology: Any, config: Any, balancer: Any) -> None:
+    """It does not share the port with the first, though the workers of one do."""
+    net: Topology = topology()
+    running = balancer(net, config(service(4), workers=2))
+    second = net.balancer.run(running.daemon_command, check=False)
+    assert second.returncode == 1
+    assert f"{VIP[4]}:80 is in use by process " in second.stderr
+    assert len(listening(net)) == 2
+
+
+def test_before_the_set_up(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
+    """The daemon starts without the VIP and says so; once it is there, clients are served."""
+    net: Topology = topology()
+    serve(net, udp=())
+    running: Balancer = balancer(net, config(service(4)), start=False)
+    running.undo()
+    running.start()
+    assert 'remedy="run paraglider.config"' in running.log()
+    running.set_up()
+    assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
+
+
+def test_a_worker_is_killed(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
+) -> None:
+    """The other one serves on, what the dead one had to accept waits for the next, and that is as
+    unprivileged.
+    """
+    net: Topology = topology()
+    serve(net, udp=())
+    running = balancer(net, config(*map(service, FAMILIES), workers=2), trouble=True)
+    before = workers(running)
+    os.kill(before[0], signal.SIGKILL)
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 20).total() == 20
+    wait_until(lambda: len(events(running, "proxy worker ready")) == 3, running)
+    after = workers(running)
+    assert after[1] == before[1]
+    assert after[0] != before[0]
+    assert "CapEff:\t0000000000000000" in Path(f"/proc/{after[0]}/status").read_text()
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 20).total() == 20
+
+
+def test_a_stop_lets_connections_end(
+    topology: Any, serve_peer: Any, config: Any, balancer: Any, peer: Any
+) -> None:
+    """After SIGTERM a download that has begun is finished, and nobody new is accepted."""
+    net: Topology = topology()
+    serve_peer(net, TRANSFERS)
+    running = balancer(net, config(service(4, ports=TRANSFERS)))
+    client = Client(net.client, "halves", VIP[4], TRANSFERS, LONG)
+    assert client.said() == '"half"'
+    os.kill(running.pid, signal.SIGTERM)
+    wait_until(lambda: not listening(net), running)
+    assert peer(net.client, "connect", VIP[4], TRANSFERS) == {"error": "ECONNREFUSED"}
+    told = json.loads(client.go_on())
+    assert told["sent"] == told["arrived"]
+    assert running.stop() == 0
+    assert events(running, "stopped")
+
+
+def test_a_stop_has_an_end(topology: Any, serve_peer: Any, config: Any, balancer: Any) -> None:
+    """A connection that does not end is reset after `timeouts.drain`, and the daemon exits 0."""
+    net: Topology = topology()
+    serve_peer(net, TRANSFERS)
+    text = config(service(4, ports=TRANSFERS), timeouts={"drain": 1})
+    running = balancer(net, text)
+    client = Client(net.client, "halves", VIP[4], TRANSFERS, LONG)
+    assert client.said() == '"half"'
+    pids = [running.pid, *workers(running)]
+    assert running.stop() == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert listening(net) == []
+    assert json.loads(client.go_on()) == {"error": "ECONNRESET"}
+
+
+def test_nothing_is_left(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
+    """After stop and undo the host has neither the VIPs nor a socket nor a rule, as before."""
+    net: Topology = topology()
+    serve(net, udp=())
+
+    def state() -> tuple[str, ...]:
+        commands = (
+            ["ip", "-br", "address"],
+            ["iptables-save"],
+            ["ss", "-Hltn"],
+            ["nft", "list", "ruleset"],
+        )
+        return tuple(net.balancer.run(command).stdout for command in commands)
+
+    before = state()
+    running = balancer(net, config(*map(service, FAMILIES)))
+    ask(net, "tcp", VIP[4], 80, 3)
+    assert running.stop() == 0
+    running.undo()
+    assert state() == before
