@@ -34,7 +34,7 @@ HTTP_PORT = 80
 UDP_PORT = 5353
 ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
 STATIC = "static"  # no `forward` of the file: the kernel alone, by `paraglider start`
-FORWARDS = ("nat", "offload", STATIC)
+FORWARDS = ("nat", "offload", "proxy", STATIC)
 FAMILIES = (4, 6)
 
 
@@ -65,7 +65,9 @@ def neighbouring_cores(wanted: int, allowed: frozenset[int]) -> tuple[int, int]:
 
 
 def configuration(options: Options, directory: Path, allowed: frozenset[int]) -> str:
-    """The lab's configuration file: a TCP, a UDP and an all-protocols service a family."""
+    """The lab's configuration file: a TCP, a UDP and an all-protocols service a family; a proxy
+    carries TCP alone.
+    """
     first, last = neighbouring_cores(options.workers, allowed)
     services: list[dict[str, object]] = []
     for family in FAMILIES:
@@ -79,8 +81,12 @@ def configuration(options: Options, directory: Path, allowed: frozenset[int]) ->
         }
         vip = f"{VIP[family]}/{PUBLIC_PREFIX[family]}"
         any_vip = f"{ANY_VIP[family]}/{PUBLIC_PREFIX[family]}"
+        services.append(
+            {"name": f"web{family}", "vip": vip, "protocol": "tcp", "ports": HTTP_PORT, **common}
+        )
+        if options.forward == "proxy":
+            continue
         services += [
-            {"name": f"web{family}", "vip": vip, "protocol": "tcp", "ports": HTTP_PORT, **common},
             {"name": f"echo{family}", "vip": vip, "protocol": "udp", "ports": UDP_PORT, **common},
             {"name": f"all{family}", "vip": any_vip, "protocol": "any", **common},
         ]
@@ -187,11 +193,8 @@ class Lab:
     def _ask(self, built: Topology) -> list[Row]:
         """Have the client open its connections; one row a protocol and family."""
         rows = []
-        for protocol, port, vips in (
-            ("tcp", HTTP_PORT, VIP),
-            ("udp", UDP_PORT, VIP),
-            ("ping", 0, ANY_VIP),
-        ):
+        tries = [("tcp", HTTP_PORT, VIP), ("udp", UDP_PORT, VIP), ("ping", 0, ANY_VIP)]
+        for protocol, port, vips in tries[:1] if self.options.forward == "proxy" else tries:
             for family in FAMILIES:
                 before = ping_counts(built.backends, family)
                 command = [sys.executable, "-m", "paraglider.lab.client", protocol]
@@ -213,9 +216,7 @@ class Lab:
         hints = (
             ("Ask over IPv4", f"ip netns exec {client} curl http://{VIP[4]}/"),
             ("Ask over IPv6", f"ip netns exec {client} curl 'http://[{VIP[6]}]/'"),
-            ("Ping a backend", f"ip netns exec {client} ping {ANY_VIP[4]}"),
-            ("See the rules", f"ip netns exec {balancer} iptables-save"),
-            *self._inside(balancer),
+            *self._inside(client, balancer),
             ("Read its configuration", f"cat {self.directory / 'paraglider.conf'}"),
             ("Tear it down", "paraglider lab --down"),
         )
@@ -225,18 +226,23 @@ class Lab:
                 f"  {what + ':':<24}[cyan]{command}[/]", highlight=False, soft_wrap=True
             )
 
-    def _inside(self, balancer: str) -> tuple[tuple[str, str], ...]:
-        """Where to look at what balances."""
+    def _inside(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
+        """What else to ask, and where to look at what balances."""
+        log = ("Read the daemon's log", f"tail -f {self.directory / 'daemon.log'}")
+        if self.options.forward == "proxy":
+            return (("See the connections", f"ip netns exec {balancer} ss -tnp"), log)
+        common = (
+            ("Ping a backend", f"ip netns exec {client} ping {ANY_VIP[4]}"),
+            ("See the rules", f"ip netns exec {balancer} iptables-save"),
+        )
         if self.options.forward == STATIC:
             return (
+                *common,
                 ("See the table", f"ip netns exec {balancer} nft list ruleset"),
                 ("See what is counted", f"ip netns exec {balancer} paraglider show"),
             )
         queues = "cat /proc/net/netfilter/nfnetlink_queue"
-        return (
-            ("See the queues", f"ip netns exec {balancer} {queues}"),
-            ("Read the daemon's log", f"tail -f {self.directory / 'daemon.log'}"),
-        )
+        return (*common, ("See the queues", f"ip netns exec {balancer} {queues}"), log)
 
     def _say(self, what: RenderableType) -> None:
         self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))

@@ -42,6 +42,14 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
     assert config.chroot == str(tmp_path / "empty")
 
 
+def test_a_proxy_carries_tcp_alone(tmp_path: Path) -> None:
+    """With `--forward proxy` there is one service a family, and it is valid."""
+    file = tmp_path / "paraglider.conf"
+    file.write_text(configuration(Options("proxy"), tmp_path, CORES))
+    found = [(s.name, s.protocol, s.forward) for s in load(file).services]
+    assert found == [("web4", "tcp", "proxy"), ("web6", "tcp", "proxy")]
+
+
 def test_notes_are_those_of_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the notes of labs are read, and one that is no JSON is passed over."""
     monkeypatch.setattr(story, "STATE", tmp_path)
