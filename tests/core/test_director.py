@@ -265,8 +265,8 @@ def test_no_backend_is_ready() -> None:
 
 
 def test_a_backend_that_is_down_gets_no_syn() -> None:
-    """Its flows are its own still, but a new attempt to connect goes elsewhere."""
-    made = routed()
+    """Its flows, where they are kept, stay its own; a new attempt to connect goes elsewhere."""
+    made = routed(on_down="keep")
     path = director(made)
     sent(path, V4.syn())
     made.pool.apply(made.pool.backends[0], Event.SET_DRAIN)
