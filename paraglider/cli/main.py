@@ -39,6 +39,9 @@ COMMANDS = {
 }
 
 
+#: ``paraglider.control.log.STYLES``, whose module only the daemon loads
+LOG_STYLES = ("auto", "text", "json", "syslog")
+
 _CONFIG = ("-c", "--config", "-config")  # the last is how the Go Paraglider spells it
 
 config_option = click.option(
@@ -107,6 +110,13 @@ def families(four: bool, six: bool) -> frozenset[int]:
     help="Packets the kernel holds a queue.",
 )
 @click.option("-U", "--user", metavar="USER", help="User the workers run as.")
+@click.option(
+    "--log",
+    "log_style",
+    type=click.Choice(LOG_STYLES),
+    default="auto",
+    help="How to log: key=value or JSON on stderr, or to syslog; auto is JSON under systemd.",
+)
 @click.version_option(__version__, prog_name="paraglider", message="%(prog)s %(version)s")
 @click.pass_context
 def main(
@@ -118,6 +128,7 @@ def main(
     debug: bool,
     queue_length: int | None,
     user: str | None,
+    log_style: str,
 ) -> None:
     """Balance connections over real servers, in the foreground until SIGTERM or Ctrl-C.
 
@@ -136,6 +147,7 @@ def main(
         debug=debug,
         queue_length=queue_length,
         user=user,
+        log_style=log_style,
     )
 
 

@@ -38,6 +38,7 @@ def run(
     debug: bool,
     queue_length: int | None,
     user: str | None,
+    log_style: str,
 ) -> None:
     """Balance what the file says until SIGTERM or SIGINT; exits the process."""
     path = find_config(config)
@@ -54,7 +55,7 @@ def run(
     if queued.services:
         require_free(cores)
     registry = policies.load(loaded)
-    log.set_up(debug)
+    log.set_up(debug, log_style)
     for line in loaded.lines(warnings(loaded.config)):
         log.logger().warning(line)
     log.logger().info(

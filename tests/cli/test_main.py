@@ -11,7 +11,8 @@ import pytest
 
 import paraglider
 from paraglider.cli.errors import run_command
-from paraglider.cli.main import COMMANDS, families, main
+from paraglider.cli.main import COMMANDS, LOG_STYLES, families, main
+from paraglider.control import log
 
 
 def outcome(*arguments: str) -> Any:
@@ -42,13 +43,14 @@ def test_without_a_command_the_balancer_runs(calls: list[dict[str, Any]]) -> Non
             "debug": False,
             "queue_length": None,
             "user": None,
+            "log_style": "auto",
         }
     ]
 
 
 def test_every_option_arrives(calls: list[dict[str, Any]]) -> None:
     """Each option of the design is handed on."""
-    assert outcome("-c", "x", "-6", "-f", "-D", "-Q", "1024", "-U", "nobody") == 0
+    assert outcome("-c", "x", "-6", "-f", "-D", "-Q", "1024", "-U", "nobody", "--log", "json") == 0
     (options,) = calls
     assert options == {
         "config": "x",
@@ -57,7 +59,14 @@ def test_every_option_arrives(calls: list[dict[str, Any]]) -> None:
         "debug": True,
         "queue_length": 1024,
         "user": "nobody",
+        "log_style": "json",
     }
+
+
+def test_the_ways_to_log_are_the_logs() -> None:
+    """What ``--log`` takes is what the log knows, which the command line does not load."""
+    assert LOG_STYLES == log.STYLES
+    assert outcome("--log", "html") == 1
 
 
 @pytest.mark.parametrize(

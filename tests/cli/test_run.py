@@ -40,6 +40,7 @@ class Started:
         self.calls: list[str] = []
         self.specs: list[WorkerSpec] = []
         self.debug: bool | None = None
+        self.log_style = ""
 
 
 @pytest.fixture
@@ -55,8 +56,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
             notes.calls.append("supervise")
             return 0
 
-    def set_up(debug: bool) -> None:
-        notes.debug = debug
+    def set_up(debug: bool, style: str) -> None:
+        notes.debug, notes.log_style = debug, style
 
     def limit() -> None:
         notes.calls.append("limit")
@@ -128,11 +129,12 @@ def test_workers_have_ledgers(started: Started, file: Any) -> None:
 def test_options_go_before_the_file(started: Started, file: Any) -> None:
     """``-Q``, ``-U`` and ``-D`` win over what the file says."""
     path = file(user="nobody", queue={"length": 100})
-    assert outcome("-c", path, "-Q", "2000", "-U", "root", "-D") == 0
+    assert outcome("-c", path, "-Q", "2000", "-U", "root", "-D", "--log", "text") == 0
     (spec,) = started.specs
     assert spec.config.queue.length == 2000
     assert (spec.uid, spec.gid) == (0, 0)
     assert started.debug is True
+    assert started.log_style == "text"
 
 
 @pytest.mark.parametrize(("option", "name"), [("-4", "web"), ("-6", "web6")])

@@ -1,14 +1,32 @@
-"""The log: one line of key=value an event, and nothing below its level."""
+"""The log: one line an event in the style asked for, none below its level, no endless repeats."""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import socket
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+import structlog
+
+from paraglider.control import log
+from paraglider.errors import OperatorError
+
+#: makes its first argument /dev/log, and runs the rest
+MOUNTED = """
+mount --make-rprivate / && mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 &&
+ln -s "$1" /dev/log && shift && exec "$@"
+"""
 
 
-def logged(*lines: str, debug: bool = False) -> list[str]:
+def logged(*lines: str, debug: bool = False, style: str = "text") -> list[str]:
     """What a process of its own writes to standard error for ``lines`` of Python."""
-    script = "\n".join(("from paraglider.control import log", f"log.set_up({debug})", *lines))
+    begin = ("from paraglider.control import log", f"log.set_up({debug}, {style!r})")
+    script = "\n".join((*begin, *lines))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
@@ -62,3 +80,118 @@ def test_a_logger_made_before_the_set_up() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     assert "event=hello worker=1" in done.stderr
+
+
+def test_json_on_request() -> None:
+    """With ``json`` each line is an object, whatever its values are."""
+    (line,) = logged("log.logger(worker=3).error('odd', cause=OSError('why'))", style="json")
+    told = json.loads(line)
+    assert told.pop("timestamp").startswith("20")
+    assert told == {"level": "error", "event": "odd", "worker": 3, "cause": "OSError('why')"}
+
+
+def test_json_with_the_level_in_the_journal(tmp_path: Path) -> None:
+    """Where standard error is systemd's journal, lines are JSON behind the level's number."""
+    journal = tmp_path / "journal"
+    lines = (
+        "from paraglider.control import log",
+        "log.set_up()",
+        "log.logger().warning('look')",
+        "try:",
+        "    1 / 0",
+        "except ZeroDivisionError:",
+        "    log.logger().exception('worker failed')",
+    )
+    with journal.open("wb") as stream:
+        status = os.fstat(stream.fileno())
+        subprocess.run(
+            [sys.executable, "-c", "\n".join(lines)],
+            stderr=stream,
+            env={**os.environ, "JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"},
+            check=True,
+            timeout=60,
+        )
+    warning, error = journal.read_text().splitlines()
+    assert (warning[:3], error[:3]) == ("<4>", "<3>")
+    assert json.loads(warning[3:])["event"] == "look"
+    assert "ZeroDivisionError" in json.loads(error[3:])["exception"]
+
+
+def test_another_journal_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shell in a service has JOURNAL_STREAM too; where standard error goes elsewhere, text."""
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1")
+    (line,) = logged("log.logger().info('hello')", style="auto")
+    assert line.endswith("level=info event=hello")
+
+
+@pytest.mark.root
+def test_syslog_on_request(tmp_path: Path) -> None:
+    """With ``syslog`` lines go to /dev/log as facility daemon, also from where there is none."""
+    place = tmp_path / "log"
+    script = (
+        "import os; from paraglider.control import log",
+        f"log._SYSLOG = {str(place)!r}",
+        "log.set_up(style='syslog')",
+        "early = log.logger()",
+        f"os.chroot({str(tmp_path)!r}) if os.fork() == 0 else os.wait()",
+        "early.error('out', service='web')",
+    )
+    program = [sys.executable, "-c", "\n".join(script)]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind(str(place))
+        listening.settimeout(30)
+        # glibc knows /dev/log alone: a mount namespace of the script's own has ours there.
+        done = subprocess.run(
+            ["unshare", "-m", "sh", "-c", MOUNTED, "sh", str(place), *program],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        said = [listening.recv(4096).decode() for _ in range(2)]
+    for line in said:
+        assert line.startswith("<27>")  # daemon (3) · 8 + error (3)
+        assert re.search(r"paraglider\[\d+\]: level=error event=out service=web", line)
+
+
+def test_no_syslog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody listens, that is said, instead of a log that is never seen."""
+    monkeypatch.setattr(log, "_SYSLOG", str(tmp_path / "log"))
+    with pytest.raises(OperatorError, match="there is no syslog here"):
+        log.set_up(style="syslog")
+
+
+def repeated(repeats: log.Repeats, method: str = "info", **event: object) -> dict[str, object]:
+    """What becomes of the line; nothing when it was held back."""
+    try:
+        return dict(repeats(None, method, dict(event)))
+    except structlog.DropEvent:
+        return {}
+
+
+def test_repeats_are_held_back_and_counted() -> None:
+    """The burst passes, says that there will be quiet, and what was held back is told later."""
+    now = 1000.0
+    repeats = log.Repeats(lambda: now)
+    lines = [repeated(repeats, event="gone", service="web") for _ in range(log.BURST + 5)]
+    assert lines[: log.BURST - 1] == [{"event": "gone", "service": "web"}] * (log.BURST - 1)
+    assert lines[log.BURST - 1]["quiet_for"] == log.PERIOD
+    assert lines[log.BURST :] == [{}] * 5
+    now += log.PERIOD
+    assert repeated(repeats, event="gone", service="web")["held_back"] == 5
+    now += log.PERIOD
+    assert "held_back" not in repeated(repeats, event="gone", service="web")
+
+
+def test_what_differs_is_no_repeat() -> None:
+    """Two hundred backends that go down are two hundred lines, and debug lines all pass."""
+    repeats = log.Repeats(lambda: 0.0)
+    assert all(repeated(repeats, event="down", backend=f"10.0.0.{n}") for n in range(200))
+    assert all(repeated(repeats, "debug", event="new flow") for _ in range(200))
+
+
+def test_repeats_are_bounded() -> None:
+    """However many things there are, what is remembered of them has a bound."""
+    repeats = log.Repeats(lambda: 0.0)
+    assert all(repeated(repeats, event="down", backend=str(n)) for n in range(10_000))
+    assert len(repeats._counts) <= log._MOST
