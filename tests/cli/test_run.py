@@ -209,11 +209,11 @@ def test_a_core_that_is_none(started: Started, file: Any, capsys: Any) -> None:
 
 def test_what_this_version_does_not_do(started: Started, file: Any, capsys: Any) -> None:
     """A valid word that this version has no code for is refused at its line and column."""
-    path = file({**WEB4, "forward": "proxy"})
+    path = file(failover={"enabled": True})
     assert outcome("-c", path) == 1
     line = message(capsys)
     assert line.startswith(f"{path}:")
-    assert "`forward: proxy` is not in this version" in line
+    assert "`failover` is not in this version" in line
     assert started.calls == []
 
 
