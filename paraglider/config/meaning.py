@@ -59,12 +59,12 @@ def _dsr(_service: Service) -> str:
 
 def _proxy(service: Service) -> str:
     source = (
-        f"the backends are told the client's address by the PROXY protocol {service.proxy_protocol}"
-        " and must expect it"
+        "are told the client's address by the PROXY protocol"
+        f" {service.proxy_protocol}, which they must expect"
         if service.proxy_protocol is not None
-        else "the backends see this host's address"
+        else "see this host's address"
     )
     return (
         "TCP ends here and a worker carries the bytes on, so a core sets the limit; a backend that"
-        f" refuses is passed over; {source}, and need no route; needs no kernel feature."
+        f" refuses is passed over; the backends need no route and {source}; needs no kernel feature."
     )

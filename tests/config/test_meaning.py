@@ -27,7 +27,7 @@ def service(**changes: Any) -> Service:
         ({"forward": "offload", "snat": "10.0.0.9"}, "see 10.0.0.9", "the client's address"),
         ({"forward": "offload", "strategy": "weighted"}, "counted by conntrack's events", "kept"),
         ({"forward": "offload", "strategy": "a.b:C"}, "counted by conntrack's events", "kept"),
-        ({"forward": "proxy"}, "the backends see this host's address", "PROXY protocol"),
+        ({"forward": "proxy"}, "see this host's address", "PROXY protocol"),
         ({"forward": "proxy", "proxy_protocol": "v2"}, "by the PROXY protocol v2", "this host's"),
         ({"forward": "offload", "affinity": "client"}, "from its last new connection", "events"),
     ],

@@ -1,0 +1,56 @@
+"""docs/proxy.md: its example is valid, and the messages that it explains are those that are said."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from paraglider.config.load import parse
+from paraglider.config.model import Timeouts
+from paraglider.config.validate import MOST_LISTENED
+from paraglider.forwarding.proxy.relay import BUFFER
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "proxy.md").read_text(encoding="utf-8")
+
+
+def test_the_example_is_valid() -> None:
+    """It is a proxy of TCP, and `paraglider check` finds nothing in it."""
+    match = re.search(r"^```yaml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    assert match is not None
+    (service,) = parse(match[1], "proxy.md").config.services
+    assert service.forward == "proxy"
+
+
+def test_its_numbers_are_the_programs() -> None:
+    """Defaults and bounds are told as they are."""
+    timeouts = Timeouts()
+    assert f"`timeouts.connect`\n  ({timeouts.connect} s)" in PAGE
+    assert f"`timeouts.established` ({timeouts.established:,} s)" in PAGE
+    assert f"`timeouts.closing` ({timeouts.closing} s)" in PAGE
+    assert f"`timeouts.drain` seconds ({timeouts.drain})" in PAGE
+    assert f"{BUFFER // 1024} KiB" in PAGE
+    assert f"{MOST_LISTENED:,} ports at most" in (ROOT / "conf" / "proxy.conf").read_text()
+
+
+@pytest.mark.parametrize(
+    ("message", "file"),
+    [
+        ("is in use", "system/listeners.py"),
+        ("no interface has the VIP, nobody can call it", "cli/run.py"),
+        ("a backend does not accept", "control/proxy.py"),
+        ("no socket left to accept with", "control/proxy.py"),
+    ],
+)
+def test_the_messages_it_explains_are_said(message: str, file: str) -> None:
+    """Each stands in the page and in the program."""
+    assert message in PAGE
+    assert message in (ROOT / "paraglider" / file).read_text(encoding="utf-8")
+
+
+def test_links_lead_to_files() -> None:
+    """Every file that the page links to is there."""
+    for target in re.findall(r"\]\(([^)#:]+)\)", PAGE):
+        assert (ROOT / "docs" / target).exists(), target
