@@ -37,6 +37,8 @@ RATIOS: dict[str, dict[str, float]] = {
     },
 }
 AHEAD_OF = {"offload": ("haproxy", "nginx")}  # on every column
+#: ratios to a peer of the same kind, at least
+BESIDE = {"proxy": ("nginx", {"connections": 0.5, "bulk_down": 0.5, "bulk_up": 0.5})}
 MORE_THAN = {"nat-netlink-2": "nat-netlink"}  # two workers carry more than one
 MORE_COLUMNS = ("connections", "keepalive")
 BYTES_A_FLOW = {"compiled": 300.0, "interpreted": 900.0}
@@ -67,13 +69,15 @@ class Bar:
 
 
 def ratio_bars(results: Results) -> list[Bar]:
-    """The bars between peers: to kernel DNAT, then of offload and of two workers to others."""
+    """The bars between peers: to kernel DNAT, then of some to peers of their own kind."""
     found = []
     for peer, limits in RATIOS.items():
         found += [_ratio(results, peer, metric, limits[metric]) for metric in limits]
     for peer, others in AHEAD_OF.items():
         for other in others:
             found += [_ratio(results, peer, metric, 1.0, other) for metric in COLUMNS]
+    for peer, (other, limits) in BESIDE.items():
+        found += [_ratio(results, peer, metric, limits[metric], other) for metric in limits]
     for peer, other in MORE_THAN.items():
         found += [_ratio(results, peer, metric, 1.0, other) for metric in MORE_COLUMNS]
     return found

@@ -50,6 +50,14 @@ def test_offload_is_to_be_ahead_of_the_proxies(
     assert find(ratio_bars(results), "offload to nginx", "bulk up").met is None
 
 
+def test_the_proxy_is_compared_with_nginx(results: Results) -> None:
+    """On connections and bulk; without a figure of either there is no verdict."""
+    for metric in ("connections", "bulk_down", "bulk_up"):
+        column = METRICS[metric].title
+        (bar,) = [b for b in ratio_bars(results) if (b.row, b.column) == ("proxy to nginx", column)]
+        assert (bar.limit, bar.at_most, bar.met) == (0.5, False, None)
+
+
 def test_core_bars_take_the_worst(results: Results) -> None:
     """Memory, growth and pause are those of the worst strategy that was measured."""
     found = core_bars(results)
@@ -63,5 +71,6 @@ def test_core_bars_take_the_worst(results: Results) -> None:
 def test_bars_name_peers_that_are_there() -> None:
     """No bar waits for a peer whose name has changed."""
     named = {*bars.RATIOS, *bars.AHEAD_OF, *bars.MORE_THAN, *bars.MORE_THAN.values()}
+    named |= {*bars.BESIDE, *(other for other, _ in bars.BESIDE.values())}
     named |= {other for others in bars.AHEAD_OF.values() for other in others}
     assert named <= set(PEERS)
