@@ -1,4 +1,4 @@
-"""docs/proxy.md: its example is valid, and the messages that it explains are those that are said."""
+"""docs/proxy.md: its example is valid, the messages that it explains are those that are said."""
 
 from __future__ import annotations
 

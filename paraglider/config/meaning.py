@@ -66,5 +66,6 @@ def _proxy(service: Service) -> str:
     )
     return (
         "TCP ends here and a worker carries the bytes on, so a core sets the limit; a backend that"
-        f" refuses is passed over; the backends need no route and {source}; needs no kernel feature."
+        f" refuses is passed over; the backends need no route and {source};"
+        " needs no kernel feature."
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import yaml
 from paraglider.cli import run as command
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
+from paraglider.control.proxy import ProxySpec
 from paraglider.control.worker import WorkerSpec
 from paraglider.errors import OperatorError
 from paraglider.system import checks
@@ -214,6 +216,54 @@ def test_what_this_version_does_not_do(started: Started, file: Any, capsys: Any)
     line = message(capsys)
     assert line.startswith(f"{path}:")
     assert "`failover` is not in this version" in line
+    assert started.calls == []
+
+
+@pytest.fixture
+def proxied() -> dict[str, Any]:
+    """A proxy service at a port that nobody has."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    return {**WEB4, "vip": "192.0.2.11/24", "ports": port, "forward": "proxy"}
+
+
+def forsake(specs: list[Any]) -> None:
+    """Close the listening sockets."""
+    for spec in specs:
+        if isinstance(spec, ProxySpec):
+            spec.forsake()
+
+
+def test_proxies_need_no_queue(started: Started, file: Any, proxied: Any) -> None:
+    """A file with proxy services alone: one proxy worker a core, bound before privileges go."""
+    assert outcome("-c", file(proxied)) == 0
+    (spec,) = started.specs
+    assert isinstance(spec, ProxySpec)
+    assert (spec.core, spec.number, spec.index) == (CORE, 0, 0)
+    assert [listener.service for listener in spec.listeners] == ["web"]
+    assert spec.listeners[0].socket.getsockname() == ("192.0.2.11", proxied["ports"])
+    assert started.calls == ["limit", "supervise"]
+    forsake(started.specs)
+
+
+def test_proxies_beside_others(started: Started, file: Any, proxied: Any) -> None:
+    """Each kind of worker is told of its own services, and no index is there twice."""
+    assert outcome("-c", file(proxied, WEB6)) == 0
+    queue, proxy = started.specs
+    assert isinstance(proxy, ProxySpec)
+    assert [service.name for service in queue.config.services] == ["web6"]
+    assert [service.name for service in proxy.config.services] == ["web"]
+    assert [queue.index, proxy.index] == [0, 1]
+    assert started.calls == [f"free ({CORE},)", "limit", "supervise"]
+    forsake(started.specs)
+
+
+def test_a_port_that_somebody_has(started: Started, file: Any, capsys: Any, proxied: Any) -> None:
+    """It is one line that names the service, and nothing is started."""
+    with socket.create_server(("", proxied["ports"])):
+        assert outcome("-c", file(proxied)) == 1
+    assert f"service `web`: 192.0.2.11:{proxied['ports']} is in use by " in message(capsys)
     assert started.calls == []
 
 
