@@ -16,7 +16,8 @@ A TCP segment in mid-stream whose flow is not known (nothing was left of the wor
 is given to the backend that the strategy picks: the right one where the strategy hashes; any other
 answers RST, so that the client connects anew at once instead of hanging. It opens a half-open flow,
 which is the first to go under pressure. A RST of no flow is dropped. A flow whose backend is lost
-(``pool``) is not known any more when the client's next packet comes, and so ends in the same way.
+(``pool``) is not known any more. What passes undecided is refused by our rules: the VIP is nobody's
+here.
 
 Rules: as everywhere in the core, no bytes raise; time is an argument.
 """
@@ -54,7 +55,6 @@ from paraglider.core.pool import Backend, State
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.verdict import (
     MARK,
-    NO_BACKEND,
     NO_FLOW,
     NO_SERVICE,
     REASONS,
@@ -201,7 +201,7 @@ class Director:
             return None
         backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
         if backend is None:
-            self._refused = self._refuse(NO_BACKEND)
+            self._refused = self._refuse(self.balancer.refusal(service, protocol))
             return None
         if not self.flows.make_room(now):
             self._refused = self._refuse(TABLE_FULL)

@@ -82,6 +82,8 @@ def _filter(dsr: Traffic) -> Table:
         "what has a backend's mark passes, whatever the policy; nobody else answers to the VIPs",
         (
             f"-m mark --mark {ROUTED} -j ACCEPT",
+            # As a host does that has the VIP: of TCP only a RST ends what is under way.
+            *(f"-d {vip} -p tcp -j REJECT --reject-with tcp-reset" for vip in dsr.addresses),
             *(f"-d {vip} -j REJECT" for vip in dsr.addresses),
         ),
     )

@@ -22,7 +22,6 @@ cannot do this at all, every packet is asked about, and nothing else changes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from paraglider.config.model import Config, Timeouts
 from paraglider.rules.marks import DSR_BASE, LEASE, MASK, way_marks
@@ -40,23 +39,14 @@ SIZE = 1 << 20
 _BEFORE, _AFTER = -155, -145
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTable:
-    """The table of ``family``: the nft input that leads to it, and how many backends it has."""
-
-    family: int
-    text: str
-    backends: int
-
-
 def lease_seconds(timeouts: Timeouts) -> int:
     """How long a lease lasts: a flow that is alive is asked about well before it is forgotten."""
     shortest = min(timeouts.established, timeouts.closing, timeouts.udp)
     return max(1, min(LONGEST, shortest // 2))
 
 
-def lease_table(config: Config, family: int) -> LeaseTable | None:
-    """The table of ``family`` (4 or 6), or None when it has no ``forward: dsr`` service."""
+def lease_table(config: Config, family: int) -> str | None:
+    """The nft input that leads to the table of ``family``, or None without a dsr service of it."""
     services = [s for s in config.services if s.family == family and s.forward == "dsr"]
     if not services:
         return None
@@ -69,7 +59,7 @@ def lease_table(config: Config, family: int) -> LeaseTable | None:
         *_rules("asked", (f"delete @{_set(mark)} {{ {_key(family)} }}" for mark in marks), family),
         *_rules("lease", _lease(family, marks, seconds), family),
     ]
-    return LeaseTable(family, "".join(f"{line}\n" for line in lines), len(marks))
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _skeleton(family: int, marks: Iterable[int]) -> Iterable[str]:

@@ -188,10 +188,10 @@ def _table(
 
 
 def _leases(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
-    table = lease_table(config, family)
-    if table is None:
+    text = lease_table(config, family)
+    if text is None:
         return
-    change = LeasesChange(family, table.text)
+    change = LeasesChange(family, text)
     old = records.get(change.identity)
     if not isinstance(old, LeasesChange):
         yield Step("apply", change, change)

@@ -252,15 +252,15 @@ def test_a_segment_cut_before_its_flags(family: Family) -> None:
 
 
 def test_no_backend_is_ready() -> None:
-    """New flows of either protocol are dropped; those that are there go on."""
+    """New flows of either protocol are refused; those that are there go on."""
     made = routed()
     path = director(made)
     sent(path, V4.syn())
     for backend in made.pool.backends:
         made.pool.set_weight(backend, 0)
-    assert sent(path, V4.syn(client_port=40001)) == verdict.DROP
-    assert sent(path, V4.datagram()) == verdict.DROP
-    assert counted(path) == {"no_backend": 2}
+    assert sent(path, V4.syn(client_port=40001)) == verdict.PASS
+    assert sent(path, V4.datagram()) == verdict.PASS
+    assert counted(path) == {"refused": 2}
     assert sent(path, V4.segment("A")) == leased(0)
 
 
@@ -276,7 +276,7 @@ def test_a_backend_that_is_down_gets_no_syn() -> None:
     assert sent(path, V4.syn()) in (once(1), once(2))
     for backend in made.pool.backends[1:]:
         made.pool.apply(backend, Event.CHECK_FAILED)
-    assert sent(path, V4.syn()) == verdict.DROP
+    assert sent(path, V4.syn()) == verdict.PASS
     assert len(path.flows) == 0
 
 

@@ -13,9 +13,9 @@ from paraglider.core.flow import TCP
 from paraglider.core.ledger import Ledger, size_of, write_header
 from paraglider.core.marker import HEAD
 from paraglider.core.pool import Backend
-from paraglider.core.verdict import MARK, REWRITTEN
+from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
 from paraglider.forwarding.path import Path, build
-from paraglider.rules.marks import backend_marks
+from paraglider.rules.marks import backend_marks, way_marks
 
 
 def config(*services: dict[str, Any]) -> Config:
@@ -129,3 +129,59 @@ def test_time_passes_for_both() -> None:
     assert len(path.marker) == 0
     assert [len(s.affinity) for s in path.services if s.affinity is not None] == [0, 0]
     assert path.counts() == {"expired": 1}
+
+
+DSR = {"forward": "dsr", "vip": "192.168.0.12/24"}
+
+
+def to_dsr(path: Path, flags: int = 2, client_port: int = 40000) -> int:
+    """The verdict for a segment to port 80 of the VIP of ``DSR``."""
+    packet = syn(80, client_port)
+    packet[16:20] = ipaddress.ip_address("192.168.0.12").packed
+    packet[33] = flags
+    before = bytes(packet)
+    found = path.handle(packet, 0, len(packet), 0, 1.0)
+    assert bytes(packet) == before
+    return found
+
+
+def test_dsr_alone_needs_heads() -> None:
+    """It has flows of its own, and no packet passes undecided."""
+    wanted = config(DSR)
+    path = build(wanted, 0, 0.0)
+    first, second = way_marks(wanted, 4).values()
+    assert path.head == HEAD
+    assert not path.fail_open
+    assert [to_dsr(path), to_dsr(path, client_port=40001)] == [
+        MARK | first << 8,
+        MARK | second << 8,
+    ]
+    assert list(path.tables) == ["dsr"]
+    assert path.flows == 2
+    assert build(config(OFFLOAD), 0, 0.0).fail_open
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload"])
+def test_dsr_beside_others(forward: str) -> None:
+    """Its VIP tells; what is nobody's passes, what is cut or odd gets a verdict from either."""
+    wanted = config(DSR, {"forward": forward})
+    path = build(wanted, 0, 0.0)
+    assert path.head == (None if forward == "nat" else HEAD)
+    assert not path.fail_open
+    assert [service.name for service in path.services] == ["s1", "s0"]
+    told: list[bytes] = []
+    path.tell(lambda _protocol, key, _backend: told.append(key[4:8]))
+    assert to_dsr(path) & 0xFF == MARK
+    assert handled(path, 81) == (
+        REWRITTEN if forward == "nat" else MARK | backend_marks(wanted)["s1"][0] << 8
+    )
+    assert [key[-1] for key in told] == [12, 11]
+    assert to_dsr(path, flags=4, client_port=50000) == DROP  # a RST of nobody's
+    assert handled(path, 99) == PASS
+    assert path.counts() == {"stray": 1, "no_service": 1}
+    for length in range(60):
+        for first in (0x45, 0x60, 0x00):
+            packet = bytearray([first]) + bytes(60)
+            assert path.handle(packet, 0, length, 0, 1.0) in (PASS, DROP)
+    path.expire(100_000.0, 100)
+    assert path.flows == 0

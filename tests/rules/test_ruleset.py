@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from paraglider.rules.ruleset import Chain, RuleSet, Table, restore_text
+from paraglider.rules.ruleset import Chain, RuleSet, Table, joined, restore_text
 
 WANTED = RuleSet(
     4,
@@ -58,4 +58,16 @@ def test_stale_tables_are_cleared() -> None:
     assert text.startswith(WANTED)
     assert text.endswith(
         "*nat\n-D PREROUTING -j PARAGLIDER-OLD\n-F PARAGLIDER-OLD\n-X PARAGLIDER-OLD\nCOMMIT\n"
+    )
+
+
+def test_tables_of_one_name_are_joined() -> None:
+    """Their chains and jumps one after the other; a table by itself stays as it is."""
+    one, two = Chain("PARAGLIDER", "one", ()), Chain("PARAGLIDER-DSR", "two", ("-j RETURN",))
+    left = Table("raw", (one,), (("PREROUTING", one.name),))
+    right = Table("raw", (two,), (("PREROUTING", two.name),))
+    alone = Table("filter", (one,), ())
+    assert joined((left, alone, right)) == (
+        Table("raw", (one, two), left.jumps + right.jumps),
+        alone,
     )

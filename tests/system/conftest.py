@@ -347,7 +347,7 @@ def air(tmp_path: Path) -> Air:
     for family in ("ipv4", "ipv6"):
         place = root / "net" / family / "neigh" / "eth0"
         place.mkdir(parents=True)
-        (place / "proxy_delay").write_text("80\n")
+        (place / "proxy_delay").write_text("8\n")
     (root / "net/ipv4/ip_forward").write_text("0\n")
     return Air(AirNetfilter(), AirNetlink(), AirSysctl(root))
 

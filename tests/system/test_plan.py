@@ -133,7 +133,7 @@ def test_the_whole_of_dsr(air: Any) -> None:
         "route 192.168.0.11 dev eth1",
         "proxy: eth0 answers for 192.168.0.11",
     ]
-    assert "sysctl net.ipv4.neigh.eth0.proxy_delay 80 -> 0" in lines
+    assert "sysctl net.ipv4.neigh.eth0.proxy_delay 8 -> 0" in lines
     assert not any(line.startswith("address 192.168.0.11") for line in lines)
 
 
@@ -141,7 +141,7 @@ def test_ipv6_is_told_to_answer_for_others(air: Any) -> None:
     """IPv4 does where it forwards."""
     lines = told(plan(air, config(DSR6)))
     assert "sysctl net.ipv6.conf.eth0.proxy_ndp 0 -> 1" in lines
-    assert "sysctl net.ipv6.neigh.eth0.proxy_delay 80 -> 0" in lines
+    assert "sysctl net.ipv6.neigh.eth0.proxy_delay 8 -> 0" in lines
     assert not any("proxy" in line for line in told(plan(air, config(SIX))))
 
 
