@@ -146,6 +146,7 @@ class Paraglider(Peer):
             "workers": {"first_core": first, "last_core": last},
             "queue": {"io": self.io},
             "chroot": str(directory / "empty"),
+            "control": {"socket": str(directory / "control.sock")},
             "network": {
                 "public": {"interface": "eth0"},
                 "private": {"interface": "eth1", "gateway": [GATEWAY_WITH_PREFIX]},

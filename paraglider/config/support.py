@@ -23,7 +23,7 @@ NOT_YET: dict[tuple[str, str], str] = {
 }
 
 # Sections that this version reads but does not serve.
-NOT_SERVED = ("control", "stats", "failover")
+NOT_SERVED = ("stats", "failover")
 #: the like of a service
 NOT_SERVED_OF_SERVICE = ("check", "all_down", "on_down", "drain_timeout", "slow_start")
 

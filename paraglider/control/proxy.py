@@ -18,15 +18,18 @@ import resource
 import signal
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Final, Self
 
 import prctl
 import uvloop
 
 from paraglider.config.model import Config
 from paraglider.control import log, policy_watch
-from paraglider.control.worker import EXPIRY_BUDGET, READY, flow_log, pin
+from paraglider.control.channel import Channel, ChannelError
+from paraglider.control.children import READY, Equipment, Spec
+from paraglider.control.commands import Commands
+from paraglider.control.worker import EXPIRY_BUDGET, flow_log, pin
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
@@ -36,12 +39,14 @@ from paraglider.forwarding.proxy.header import header
 from paraglider.forwarding.proxy.relay import Relay, Shared
 from paraglider.forwarding.proxy.server import Proxy, build
 from paraglider.forwarding.proxy.tally import Tally
-from paraglider.forwarding.services import make_services
+from paraglider.forwarding.services import States, make_services
 from paraglider.system import privileges
 from paraglider.system.listeners import Listener
 
 #: seconds between two looks at what is over, and at what went wrong
 TICK: Final = 0.5
+#: seconds between two slices of a walk over the connections
+PAUSE: Final = 0.02
 #: seconds between two lines of the log about the same backend
 AGAIN: Final = 60.0
 #: file descriptors that are not for connections: the loop's, the listening sockets, the log
@@ -50,13 +55,12 @@ _FILES_A_CONNECTION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ProxySpec:
+class ProxySpec(Spec):
     """All that a proxy worker is told: its place, its sockets, whom to become, where to be locked
     in, strategies. ``index`` is among all processes, ``number`` among the proxy workers.
     """
 
     role: ClassVar[str] = "proxy worker"
-    index: int
     number: int
     core: int
     config: Config
@@ -64,6 +68,7 @@ class ProxySpec:
     uid: int
     gid: int
     registry: Registry = field(default_factory=lambda: STRATEGIES)
+    states: States = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -79,8 +84,17 @@ class ProxySpec:
         """What the log says of it beside its role."""
         return {"worker": self.number, "core": self.core}
 
-    def forsake(self) -> None:
-        """Let go of its sockets, in a process that is not this worker."""
+    def equipped(self, equipment: Equipment) -> Self:
+        """See ``children.Spec``."""
+        return replace(
+            self,
+            config=equipment.config.for_forwards("proxy"),
+            states=equipment.states,
+            registry=equipment.registry,
+        )
+
+    def release(self) -> None:
+        """See ``children.Spec``."""
         for listener in self.listeners:
             listener.forsake()
 
@@ -109,6 +123,8 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     os.write(report, READY)
     os.close(report)
     Watch(loop, proxy, logger).start()
+    if spec.channel is not None:
+        Ear(loop, spec.channel, proxy, logger).open()
     loop.run_forever()
     logger.info("stopped", **counts(proxy))
     loop.close()
@@ -126,6 +142,7 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
     bound = room(len(spec.listeners))
     events = Events(loop)
     proxy = build(spec.config, spec.number, loop, events, spec.listeners, bound, spec.registry)
+    proxy.put(spec.states)
     if logger.is_enabled_for(logging.DEBUG):
         proxy.opened = flow_log(logger)
     gc.collect()
@@ -164,6 +181,36 @@ def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
     relay.start()
     loop.run_forever()  # to where the relay closes, or at once where it has
     events.close()
+
+
+class Ear:
+    """Does what the hub says through ``channel``, at once and in slices (``commands``)."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, channel: Channel, proxy: Proxy, logger: Any
+    ) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._commands = Commands(channel, proxy, lambda: counts(proxy))
+        self._log = logger
+        self._again: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Hear from now on."""
+        self._loop.add_reader(self._channel.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        try:
+            self._commands.tick(self._loop.time())
+        except ChannelError as error:  # where the parent is gone, the kernel tells us to end too
+            self._loop.remove_reader(self._channel.fileno())
+            self._log.warning("the hub is gone", error=str(error))
+            return
+        if self._commands.busy:
+            self._again = self._loop.call_later(PAUSE, self._hear)
 
 
 class Watch:

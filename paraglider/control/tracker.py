@@ -24,8 +24,8 @@ from typing import ClassVar, Final
 import prctl
 
 from paraglider.control import log
+from paraglider.control.children import READY, Spec
 from paraglider.control.live import LiveFlows
-from paraglider.control.worker import READY
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import privileges
 from paraglider.system.connections import Event, Events, dump
@@ -37,24 +37,14 @@ LONGEST_WAIT: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class TrackerSpec:
+class TrackerSpec(Spec):
     """All that the tracker is told: where to count, whom to become, where to be locked in."""
 
     role: ClassVar[str] = "tracker"
-    index: int
     live: LiveFlows
     uid: int
     gid: int
     chroot: str
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.role
-
-    def labels(self) -> dict[str, int]:
-        """What the log says of it beside its role."""
-        return {}
 
 
 def run(spec: TrackerSpec, report: int, parent: int) -> int:

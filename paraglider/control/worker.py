@@ -16,14 +16,17 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import prctl
 
 from paraglider.config.model import Config
 from paraglider.control import ledgers, log, policy_watch
+from paraglider.control.channel import Channel, ChannelClosedError, ChannelError
+from paraglider.control.children import READY, Equipment, Spec
+from paraglider.control.commands import Commands
 from paraglider.control.live import LiveFlows
 from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.packet import SYN
@@ -31,26 +34,23 @@ from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.path import Path, Told, build
+from paraglider.forwarding.services import States
 from paraglider.system import privileges
 from paraglider.system.ledger import LedgerFiles
 from paraglider.system.queue import QUEUES, Queue, open_queue
-
-#: what a worker writes into its report pipe once it serves; anything else there is an error
-READY = b"ready"
 
 #: flows that one call of ``tick`` looks at: 20,000 a second, and under 5 ms also interpreted
 EXPIRY_BUDGET = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSpec:
+class WorkerSpec(Spec):
     """All that a worker is told: its place, whom to become, where to be locked in, strategies,
-    where live flows are counted that it does not see the end of, and where its flows are written
-    down.
+    where live flows are counted that it does not see the end of, where its flows are written
+    down, and what the hub has decided about the backends.
     """
 
     role: ClassVar[str] = "worker"
-    index: int
     core: int
     config: Config
     uid: int
@@ -58,6 +58,7 @@ class WorkerSpec:
     registry: Registry = field(default_factory=lambda: STRATEGIES)
     live: LiveFlows | None = None
     ledgers: LedgerFiles | None = None
+    states: States = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -67,6 +68,15 @@ class WorkerSpec:
     def labels(self) -> dict[str, int]:
         """What the log says of it beside its role."""
         return {"worker": self.index, "core": self.core}
+
+    def equipped(self, equipment: Equipment) -> Self:
+        """See ``children.Spec``."""
+        return replace(
+            self,
+            config=equipment.config.without_forwards("proxy"),
+            states=equipment.states,
+            registry=equipment.registry,
+        )
 
 
 def run(spec: WorkerSpec, report: int, parent: int) -> int:
@@ -86,7 +96,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     os.close(report)
     status = 0
     try:
-        queue.serve(path.handle, _ticker(path, queue, logger))
+        queue.serve(path.handle, _ticker(path, queue, spec.channel, logger))
     except OSError as error:
         logger.error("queue broke", error=str(error))
         status = PlatformError.exit_code
@@ -100,6 +110,7 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     prctl.set_proctitle(f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
+    path.put(spec.states)
     if spec.live is not None:
         path.marker.live = spec.live.reader(spec.index)
     _warm_up(spec.config, spec.registry)
@@ -165,15 +176,31 @@ def _warm_up(config: Config, registry: Registry) -> None:
     path.expire(1.0, EXPIRY_BUDGET)
 
 
-def _ticker(path: Path, queue: Queue, logger: Any) -> Callable[[float], None]:
-    """What a worker does twenty times a second: expiry, and faults into the log once a minute."""
+def _ticker(
+    path: Path, queue: Queue, channel: Channel | None, logger: Any
+) -> Callable[[float], None]:
+    """What a worker does twenty times a second: expiry, what the hub asks for, and faults into
+    the log once a minute.
+    """
     reported = 0
     report_at = 0.0
     look_at_policies = policy_watch.watch(path.services, logger)
+    commands = None
+    if channel is not None:
+        commands = Commands(channel, path, lambda: _counts(path, queue))
 
     def tick(now: float) -> None:
         nonlocal reported, report_at
         path.expire(now, EXPIRY_BUDGET)
+        if commands is not None:
+            try:
+                commands.tick(now)
+            except ChannelError as error:
+                if not isinstance(
+                    error, ChannelClosedError
+                ):  # else the parent is gone, and so are we
+                    logger.error("the hub does not hear", error=str(error))
+                queue.stop()
         look_at_policies(now)
         losses = _losses(queue)
         troubles = sum(losses.values())

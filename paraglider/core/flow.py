@@ -18,6 +18,7 @@ every flow in it, from the moment it begins to the moment it is gone.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Final
 
@@ -163,6 +164,15 @@ class Wheel:
             del buckets[heappop(seconds)]
         return None
 
+    def walk(self) -> Iterator[Flow]:
+        """Its flows, while flows come and go and move on; see ``FlowTable.walk``."""
+        buckets = self._buckets
+        walked: set[int] = set()
+        while new := sorted(buckets.keys() - walked):
+            walked.update(new)
+            for second in new:
+                yield from tuple(buckets.get(second, ()))
+
     def any_of(self, second: int) -> Flow:
         """A flow of the bucket of ``second``, which ``first`` has just returned."""
         return self._buckets[second][-1]
@@ -285,6 +295,19 @@ class FlowTable:
                     self.forget(flow, now)
                     self.expired += 1
         return looked
+
+    def walk(self) -> Iterator[Flow]:
+        """Every flow, for one who takes a few at a time between packets.
+
+        Flows may come, go and change meanwhile. A flow that lives all through the walk is given,
+        some twice, as long as the walk takes less than the shortest timeout; what is given may be
+        GONE since. No copy of all flows is made: a bucket is copied when its turn comes. Flows
+        move on to later buckets, and from the unanswered to the lasting and the closing ones, so
+        the walk goes the same way.
+        """
+        unanswered, closing, lasting = self._wheels
+        for wheel in (unanswered, lasting, closing):
+            yield from wheel.walk()
 
     def _nearest(self, wheel: Wheel) -> Flow | None:
         """The flow of ``wheel`` nearest to its end, or None when the wheel is empty.

@@ -25,7 +25,7 @@ Rules: time is an argument, and only of ``tick``: what an event begins, begins w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Literal
 
@@ -164,19 +164,24 @@ class Pool:
         after = TRANSITIONS[backend.state].get(event)
         if after is None:
             return False
-        before, backend.state = backend.state, after
-        if after in _DRAINS and before not in _DRAINS:
-            self._draining[backend] = None
-        elif after not in _DRAINS:
-            self._draining.pop(backend, None)
-            self._overdue.discard(backend)
-        if after is State.READY and before in (State.DOWN, State.MAINT) and self.slow_start:
-            self._rising[backend] = None
-            self._steps[backend] = 1
-        elif after is not State.READY:
-            self._risen(backend)
+        self._enter(backend, after)
         self._refresh()
         return True
+
+    def put(self, states: Mapping[Backend, tuple[State, int]]) -> None:
+        """Give backends the state and weight that were decided elsewhere, as ``apply`` and
+        ``set_weight`` would; strategies prepare once for all of them, and only where one changed.
+        """
+        changed = False
+        for backend, (state, weight) in states.items():
+            if backend.state is not state:
+                self._enter(backend, state)
+                changed = True
+            if backend.full_weight != weight:
+                backend.full_weight = weight
+                changed = True
+        if changed:
+            self._refresh()
 
     def set_weight(self, backend: Backend, weight: int) -> None:
         """Give ``backend`` another weight; 0 takes no new flows."""
@@ -212,6 +217,19 @@ class Pool:
         (then what it has left ends with the client's next packet).
         """
         return backend in self._draining and (backend.flows == 0 or backend in self._overdue)
+
+    def _enter(self, backend: Backend, after: State) -> None:
+        before, backend.state = backend.state, after
+        if after in _DRAINS and before not in _DRAINS:
+            self._draining[backend] = None
+        elif after not in _DRAINS:
+            self._draining.pop(backend, None)
+            self._overdue.discard(backend)
+        if after is State.READY and before in (State.DOWN, State.MAINT) and self.slow_start:
+            self._rising[backend] = None
+            self._steps[backend] = 1
+        elif after is not State.READY:
+            self._risen(backend)
 
     def _risen(self, backend: Backend) -> None:
         self._rising.pop(backend, None)

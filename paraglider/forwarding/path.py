@@ -9,6 +9,7 @@ has no room for. A VIP of dsr is no other forward's, so its address tells whose 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from paraglider.config.model import Config
 from paraglider.core.director import Director
@@ -16,10 +17,13 @@ from paraglider.core.flow import Flow, FlowTable
 from paraglider.core.marker import HEAD, Marker
 from paraglider.core.nat import Nat
 from paraglider.core.pool import Backend
+from paraglider.core.rewrite import Rewrite
 from paraglider.core.service import Service
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.verdict import REASON_NAMES
 from paraglider.forwarding import dsr, nat, offload
+from paraglider.forwarding.flows import FlowView
+from paraglider.forwarding.services import States, put_states
 
 #: told of a new flow: protocol, key of its first packet, backend
 Told = Callable[[int, bytes, Backend], None]
@@ -48,6 +52,11 @@ class Path:
             self.handle = _by_vip(director, self.handle) if self.services else director.handle
             self.services += director.balancer.services.services
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
+        self._names: dict[Rewrite, str] = {
+            rewrite: service.name
+            for service in self.services
+            for rewrite in service.rewrites.values()
+        }
 
     @property
     def tables(self) -> dict[str, FlowTable]:
@@ -81,6 +90,22 @@ class Path:
         for affinity in self._affinities:
             affinity.expire(now, budget)
 
+    def put(self, states: States) -> None:
+        """Give the backends the states and weights that the hub has decided."""
+        put_states(self.services, states)
+
+    @property
+    def view(self) -> FlowView | None:
+        """The worker's own flows; None where the kernel has them all."""
+        return FlowView(self.tables.values(), self._names) if self.tables else None
+
+    def traffic(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What each backend of each service has had since the start of this worker.
+
+        ``flows`` (live) and the packets and bytes each way are there where they pass the worker.
+        """
+        return {s.name: {b.name: _traffic(s, b) for b in s.pool.backends} for s in self.services}
+
     def counts(self) -> dict[str, int]:
         """Packets by reason and flows by their end, without the zeros."""
         lists = [self.marker.counts, *(path.counts for path in self._flow_paths.values())]
@@ -110,6 +135,16 @@ def _by_vip(director: Director, other: Handle) -> Handle:
         return other(buf, offset, length, checksum, now)
 
     return handle
+
+
+def _traffic(service: Service, backend: Backend) -> dict[str, Any]:
+    found: dict[str, Any] = {"picked": backend.picked}
+    if not service.offloaded:
+        rewrite = service.rewrites[backend]
+        found["flows"] = backend.flows
+        for name in ("packets_out", "bytes_out", "packets_back", "bytes_back"):
+            found[name] = getattr(rewrite, name)
+    return found
 
 
 def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> Path:

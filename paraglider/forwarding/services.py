@@ -12,9 +12,12 @@ from paraglider.config.model import Config
 from paraglider.config.model import Service as ServiceConfig
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import TCP, UDP
-from paraglider.core.pool import Backend, Pool
+from paraglider.core.pool import Backend, Pool, State
 from paraglider.core.service import Service
 from paraglider.core.strategies import Context, Registry, create
+
+#: service → backend → state and weight, by their names, as the hub decides them
+States = dict[str, dict[str, tuple[str, int]]]
 
 _PROTOCOLS = {"tcp": (TCP,), "udp": (UDP,), "any": (TCP, UDP)}
 
@@ -32,6 +35,19 @@ def make_backends(service: ServiceConfig) -> tuple[Backend, ...]:
     return tuple(
         Backend(backend_name(b), b.address.packed, b.port or 0, b.weight) for b in service.backends
     )
+
+
+def put_states(services: Iterable[Service], states: States) -> None:
+    """Give the backends of ``services`` the states and weights that ``states`` has for them."""
+    for service in services:
+        wanted = states.get(service.name, {})
+        service.pool.put(
+            {
+                backend: (State(wanted[backend.name][0]), wanted[backend.name][1])
+                for backend in service.pool.backends
+                if backend.name in wanted
+            }
+        )
 
 
 def make_services(

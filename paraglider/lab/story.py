@@ -93,6 +93,7 @@ def configuration(options: Options, directory: Path, allowed: frozenset[int]) ->
     document = {
         "workers": {"first_core": first, "last_core": last},
         "chroot": str(directory / "empty"),
+        "control": {"socket": str(directory / "control.sock")},
         "network": {
             "public": {"interface": "eth0"},
             "private": {

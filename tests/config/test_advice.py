@@ -34,7 +34,7 @@ def test_timeout_below_the_standard(key: str, seconds: int, least: int, source: 
     assert lines_of(f"timeouts: {{{key}: {least}}}\n{SERVICE}") == []
 
 
-@pytest.mark.parametrize("section", ["control: {}", "stats: {}", "failover: {rise: 2}"])
+@pytest.mark.parametrize("section", ["stats: {}", "failover: {rise: 2}"])
 def test_section_that_is_not_served_yet(section: str) -> None:
     """A section without effect in this version is pointed at by its key."""
     (line,) = lines_of(f"{section}\n{SERVICE}")

@@ -5,9 +5,12 @@ Each test forks a process that runs a ``Supervisor`` with a worker function of t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import os
 import re
+import select
 import signal
 import sys
 import time
@@ -18,13 +21,52 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.control import log, supervisor
-from paraglider.control.supervisor import FIRST_WAIT, Run, Supervisor
-from paraglider.control.worker import READY, WorkerSpec
+from paraglider.control import children, log
+from paraglider.control.channel import Message
+from paraglider.control.children import FIRST_WAIT, READY, Child, Children, Equipment, Run
+from paraglider.control.supervisor import Supervisor
+from paraglider.control.worker import WorkerSpec
+from paraglider.core.strategies import STRATEGIES
 from paraglider.errors import ParagliderError
 
 PATIENCE = 15.0  # seconds until something that must happen counts as not happening
 STOP = 2.0  # seconds within which SIGTERM must end everything
+
+
+class Hub:
+    """A hub that logs what it hears, and has something to tell every process that comes."""
+
+    def attach(self, children: Children) -> None:
+        """These are its processes."""
+        self._children = children
+
+    def equipment(self) -> Equipment:
+        """Nothing has changed."""
+        return Equipment(Config.model_construct(), {}, STRATEGIES)
+
+    def heard(self, child: Child, message: Message) -> None:
+        """Log it."""
+        log.logger().info("heard", worker=child.spec.index, words=message["words"])
+
+    def came(self, child: Child) -> None:
+        """Greet it."""
+        self._children.send(child, {"greeting": child.spec.index})
+
+    def went(self, child: Child) -> None:
+        """Log it."""
+        log.logger().info("gone", worker=child.spec.index, channel=str(child.channel))
+
+    def ready(self) -> None:
+        """Log it."""
+        log.logger().info("first time")
+
+    def look(self, now: float) -> float:
+        """Nothing is ever due."""
+        return 3600.0
+
+    def reload(self) -> None:
+        """Log it."""
+        log.logger().info("reload")
 
 
 class Supervised:
@@ -46,18 +88,15 @@ class Supervised:
         with self.log_file.open("w", buffering=1) as errors:
             sys.stderr = errors
             for name, value in constants.items():
-                setattr(supervisor, name, value)
+                setattr(children, name, value)
             log.set_up()
             config = Config.model_construct()
             specs = [WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)]
             try:
-                return Supervisor(specs, run, all_ready=self._note).run()
+                return Supervisor(specs, run, Hub()).run()
             except ParagliderError as error:
                 log.logger().error("raised", error=str(error))
                 return error.exit_code
-
-    def _note(self) -> None:
-        log.logger().info("first time")
 
     def log(self) -> str:
         """All that was logged."""
@@ -181,7 +220,7 @@ def test_all_start_and_end(supervise: Any) -> None:
     running.await_events("ready")
     assert len(running.events("worker ready")) == 3
     assert [len(running.workers(i)) for i in range(3)] == [1, 1, 1]
-    assert "core=12" in running.events("worker ready")[2]
+    assert any("core=12" in line for line in running.events("worker ready"))
     running.end()
     assert running.status == 0
     assert running.nobody_left()
@@ -372,13 +411,85 @@ def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
     assert running.nobody_left()
 
 
-def test_sighup_is_survived(supervise: Any) -> None:
-    """SIGHUP ends nothing; the log says that there is no reload."""
+def test_sighup_is_a_reload(supervise: Any) -> None:
+    """SIGHUP ends nothing; the hub is told to reload."""
     running = supervise(serve)
     running.await_events("ready")
     os.kill(running.pid, signal.SIGHUP)
-    running.await_events("no reload in this version; restart to read the file again")
+    running.await_events("reload")
     assert not running.ended()
     running.end()
     assert running.status == 0
     assert [len(running.workers(i)) for i in range(2)] == [1, 1]
+
+
+def echo(spec: WorkerSpec, report: int) -> int:
+    """A worker that says what it is told."""
+    os.write(report, READY)
+    assert spec.channel is not None
+    while True:
+        select.select([spec.channel], [], [])
+        for message in spec.channel.receive():
+            spec.channel.send({"words": json.dumps(message)})
+
+
+def test_messages_go_both_ways(supervise: Any) -> None:
+    """Each worker hears what is sent to it, and the hub hears each; a new one too."""
+    running = supervise(echo)
+    running.await_events("heard", 2)
+    os.kill(running.workers(1)[0], signal.SIGKILL)
+    running.await_events("heard", 3)
+    lines = sorted(running.events("heard"), key=lambda line: "worker=1" in line)
+    for line, worker in zip(lines, (0, 1, 1), strict=True):
+        assert f"worker={worker}" in line
+        assert f'{{\\"greeting\\": {worker}}}' in line
+    running.end(signal.SIGKILL)
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\0\0\0\2[]"])
+def test_a_worker_that_talks_nonsense_is_replaced(
+    supervise: Any, tmp_path: Path, garbage: bytes
+) -> None:
+    """What is no message ends who sent it; the next one has a channel of its own."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        assert spec.channel is not None
+        os.write(report, READY)
+        first = tmp_path / f"started{spec.index}"
+        if spec.index == 0 and not first.exists():
+            first.touch()
+            os.write(spec.channel.fileno(), garbage)
+        signal.sigwait((signal.SIGTERM,))
+        return 0
+
+    running = supervise(life)
+    running.await_events("worker ready", 3)
+    assert len(running.workers(1)) == 1
+    (line,) = running.events("worker ended")
+    assert "worker=0" in line
+    assert "cause=SIGKILL" in running.events("worker died")[0]
+    running.end()
+    assert running.status == 0
+
+
+def sockets() -> int:
+    """How many sockets and the like this process holds."""
+    kinds = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # the one that lists them
+            kinds.append(str(descriptor.readlink()))
+    return sum(kind.startswith(("socket:", "anon_inode:")) for kind in kinds)
+
+
+def test_a_worker_inherits_nobody_elses_descriptors(supervise: Any) -> None:
+    """Of sockets it holds what its grandparent had, and its channel."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        log.logger().info("holds", sockets=sockets())
+        return serve(spec, report)
+
+    before = sockets()
+    running = supervise(life, workers=3)
+    running.await_events("ready")
+    assert [f"sockets={before + 1}" in line for line in running.events("holds")] == [True] * 3
+    running.end()

@@ -176,7 +176,8 @@ def serve_peer() -> Callable[..., None]:
 def config(tmp_path: Path) -> Callable[..., str]:
     """A function that writes out a configuration for the networks of ``topology``.
 
-    It has the network section, a chroot directory of the test's own and ``workers`` workers.
+    It has the network section, a chroot directory and a control socket of the test's own, and
+    ``workers`` workers.
     """
     chroot = tmp_path / "empty"
     chroot.mkdir()
@@ -188,6 +189,7 @@ def config(tmp_path: Path) -> Callable[..., str]:
         document = {
             "workers": {"first_core": first, "last_core": last},
             "chroot": str(chroot),
+            "control": {"socket": str(tmp_path / "control.sock")},
             "network": {
                 "public": {"interface": "eth0"},
                 "private": {"interface": "eth1", "gateway": gateways},

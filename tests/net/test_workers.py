@@ -29,7 +29,8 @@ PATIENCE = 10.0  # seconds until something that must happen counts as not happen
 def workers(balancer: Balancer) -> list[int]:
     """The process ids of the workers."""
     children = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
+    named = [(int(pid), Path(f"/proc/{pid}/comm").read_text().strip()) for pid in children.split()]
+    return [pid for pid, name in named if re.fullmatch(r"paraglider/\d+", name)]
 
 
 def status(pid: int) -> dict[str, str]:

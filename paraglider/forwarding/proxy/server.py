@@ -12,7 +12,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
@@ -25,7 +25,8 @@ from paraglider.forwarding.proxy.events import Events
 from paraglider.forwarding.proxy.header import Version, header
 from paraglider.forwarding.proxy.relay import Relay, Shared
 from paraglider.forwarding.proxy.tally import Tally
-from paraglider.forwarding.services import make_services
+from paraglider.forwarding.proxy.view import ProxyView
+from paraglider.forwarding.services import States, make_services, put_states
 from paraglider.system.listeners import Listener
 
 #: connections taken at one wake-up of a listening socket
@@ -78,6 +79,30 @@ class Proxy:
     def tallies(self) -> dict[str, dict[Backend, Tally]]:
         """The counts of every backend by its service's name."""
         return {name: front.tallies for name, front in self._fronts.items()}
+
+    @property
+    def view(self) -> ProxyView:
+        """The connections that are carried."""
+        return ProxyView(self._relays)
+
+    def put(self, states: States) -> None:
+        """Give the backends the states and weights that the hub has decided."""
+        put_states(self.services, states)
+
+    def traffic(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What each backend of each service has had since the start of this worker."""
+        return {
+            name: {
+                backend.name: {
+                    "flows": backend.flows,
+                    "picked": backend.picked,
+                    "bytes_out": tally.sent,
+                    "bytes_back": tally.received,
+                }
+                for backend, tally in tallies.items()
+            }
+            for name, tallies in self.tallies.items()
+        }
 
     def start(self) -> None:
         """Listen, and accept from now on."""

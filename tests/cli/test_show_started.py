@@ -1,10 +1,10 @@
-"""The table of `paraglider show`; what it lists is tested end to end."""
+"""The table of what `start` began; what it lists is tested end to end."""
 
 from __future__ import annotations
 
 from rich.console import Console
 
-from paraglider.cli.show import listing
+from paraglider.cli.show_started import listing
 from paraglider.system.started import StartedBackend, StartedService
 
 

@@ -1,0 +1,45 @@
+"""What the commands that ask a running daemon have in common: where it is, and `--json`.
+
+Lives here: ``control_of``, ``json_option``, ``print_json`` and ``put``.
+Rules: the socket is the one that the configuration file names, if there is a file, else the
+default; the file need not be valid for that.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console, RenderableType
+
+from paraglider.cli.main import Options
+from paraglider.config.load import find_config
+from paraglider.control.client import DEFAULT, Control, socket_of
+from paraglider.errors import OperatorError
+
+#: columns where the output is no terminal, so that nothing is cut
+_WIDE = 220
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def control_of(options: Options) -> Control:
+    """The daemon that the options of the command line lead to."""
+    try:
+        file = find_config(options.config)
+    except OperatorError:
+        return Control(DEFAULT)
+    return Control(socket_of(file))
+
+
+def print_json(answer: Any) -> None:
+    """One answer, readable and for programs."""
+    print(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def put(table: RenderableType) -> None:
+    """Print ``table``, uncut where nobody looks at a screen; brackets are no markup."""
+    width = None if sys.stdout.isatty() else _WIDE
+    Console(markup=False, highlight=False, width=width).print(table)

@@ -1,0 +1,62 @@
+"""`paraglider flows`: lists flows by client, backend and service, and ends them with `kill`.
+
+Lives here: the click group ``flows``, with ``kill``.
+Rules: asks the control socket and prints; ends nothing unless that is said.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from paraglider.cli import tables
+from paraglider.cli.asking import control_of, json_option, print_json, put
+from paraglider.cli.main import Options
+
+
+@click.group(invoke_without_command=True)
+@click.option("--client", metavar="ADDRESS[/PREFIX]", help="Only flows of these clients.")
+@click.option("--backend", metavar="ADDRESS[:PORT]", help="Only flows to this backend.")
+@click.option("--service", metavar="NAME", help="Only flows of this service.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=1000, help="Flows to list at most.")
+@json_option
+@click.pass_context
+def flows(
+    ctx: click.Context,
+    client: str | None,
+    backend: str | None,
+    service: str | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List flows. `flows --backend A kill` ends those to A: their clients connect anew."""
+    options: Options = ctx.obj
+    words = {"client": client, "backend": backend, "service": service}
+    given = {name: value for name, value in words.items() if value is not None}
+    if ctx.invoked_subcommand is not None:
+        ctx.obj = (options, given, as_json)
+        return
+    answer = control_of(options).get("flows", limit=limit, **given)
+    if as_json:
+        print_json(answer)
+        return
+    put(tables.flows(answer["flows"]))
+    if answer["more"]:
+        print("there are more", file=sys.stderr)
+
+
+@flows.command()
+@click.option("--all", "everything", is_flag=True, help="End every flow, where none is named.")
+@click.pass_obj
+def kill(asked: tuple[Options, dict[str, str], bool], everything: bool) -> None:
+    """End the flows that were named: each client's next packet is answered with RST."""
+    options, given, as_json = asked
+    body: dict[str, Any] = {**given, "all": True} if everything else given
+    answer = control_of(options).post("flows/kill", body)
+    if as_json:
+        print_json(answer)
+    else:
+        count = answer["killed"]
+        print(f"{count} flow{'' if count == 1 else 's'} ended")

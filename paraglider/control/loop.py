@@ -1,0 +1,103 @@
+"""Waiting: for signals, for descriptors, for a moment, all in one place and without polling.
+
+Lives here: ``Loop``, which the hub waits with.
+Rules: a signal is only noted while the loop runs and acted upon where ``wait`` is called, so
+nothing is ever interrupted half-way. One loop a process; a forked child calls ``leave`` first.
+"""
+
+from __future__ import annotations
+
+import selectors
+import signal
+import socket
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any, Protocol, Self
+
+
+class Descriptor(Protocol):
+    """Anything with a file descriptor."""
+
+    def fileno(self) -> int:
+        """The number."""
+
+
+Ready = Callable[[], object]
+
+
+class Loop:
+    """Waits for ``signals`` and for what is watched; a context manager."""
+
+    def __init__(self, signals: Iterable[signal.Signals]) -> None:
+        self._signals = frozenset(signals)
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._woken_by = socket.socketpair()
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        for end in (self._wake, self._woken_by):
+            end.setblocking(False)
+        signal.set_wakeup_fd(self._woken_by.fileno(), warn_on_full_buffer=False)
+        self._before = {number: signal.signal(number, _note) for number in self._signals}
+        self._selector.register(self._wake, selectors.EVENT_READ)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.set_wakeup_fd(-1)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._close()
+
+    def leave(self) -> None:
+        """In a forked child: no signal and no descriptor of the parent's loop concerns it now.
+
+        The signals have their default effect again; whether they are blocked is left alone.
+        """
+        signal.set_wakeup_fd(-1)
+        for number in self._signals:
+            signal.signal(number, signal.SIG_DFL)
+        self._close()
+
+    def watch(self, what: Descriptor | int, ready: Ready, *, writing: bool = False) -> None:
+        """Call ``ready`` when there is something to read or, with ``writing``, room to write too;
+        replaces what was said of ``what`` before.
+        """
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
+        try:
+            self._selector.modify(what, events, ready)
+        except KeyError:
+            self._selector.register(what, events, ready)
+
+    def forget(self, what: Descriptor | int) -> None:
+        """No longer watch ``what``; nothing happens when it was not."""
+        try:
+            self._selector.unregister(what)
+        except (KeyError, ValueError):  # ValueError: closed already
+            return
+
+    def wait(self, timeout: float) -> frozenset[signal.Signals]:
+        """Wait ``timeout`` seconds at most; call what is ready, return the signals that came."""
+        caught: set[signal.Signals] = set()
+        for key, _ in self._selector.select(max(timeout, 0.0)):
+            if key.fileobj is self._wake:
+                caught.update(self._taken())
+            elif key.fd in self._selector.get_map():  # an earlier call may have dropped it
+                key.data()
+        return frozenset(caught)
+
+    def _taken(self) -> Iterable[signal.Signals]:
+        while True:
+            try:
+                numbers = self._wake.recv(4096)
+            except BlockingIOError:
+                return
+            yield from (signal.Signals(number) for number in set(numbers))
+
+    def _close(self) -> None:
+        self._selector.close()
+        self._wake.close()
+        self._woken_by.close()
+
+
+def _note(_signal: int, _frame: FrameType | None) -> None:
+    """Python writes the number to the wake-up descriptor; there is nothing else to do."""

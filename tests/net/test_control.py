@@ -1,0 +1,307 @@
+"""The control socket of a running balancer: what it shows, what it changes, whom it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.control.client import Control
+from paraglider.errors import OperatorError
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FAMILIES = (4, 6)
+PATIENCE = 15.0  # seconds until something that must happen counts as not happening
+
+
+def socket_path(running: Balancer) -> Path:
+    """Where its control socket is."""
+    return running.config.parent.parent / "control.sock"
+
+
+def daemon(running: Balancer) -> Control:
+    """What talks to it: Unix sockets know no network namespaces."""
+    return Control(str(socket_path(running)))
+
+
+def command(running: Balancer, *arguments: str) -> str:
+    """What `paraglider ARGUMENTS` prints; on standard error where it fails."""
+    program = [sys.executable, "-m", "paraglider", "-c", str(running.config)]
+    done = running.namespace.run([*program, *arguments], check=False)
+    assert (done.returncode == 0) == (done.stderr == "")
+    return done.stdout or done.stderr
+
+
+def members(running: Balancer, service: str = "web4") -> dict[str, dict[str, Any]]:
+    """The backends of ``service`` by their names."""
+    return {row["backend"]: row for row in daemon(running).get("backends", service=service)}
+
+
+def wait_until(condition: Callable[[], object], running: Balancer) -> None:
+    """Wait for ``condition``; fail with the log when it does not come true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, running.log()
+        time.sleep(0.02)
+
+
+def child(running: Balancer, name: str) -> int:
+    """The process id of the child called ``paraglider/NAME``."""
+    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    (pid,) = [
+        int(pid)
+        for pid in children
+        if Path(f"/proc/{pid}/comm").read_text().strip() == f"paraglider/{name}"
+    ]
+    return pid
+
+
+@pytest.fixture
+def web(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
+) -> Callable[..., tuple[Topology, Balancer]]:
+    """A function that has a service a family balanced, by ``workers`` workers."""
+
+    def start(workers: int = 2, trouble: bool = False, **changes: Any) -> tuple[Topology, Balancer]:
+        net = topology()
+        serve(net, udp=())
+        changes = {"ports": 80, **changes}
+        text = config(*(service(family, **changes) for family in FAMILIES), workers=workers)
+        return net, balancer(net, text, trouble=trouble)
+
+    return start
+
+
+def test_show(web: Any, ask: Any) -> None:
+    """Services, backends with what they had, flows and processes, for people and programs."""
+    net, running = web()
+    ask(net, "tcp", VIP[4], 80, 30)
+    rows = members(running)
+    assert set(rows) == {backend_address(4, n) for n in (1, 2, 3)}
+    assert sum(row["picked"] for row in rows.values()) == 30
+    for row in rows.values():
+        assert row["state"] == "ready"
+        assert row["weight"] == row["configured_weight"] == 1
+        assert row["packets_in"] >= 3 * row["picked"]
+        assert row["bytes_out"] > row["packets_out"] > 0
+    (web4, web6) = daemon(running).get("services")
+    assert (web4["service"], web4["vip"], web4["ports"]) == ("web4", VIP[4], "80")
+    assert (web4["picked"], web4["ready"], web4["backends"]) == (30, 3, 3)
+    assert web6["picked"] == 0
+    processes = daemon(running).get("workers")
+    assert [row["role"] for row in processes] == ["worker", "worker", "api"]
+    assert all(row["serves"] for row in processes)
+    text = command(running, "show")
+    assert f"web6 tcp [{VIP[6]}]:80" in text
+    assert f"-> {backend_address(6, 3)}" in text
+    assert "3 of 3 ready" in text
+    assert "worker 1 on core" in command(running, "show", "workers")
+    assert json.loads(command(running, "show", "services", "--json"))[0] == web4
+
+
+def hold(net: Topology, family: int, count: int) -> Any:
+    """A process in the client that holds ``count`` connections and says on request how they are."""
+    command = [sys.executable, str(Path(__file__).parent / "holder.py"), VIP[family], "80"]
+    return net.client.popen([*command, str(count)], stdin=-1, stdout=-1)
+
+
+def asked(holder: Any) -> list[str]:
+    """A request over every held connection: who answered, or the error."""
+    holder.stdin.write(b"ask\n")
+    holder.stdin.flush()
+    answers: list[str] = json.loads(holder.stdout.readline())
+    return answers
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_drain(web: Any, ask: Any, family: int) -> None:
+    """A drained backend keeps its flows and gets no new ones; ready again it does."""
+    net, running = web()
+    holder = hold(net, family, 12)
+    before = asked(holder)
+    assert "backend1" in before
+    name = backend_address(family, 1)
+    said = command(running, "set", "backend", f"web{family}/{name}", "state", "drain")
+    assert said == f"web{family}/{name}: state drain, weight 1\n"
+    assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend2", "backend3"}
+    assert asked(holder) == before
+    row = members(running, f"web{family}")[name]
+    assert (row["state"], row["why"]) == ("drain", "set by the operator")
+    assert row["flows"] >= before.count("backend1")
+    daemon(running).set_backend(f"web{family}", name, state="ready")
+    assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend1", "backend2", "backend3"}
+    assert len([line for line in running.log().splitlines() if "backend changed" in line]) == 2
+
+
+def test_maint_and_weight(web: Any, ask: Any) -> None:
+    """In maint a backend gets nothing; the others share by the weights that are set."""
+    net, running = web(workers=1, strategy="wrr")
+    first, second, third = (backend_address(4, n) for n in (1, 2, 3))
+    daemon(running).set_backend("web4", first, state="maint")
+    answer = daemon(running).set_backend("web4", second, weight=3)
+    assert answer["weight"] == 3
+    assert ask(net, "tcp", VIP[4], 80, 20) == {"backend2": 15, "backend3": 5}
+    daemon(running).set_backend("web4", third, weight=0)
+    assert ask(net, "tcp", VIP[4], 80, 5) == {"backend2": 5}
+    row = members(running)[backend_address(4, 2)]
+    assert (row["weight"], row["configured_weight"]) == (3, 1)
+    assert ask(net, "tcp", VIP[6], 80, 9) == {"backend1": 3, "backend2": 3, "backend3": 3}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flows_are_listed_and_ended(web: Any, family: int) -> None:
+    """Filters tell flows apart; a client of an ended flow hears RST at its next request."""
+    net, running = web()
+    holder = hold(net, family, 9)
+    before = asked(holder)
+    control = daemon(running)
+    listed = control.get("flows", service=f"web{family}")
+    assert listed["more"] is False
+    assert len(listed["flows"]) == 9
+    (one, *_) = listed["flows"]
+    assert (one["vip"], one["port"], one["state"]) == (VIP[family], 80, "established")
+    backend = backend_address(family, 2)
+    found = control.get("flows", backend=backend, client=one["client"])["flows"]
+    assert len(found) == before.count("backend2")
+    assert {flow["backend"] for flow in found} == {backend}
+    assert control.get("flows", client="203.0.113.0/24")["flows"] == []
+    few = control.get("flows", limit=2)
+    assert (len(few["flows"]), few["more"]) == (2, True)
+    assert f"web{family}" in command(running, "flows")
+
+    ended = command(running, "flows", "--backend", backend, "kill")
+    count = before.count("backend2")
+    assert ended == f"{count} flow{'' if count == 1 else 's'} ended\n"
+    after = asked(holder)
+    for was, now in zip(before, after, strict=True):
+        assert now == ("ECONNRESET" if was == "backend2" else was)
+    with pytest.raises(OperatorError, match="which flows are meant"):
+        control.post("flows/kill", {})
+    assert control.post("flows/kill", {"all": True}) == {"killed": 9 - count}
+    assert set(asked(holder)) <= {"ECONNRESET", "EPIPE"}  # those that had it already: EPIPE
+
+
+def test_a_worker_that_comes_back_knows(web: Any, ask: Any) -> None:
+    """A replaced worker, and a replaced api process, have the states that were set before."""
+    net, running = web(workers=1, trouble=True)
+    daemon(running).set_backend("web4", backend_address(4, 1), state="maint")
+    (worker, _) = daemon(running).get("workers")
+    os.kill(worker["pid"], signal.SIGKILL)
+    wait_until(lambda: running.log().count('"worker ready"') == 2, running)
+    assert set(ask(net, "tcp", VIP[4], 80, 10)) == {"backend2", "backend3"}
+    os.kill(child(running, "api"), signal.SIGKILL)
+    wait_until(lambda: running.log().count('"api ready"') == 2, running)
+    assert members(running)[backend_address(4, 1)]["state"] == "maint"
+
+
+def test_health(web: Any) -> None:
+    """All well: 0. A service without a backend for new flows: said, and 1 where asked for."""
+    _, running = web()
+    assert command(running, "health", "--exit-code") == "healthy\n"
+    for number in (1, 2, 3):
+        daemon(running).set_backend("web6", backend_address(6, number), state="drain")
+    program = [sys.executable, "-m", "paraglider", "-c", str(running.config), "health"]
+    done = running.namespace.run([*program, "--exit-code"], check=False)
+    assert done.returncode == 1
+    assert done.stdout == "no backend of `web6` takes new flows\n"
+    assert daemon(running).get("health")["healthy"] is False
+
+
+def test_mistakes_are_told(web: Any) -> None:
+    """What is not there, or cannot be, is one line with a remedy and exit code 1."""
+    _, running = web(workers=1)
+    control = daemon(running)
+    good = ("web4", backend_address(4, 1))
+    for wrong, words in (
+        (lambda: control.set_backend("wbe4", "10.0.0.1", state="drain"), "did you mean web4"),
+        (lambda: control.set_backend("web4", "1.2.3.4", state="drain"), "no backend of `web4` cal"),
+        (lambda: control.set_backend(*good, state="gone"), "write ready or drain or maint"),
+        (lambda: control.set_backend(*good, weight=70000), "write 0 to 65535"),
+        (lambda: control.set_backend(*good, weight=-1), "write 0 to 65535"),
+        (lambda: control.set_backend(*good, weight="3"), "no whole number"),
+        (lambda: control.set_backend(*good), "nothing is to be set"),
+        (lambda: control.get("flows", client="here"), "no address and no network"),
+        (lambda: control.get("flows", service="nosuch"), "no service called `nosuch`"),
+        (lambda: control.get("flows", limit=5000), "write 1 to 1000"),
+        (lambda: control.get("nosuch"), "not found"),
+        (lambda: control.post("health", {}), "method not allowed"),
+    ):
+        with pytest.raises(OperatorError, match=words):
+            wrong()
+    assert command(running, "set", "backend", "web4", "state", "drain").startswith(
+        "paraglider: 'web4' is no SERVICE/BACKEND; write one such as"
+    )
+
+
+def test_the_socket_is_the_owners(web: Any) -> None:
+    """Mode 0600; nobody else gets in; the process behind it has no rights; it goes at the end."""
+    _, running = web(workers=1)
+    path = socket_path(running)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    found = Path(f"/proc/{child(running, 'api')}/status").read_text()
+    sets = [line.split()[1] for line in found.splitlines() if line.startswith("Cap")]
+    assert set(sets) == {"0" * 16}
+    assert "NoNewPrivs:\t1" in found
+    running.stop()
+    assert not path.exists()
+    assert f"no paraglider answers at {path}; start it" in command(running, "show")
+
+
+def raw(path: Path) -> socket.socket:
+    """A connection to the control socket."""
+    made = socket.socket(socket.AF_UNIX)
+    made.settimeout(PATIENCE)
+    made.connect(str(path))
+    return made
+
+
+def test_clients_that_misbehave(web: Any, ask: Any) -> None:
+    """Half a request, 100 MB, garbage, and more connections than are served: each is refused or
+    ended, traffic goes on, and the next well-behaved client is answered.
+    """
+    net, running = web(workers=1)
+    path = socket_path(running)
+    api = child(running, "api")
+    with raw(path) as big:
+        big.sendall(b"POST /v1/flows/kill HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
+        sent = 0
+        try:
+            while sent < 100_000_000:
+                sent += big.send(b"x" * 1_000_000)
+        except OSError:
+            pass
+        assert sent < 100_000_000
+    with raw(path) as garbage:
+        garbage.sendall(b"\x16\x03\x01" * 100 + b"\r\n\r\n")
+        assert b" 400 " in garbage.recv(100).splitlines()[0]
+    half = [raw(path) for _ in range(64)]
+    for one in half:
+        one.sendall(b"GET /v1/hea")
+    wait_until(lambda: b"503" in first_line(path), running)
+    assert ask(net, "tcp", VIP[4], 80, 10).total() == 10
+    for one in half:
+        one.close()
+    wait_until(lambda: b"200" in first_line(path), running)
+    assert child(running, "api") == api
+
+
+def first_line(path: Path) -> bytes:
+    """What a request for health is answered first."""
+    with raw(path) as one:
+        try:
+            one.sendall(b"GET /v1/health HTTP/1.1\r\nHost: a\r\n\r\n")
+            return one.recv(100).splitlines()[0]
+        except OSError:
+            return b"503"
