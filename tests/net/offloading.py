@@ -6,7 +6,6 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from paraglider.lab.balancer import Balancer
@@ -40,12 +39,6 @@ def seen_by_python(net: Topology) -> int:
     """Packets that the kernel has queued so far, all queues together."""
     table = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
     return sum(int(line.split()[7]) for line in table.splitlines())
-
-
-def children(balancer: Balancer) -> dict[str, int]:
-    """The daemon's processes by what the log calls them: name → process id."""
-    listing = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text().split()
-    return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in listing}
 
 
 def await_log(balancer: Balancer, words: str, count: int = 1) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import children
 
 from paraglider.control.client import Control
 from paraglider.errors import OperatorError
@@ -55,17 +56,6 @@ def wait_until(condition: Callable[[], object], running: Balancer) -> None:
     while not condition():
         assert time.monotonic() < deadline, running.log()
         time.sleep(0.02)
-
-
-def child(running: Balancer, name: str) -> int:
-    """The process id of the child called ``paraglider/NAME``."""
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-    (pid,) = [
-        int(pid)
-        for pid in children
-        if Path(f"/proc/{pid}/comm").read_text().strip() == f"paraglider/{name}"
-    ]
-    return pid
 
 
 @pytest.fixture
@@ -201,7 +191,7 @@ def test_a_worker_that_comes_back_knows(web: Any, ask: Any) -> None:
     os.kill(worker["pid"], signal.SIGKILL)
     wait_until(lambda: running.log().count('"worker ready"') == 2, running)
     assert set(ask(net, "tcp", VIP[4], 80, 10)) == {"backend2", "backend3"}
-    os.kill(child(running, "api"), signal.SIGKILL)
+    os.kill(children(running)["paraglider/api"], signal.SIGKILL)
     wait_until(lambda: running.log().count('"api ready"') == 2, running)
     assert members(running)[backend_address(4, 1)]["state"] == "maint"
 
@@ -250,7 +240,7 @@ def test_the_socket_is_the_owners(web: Any) -> None:
     _, running = web(workers=1)
     path = socket_path(running)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    found = Path(f"/proc/{child(running, 'api')}/status").read_text()
+    found = Path(f"/proc/{children(running)['paraglider/api']}/status").read_text()
     sets = [line.split()[1] for line in found.splitlines() if line.startswith("Cap")]
     assert set(sets) == {"0" * 16}
     assert "NoNewPrivs:\t1" in found
@@ -273,7 +263,7 @@ def test_clients_that_misbehave(web: Any, ask: Any) -> None:
     """
     net, running = web(workers=1)
     path = socket_path(running)
-    api = child(running, "api")
+    api = children(running)["paraglider/api"]
     with raw(path) as big:
         big.sendall(b"POST /v1/flows/kill HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
         sent = 0
@@ -294,7 +284,7 @@ def test_clients_that_misbehave(web: Any, ask: Any) -> None:
     for one in half:
         one.close()
     wait_until(lambda: b"200" in first_line(path), running)
-    assert child(running, "api") == api
+    assert children(running)["paraglider/api"] == api
 
 
 def first_line(path: Path) -> bytes:

@@ -11,7 +11,8 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from offloading import EVEN, FAMILIES, Held, await_log, children, seen_by_python, service, url
+from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service, url
+from processes import children
 
 from paraglider.lab.topology import BALANCER, CLIENT, GATEWAY, VIP, Topology, backend_address
 

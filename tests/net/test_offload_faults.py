@@ -12,13 +12,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from offloading import EVEN, FAMILIES, Held, await_log, children, seen_by_python, service, url
+from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service, url
+from processes import workers
 
 from paraglider.lab.topology import VIP, backend_address
 
 pytestmark = pytest.mark.root
-
-NO_WORKERS = {"paraglider/live", "paraglider/api"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -60,8 +59,7 @@ def test_without_a_worker_the_kernel_decides(
     before = held.ask()
     # One that dies young is given time; the fourth time it waits for two seconds.
     for death in range(1, 5):
-        workers = [pid for name, pid in children(running).items() if name not in NO_WORKERS]
-        for pid in workers:
+        for pid in workers(running):
             os.kill(pid, signal.SIGKILL)
         await_log(running, 'event="worker died"', death)
         if death < 4:
@@ -176,7 +174,7 @@ def test_a_full_queue_fails_open(
     net = topology()
     serve(net)
     running = balancer(net, config(service(family), queue={"length": 4, "io": io}))
-    (worker,) = (p for name, p in children(running).items() if name not in NO_WORKERS)
+    (worker,) = workers(running)
     os.kill(worker, signal.SIGSTOP)
     try:
         command = [sys.executable, "-c", FILL, VIP[family], "4"]

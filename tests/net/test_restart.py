@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import workers
 
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.namespace import Namespace
@@ -157,12 +158,6 @@ def test_flows_outlive_workers_and_daemons(
     assert len(ledgers(net)) == (1 if everything else 2)
     running.undo()
     assert ledgers(net) == []
-
-
-def workers(running: Balancer) -> list[int]:
-    """The process ids of the workers."""
-    children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
 
 
 def said(running: Balancer, event: str) -> int:

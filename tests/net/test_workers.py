@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import workers
 
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology
@@ -24,13 +25,6 @@ NET_ADMIN = 1 << 12  # capability.h
 STOP = 2.0  # seconds within which SIGTERM must end everything
 BACK = 3.0  # seconds: a dead worker is to be back within one; the rest is for a busy machine
 PATIENCE = 10.0  # seconds until something that must happen counts as not happening
-
-
-def workers(balancer: Balancer) -> list[int]:
-    """The process ids of the workers."""
-    children = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text()
-    named = [(int(pid), Path(f"/proc/{pid}/comm").read_text().strip()) for pid in children.split()]
-    return [pid for pid, name in named if re.fullmatch(r"paraglider/\d+", name)]
 
 
 def status(pid: int) -> dict[str, str]:
