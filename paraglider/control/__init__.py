@@ -1,6 +1,15 @@
 """Control: the processes of a running Paraglider.
 
-supervisor   the parent: starts workers, replaces the dead, ends all    (``supervisor``)
+supervisor   the parent, and the loop that it waits in                  (``supervisor``, ``loop``)
+children     its processes: started, heard, replaced, ended             (``children``)
+channel      messages between it and one of them                        (``channel``)
+hub          what is true of services and backends, and who is told     (``hub``)
+pools        the table of that                                          (``pools``)
+questions    what the hub asks several processes                        (``questions``)
+desk         its answers to the control socket                          (``desk``, ``views``)
+commands     what a process with flows does for it                      (``commands``)
+api          the process behind the control socket                      (``api``, ``routes``)
+client       the other end of that socket                               (``client``)
 worker       one process on one core that reads one queue               (``worker``)
 tracker      counts the live flows that only the kernel knows of        (``tracker``)
 ledgers      a worker's flows, carried on from the process before it     (``ledgers``)
