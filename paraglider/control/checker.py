@@ -15,64 +15,34 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import prctl
 
 from paraglider.config.model import Config
 from paraglider.control import log
-from paraglider.control.worker import READY
+from paraglider.control.channel import Channel
+from paraglider.control.children import READY, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.health.echo import Echo
 from paraglider.system import privileges
 
 
-class End(Protocol):
-    """Our end of the channel to the hub; every method raises ``PlatformError`` when it is gone."""
-
-    @property
-    def waiting(self) -> bool:
-        """Whether something waits for room."""
-
-    def fileno(self) -> int:
-        """For the loop."""
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send, now or as soon as there is room."""
-
-    def flush(self) -> None:
-        """Send of what waits as much as there is room for."""
-
-    def receive(self) -> list[dict[str, Any]]:
-        """What has come."""
-
-
 @dataclass(frozen=True, slots=True)
-class CheckerSpec:
+class CheckerSpec(Spec):
     """All that the checker is told at its start: its sockets for pings (None: there are none),
     whom to become, where to be locked in.
     """
 
     role: ClassVar[str] = "checker"
-    index: int
     echo: Echo | None
     uid: int
     gid: int
     chroot: str
-    channel: End | None = field(default=None, kw_only=True)
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.role
-
-    def labels(self) -> dict[str, int]:
-        """What the log says of it beside its role."""
-        return {}
 
     def release(self) -> None:
-        """Close what is this process's alone; called in every other process."""
+        """See ``children.Spec``."""
         if self.echo is not None:
             self.echo.close()
 
@@ -129,7 +99,7 @@ Take = Callable[[Mapping[str, Any]], None]
 class Mouth:
     """Speaks to the hub and hears it, on the running loop; ``over`` becomes the exit code."""
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: Channel) -> None:
         self._end = end
         self._log: Any = log.logger(role=CheckerSpec.role)
         self._loop: asyncio.AbstractEventLoop | None = None
