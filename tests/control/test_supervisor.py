@@ -42,7 +42,7 @@ class Hub:
 
     def equipment(self) -> Equipment:
         """Nothing has changed."""
-        return Equipment(Config.model_construct(), {}, STRATEGIES)
+        return Equipment(Config.model_construct(services=()), {}, STRATEGIES)
 
     def heard(self, child: Child, message: Message) -> None:
         """Log it."""
