@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from paraglider.cli import run as command
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
 from paraglider.control.proxy import ProxySpec
+from paraglider.control.api import ApiSpec
 from paraglider.control.worker import WorkerSpec
 from paraglider.errors import OperatorError
 from paraglider.system import checks
@@ -36,11 +38,12 @@ WEB6 = {**WEB4, "name": "web6", "vip": "2001:db8::11/64", "backends": ["fd00:10:
 
 
 class Started:
-    """What would have happened: the workers, the order of calls."""
+    """What would have happened: the processes, the order of calls."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.specs: list[WorkerSpec] = []
+        self.specs: list[WorkerSpec | ApiSpec] = []
+        self.socket: Any = None
         self.debug: bool | None = None
         self.log_style = ""
 
@@ -51,11 +54,12 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     notes = Started()
 
     class Supervisor:
-        def __init__(self, specs: list[WorkerSpec], *_: Any) -> None:
+        def __init__(self, specs: list[WorkerSpec | ApiSpec], *_: Any) -> None:
             notes.specs = specs
 
         def run(self) -> int:
             notes.calls.append("supervise")
+            notes.socket = Path(notes.specs[-1].listening.getsockname()).lstat()
             return 0
 
     def set_up(debug: bool, style: str) -> None:
@@ -85,6 +89,7 @@ def file(tmp_path: Path) -> Callable[..., str]:
         document = {
             "workers": {"first_core": CORE, "last_core": CORE},
             "chroot": str(tmp_path),
+            "control": {"socket": str(tmp_path / "run" / "control.sock")},
             **top,
             "services": list(services or (WEB4, WEB6)),
         }
@@ -113,7 +118,7 @@ def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
     """Queues are looked at, privileges limited, then the workers supervised, in that order."""
     assert outcome("-c", file()) == 0
     assert started.calls == [f"free ({CORE},)", "limit", "supervise"]
-    (spec,) = started.specs
+    spec, _ = started.specs
     nobody = pwd.getpwnam("nobody")
     assert (spec.index, spec.core, spec.uid, spec.gid) == (0, CORE, nobody.pw_uid, nobody.pw_gid)
     assert [service.name for service in spec.config.services] == ["web", "web6"]
@@ -123,16 +128,27 @@ def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
 def test_workers_have_ledgers(started: Started, file: Any) -> None:
     """Each knows where its flows are written down, with room for all that it may hold."""
     assert outcome("-c", file(flows={"max": 123})) == 0
-    (spec,) = started.specs
+    spec, _ = started.specs
     assert spec.ledgers is not None
     assert (spec.ledgers.core, spec.ledgers.records) == (CORE, 123)
+
+
+def test_the_control_socket(started: Started, file: Any, tmp_path: Path) -> None:
+    """It is there while the processes are, its owner's alone, in a directory for all to see."""
+    assert outcome("-c", file()) == 0
+    _, spec = started.specs
+    assert isinstance(spec, ApiSpec)
+    assert (spec.role, spec.owner) == ("api", 0)
+    assert stat.S_IMODE(started.socket.st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o755
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 def test_options_go_before_the_file(started: Started, file: Any) -> None:
     """``-Q``, ``-U`` and ``-D`` win over what the file says."""
     path = file(user="nobody", queue={"length": 100})
     assert outcome("-c", path, "-Q", "2000", "-U", "root", "-D", "--log", "text") == 0
-    (spec,) = started.specs
+    spec, _ = started.specs
     assert spec.config.queue.length == 2000
     assert (spec.uid, spec.gid) == (0, 0)
     assert started.debug is True
@@ -143,7 +159,7 @@ def test_options_go_before_the_file(started: Started, file: Any) -> None:
 def test_one_family(started: Started, file: Any, option: str, name: str) -> None:
     """``-4`` and ``-6`` leave the services of the other family out."""
     assert outcome("-c", file(), option) == 0
-    (spec,) = started.specs
+    spec, _ = started.specs
     assert [service.name for service in spec.config.services] == [name]
 
 
