@@ -59,6 +59,8 @@ class Supervisor:
                 self._care(children, loop)
             finally:
                 children.end_all()
+                # It ends already: a second signal to end does not cut that short.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._log.info("ended")
         return 0
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from processes import children
+
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, backend_address
@@ -44,10 +46,8 @@ def fetch(client: Namespace, address: str) -> str:
 
 def workers(balancer: Balancer) -> list[int]:
     """The process ids of the proxy workers, in the order of their cores."""
-    children = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text().split()
-    named = {int(pid): Path(f"/proc/{pid}/comm").read_text().strip() for pid in children}
-    found = [pid for pid, name in named.items() if name.startswith("paraproxy/")]
-    return sorted(found, key=lambda pid: named[pid])
+    named = children(balancer).items()
+    return [pid for name, pid in sorted(named) if name.startswith("paraproxy/")]
 
 
 def wait_until(condition: Callable[[], object], balancer: Balancer) -> None:

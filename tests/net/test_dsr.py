@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 from directing import EVEN, FAMILIES, answers_by, directed, leases, service
-from offloading import await_log, children, seen_by_python, url
+from offloading import await_log, seen_by_python, url
+from processes import workers
 
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
@@ -126,9 +127,8 @@ def test_flows_go_on_without_their_worker(
     peers = [Rounds(net, family, tmp_path / f"{family}{n}") for family in FAMILIES for n in "abc"]
     for each in peers:
         each.await_more(running)
-    for name, pid in children(running).items():
-        if name != "paraglider/live":
-            os.kill(pid, signal.SIGKILL)
+    for pid in workers(running):
+        os.kill(pid, signal.SIGKILL)
     await_log(running, 'event="worker ready"', 4)
     for each in peers:
         each.await_more(running)
