@@ -20,8 +20,8 @@ import yaml
 from paraglider.cli import run as command
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
-from paraglider.control.proxy import ProxySpec
 from paraglider.control.api import ApiSpec
+from paraglider.control.proxy import ProxySpec
 from paraglider.control.worker import WorkerSpec
 from paraglider.errors import OperatorError
 from paraglider.system import checks
@@ -247,14 +247,13 @@ def proxied() -> dict[str, Any]:
 def forsake(specs: list[Any]) -> None:
     """Close the listening sockets."""
     for spec in specs:
-        if isinstance(spec, ProxySpec):
-            spec.forsake()
+        spec.release()
 
 
 def test_proxies_need_no_queue(started: Started, file: Any, proxied: Any) -> None:
     """A file with proxy services alone: one proxy worker a core, bound before privileges go."""
     assert outcome("-c", file(proxied)) == 0
-    (spec,) = started.specs
+    spec, _ = started.specs
     assert isinstance(spec, ProxySpec)
     assert (spec.core, spec.number, spec.index) == (CORE, 0, 0)
     assert [listener.service for listener in spec.listeners] == ["web"]
@@ -266,7 +265,7 @@ def test_proxies_need_no_queue(started: Started, file: Any, proxied: Any) -> Non
 def test_proxies_beside_others(started: Started, file: Any, proxied: Any) -> None:
     """Each kind of worker is told of its own services, and no index is there twice."""
     assert outcome("-c", file(proxied, WEB6)) == 0
-    queue, proxy = started.specs
+    queue, proxy, _ = started.specs
     assert isinstance(proxy, ProxySpec)
     assert [service.name for service in queue.config.services] == ["web6"]
     assert [service.name for service in proxy.config.services] == ["web"]
