@@ -20,10 +20,11 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.model import Config
+from paraglider.config.model import Config, Timeouts
 from paraglider.control import children, log
 from paraglider.control.channel import Message
 from paraglider.control.children import FIRST_WAIT, READY, Child, Children, Equipment, Run
+from paraglider.control.proxy import ProxySpec
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.worker import WorkerSpec
 from paraglider.core.strategies import STRATEGIES
@@ -72,7 +73,14 @@ class Hub:
 class Supervised:
     """A supervisor in a process of its own; its log, and the workers that reported."""
 
-    def __init__(self, directory: Path, run: Run, workers: int, constants: dict[str, float]):
+    def __init__(
+        self,
+        directory: Path,
+        run: Run,
+        workers: int,
+        constants: dict[str, float],
+        proxied: bool = False,
+    ):
         self.directory = directory
         self.log_file = directory / "log"
         self.status: int | None = None
@@ -80,18 +88,22 @@ class Supervised:
         if self.pid == 0:
             status = 99
             try:
-                status = self._supervise(run, workers, constants)
+                status = self._supervise(run, workers, constants, proxied)
             finally:
                 os._exit(status)
 
-    def _supervise(self, run: Run, workers: int, constants: dict[str, float]) -> int:
+    def _supervise(self, run: Run, workers: int, constants: dict[str, float], proxied: bool) -> int:
         with self.log_file.open("w", buffering=1) as errors:
             sys.stderr = errors
             for name, value in constants.items():
                 setattr(children, name, value)
             log.set_up()
-            config = Config.model_construct()
-            specs = [WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)]
+            config = Config.model_construct(timeouts=Timeouts(drain=int(PATIENCE)))
+            specs: list[WorkerSpec | ProxySpec] = [
+                WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)
+            ]
+            if proxied:
+                specs = [ProxySpec(0, 0, 10, config, (), uid=0, gid=0)]
             try:
                 return Supervisor(specs, run, Hub()).run()
             except ParagliderError as error:
@@ -167,7 +179,10 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
     made: list[Supervised] = []
 
     def start(
-        life: Callable[[WorkerSpec, int], int], workers: int = 2, **constants: float
+        life: Callable[[WorkerSpec, int], int],
+        workers: int = 2,
+        proxied: bool = False,
+        **constants: float,
     ) -> Supervised:
         directory = tmp_path / str(len(made))
         directory.mkdir()
@@ -178,7 +193,7 @@ def supervise(tmp_path: Path) -> Iterator[Callable[..., Supervised]]:
                 notes.write(f"{os.getpid()}\n")
             return life(spec, report)
 
-        made.append(Supervised(directory, run, workers, constants))
+        made.append(Supervised(directory, run, workers, constants, proxied))
         return made[-1]
 
     yield start
@@ -493,3 +508,22 @@ def test_a_worker_inherits_nobody_elses_descriptors(supervise: Any) -> None:
     running.await_events("ready")
     assert [f"sockets={before + 1}" in line for line in running.events("holds")] == [True] * 3
     running.end()
+
+
+def ready_then_slow(_spec: WorkerSpec, report: int) -> int:
+    """A worker that ends when it is asked to, some time after the supervisor's patience."""
+    os.write(report, READY)
+    signal.sigwait((signal.SIGTERM,))
+    signal.sigtimedwait((signal.SIGUSR1,), 0.5)
+    return 0
+
+
+@pytest.mark.parametrize("proxied", [True, False])
+def test_a_proxy_worker_may_drain(supervise: Any, proxied: bool) -> None:
+    """It has as long as `timeouts.drain` says before it is killed, which another has not."""
+    running = supervise(ready_then_slow, workers=1, proxied=proxied, PATIENCE=0.1)
+    running.await_events("ready")
+    running.end()
+    assert running.status == 0
+    assert bool(running.events(".* ended badly")) is not proxied
+    assert running.nobody_left()
