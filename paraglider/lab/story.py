@@ -23,7 +23,7 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab import namespace, topology
+from paraglider.lab import direct, namespace, topology
 from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.tally import Row, count_answers, ping_counts, table
@@ -34,7 +34,8 @@ HTTP_PORT = 80
 UDP_PORT = 5353
 ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
 STATIC = "static"  # no `forward` of the file: the kernel alone, by `paraglider start`
-FORWARDS = ("nat", "offload", "proxy", STATIC)
+DSR = "dsr"
+FORWARDS = ("nat", "offload", DSR, "proxy", STATIC)
 FAMILIES = (4, 6)
 
 
@@ -148,7 +149,8 @@ class Lab:
             f"[bold]1.[/] Building a client, a balancer and {options.backends} backends as network"
             f" namespaces [cyan]{self.prefix}-*[/]"
         )
-        built = Topology(Plan(backends=options.backends), prefix=self.prefix)
+        plan = Plan(backends=options.backends, direct=options.forward == DSR)
+        built = Topology(plan, prefix=self.prefix)
         for number, backend in enumerate(built.backends, 1):
             start_backend(backend, f"backend{number}", http=(HTTP_PORT,), udp=(UDP_PORT,))
         static = options.forward == STATIC
@@ -158,6 +160,15 @@ class Lab:
         say(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
         with interrupts.deferred():
             balancer.set_up()
+            if options.forward == DSR:
+                names = [
+                    str(service["name"]) for service in yaml.safe_load(self._config)["services"]
+                ]
+                say(
+                    "   and each backend: [cyan]paraglider backend-setup -c"
+                    f" {balancer.config} {' '.join(names)} --apply[/]"
+                )
+                direct.set_up(built.backends, balancer.config, names)
         workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
         daemon = f"Starting the daemon, {workers}: [cyan]paraglider -c {balancer.config}[/]"
         say(f"[bold]3.[/] {'No daemon: the kernel balances by itself' if static else daemon}")
@@ -169,6 +180,7 @@ class Lab:
         rows = self._ask(built)
         say(table(rows, options.backends))
         faults = [fault for row in rows for fault in row.faults(options.workers)]
+        faults += self._past(built)
         faults += [f"the daemon says: {line}" for line in balancer.trouble()]
         for fault in faults:
             say(f"[red]✗[/] {escape(fault)}")
@@ -207,6 +219,20 @@ class Lab:
                     row = row.with_counts(after[i] - before[i] for i in range(len(after)))
                 rows.append(row)
         return rows
+
+    def _past(self, built: Topology) -> list[str]:
+        """Under dsr: show that answers pass the balancer by; what is wrong with that."""
+        if self.options.forward != DSR:
+            return []
+        try:
+            found = direct.download(built, HTTP_PORT)
+        except PlatformError as error:
+            return [str(error)]
+        self._say(
+            f"   Downloaded {found.got:,} bytes; meanwhile the balancer sent {found.sent:,} bytes to"
+            " the client's network"
+        )
+        return found.faults()
 
     def _note(self) -> None:
         """Leave the note by which ``down`` finds this lab, and say how to play with it."""
@@ -259,15 +285,19 @@ def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
 
     Raises ``PlatformError`` when something is left.
     """
-    balancer = f"{prefix}-balancer"
+    balancer, config = f"{prefix}-balancer", directory / "paraglider.conf"
     try:
-        if undo and balancer in namespace.names() and (directory / "paraglider.conf").exists():
+        if config.exists() and direct.needed(config):
+            for name in namespace.names():
+                if name.startswith(f"{prefix}-backend"):
+                    direct.undo(namespace.Namespace(name, attach=True), config)
+        if undo and balancer in namespace.names() and config.exists():
             namespace.end_processes(balancer)
             attached = namespace.Namespace(balancer, attach=True)
-            config = ["-c", str(directory / "paraglider.conf")]
+            option = ["-c", str(config)]
             # One of the two has set it up; to the other there is nothing to take back.
-            attached.run([sys.executable, "-m", "paraglider", "stop", *config])
-            attached.run([sys.executable, "-m", "paraglider.cli.setup_host", *config, "--undo"])
+            attached.run([sys.executable, "-m", "paraglider", "stop", *option])
+            attached.run([sys.executable, "-m", "paraglider.cli.setup_host", *option, "--undo"])
     finally:
         namespace.remove_all(prefix)
         shutil.rmtree(directory, ignore_errors=True)

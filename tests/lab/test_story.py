@@ -9,7 +9,7 @@ import pytest
 
 from paraglider.config.load import load
 from paraglider.errors import OperatorError
-from paraglider.lab import story
+from paraglider.lab import direct, story
 from paraglider.lab.story import Options, configuration, neighbouring_cores
 
 CORES = frozenset({0, 1, 4, 5, 6})
@@ -48,6 +48,16 @@ def test_a_proxy_carries_tcp_alone(tmp_path: Path) -> None:
     file.write_text(configuration(Options("proxy"), tmp_path, CORES))
     found = [(s.name, s.protocol, s.forward) for s in load(file).services]
     assert found == [("web4", "tcp", "proxy"), ("web6", "tcp", "proxy")]
+
+
+def test_dsr_has_all_three_protocols(tmp_path: Path) -> None:
+    """With `--forward dsr` the file is valid, and asks something of the backends' hosts."""
+    file = tmp_path / "paraglider.conf"
+    file.write_text(configuration(Options("dsr"), tmp_path, CORES))
+    assert {service.protocol for service in load(file).services} == {"tcp", "udp", "any"}
+    assert direct.needed(file)
+    file.write_text(configuration(Options("offload"), tmp_path, CORES))
+    assert not direct.needed(file)
 
 
 def test_notes_are_those_of_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,11 @@ COOKIE = "from paraglider.system.owner import netns_cookie; print(f'{netns_cooki
 
 def state() -> set[str]:
     """The files that set-ups and labs leave in /run while they are at work."""
-    return {str(path) for kind in ("setup", "lab") for path in story.STATE.glob(f"{kind}-*.json")}
+    return {
+        str(path)
+        for kind in ("setup", "backend", "lab")
+        for path in story.STATE.glob(f"{kind}-*.json")
+    }
 
 
 def orphans(files: set[str]) -> list[str]:
@@ -64,7 +68,8 @@ def place(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("forward", "workers"), [("nat", 1), ("nat", 2), ("offload", 1), ("proxy", 2), ("static", 1)]
+    ("forward", "workers"),
+    [("nat", 1), ("nat", 2), ("offload", 1), ("dsr", 1), ("dsr", 2), ("proxy", 2), ("static", 1)],
 )
 def test_the_lab_shows_every_backend(
     place: dict[str, str], tmp_path: Path, forward: str, workers: int
@@ -93,6 +98,7 @@ def test_the_lab_shows_every_backend(
         if workers == 1:
             assert shares == ["10", "10", "10"]
     assert "Every backend answered over IPv4 and IPv6" in output
+    assert ("Downloaded 8,000,000 bytes" in output) == (forward == "dsr")
     assert left_of(lab.pid, tmp_path, before) == []
 
 

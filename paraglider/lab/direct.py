@@ -1,0 +1,78 @@
+"""What is different in a lab whose backends answer the client directly: ``forward: dsr``.
+
+Lives here: the backends' own set-up (``set_up``, ``undo``), and ``Download``, by which is seen that
+answers pass the balancer by.
+Rules: as in ``story``; what a backend needs is made by the command that an operator has.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from paraglider.errors import PlatformError
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import VIP, Topology
+
+SIZE = 4_000_000
+"""Bytes that are downloaded a family."""
+SPARE = SIZE // 20
+"""Bytes that the balancer may send meanwhile: it answers for the VIP, and hosts chat."""
+
+
+def set_up(backends: Sequence[Namespace], config: Path, services: Sequence[str]) -> None:
+    """Give every backend what ``services`` need of it; raises ``PlatformError``."""
+    for backend in backends:
+        backend.run([*_command(config), *services, "--apply"])
+
+
+def undo(backend: Namespace, config: Path) -> None:
+    """Take that back; nothing happens where nothing was made."""
+    backend.run([*_command(config), "--undo"])
+
+
+def needed(config: Path) -> bool:
+    """Whether the services of the lab's file ask something of the backends' hosts."""
+    return "forward: dsr" in config.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Download:
+    """Bytes that the client got in all, and bytes that the balancer sent its way meanwhile."""
+
+    got: int
+    sent: int
+
+    def faults(self) -> list[str]:
+        """What is wrong with it."""
+        found = []
+        if self.got != SIZE * len(VIP):
+            found.append(f"{self.got} bytes of {SIZE * len(VIP)} were downloaded")
+        if self.sent > SPARE:
+            found.append(f"the balancer sent {self.sent} bytes: answers do not pass it by")
+        return found
+
+
+def download(net: Topology, port: int) -> Download:
+    """Have the client download ``SIZE`` bytes over each family; raises ``PlatformError``."""
+    before, got = _sent(net.balancer), 0
+    for family, vip in VIP.items():
+        host = f"[{vip}]" if family == 6 else vip
+        url = f"http://{host}:{port}/bytes/{SIZE}"
+        # No curl: the lab needs nothing but the package.
+        script = "import sys, urllib.request as r; print(len(r.urlopen(sys.argv[1]).read()))"
+        done = net.client.run([sys.executable, "-c", script, url], check=False, timeout=60)
+        if done.returncode != 0:
+            raise PlatformError(f"{url}: {done.stderr.strip().splitlines()[-1]}")
+        got += int(done.stdout)
+    return Download(got, _sent(net.balancer) - before)
+
+
+def _sent(balancer: Namespace) -> int:
+    return int(balancer.run(["cat", "/sys/class/net/eth0/statistics/tx_bytes"]).stdout)
+
+
+def _command(config: Path) -> list[str]:
+    return [sys.executable, "-m", "paraglider", "backend-setup", "-c", str(config)]

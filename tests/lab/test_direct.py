@@ -1,0 +1,40 @@
+"""A lab whose backends answer the client directly: what is claimed of it was counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from paraglider.errors import PlatformError
+from paraglider.lab.balancer import start_backend
+from paraglider.lab.direct import SIZE, SPARE, Download, download
+from paraglider.lab.topology import VIP, Plan, Topology
+
+
+@pytest.mark.parametrize(
+    ("found", "faults"),
+    [
+        (Download(2 * SIZE, 0), 0),
+        (Download(2 * SIZE, SPARE), 0),
+        (Download(2 * SIZE, SPARE + 1), 1),
+        (Download(SIZE, 0), 1),
+        (Download(SIZE, SIZE), 2),
+    ],
+)
+def test_what_is_wrong(found: Download, faults: int) -> None:
+    """Too little came, or it came by way of the balancer."""
+    assert len(found.faults()) == faults
+
+
+@pytest.mark.root
+def test_answers_by_way_of_the_balancer_are_seen() -> None:
+    """Where the balancer itself serves the VIP, all bytes are its own; with no server at all there
+    is an error that says which URL.
+    """
+    with Topology(Plan(backends=1, vips=tuple(f"{vip}" for vip in VIP.values()))) as net:
+        with pytest.raises(PlatformError, match="http://192.168.0.11:80/bytes/4000000: "):
+            download(net, 80)
+        start_backend(net.balancer, "itself")
+        found = download(net, 80)
+    assert found.got == 2 * SIZE
+    assert found.sent > 2 * SIZE
+    assert len(found.faults()) == 1
