@@ -25,6 +25,7 @@ _PEERS: tuple[Peer, ...] = (
     Paraglider("nat-netlink-2", io="netlink", build=COMPILED, workers=2, quick=False),
     Paraglider("nat-direct", io="netlink", build=COMPILED, direct=True, quick=False),
     Paraglider("offload", forward="offload", build=COMPILED),
+    Paraglider("dsr", forward="dsr", build=COMPILED, direct=True),
     Proxied("proxy"),
     Paraglider("static", forward="static", build=COMPILED),
 )

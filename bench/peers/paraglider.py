@@ -20,6 +20,7 @@ from bench.network import (
     GATEWAY_WITH_PREFIX,
     HTTP_PORT,
     IPERF_PORT,
+    VIP,
     VIP_WITH_PREFIX,
     Stage,
 )
@@ -69,7 +70,7 @@ class Paraglider(Peer):
         self.workers = workers
         self.direct = direct
         self.quick = quick
-        words = [forward, *(["direct"] if direct else []), *([io] if io != "auto" else []), build]
+        words = [forward, *(["direct"] if direct and forward != "dsr" else []), *([io] if io != "auto" else []), build]
         if forward == STATIC:
             words = [forward, "the kernel alone"]
         self.title = ", ".join([*words, *([f"{workers} workers"] if workers > 1 else [])])
@@ -109,7 +110,8 @@ class Paraglider(Peer):
         self._balancer.start()
 
     def _set_up_backends(self, stage: Stage, config: Path) -> None:
-        """Have each backend's own host give the answers of its services the VIP as source.
+        """Have each backend's own host give the answers of its services the VIP as source, or hold
+        the VIP.
 
         By the script that is printed: no state is kept, so the stage may go with all that is in it.
         """
@@ -119,6 +121,9 @@ class Paraglider(Peer):
             own = [s.name for s in services if address in map(str, (b.address for b in s.backends))]
             script = backend.run([*command, "-c", str(config), *own]).stdout
             backend.run(["sh", "-e"], text=script)
+        if self.forward == "dsr":  # the one that is there already listens on the backend's address
+            iperf = ["iperf3", "-s", "-p", str(IPERF_PORT), "-B", VIP]
+            stage.topology.backends[0].popen(iperf)
 
     def trouble(self) -> list[str]:
         """The lines of the daemon's log that tell of an error."""

@@ -22,6 +22,7 @@ def test_titles_tell_rows_apart() -> None:
     assert peer().title == "nat, compiled"
     assert peer(io="netlink", build="interpreted").title == "nat, netlink, interpreted"
     assert peer(direct=True).title == "nat, direct, compiled"
+    assert peer(forward="dsr", direct=True).title == "dsr, compiled"
     assert peer(forward="offload", workers=2).title == "offload, compiled, 2 workers"
 
 
