@@ -229,8 +229,8 @@ class Lab:
         except PlatformError as error:
             return [str(error)]
         self._say(
-            f"   Downloaded {found.got:,} bytes; meanwhile the balancer sent {found.sent:,} bytes to"
-            " the client's network"
+            f"   Downloaded {found.got:,} bytes; meanwhile the balancer sent {found.sent:,} bytes"
+            " to the client's network"
         )
         return found.faults()
 
