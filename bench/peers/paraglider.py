@@ -70,7 +70,8 @@ class Paraglider(Peer):
         self.workers = workers
         self.direct = direct
         self.quick = quick
-        words = [forward, *(["direct"] if direct and forward != "dsr" else []), *([io] if io != "auto" else []), build]
+        way = ["direct"] if direct and forward != "dsr" else []  # dsr is always direct
+        words = [forward, *way, *([io] if io != "auto" else []), build]
         if forward == STATIC:
             words = [forward, "the kernel alone"]
         self.title = ", ".join([*words, *([f"{workers} workers"] if workers > 1 else [])])
