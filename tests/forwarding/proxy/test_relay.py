@@ -117,14 +117,14 @@ def test_a_slow_reader_holds_the_other_back(pair: Any, slow: str) -> None:
     """
     running, client, backend = pair()
     reader, sender = (client, backend) if slow == "client" else (backend, client)
-    data = pattern(64 * MEGABYTE)
+    data = pattern(32 * MEGABYTE)
     sent = threading.Thread(target=lambda: (sender.sendall(data), sender.close()))
     sent.start()
     (relay,) = relays(running)
     running.until(lambda: any(end.held for end in relay._ends))
     held = running.call(lambda: [len(end.held) for end in relay._ends])
     assert 0 < sum(held) <= BUFFER
-    assert sent.is_alive()  # 64 MB fit nowhere
+    assert sent.is_alive()  # 32 MB fit nowhere
     assert receive(reader) == data
     sent.join()
 
@@ -132,7 +132,7 @@ def test_a_slow_reader_holds_the_other_back(pair: Any, slow: str) -> None:
 def test_the_other_way_goes_on_while_one_is_held_up(pair: Any) -> None:
     """A client that does not read can still speak."""
     running, client, backend = pair()
-    data = pattern(64 * MEGABYTE)
+    data = pattern(32 * MEGABYTE)
     sent = threading.Thread(target=lambda: (backend.sendall(data), backend.close()))
     sent.start()
     (relay,) = relays(running)
@@ -180,7 +180,7 @@ def test_what_was_said_before_a_reset_is_heard(pair: Any) -> None:
     running, client, backend = pair()
     client.settimeout(0.2)
     with pytest.raises(TimeoutError):
-        client.sendall(pattern(64 * MEGABYTE))  # nobody reads it
+        client.sendall(pattern(32 * MEGABYTE))  # nobody reads it
     client.settimeout(20.0)
     backend.sendall(b"413 too much")
     backend.close()  # with bytes unread, so the kernel sends a reset
