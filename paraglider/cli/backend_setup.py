@@ -77,7 +77,11 @@ def backend_setup(
         with only_one():
             _apply(loaded.config, roles, host)
     else:
-        shown = [(_tc if tc else _script)(loaded.config, role, host) for role in roles]
+        made: set[tuple[str, ...]] = set()
+        shown = (
+            _tc(loaded.config, role, host) if tc else _script(loaded.config, role, host, made)
+            for role in roles
+        )
         print("#!/bin/sh -e\n" + "".join(shown), end="")
 
 
@@ -139,12 +143,17 @@ def _state() -> StateFile:
     return StateFile(purpose="backend")
 
 
-def _script(config: Config, role: Role, host: Host) -> str:
+def _script(config: Config, role: Role, host: Host, made: set[tuple[str, ...]]) -> str:
+    """The commands for one service; ``made`` are the changes of those before it, and grows."""
     steps = backend_plan.make_plan(config, role, host, ())
     lines = _head(role)
     lines += [f"# Note: {note}." for note in backend_plan.notes(config, role, host)]
     if not steps:
         lines.append("# Nothing to do.")
+    shared = [step for step in steps if step.change.identity in made]
+    steps = [step for step in steps if step.change.identity not in made]
+    made |= {step.change.identity for step in steps}
+    lines += [line for step in shared for line in ("", f"# Done above: {step.describe()}")]
     for step in steps:
         lines += _commands(step, host)
     back = [step.change.revert_script(host) for step in reversed(steps) if step.action == "apply"]

@@ -57,6 +57,23 @@ def test_the_script_of_a_backend(capfd: pytest.CaptureFixture[str], file: Path) 
     assert lines[-1] == "# Nothing to do."
 
 
+def test_what_services_share_is_made_once(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Two dsr services on one VIP: a shell that runs the script adds the address once."""
+    file = tmp_path / "c"
+    rest = "vip: 192.168.0.11/24, protocol: tcp, forward: dsr, backends: [203.0.113.1]"
+    file.write_text(
+        "network: {public: {interface: eth0}, private: {interface: eth1}}\n"
+        f"services:\n  - {{name: a, ports: 80, {rest}}}\n  - {{name: b, ports: 81, {rest}}}\n"
+    )
+    assert outcome(file, "a", "b", "--backend", "203.0.113.1") == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines.count("ip address add 192.168.0.11/32 dev lo") == 1
+    assert lines.count("# Done above: address 192.168.0.11/32 on lo") == 1
+    assert lines.count("# To take it back:") == 1
+
+
 def test_the_tc_form(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     """The same for tc, with the interface to be named."""
     assert outcome(file, "web", "--backend", "203.0.113.2", "--tc") == 0
