@@ -18,6 +18,7 @@ from paraglider.control import log
 from paraglider.control.api import ApiSpec
 from paraglider.control.hub import Hub
 from paraglider.control.listening import ControlSocket
+from paraglider.control.notify import Notifier
 from paraglider.control.processes import Place, be, forget_other_ledgers, make_specs
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.watch import Watch
@@ -71,7 +72,7 @@ def run(
         specs.append(ApiSpec(len(specs), control.listening, os.geteuid(), uid, gid, wanted.chroot))
         hub = Hub(wanted, registry, watch, partial(forget_other_ledgers, specs))
         privileges.limit_parent()
-        status = Supervisor(specs, be, hub).run()
+        status = Supervisor(specs, be, hub, Notifier()).run()
     finally:
         control.close()
     sys.exit(status)

@@ -3,7 +3,8 @@
 It speaks no network protocol and reads no packet. It waits for signals, for what its processes
 say, and for time (``loop``), cares for the processes (``children``) and lets the hub (``hub``)
 answer and look at things. SIGTERM or SIGINT ends everything, and what does not end within a moment
-is killed; SIGHUP has the configuration read again.
+is killed; SIGHUP has the configuration read again. The service manager is told of all of it
+(``notify``), and its watchdog fed for as long as anybody carries flows.
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Sequence
+from math import inf
 from typing import Any, Final, Protocol
 
 from paraglider.control import log
 from paraglider.control.children import CARRIERS, Children, Owner, Run, Spec
 from paraglider.control.loop import Loop
+from paraglider.control.notify import Notifier
 
 _END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGHUP, *_END)
@@ -40,10 +43,13 @@ class Hub(Owner, Protocol):
 class Supervisor:
     """The processes of one Paraglider, and their hub."""
 
-    def __init__(self, specs: Sequence[Spec], run: Run, hub: Hub) -> None:
+    def __init__(
+        self, specs: Sequence[Spec], run: Run, hub: Hub, notifier: Notifier | None = None
+    ) -> None:
         self._specs = specs
         self._run = run
         self._hub = hub
+        self._notifier = notifier or Notifier({})
         self._log: Any = log.logger()
 
     def run(self) -> int:
@@ -72,12 +78,26 @@ class Supervisor:
                 children.settle()
                 self._hub.ready()
                 self._log.info("ready", workers=sum(c.spec.role in CARRIERS for c in children))
-            pause = self._hub.look(time.monotonic()) if ready else children.wait()
+                self._notifier.ready()
+            pause = children.wait()
+            if ready:
+                now = time.monotonic()
+                pause = min(self._hub.look(now), self._sign_of_life(children, now))
             caught = loop.wait(min(pause, children.wait()))
             if ended := _END & caught:
                 name = ", ".join(number.name for number in sorted(ended))
                 self._log.info("stopping", signal=name)
+                self._notifier.stopping()
                 return
             if signal.SIGHUP in caught:
+                self._notifier.reloading()
                 self._hub.reload()
+                self._notifier.ready()
             children.look()
+
+    def _sign_of_life(self, children: Children, now: float) -> float:
+        """Tell the service manager how many carry flows; seconds until it is to hear again."""
+        carriers = [child for child in children if child.spec.role in CARRIERS]
+        serving = sum(child.serves for child in carriers)
+        self._notifier.status(f"{serving} of {len(carriers)} workers serve")
+        return self._notifier.beat(now) if serving else inf

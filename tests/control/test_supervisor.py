@@ -12,6 +12,7 @@ import os
 import re
 import select
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from paraglider.config.model import Config, Timeouts
 from paraglider.control import children, log
 from paraglider.control.channel import Message
 from paraglider.control.children import FIRST_WAIT, READY, Child, Children, Equipment, Run
+from paraglider.control.notify import Notifier
 from paraglider.control.proxy import ProxySpec
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.worker import WorkerSpec
@@ -105,7 +107,7 @@ class Supervised:
             if proxied:
                 specs = [ProxySpec(0, 0, 10, config, (), uid=0, gid=0)]
             try:
-                return Supervisor(specs, run, Hub()).run()
+                return Supervisor(specs, run, Hub(), Notifier()).run()
             except ParagliderError as error:
                 log.logger().error("raised", error=str(error))
                 return error.exit_code
@@ -527,3 +529,52 @@ def test_a_proxy_worker_may_drain(supervise: Any, proxied: bool) -> None:
     assert running.status == 0
     assert bool(running.events(".* ended badly")) is not proxied
     assert running.nobody_left()
+
+
+class Manager:
+    """A service manager: its socket is what the environment names, and all that came is kept."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.heard: list[str] = []
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.settimeout(PATIENCE)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        monkeypatch.setenv("WATCHDOG_USEC", "100000")
+
+    def await_message(self, message: str) -> None:
+        """Take what comes until ``message`` has."""
+        while not self.heard or self.heard[-1].partition("\n")[0] != message:
+            self.heard.append(self._socket.recv(4096).decode())
+
+
+def test_the_service_manager_is_told(
+    supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That all serve, how many do, signs of life, a reload and its end, and that it stops."""
+    manager = Manager(tmp_path / "notify", monkeypatch)
+    running = supervise(serve)
+    manager.await_message("WATCHDOG=1")
+    assert manager.heard == ["READY=1", "STATUS=2 of 2 workers serve", "WATCHDOG=1"]
+    manager.await_message("WATCHDOG=1")
+    os.kill(running.pid, signal.SIGHUP)
+    manager.await_message("RELOADING=1")
+    manager.await_message("READY=1")
+    os.kill(running.pid, signal.SIGTERM)
+    manager.await_message("STOPPING=1")
+    running.wait_until(running.ended)
+
+
+def test_the_watchdog_starves_while_nobody_serves(
+    supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every worker is dead, that the loop still turns does not mean that all is well."""
+    manager = Manager(tmp_path / "notify", monkeypatch)
+    running = supervise(ready_then_die, FIRST_WAIT=60.0, LONGEST_WAIT=60.0)
+    manager.await_message("STATUS=0 of 2 workers serve")
+    for _ in range(3):
+        os.kill(running.pid, signal.SIGHUP)
+        manager.await_message("RELOADING=1")
+        manager.await_message("READY=1")
+    begin = manager.heard.index("STATUS=0 of 2 workers serve")
+    assert "WATCHDOG=1" not in manager.heard[begin:]
