@@ -31,7 +31,7 @@ def check(options: Options, config: str | None, host: bool) -> None:
     """Validate a configuration file and sum its services up."""
     file = find_config(config if config is not None else options.config)
     loaded = load_with_marks(file)
-    problems = unsupported(loaded.config, failover=options.failover)
+    problems = unsupported(loaded.config)
     if host:
         problems += check_interfaces(loaded.config, {name for _, name in socket.if_nameindex()})
     loaded.refuse(problems)

@@ -44,8 +44,8 @@ def run(
     """Balance what the file says until SIGTERM or SIGINT; exits the process."""
     path = find_config(config)
     loaded = load_with_marks(path)
-    loaded.refuse(unsupported(loaded.config, failover=failover))
-    wanted = _with_options(loaded, families, queue_length, user)
+    loaded.refuse(unsupported(loaded.config))
+    wanted = _with_options(loaded, families, failover, queue_length, user)
     check_root("paraglider")
     uid, gid = check_user(wanted.user)
     check_chroot(wanted.chroot)
@@ -55,7 +55,7 @@ def run(
         require_free(cores)
     registry = policies.load(loaded)
     log.set_up(debug, log_style)
-    for line in loaded.lines(warnings(loaded.config)):
+    for line in loaded.lines(warnings(_with_failover(loaded.config, failover))):
         log.logger().warning(line)
     log.logger().info(
         "starting",
@@ -87,13 +87,25 @@ def _not_started() -> None:
 
 
 def _with_options(
-    loaded: LoadedConfig, families: frozenset[int], queue_length: int | None, user: str | None
+    loaded: LoadedConfig,
+    families: frozenset[int],
+    failover: bool,
+    queue_length: int | None,
+    user: str | None,
 ) -> Config:
     """The file's configuration as the command line changes it."""
-    config = loaded.for_families(families)
+    config = _with_failover(loaded.for_families(families), failover)
     changes: dict[str, object] = {}
     if queue_length is not None:
         changes["queue"] = config.queue.model_copy(update={"length": queue_length})
     if user is not None:
         changes["user"] = user
     return config.model_copy(update=changes)
+
+
+def _with_failover(config: Config, failover: bool) -> Config:
+    """``config`` with failover on, where the option `-f` is given."""
+    if not failover:
+        return config
+    on = config.failover.model_copy(update={"enabled": True})
+    return config.model_copy(update={"failover": on})

@@ -45,7 +45,7 @@ def setup_host(config: str | None, four: bool, six: bool, dry_run: bool, undo: b
         take_back(wanted, SET_UP, dry_run, "nothing to undo")
         return
     loaded = load_with_marks(find_config(config))
-    loaded.refuse(unsupported(loaded.config, failover=False))
+    loaded.refuse(unsupported(loaded.config))
     loaded.refuse(check_interfaces(loaded.config, set(Host().netlink.interfaces())))
     loaded.for_families(wanted)
     for line in loaded.lines(warnings(loaded.config)):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from paraglider.config.model import Config
 from paraglider.config.problem import Path, Problem
-from paraglider.config.support import NOT_SERVED, NOT_SERVED_OF_SERVICE
+from paraglider.config.support import NOT_SERVED
 
 # What the standards ask of a device that forgets flows: seconds, and where that is said.
 MINIMA = {
@@ -25,7 +25,7 @@ MINIMA = {
 def warnings(config: Config) -> list[Problem]:
     """Every warning about a valid configuration, as problems that stop nothing."""
     found = [*_sections(config), *_timeouts(config), *_weights(config), *_gateways(config)]
-    return [*found, *_health(config)]
+    return [*found, *_failover(config), *_health(config)]
 
 
 def _sections(config: Config) -> Iterator[Problem]:
@@ -33,11 +33,6 @@ def _sections(config: Config) -> Iterator[Problem]:
         if name in config.model_fields_set and getattr(config, name) is not None:
             what = f"`{name}` is read but not served yet in this version"
             yield Problem((name,), what, "leave it out until then", at="key")
-    for index, service in enumerate(config.services):
-        for name in NOT_SERVED_OF_SERVICE:
-            if name in service.model_fields_set and getattr(service, name) is not None:
-                what = f"`{name}` is read but not served yet in this version"
-                yield Problem(("services", index, name), what, "leave it out until then", at="key")
 
 
 def _timeouts(config: Config) -> Iterator[Problem]:
@@ -69,6 +64,13 @@ def _gateways(config: Config) -> Iterator[Problem]:
             what = f"gateway {gateway} serves no service: none is IPv{gateway.version}"
             remedy = "leave it out, or add a service of that family"
             yield Problem(("network", "private", "gateway", index), what, remedy)
+
+
+def _failover(config: Config) -> Iterator[Problem]:
+    if config.failover.enabled and config.failover.discover:
+        what = "`discover` is not served yet in this version: listed backends leave and return,"
+        what += " hosts that newly answer do not join"
+        yield Problem(("failover", "discover"), what, "write discover: false under `failover`")
 
 
 def _health(config: Config) -> Iterator[Problem]:

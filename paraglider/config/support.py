@@ -16,22 +16,18 @@ STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.AS
 
 # (key, value) → what to write instead.
 NOT_YET: dict[tuple[str, str], str] = {
-    ("enabled", "true"): "use false, or leave `failover` out",
     ("watch", "true"): "use false, or leave `watch` out",
     ("backends", "file"): "list the backends here",
     ("backends", "dns"): "list the backends here",
 }
 
 # Sections that this version reads but does not serve.
-NOT_SERVED = ("stats", "failover")
-#: the like of a service
-NOT_SERVED_OF_SERVICE = ("check", "all_down", "on_down", "drain_timeout", "slow_start")
+NOT_SERVED = ("stats",)
 
 
-def unsupported(config: Config, *, failover: bool = False) -> list[Problem]:
-    """What ``config`` asks for and this version cannot do; ``failover`` is the option `-f`."""
+def unsupported(config: Config) -> list[Problem]:
+    """What ``config`` asks for and this version cannot do."""
     asked: list[tuple[Path, str]] = [(("queue", "io"), config.queue.io)]
-    asked.append((("failover", "enabled"), str(config.failover.enabled).lower()))
     asked.append((("watch",), str(config.watch).lower()))
     for index, service in enumerate(config.services):
         asked.append((("services", index, "forward"), service.forward))
@@ -39,10 +35,7 @@ def unsupported(config: Config, *, failover: bool = False) -> list[Problem]:
             kind = "file" if service.source.file is not None else "dns"
             asked.append((("services", index, "backends"), kind))
     problems = [_refusal(path, value) for path, value in asked]
-    found = [problem for problem in problems if problem is not None]
-    if failover and ("enabled", "true") in NOT_YET:
-        found.append(Problem((), "failover (-f) is not in this version", "leave -f out"))
-    return found
+    return [problem for problem in problems if problem is not None]
 
 
 def _refusal(path: Path, value: str) -> Problem | None:
@@ -50,5 +43,5 @@ def _refusal(path: Path, value: str) -> Problem | None:
     remedy = NOT_YET.get((key, value))
     if remedy is None:
         return None
-    name = {"enabled": "failover", "watch": "watch"}.get(key, f"{key}: {value}")
+    name = key if key == "watch" else f"{key}: {value}"
     return Problem(path, f"`{name}` is not in this version", remedy)

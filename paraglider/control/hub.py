@@ -18,6 +18,7 @@ from paraglider.control import log
 from paraglider.control.channel import Message
 from paraglider.control.children import CARRIERS, Child, Children, Equipment
 from paraglider.control.desk import Desk
+from paraglider.control.health import Health
 from paraglider.control.pools import Member, Pools
 from paraglider.control.questions import Questions
 from paraglider.control.watch import INTERVAL, Watch
@@ -47,6 +48,7 @@ class Hub:
         self._children: dict[int, Child] = {}
         self._all: Children | None = None
         self._desk = Desk(self)
+        self._health = Health(self)
         self._log: Any = log.logger()
 
     def attach(self, children: Children) -> None:
@@ -65,6 +67,8 @@ class Hub:
     def came(self, child: Child) -> None:
         """See ``children.Owner``."""
         self._count_workers(child)
+        if child.spec.role == "checker":
+            self._send(child.spec.index, self._health.order())
 
     def went(self, child: Child) -> None:
         """See ``children.Owner``."""
@@ -80,6 +84,8 @@ class Hub:
             self._desk.take(
                 message, lambda reply: self._send(child.spec.index, {**reply, "re": number})
             )
+        elif child.spec.role == "checker":
+            self._health.take(message)
         else:
             self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
 
@@ -132,11 +138,15 @@ class Hub:
             self._tell()
 
     def _tell(self) -> None:
-        """Tell those who carry flows; who starts later inherits it."""
+        """Tell those who carry flows, and who looks at the backends; who carries flows and starts
+        later inherits it.
+        """
         states = self.pools.states()
         for child in self._children.values():
             if child.spec.role in CARRIERS:
                 self._send(child.spec.index, {"do": "pools", "states": states})
+            elif child.spec.role == "checker" and child.serves:
+                self._send(child.spec.index, self._health.order())
 
     def _send(self, index: int, message: Message) -> None:
         if self._all is not None:

@@ -1,8 +1,8 @@
 """Which processes a configuration asks for, and what each of them does.
 
 Lives here: ``make_specs`` and ``live``.
-Rules: what needs rights is opened here, by the parent, before it limits itself: listening sockets
-and the places of ledgers.
+Rules: what needs rights is opened here, by the parent, before it limits itself: listening sockets,
+those for pings, and the places of ledgers.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.control import api, checker, live, log, proxy, tracker, worker
 from paraglider.control.api import ApiSpec
-from paraglider.control.checker import CheckerSpec
+from paraglider.control.checker import CheckerSpec, chroot_for, echo_for
 from paraglider.control.children import Spec
+from paraglider.control.health import checked
 from paraglider.control.proxy import ProxySpec
 from paraglider.control.tracker import TrackerSpec
 from paraglider.control.worker import WorkerSpec
@@ -34,7 +35,9 @@ class Place:
 
 
 def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
-    """The workers for ``config``, and what they need beside them; raises as ``open_listeners``."""
+    """The workers for ``config``, and what they need beside them; raises as ``open_listeners`` and
+    ``echo_for``.
+    """
     specs: list[Spec] = []
     queued = config.without_forwards("proxy")
     cores, uid, gid = place.cores, place.uid, place.gid
@@ -54,6 +57,9 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
         ProxySpec(first + i, i, cores[i], proxied, row, uid, gid, registry=registry)
         for i, row in enumerate(rows)
     ]
+    if checked(config):
+        echo = echo_for(config, failover=config.failover.enabled)
+        specs.append(CheckerSpec(len(specs), echo, uid, gid, chroot_for(config)))
     return specs
 
 

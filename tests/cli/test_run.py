@@ -21,6 +21,7 @@ from paraglider.cli import run as command
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
 from paraglider.control.api import ApiSpec
+from paraglider.control.checker import CheckerSpec
 from paraglider.control.proxy import ProxySpec
 from paraglider.control.worker import WorkerSpec
 from paraglider.errors import OperatorError
@@ -227,11 +228,11 @@ def test_a_core_that_is_none(started: Started, file: Any, capsys: Any) -> None:
 
 def test_what_this_version_does_not_do(started: Started, file: Any, capsys: Any) -> None:
     """A valid word that this version has no code for is refused at its line and column."""
-    path = file(failover={"enabled": True})
+    path = file(watch=True)
     assert outcome("-c", path) == 1
     line = message(capsys)
     assert line.startswith(f"{path}:")
-    assert "`failover` is not in this version" in line
+    assert "`watch` is not in this version" in line
     assert started.calls == []
 
 
@@ -282,11 +283,29 @@ def test_a_port_that_somebody_has(started: Started, file: Any, capsys: Any, prox
     assert started.calls == []
 
 
-def test_failover_is_not_here_yet(started: Started, file: Any, capsys: Any) -> None:
-    """``-f`` is refused, not ignored."""
-    assert outcome("-c", file(), "-f") == 1
-    assert "failover (-f) is not in this version" in message(capsys)
-    assert started.calls == []
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("options", "top", "check", "scope"),
+    [
+        ((), {}, None, False),
+        ((), {}, {"type": "tcp"}, False),
+        (("-f",), {}, None, True),
+        ((), {"failover": {"enabled": True}}, None, True),
+    ],
+)
+def test_the_checker(
+    started: Started, file: Any, options: Any, top: Any, check: Any, scope: bool
+) -> None:
+    """There is one where a service is checked or failover is on, locked in like a worker."""
+    services = (WEB4, {**WEB6, "check": check} if check else WEB6)
+    assert outcome("-c", file(*services, **top), *options) == 0
+    checkers = [spec for spec in started.specs if isinstance(spec, CheckerSpec)]
+    assert len(checkers) == bool(check or scope)
+    for spec in checkers:
+        assert spec.index == started.specs.index(spec)
+        assert spec.chroot == started.specs[0].config.chroot
+        assert started.specs[0].config.failover.enabled is scope
+        spec.release()
 
 
 def test_a_queue_with_a_reader(

@@ -34,7 +34,7 @@ def test_timeout_below_the_standard(key: str, seconds: int, least: int, source: 
     assert lines_of(f"timeouts: {{{key}: {least}}}\n{SERVICE}") == []
 
 
-@pytest.mark.parametrize("section", ["stats: {}", "failover: {rise: 2}"])
+@pytest.mark.parametrize("section", ["stats: {}"])
 def test_section_that_is_not_served_yet(section: str) -> None:
     """A section without effect in this version is pointed at by its key."""
     (line,) = lines_of(f"{section}\n{SERVICE}")
@@ -46,13 +46,17 @@ def test_section_that_is_not_served_yet(section: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "keys", ["check: {type: icmp}", "check: {type: icmp}, on_down: keep", "drain_timeout: 5"]
+    ("failover", "mentioned"),
+    [
+        ("{enabled: true}", True),
+        ("{enabled: true, discover: false}", False),
+        ("{rise: 2, discover: true}", False),
+    ],
 )
-def test_key_of_a_service_that_is_not_served_yet(keys: str) -> None:
-    """So is a service's key without effect in this version."""
-    lines = lines_of(SERVICE.replace("name: a,", f"name: a, {keys},"))
-    assert len(lines) == keys.count(", ") + 1
-    assert all("is read but not served yet in this version" in line for line in lines)
+def test_discovery_is_not_served_yet(failover: str, mentioned: bool) -> None:
+    """Who turns failover on reads that hosts which newly answer do not join."""
+    lines = lines_of(f"failover: {failover}\n{SERVICE}")
+    assert any("`discover` is not served yet" in line for line in lines) is mentioned
 
 
 def test_check_that_may_take_longer_than_its_interval() -> None:
