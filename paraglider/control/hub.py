@@ -17,13 +17,15 @@ from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.channel import Message
 from paraglider.control.children import CARRIERS, Child, Children, Equipment
-from paraglider.control.desk import Desk
+from paraglider.control.desk import SOON, Desk
 from paraglider.control.health import Health
+from paraglider.control.offloaded import Offloaded, Over
 from paraglider.control.pools import Member, Pools
 from paraglider.control.questions import Questions
 from paraglider.control.watch import INTERVAL, Watch
 from paraglider.core.pool import Event
 from paraglider.core.strategies import Registry
+from paraglider.errors import PlatformError
 
 
 class Hub:
@@ -49,6 +51,9 @@ class Hub:
         self._all: Children | None = None
         self._desk = Desk(self)
         self._health = Health(self)
+        self._offloaded = Offloaded(config)
+        if watch is not None:
+            watch.repaired = self._offloaded.put_back
         self._log: Any = log.logger()
 
     def attach(self, children: Children) -> None:
@@ -92,10 +97,16 @@ class Hub:
     def look(self, now: float) -> float:
         """See ``supervisor.Hub``."""
         pause = self.questions.look(now)
+        if over := self._offloaded.tick(now):
+            self._forget(over)
         if self._watch is not None:
             self._watch.look(now)
             pause = min(pause, INTERVAL)
         return pause
+
+    def close(self) -> None:
+        """See ``supervisor.Hub``."""
+        self._offloaded.close()
 
     def reload(self) -> None:
         """See ``supervisor.Hub``."""
@@ -147,6 +158,16 @@ class Hub:
                 self._send(child.spec.index, {"do": "pools", "states": states})
             elif child.spec.role == "checker" and child.serves:
                 self._send(child.spec.index, self._health.order())
+        self._offloaded.follow(states)
+
+    def _forget(self, over: Over) -> None:
+        """Have the kernel forget connections, once no worker goes by what was before."""
+        forget = self._offloaded.forget
+        until = time.monotonic() + SOON
+        try:
+            self.questions.ask(self.carriers(), {"do": "sync"}, until, lambda _: forget(over))
+        except PlatformError:  # too much is being asked
+            forget(over)
 
     def _send(self, index: int, message: Message) -> None:
         if self._all is not None:

@@ -39,6 +39,9 @@ class Hub(Owner, Protocol):
     def reload(self) -> None:
         """Read the configuration again (SIGHUP)."""
 
+    def close(self) -> None:
+        """All processes have ended."""
+
 
 class Supervisor:
     """The processes of one Paraglider, and their hub."""
@@ -67,6 +70,7 @@ class Supervisor:
                 children.end_all()
                 # It ends already: a second signal to end does not cut that short.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+                self._hub.close()
         self._log.info("ended")
         return 0
 

@@ -44,7 +44,9 @@ def put_back(family: int) -> list[str]:
 
 
 class Watch:
-    """The looks for the offloaded services of ``families``."""
+    """The looks for the offloaded services of ``families``; ``repaired`` is told of a family whose
+    table was put back.
+    """
 
     def __init__(
         self,
@@ -59,6 +61,7 @@ class Watch:
         self._counters = counters
         self._full = full
         self._repair = repair
+        self.repaired: Callable[[int], None] = lambda _family: None
         self._counts: dict[int, dict[str, int]] = {}  # family -> as last logged
         self._again: dict[int, float] = {}  # family -> when counts may be logged again
         self._missing: set[int] = set()
@@ -119,6 +122,7 @@ class Watch:
             return
         if done:
             self._log.error("the table was gone, put back", table=table, done="; ".join(done))
+            self.repaired(family)
         elif first:
             self._log.error("the host is not set up: run paraglider.config", table=table)
 

@@ -92,7 +92,7 @@ class Path:
 
     def put(self, states: States) -> None:
         """Give the backends the states and weights that the hub has decided."""
-        put_states(self.services, states)
+        put_states(((s.name, s.pool) for s in self.services), states)
 
     @property
     def view(self) -> FlowView | None:

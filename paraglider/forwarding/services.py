@@ -37,14 +37,27 @@ def make_backends(service: ServiceConfig) -> tuple[Backend, ...]:
     )
 
 
-def put_states(services: Iterable[Service], states: States) -> None:
-    """Give the backends of ``services`` the states and weights that ``states`` has for them."""
-    for service in services:
-        wanted = states.get(service.name, {})
-        service.pool.put(
+def make_pool(service: ServiceConfig) -> Pool:
+    """The pool of ``service``, every backend ready."""
+    return Pool(
+        make_backends(service),
+        all_down=service.all_down,
+        on_down=service.on_down,
+        slow_start=service.slow_start,
+        drain_timeout=service.drain_timeout,
+    )
+
+
+def put_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
+    """Give the backends of ``pools``, each with its service's name, the states and weights that
+    ``states`` has for them.
+    """
+    for name, pool in pools:
+        wanted = states.get(name, {})
+        pool.put(
             {
                 backend: (State(wanted[backend.name][0]), wanted[backend.name][1])
-                for backend in service.pool.backends
+                for backend in pool.backends
                 if backend.name in wanted
             }
         )
@@ -70,13 +83,7 @@ def _service(service: ServiceConfig, config: Config, worker: int, registry: Regi
         service.vip.ip.packed,
         _PROTOCOLS[service.protocol],
         tuple((span.first, span.last) for span in service.ports),
-        Pool(
-            make_backends(service),
-            all_down=service.all_down,
-            on_down=service.on_down,
-            slow_start=service.slow_start,
-            drain_timeout=service.drain_timeout,
-        ),
+        make_pool(service),
         create(service.strategy, Context(service.name, worker, service.seed), registry),
         affinity=affinity,
         direct=service.answers == "direct",

@@ -19,7 +19,7 @@ swapped, so a packet meets the old table or the new one, never half of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -76,13 +76,18 @@ class KernelTable:
     ) -> KernelTable:
         """The table of ``services``, given its ``lines`` and the ``marks`` of their backends."""
         every = sorted(mark for service in services for mark in marks[service.name])
-        datagrams = tuple(
-            (str(service.vip.ip), ports.first, ports.last)
-            for service in services
-            if "udp" in service.protocols
-            for ports in service.ports
-        )
-        return cls(family, "".join(f"{line}\n" for line in lines), tuple(every), datagrams)
+        text = "".join(f"{line}\n" for line in lines)
+        return cls(family, text, tuple(every), datagrams(services))
+
+
+def datagrams(services: Iterable[Service]) -> tuple[tuple[str, int, int], ...]:
+    """The UDP ports of ``services``: VIP, first port, last port."""
+    return tuple(
+        (str(service.vip.ip), ports.first, ports.last)
+        for service in services
+        if "udp" in service.protocols
+        for ports in service.ports
+    )
 
 
 def offload_table(
@@ -97,15 +102,26 @@ def offload_table(
     if not services:
         return None
     marks = backend_marks(config)
+    weights = _weights(services, marks)
     lines = [
         *skeleton(family, (UNANSWERED, GONE), MAPS, NAT_CHAINS, _CHAINS),
         *elements(services, marks, family),
         *add_rules("prerouting", _prerouting(), family),
         *add_rules("answered", _answered(), family),
-        *add_rules(UNANSWERED, _unanswered(services, marks, family, seed), family),
+        *add_rules(UNANSWERED, _unanswered(services, marks, weights, family, seed), family),
         *add_rules("postrouting", postrouting(hairpin), family),
     ]
     return KernelTable.of(family, lines, services, marks)
+
+
+def fallback_text(config: Config, family: int, seed: int, weights: Mapping[int, int]) -> str:
+    """The nft input by which the hash of ``unanswered`` gives each backend its part of ``weights``,
+    by mark, in a table that is there; none to those without weight.
+    """
+    services = [s for s in config.services if s.family == family and s.forward == "offload"]
+    rules = _unanswered(services, backend_marks(config), weights, family, seed)
+    flush = f"flush chain {NFT_FAMILY[family]} {TABLE} {UNANSWERED}"
+    return "".join(f"{line}\n" for line in (flush, *add_rules(UNANSWERED, rules, family)))
 
 
 def removal_text(family: int, table: str = TABLE) -> str:
@@ -241,14 +257,32 @@ def _answered() -> Iterator[str]:
     yield from translation("meta mark")
 
 
+def _weights(services: list[Service], marks: dict[str, tuple[int, ...]]) -> dict[int, int]:
+    """The weights of the file, by mark."""
+    return {
+        mark: backend.weight
+        for service in services
+        for mark, backend in zip(marks[service.name], service.backends, strict=True)
+    }
+
+
 def _unanswered(
-    services: list[Service], marks: dict[str, tuple[int, ...]], family: int, seed: int
+    services: list[Service],
+    marks: dict[str, tuple[int, ...]],
+    weights: Mapping[int, int],
+    family: int,
+    seed: int,
 ) -> Iterator[str]:
-    """Sets the mark by a hash of the client's end; each backend has its weight of the space."""
+    """Sets the mark by a hash of the client's end; each backend has its weight of the space.
+
+    Where none has any, a first packet stays as it is, and the host refuses it.
+    """
     for service, protocol, match in first_packets(services, family):
-        weights = (backend.weight for backend in service.backends)
+        shares = [(mark, weights[mark]) for mark in marks[service.name]]
+        if not any(weight for _, weight in shares):
+            continue
         fields = f"{NFT_FAMILY[family]} saddr"
         if protocol != "icmp" and service.affinity != "client":
             fields += f" . {protocol} sport"
-        mark = by_hash(fields, seed, zip(marks[service.name], weights, strict=True))
+        mark = by_hash(fields, seed, shares)
         yield f"{match} meta mark set {mark} goto answered"

@@ -9,7 +9,6 @@ line a step.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -31,6 +30,7 @@ from paraglider.system.changes.table import TableChange
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.plan import Step, make_plan, needs_kernel, on_link_backends, undo_plan
+from paraglider.system.seed import steering_seed
 from paraglider.system.state import StateFile
 from paraglider.system.ways import refuse
 
@@ -40,22 +40,8 @@ Say = Callable[[str, str], None]
 # Of these the kernel holds more than was said, by which a change of them is told.
 _SETTLING = RulesChange | TableChange | LeasesChange | AnswersChange
 
-_MACHINE_ID = Path("/etc/machine-id")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _RESOLVE_SECONDS = 2.0  # how long backends may take to tell their hardware address
 _RESOLVE_PAUSE = 0.05
-
-
-def steering_seed(machine_id: Path = _MACHINE_ID) -> int:
-    """The 32-bit seed of the steering: stable on a machine, not to be guessed from outside.
-
-    A machine without an id gets a seed that lasts until it boots again.
-    """
-    for source in (machine_id, _BOOT_ID):
-        if source.is_file() and (text := source.read_text(encoding="ascii").strip()):
-            digest = hashlib.sha256(b"paraglider steering " + text.encode()).digest()
-            return int.from_bytes(digest[:4], "big")
-    raise PlatformError("the machine has neither a machine id nor a boot id")
 
 
 def prepare(config: Config, families: frozenset[int], host: Host, state: StateFile) -> list[Step]:

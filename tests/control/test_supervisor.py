@@ -71,6 +71,9 @@ class Hub:
         """Log it."""
         log.logger().info("reload")
 
+    def close(self) -> None:
+        """Nothing is left to do."""
+
 
 class Supervised:
     """A supervisor in a process of its own; its log, and the workers that reported."""

@@ -31,6 +31,8 @@ class Air:
             full=lambda: self.fill,
             repair=self.repair,
         )
+        self.told: list[int] = []
+        self.watch.repaired = self.told.append
 
     def repair(self, family: int) -> list[str]:
         """Puts the table back, as the set-up left it."""
@@ -85,7 +87,7 @@ def test_a_table_that_goes_is_put_back() -> None:
     assert air.repaired == [6]
     air.tables[6] = None
     assert len(air.look()) == 1
-    assert air.repaired == [6, 6]
+    assert air.repaired == air.told == [6, 6]
 
 
 def test_a_table_that_was_never_set_up() -> None:
@@ -96,6 +98,7 @@ def test_a_table_that_was_never_set_up() -> None:
     ((_, said, _),) = air.look()
     assert "run paraglider.config" in said
     assert air.look() == []
+    assert air.told == []
     air.tables[4] = {"unanswered": 0, "gone": 0}
     assert air.look() == []
     air.tables[4] = None

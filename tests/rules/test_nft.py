@@ -16,7 +16,7 @@ import yaml
 
 from paraglider.config.model import Config
 from paraglider.rules.marks import backend_marks
-from paraglider.rules.nft import KernelTable, offload_table, removal_text
+from paraglider.rules.nft import KernelTable, fallback_text, offload_table, removal_text
 from paraglider.system.nft import Nft
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -111,3 +111,18 @@ def test_ports_of_datagrams() -> None:
     found = table("offload", 6)
     assert found is not None
     assert found.datagrams == (("2001:db8::11", 1, 65535),)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("ready", ["some", "none"])
+def test_the_hash_of_other_weights(family: int, ready: str) -> None:
+    """The kernel takes it in a table that is there; who has no weight is not in it."""
+    config, _ = content("offload")
+    found = table("offload", family)
+    assert found is not None
+    weights = {mark: 2 * (ready == "some" and n > 0) for n, mark in enumerate(found.marks)}
+    text = fallback_text(config, family, SEED, weights)
+    Nft().rehearse(found.text + text)
+    named = {int(mark, 16) for mark in re.findall(r": (0x\w+)", text)}
+    assert named == {mark for mark, weight in weights.items() if weight}

@@ -324,16 +324,6 @@ def test_backends_that_do_not_answer_are_named(
     assert setup.unresolved(config(), BOTH, air.host) == ["fd00:10::1"]
 
 
-def test_the_seed_is_stable_and_differs_by_machine(tmp_path: Path) -> None:
-    """Two runs agree, two machines do not, and a machine without an id has one as well."""
-    one, other = tmp_path / "one", tmp_path / "other"
-    one.write_text("3d1219c7c4c5404aaa1f6d2a48adfda4\n")
-    other.write_text("3d1219c7c4c5404aaa1f6d2a48adfda5\n")
-    assert setup.steering_seed(one) == setup.steering_seed(one)
-    assert setup.steering_seed(one) != setup.steering_seed(other)
-    assert 0 <= setup.steering_seed(tmp_path / "none") < 1 << 32
-
-
 def offloaded(*backends: str, vip: str = "192.168.0.11/24") -> Config:
     """One service of offload beside one of nat."""
     service = {"name": "web", "vip": vip, "protocol": "tcp", "forward": "offload"}

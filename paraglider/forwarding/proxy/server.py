@@ -87,7 +87,7 @@ class Proxy:
 
     def put(self, states: States) -> None:
         """Give the backends the states and weights that the hub has decided."""
-        put_states(self.services, states)
+        put_states(((s.name, s.pool) for s in self.services), states)
 
     def traffic(self) -> dict[str, dict[str, dict[str, Any]]]:
         """What each backend of each service has had since the start of this worker."""
@@ -124,10 +124,19 @@ class Proxy:
         self._over()
 
     def expire(self, now: float, budget: int) -> None:
-        """Forget clients whose affinity is over, ``budget`` a service at most."""
+        """Time passes. Reset what backends have that are lost (``core.pool``), and forget clients
+        whose affinity is over, ``budget`` a service at most.
+        """
+        lost: set[Backend | None] = set()
         for service in self.services:
+            service.pool.tick(now)
+            lost.update(backend for backend in service.pool.backends if backend.lost)
             if service.affinity is not None:
                 service.affinity.expire(now, budget)
+        if lost:
+            for relay, attempt in list(self._relays.items()):
+                if attempt.backend in lost:
+                    relay.reset()
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:

@@ -101,6 +101,32 @@ def test_no_descriptor_left(run: Any, server: Any) -> None:
         assert poor.asked < 10 * PATIENCE / PAUSE
 
 
+@pytest.mark.parametrize("on_down", ["reset", "keep"])
+def test_a_backend_that_is_lost(run: Any, server: Any, on_down: Any) -> None:
+    """Connections of a backend that goes down are reset, or kept where the service says so."""
+    backends = [server(), server()]
+    running = run(*backends)
+    running.pool.on_down = on_down
+    clients = [running.connect() for _ in backends]
+    ends = [accepted(backend) for backend in backends]
+    states = {"web": {"backend1": ("down", 1)}}
+
+    def fall() -> None:
+        running.proxy.put(states)
+        running.proxy.expire(running.loop.time(), 10)
+
+    running.call(fall)
+    if on_down == "reset":
+        with pytest.raises(ConnectionResetError):
+            clients[0].recv(1)
+        running.until(lambda: running.proxy.live == 1)
+    else:
+        clients[0].sendall(b"going on")
+        assert ends[0].recv(8) == b"going on"
+    clients[1].sendall(b"as before")
+    assert ends[1].recv(9) == b"as before"
+
+
 def test_draining_lets_connections_end(run: Any, server: Any) -> None:
     """Nobody new is accepted, the one that lives goes on, and with its end all is over."""
     listening = server()

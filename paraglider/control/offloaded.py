@@ -1,0 +1,144 @@
+"""What the kernel is told where it carries the flows (``forward: offload``) and a state changes.
+
+    hash          a backend that takes no new flows leaves the hash by which the kernel decides
+                  when no worker does, and one that does is back in it with its weight
+    connections   those of a backend that is lost are forgotten: the client's next packet is
+                  answered with a RST. So are UDP ones that a service refused while it had no
+                  backend: an untranslated connection stays so for as long as its client goes on
+
+When a backend is lost, and which ones take new flows, says ``core.pool``, as it does in workers.
+
+Lives here: ``Offloaded``, ``Over``.
+Rules: runs in the supervisor; one run of nft however many backends changed since the last look, and
+none while nothing changes. What the kernel refuses is logged, and tried again with the next change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from paraglider.config.model import Config
+from paraglider.control import log
+from paraglider.core.pool import Backend, Pool
+from paraglider.errors import ParagliderError
+from paraglider.forwarding.services import States, make_pool, put_states
+from paraglider.rules.marks import backend_marks
+from paraglider.rules.nft import datagrams, fallback_text
+from paraglider.system.conntrack import Conntrack
+from paraglider.system.nft import Nft
+from paraglider.system.seed import steering_seed
+
+
+class Connections(Protocol):
+    """What is needed of the kernel's connections: see ``system.conntrack``."""
+
+    def forget(self, marks: tuple[int, ...]) -> None:
+        """Those with one of ``marks``."""
+
+    def forget_untranslated(self, address: str, first: int, last: int) -> None:
+        """UDP ones to a VIP's ports that have no backend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Connections to be forgotten as soon as no worker goes by the old states: the marks of
+    backends that were lost, and the UDP ports (VIP, first, last) of services that serve again.
+    """
+
+    marks: tuple[int, ...] = ()
+    datagrams: tuple[tuple[str, int, int], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.marks or self.datagrams)
+
+
+class Offloaded:
+    """The offload services of ``config`` in the kernel."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        load: Callable[[str], None] | None = None,
+        connections: Connections | None = None,
+    ) -> None:
+        self._config = config
+        self._load = load or Nft().load
+        self._connections = connections or Conntrack()
+        self._log: Any = log.logger()
+        self._services = [s for s in config.services if s.forward == "offload"]
+        marks = backend_marks(config)
+        self._pools: dict[str, Pool] = {}
+        self._marks: dict[int, dict[Backend, int]] = {}  # by family
+        for service in self._services:
+            pool = self._pools[service.name] = make_pool(service)
+            found = zip(pool.backends, marks[service.name], strict=True)
+            self._marks.setdefault(service.family, {}).update(found)
+        self._set_up = {family: self._hashed(family) for family in self._marks}
+        # What a daemon before this one left there is not known: the first tick says it anew.
+        self._written: dict[int, dict[int, int]] = {}
+        self._lost: frozenset[int] = frozenset()
+        self._refusing: frozenset[str] = frozenset()
+        self._changed = True
+        for pool in self._pools.values():
+            pool.watch(self._note)
+
+    def follow(self, states: States) -> None:
+        """Take over the states and weights that the hub has decided, for the next ``tick``."""
+        put_states(self._pools.items(), states)
+
+    def tick(self, now: float) -> Over:
+        """Time passes: bring the hash up to date; the connections that are over from now on."""
+        for pool in self._pools.values():
+            pool.tick(now)
+        if not self._changed:
+            return Over()
+        self._changed = False
+        for family in self._marks:
+            self._hash(family, self._hashed(family))
+        lost, refusing = self._lost, self._refusing
+        backends = [item for marks in self._marks.values() for item in marks.items()]
+        self._lost = frozenset(mark for backend, mark in backends if backend.lost)
+        self._refusing = frozenset(n for n, pool in self._pools.items() if not pool.ready)
+        again = [s for s in self._services if s.name in refusing - self._refusing]
+        return Over(tuple(sorted(self._lost - lost)), datagrams(again))
+
+    def forget(self, over: Over) -> None:
+        """Have the kernel forget these connections."""
+        try:
+            self._connections.forget(over.marks)
+            for vip, first, last in over.datagrams:
+                self._connections.forget_untranslated(vip, first, last)
+        except ParagliderError as error:
+            self._log.error("connections that are over stay", error=str(error))
+
+    def put_back(self, family: int) -> None:
+        """The table of ``family`` was made anew, as it was set up: the next tick says it anew."""
+        self._written.pop(family, None)
+        self._changed = True
+
+    def close(self) -> None:
+        """The daemon ends: the hash is what the set-up made it, for nobody looks any more."""
+        for family, weights in self._set_up.items():
+            if family in self._written:
+                self._hash(family, weights)
+
+    def _note(self, _ready: tuple[Backend, ...]) -> None:
+        self._changed = True
+
+    def _hashed(self, family: int) -> dict[int, int]:
+        """Each backend's part of the hash, by mark."""
+        marks = self._marks[family].items()
+        return {mark: b.full_weight if b.ready else 0 for b, mark in marks}
+
+    def _hash(self, family: int, weights: dict[int, int]) -> None:
+        if weights == self._written.get(family):
+            return
+        try:
+            self._load(fallback_text(self._config, family, steering_seed(), weights))
+        except ParagliderError as error:
+            self._log.error("the kernel's hash stays as it was", family=family, error=str(error))
+        else:
+            self._written[family] = weights
