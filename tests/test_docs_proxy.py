@@ -39,7 +39,7 @@ def test_its_numbers_are_the_programs() -> None:
     ("message", "file"),
     [
         ("is in use", "system/listeners.py"),
-        ("no interface has the VIP, nobody can call it", "cli/run.py"),
+        ("no interface has the VIP, nobody can call it", "control/processes.py"),
         ("a backend does not accept", "control/proxy.py"),
         ("no socket left to accept with", "control/proxy.py"),
     ],

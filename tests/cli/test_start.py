@@ -133,7 +133,7 @@ def test_what_the_kernel_refuses_is_rolled_back(
 def test_a_host_that_is_set_up_for_the_daemon(
     write: Any, run: Any, run_in: Any, host: Namespace
 ) -> None:
-    """`start` refuses, `show` says what there is, and nothing changes."""
+    """`start` refuses, `show` asks for a daemon, and nothing changes."""
     run_in(SET_UP, "-c", write())
     try:
         before = ruleset(host)
@@ -141,7 +141,7 @@ def test_a_host_that_is_set_up_for_the_daemon(
         assert "set up by `paraglider.config`; undo that first: sudo paraglider.config --undo" in (
             done.stderr
         )
-        assert "nothing is started; this host is set up by" in run("show").stdout
+        assert "no paraglider answers at" in run("show", code=1).stderr
         assert ruleset(host) == before
     finally:
         run_in(SET_UP, "--undo")
@@ -162,9 +162,12 @@ def test_a_host_that_is_started(write: Any, run: Any, run_in: Any, host: Namespa
 
 @pytest.mark.root
 def test_nothing_started_is_nothing_shown(run: Any) -> None:
-    """In words, and as JSON."""
-    assert run("show").stdout == "nothing is started\n"
-    assert run("show", "--json").stdout.split() == ["{", '"services":', "[]", "}"]
+    """Nor does a daemon run: `show` says so, and what to do."""
+    for arguments in ([], ["--json"]):
+        done = run("show", *arguments, code=1)
+        assert done.stdout == ""
+        assert "no paraglider answers at" in done.stderr
+        assert "start it" in done.stderr
 
 
 @pytest.mark.parametrize(

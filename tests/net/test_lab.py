@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +61,13 @@ def left_of(pid: int, directory: Path, before: set[str]) -> list[str]:
         except OSError:
             continue
     return names + files + processes + orphans(state() - before)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """A directory with a short name, for the lab's control socket is a file in one below it."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as made:
+        yield Path(made)
 
 
 @pytest.fixture
