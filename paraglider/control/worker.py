@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Self
 import prctl
 
 from paraglider.config.model import Config
-from paraglider.control import ledgers, log, policy_watch
+from paraglider.control import leases, ledgers, log, policy_watch
 from paraglider.control.channel import Channel, ChannelClosedError, ChannelError
 from paraglider.control.children import READY, Equipment, Spec
 from paraglider.control.commands import Commands
@@ -179,12 +179,13 @@ def _warm_up(config: Config, registry: Registry) -> None:
 def _ticker(
     path: Path, queue: Queue, channel: Channel | None, logger: Any
 ) -> Callable[[float], None]:
-    """What a worker does twenty times a second: expiry, what the hub asks for, and faults into
-    the log once a minute.
+    """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
+    and faults into the log once a minute.
     """
     reported = 0
     report_at = 0.0
     look_at_policies = policy_watch.watch(path.services, logger)
+    end_leases = leases.ender(path.lost, logger)
     commands = None
     if channel is not None:
         commands = Commands(channel, path, lambda: _counts(path, queue))
@@ -201,6 +202,7 @@ def _ticker(
                 ):  # else the parent is gone, and so are we
                     logger.error("the hub does not hear", error=str(error))
                 queue.stop()
+        end_leases()
         look_at_policies(now)
         losses = _losses(queue)
         troubles = sum(losses.values())

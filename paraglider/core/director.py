@@ -83,6 +83,7 @@ class Director:
         self.flows = flows
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[Flow], None] | None = None
+        self._marks = tuple(marks.items())
         self._once = {backend: MARK | mark << 8 for backend, mark in marks.items()}
         self._leased = {backend: MARK | (mark | lease) << 8 for backend, mark in marks.items()}
         self._refused = VERDICT_OF[NO_SERVICE]
@@ -127,6 +128,10 @@ class Director:
         if protocol == TCP:
             return self._segment(key, buf[flags_at], now)
         return self._datagram(key, now)
+
+    def lost(self) -> frozenset[int]:
+        """The marks of the backends whose flows are over (``pool``): leases of them must end."""
+        return frozenset(mark for backend, mark in self._marks if backend.lost)
 
     def _segment(self, key: bytes, flags: int, now: float) -> int:
         flow = self._tcp.get(key)

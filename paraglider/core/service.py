@@ -50,6 +50,7 @@ class Service:
         self.strategy = strategy
         self.affinity = affinity
         self.offloaded = offloaded
+        self.routed = routed
         self.protocols = tuple(protocols)
         if echo:
             self.protocols += (ICMP if len(vip) == 4 else ICMP6,)

@@ -35,7 +35,7 @@ class Path:
     """``handle`` gives a verdict for a packet (see ``core.nat``); ``marker`` decides for offload.
 
     ``head`` is how many bytes of a packet it needs, None for all of them; ``fail_open`` tells that
-    a packet may pass undecided.
+    a packet may pass undecided; ``lost`` gives the marks of the backends of dsr that are lost.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class Path:
         if director is not None:
             self.handle = _by_vip(director, self.handle) if self.services else director.handle
             self.services += director.balancer.services.services
+        self.lost: Callable[[], frozenset[int]] = frozenset if director is None else director.lost
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
         self._names: dict[Rewrite, str] = {
             rewrite: service.name
@@ -140,8 +141,9 @@ def _by_vip(director: Director, other: Handle) -> Handle:
 def _traffic(service: Service, backend: Backend) -> dict[str, Any]:
     found: dict[str, Any] = {"picked": backend.picked}
     if not service.offloaded:
-        rewrite = service.rewrites[backend]
         found["flows"] = backend.flows
+    if not service.offloaded and not service.routed:
+        rewrite = service.rewrites[backend]
         for name in ("packets_out", "bytes_out", "packets_back", "bytes_back"):
             found[name] = getattr(rewrite, name)
     return found

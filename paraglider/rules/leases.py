@@ -56,10 +56,17 @@ def lease_table(config: Config, family: int) -> str | None:
     lines = [
         *_skeleton(family, marks),
         *_rules("leased", _leased(family, marks, vips), family),
-        *_rules("asked", (f"delete @{_set(mark)} {{ {_key(family)} }}" for mark in marks), family),
+        *_rules(
+            "asked", (f"delete @{lease_set(mark)} {{ {_key(family)} }}" for mark in marks), family
+        ),
         *_rules("lease", _lease(family, marks, seconds), family),
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+def lease_set(mark: int) -> str:
+    """The name of the set with the leases of the backend with ``mark``."""
+    return f"to-{mark:08x}"
 
 
 def _skeleton(family: int, marks: Iterable[int]) -> Iterable[str]:
@@ -68,7 +75,8 @@ def _skeleton(family: int, marks: Iterable[int]) -> Iterable[str]:
     key = f"inet_proto . {address} . inet_service . {address} . inet_service"
     yield f"add table {place}"
     for mark in marks:
-        yield f"add set {place} {_set(mark)} {{ type {key}; size {SIZE}; flags dynamic, timeout; }}"
+        kind = f"type {key}; size {SIZE}; flags dynamic, timeout;"
+        yield f"add set {place} {lease_set(mark)} {{ {kind} }}"
     for chain, priority in (("leased", _BEFORE), ("lease", _AFTER)):
         kind = f"type filter hook prerouting priority {priority}; policy accept;"
         yield f"add chain {place} {chain} {{ {kind} }}"
@@ -86,7 +94,7 @@ def _leased(family: int, marks: Iterable[int], vips: Iterable[str]) -> Iterable[
     yield "meta l4proto != { tcp, udp } return"
     yield "tcp flags & (fin | syn | rst) != 0x0 goto asked"
     for mark in marks:
-        yield f"{_key(family)} @{_set(mark)} meta mark set 0x{mark:08x} return"
+        yield f"{_key(family)} @{lease_set(mark)} meta mark set 0x{mark:08x} return"
 
 
 def _lease(family: int, marks: Iterable[int], seconds: int) -> Iterable[str]:
@@ -94,14 +102,10 @@ def _lease(family: int, marks: Iterable[int], seconds: int) -> Iterable[str]:
     yield f"meta mark & 0x{wanted:08x} != 0x{DSR_BASE | LEASE:08x} return"
     yield f"meta mark set meta mark & 0x{0xFFFFFFFF & ~LEASE:08x}"
     for mark in marks:
-        add = f"add @{_set(mark)} {{ {_key(family)} timeout {seconds}s }}"
+        add = f"add @{lease_set(mark)} {{ {_key(family)} timeout {seconds}s }}"
         yield f"meta mark 0x{mark:08x} {add} return"
 
 
 def _key(family: int) -> str:
     name = NFT_FAMILY[family]
     return f"meta l4proto . {name} saddr . th sport . {name} daddr . th dport"
-
-
-def _set(mark: int) -> str:
-    return f"to-{mark:08x}"

@@ -80,6 +80,11 @@ def way_marks(config: Config, family: int) -> dict[IPAddress, int]:
     return marks
 
 
+def way_family(mark: int) -> int:
+    """The family (4 or 6) of the backend whose way has ``mark``."""
+    return 6 if mark & _FAMILY_BIT[6] else 4
+
+
 def target_port(service: Service, backend: Backend) -> int:
     """The port that the kernel sends flows of ``service`` to, 0 where the client's is kept."""
     return backend.port or service.single_port or 0

@@ -1,8 +1,8 @@
 """Requests to netfilter over a bare netlink socket: for processes that may run no program.
 
-Lives here: the messages, one request and its answers, and what the kernel has counted in our
-table. A message is nlmsghdr, nfgenmsg (family, version, resource) and attributes; integers inside
-are in network order (linux/netfilter/nfnetlink.h).
+Lives here: the messages, one request and its answers, what the kernel has counted in our
+table, and the end of leases. A message is nlmsghdr, nfgenmsg (family, version, resource) and
+attributes; integers inside are in network order (linux/netfilter/nfnetlink.h).
 Rules: CAP_NET_ADMIN is all that is needed; what the kernel refuses raises ``OSError``.
 """
 
@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
 
+from paraglider.rules.leases import TABLE as LEASES
+from paraglider.rules.leases import lease_set
+from paraglider.rules.marks import way_family
 from paraglider.rules.nft import GONE, TABLE, UNANSWERED
 from paraglider.system.queue.messages import NETLINK_NETFILTER, attribute
 
@@ -28,6 +31,10 @@ NLA_TYPE_MASK: Final = 0x3FFF
 _NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
 _GETOBJ: Final = 19  # NFT_MSG_GETOBJ (linux/netfilter/nf_tables.h)
 _OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
+_DELSETELEM: Final = 14  # NFT_MSG_DELSETELEM: without elements, all of a set
+_SET_TABLE, _SET_NAME = 1, 2
+_BATCH_BEGIN: Final = 0x10  # NFNL_MSG_BATCH_BEGIN
+_BATCH_END: Final = 0x11
 _OBJECT_COUNTER: Final = 1
 _COUNTER_PACKETS: Final = 2
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -106,6 +113,25 @@ def table_counters(family: int) -> dict[str, int] | None:
             return None
         counters[name] = sum(_packets(answer) for answer in answers)
     return counters
+
+
+def end_leases(mark: int) -> None:
+    """End the leases of all dsr flows to the backend with ``mark``; nothing happens where there is
+    no table of leases. A set is emptied in one transaction (linux/netfilter/nfnetlink.h: batches).
+    """
+    family = _FAMILY[way_family(mark)]
+    wanted = attribute(_SET_TABLE, LEASES.encode() + b"\0")
+    wanted += attribute(_SET_NAME, lease_set(mark).encode() + b"\0")
+    begin, end = (_batch_end(kind) for kind in (_BATCH_BEGIN, _BATCH_END))
+    try:
+        list(ask(begin + message(_NFTABLES, _DELSETELEM, family, wanted, NLM_F_ACK) + end))
+    except FileNotFoundError:  # ENOENT: every packet is asked about
+        return
+
+
+def _batch_end(kind: int) -> bytes:
+    body = struct.pack("!BBH", 0, 0, _NFTABLES)
+    return _HEAD.pack(16 + len(body), kind, NLM_F_REQUEST, 0, 0) + body
 
 
 def _packets(answer: bytes) -> int:

@@ -18,6 +18,7 @@ from directing import EVEN, FAMILIES, answers_by, directed, leases, service
 from offloading import await_log, seen_by_python, url
 from processes import workers
 
+from paraglider.control.client import Control
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
 
@@ -140,6 +141,29 @@ def test_flows_go_on_without_their_worker(
     running.start()
     for each in peers:
         each.end()
+
+
+def test_flows_of_a_lost_backend_end(
+    topology: Any, serve_peer: Any, config: Any, balancer: Any, tmp_path: Path
+) -> None:
+    """They are reset long before their leases would end: by the backend that gets the next packet,
+    and where no backend is left by the balancer.
+    """
+    net = directed(topology)
+    serve_peer(net, 80)
+    running = balancer(net, config(*both(drain_timeout=1), workers=2))
+    control = Control(str(running.config.parent.parent / "control.sock"))
+    for family, gone in ((4, 1), (6, 3)):
+        peer = Rounds(net, family, tmp_path / str(family))
+        peer.await_more(running)
+        assert leases(net, family) == 1
+        rows = control.get("backends", service=f"web{family}")
+        rows.sort(key=lambda row: row["flows"], reverse=True)
+        assert [row["flows"] for row in rows] == [1, 0, 0]
+        for row in rows[:gone]:
+            control.set_backend(f"web{family}", row["backend"], state="drain")
+        assert peer.await_end(20) == {"error": "ECONNRESET"}
+        assert leases(net, family) == 0
 
 
 def test_an_error_reaches_the_owner(
@@ -318,6 +342,11 @@ class Rounds:
         before = self._done()
         wait_until(lambda: self._process.poll() is not None or self._done() >= before + 2, running)
         assert self._process.poll() is None, self._output.read_text()
+
+    def await_end(self, seconds: float) -> Any:
+        """What its end was, ``seconds`` from now at the latest."""
+        self._process.wait(seconds)
+        return json.loads(self._output.read_text().splitlines()[-1])
 
     def end(self) -> None:
         """Have it end; all rounds were whole."""
