@@ -8,6 +8,7 @@ pools        the table of that                                          (``pools
 questions    what the hub asks several processes                        (``questions``)
 desk         its answers to the control socket                          (``desk``, ``views``)
 commands     what a process with flows does for it                      (``commands``)
+counters     what such a process counts, in memory that the hub reads    (``counters``)
 api          the process behind the control socket                      (``api``, ``routes``)
 client       the other end of that socket                               (``client``)
 worker       one process on one core that reads one queue               (``worker``)

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.channel import Channel, ChannelClosedError, ChannelError, Message
+from paraglider.control.counters import Counters
 from paraglider.control.loop import Loop
 from paraglider.core.strategies import Registry
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
@@ -52,12 +53,13 @@ class Equipment:
 @dataclass(frozen=True, slots=True)
 class Spec:
     """All that a process is told: its number among all, its end of the channel to the hub (from
-    its fork on), and what its work needs.
+    its fork on), where it writes what it counts, if it carries flows, and what its work needs.
     """
 
     role: ClassVar[str]
     index: int
     channel: Channel | None = field(default=None, kw_only=True)
+    counters: Counters | None = field(default=None, kw_only=True)
 
     @property
     def name(self) -> str:
@@ -258,6 +260,8 @@ class Children:
         for other in self._children:
             if other is not mine:
                 other.spec.release()
+                if other.spec.counters is not None:
+                    other.spec.counters.close()
             if other.channel is not None:
                 other.channel.close()
             if other.report >= 0:

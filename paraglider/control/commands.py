@@ -1,9 +1,8 @@
-"""What a process with flows does with the hub's messages: states, flows, counters.
+"""What a process with flows does with the hub's messages: states and flows.
 
     pools     the states and weights of the backends, as they are now
     flows     list flows, some at most
     kill      end flows
-    counters  what was counted so far
     sync      answered when all that came before has been done
 
 Lives here: ``Commands``, called by the tick of a worker, whatever carries its flows (``Subject``).
@@ -54,27 +53,22 @@ class Subject(Protocol):
     def put(self, states: States) -> None:
         """Give the backends these states and weights."""
 
-    def traffic(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """What each backend of each service has had."""
-
 
 #: one step of a walk; True when it was the last
 Step = Callable[[float], bool]
 
 
 class Commands:
-    """The hub's messages in ``channel``, for ``subject``; ``counts`` gives the other counters."""
+    """The hub's messages in ``channel``, for ``subject``."""
 
     def __init__(
         self,
         channel: Channel,
         subject: Subject,
-        counts: Callable[[], dict[str, int]],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._channel = channel
         self._subject = subject
-        self._counts = counts
         self._clock = clock
         self._walks: list[Step] = []
 
@@ -100,9 +94,6 @@ class Commands:
             self._subject.put(message["states"])
         elif kind == "sync":
             self._answer(message, {})
-        elif kind == "counters":
-            answer = {"traffic": self._subject.traffic(), "counts": self._counts()}
-            self._answer(message, answer)
         elif kind in ("flows", "kill"):
             self._walk(message)
 

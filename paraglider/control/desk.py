@@ -24,15 +24,16 @@ from paraglider.control.children import Child
 from paraglider.control.commands import MOST_LISTED
 from paraglider.control.pools import SETTABLE, Member, Pools
 from paraglider.control.questions import Answers, Questions
-from paraglider.control.views import Instant, Traffic
+from paraglider.control.views import Instant, Samples, Traffic
 from paraglider.core.pool import Event
-from paraglider.errors import OperatorError, ParagliderError
+from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.forwarding.flows import Match
+from paraglider.system.queue.proc import QueueStatus, queue_status
 
 Reply = Callable[[Message], None]
 Handler = Callable[["Desk", Message, Reply], None]
 
-#: seconds for counters, which come with the next tick
+#: seconds for what comes with the next tick
 SOON: Final = 2.0
 #: seconds for a walk over all flows
 LONG: Final = 15.0
@@ -77,7 +78,7 @@ class Desk:
     def services(self, request: Message, reply: Reply) -> None:
         """Every service with the sums of its backends."""
         hub = self._hub
-        self._counted(reply, lambda a, _: views.services(hub.config, hub.pools, Traffic(a)))
+        reply({"ok": views.services(hub.config, hub.pools, Traffic(self._samples()))})
 
     def backends(self, request: Message, reply: Reply) -> None:
         """Every backend, or those of one service."""
@@ -85,16 +86,13 @@ class Desk:
         if wanted is not None and not self._hub.pools.of(wanted):
             self._hub.pools.find(wanted, "")
 
-        def shown(answers: Answers, at: Instant) -> list[dict[str, Any]]:
-            hub = self._hub
-            rows = views.backends(hub.config, hub.pools, Traffic(answers), at)
-            return [row for row in rows if wanted in (None, row["service"])]
-
-        self._counted(reply, shown)
+        hub = self._hub
+        rows = views.backends(hub.config, hub.pools, Traffic(self._samples()), _now())
+        reply({"ok": [row for row in rows if wanted in (None, row["service"])]})
 
     def workers(self, request: Message, reply: Reply) -> None:
         """Every process."""
-        self._counted(reply, lambda a, at: views.processes(self._hub.processes(), a, at))
+        reply({"ok": views.processes(self._hub.processes(), self._samples(), _queues(), _now())})
 
     def health(self, request: Message, reply: Reply) -> None:
         """Whether all is well."""
@@ -157,14 +155,13 @@ class Desk:
             self._hub.carriers(), {"do": "sync"}, until, lambda _: reply({"ok": answer})
         )
 
-    def _counted(self, reply: Reply, shown: Callable[[Answers, Instant], Any]) -> None:
-        """Reply with what ``shown`` makes of the workers' counters."""
-
-        def done(answers: Answers) -> None:
-            reply({"ok": shown(answers, Instant(time.monotonic(), time.time()))})
-
-        until = time.monotonic() + SOON
-        self._hub.questions.ask(self._hub.carriers(), {"do": "counters"}, until, done)
+    def _samples(self) -> Samples:
+        """What the workers have counted so far."""
+        return {
+            child.spec.index: child.spec.counters.read()
+            for child in self._hub.processes()
+            if child.spec.counters is not None
+        }
 
     def _walk(self, message: Message, done: Callable[[Answers], None]) -> None:
         until = time.monotonic() + LONG
@@ -181,6 +178,18 @@ def refusal(error: ParagliderError) -> Message:
     """The reply that says ``error``."""
     fault = "operator" if isinstance(error, OperatorError) else "platform"
     return {"error": error.what, "remedy": error.remedy, "fault": fault}
+
+
+def _now() -> Instant:
+    return Instant(time.monotonic(), time.time())
+
+
+def _queues() -> Mapping[int, QueueStatus]:
+    """What the kernel says of the queues; nothing where it has none."""
+    try:
+        return queue_status()
+    except PlatformError:
+        return {}
 
 
 def _text(request: Mapping[str, Any], name: str) -> str | None:

@@ -16,6 +16,7 @@ from paraglider.control import api, checker, live, log, proxy, tracker, worker
 from paraglider.control.api import ApiSpec
 from paraglider.control.checker import CheckerSpec, chroot_for, echo_for
 from paraglider.control.children import Spec
+from paraglider.control.counters import Counters
 from paraglider.control.health import checked
 from paraglider.control.proxy import ProxySpec
 from paraglider.control.tracker import TrackerSpec
@@ -45,7 +46,13 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
         counted = live.wanted(queued, len(cores))
         files = files_for(queued, cores)
         specs += [
-            WorkerSpec(i, core, queued, uid, gid, registry=registry, live=counted, ledgers=files[i])
+            WorkerSpec(
+                *(i, core, queued, uid, gid),
+                registry=registry,
+                live=counted,
+                ledgers=files[i],
+                counters=Counters(),
+            )
             for i, core in enumerate(cores)
         ]
         if counted is not None:
@@ -54,7 +61,11 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
     rows = open_listeners(proxied, len(cores), _missing) if proxied.services else []
     first = len(specs)
     specs += [
-        ProxySpec(first + i, i, cores[i], proxied, row, uid, gid, registry=registry)
+        ProxySpec(
+            *(first + i, i, cores[i], proxied, row, uid, gid),
+            registry=registry,
+            counters=Counters(),
+        )
         for i, row in enumerate(rows)
     ]
     if checked(config):

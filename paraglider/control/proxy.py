@@ -29,6 +29,7 @@ from paraglider.control import log, policy_watch
 from paraglider.control.channel import Channel, ChannelError
 from paraglider.control.children import READY, Equipment, Spec
 from paraglider.control.commands import Commands
+from paraglider.control.counters import Writer
 from paraglider.control.worker import EXPIRY_BUDGET, flow_log, pin
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
@@ -47,6 +48,8 @@ from paraglider.system.listeners import Listener
 TICK: Final = 0.5
 #: seconds between two slices of a walk over the connections
 PAUSE: Final = 0.02
+#: backends whose counters one look writes
+ROWS_A_TICK: Final = 256
 #: seconds between two lines of the log about the same backend
 AGAIN: Final = 60.0
 #: file descriptors that are not for connections: the loop's, the listening sockets, the log
@@ -122,7 +125,8 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     proxy.start()
     os.write(report, READY)
     os.close(report)
-    Watch(loop, proxy, logger).start()
+    writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
+    Watch(loop, proxy, logger, writer).start()
     if spec.channel is not None:
         Ear(loop, spec.channel, proxy, logger).open()
     loop.run_forever()
@@ -191,7 +195,7 @@ class Ear:
     ) -> None:
         self._loop = loop
         self._channel = channel
-        self._commands = Commands(channel, proxy, lambda: counts(proxy))
+        self._commands = Commands(channel, proxy)
         self._log = logger
         self._again: asyncio.TimerHandle | None = None
 
@@ -214,12 +218,21 @@ class Ear:
 
 
 class Watch:
-    """Looks twice a second at what is over, and tells the log what went wrong: once a minute."""
+    """Looks twice a second at what is over, has ``writer`` write what was counted, and tells the
+    log what went wrong: once a minute.
+    """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, proxy: Proxy, logger: Any) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        proxy: Proxy,
+        logger: Any,
+        writer: Writer | None = None,
+    ) -> None:
         self._loop = loop
         self._proxy = proxy
         self._log = logger
+        self._writer = writer
         self._look_at_policies = policy_watch.watch(proxy.services, logger)
         self._told: dict[tuple[str, str], tuple[int, float]] = {}
         loop.set_exception_handler(self._fault)
@@ -232,6 +245,8 @@ class Watch:
     def look(self, now: float) -> None:
         """Look once."""
         self._proxy.expire(now, EXPIRY_BUDGET)
+        if self._writer is not None:
+            self._writer.tick()
         self._look_at_policies(now)
         for service, tallies in self._proxy.tallies.items():
             for backend, tally in tallies.items():
@@ -258,16 +273,33 @@ class Watch:
         self._log.error("fault", what=context.get("message"), exc_info=context.get("exception"))
 
 
-def counts(proxy: Proxy) -> dict[str, int]:
-    """Connections by what became of them, bytes and faults, over all backends; without zeros."""
-    totals: dict[str, int] = {
+class Count:
+    """What the worker of ``proxy`` counts, as ``counters.Source``."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self.traffic = proxy.traffic
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        return {"flows": self._proxy.live, "bound": self._proxy.bound, **_own_counts(self._proxy)}
+
+
+def _own_counts(proxy: Proxy) -> dict[str, int]:
+    """What is not one backend's."""
+    return {
         "connections": sum(b.picked for s in proxy.services for b in s.pool.backends),
         "unserved": proxy.unserved,
         "exhausted": proxy.exhausted,
+        **policy_watch.counts(proxy.services),
     }
+
+
+def counts(proxy: Proxy) -> dict[str, int]:
+    """Connections by what became of them, bytes and faults, over all backends; without zeros."""
+    totals = _own_counts(proxy)
     for tallies in proxy.tallies.values():
         for tally in tallies.values():
             for name, count in tally.counts().items():
                 totals[name] = totals.get(name, 0) + count
-    found = {name: count for name, count in totals.items() if count}
-    return {**found, **policy_watch.counts(proxy.services)}
+    return {name: count for name, count in totals.items() if count}

@@ -1,8 +1,8 @@
 """What the control socket shows: services, backends, processes and health, as plain data.
 
 Rules: pure; ``now`` is monotonic seconds, ``wall`` the same instant since the epoch. What a worker
-says is added up as numbers and nothing else. Packets and bytes are counted from the client's side:
-``in`` goes to the backend, ``out`` to the client; None where they do not pass a worker.
+counted is added up, since the start of the daemon. Packets and bytes are counted from the client's
+side: ``in`` goes to the backend, ``out`` to the client; None where they do not pass a worker.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from paraglider.config.model import Config, Service
-from paraglider.control.channel import Message
 from paraglider.control.children import Child
+from paraglider.control.counters import GAUGES, Sample
 from paraglider.control.pools import Checked, Member, Pools
-from paraglider.control.questions import Answers
+from paraglider.control.worker import WorkerSpec
 from paraglider.core.pool import State
+from paraglider.system.queue.proc import QueueStatus
 
 _COUNTED: Final = {
     "flows": "flows",
@@ -26,7 +27,18 @@ _COUNTED: Final = {
     "bytes_in": "bytes_out",
     "packets_out": "packets_back",
     "bytes_out": "bytes_back",
+    "refused": "refused",
+    "timeouts": "timeouts",
+    "retried": "retried",
+    "idle": "idle",
+    "resets": "resets",
 }
+
+#: what of a worker's numbers is not among its ``counts``
+_APART: Final = GAUGES | {"cpu", "packets", "batches"}
+
+#: what the workers counted, by the numbers of their processes
+Samples = Mapping[int, Sample]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +55,27 @@ class Instant:
 
 
 class Traffic:
-    """What the workers counted, added up over all of them."""
+    """What the workers counted, added up over all of them; None where none of them knows it."""
 
-    def __init__(self, answers: Answers) -> None:
-        self._answers = answers
+    def __init__(self, samples: Samples) -> None:
+        self._samples = tuple(samples.values())
 
     def of(self, service: str, backend: str) -> dict[str, int | None]:
-        """The counters of one backend, each None where no worker knows it."""
-        found: dict[str, int | None] = dict.fromkeys(_COUNTED)
-        for answer in self._answers.values():
-            counters = _within(answer, "traffic", service, backend)
-            for name, theirs in _COUNTED.items():
-                value = counters.get(theirs)
-                if isinstance(value, int):
-                    found[name] = (found[name] or 0) + value
-        return found
+        """The counters of one backend."""
+        return _sums(sample.backend(service, backend) for sample in self._samples)
+
+    def total(self, service: str) -> dict[str, int | None]:
+        """The counters of a service, those of backends that left included."""
+        return _sums(sample.service(service) for sample in self._samples)
+
+
+def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int | None]:
+    sums: dict[str, int | None] = dict.fromkeys(_COUNTED)
+    for numbers in found:
+        for name, theirs in _COUNTED.items():
+            if theirs in numbers:
+                sums[name] = (sums[name] or 0) + numbers[theirs]
+    return sums
 
 
 def backends(config: Config, pools: Pools, traffic: Traffic, at: Instant) -> list[dict[str, Any]]:
@@ -74,9 +92,14 @@ def services(config: Config, pools: Pools, traffic: Traffic) -> list[dict[str, A
     return [_service(service, pools.of(service.name), traffic) for service in config.services]
 
 
-def processes(children: Iterable[Child], answers: Answers, at: Instant) -> list[dict[str, Any]]:
-    """Every process: what it is, whether it serves, what it counted."""
-    return [_process(child, answers.get(child.spec.index, {}), at) for child in children]
+def processes(
+    children: Iterable[Child],
+    samples: Samples,
+    queues: Mapping[int, QueueStatus],
+    at: Instant,
+) -> list[dict[str, Any]]:
+    """Every process: what it is, whether it serves, what it counted; ``queues`` by their number."""
+    return [_process(child, samples.get(child.spec.index), queues, at) for child in children]
 
 
 def health(config: Config, pools: Pools, children: Iterable[Child]) -> dict[str, Any]:
@@ -96,11 +119,6 @@ def takes_flows(member: Member) -> bool:
 
 
 def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[str, Any]:
-    sums: dict[str, int | None] = dict.fromkeys(_COUNTED)
-    for member in members:
-        for name, value in traffic.of(service.name, member.backend).items():
-            if value is not None:
-                sums[name] = (sums[name] or 0) + value
     return {
         "service": service.name,
         "vip": str(service.vip.ip),
@@ -111,7 +129,7 @@ def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[
         "affinity": service.affinity,
         "backends": len(members),
         "ready": sum(map(takes_flows, members)),
-        **sums,
+        **traffic.total(service.name),
     }
 
 
@@ -141,8 +159,9 @@ def _check(check: Checked, at: Instant) -> dict[str, Any]:
     }
 
 
-def _process(child: Child, answer: Message, at: Instant) -> dict[str, Any]:
-    counts = _within(answer, "counts")
+def _process(
+    child: Child, sample: Sample | None, queues: Mapping[int, QueueStatus], at: Instant
+) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "role": child.spec.role,
         "name": child.spec.name,
@@ -151,15 +170,37 @@ def _process(child: Child, answer: Message, at: Instant) -> dict[str, Any]:
         "serves": child.serves,
         "seconds": round(at.now - child.started, 1) if child.pid else None,
     }
-    if child.spec.role == "worker":
-        shown["flows"] = answer["flows"] if isinstance(answer.get("flows"), int) else None
-        shown["counts"] = {k: v for k, v in counts.items() if isinstance(v, int)}
+    if sample is not None:
+        shown |= _work(sample.head, at, lives=child.pid != 0)
+    if isinstance(child.spec, WorkerSpec):
+        shown["queue"] = _queue(queues.get(child.spec.core), child.spec.config.queue.length)
     return shown
 
 
-def _within(answer: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """What ``answer`` has under ``names``, nothing where it is not shaped so."""
-    found: Any = answer
-    for name in names:
-        found = found.get(name) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any]:
+    """What a worker counted; ``age`` is how many seconds ago it last said so. One that is dead has
+    no flows and is not busy.
+    """
+    known = lives and head["alive"] > 0
+    return {
+        "flows": head["flows"] if known else None,
+        "bound": head["bound"] if known else None,
+        "busy": head["busy"] / 1e6 if known else None,
+        "cpu": head["cpu"] / 1e9,
+        "packets": head["packets"],
+        "batches": head["batches"],
+        "age": max(round(at.now - head["alive"] / 1e9, 3), 0.0) if head["alive"] else None,
+        "counts": {name: count for name, count in head.items() if count and name not in _APART},
+    }
+
+
+def _queue(status: QueueStatus | None, length: int) -> dict[str, int] | None:
+    """What the kernel says of a worker's queue; None where nobody reads it."""
+    if status is None:
+        return None
+    return {
+        "waiting": status.waiting,
+        "length": length,
+        "overflows": status.queue_dropped,
+        "overruns": status.user_dropped,
+    }

@@ -24,9 +24,10 @@ import prctl
 
 from paraglider.config.model import Config
 from paraglider.control import leases, ledgers, log, policy_watch
-from paraglider.control.channel import Channel, ChannelClosedError, ChannelError
+from paraglider.control.channel import ChannelClosedError, ChannelError
 from paraglider.control.children import READY, Equipment, Spec
 from paraglider.control.commands import Commands
+from paraglider.control.counters import Writer
 from paraglider.control.live import LiveFlows
 from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.packet import SYN
@@ -96,7 +97,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     os.close(report)
     status = 0
     try:
-        queue.serve(path.handle, _ticker(path, queue, spec.channel, logger))
+        queue.serve(path.handle, _ticker(spec, path, queue, logger))
     except OSError as error:
         logger.error("queue broke", error=str(error))
         status = PlatformError.exit_code
@@ -176,19 +177,20 @@ def _warm_up(config: Config, registry: Registry) -> None:
     path.expire(1.0, EXPIRY_BUDGET)
 
 
-def _ticker(
-    path: Path, queue: Queue, channel: Channel | None, logger: Any
-) -> Callable[[float], None]:
+def _ticker(spec: WorkerSpec, path: Path, queue: Queue, logger: Any) -> Callable[[float], None]:
     """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
-    and faults into the log once a minute.
+    its counters, and faults into the log once a minute.
     """
     reported = 0
     report_at = 0.0
     look_at_policies = policy_watch.watch(path.services, logger)
     end_leases = leases.ender(path.lost, logger)
     commands = None
-    if channel is not None:
-        commands = Commands(channel, path, lambda: _counts(path, queue))
+    if spec.channel is not None:
+        commands = Commands(spec.channel, path)
+    writer = None
+    if spec.counters is not None:
+        writer = Writer(spec.counters, Count(path, queue))
 
     def tick(now: float) -> None:
         nonlocal reported, report_at
@@ -203,6 +205,8 @@ def _ticker(
                     logger.error("the hub does not hear", error=str(error))
                 queue.stop()
         end_leases()
+        if writer is not None:
+            writer.tick()
         look_at_policies(now)
         losses = _losses(queue)
         troubles = sum(losses.values())
@@ -231,13 +235,33 @@ def flow_log(logger: Any) -> Told:
     return told
 
 
+class Count:
+    """What the worker with ``path`` and ``queue`` counts, as ``counters.Source``."""
+
+    def __init__(self, path: Path, queue: Queue) -> None:
+        self._path = path
+        self._queue = queue
+        self.traffic = path.traffic
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        path, queue = self._path, self._queue
+        return {
+            "flows": path.flows,
+            "bound": path.bound,
+            "packets": queue.packets,
+            "batches": queue.batches,
+            **_counts(path, queue),
+        }
+
+
 def _losses(queue: Queue) -> dict[str, int]:
     """What was lost on the way to or from the queue, by cause; without the zeros."""
     losses = {
         "faults": queue.faults,
         "overflows": queue.drops.overflows,
         "overruns": queue.drops.overruns,
-        "refused": queue.refused,
+        "verdicts_refused": queue.refused,
     }
     return {cause: count for cause, count in losses.items() if count}
 

@@ -8,8 +8,7 @@ has no room for. A VIP of dsr is no other forward's, so its address tells whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 from paraglider.config.model import Config
 from paraglider.core.director import Director
@@ -100,12 +99,19 @@ class Path:
         """The worker's own flows; None where the kernel has them all."""
         return FlowView(self.tables.values(), self._names) if self.tables else None
 
-    def traffic(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """What each backend of each service has had since the start of this worker.
+    @property
+    def bound(self) -> int:
+        """Flows that its own tables hold at most."""
+        return sum(table.bound for table in self.tables.values())
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """Of each service and backend what it has had since the start of this worker.
 
         ``flows`` (live) and the packets and bytes each way are there where they pass the worker.
         """
-        return {s.name: {b.name: _traffic(s, b) for b in s.pool.backends} for s in self.services}
+        for service in self.services:
+            for backend in service.pool.backends:
+                yield service.name, backend.name, _traffic(service, backend)
 
     def counts(self) -> dict[str, int]:
         """Packets by reason and flows by their end, without the zeros."""
@@ -138,8 +144,8 @@ def _by_vip(director: Director, other: Handle) -> Handle:
     return handle
 
 
-def _traffic(service: Service, backend: Backend) -> dict[str, Any]:
-    found: dict[str, Any] = {"picked": backend.picked}
+def _traffic(service: Service, backend: Backend) -> dict[str, int]:
+    found = {"picked": backend.picked}
     if not service.offloaded:
         found["flows"] = backend.flows
     if not service.offloaded and not service.routed:

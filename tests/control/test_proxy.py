@@ -13,7 +13,8 @@ import uvloop
 
 from paraglider.config.load import parse
 from paraglider.control import proxy as control
-from paraglider.control.proxy import AGAIN, ProxySpec, Watch, counts, room
+from paraglider.control.counters import Counters, Writer
+from paraglider.control.proxy import AGAIN, Count, ProxySpec, Watch, counts, room
 from paraglider.forwarding.proxy.events import Events
 from paraglider.forwarding.proxy.server import Proxy, build
 
@@ -124,6 +125,31 @@ def test_counts_over_all_backends(proxy: Proxy) -> None:
             proxy.tallies[service.name][backend].sent += 10
     proxy.unserved = 1
     assert counts(proxy) == {"connections": 6, "sent": 30, "unserved": 1}
+
+
+def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
+    """A look writes what is the worker's own, and what each backend had, where others read it."""
+    counters = Counters()
+    watch = Watch(loop, proxy, Heard(), Writer(counters, Count(proxy)))
+    proxy.unserved, proxy.exhausted = 2, 1
+    backend = proxy.services[0].pool.backends[0]
+    backend.picked, backend.flows = 4, 3
+    tally = proxy.tallies["a"][backend]
+    tally.sent, tally.received, tally.refused = 10, 20, 1
+    watch.look(1.0)
+    sample = counters.read()
+    wanted = {"bound": 100, "connections": 4, "unserved": 2, "exhausted": 1, "refused": 0}
+    assert {name: sample.head[name] for name in wanted} == wanted
+    zeros = dict.fromkeys(("timeouts", "retried", "idle", "resets"), 0)
+    assert sample.backend("a", "10.0.0.1") == {
+        "flows": 3,
+        "picked": 4,
+        "bytes_out": 10,
+        "bytes_back": 20,
+        "refused": 1,
+        **zeros,
+    }
+    counters.close()
 
 
 def test_room_for_connections() -> None:

@@ -16,18 +16,24 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.control.worker import _warm_up
+from paraglider.control.counters import Counters, Writer
+from paraglider.control.worker import Count, _warm_up
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import Context, NewFlow
+from paraglider.core.strategies.guard import Guard
 from paraglider.core.strategies.rr import RoundRobin
+from paraglider.core.verdict import REASONS
+from paraglider.forwarding.path import build
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
+from paraglider.system.queue import Queue
 
 pytestmark = pytest.mark.root
 
@@ -364,3 +370,43 @@ def test_the_warm_up_opens_a_flow_of_each_service(vip: str) -> None:
     _warm_up(config, {"rr": Noted})
     wanted = {("all", TCP), ("all", UDP), ("web", TCP), ("dns", UDP)}
     assert wanted <= set(picked)
+
+
+def test_all_that_is_counted_has_its_place() -> None:
+    """Whatever a packet path, a queue and policies count, the memory has a number for it."""
+    config = Config.model_validate(
+        {
+            "services": [
+                {
+                    "name": name,
+                    "vip": "127.0.0.2/8",
+                    "protocol": "tcp",
+                    "ports": port,
+                    "forward": forward,
+                    "backends": [f"127.0.1.{port}"],
+                }
+                for port, (name, forward) in enumerate(
+                    [("web", "nat"), ("bulk", "offload"), ("own", "nat")], 80
+                )
+            ]
+        }
+    )
+    path = build(config, 0, 0.0)
+    own = path.services[-1]
+    own.strategy = Guard(own.strategy, own.strategy, time.monotonic, 1.0)
+    path.marker.counts[:] = [1] * len(REASONS)
+    for name in own.strategy.counts():
+        setattr(own.strategy, name, 1)
+    for table in path.tables.values():
+        table.evicted = table.expired = 1
+    drops = SimpleNamespace(overflows=1, overruns=1)
+    counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, drops=drops)
+    counters = Counters()
+    Writer(counters, Count(path, cast(Queue, counted))).tick()
+    sample = counters.read()
+    proxys = {"connections", "unserved", "exhausted"}
+    zero = {name for name, value in sample.head.items() if value == 0}
+    assert zero - proxys - {"unwritten"} == {"busy", "flows"}
+    assert sample.backend("web", "127.0.1.80")["flows"] == 0
+    assert sample.backend("bulk", "127.0.1.81") == {"picked": 0}
+    counters.close()

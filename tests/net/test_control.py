@@ -24,6 +24,12 @@ from paraglider.lab.topology import VIP, Topology, backend_address
 pytestmark = pytest.mark.root
 
 FAMILIES = (4, 6)
+CALL = """
+import socket
+end = socket.socket()
+end.setblocking(False)
+end.connect_ex(("{}", 80))
+"""
 PATIENCE = 15.0  # seconds until something that must happen counts as not happening
 
 
@@ -78,6 +84,7 @@ def test_show(web: Any, ask: Any) -> None:
     """Services, backends with what they had, flows and processes, for people and programs."""
     net, running = web()
     ask(net, "tcp", VIP[4], 80, 30)
+    wait_until(lambda: daemon(running).get("services")[0]["picked"] == 30, running)
     rows = members(running)
     assert set(rows) == {backend_address(4, n) for n in (1, 2, 3)}
     assert sum(row["picked"] for row in rows.values()) == 30
@@ -99,6 +106,40 @@ def test_show(web: Any, ask: Any) -> None:
     assert "3 of 3 ready" in text
     assert "worker 1 on core" in command(running, "show", "workers")
     assert json.loads(command(running, "show", "services", "--json"))[0] == web4
+
+
+def workers(running: Balancer) -> list[dict[str, Any]]:
+    """The rows of the workers."""
+    return [row for row in daemon(running).get("workers") if row["role"] == "worker"]
+
+
+def test_the_numbers_of_workers(web: Any, ask: Any) -> None:
+    """What they did and have; one that hangs shows its last, their age, and what waits for it;
+    one that is replaced counts on.
+    """
+    net, running = web(workers=1, trouble=True)
+    ask(net, "tcp", VIP[4], 80, 30)
+    wait_until(lambda: workers(running)[0]["flows"] == 30, running)
+    (row,) = workers(running)
+    assert row["packets"] >= row["batches"] > 0
+    assert row["packets"] >= 30 * 6
+    assert 0 <= row["busy"] <= 1
+    assert row["cpu"] > 0
+    assert row["bound"] == 1_000_000
+    assert row["queue"] == {"waiting": 0, "length": 60000, "overflows": 0, "overruns": 0}
+    os.kill(row["pid"], signal.SIGSTOP)
+    try:
+        net.client.run([sys.executable, "-c", CALL.format(VIP[4])])
+        wait_until(lambda: (workers(running)[0]["queue"] or {}).get("waiting", 0) > 0, running)
+        wait_until(lambda: workers(running)[0]["age"] > 1, running)
+        assert workers(running)[0]["flows"] == 30
+    finally:
+        os.kill(row["pid"], signal.SIGKILL)
+    wait_until(lambda: workers(running)[0]["pid"] not in (None, row["pid"]), running)
+    wait_until(lambda: workers(running)[0]["flows"] == 30, running)
+    assert workers(running)[0]["packets"] >= row["packets"]
+    ask(net, "tcp", VIP[4], 80, 3)
+    wait_until(lambda: daemon(running).get("services")[0]["picked"] == 33, running)
 
 
 def hold(net: Topology, family: int, count: int) -> Any:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
@@ -89,20 +89,18 @@ class Proxy:
         """Give the backends the states and weights that the hub has decided."""
         put_states(((s.name, s.pool) for s in self.services), states)
 
-    def traffic(self) -> dict[str, dict[str, dict[str, Any]]]:
-        """What each backend of each service has had since the start of this worker."""
-        return {
-            name: {
-                backend.name: {
-                    "flows": backend.flows,
-                    "picked": backend.picked,
-                    "bytes_out": tally.sent,
-                    "bytes_back": tally.received,
-                }
-                for backend, tally in tallies.items()
-            }
-            for name, tallies in self.tallies.items()
-        }
+    @property
+    def bound(self) -> int:
+        """Connections that it holds at most."""
+        return self._bound
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """Of each service and backend what it has had since the start of this worker."""
+        for name, tallies in self.tallies.items():
+            for backend, tally in tallies.items():
+                found = tally.counts()
+                found["bytes_out"], found["bytes_back"] = found.pop("sent"), found.pop("received")
+                yield name, backend.name, {"flows": backend.flows, "picked": backend.picked} | found
 
     def start(self) -> None:
         """Listen, and accept from now on."""

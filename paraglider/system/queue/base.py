@@ -26,6 +26,9 @@ class Queue(Protocol):
 
     #: the I/O's name in the configuration
     name: str
+    #: packets that came, and the rounds in which they did
+    packets: int
+    batches: int
     #: packets dropped because handling them raised
     faults: int
     #: what was raised first; its traceback shows where, and holds no packet

@@ -48,6 +48,8 @@ class NetfilterQueueIO:
         self, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
     ) -> None:
         self.number = number
+        self.packets = 0
+        self.batches = 0
         self.faults = 0
         self.first_fault: Exception | None = None
         self._stopping = False
@@ -115,6 +117,8 @@ class NetfilterQueueIO:
         raise _StopServing
 
     def _on_packet(self, packet: Any) -> None:
+        self.packets += 1
+        self.batches += 1  # the binding knows no larger ones
         try:
             buf = bytearray(packet.get_payload())
             verdict = self._handle(buf, 0, len(buf), COMPLETE, time.monotonic())

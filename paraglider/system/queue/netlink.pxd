@@ -8,6 +8,8 @@ cdef int DROP, PASS, REWRITTEN
 
 cdef class NetlinkQueueIO:
     cdef public int number
+    cdef public long long packets
+    cdef public long long batches
     cdef public long long faults
     cdef public object first_fault
     cdef public object drops

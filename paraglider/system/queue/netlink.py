@@ -45,6 +45,8 @@ class NetlinkQueueIO:
         self, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
     ) -> None:
         self.number = number
+        self.packets = 0
+        self.batches = 0
         self.faults = 0
         self.first_fault: Exception | None = None
         self._stopping = False
@@ -87,6 +89,8 @@ class NetlinkQueueIO:
 
     def _round(self, handle: Handle, count: int, now: float) -> None:
         """Give a verdict for each of the ``count`` messages in the arena."""
+        self.packets += count
+        self.batches += 1
         batch = self._batch
         arena = batch.arena
         for index in range(count):

@@ -1,0 +1,125 @@
+"""What the counters in shared memory cost a worker's packet path; no network, no root.
+
+``python -m bench.counters_probe [SLICES]`` handles packets of flows that live, slice after slice
+of a worker's time between two ticks, one with the counters written at its end and one without, in
+turns, and prints a line for each number of backends: a packet's cost both ways and what the
+writing adds, in percent of the packet path.
+
+Rules: time is CPU time of this thread, so that what else the machine does is not counted. Slices
+alternate, and their medians are compared, so that a drift of the machine meets both alike. The
+path is as busy as it can be; a worker that waits for packets pays the same time out of its rest.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+import struct
+import sys
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import cast
+
+from bench.core_probe import AS_ON_THE_WIRE, VIP, syns
+from paraglider.config.model import Config
+from paraglider.control.counters import Counters, Writer
+from paraglider.control.worker import Count
+from paraglider.forwarding.path import Path, build
+from paraglider.system.queue import Queue
+from paraglider.system.queue.base import TICK
+
+BACKENDS = (10, 1000)
+FLOWS = 1000
+SLICES = 100
+ACK = 0x10
+_FLAGS = 33  # where a segment's are, behind a header without options
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Nanoseconds of one packet without and with the counters, and of one tick's writing."""
+
+    backends: int
+    without: float
+    counted: float
+    tick: float
+
+    @property
+    def percent(self) -> float:
+        """What the writing adds to the packet path, as its slices tell."""
+        return (self.counted / self.without - 1) * 100
+
+    @property
+    def most(self) -> float:
+        """What the writing takes of a worker's time, in percent, were it never to wait."""
+        return self.tick / (TICK * 1e9) * 100
+
+
+def main() -> None:
+    """Measure, print."""
+    slices = int(sys.argv[1]) if len(sys.argv) > 1 else SLICES
+    gc.disable()
+    for backends in BACKENDS:
+        cost = measure(backends, slices, TICK)
+        sys.stdout.write(
+            f"{backends} backends: {cost.without:.0f} ns a packet, {cost.counted:.0f} ns with "
+            f"counters ({cost.percent:+.2f} %); a tick writes for {cost.tick / 1000:.0f} us "
+            f"({cost.most:.2f} % of a core)\n"
+        )
+
+
+def measure(backends: int, slices: int, seconds: float) -> Cost:
+    """The cost with so many ``backends``, over ``slices`` of ``seconds`` each, both ways."""
+    path = _path(backends)
+    packets = list(itertools.islice(syns(), FLOWS))
+    for packet in packets:
+        path.handle(packet.copy(), 0, len(packet), AS_ON_THE_WIRE, 0.0)
+        struct.pack_into("!B", packet, _FLAGS, ACK)
+    if path.flows != FLOWS:
+        raise AssertionError(f"{path.flows} flows in the table instead of {FLOWS}")
+    drops = SimpleNamespace(overflows=0, overruns=0)
+    queue = SimpleNamespace(packets=0, batches=0, faults=0, refused=0, drops=drops)
+    counters = Counters()
+    writer = Writer(counters, Count(path, cast(Queue, queue)))
+    found: dict[bool, list[float]] = {False: [], True: []}
+    ticks = []
+    for counted in (False, True) * slices:
+        begin = time.thread_time_ns()
+        handled = _handle(path, packets, begin + int(seconds * 1e9))
+        if counted:
+            queue.packets += handled
+            at = time.thread_time_ns()
+            writer.tick()
+            ticks.append(time.thread_time_ns() - at)
+        found[counted].append((time.thread_time_ns() - begin) / handled)
+    if counters.read().head["packets"] != queue.packets:
+        raise AssertionError("the counters do not say what was counted")
+    without, costs = (statistics.median(found[counted]) for counted in (False, True))
+    return Cost(backends, without, costs, statistics.median(ticks))
+
+
+def _handle(path: Path, packets: list[bytearray], end: int) -> int:
+    """Handle ``packets`` again and again until ``end``; how many there were."""
+    handled = 0
+    while time.thread_time_ns() < end or not handled:
+        for packet in packets:
+            path.handle(packet.copy(), 0, 40, AS_ON_THE_WIRE, 1.0)
+        handled += len(packets)
+    return handled
+
+
+def _path(backends: int) -> Path:
+    service = {
+        "name": "web",
+        "vip": f"{VIP}/24",
+        "protocol": "tcp",
+        "ports": 80,
+        "backends": [f"10.0.{n >> 8}.{n & 255}" for n in range(1, backends + 1)],
+    }
+    return build(Config.model_validate({"services": [service]}), 0, 0.0)
+
+
+if __name__ == "__main__":
+    main()

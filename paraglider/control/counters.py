@@ -1,0 +1,269 @@
+"""What a worker counts, in memory that it shares with the supervisor: read, never asked for.
+
+    head   the worker's own numbers, at the places of their names in HEAD
+    rows   one for each backend of each service: whose it is, then the numbers of ROW
+
+A row says whose it is by hashes of the names. So nobody has to agree on an order, and the process
+that follows one that died finds its rows and counts on from there: while the daemon lives, no
+count goes down. Where a backend leaves, what it had goes over to the row of its service, and the
+row is free.
+
+Rules: one writer, from its tick, so that the packet path has no part in it; every number is eight
+bytes, which the machine writes at once; rows change hands under an odd EDITION, and a reader that
+met one looks again. The reader waits for nobody, and finds numbers, whatever a worker writes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import blake2b
+from itertools import islice
+from typing import Final, NamedTuple, Protocol
+
+from paraglider.core.verdict import REASON_NAMES
+
+#: numbers that go up and down: a successor does not count on from them
+GAUGES: Final = frozenset(("alive", "busy", "flows", "bound"))
+#: what is said of a worker: ``alive`` is when it last wrote, ``cpu`` its CPU time (both monotonic
+#: ns), ``busy`` the share of a core that it took of late, in millionths; then, of worker and proxy
+#: worker, packets, flows, connections by what became of them, and what policies did wrong
+HEAD: Final = (
+    *("alive", "busy", "cpu", "flows", "bound", "packets", "batches"),
+    *REASON_NAMES,
+    *("evicted", "expired", "unwritten"),
+    *("faults", "overflows", "overruns", "verdicts_refused"),
+    *("connections", "unserved", "exhausted"),
+    *("policy_raised", "policy_wrong", "policy_slow", "policy_spared", "policy_benched"),
+)
+#: what is said of a backend; ABSENT is what its way of forwarding does not know
+ROW: Final = (
+    *("flows", "picked", "packets_out", "bytes_out", "packets_back", "bytes_back"),
+    *("refused", "timeouts", "retried", "idle", "resets"),
+)
+ABSENT: Final = -1
+
+#: rows that there may be; what a worker has more backends than that is not told of
+MOST_ROWS: Final = 1 << 16
+#: rows written in one tick of a worker
+ROWS_A_TICK: Final = 32
+#: seconds over which ``busy`` is taken
+SPAN: Final = 1.0
+#: tries of a reader to find the rows at rest; a writer that died among them is not waited for
+_TRIES: Final = 100
+
+_EDITION, _USED, _HEAD = 0, 1, 2  # places of words
+_ROWS: Final = 128
+_WIDE: Final = 16  # words of a row: service, backend (0: what those that left had), ROW
+_HEAD_PLACES: Final = {name: _HEAD + place for place, name in enumerate(HEAD)}
+_OFFSETS: Final = {name: offset for offset, name in enumerate(ROW, 2)}
+
+
+def identity(*names: str) -> int:
+    """The same number in every process for what is called so; never 0."""
+    digest = blake2b("\0".join(names).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True) or 1
+
+
+class Counters:
+    """The memory of one worker; made before the process, and kept for those that follow it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, 8 * (_ROWS + _WIDE * MOST_ROWS))
+        self.words = memoryview(self._memory).cast("q")
+
+    def close(self) -> None:
+        """Let the memory go, in a process that it does not concern."""
+        self.words.release()
+        self._memory.close()
+
+    def read(self) -> Sample:
+        """What stands there now."""
+        words = self.words
+        for _ in range(_TRIES):
+            edition = words[_EDITION]
+            used = min(max(words[_USED], 0), MOST_ROWS)
+            found = words[: _ROWS + _WIDE * used].tolist()
+            if edition % 2 == 0 and words[_EDITION] == edition:
+                break
+        return Sample(found)
+
+
+class Sample:
+    """What a worker has counted, as it was read. ``head`` has the numbers of HEAD."""
+
+    def __init__(self, words: Sequence[int]) -> None:
+        self.head: dict[str, int] = {name: words[at] for name, at in _HEAD_PLACES.items()}
+        self._rows: dict[int, dict[int, Sequence[int]]] = {}
+        for at in range(_ROWS, len(words), _WIDE):
+            if words[at]:
+                self._rows.setdefault(words[at], {})[words[at + 1]] = words[at : at + _WIDE]
+
+    def backend(self, service: str, backend: str) -> dict[str, int]:
+        """What is known of one backend, by the names in ROW; nothing where there is no row."""
+        row = self._rows.get(identity(service), {}).get(identity(service, backend))
+        return {} if row is None else _known(row)
+
+    def service(self, service: str) -> dict[str, int]:
+        """The sums over the backends of ``service``, of those that left too."""
+        sums: dict[str, int] = {}
+        for row in self._rows.get(identity(service), {}).values():
+            for name, value in _known(row).items():
+                sums[name] = sums.get(name, 0) + value
+        return sums
+
+
+def _known(row: Sequence[int]) -> dict[str, int]:
+    return {name: row[at] for name, at in _OFFSETS.items() if row[at] != ABSENT}
+
+
+class Source(Protocol):
+    """Who counts."""
+
+    def figures(self) -> Mapping[str, int]:
+        """Numbers of HEAD; those without a name there are none's."""
+
+    def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
+        """Service, backend, numbers of ROW; every backend once."""
+
+
+class Writer:
+    """Writes what ``source`` counts into ``counters``, ``rows`` backends at every tick."""
+
+    def __init__(self, counters: Counters, source: Source, rows: int = ROWS_A_TICK) -> None:
+        self._words = words = counters.words
+        self._source = source
+        self._at_once = rows
+        if words[_EDITION] % 2:  # the one before us died over it
+            words[_EDITION] += 1
+        self._head = _Numbers(words, _HEAD_PLACES)
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._heirs: dict[int, int] = {}  # service -> place of what those that left had
+        self._unclaimed: dict[tuple[int, int], int] = {}  # rows of the process before this one
+        self._free: list[int] = []
+        for at in range(_ROWS, _ROWS + _WIDE * words[_USED], _WIDE):
+            service, backend = words[at], words[at + 1]
+            if backend:
+                self._unclaimed[service, backend] = at
+            elif service:
+                self._heirs[service] = at
+            else:
+                self._free.append(at)
+        self._seen: set[tuple[str, str]] = set()
+        self._walk = iter(source.traffic())
+        self._since, self._spent = time.monotonic_ns(), time.process_time_ns()
+
+    def tick(self) -> None:
+        """Write the head, and the next rows."""
+        now, cpu = time.monotonic_ns(), time.process_time_ns()
+        if now - self._since >= SPAN * 1e9:
+            busy = (cpu - self._spent) * 1_000_000 // (now - self._since)
+            self._since, self._spent = now, cpu
+            self._head.write({"busy": busy})
+        self._head.write(self._source.figures())
+        self._head.write({"cpu": cpu, "alive": now})
+        some = list(islice(self._walk, self._at_once))
+        for service, backend, numbers in some:
+            names = service, backend
+            self._seen.add(names)
+            row = self._rows.get(names) or self._begin(names)
+            if row is not None:
+                row.numbers.write(numbers)
+        if len(some) < self._at_once:
+            self._end_walk()
+
+    def _end_walk(self) -> None:
+        """Every backend has been seen: those that were not have left."""
+        if self._unclaimed or len(self._seen) < len(self._rows):
+            left = {row.place: row.at for n, row in self._rows.items() if n not in self._seen}
+            for (service, _), at in (left | self._unclaimed).items():
+                self._retire(service, at)
+            self._unclaimed.clear()
+            self._rows = {n: row for n, row in self._rows.items() if n in self._seen}
+            services = {row.place[0] for row in self._rows.values()}
+            for service in self._heirs.keys() - services:
+                self._give_up(self._heirs.pop(service))
+        self._seen.clear()
+        self._walk = iter(self._source.traffic())
+
+    def _begin(self, names: tuple[str, str]) -> _Row | None:
+        """The row of a backend that has none in this process yet; None when there is no room."""
+        place = identity(names[0]), identity(*names)
+        at = self._unclaimed.pop(place, None)
+        if at is None:
+            at = self._claim(*place)
+        if at is None:
+            return None
+        numbers = _Numbers(self._words, {name: at + offset for name, offset in _OFFSETS.items()})
+        self._rows[names] = row = _Row(place, at, numbers)
+        return row
+
+    def _claim(self, service: int, backend: int) -> int | None:
+        """A row that was nobody's, now of these; None when there is no room."""
+        words = self._words
+        used = words[_USED]
+        if not self._free and used >= MOST_ROWS:
+            return None
+        at = self._free.pop() if self._free else _ROWS + _WIDE * used
+        words[_EDITION] += 1
+        words[_USED] = max(used, (at - _ROWS) // _WIDE + 1)
+        for offset in _OFFSETS.values():
+            words[at + offset] = ABSENT
+        words[at], words[at + 1] = service, backend
+        words[_EDITION] += 1
+        return at
+
+    def _retire(self, service: int, at: int) -> None:
+        """Give what the row at ``at`` counted to its service."""
+        words = self._words
+        heir = self._heirs.get(service) or self._claim(service, 0)
+        words[_EDITION] += 1
+        if heir is not None:
+            self._heirs[service] = heir
+            for name, offset in _OFFSETS.items():
+                if name not in GAUGES and words[at + offset] != ABSENT:
+                    words[heir + offset] = max(words[heir + offset], 0) + words[at + offset]
+        words[at] = words[at + 1] = 0
+        words[_EDITION] += 1
+        self._free.append(at)
+
+    def _give_up(self, at: int) -> None:
+        """The row at ``at`` is nobody's any more."""
+        self._words[at] = 0
+        self._free.append(at)
+
+
+class _Numbers:
+    """The words at ``places``; counts go on from what is there, and from themselves where what is
+    counted begins anew.
+    """
+
+    __slots__ = ("_before", "_last", "_places", "_words")
+
+    def __init__(self, words: memoryview[int], places: Mapping[str, int]) -> None:
+        self._words = words
+        self._places = places
+        for name in GAUGES & places.keys():
+            words[places[name]] = min(words[places[name]], 0)
+        self._before = {name: max(words[at], 0) for name, at in places.items()}
+        self._last: dict[str, int] = {}
+
+    def write(self, numbers: Mapping[str, int]) -> None:
+        """Write ``numbers``, which began at 0 with this process."""
+        for name, value in numbers.items():
+            last = self._last.get(name)
+            if value == last:
+                continue
+            if last is not None and value < last and name not in GAUGES:
+                self._before[name] += last
+            self._last[name] = value
+            self._words[self._places[name]] = self._before[name] + value
+
+
+class _Row(NamedTuple):
+    """One backend's: who it is by ``identity``, where it is, its numbers."""
+
+    place: tuple[int, int]
+    at: int
+    numbers: _Numbers
