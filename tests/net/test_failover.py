@@ -2,170 +2,212 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
-import time
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from directing import directed
+from failing import (
+    Load,
+    Peer,
+    await_state,
+    control,
+    freeze,
+    kill,
+    revive,
+    rows,
+    tries,
+)
 
-from paraglider.control.client import Control
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
 
-PATIENCE = 30.0  # seconds until something that must happen counts as not happening
-CHECK = {"type": "tcp", "interval": 0.2, "timeout": 1, "rise": 2, "fall": 2}
+CHECK = {"type": "tcp", "port": 80, "interval": 0.2, "timeout": 1, "rise": 2, "fall": 2}
 NAMES = {"backend1", "backend2", "backend3"}
-WAYS = pytest.mark.parametrize(
-    ("forward", "family"), [("nat", 4), ("nat", 6), ("offload", 4), ("offload", 6)]
-)
-
-
-class Load:
-    """Short connections of the client, one after the other for as long as it is wanted."""
-
-    def __init__(self, net: Topology, family: int, output: Path) -> None:
-        self._output = output
-        command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80"]
-        with output.open("wb") as file:
-            self._process = net.client.popen([*command, "1000000"], stdout=file)
-
-    def answers(self, since: int = 0) -> list[str]:
-        """Who answered each try, or the error, from the try number ``since`` on."""
-        found = []
-        for line in self._output.read_text().split("\n")[:-1][since:]:
-            result = json.loads(line)
-            found.append(result.get("answer") or f"error: {result['error']}")
-        return found
-
-    def more(self, count: int) -> list[str]:
-        """The next ``count`` answers."""
-        since = len(self.answers())
-        wait_until(lambda: len(self.answers(since)) > count, self._output.read_text)
-        return self.answers(since)[1:]  # the first may have begun before
-
-    def stop(self) -> None:
-        """No more."""
-        self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
-
-
-def wait_until(condition: Callable[[], object], told: Callable[[], str]) -> None:
-    """Wait for ``condition``; fail with what ``told`` says when it does not come true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, told()
-        time.sleep(0.05)
-
-
-def rows(running: Balancer, service: str) -> dict[str, dict[str, Any]]:
-    """The backends of ``service`` by their names, as ``show`` has them."""
-    socket = running.config.parent.parent / "control.sock"
-    found = Control(str(socket)).get("backends", service=service)
-    return {row["backend"]: row for row in found}
-
-
-def await_state(running: Balancer, family: int, state: str, *numbers: int) -> None:
-    """Wait until the backends ``numbers`` are in ``state``."""
-    names = [backend_address(family, number) for number in numbers]
-
-    def reached() -> bool:
-        found = rows(running, f"web{family}")
-        return all(found[name]["state"] == state for name in names)
-
-    wait_until(reached, running.log)
-
-
-def freeze(net: Topology, number: int, up: bool) -> None:
-    """Pull the cable of a backend, or plug it in again."""
-    net.switch.ip(f"link set backend{number} {'up' if up else 'down'}")
+FAMILIES = (4, 6)
+CARRIED = pytest.mark.parametrize("forward", ["nat", "offload"])
 
 
 @pytest.fixture
 def web(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
 ) -> Callable[..., tuple[Topology, Balancer]]:
-    """A function that has a service balanced over three backends."""
+    """A function that has a service of each family balanced over three backends."""
 
     def start(
-        family: int, *options: str, top: dict[str, Any] | None = None, **changes: Any
+        *options: str, top: dict[str, Any] | None = None, **changes: Any
     ) -> tuple[Topology, Balancer]:
         net = topology()
         serve(net, udp=())
-        text = config(service(family, ports=80, **changes), **(top or {}))
-        return net, balancer(net, text, *options)
+        services = [service(family, **{"ports": 80, **changes}) for family in FAMILIES]
+        return net, balancer(net, config(*services, **(top or {})), *options)
 
     return start
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Iterator[Callable[[Topology, int], Load]]:
-    """A function that has the client open connections until the test ends."""
+def load(tmp_path: Path) -> Iterator[Callable[[Topology], list[Load]]]:
+    """A function that has the client open connections of each family until the test ends."""
     made: list[Load] = []
 
-    def start(net: Topology, family: int) -> Load:
-        made.append(Load(net, family, tmp_path / f"load{len(made)}"))
-        return made[-1]
+    def start(net: Topology) -> list[Load]:
+        made.extend(Load(net, family, tmp_path / f"load{family}") for family in FAMILIES)
+        return made
 
     yield start
     for one in made:
         one.stop()
 
 
-@WAYS
-def test_out_and_back_under_load(web: Any, load: Any, forward: str, family: int) -> None:
-    """A backend that dies is out: later connections see no error; and it returns."""
-    net, running = web(family, forward=forward, check=CHECK)
-    clients = load(net, family)
-    assert set(clients.more(20)) == NAMES
+def wrk(net: Topology, family: int, seconds: int) -> subprocess.Popen[bytes]:
+    """Four clients that open a connection for every request."""
+    host = VIP[family] if family == 4 else f"[{VIP[family]}]"
+    command = ["wrk", "-t1", "-c4", f"-d{seconds}s", "--timeout", "5s", "-H", "Connection: close"]
+    return net.client.popen([*command, f"http://{host}/"], stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(("forward", "how"), [("nat", "cable"), ("offload", "kill")])
+def test_out_and_back_under_load(web: Any, load: Any, forward: str, how: str) -> None:
+    """A backend that dies under load, with its host or alone, is out: later connections see no
+    error; and it returns.
+    """
+    net, running = web(forward=forward, check=CHECK)
+    clients = load(net)
+    crowd = [wrk(net, family, 60) for family in FAMILIES]
+    assert [set(each.more(20)) for each in clients] == [NAMES] * 2
+    if how == "cable":
+        freeze(net, 2, up=False)
+    else:
+        kill(net, 2)
+    await_state(running, "down", 2)
+    for each in crowd:
+        each.kill()
+    later = [wrk(net, family, 1) for family in FAMILIES]
+    assert [set(each.more(30)) for each in clients] == [NAMES - {"backend2"}] * 2
+    for each in later:
+        said = each.communicate(timeout=30)[0].decode()
+        assert "Requests/sec" in said
+        assert "errors" not in said
+    for family in FAMILIES:
+        row = rows(running, family)[backend_address(family, 2)]
+        assert row["check"]["passed"] is False
+        assert row["why"] != "configured"
+    if how == "cable":
+        freeze(net, 2, up=True)
+    else:
+        revive(net, 2)
+    await_state(running, "ready", 2)
+    assert [set(each.more(30)) for each in clients] == [NAMES] * 2
+
+
+@pytest.mark.parametrize(("forward", "on_down"), [("nat", "keep"), ("offload", "reset")])
+def test_connections_of_the_dead(
+    web: Any, serve_peer: Any, tmp_path: Path, forward: str, on_down: str
+) -> None:
+    """An idle connection to a backend that goes down is reset at its next packet, or, where it is
+    to be kept, goes on when the backend is back; those to others know nothing of it.
+    """
+    net, running = web(forward=forward, ports=[80, 9000], check=CHECK, on_down=on_down)
+    serve_peer(net, 9000)
+    idle = [
+        Peer(net.client, tmp_path / f"idle{family}-{n}", "pause", VIP[family], 9000)
+        for family in FAMILIES
+        for n in range(3)
+    ]
+    assert all(each.begun() for each in idle)
     freeze(net, 2, up=False)
-    await_state(running, family, "down", 2)
-    assert set(clients.more(30)) == NAMES - {"backend2"}
-    row = rows(running, f"web{family}")[backend_address(family, 2)]
-    assert row["check"]["passed"] is False
-    assert row["why"] != "configured"
-    freeze(net, 2, up=True)
-    await_state(running, family, "ready", 2)
-    wait_until(lambda: "backend2" in clients.more(10), running.log)
-    assert set(clients.more(30)) == NAMES
+    await_state(running, "down", 2)
+    if on_down == "keep":
+        freeze(net, 2, up=True)
+        await_state(running, "ready", 2)
+    ended = [str(each.end()) for each in idle]
+    lost = 2 if on_down == "reset" else 0
+    assert sorted(ended) == ["{'arrived': 3}"] * (6 - lost) + ["{'error': 'ECONNRESET'}"] * lost
 
 
-@pytest.mark.parametrize("family", [4, 6])
-def test_failover(web: Any, load: Any, family: int) -> None:
+@CARRIED
+def test_drain(web: Any, load: Any, serve_peer: Any, tmp_path: Path, forward: str) -> None:
+    """A long download goes on to its end while its backend drains; new connections go elsewhere,
+    until it is ready again.
+    """
+    net, running = web(forward=forward, ports=[80, 9000])
+    serve_peer(net, 9000)
+    clients = load(net)
+    for family, client in zip(FAMILIES, clients, strict=True):
+        output = tmp_path / f"download{family}"
+        long = Peer(net.client, output, "halves", VIP[family], 9000, 40_000_000)
+        assert long.begun()
+        number = serving(net, family, 9000)
+        name = backend_address(family, number)
+        control(running).set_backend(f"web{family}", name, state="drain")
+        assert set(client.more(20)) == NAMES - {f"backend{number}"}
+        assert serving(net, family, 9000) == number
+        done = long.end()
+        assert done["sent"] == done["arrived"]
+        control(running).set_backend(f"web{family}", name, state="ready")
+        assert set(client.more(20)) == NAMES
+
+
+def serving(net: Topology, family: int, port: int) -> int:
+    """The number of the one backend that has a connection to ``port``."""
+    found = []
+    for number, backend in enumerate(net.backends, 1):
+        command = ["ss", "-Htn", "state", "established", f"( sport = :{port} )"]
+        if backend_address(family, number) in backend.run(command).stdout:
+            found.append(number)
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_failover(web: Any, load: Any) -> None:
     """With `-f` backends without a check of their own leave and return by failover's rounds."""
     rounds = {"check_cycle": 0.3, "timeout": 1, "rise": 1, "fall": 2, "discover": False}
-    net, running = web(family, "-f", top={"failover": rounds})
-    clients = load(net, family)
-    assert set(clients.more(20)) == NAMES
+    net, running = web("-f", top={"failover": rounds})
+    clients = load(net)
+    assert [set(each.more(20)) for each in clients] == [NAMES] * 2
     freeze(net, 1, up=False)
-    await_state(running, family, "down", 1)
-    assert set(clients.more(30)) == NAMES - {"backend1"}
+    await_state(running, "down", 1)
+    assert [set(each.more(30)) for each in clients] == [NAMES - {"backend1"}] * 2
     freeze(net, 1, up=True)
-    await_state(running, family, "ready", 1)
-    wait_until(lambda: "backend1" in clients.more(10), running.log)
+    await_state(running, "ready", 1)
+    assert [set(each.more(30)) for each in clients] == [NAMES] * 2
 
 
-@pytest.mark.parametrize(("forward", "family"), [("nat", 6), ("offload", 4)])
-def test_all_down_rejects(web: Any, forward: str, family: int) -> None:
-    """Where all are down, connections are refused at once, and served when one is back."""
-    net, running = web(family, forward=forward, check=CHECK)
+@pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
+def test_all_down_rejects(
+    topology: Any, config: Any, service: Any, balancer: Any, peer: Any, forward: str
+) -> None:
+    """Where all are down, connections and datagrams are refused at once, and served when one is
+    back.
+    """
+    net = directed(topology) if forward == "dsr" else topology()
     for number in (1, 2, 3):
-        freeze(net, number, up=False)
-    await_state(running, family, "down", 1, 2, 3)
-    assert all("Connection refused" in answer for answer in tries(net, family, 5))
-    freeze(net, 3, up=True)
-    await_state(running, family, "ready", 3)
-    wait_until(lambda: tries(net, family, 1) == ["backend3"], running.log)
+        revive(net, number)
+    web = [service(f, ports=80, forward=forward, check=CHECK) for f in FAMILIES]
+    changed = {"protocol": "udp", "ports": 5353}
+    echo = [{**each, "name": f"echo{f}", **changed} for f, each in zip(FAMILIES, web, strict=True)]
+    running = balancer(net, config(*web, *echo))
+    for number in (1, 2, 3):
+        kill(net, number)
+    await_state(running, "down", 1, 2, 3, names=("web", "echo"))
+    for family in FAMILIES:
+        assert all("Connection refused" in answer for answer in tries(net, family, 5))
+        asked = peer(net.client, "udp", VIP[family], 5353, 9)
+        assert asked == {"error": "ECONNREFUSED"}
+    revive(net, 3)
+    await_state(running, "ready", 3, names=("web", "echo"))
+    for family in FAMILIES:
+        assert tries(net, family, 3) == ["backend3"] * 3
+        assert peer(net.client, "udp", VIP[family], 5353, 9)["answer"] == "backend3"
 
 
-def tries(net: Topology, family: int, count: int) -> list[str]:
-    """What so many connections came to."""
-    command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80", str(count)]
-    done = net.client.run(command, timeout=60)
-    results = [json.loads(line) for line in done.stdout.splitlines()]
-    return [result.get("answer") or f"error: {result['error']}" for result in results]
+def test_all_down_uses_all(web: Any) -> None:
+    """With `use_all` a check that is wrong about everybody takes nobody out."""
+    wrong = {**CHECK, "type": "http", "path": "/nosuch"}
+    net, running = web(forward="offload", check=wrong, all_down="use_all")
+    await_state(running, "down", 1, 2, 3)
+    assert [set(tries(net, family, 9)) for family in FAMILIES] == [NAMES] * 2

@@ -1,0 +1,147 @@
+"""What the tests of failing backends share: clients that go on and on, and what ``show`` has.
+
+A ``Load`` opens connections one after the other and keeps what became of each; ``Peer`` is a
+``peer.py`` at work. Times are generous: ``PATIENCE`` seconds until something counts as not
+happening.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from paraglider.control.client import Control
+from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+PATIENCE = 30.0
+PEER = Path(__file__).parent / "peer.py"
+
+
+class Load:
+    """Short connections of the client, one after the other for as long as it is wanted."""
+
+    def __init__(self, net: Topology, family: int, output: Path) -> None:
+        self._output = output
+        command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80"]
+        with output.open("wb") as file:
+            self._process = net.client.popen([*command, "1000000"], stdout=file)
+
+    def answers(self, since: int = 0) -> list[str]:
+        """Who answered each try, or the error, from the try number ``since`` on."""
+        found = []
+        for line in self._output.read_text().split("\n")[:-1][since:]:
+            result = json.loads(line)
+            found.append(result.get("answer") or f"error: {result['error']}")
+        return found
+
+    def more(self, count: int) -> list[str]:
+        """The next ``count`` answers."""
+        since = len(self.answers())
+        wait_until(lambda: len(self.answers(since)) > count, self._output.read_text)
+        return self.answers(since)[1:]  # the first may have begun before
+
+    def stop(self) -> None:
+        """No more."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+
+def wait_until(condition: Callable[[], object], told: Callable[[], str]) -> None:
+    """Wait for ``condition``; fail with what ``told`` says when it does not come true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline, told()
+        time.sleep(0.05)
+
+
+class Peer:
+    """``peer.py`` at work in ``client``, and what it has printed so far."""
+
+    def __init__(self, client: Namespace, output: Path, *arguments: object) -> None:
+        self._output = output
+        with output.open("wb") as file:
+            self._process = client.popen(
+                [sys.executable, str(PEER), *map(str, arguments)],
+                stdin=subprocess.PIPE,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+    def begun(self) -> bool:
+        """Wait until it has printed something; whether that was no error."""
+        wait_until(self.lines, self._output.read_text)
+        return "error" not in str(self.lines())
+
+    def lines(self) -> list[Any]:
+        """What it has printed."""
+        return [json.loads(line) for line in self._output.read_text().split("\n")[:-1]]
+
+    def end(self) -> Any:
+        """Give it its line of input; its last word."""
+        self._process.communicate(b"\n", timeout=PATIENCE)
+        return self.lines()[-1]
+
+
+def control(running: Balancer) -> Control:
+    """The control socket of a balancer."""
+    return Control(str(running.config.parent.parent / "control.sock"))
+
+
+def rows(running: Balancer, family: int, name: str = "web") -> dict[str, dict[str, Any]]:
+    """The backends of a service by their names, as ``show`` has them."""
+    found = control(running).get("backends", service=f"{name}{family}")
+    return {row["backend"]: row for row in found}
+
+
+def await_state(
+    running: Balancer, state: str, *numbers: int, names: tuple[str, ...] = ("web",)
+) -> None:
+    """Wait until the backends ``numbers`` are in ``state`` in both families, and all who carry
+    flows know it.
+    """
+
+    def reached() -> bool:
+        return all(
+            rows(running, family, name)[backend_address(family, number)]["state"] == state
+            for family in (4, 6)
+            for name in names
+            for number in numbers
+        )
+
+    wait_until(reached, running.log)
+    # A change is answered when it has been taken over, one to what is already so too.
+    first = backend_address(4, numbers[0])
+    weight = rows(running, 4)[first]["weight"]
+    control(running).set_backend("web4", first, weight=weight)
+
+
+def freeze(net: Topology, number: int, up: bool) -> None:
+    """Pull the cable of a backend, or plug it in again."""
+    net.switch.ip(f"link set backend{number} {'up' if up else 'down'}")
+
+
+def kill(net: Topology, number: int) -> None:
+    """Have a backend's servers die; the host lives on."""
+    for pid in net.backends[number - 1].pids():
+        net.backends[number - 1].run(["kill", "-KILL", str(pid)], check=False)
+
+
+def revive(net: Topology, number: int) -> None:
+    """Have a backend that was killed serve again."""
+    start_backend(net.backends[number - 1], f"backend{number}", http=(80,), udp=(5353,))
+
+
+def tries(net: Topology, family: int, count: int) -> list[str]:
+    """What so many connections came to."""
+    command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80", str(count)]
+    done = net.client.run(command, timeout=60)
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    return [result.get("answer") or f"error: {result['error']}" for result in results]
