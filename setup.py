@@ -75,7 +75,11 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.11",
     packages=find_packages(include=["paraglider", "paraglider.*"]),
-    package_data={"paraglider": ["py.typed"], "": ["*.pxd", "*.pyx", "*.pyi"]},
+    package_data={
+        "paraglider": ["py.typed"],
+        "paraglider.control.web": ["static/*"],
+        "": ["*.pxd", "*.pyx", "*.pyi"],
+    },
     ext_modules=extensions(),
     scripts=["scripts/paraglider.config"],
     entry_points={"console_scripts": ["paraglider=paraglider.cli.main:entry"]},

@@ -6,6 +6,7 @@ what this version does not do, root, user, chroot directory, cores, queues, poli
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from functools import partial
@@ -22,6 +23,9 @@ from paraglider.control.notify import Notifier
 from paraglider.control.processes import Place, be, forget_other_ledgers, make_specs
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.watch import Watch
+from paraglider.control.web.bound import StatsSocket
+from paraglider.control.web.process import StatsSpec
+from paraglider.control.web.token import Token
 from paraglider.errors import OperatorError
 from paraglider.forwarding import policies
 from paraglider.system import privileges
@@ -67,14 +71,25 @@ def run(
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger()) if offloaded else None
-    control = ControlSocket(wanted.control.socket)
-    try:
+    with contextlib.ExitStack() as stack:
+        control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
         specs.append(ApiSpec(len(specs), control.listening, os.geteuid(), uid, gid, wanted.chroot))
-        hub = Hub(wanted, registry, watch, partial(forget_other_ledgers, specs))
+        token = stack.enter_context(contextlib.closing(Token(wanted)))
+        if wanted.stats is not None:
+            bound = stack.enter_context(contextlib.closing(StatsSocket(wanted.stats.bind)))
+            stats = StatsSpec(
+                len(specs),
+                bound.listening,
+                wanted.stats.names,
+                wanted.stats.admin,
+                uid,
+                gid,
+                wanted.chroot,
+            )
+            specs.append(stats)
+        hub = Hub(wanted, registry, watch, partial(forget_other_ledgers, specs), token.digest)
         privileges.limit_parent()
         status = Supervisor(specs, be, hub, Notifier()).run()
-    finally:
-        control.close()
     sys.exit(status)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from paraglider.config.model import Config
 from paraglider.config.problem import Path, Problem
-from paraglider.config.support import NOT_SERVED
 
 # What the standards ask of a device that forgets flows: seconds, and where that is said.
 MINIMA = {
@@ -24,15 +23,8 @@ MINIMA = {
 
 def warnings(config: Config) -> list[Problem]:
     """Every warning about a valid configuration, as problems that stop nothing."""
-    found = [*_sections(config), *_timeouts(config), *_weights(config), *_gateways(config)]
+    found = [*_timeouts(config), *_weights(config), *_gateways(config)]
     return [*found, *_failover(config), *_health(config)]
-
-
-def _sections(config: Config) -> Iterator[Problem]:
-    for name in NOT_SERVED:
-        if name in config.model_fields_set and getattr(config, name) is not None:
-            what = f"`{name}` is read but not served yet in this version"
-            yield Problem((name,), what, "leave it out until then", at="key")
 
 
 def _timeouts(config: Config) -> Iterator[Problem]:

@@ -75,6 +75,20 @@ class Stats(Section):
     """The stats page, JSON and Prometheus; leave the section out for none."""
 
     bind: str = Field(default="127.0.0.1:9777", description="ADDRESS:PORT to listen on.")
+    names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$")], ...] = Field(
+        default=(),
+        description="Names by which browsers call this host, beside its address and localhost.",
+        strict=False,
+    )
+    admin: bool = Field(
+        default=False, description="Let who has the token drain, ready, maint and weigh backends."
+    )
+    token_file: str | None = Field(
+        default=None,
+        pattern=r"^/",
+        max_length=4095,
+        description="File with the token; else one is made beside the control socket.",
+    )
 
 
 class PublicSide(Section):

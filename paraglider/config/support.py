@@ -1,7 +1,6 @@
 """What the file may say and this version does not do yet: one table, one refusal.
 
-Lives here: ``NOT_YET`` and ``unsupported``, with which the daemon and ``check`` refuse clearly;
-``NOT_SERVED``, the sections that are read and have no effect yet.
+Lives here: ``NOT_YET`` and ``unsupported``, with which the daemon and ``check`` refuse clearly.
 Rules: a version that brings one of these deletes its line, and nothing else. Pure.
 """
 
@@ -20,9 +19,6 @@ NOT_YET: dict[tuple[str, str], str] = {
     ("backends", "file"): "list the backends here",
     ("backends", "dns"): "list the backends here",
 }
-
-# Sections that this version reads but does not serve.
-NOT_SERVED = ("stats",)
 
 
 def unsupported(config: Config) -> list[Problem]:

@@ -1,6 +1,7 @@
 """The hub's answers to the control socket: what is asked, what is looked up or done.
 
     services, backends, workers, health      what there is, as ``views`` has it
+    status                                   all of that at one instant
     flows                                    some flows, listed by those who carry them
     kill                                     flows are ended
     set                                      a backend's state or weight
@@ -98,6 +99,10 @@ class Desk:
         """Whether all is well."""
         hub = self._hub
         reply({"ok": views.health(hub.config, hub.pools, hub.processes())})
+
+    def status(self, request: Message, reply: Reply) -> None:
+        """Services, backends, processes and health at one instant."""
+        reply({"ok": views.status(self._hub, self._samples(), _queues(), _now())})
 
     def flows(self, request: Message, reply: Reply) -> None:
         """Some flows, from every process that carries any."""
@@ -204,6 +209,7 @@ HANDLERS: Final[dict[str, Handler]] = {
     "backends": Desk.backends,
     "workers": Desk.workers,
     "health": Desk.health,
+    "status": Desk.status,
     "flows": Desk.flows,
     "kill": Desk.kill,
     "set": Desk.set,

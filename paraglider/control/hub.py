@@ -18,6 +18,7 @@ from paraglider.control import log
 from paraglider.control.channel import Message
 from paraglider.control.children import CARRIERS, Child, Children, Equipment
 from paraglider.control.desk import SOON, Desk
+from paraglider.control.gate import Gate
 from paraglider.control.health import Health
 from paraglider.control.offloaded import Offloaded, Over
 from paraglider.control.pools import Member, Pools
@@ -31,7 +32,8 @@ from paraglider.errors import PlatformError
 class Hub:
     """The hub of ``config``; ``registry`` has its strategies, ``watch`` looks at the kernel.
 
-    ``all_ready`` is called once, when every process serves for the first time.
+    ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
+    hash of what the stats page needs to change anything.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Hub:
         registry: Registry,
         watch: Watch | None = None,
         all_ready: Callable[[], None] = lambda: None,
+        token: bytes | None = None,
     ) -> None:
         self.config = config
         self.pools = Pools(config, time.monotonic())
@@ -50,6 +53,7 @@ class Hub:
         self._children: dict[int, Child] = {}
         self._all: Children | None = None
         self._desk = Desk(self)
+        self._gate = Gate(self._desk, token)
         self._health = Health(self)
         self._offloaded = Offloaded(config)
         if watch is not None:
@@ -84,9 +88,10 @@ class Hub:
         """See ``children.Owner``."""
         if "re" in message:
             self.questions.answer(child.spec.index, message)
-        elif child.spec.role == "api":
+        elif child.spec.role in ("api", "stats"):
             number = message.get("id")
-            self._desk.take(
+            answerer = self._desk if child.spec.role == "api" else self._gate
+            answerer.take(
                 message, lambda reply: self._send(child.spec.index, {**reply, "re": number})
             )
         elif child.spec.role == "checker":

@@ -20,6 +20,8 @@ from paraglider.control.counters import Counters
 from paraglider.control.health import checked
 from paraglider.control.proxy import ProxySpec
 from paraglider.control.tracker import TrackerSpec
+from paraglider.control.web import process as stats
+from paraglider.control.web.process import StatsSpec
 from paraglider.control.worker import WorkerSpec
 from paraglider.core.strategies import Registry
 from paraglider.system.ledger import files_for
@@ -94,6 +96,8 @@ def be(spec: Spec, report: int, parent: int) -> int:
         return checker.run(spec, report, parent)
     if isinstance(spec, ApiSpec):
         return api.run(spec, report, parent)
+    if isinstance(spec, StatsSpec):
+        return stats.run(spec, report, parent)
     raise TypeError(f"nothing is known of a {spec.role}")
 
 

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from paraglider.control.channel import Message
 from paraglider.errors import PlatformError
@@ -35,7 +37,7 @@ _STATUS: Final = {"operator": HTTPStatus.BAD_REQUEST, "platform": HTTPStatus.SER
 
 def application(ask: Ask) -> web.Application:
     """The requests, answered by ``ask``."""
-    app = web.Application(client_max_size=LARGEST, middlewares=[_json_errors])
+    app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
     for name in ("services", "backends", "workers", "health", "flows"):
         app.router.add_get(f"/v1/{name}", _reader(ask, name))
     app.router.add_post("/v1/backends/{service}/{backend}", _setter(ask))
@@ -48,12 +50,26 @@ def runner(ask: Ask) -> web.AppRunner:
     return web.AppRunner(
         application(ask),
         access_log=None,
+        logger=faults(),
         handle_signals=False,
         keepalive_timeout=0,
         lingering_time=0,
         max_line_size=8190,
         max_field_size=8190,
     )
+
+
+def faults() -> logging.Logger:
+    """Takes faults of ours; what is no HTTP is a client's, and would fill the log."""
+    logger = logging.getLogger("paraglider.http")
+    if not logger.filters:
+        logger.addFilter(_not_theirs)
+    return logger
+
+
+def _not_theirs(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError)
 
 
 def warm_up() -> None:
@@ -91,14 +107,14 @@ def _reader(ask: Ask, name: str) -> Handler:
         words: Message = {key: value for key, value in request.query.items() if key != "do"}
         if words.get("limit", "").isdecimal():
             words["limit"] = int(words["limit"])
-        return _response(await ask({**words, "do": name}))
+        return answer(await ask({**words, "do": name}))
 
     return read
 
 
 def _poster(ask: Ask, name: str) -> Handler:
     async def post(request: web.Request) -> web.StreamResponse:
-        return _response(await ask({**await _body(request), "do": name}))
+        return answer(await ask({**await body_of(request), "do": name}))
 
     return post
 
@@ -106,12 +122,12 @@ def _poster(ask: Ask, name: str) -> Handler:
 def _setter(ask: Ask) -> Handler:
     async def change(request: web.Request) -> web.StreamResponse:
         which = {key: request.match_info[key] for key in ("service", "backend")}
-        return _response(await ask({**await _body(request), **which, "do": "set"}))
+        return answer(await ask({**await body_of(request), **which, "do": "set"}))
 
     return change
 
 
-async def _body(request: web.Request) -> Message:
+async def body_of(request: web.Request) -> Message:
     """The JSON object that the request carries; one without a body carries an empty one."""
     try:
         body = json.loads(await request.read() or b"{}")
@@ -126,7 +142,8 @@ class _BadRequestError(Exception):
     """The request cannot be understood."""
 
 
-def _response(reply: Message) -> web.Response:
+def answer(reply: Message) -> web.Response:
+    """The hub's reply as a response."""
     if "ok" in reply:
         return web.json_response(reply["ok"])
     status = _STATUS.get(reply.get("fault", ""), HTTPStatus.INTERNAL_SERVER_ERROR)
@@ -138,7 +155,7 @@ def _refusal(status: int, what: str, remedy: str = "") -> web.Response:
 
 
 @web.middleware
-async def _json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Errors are JSON too, and every answer ends its connection."""
     try:
         response = await handler(request)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config, Service
 from paraglider.control.children import Child
@@ -113,6 +113,31 @@ def health(config: Config, pools: Pools, children: Iterable[Child]) -> dict[str,
     return {"healthy": not problems, "problems": problems}
 
 
+class Whole(Protocol):
+    """All that can be shown."""
+
+    config: Config
+    pools: Pools
+
+    def processes(self) -> list[Child]:
+        """All that there are to be."""
+
+
+def status(
+    whole: Whole, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
+) -> dict[str, Any]:
+    """Services, backends, processes and health at one instant."""
+    config, pools, children = whole.config, whole.pools, whole.processes()
+    traffic = Traffic(samples)
+    return {
+        "at": round(at.wall, 3),
+        "services": services(config, pools, traffic),
+        "backends": backends(config, pools, traffic, at),
+        "workers": processes(children, samples, queues, at),
+        "health": health(config, pools, children),
+    }
+
+
 def takes_flows(member: Member) -> bool:
     """Whether ``member`` is given new flows."""
     return member.state is State.READY and member.weight > 0
@@ -127,6 +152,7 @@ def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[
         "forward": service.forward,
         "strategy": service.strategy,
         "affinity": service.affinity,
+        "drain_timeout": service.drain_timeout,
         "backends": len(members),
         "ready": sum(map(takes_flows, members)),
         **traffic.total(service.name),

@@ -34,17 +34,6 @@ def test_timeout_below_the_standard(key: str, seconds: int, least: int, source: 
     assert lines_of(f"timeouts: {{{key}: {least}}}\n{SERVICE}") == []
 
 
-@pytest.mark.parametrize("section", ["stats: {}"])
-def test_section_that_is_not_served_yet(section: str) -> None:
-    """A section without effect in this version is pointed at by its key."""
-    (line,) = lines_of(f"{section}\n{SERVICE}")
-    name = section.partition(":")[0]
-    assert (
-        line
-        == f"f:1:1: `{name}` is read but not served yet in this version; leave it out until then"
-    )
-
-
 @pytest.mark.parametrize(
     ("failover", "mentioned"),
     [
@@ -87,8 +76,8 @@ def test_down_without_anything_that_looks() -> None:
 
 
 def test_empty_stats_section_is_left_out() -> None:
-    """`stats:` with nothing below it means none, and is worth no word."""
-    assert lines_of(f"stats:\n{SERVICE}") == []
+    """`stats:` with nothing below it means none, and neither is worth a word."""
+    assert lines_of(f"stats:\n{SERVICE}") == lines_of(f"stats: {{}}\n{SERVICE}") == []
 
 
 def test_weight_zero() -> None:

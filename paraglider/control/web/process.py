@@ -1,0 +1,112 @@
+"""The process behind ``stats.bind``: the page, its JSON and its stream of samples (aiohttp).
+
+Like the process of the control socket it has no rights: nobody, locked in, without a capability.
+It asks the hub once a second, whatever the number of its readers; the hub answers it that and,
+given the right token, changes a backend's state or weight, and nothing else (``control.gate``).
+
+Lives here: the process. Its connections are ``control.door``, the requests ``routes``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import prctl
+
+import paraglider
+from paraglider.control.channel import Channel
+from paraglider.control.children import READY, Spec
+from paraglider.control.door import Door, everybody
+from paraglider.control.hub_client import HubClient
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.system import privileges
+
+#: connections at a time: twice the streams, so that requests have room beside them
+MOST: Final = 128
+#: seconds that a connection may last which is no stream
+LIFETIME: Final = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class StatsSpec(Spec):
+    """All that it is told: where to listen, under which names, whether it may ask for changes,
+    whom to become.
+    """
+
+    role: ClassVar[str] = "stats"
+    listening: socket.socket
+    names: tuple[str, ...]
+    admin: bool
+    uid: int
+    gid: int
+    chroot: str
+
+    def release(self) -> None:
+        """See ``children.Spec``."""
+        self.listening.close()
+
+
+def run(spec: StatsSpec, report: int, parent: int) -> int:
+    """Be the process until SIGTERM; its exit code. ``report`` is the pipe to the supervisor,
+    ``parent`` its process id.
+    """
+    from paraglider.control.web import routes  # noqa: F401 - brings aiohttp, before the chroot
+
+    if spec.channel is None:
+        raise ValueError("there is no hub to ask")
+    try:
+        prctl.set_name("paraglider/web")
+        prctl.set_proctitle("paraglider: stats page")
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        return asyncio.run(_serve(spec, spec.channel, report, parent))
+    except ParagliderError as error:
+        os.write(report, f"{error.exit_code}{error}".encode())
+        return error.exit_code
+
+
+async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) -> int:
+    from paraglider.control.routes import server_of
+    from paraglider.control.web import routes
+    from paraglider.control.web.events import Streams
+    from paraglider.control.web.feed import Feed
+    from paraglider.control.web.guard import Guard
+
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def end(status: int) -> None:
+        if not ended.done():
+            ended.set_result(status)
+
+    loop.add_signal_handler(signal.SIGTERM, end, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    hub = HubClient(channel, end)
+    told = {"version": paraglider.__version__, "host": socket.gethostname(), "admin": spec.admin}
+    feed = Feed(hub.ask, told)
+
+    def keep(transport: asyncio.BaseTransport | None, seconds: float) -> None:
+        door.keep(transport, seconds)  # which opens last
+
+    streams = Streams(feed, keep)
+    runner = routes.runner(routes.application(feed, streams, Guard(spec.names), hub.ask))
+    await runner.setup()
+    await routes.warm_up(runner)
+    privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
+    privileges.die_with_parent(parent)
+    door = Door(spec.listening, everybody, server_of(runner), most=MOST, lifetime=LIFETIME)
+    feeding = loop.create_task(feed.run())
+    feeding.add_done_callback(lambda _: end(PlatformError.exit_code))
+    os.write(report, READY)
+    os.close(report)
+    try:
+        return await ended
+    finally:
+        feeding.cancel()
+        door.close()
+        await runner.cleanup()

@@ -1,0 +1,94 @@
+"""The token without which a browser changes nothing: where it comes from, and whether it is right.
+
+With ``stats.token_file`` it is what that file says; else a new one is made at every start, in a
+file beside the control socket that only root reads and that goes with the daemon.
+
+Rules: after the start nobody keeps the token itself, only its hash, and it is the hub that
+compares: the process that speaks with browsers cannot change anything without their token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from paraglider.config.model import Config
+from paraglider.errors import OperatorError
+
+#: characters of a token at least: 128 bits, were it in base 64
+SHORTEST: Final = 22
+_NAME: Final = "stats.token"
+
+
+class Token:
+    """The token of ``config``; raises ``OperatorError`` where there is none to be had.
+
+    ``digest`` is its hash, None where the page is read-only; ``path`` is where it can be read.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.digest: bytes | None = None
+        self.path: Path | None = None
+        self._made = False
+        stats = config.stats
+        if stats is None or not stats.admin:
+            return
+        if stats.token_file is not None:
+            self.path = Path(stats.token_file)
+            text = _read(self.path)
+        else:
+            self.path = Path(config.control.socket).with_name(_NAME)
+            text = secrets.token_urlsafe(32)
+            self._write(text)
+        self.digest = digest(text)
+
+    def close(self) -> None:
+        """Remove the file, if it was made here."""
+        if self._made and self.path is not None:
+            self.path.unlink(missing_ok=True)
+
+    def _write(self, text: str) -> None:
+        assert self.path is not None  # noqa: S101 - said above
+        try:
+            self.path.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with os.fdopen(os.open(self.path, flags, 0o600), "w", encoding="ascii") as file:
+                file.write(f"{text}\n")
+        except OSError as error:
+            raise OperatorError(
+                f"the token file {self.path} cannot be made: {error.strerror}",
+                "name a file of your own as `token_file` under `stats`",
+            ) from error
+        self._made = True
+
+
+def digest(text: str) -> bytes:
+    """The hash of a token; surrogates, which no token has, hash like anything else."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+
+
+def right(given: object, wanted: bytes | None) -> bool:
+    """Whether ``given`` is the token whose hash is ``wanted``, in a time that does not tell."""
+    if wanted is None or not isinstance(given, str):
+        return False
+    return hmac.compare_digest(digest(given), wanted)
+
+
+def _read(path: Path) -> str:
+    make = f"make one: (umask 077; openssl rand -hex 32 > {path})"
+    try:
+        found = path.stat()
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise OperatorError(f"`token_file` {path} cannot be read: {why}", make) from error
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise OperatorError(f"`token_file` {path} is not its owner's alone", f"chmod 600 {path}")
+    if len(text) < SHORTEST or not text.isascii() or not text.isprintable() or " " in text:
+        raise OperatorError(f"`token_file` {path} has no token of {SHORTEST} characters", make)
+    return text

@@ -1,0 +1,77 @@
+"""The stats page of a balancer in a namespace, as somebody at the balancer itself meets it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from pyroute2 import netns
+
+from paraglider.lab.namespace import Namespace
+
+PATIENCE = 15.0  # seconds until something that must happen counts as not happening
+PORT = 9777
+HOST = f"127.0.0.1:{PORT}"
+
+
+@contextlib.contextmanager
+def inside(namespace: Namespace) -> Iterator[None]:
+    """This thread is in ``namespace``, and so is what it starts."""
+    netns.pushns(namespace.name)
+    try:
+        yield
+    finally:
+        netns.popns()
+
+
+def raw(namespace: Namespace) -> socket.socket:
+    """A connection to the stats page."""
+    with inside(namespace):
+        return socket.create_connection(("127.0.0.1", PORT), PATIENCE)
+
+
+def request(path: str, *headers: str, method: str = "GET", body: str = "") -> bytes:
+    """The text of a request; a Host header comes with it unless there is one."""
+    lines = [f"{method} {path} HTTP/1.1", *headers]
+    if not any(line.lower().startswith("host:") for line in headers):
+        lines.append(f"Host: {HOST}")
+    if body:
+        lines.append(f"Content-Length: {len(body)}")
+    return "\r\n".join([*lines, "", body]).encode()
+
+
+def answer(one: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers in small letters and body of what comes until the end."""
+    data = b""
+    with contextlib.suppress(ConnectionResetError):
+        while part := one.recv(65536):
+            data += part
+    head, _, body = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    headers = dict(line.lower().split(": ", 1) for line in lines)
+    return int(first.split()[1]) if first else 0, headers, body
+
+
+def ask_page(
+    namespace: Namespace, path: str, *headers: str, method: str = "GET", body: str = ""
+) -> tuple[int, dict[str, str], bytes]:
+    """Make one request of the stats page."""
+    with raw(namespace) as one:
+        one.sendall(request(path, *headers, method=method, body=body))
+        return answer(one)
+
+
+def get(namespace: Namespace, path: str) -> Any:
+    """The JSON at ``path``, once there is some."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        status, _, body = ask_page(namespace, path)
+        if status == 200:
+            return json.loads(body)
+        assert status == 503, (status, body)
+        assert time.monotonic() < deadline, body
+        time.sleep(0.05)

@@ -1,0 +1,283 @@
+"""The stats page of a running balancer at the socket: what it shows, whom it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from browsing import HOST, PATIENCE, PORT, answer, ask_page, get, inside, raw, request
+from processes import children
+
+from paraglider.errors import PlatformError
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FIRST = backend_address(4, 1)
+
+
+@pytest.fixture
+def web(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
+) -> Callable[..., tuple[Topology, Balancer]]:
+    """A function that has one service balanced, with a stats page at the balancer's loopback."""
+
+    def start(trouble: bool = False, **stats: Any) -> tuple[Topology, Balancer]:
+        net = topology()
+        serve(net, udp=())
+        text = config(service(4, ports=80), stats={"bind": HOST, **stats})
+        return net, balancer(net, text, trouble=trouble)
+
+    return start
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Wait for ``condition``."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_numbers(web: Any, ask: Any) -> None:
+    """JSON, CSV, history and stream tell of the flows that there were, in a process that has no
+    rights.
+    """
+    net, running = web()
+    here = net.balancer
+    ask(net, "tcp", VIP[4], 80, 30)
+
+    def counted() -> int:
+        return int(get(here, "/api/v1/services")[0]["picked"])
+
+    wait_until(lambda: counted() == 30)
+    rows = get(here, "/api/v1/backends?service=web4")
+    assert [row["backend"] for row in rows] == [backend_address(4, n) for n in (1, 2, 3)]
+    assert sum(row["picked"] for row in rows) == 30
+    assert {row["weight_share"] for row in rows} == {round(1 / 3, 4)}
+    assert get(here, "/api/v1/backends?service=none") == []
+    assert get(here, "/api/v1/health")["healthy"] is True
+    assert {row["role"] for row in get(here, "/api/v1/workers")} == {"worker", "api", "stats"}
+
+    for path in ("/stats.csv", "/;csv"):
+        _, headers, body = ask_page(here, path)
+        assert headers["content-type"].startswith("text/csv")
+        lines = list(csv.DictReader(io.StringIO(body.decode().removeprefix("# "))))
+        assert [line["svname"] for line in lines] == [
+            "FRONTEND",
+            *(row["backend"] for row in rows),
+            "BACKEND",
+        ]
+        assert [line["stot"] for line in lines] == ["30", "10", "10", "10", "30"]
+
+    wait_until(lambda: get(here, "/api/v1/history")["at"])
+    history = get(here, "/api/v1/history?service=web4")
+    assert set(history["series"]) == {row["backend"] for row in rows}
+
+    with raw(here) as stream:
+        stream.sendall(request("/events"))
+        text = stream.makefile("rb")
+        samples = []
+        while len(samples) < 2:
+            if (line := text.readline()).startswith(b"data: "):
+                samples.append(json.loads(line.removeprefix(b"data: ")))
+    assert samples[0]["services"][0]["picked"] == 30
+    assert samples[0]["at"] < samples[1]["at"]
+
+    status = Path(f"/proc/{children(running)['paraglider/web']}/status").read_text()
+    assert {line.split()[1] for line in status.splitlines() if line.startswith("Cap")} == {"0" * 16}
+    assert "NoNewPrivs:\t1" in status
+
+
+def test_strangers(web: Any) -> None:
+    """Another name, another page's origin, a path to other files and what is no request are
+    refused; every answer carries the headers that browsers go by.
+    """
+    net, _ = web(names=["lb.example.org"])
+    here = net.balancer
+    get(here, "/api/v1/status")
+    for headers, expected in (
+        ((), 200),
+        (("Host: localhost:1234",), 200),
+        (("Host: LB.example.org",), 200),
+        (("Host: 127.0.0.1",), 200),
+        (("Host: evil.example:9777",), 421),
+        (("Host: 127.0.0.1.evil.example",), 421),
+        (("Host: [::1",), 421),
+        (("Host:",), 421),
+        (("Host: 10.0.0.254:9777",), 421),
+        (("Host: localhost", "Host: evil.example"), 421),
+        ((f"Origin: http://{HOST}",), 200),
+        ((f"Origin: https://{HOST}",), 200),
+        (("Origin: http://evil.example",), 403),
+        (("Origin: null",), 403),
+        (("Origin: http://127.0.0.1:80",), 403),
+        (("Sec-Fetch-Site: same-origin",), 200),
+        (("Sec-Fetch-Site: cross-site",), 403),
+        (("Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: navigate"), 403),
+    ):
+        status, found, body = ask_page(here, "/api/v1/status", *headers)
+        assert status in ((expected, 400) if expected == 421 else (expected,)), (headers, body)
+        if status != 400:  # that is aiohttp's, of what is no HTTP
+            assert "frame-ancestors 'none'" in found["content-security-policy"]
+            assert "unsafe" not in found["content-security-policy"]
+            assert found["x-content-type-options"] == "nosniff"
+            assert found["cache-control"] == "no-store"
+    follow = ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate")
+    assert ask_page(here, "/", *follow)[0] == 200
+    for path in (
+        "/static/../routes.py",
+        "/static/%2e%2e%2froutes.py",
+        "/static/..%2f..%2f..%2f..%2fetc%2fpasswd",
+        "//etc/passwd",
+        "/static/",
+        "/static/__init__.py",
+        "/api/v1/flows",
+        "/nosuch",
+    ):
+        assert ask_page(here, path)[0] == 404, path
+    with raw(here) as garbage:
+        garbage.sendall(b"\x16\x03\x01" * 100 + b"\r\n\r\n")
+        assert answer(garbage)[0] == 400
+    with raw(here) as headless:
+        headless.sendall(b"GET /api/v1/status HTTP/1.0\r\n\r\n")
+        assert answer(headless)[0] == 421
+    assert ask_page(here, "/" + "a" * 20000)[0] == 400
+    assert ask_page(here, "/", "X-Long: " + "a" * 20000)[0] == 400
+    change = f"/api/v1/backends/web4/{FIRST}"
+    status, _, body = ask_page(here, change, method="POST", body='{"state": "maint"}')
+    assert (status, json.loads(body)["error"]) == (400, "this page changes nothing")
+    assert ask_page(here, change, method="POST", body="x" * 5000)[0] == 413
+    assert ask_page(here, "/api/v1/status", method="DELETE")[0] == 405
+
+
+def test_readers_that_misbehave(web: Any, ask: Any) -> None:
+    """A hundred megabytes, half requests, and a thousand streams that nobody reads: bounded, and
+    the next reader is served as soon as some of them go; traffic goes on.
+    """
+    net, running = web()
+    here = net.balancer
+    get(here, "/api/v1/status")
+    page = children(running)["paraglider/web"]
+    with raw(here) as big:
+        big.sendall(request("/api/v1/status", "Content-Length: 100000000", method="POST"))
+        sent = 0
+        with contextlib.suppress(OSError):
+            while sent < 100_000_000:
+                sent += big.send(b"x" * 1_000_000)
+        assert sent < 100_000_000
+    crowd: list[socket.socket] = []
+    for number in range(1000):
+        one = raw(here)
+        crowd.append(one)
+        with contextlib.suppress(OSError):  # one too many is let go at once
+            one.sendall(request("/events") if number % 2 else b"GET /eve")
+    for one in crowd:
+        one.setblocking(False)
+    wait_until(lambda: _refused(crowd) > 800)
+    descriptors = len(list(Path(f"/proc/{page}/fd").iterdir()))
+    assert descriptors < 200
+    assert ask(net, "tcp", VIP[4], 80, 10).total() == 10
+    for one in crowd:
+        one.close()
+    assert get(here, "/api/v1/health")["healthy"] is True
+    assert children(running)["paraglider/web"] == page
+
+
+def _refused(crowd: list[socket.socket]) -> int:
+    """How many of ``crowd`` have been told that they are too many, or let go."""
+    count = 0
+    for one in crowd:
+        try:
+            found = one.recv(64, socket.MSG_PEEK)
+        except BlockingIOError:
+            continue
+        except OSError:
+            found = b""
+        count += not found or b" 503 " in found
+    return count
+
+
+def test_changes_need_the_token(web: Any) -> None:
+    """With `admin`, whoever knows the token drains and weighs, from the page itself alone; the
+    file with it is root's, and goes with the daemon.
+    """
+    net, running = web(admin=True)
+    here = net.balancer
+    path = running.config.parent.parent / "stats.token"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    token = path.read_text().strip()
+    change = f"/api/v1/backends/web4/{FIRST}"
+    good = (f"X-Paraglider-Token: {token}", f"Origin: http://{HOST}", "Sec-Fetch-Site: same-origin")
+    body = '{"state": "drain", "weight": 3}'
+    for headers, expected in (
+        ((), 400),
+        (("X-Paraglider-Token: wrong",), 400),
+        ((good[0], "Origin: http://evil.example"), 403),
+        ((good[0], "Sec-Fetch-Site: cross-site"), 403),
+        ((good[0], "Host: evil.example"), 421),
+    ):
+        assert ask_page(here, change, *headers, method="POST", body=body)[0] == expected
+    assert get(here, "/api/v1/backends")[0]["state"] == "ready"
+    status, _, text = ask_page(here, change, *good, method="POST", body=body)
+    assert (status, json.loads(text)["state"], json.loads(text)["weight"]) == (200, "drain", 3)
+
+    def drained() -> bool:
+        row = get(here, "/api/v1/backends")[0]
+        return row["state"] == "drain" and row["weight"] == 3 and row["drain"]["left"] == 0
+
+    wait_until(drained)
+    mistakes = (('{"state": "gone"}', "no state"), ("[]", "no JSON object"), ("{}", "nothing is"))
+    for wrong, words in mistakes:
+        status, _, text = ask_page(here, change, *good, method="POST", body=wrong)
+        assert status == 400
+        assert words in json.loads(text)["error"]
+    assert token not in running.log()
+    running.stop()
+    assert not path.exists()
+
+
+def test_a_page_that_dies_comes_back(web: Any, ask: Any) -> None:
+    """The socket outlives the process that serves the page, and so does the balancer."""
+    net, running = web(trouble=True)
+    get(net.balancer, "/api/v1/status")
+    os.kill(children(running)["paraglider/web"], signal.SIGKILL)
+    assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
+    assert get(net.balancer, "/api/v1/health")["problems"] == []
+
+
+def test_port_in_use(web: Any) -> None:
+    """A port that somebody has is a clear refusal at the start, with who has it; so is an address
+    that this host has not.
+    """
+    net, running = web()
+    running.stop()
+    for bind, words in (
+        (HOST, f"`stats.bind`: {HOST} is in use by process {os.getpid()} ("),
+        (f"10.9.9.9:{PORT}", "cannot be listened on: Cannot assign requested address; name an"),
+    ):
+        document = yaml.safe_load(running.config.read_text())
+        document["stats"]["bind"] = bind
+        running.config.write_text(yaml.safe_dump(document, sort_keys=False))
+        with (
+            inside(net.balancer),
+            socket.create_server(("127.0.0.1", PORT)),
+            pytest.raises(PlatformError) as raised,
+        ):
+            running.start()
+        assert "ended with exit 1" in str(raised.value)
+        assert words in str(raised.value)
+        assert running.stop(signal.SIGTERM) == 1  # it had ended by itself
