@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -136,7 +137,7 @@ class Relay:
         self.close(reset=True)  # an orderly end would say that all has been told
 
 
-class _End:
+class _End(ABC):
     """One of the two sockets: what is read here goes to ``other``.
 
     ``held`` are bytes that this end has yet to take; ``finished`` tells that nothing more is read
@@ -154,9 +155,9 @@ class _End:
         self.finished = False
         self.mask = 0
 
+    @abstractmethod
     def count(self, size: int) -> None:
         """So many bytes have been sent to this end."""
-        raise NotImplementedError
 
     def wait(self) -> None:
         """Wait for what can be done here now; where that is nothing, for no break either, which
