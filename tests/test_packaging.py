@@ -108,3 +108,12 @@ def test_the_license_is_the_one_that_is_said() -> None:
     """The metadata and the license file name the same license."""
     assert (ROOT / "LICENSE").read_text().startswith("MIT License")
     assert setup_output("--license").splitlines()[-1] == "MIT"
+
+
+def test_the_unit_is_locked_in() -> None:
+    """`systemd-analyze security` finds an exposure of 4.0 at most in the daemon's unit."""
+    unit = ROOT / "conf" / "paraglider.service"
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=40"]
+    done = subprocess.run([*command, str(unit)], capture_output=True, text=True)
+    assert "Overall exposure level" in done.stdout
+    assert done.returncode == 0, done.stdout

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -16,49 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clients import Client
 from processes import workers
 
 from paraglider.lab.balancer import Balancer
-from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology
 from paraglider.system.owner import RUN_DIRECTORY
 from paraglider.system.queue import QUEUES
 
 pytestmark = pytest.mark.root
 
-PEER = Path(__file__).parent / "peer.py"
 PATIENCE = 30.0  # seconds until something that must happen counts as not happening
 SIZE = 300_000
-
-
-class Client:
-    """``peer.py`` at work in the client's namespace, and what it has printed so far."""
-
-    def __init__(self, client: Namespace, output: Path, *arguments: object) -> None:
-        self.output = output
-        with output.open("wb") as file:
-            self.process = client.popen(
-                [sys.executable, str(PEER), *map(str, arguments)],
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-            )
-
-    def lines(self) -> list[str]:
-        """What it has printed, whole lines."""
-        return [line for line in self.output.read_text().splitlines(True) if line.endswith("\n")]
-
-    def go_on(self) -> None:
-        """Give it its line of input."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(b"\n")
-        self.process.stdin.flush()
-
-    def end(self) -> str:
-        """Its last line, after a line of input."""
-        self.go_on()
-        self.process.communicate(timeout=PATIENCE)
-        return self.lines()[-1].strip()
 
 
 def wait_until(condition: Callable[[], object], running: Balancer) -> None:

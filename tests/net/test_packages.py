@@ -1,0 +1,215 @@
+"""What `scripts/package` builds: it installs, runs under systemd with real packets, and goes.
+
+The Debian package is installed by dpkg in a throw-away machine (``machine``), whose files are
+this host's under an overlay and whose process 1 is a systemd of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients import Client
+from machine import Machine
+
+import paraglider
+from paraglider.lab.topology import VIP, Topology
+from paraglider.system import privileges
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(900),  # the build compiles, and nothing promises how fast
+    # One build for all, also where tests run in several processes.
+    pytest.mark.xdist_group("packages"),
+]
+
+ROOT = Path(__file__).resolve().parents[2]
+UNIT = "paraglider.service"
+HOST = "paraglider-host.service"
+CONFIG = "/etc/paraglider/paraglider.conf"
+#: where the package may leave something
+PLACES = ("/etc", "/opt", "/usr/bin", "/usr/sbin", "/usr/lib/systemd", "/usr/share", "/run")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `scripts/package` filled."""
+    place = tmp_path_factory.mktemp("dist")
+    subprocess.run([str(ROOT / "scripts/package"), str(place)], check=True, cwd="/")
+    return place
+
+
+@pytest.fixture
+def machine(topology: Any, tmp_path: Path) -> Iterator[tuple[Topology, Machine]]:
+    """A machine as the balancer of a network."""
+    net = topology()
+    made = Machine(net.balancer, tmp_path)
+    yield net, made
+    made.close()
+
+
+def only(folder: Path, pattern: str) -> Path:
+    """The one file of ``folder`` that matches."""
+    (found,) = folder.glob(pattern)
+    return found
+
+
+def install(machine: Machine, package: Path) -> None:
+    """Install ``package`` as an administrator does (man-db's index, which takes long, aside)."""
+    machine.path("/tmp/package.deb").write_bytes(package.read_bytes())
+    machine.run("dpkg", "--no-triggers", "-i", "/tmp/package.deb")
+
+
+def ours(machine: Machine) -> list[str]:
+    """Every file of the machine with our name."""
+    found = machine.run("find", *PLACES, "-xdev", "-name", "*paraglider*", check=False)
+    return sorted(found.stdout.split())
+
+
+def test_the_wheel_is_compiled_and_installs(built: Path, tmp_path: Path) -> None:
+    """pip takes it, and the packet path that it brings is the compiled one."""
+    wheel = only(built, f"paraglider-{paraglider.__version__}-*.whl")
+    pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", str(tmp_path), str(wheel)], check=True)
+    code = "import paraglider.core.nat as nat; print(nat.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(f"{tmp_path}/paraglider/core/nat.")
+    assert done.stdout.strip().endswith(".so")
+
+
+def test_the_sdist_is_whole_and_clean(built: Path) -> None:
+    """It has all that building and running needs, and nothing that was built."""
+    base = f"paraglider-{paraglider.__version__}"
+    with tarfile.open(only(built, f"{base}.tar.gz")) as archive:
+        names = {name.removeprefix(f"{base}/") for name in archive.getnames()}
+    wanted = {"LICENSE", "conf/paraglider.service", "docs/operations.md", "paraglider/py.typed"}
+    wanted |= {"paraglider/core/nat.pxd", "scripts/bootstrap", "scripts/debian/postinst"}
+    assert wanted <= names
+    assert not [name for name in names if name.endswith((".so", ".pyc", ".c"))]
+
+
+def test_installed_run_removed(
+    built: Path, machine: Any, serve: Any, serve_peer: Any, config: Any, service: Any, ask: Any,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    """Installed, nothing runs; started, it balances with the rights of its unit alone; restarted,
+    killed or hung, no connection is lost; stopped, the host is as it was; purged, nothing is left.
+    """
+    net, host = machine
+    serve(net, udp=())
+    serve_peer(net, 9000)
+    addresses = host.run("ip", "-brief", "address").stdout
+    before = ours(host)
+    install(host, only(built, "*.deb"))
+    quiet(host)
+
+    services = [
+        service(4, ports=80),
+        service(6, ports=80),
+        service(4, name="peer", ports=9000),
+        service(4, name="kernel", ports="8000-8080", forward="offload"),
+    ]
+    top = {"chroot": "/var/run/empty", "control": {}}
+    host.write(CONFIG, config(*services, **top))
+    # The tests cannot wait half a minute.
+    host.write(f"/etc/systemd/system/{UNIT}.d/soon.conf", "[Service]\nWatchdogSec=2\n")
+    host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "start", UNIT)
+    confined(host)
+    for family in (4, 6):
+        answers = ask(net, "tcp", VIP[family], 80)
+        assert answers == {"backend1": 10, "backend2": 10, "backend3": 10}
+
+    client = Client(net.client, tmp_path / "client", "rounds", VIP[4], 9000, 100_000)
+
+    def goes_on() -> None:
+        before = len(client.lines())
+        host.wait_until(lambda: len(client.lines()) >= before + 2 or client.process.poll())
+        assert client.process.poll() is None, client.output.read_text() + host.log()
+
+    goes_on()
+    first = main(host)
+    host.run("systemctl", "restart", UNIT)
+    goes_on()
+    assert main(host) not in (0, first)
+    for how in ("KILL", "STOP"):  # dies · hangs, which only the watchdog sees
+        last = main(host)
+        host.run("kill", f"-{how}", str(last))
+        host.wait_until(lambda last=last: main(host) not in (0, last) and active(host))
+        goes_on()
+    assert host.systemctl("show", "-P", "NRestarts", UNIT) == "2"
+    assert client.end().startswith('{"rounds": ')
+
+    host.run("systemctl", "stop", UNIT)
+    host.wait_until(lambda: host.systemctl("is-active", HOST) == "inactive")
+    assert host.run("ip", "-brief", "address").stdout == addresses
+    assert host.run("nft", "list", "ruleset").stdout == ""
+    assert list(host.path("/run/paraglider").iterdir()) == []
+
+    host.run("systemctl", "start", UNIT)
+    host.run("dpkg", "--no-triggers", "--purge", "paraglider")
+    assert host.run("ip", "-brief", "address").stdout == addresses
+    assert host.run("nft", "list", "ruleset").stdout == ""
+    assert host.systemctl("is-active", UNIT) == "inactive"
+    host.path(f"/etc/systemd/system/{UNIT}.d/soon.conf").unlink()
+    host.path(f"/etc/systemd/system/{UNIT}.d").rmdir()
+    assert ours(host) == before
+
+
+def quiet(host: Machine) -> None:
+    """What holds once the package is installed: programs and pages are there, nothing runs."""
+    for unit in (UNIT, HOST):
+        assert host.systemctl("is-active", unit) == "inactive"
+    assert host.systemctl("is-enabled", UNIT) == "disabled"
+    version = f"paraglider {paraglider.__version__}\n"
+    assert host.run("/usr/bin/paraglider", "--version").stdout == version
+    assert host.run("/usr/sbin/paraglider.config", "--version").stdout.endswith(version[11:])
+    example = f"{CONFIG}.example"
+    assert f"{example}: ok" in host.run("paraglider", "check", "-c", example).stdout
+    assert not host.path(CONFIG).exists()
+    for page in ("man8/paraglider.8", "man8/paraglider.config.8", "man5/paraglider.conf.5"):
+        assert host.path(f"/usr/share/man/{page}.gz").exists()
+    verified = host.run("systemd-analyze", "verify", "--man=no", UNIT, HOST)
+    assert verified.stdout + verified.stderr == ""
+    # keepalived's own check of the example, where the interfaces and the command are.
+    host.run("keepalived", "-t", "-f", "/usr/share/doc/paraglider/examples/keepalived.conf")
+    # Everything is bundled, but what Debian's python3 brings itself.
+    code = "import sys, aiohttp, paraglider.core.nat as n; print(sys.prefix, aiohttp.__file__, n)"
+    told = host.run("/opt/paraglider/bin/python3", "-I", "-c", code).stdout
+    assert told.startswith("/opt/paraglider /opt/paraglider/lib/")
+    assert ".so" in told
+
+
+def confined(host: Machine) -> None:
+    """What the unit says holds of its main process, and the service manager is told."""
+    status = host.path(f"/proc/{main(host)}/status").read_text()
+    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+    bounding = sum(1 << capability for capability in privileges.PARENT_CAPABILITIES)
+    assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == bounding
+    assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
+    assert host.systemctl("show", "-P", "StatusText", UNIT) == "1 of 1 workers serve"
+    mounts = host.path(f"/proc/{main(host)}/mounts").read_text().splitlines()
+    assert [mount.split()[3].split(",")[0] for mount in mounts if mount.split()[1] == "/"] == ["ro"]
+
+
+def main(host: Machine) -> int:
+    """The daemon's process id in its machine; 0 while none runs."""
+    return int(host.systemctl("show", "-P", "MainPID", UNIT) or 0)
+
+
+def active(host: Machine) -> bool:
+    """Whether the daemon has said that it serves."""
+    return host.systemctl("is-active", UNIT) == "active"
