@@ -7,7 +7,12 @@ explain     `paraglider explain`: who gets a flow and why; ``explained`` words i
 import_     `paraglider import`: another balancer's configuration as ours
 start       `paraglider start`: the kernel balances by itself, without a daemon
 stop        `paraglider stop`: takes back what `start` did
-show        `paraglider show`: what is balanced, with counters
+show        `paraglider show`: what is balanced, with counters; ``tables`` lays it out, by
+            ``listing``, in columns that fit the terminal
+flows       `paraglider flows`: lists flows, ends some
+set_backend `paraglider set backend`: another state or weight
+health      `paraglider health`: whether all is well
+asking      what the commands that ask a running daemon share
 backend_setup  `paraglider backend-setup`: what a backend's own host needs
 lab         `paraglider lab`: client, balancer and backends in network namespaces
 setup_host  the set-up script `paraglider.config`

@@ -8,6 +8,7 @@ default; the file need not be valid for that.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -25,10 +26,12 @@ _WIDE = 220
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def control_of(options: Options) -> Control:
-    """The daemon that the options of the command line lead to."""
+def control_of(options: Options, config: str | None = None) -> Control:
+    """The daemon that the options of the command line lead to; ``config`` is the file that the
+    subcommand was given.
+    """
     try:
-        file = find_config(options.config)
+        file = find_config(config or options.config)
     except OperatorError:
         return Control(DEFAULT)
     return Control(socket_of(file))
@@ -40,6 +43,8 @@ def print_json(answer: Any) -> None:
 
 
 def put(table: RenderableType) -> None:
-    """Print ``table``, uncut where nobody looks at a screen; brackets are no markup."""
-    width = None if sys.stdout.isatty() else _WIDE
-    Console(markup=False, highlight=False, width=width).print(table)
+    """Print ``table``, uncut where nobody looks at a screen and COLUMNS does not say how wide it
+    is; brackets are no markup.
+    """
+    uncut = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    Console(markup=False, highlight=False, width=_WIDE if uncut else None).print(table)

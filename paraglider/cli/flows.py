@@ -13,7 +13,8 @@ import click
 
 from paraglider.cli import tables
 from paraglider.cli.asking import control_of, json_option, print_json, put
-from paraglider.cli.main import Options
+from paraglider.cli.main import config_option
+from paraglider.control.client import Control
 
 
 @click.group(invoke_without_command=True)
@@ -21,6 +22,7 @@ from paraglider.cli.main import Options
 @click.option("--backend", metavar="ADDRESS[:PORT]", help="Only flows to this backend.")
 @click.option("--service", metavar="NAME", help="Only flows of this service.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=1000, help="Flows to list at most.")
+@config_option
 @json_option
 @click.pass_context
 def flows(
@@ -29,16 +31,17 @@ def flows(
     backend: str | None,
     service: str | None,
     limit: int,
+    config: str | None,
     as_json: bool,
 ) -> None:
     """List flows. `flows --backend A kill` ends those to A: their clients connect anew."""
-    options: Options = ctx.obj
     words = {"client": client, "backend": backend, "service": service}
     given = {name: value for name, value in words.items() if value is not None}
+    control = control_of(ctx.obj, config)
     if ctx.invoked_subcommand is not None:
-        ctx.obj = (options, given, as_json)
+        ctx.obj = (control, given, as_json)
         return
-    answer = control_of(options).get("flows", limit=limit, **given)
+    answer = control.get("flows", limit=limit, **given)
     if as_json:
         print_json(answer)
         return
@@ -50,11 +53,11 @@ def flows(
 @flows.command()
 @click.option("--all", "everything", is_flag=True, help="End every flow, where none is named.")
 @click.pass_obj
-def kill(asked: tuple[Options, dict[str, str], bool], everything: bool) -> None:
+def kill(asked: tuple[Control, dict[str, str], bool], everything: bool) -> None:
     """End the flows that were named: each client's next packet is answered with RST."""
-    options, given, as_json = asked
+    control, given, as_json = asked
     body: dict[str, Any] = {**given, "all": True} if everything else given
-    answer = control_of(options).post("flows/kill", body)
+    answer = control.post("flows/kill", body)
     if as_json:
         print_json(answer)
     else:

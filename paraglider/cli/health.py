@@ -10,17 +10,18 @@ import click
 
 from paraglider.cli.asking import control_of, json_option, print_json
 from paraglider.cli.errors import EXIT_MISTAKE
-from paraglider.cli.main import Options
+from paraglider.cli.main import Options, config_option
 
 
 @click.command()
 @click.option("--exit-code", is_flag=True, help="Exit 1 when something is wrong.")
+@config_option
 @json_option
 @click.pass_context
-def health(ctx: click.Context, exit_code: bool, as_json: bool) -> None:
+def health(ctx: click.Context, exit_code: bool, config: str | None, as_json: bool) -> None:
     """Say whether every service has a ready backend and all processes serve."""
     options: Options = ctx.obj
-    answer = control_of(options).get("health")
+    answer = control_of(options, config).get("health")
     if as_json:
         print_json(answer)
     else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from paraglider.cli.asking import control_of, json_option, print_json
-from paraglider.cli.main import Options
+from paraglider.cli.main import Options, config_option
 from paraglider.errors import OperatorError
 
 
@@ -22,9 +22,12 @@ def set_() -> None:
 @click.argument("which", metavar="SERVICE/BACKEND")
 @click.argument("field", type=click.Choice(["state", "weight"]))
 @click.argument("value")
+@config_option
 @json_option
 @click.pass_obj
-def backend(options: Options, which: str, field: str, value: str, as_json: bool) -> None:
+def backend(
+    options: Options, which: str, field: str, value: str, config: str | None, as_json: bool
+) -> None:
     """Set the state (ready, drain, maint) or the weight of a backend.
 
     BACKEND is its address, or ADDRESS:PORT where its port is mapped, as `show` has it. A drained
@@ -38,7 +41,7 @@ def backend(options: Options, which: str, field: str, value: str, as_json: bool)
         if not value.isdecimal():
             raise OperatorError(f"weight {value!r} is no number", "write 0 or more")
         change = int(value)
-    answer = control_of(options).set_backend(service, name, **{field: change})
+    answer = control_of(options, config).set_backend(service, name, **{field: change})
     if as_json:
         print_json(answer)
     else:

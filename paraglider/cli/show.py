@@ -13,7 +13,7 @@ import click
 
 from paraglider.cli import tables
 from paraglider.cli.asking import control_of, json_option, print_json, put
-from paraglider.cli.main import Options, config_accepted
+from paraglider.cli.main import Options, config_option
 from paraglider.system.checks import check_root
 from paraglider.system.owner import STARTED, owner_of, state_path
 
@@ -24,10 +24,10 @@ from paraglider.system.owner import STARTED, owner_of, state_path
     type=click.Choice(["services", "backends", "flows", "workers"]),
     default="backends",
 )
-@config_accepted
+@config_option
 @json_option
 @click.pass_obj
-def show(options: Options, what: str, as_json: bool) -> None:
+def show(options: Options, what: str, config: str | None, as_json: bool) -> None:
     """Show services, backends (the default), flows or workers.
 
     Conns: connections begun. In: from the clients; out: to them.
@@ -38,12 +38,14 @@ def show(options: Options, what: str, as_json: bool) -> None:
 
         show_started(options.families, as_json=as_json)
         return
-    control = control_of(options)
+    control = control_of(options, config)
+    if what == "backends" and not as_json:
+        status = control.get("status")  # at one instant, so that the sums are those of the rows
+        put(tables.balance(status["services"], status["backends"]))
+        return
     answer = control.get(what)
     if as_json:
         print_json(answer)
-    elif what == "backends":
-        put(tables.balance(control.get("services"), answer))
     elif what == "services":
         put(tables.services(answer))
     elif what == "workers":

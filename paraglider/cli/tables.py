@@ -1,7 +1,7 @@
-"""The tables that people read: services with their backends, flows, processes.
+"""What people read: services with their backends, flows, processes.
 
-Rules: pure, from the control socket's answers to ``rich`` tables. Shaped as ``ipvsadm -Ln --stats``
-is, a service and below it its backends; what does not pass a worker is shown as "-".
+Rules: pure, from the control socket's answers to listings for rich. Shaped as ``ipvsadm -Ln
+--stats`` is, a service and below it its backends; what is not known is shown as "-".
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from rich.table import Table
 from rich.text import Text
+
+from paraglider.cli.listing import Column, Listing
 
 Row = Mapping[str, Any]
 
@@ -24,62 +25,79 @@ _COUNTERS: Final = {
     "InBytes": "bytes_in",
     "OutBytes": "bytes_out",
 }
+_PACKETS: Final = ("InPkts", "OutPkts")
 
 
-def balance(services: Iterable[Row], backends: Iterable[Row]) -> Table:
+def balance(services: Iterable[Row], backends: Iterable[Row]) -> Listing:
     """Every service, and below it its backends."""
-    table = _table("Service / backend", "Forward", "State", "for", right=("Weight", *_COUNTERS))
-    table.add_column("Last check")
+    listing = Listing(
+        (
+            Column("Service / backend"),
+            Column("State"),
+            Column("For", right=True, rank=2),
+            Column("Weight", right=True),
+            *_counter_columns(),
+            Column("Last check", least=10),
+        )
+    )
     members = list(backends)
     for service in services:
-        ready = f"{service['ready']} of {service['backends']} ready"
-        table.add_row(
-            f"{service['service']} {endpoint(service)}",
-            f"{service['forward']} {service['strategy']}",
-            Text(ready, "red" if not service["ready"] else ""),
-            "",
-            "",
-            *(quantity(service[name]) for name in _COUNTERS.values()),
-            "",
-            style="bold",
-        )
+        sums = _counters(service)
+        listing.add(title(service), "", "", "", *sums, "", over=4, style="bold", again="  all")
         for member in members:
             if member["service"] == service["service"]:
-                table.add_row(
+                listing.add(
                     f"  -> {member['backend']}",
-                    "",
-                    Text(member["state"], _COLOURS.get(member["state"], "red")),
+                    state(member),
                     duration(member["seconds"]),
                     str(member["weight"]),
-                    *(quantity(member[name]) for name in _COUNTERS.values()),
+                    *_counters(member),
                     checked(member["check"]),
                 )
-    return table
+    return listing
 
 
-def services(rows: Iterable[Row]) -> Table:
+def services(rows: Iterable[Row]) -> Listing:
     """A line a service."""
-    table = _table(
-        "Service", "Address", "Forward", "Strategy", "Affinity", right=("Ready", *_COUNTERS)
+    listing = Listing(
+        (
+            Column("Service", least=8),
+            Column("Address", least=22),
+            Column("Forward", rank=1),
+            Column("Strategy", rank=2),
+            Column("Affinity", rank=4),
+            Column("Ready", right=True),
+            *_counter_columns(),
+        )
     )
     for row in rows:
-        table.add_row(
+        listing.add(
             row["service"],
             endpoint(row),
             row["forward"],
             row["strategy"],
             row["affinity"],
-            f"{row['ready']}/{row['backends']}",
-            *(quantity(row[name]) for name in _COUNTERS.values()),
+            Text(f"{row['ready']}/{row['backends']}", "" if row["ready"] else "red"),
+            *_counters(row),
         )
-    return table
+    return listing
 
 
-def flows(rows: Iterable[Row]) -> Table:
+def flows(rows: Iterable[Row]) -> Listing:
     """A line a flow."""
-    table = _table("Service", "Proto", "Client", "VIP", "Backend", "State", right=("Idle",))
+    listing = Listing(
+        (
+            Column("Service", least=8),
+            Column("Proto", rank=2),
+            Column("Client"),
+            Column("VIP", rank=1),
+            Column("Backend"),
+            Column("State"),
+            Column("Idle", right=True),
+        )
+    )
     for row in rows:
-        table.add_row(
+        listing.add(
             row["service"] or "(gone)",
             row["protocol"],
             _end(row["client"], row["client_port"]),
@@ -88,24 +106,71 @@ def flows(rows: Iterable[Row]) -> Table:
             row["state"],
             duration(row["idle"]),
         )
-    return table
+    return listing
 
 
-def processes(rows: Iterable[Row]) -> Table:
+def processes(rows: Iterable[Row]) -> Listing:
     """A line a process."""
-    table = _table("Process", "State", right=("PID", "Up", "Flows"))
-    table.add_column("Counters")
+    listing = Listing(
+        (
+            Column("Process"),
+            Column("State"),
+            Column("PID", right=True, rank=3),
+            Column("Up", right=True, rank=1),
+            Column("Flows", right=True),
+            Column("Packets", right=True),
+            Column("Busy", right=True),
+            Column("Queue", right=True),
+            Column("Drops", right=True),
+            Column("Counters", least=8, rank=2),
+        )
+    )
     for row in rows:
         counts = row.get("counts", {})
-        table.add_row(
+        listing.add(
             row["name"],
-            Text("serves", "green") if row["serves"] else Text("does not serve", "red"),
-            quantity(row["pid"]) if row["pid"] is None else str(row["pid"]),
+            serves(row),
+            "-" if row["pid"] is None else str(row["pid"]),
             "-" if row["seconds"] is None else duration(row["seconds"]),
             quantity(row.get("flows")),
+            quantity(row.get("packets")),
+            share(row.get("busy")),
+            *queue(row),
             " ".join(f"{name}={value}" for name, value in counts.items()),
         )
-    return table
+    return listing
+
+
+def title(service: Row) -> Text:
+    """A service in one line: what it claims, how it forwards, who is ready."""
+    ready = f"{service['ready']} of {service['backends']} ready"
+    return Text.assemble(
+        f"{service['service']} {endpoint(service)} {service['forward']} {service['strategy']} ",
+        (ready, "" if service["ready"] else "red"),
+    )
+
+
+def state(member: Row) -> Text:
+    """The state of a backend."""
+    return Text(member["state"], _COLOURS.get(member["state"], "red"))
+
+
+def serves(process: Row) -> Text:
+    """Whether a process does."""
+    return Text("serves", "green") if process["serves"] else Text("is down", "red")
+
+
+def queue(process: Row) -> tuple[str, str]:
+    """What waits in a worker's queue, and what the kernel had no room for."""
+    found = process.get("queue")
+    if found is None:
+        return "-", "-"
+    return quantity(found["waiting"]), quantity(found["overflows"] + found["overruns"])
+
+
+def share(value: float | None) -> str:
+    """A part of 1 in per cent; "-" for None."""
+    return "-" if value is None else f"{value:.0%}"
 
 
 def endpoint(service: Row) -> str:
@@ -152,10 +217,9 @@ def _end(address: str, port: str | int) -> str:
     return f"{host}:{port}"
 
 
-def _table(*left: str, right: Iterable[str]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in left:
-        table.add_column(name, no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+def _counters(row: Row) -> tuple[str, ...]:
+    return tuple(quantity(row[name]) for name in _COUNTERS.values())
+
+
+def _counter_columns() -> tuple[Column, ...]:
+    return tuple(Column(name, right=True, rank=3 if name in _PACKETS else 0) for name in _COUNTERS)

@@ -94,12 +94,15 @@ class _Connection(http.client.HTTPConnection):
 def socket_of(file: Path) -> str:
     """The control socket that ``file`` names; the default where it names none.
 
-    The rest of the file may be wrong: it is the daemon that is asked about, not the file.
+    The rest of the file may be wrong: it is the daemon that is asked about, not the file. Raises
+    ``OperatorError`` where it cannot be read: the default would be another daemon.
     """
     try:
         data = document.parse(file.read_text(encoding="utf-8", errors="replace")).data
-    except OSError:
-        return DEFAULT
+    except OSError as error:
+        raise OperatorError(
+            f"{file} cannot be read: {error.strerror}", "name the daemon's configuration file"
+        ) from None
     section = data.get("control") if isinstance(data, dict) else None
     path = section.get("socket") if isinstance(section, dict) else None
     return path if isinstance(path, str) else DEFAULT

@@ -1,6 +1,6 @@
 """The requests of the control socket: HTTP and JSON under /v1/, each handed to the hub.
 
-    GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/health
+    GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/health   /v1/status
     GET  /v1/flows?client=&backend=&service=&limit=
     POST /v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}
     POST /v1/flows/kill                 {"client": …, "backend": …, "service": …} or {"all": true}
@@ -38,7 +38,7 @@ _STATUS: Final = {"operator": HTTPStatus.BAD_REQUEST, "platform": HTTPStatus.SER
 def application(ask: Ask) -> web.Application:
     """The requests, answered by ``ask``."""
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
-    for name in ("services", "backends", "workers", "health", "flows"):
+    for name in ("services", "backends", "workers", "health", "status", "flows"):
         app.router.add_get(f"/v1/{name}", _reader(ask, name))
     app.router.add_post("/v1/backends/{service}/{backend}", _setter(ask))
     app.router.add_post("/v1/flows/kill", _poster(ask, "kill"))

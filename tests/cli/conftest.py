@@ -1,16 +1,24 @@
-"""What the tests of commands that change a host share: a host, a file, and a look at it all."""
+"""What the tests of commands share: a host, a file, a look at it all; a daemon that is none."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import socketserver
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from paraglider.cli.errors import run_command
+from paraglider.cli.main import main
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
 
@@ -99,5 +107,70 @@ def run_in(host: Namespace) -> Callable[..., subprocess.CompletedProcess[str]]:
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done
+
+    return run
+
+
+class Daemon(socketserver.UnixStreamServer):
+    """What answers at a control socket: ``answers`` has (status, JSON) by path; ``asked`` are the
+    requests that came: method, target, body. ``file`` is a configuration that leads here.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(f"{directory}/control.sock", _Answering)
+        self.file = f"{directory}/paraglider.conf"
+        Path(self.file).write_text(f"control: {{socket: {self.server_address!s}}}\n")
+        self.answers: dict[str, tuple[int, Any]] = {}
+        self.asked: list[tuple[str, str, Any]] = []
+
+
+class _Answering(BaseHTTPRequestHandler):
+    server: Daemon
+
+    def do_GET(self) -> None:
+        self._answer(None)
+
+    def do_POST(self) -> None:
+        self._answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+    def _answer(self, body: Any) -> None:
+        self.server.asked.append((self.command, self.path, body))
+        missing = (404, {"error": "not found", "remedy": ""})
+        status, answer = self.server.answers.get(self.path.partition("?")[0], missing)
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).encode())
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    """A daemon that answers what it is told to."""
+    directory = tempfile.mkdtemp()  # pytest's own is too long a path for a socket
+    with Daemon(directory) as made:
+        thread = threading.Thread(target=made.serve_forever, args=(0.02,))
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def say(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[object, str, str]]:
+    """A function that runs `paraglider` with arguments against ``daemon``, on paper ``width``
+    columns wide: exit code, standard output and standard error.
+    """
+
+    def run(*arguments: str, width: int = 200) -> tuple[object, str, str]:
+        monkeypatch.setenv("COLUMNS", str(width))
+        with pytest.raises(SystemExit) as caught:
+            run_command(main, "paraglider", ["-c", daemon.file, *arguments])
+        said = capsys.readouterr()
+        return caught.value.code, said.out, said.err
 
     return run

@@ -1,0 +1,31 @@
+"""`paraglider health`: what is printed, and the exit code that keepalived goes by."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+WELL = {"healthy": True, "problems": []}
+ILL = {"healthy": False, "problems": ["no backend of `web` takes new flows", "api does not serve"]}
+
+
+def test_all_is_well(daemon: Any, say: Any) -> None:
+    """One word and 0."""
+    daemon.answers["/v1/health"] = (200, WELL)
+    assert say("health", "--exit-code") == (0, "healthy\n", "")
+
+
+def test_something_is_wrong(daemon: Any, say: Any) -> None:
+    """A line a problem; the exit code tells only where it is asked to."""
+    daemon.answers["/v1/health"] = (200, ILL)
+    said = "no backend of `web` takes new flows\napi does not serve\n"
+    assert say("health") == (0, said, "")
+    assert say("health", "--exit-code") == (1, said, "")
+    code, out, _ = say("health", "--exit-code", "--json")
+    assert (code, json.loads(out)) == (1, ILL)
+
+
+def test_no_answer_is_not_well(daemon: Any, say: Any) -> None:
+    """A daemon that cannot answer, or is none, is an error whichever way it is asked."""
+    daemon.answers["/v1/health"] = (503, {"error": "the hub does not answer", "remedy": "see"})
+    assert say("health") == (2, "", "paraglider: the hub does not answer; see\n")

@@ -1,0 +1,92 @@
+"""Lines in columns: what is cut, moved closer or left out where room is short."""
+
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from paraglider.cli.listing import Column, Listing
+
+COLUMNS = (
+    Column("Name", least=4),
+    Column("Packets", right=True, rank=2),
+    Column("Bytes", right=True, rank=1),
+    Column("Check", least=5),
+)
+
+
+def shown(listing: Listing, width: int) -> list[str]:
+    """The lines, where there are ``width`` columns."""
+    return [text.plain for text in listing.texts(width)]
+
+
+@pytest.fixture
+def listing() -> Listing:
+    """Two lines, 35 characters wide."""
+    made = Listing(COLUMNS)
+    made.add("backend1", "123456", "99", "passed 1s")
+    made.add("b2", "1", "12345678", "failed")
+    return made
+
+
+def test_what_fits_is_whole(listing: Listing) -> None:
+    """Words to the left, numbers to the right, no blanks at the end."""
+    assert shown(listing, 100) == [
+        "Name      Packets     Bytes  Check",
+        "backend1   123456        99  passed 1s",
+        "b2              1  12345678  failed",
+    ]
+
+
+def test_the_order_in_which_room_is_made(listing: Listing) -> None:
+    """Cut what may be cut, then move closer, then leave out the column of the highest rank."""
+    assert shown(listing, 31)[1] == "back…   123456        99  pass…"
+    assert shown(listing, 28)[1] == "back…  123456       99 pass…"
+    assert shown(listing, 26)[:2] == ["Name        Bytes  Check", "backen…        99  passed…"]
+    assert shown(listing, 12)[:2] == ["Name   Check", "back…  pass…"]
+
+
+@pytest.mark.parametrize("width", [1, 5, 10, 11, 20, 33, 80])
+def test_no_line_is_wider_than_there_is_room(listing: Listing, width: int) -> None:
+    """Whatever the width is."""
+    listing.add("a service with a long name", "", "5", "", over=2)
+    assert max(map(cell_len, shown(listing, width))) <= width
+
+
+def test_numbers_keep_their_digits(listing: Listing) -> None:
+    """A number is there as it is, or not at all."""
+    for width in range(20, 60):
+        head, *lines = shown(listing, width)
+        assert ("123456" in lines[0]) == ("Packets" in head)
+        assert ("12345678" in lines[1]) == ("Bytes" in head)
+
+
+def test_a_heading_reaches_over_columns(listing: Listing) -> None:
+    """One that is too long for them has a line of its own; it makes no column wider."""
+    listing.add("web tcp ports 80", "", "7", "", over=2, again="  all")
+    assert shown(listing, 100)[-1] == "web tcp ports 80          7"
+    listing.add("web tcp 192.168.0.11:80", "", "7", "", over=2, again="  all")
+    assert shown(listing, 100)[-2:] == ["web tcp 192.168.0.11:80", "  all                     7"]
+    assert shown(listing, 100)[0] == "Name      Packets     Bytes  Check"
+
+
+def test_brackets_are_no_markup_and_colours_stay(listing: Listing) -> None:
+    """An IPv6 address in brackets is printed; a cell keeps the style that it came with."""
+    listing.add("[red]::1", "1", "1", Text("down", "red"))
+    console = Console(width=60, force_terminal=True, color_system="standard", highlight=False)
+    with console.capture() as capture:
+        console.print(listing)
+    last = capture.get().splitlines()[-1]
+    assert "[red]::1" in last
+    assert "\x1b[31mdown\x1b[0m" in last
+
+
+def test_a_cell_is_not_changed_by_being_shown() -> None:
+    """The same listing gives the same lines again, also after a narrow one."""
+    listing = Listing((Column("A", least=2), Column("B")))
+    listing.add(Text("long word"), Text("b"))
+    before = shown(listing, 80)
+    shown(listing, 5)
+    assert shown(listing, 80) == before

@@ -1,0 +1,41 @@
+"""`paraglider set backend`: from the words of the command line to a request, and its answer."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+ANSWER = {"service": "web", "backend": "[fd00::1]:80", "state": "drain", "weight": 3}
+
+
+def test_a_state_and_a_weight(daemon: Any, say: Any) -> None:
+    """The backend is named in the path, whatever is in its name; what is so now is printed."""
+    path = "/v1/backends/web/%5Bfd00%3A%3A1%5D%3A80"
+    daemon.answers[path] = (200, ANSWER)
+    said = "web/[fd00::1]:80: state drain, weight 3\n"
+    assert say("set", "backend", "web/[fd00::1]:80", "state", "drain") == (0, said, "")
+    code, out, _ = say("set", "backend", "web/[fd00::1]:80", "weight", "3", "--json")
+    assert (code, json.loads(out)) == (0, ANSWER)
+    assert daemon.asked == [("POST", path, {"state": "drain"}), ("POST", path, {"weight": 3})]
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("web", "state", "drain"), "'web' is no SERVICE/BACKEND; write one such as web/10.0.0.1"),
+        (("web/", "state", "drain"), "'web/' is no SERVICE/BACKEND"),
+        (("web/10.0.0.1", "weight", "-1"), "No such option"),
+        (("web/10.0.0.1", "weight", "heavy"), "weight 'heavy' is no number; write 0 or more"),
+        (("web/10.0.0.1", "colour", "red"), "'colour' is not one of"),
+    ],
+)
+def test_mistakes_are_told_at_once(
+    daemon: Any, say: Any, words: tuple[str, ...], error: str
+) -> None:
+    """One line, exit 1, and nobody was asked."""
+    code, out, err = say("set", "backend", *words)
+    assert (code, out, len(err.splitlines())) == (1, "", 1)
+    assert error in err
+    assert daemon.asked == []

@@ -1,0 +1,85 @@
+"""`paraglider show`: what is asked of the daemon, what is printed, for people and programs."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.root  # the socket is root's
+
+COUNTS = dict.fromkeys(("flows", "picked", "packets_in", "packets_out", "bytes_in", "bytes_out"), 7)
+SERVICE = {
+    "service": "web",
+    "vip": "2001:db8::11",
+    "protocol": "tcp",
+    "ports": "80",
+    "forward": "nat",
+    "strategy": "rr",
+    "affinity": "flow",
+    "backends": 1,
+    "ready": 1,
+    **COUNTS,
+}
+BACKEND = {
+    "service": "web",
+    "backend": "fd00::1",
+    "state": "ready",
+    "seconds": 1.0,
+    "weight": 1,
+    "check": None,
+    **COUNTS,
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing was begun by `paraglider start` on this host."""
+    monkeypatch.setattr("paraglider.cli.show.owner_of", lambda _path: None)
+
+
+def test_backends_are_the_default(daemon: Any, say: Any) -> None:
+    """One question, so that services and backends are those of one instant."""
+    daemon.answers["/v1/status"] = (200, {"services": [SERVICE], "backends": [BACKEND]})
+    code, out, err = say("show")
+    assert (code, err) == (0, "")
+    assert "web tcp [2001:db8::11]:80 nat rr 1 of 1 ready" in out
+    assert "  -> fd00::1       ready " in out
+    assert daemon.asked == [("GET", "/v1/status", None)]
+
+
+@pytest.mark.parametrize("what", ["services", "backends", "workers", "flows"])
+def test_json_is_the_answer(daemon: Any, say: Any, what: str) -> None:
+    """With --json the daemon's answer is printed as it is."""
+    answer: dict[str, object] = {"any": ["thing", 1]}
+    daemon.answers[f"/v1/{what}"] = (200, answer)
+    code, out, _ = say("show", what, "--json")
+    assert (code, json.loads(out)) == (0, answer)
+    assert daemon.asked == [("GET", f"/v1/{what}", None)]
+
+
+def test_services_and_workers(daemon: Any, say: Any) -> None:
+    """A line each."""
+    daemon.answers["/v1/services"] = (200, [SERVICE])
+    process = {"name": "api", "serves": True, "pid": 9, "seconds": 1.0}
+    daemon.answers["/v1/workers"] = (200, [process])
+    assert "tcp [2001:db8::11]:80" in say("show", "services")[1]
+    assert "serves" in say("show", "workers")[1]
+
+
+def test_more_flows_than_are_listed(daemon: Any, say: Any) -> None:
+    """That there are more is said beside the list, not in it."""
+    daemon.answers["/v1/flows"] = (200, {"flows": [], "more": True})
+    code, out, err = say("show", "flows")
+    assert (code, len(out.splitlines())) == (0, 1)
+    assert "there are more; narrow them" in err
+
+
+def test_no_daemon(say: Any, tmp_path: Any) -> None:
+    """The -c behind the command counts; that nobody answers there is one line and exit 1."""
+    file = tmp_path / "other.conf"
+    file.write_text("control: {socket: /run/no-such.sock}\n")
+    code, out, err = say("show", "-c", str(file))
+    assert (code, out) == (1, "")
+    assert err.startswith("paraglider: no paraglider answers at /run/no-such.sock; start it")

@@ -1,0 +1,169 @@
+"""What people read of a running daemon: from its answers to lines."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.cli import tables
+from paraglider.cli.listing import Listing
+
+COUNTS = {
+    "flows": 3,
+    "picked": 120_000,
+    "packets_in": 900,
+    "packets_out": 800,
+    "bytes_in": 70_000,
+    "bytes_out": 123_456_789,
+}
+UNKNOWN = dict.fromkeys(COUNTS)
+CHECK = {"passed": True, "detail": "status 200", "took": 0.0124, "seconds": 3.9}
+
+
+def service(name: str = "web", **changes: Any) -> dict[str, Any]:
+    """A service as the control socket tells it."""
+    return {
+        "service": name,
+        "vip": "192.168.0.11",
+        "protocol": "tcp",
+        "ports": "80",
+        "forward": "nat",
+        "strategy": "wrr",
+        "affinity": "flow",
+        "backends": 2,
+        "ready": 1,
+        **COUNTS,
+        **changes,
+    }
+
+
+def backend(name: str, of: str = "web", **changes: Any) -> dict[str, Any]:
+    """A backend as the control socket tells it."""
+    return {
+        "service": of,
+        "backend": name,
+        "state": "ready",
+        "seconds": 3725.2,
+        "weight": 5,
+        "check": None,
+        **COUNTS,
+        **changes,
+    }
+
+
+def lines(listing: Listing) -> list[str]:
+    """Its lines with single blanks."""
+    return [" ".join(text.plain.split()) for text in listing.texts(300)]
+
+
+def test_the_balance_is_shaped_like_that_of_ipvsadm() -> None:
+    """A service with its sums, and below it its backends with state and last check."""
+    listing = tables.balance(
+        [service(), service("six", vip="2001:db8::11", ready=0, **UNKNOWN)],
+        [
+            backend("10.0.0.1", check=CHECK),
+            backend("[fd00::1]:8080", "six", state="down", weight=1, **UNKNOWN),
+            backend("10.0.0.2", state="drain"),
+        ],
+    )
+    assert lines(listing) == [
+        "Service / backend State For Weight Flows Conns InPkts OutPkts InBytes OutBytes Last check",
+        "web tcp 192.168.0.11:80 nat wrr 1 of 2 ready",
+        "all 3 120K 900 800 70000 123M",
+        "-> 10.0.0.1 ready 1h2m 5 3 120K 900 800 70000 123M passed 3s ago in 12 ms: status 200",
+        "-> 10.0.0.2 drain 1h2m 5 3 120K 900 800 70000 123M -",
+        "six tcp [2001:db8::11]:80 nat wrr 0 of 2 ready",
+        "all - - - - - -",
+        "-> [fd00::1]:8080 down 1h2m 1 - - - - - - -",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("width", "there"),
+    [(80, ("State", "Weight", "Conns", "InBytes", "Last check")), (120, ("InPkts", "For"))],
+)
+def test_a_terminal_is_wide_enough(width: int, there: tuple[str, ...]) -> None:
+    """At 80 columns the packets are left out and the check is cut; at 120 all is there."""
+    listing = tables.balance([service()], [backend("[fd00:10::12]:8080", check=CHECK)])
+    head, *rest = listing.texts(width)
+    assert all(title in head.plain for title in there)
+    assert max(text.cell_len for text in rest) <= width
+    assert "passed 3s" in rest[-1].plain
+
+
+def test_services() -> None:
+    """A line a service."""
+    assert lines(tables.services([service()]))[1] == (
+        "web tcp 192.168.0.11:80 nat wrr flow 1/2 3 120K 900 800 70000 123M"
+    )
+
+
+def test_flows() -> None:
+    """A line a flow; one whose service left is told apart."""
+    flow = {
+        "service": None,
+        "protocol": "tcp",
+        "client": "2001:db8::5",
+        "client_port": 4000,
+        "vip": "2001:db8::11",
+        "port": 80,
+        "backend": "fd00::1",
+        "state": "established",
+        "idle": 61.5,
+    }
+    assert lines(tables.flows([flow]))[1] == (
+        "(gone) tcp [2001:db8::5]:4000 [2001:db8::11]:80 fd00::1 established 1m1s"
+    )
+
+
+def test_processes() -> None:
+    """A line a process, whether it serves or is yet to come back."""
+    worker = {
+        "name": "worker 0 on core 1",
+        "serves": True,
+        "pid": 77,
+        "seconds": 5.0,
+        "flows": 9,
+        "packets": 1000,
+        "busy": 0.256,
+        "queue": {"waiting": 4, "length": 1024, "overflows": 2, "overruns": 1},
+        "counts": {"expired": 3, "no-flow": 1},
+    }
+    gone = {"name": "api", "serves": False, "pid": None, "seconds": None}
+    assert lines(tables.processes([worker, gone]))[1:] == [
+        "worker 0 on core 1 serves 77 5s 9 1000 26% 4 3 expired=3 no-flow=1",
+        "api is down - - - - - - -",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "-"),
+        (0, "0"),
+        (99_999, "99999"),
+        (100_000, "100K"),
+        (10**8, "100M"),
+        (10**18, "1000000T"),
+    ],
+)
+def test_quantity(value: int | None, words: str) -> None:
+    """Five digits at most, as ipvsadm has it, until the units end."""
+    assert tables.quantity(value) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.9, "0s"), (59, "59s"), (60, "1m0s"), (3600, "1h0m"), (90_061, "1d1h")],
+)
+def test_duration(seconds: float, words: str) -> None:
+    """The two largest units."""
+    assert tables.duration(seconds) == words
+
+
+def test_a_failed_check_says_why() -> None:
+    """What health had to say comes last."""
+    check = {"passed": False, "detail": "connection refused", "took": 0.0, "seconds": 1}
+    assert tables.checked(check) == "failed 1s ago in 0 ms: connection refused"
+    assert tables.checked({**check, "detail": ""}) == "failed 1s ago in 0 ms"
