@@ -29,7 +29,7 @@ from paraglider.control.web.token import Token
 from paraglider.errors import OperatorError
 from paraglider.forwarding import policies
 from paraglider.system import privileges
-from paraglider.system.checks import check_chroot, check_root, check_user
+from paraglider.system.checks import check_chroot, check_root, check_user, check_vips
 from paraglider.system.cores import worker_cores
 from paraglider.system.owner import STARTED, owner_of, state_path
 from paraglider.system.queue.proc import require_free
@@ -54,6 +54,7 @@ def run(
     uid, gid = check_user(wanted.user)
     check_chroot(wanted.chroot)
     _not_started()
+    check_vips(wanted.services)
     cores = worker_cores(wanted.workers)
     if wanted.without_forwards("proxy").services:
         require_free(cores)

@@ -1,6 +1,7 @@
 """What must hold before the set-up changes anything and before the daemon starts.
 
-Lives here: the checks of root, the workers' user and the directory that they are locked in.
+Lives here: the checks of root, the workers' user, the directory that they are locked in, and the
+VIPs of dsr.
 Rules: a check changes nothing and raises ``OperatorError``.
 """
 
@@ -8,8 +9,11 @@ from __future__ import annotations
 
 import os
 import pwd
+import socket
+from collections.abc import Iterable
 from pathlib import Path
 
+from paraglider.config.model import Service
 from paraglider.errors import OperatorError
 
 DEFAULT_CHROOT = "/var/run/empty"
@@ -47,3 +51,31 @@ def check_chroot(path: str) -> None:
         raise OperatorError(
             f"the chroot {path} is no directory", "name an empty directory under `chroot`"
         )
+
+
+def check_vips(services: Iterable[Service]) -> None:
+    """Raises ``OperatorError`` where a VIP of `forward: dsr` is an address of this host.
+
+    Its packets would end here, marked or not: the local table comes before every policy rule.
+    """
+    for service in services:
+        if service.forward == "dsr" and _is_local(service):
+            vip = service.vip.ip
+            raise OperatorError(
+                f"the VIP {vip} of `{service.name}` is an address of this host; under"
+                " `forward: dsr` the backends alone have it",
+                f"remove it (ip address show to {vip} tells where it is), or use another forward",
+            )
+
+
+def _is_local(service: Service) -> bool:
+    """Whether the kernel would call the VIP with the VIP: it does so for local addresses alone."""
+    vip = str(service.vip.ip)
+    family = socket.AF_INET if service.family == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((vip, 9))  # sends nothing
+        except OSError:
+            return False
+        source: str = probe.getsockname()[0]
+    return source == vip

@@ -296,17 +296,22 @@ def everything(net: Topology) -> str:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_refused(topology: Any, config: Any, tmp_path: Path, family: int) -> None:
-    """A VIP that is this host's, and a backend that is no neighbour: one message each with the
-    remedy, exit 1, and nothing has changed.
+    """A VIP that is this host's, by the set-up and by the daemon, and a backend that is no
+    neighbour: one message each with the remedy, exit 1, and nothing has changed.
     """
     net = directed(topology)
     net.balancer.ip(f"address add {VIP[family]} dev lo")
     before = everything(net)
-    refused = Balancer(net.balancer, tmp_path, config(service(family))).set_up(check=False)
+    local = Balancer(net.balancer, tmp_path, config(service(family)))
+    refused = local.set_up(check=False)
     assert refused.returncode == 1
-    assert (
-        f"the VIP {VIP[family]} of `web{family}` is an address of this host (lo)" in refused.stderr
-    )
+    words = f"the VIP {VIP[family]} of `web{family}` is an address of this host"
+    assert f"{words} (lo)" in refused.stderr
+    daemon = [sys.executable, "-m", "paraglider", "-c", str(local.config)]
+    refused = net.balancer.run(daemon, check=False)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"paraglider: {words};")
     net.balancer.ip(f"address del {VIP[family]} dev lo")
     far = {4: "172.16.0.1", 6: "fd00:99::1"}[family]
     network = {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}}

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from paraglider.config.model import Service
 from paraglider.errors import OperatorError
-from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_root, check_user
+from paraglider.lab.namespace import Namespace
+from paraglider.system.checks import (
+    DEFAULT_CHROOT,
+    check_chroot,
+    check_root,
+    check_user,
+    check_vips,
+)
 
 
 def test_an_existing_user_has_its_ids() -> None:
@@ -53,3 +61,23 @@ def test_without_root_sudo_is_the_remedy(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(OperatorError, match=r"run with sudo: sudo paraglider\.config"):
         check_root("paraglider.config")
+
+
+def service(vip: str, forward: str) -> Service:
+    """One on ``vip`` with a backend of its family."""
+    backend = "fd00::1" if ":" in vip else "10.0.0.1"
+    given = {"vip": vip, "forward": forward, "protocol": "tcp", "ports": 80, "backends": [backend]}
+    return Service.model_validate({"name": "web", **given})
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("vip", ["192.168.0.11", "2001:db8::11"])
+def test_a_vip_of_dsr_is_no_address_of_the_host(inside: Namespace, vip: str) -> None:
+    """Not where nothing leads to it, nor where a route does; and of other forwards it may be."""
+    check_vips([service(vip, "dsr")])
+    inside.ip("link set lo up", f"route add {vip} dev lo")
+    check_vips([service(vip, "dsr")])
+    inside.ip(f"address add {vip} dev lo")
+    check_vips([service(vip, "nat")])
+    with pytest.raises(OperatorError, match=f"the VIP {vip} of `web` is an address of this host"):
+        check_vips([service(vip, "nat"), service(vip, "dsr")])
