@@ -17,6 +17,7 @@ from paraglider.config.model import Config
 from paraglider.config.support import unsupported
 from paraglider.control import log
 from paraglider.control.api import ApiSpec
+from paraglider.control.host import HostRules
 from paraglider.control.hub import Hub
 from paraglider.control.listening import ControlSocket
 from paraglider.control.notify import Notifier
@@ -71,7 +72,7 @@ def run(
     )
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
-    watch = Watch(offloaded, log.logger()) if offloaded else None
+    watch = Watch(offloaded, log.logger())
     with contextlib.ExitStack() as stack:
         control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
         specs.append(ApiSpec(len(specs), control.listening, os.geteuid(), uid, gid, wanted.chroot))
@@ -88,7 +89,14 @@ def run(
                 wanted.chroot,
             )
             specs.append(stats)
-        hub = Hub(wanted, registry, watch, partial(forget_other_ledgers, specs), token.digest)
+        hub = Hub(
+            wanted,
+            registry,
+            watch,
+            partial(forget_other_ledgers, specs),
+            token.digest,
+            adjust=HostRules(families).adjust,
+        )
         privileges.limit_parent()
         status = Supervisor(specs, be, hub, Notifier()).run()
     sys.exit(status)

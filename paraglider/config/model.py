@@ -175,6 +175,14 @@ class Backend(Section):
     )
     weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0 takes none.")
 
+    @property
+    def name(self) -> str:
+        """How messages call it: ADDRESS, or ADDRESS:PORT where its port is mapped."""
+        if self.port is None:
+            return str(self.address)
+        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
+        return f"{host}:{self.port}"
+
 
 class BackendSource(Section):
     """Where the backends are listed, if not here: a file, or the DNS. Give one of the two."""

@@ -15,15 +15,15 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import prctl
 
 from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.channel import Channel
-from paraglider.control.children import READY, Spec
+from paraglider.control.children import READY, Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.health.echo import Echo
 from paraglider.system import privileges
@@ -40,6 +40,10 @@ class CheckerSpec(Spec):
     uid: int
     gid: int
     chroot: str
+
+    def equipped(self, equipment: Equipment) -> Self:
+        """See ``children.Spec``."""
+        return replace(self, chroot=chroot_for(equipment.config))
 
     def release(self) -> None:
         """See ``children.Spec``."""

@@ -23,6 +23,7 @@ from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.channel import Channel, ChannelClosedError, ChannelError, Message
 from paraglider.control.counters import Counters
+from paraglider.control.live import LiveFlows
 from paraglider.control.loop import Loop
 from paraglider.core.strategies import Registry
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
@@ -43,11 +44,14 @@ START_PATIENCE: Final = 60.0  # a worker takes over some half a million flows a 
 
 @dataclass(frozen=True, slots=True)
 class Equipment:
-    """What a process needs to know from its start on: what has changed since the first start."""
+    """What a process needs to know from its start on: what has changed since the first start.
+    ``live`` is where offloaded flows are counted, if they are.
+    """
 
     config: Config
     states: States
     registry: Registry
+    live: LiveFlows | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """What a process with flows does with the hub's messages: states and flows.
 
     pools     the states and weights of the backends, as they are now
+    config    another configuration, with the states and weights of its backends
     flows     list flows, some at most
     kill      end flows
     sync      answered when all that came before has been done
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
+from paraglider.config.model import Config
 from paraglider.control.channel import Channel, Message
 from paraglider.forwarding.flows import Match
 from paraglider.forwarding.services import States
@@ -49,6 +51,9 @@ class Subject(Protocol):
     @property
     def view(self) -> View | None:
         """Its flows, None where it knows of none."""
+
+    def become(self, config: Config) -> None:
+        """Carry flows by ``config`` from now on; those that there are keep their backends."""
 
     def put(self, states: States) -> None:
         """Give the backends these states and weights."""
@@ -91,6 +96,9 @@ class Commands:
     def _take(self, message: Message, now: float) -> None:
         kind = message["do"]
         if kind == "pools":
+            self._subject.put(message["states"])
+        elif kind == "config":
+            self._subject.become(Config.model_validate(message["config"]))
             self._subject.put(message["states"])
         elif kind == "sync":
             self._answer(message, {})

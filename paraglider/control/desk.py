@@ -25,7 +25,7 @@ from paraglider.control.children import Child
 from paraglider.control.commands import MOST_LISTED
 from paraglider.control.pools import SETTABLE, Member, Pools
 from paraglider.control.questions import Answers, Questions
-from paraglider.control.views import Instant, Samples, Traffic
+from paraglider.control.views import Instant, Samples, Traffic, samples
 from paraglider.core.pool import Event
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.forwarding.flows import Match
@@ -162,11 +162,7 @@ class Desk:
 
     def _samples(self) -> Samples:
         """What the workers have counted so far."""
-        return {
-            child.spec.index: child.spec.counters.read()
-            for child in self._hub.processes()
-            if child.spec.counters is not None
-        }
+        return samples(self._hub.processes())
 
     def _walk(self, message: Message, done: Callable[[Answers], None]) -> None:
         until = time.monotonic() + LONG

@@ -20,7 +20,6 @@ from paraglider.control.channel import Message
 from paraglider.control.pools import Checked, Member, Pools
 from paraglider.core.pool import Event, State
 from paraglider.errors import OperatorError
-from paraglider.forwarding.services import backend_name
 from paraglider.health.messages import Report, Scope, Target, Targets, Verdict, told
 from paraglider.health.targets import scope, target
 
@@ -84,7 +83,7 @@ class Health:
     def _targets(self, service: Service) -> list[Target]:
         found = []
         for backend in service.backends:
-            called = backend_name(backend)
+            called = backend.name
             state = self._hub.pools.find(service.name, called).state
             if state is not State.MAINT:
                 found.append(target(service, backend, called, up=state not in _DOWN))

@@ -2,7 +2,9 @@
 
 It holds the configuration and the table of pools, hears the processes and answers the control
 socket (``desk``). Every change of a state or weight goes through ``move`` and ``weigh``: the table
-first, then the log, then the processes. A process that starts inherits all of it.
+first, then the log, then the processes. Another configuration comes by ``adopt``: the host first,
+since that may fail, then the table, then the processes, in place where they can take it, else by
+replacing them one after the other. A process that starts inherits all of it.
 
 Rules: runs in the supervisor, with its rights; never waits for a process.
 """
@@ -10,30 +12,43 @@ Rules: runs in the supervisor, with its rights; never waits for a process.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.channel import Message
+from paraglider.control.checker import chroot_for
 from paraglider.control.children import CARRIERS, Child, Children, Equipment
 from paraglider.control.desk import SOON, Desk
 from paraglider.control.gate import Gate
 from paraglider.control.health import Health
+from paraglider.control.host import Adjust
+from paraglider.control.leaving import Leaving, merge, without
+from paraglider.control.live import LiveFlows, counted_marks
 from paraglider.control.offloaded import Offloaded, Over
-from paraglider.control.pools import Member, Pools
+from paraglider.control.pools import Key, Member, Pools
 from paraglider.control.questions import Questions
+from paraglider.control.reload import Able, Change, compare
+from paraglider.control.renewal import Renewal
+from paraglider.control.tracker import TrackerSpec
+from paraglider.control.views import Traffic, samples
 from paraglider.control.watch import INTERVAL, Watch
 from paraglider.core.pool import Event
 from paraglider.core.strategies import Registry
-from paraglider.errors import PlatformError
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forwarding.path import kind_of
+from paraglider.system import connections
 
 
 class Hub:
     """The hub of ``config``; ``registry`` has its strategies, ``watch`` looks at the kernel.
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
-    hash of what the stats page needs to change anything.
+    hash of what the stats page needs to change anything. ``adjust`` brings the host to another
+    configuration. ``wanted`` is the configuration as it was asked for, ``config`` the one at work:
+    it still has backends that left, as long as they have flows.
     """
 
     def __init__(
@@ -43,8 +58,10 @@ class Hub:
         watch: Watch | None = None,
         all_ready: Callable[[], None] = lambda: None,
         token: bytes | None = None,
+        *,
+        adjust: Adjust = lambda _: [],
     ) -> None:
-        self.config = config
+        self.wanted = self.config = config
         self.pools = Pools(config, time.monotonic())
         self.questions = Questions(self._send)
         self._registry = registry
@@ -57,13 +74,18 @@ class Hub:
         self._health = Health(self)
         self._offloaded = Offloaded(config)
         if watch is not None:
-            watch.repaired = self._offloaded.put_back
+            watch.repaired = self._put_back
+        self._adjust = adjust
+        self._leaving = Leaving()
+        self._renewal = Renewal()
+        self._live: LiveFlows | None = None
         self._log: Any = log.logger()
 
     def attach(self, children: Children) -> None:
         """See ``supervisor.Hub``."""
         self._all = children
         self._children = {child.spec.index: child for child in children}
+        self._live = next((c.spec.live for c in children if isinstance(c.spec, TrackerSpec)), None)
 
     def ready(self) -> None:
         """See ``supervisor.Hub``."""
@@ -71,13 +93,15 @@ class Hub:
 
     def equipment(self) -> Equipment:
         """See ``children.Owner``."""
-        return Equipment(self.config, self.pools.states(), self._registry)
+        return Equipment(self.config, self.pools.states(), self._registry, self._live)
 
     def came(self, child: Child) -> None:
         """See ``children.Owner``."""
         self._count_workers(child)
         if child.spec.role == "checker":
             self._send(child.spec.index, self._health.order())
+        if self._all is not None:
+            self._renewal.go_on(self._all)
 
     def went(self, child: Child) -> None:
         """See ``children.Owner``."""
@@ -101,7 +125,9 @@ class Hub:
 
     def look(self, now: float) -> float:
         """See ``supervisor.Hub``."""
-        pause = self.questions.look(now)
+        pause = min(self.questions.look(now), self._leaving.wait(now))
+        if self._leaving.due(now):
+            self._look_after_leaving()
         if over := self._offloaded.tick(now):
             self._forget(over)
         if self._watch is not None:
@@ -153,6 +179,90 @@ class Hub:
             )
             self._tell()
 
+    def adopt(self, config: Config, said_by: str) -> Change:
+        """Go on with ``config``, whole and valid, which ``said_by`` has asked for; what changed.
+
+        What takes a restart stays as it is, and is told of. Established flows keep their backends.
+        Raises ``ParagliderError``; nothing has changed then.
+        """
+        roles = {child.spec.role for child in self.processes()}
+        able = Able(frozenset(roles), frozenset(self._registry))
+        change = compare(self.wanted, config, able)
+        logger = self._log.bind(by=said_by)
+        if change.words:
+            done = self._go_on_with(*merge(self.config, change.config))
+            self.wanted = change.config
+            for line in done:
+                logger.info("host changed", what=line)
+        for line in change.words:
+            logger.info("configuration changed", what=line)
+        for line in change.restart:
+            logger.warning("not changed", why=line)
+        return change
+
+    def _go_on_with(self, config: Config, leaving: frozenset[Key]) -> list[str]:
+        """Have the host, the table and the processes go by ``config``; what the host had to have
+        done. Raises ``ParagliderError``; nothing has changed then.
+        """
+        done = self._adjust(config)
+        now = time.monotonic()
+        before, self.config = self.config, config
+        self._leaving.put(leaving, now)
+        self.pools.adopt(config, now, leaving)
+        renewed: set[str] = set()
+        if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
+            renewed.add("worker")
+        if self._count_anew():
+            renewed |= {"tracker", "worker"}
+        if chroot_for(before) != chroot_for(config):
+            renewed.add("checker")
+        plain = config.model_dump(mode="json", by_alias=True)
+        message = {"do": "config", "config": plain, "states": self.pools.states()}
+        for child in self.processes():
+            child.spec = child.spec.equipped(self.equipment())
+            if child.spec.role in CARRIERS and child.spec.role not in renewed:
+                self._send(child.spec.index, message)
+            elif child.spec.role == "checker" and child.serves:
+                self._send(child.spec.index, self._health.order())
+        self._offloaded = Offloaded(config)
+        self._offloaded.follow(self.pools.states())
+        self._watch_offloaded()
+        if self._all is not None:
+            self._renewal.add(c for c in self.processes() if c.spec.role in renewed)
+            self._renewal.go_on(self._all)
+        return done
+
+    def _count_anew(self) -> bool:
+        """Have the kernel's flows counted as the configuration needs it; True when that is new."""
+        wanted = counted_marks(self.config)
+        if self._live is None or wanted <= self._live.marks:
+            return False
+        workers = sum(child.spec.role == "worker" for child in self.processes())
+        self._live = LiveFlows(wanted, workers)
+        return True
+
+    def _watch_offloaded(self) -> None:
+        """Look at the tables of the families that have offloaded services now."""
+        if self._watch is not None:
+            self._watch.cover(s.family for s in self.config.services if s.forward == "offload")
+
+    def _look_after_leaving(self) -> None:
+        """Let go of the backends that left and have no flows any more."""
+        carriers = [child for child in self.processes() if child.spec.role in CARRIERS]
+        if not all(child.serves for child in carriers):
+            return  # one that starts may know of more
+        try:
+            known = connections.dump() if self._leaving.offloaded(self.config) else ()
+            marks = Counter(event.mark for event in known)
+            over = self._leaving.over(self.config, Traffic(samples(carriers)), marks)
+            if over:
+                self._go_on_with(without(self.config, over), self._leaving.keys - over)
+        except (ParagliderError, OSError) as error:
+            self._log.error("backends that left stay for now", why=str(error))
+            return
+        for service, backend in sorted(over):
+            self._log.info("backend gone, with its last flow", service=service, backend=backend)
+
     def _tell(self) -> None:
         """Tell those who carry flows, and who looks at the backends; who carries flows and starts
         later inherits it.
@@ -164,6 +274,10 @@ class Hub:
             elif child.spec.role == "checker" and child.serves:
                 self._send(child.spec.index, self._health.order())
         self._offloaded.follow(states)
+
+    def _put_back(self, family: int) -> None:
+        """The table of ``family`` was made anew."""
+        self._offloaded.put_back(family)
 
     def _forget(self, over: Over) -> None:
         """Have the kernel forget connections, once no worker goes by what was before."""

@@ -117,6 +117,11 @@ class Reader:
 
 def wanted(config: Config, workers: int) -> LiveFlows | None:
     """What ``config`` needs to have counted: the backends of its ``counted`` services, if any."""
-    marks = backend_marks(config)
-    counted = [mark for s in config.services if s.counted for mark in marks[s.name]]
+    counted = counted_marks(config)
     return LiveFlows(counted, workers) if counted else None
+
+
+def counted_marks(config: Config) -> frozenset[int]:
+    """The marks of the backends whose flows the strategies of ``config`` ask for."""
+    marks = backend_marks(config)
+    return frozenset(mark for s in config.services if s.counted for mark in marks[s.name])

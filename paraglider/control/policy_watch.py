@@ -20,12 +20,20 @@ def guards(services: Iterable[Service]) -> list[tuple[str, Guard]]:
     return [(s.name, s.strategy) for s in services if isinstance(s.strategy, Guard)]
 
 
-def watch(services: Iterable[Service], logger: Any) -> Callable[[float], None]:
-    """What to call with ``now`` every now and then; logs what is new since."""
-    watched = [_Watch(name, guard, logger) for name, guard in guards(services)]
+def watch(services: Callable[[], Iterable[Service]], logger: Any) -> Callable[[float], None]:
+    """What to call with ``now`` every now and then; logs what is new since.
+
+    ``services`` gives those that there are now.
+    """
+    watched: dict[Guard, _Watch] = {}
 
     def look(now: float) -> None:
-        for one in watched:
+        nonlocal watched
+        found = guards(services())
+        watched = {
+            guard: watched.get(guard) or _Watch(name, guard, logger) for name, guard in found
+        }
+        for one in watched.values():
             one.look(now)
 
     return look

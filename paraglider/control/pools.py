@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from paraglider.config.model import Backend, Config, Service
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
-from paraglider.forwarding.services import States, backend_name
+from paraglider.forwarding.services import States
 
 #: what the operator may set a backend to
 SETTABLE = {"ready": Event.SET_READY, "drain": Event.SET_DRAIN, "maint": Event.SET_MAINT}
 #: as the configuration bounds it
 HEAVIEST = 65535
+
+
+#: service and backend, by their names
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,9 @@ class Checked:
 
 @dataclass(slots=True)
 class Member:
-    """One backend of one service; ``configured`` is the weight that the file has."""
+    """One backend of one service; ``configured`` is the weight that the file has, ``leaving`` tells
+    that the file no longer has the backend, which has flows yet.
+    """
 
     service: str
     backend: str
@@ -47,6 +53,7 @@ class Member:
     since: float
     why: str
     check: Checked | None = None
+    leaving: bool = False
 
 
 class Pools:
@@ -88,19 +95,25 @@ class Pools:
             raise OperatorError(f"weight {weight} is out of range", f"write 0 to {HEAVIEST}")
         member.weight = weight
 
-    def adopt(self, config: Config, now: float) -> None:
+    def adopt(self, config: Config, now: float, leaving: frozenset[Key] = frozenset()) -> None:
         """Take over the services and backends of ``config``.
 
         A backend that stays keeps its state, and a weight that was set by hand for as long as the
-        file's own does not change.
+        file's own does not change. Those that are ``leaving`` drain; one that is back is ready.
         """
         self._members = {
             service.name: {
-                backend_name(backend): self._member(service, backend, now)
-                for backend in service.backends
+                backend.name: self._member(service, backend, now) for backend in service.backends
             }
             for service in config.services
         }
+        for member in self:
+            left = (member.service, member.backend) in leaving
+            if left and not member.leaving:
+                self.apply(member, Event.SET_DRAIN, "no longer configured", now)
+            elif member.leaving and not left:
+                self.apply(member, Event.SET_READY, "configured again", now)
+            member.leaving = left
 
     def states(self) -> States:
         """State and weight of every backend, as workers take them."""
@@ -110,7 +123,7 @@ class Pools:
         }
 
     def _member(self, service: Service, backend: Backend, now: float) -> Member:
-        name = backend_name(backend)
+        name = backend.name
         known = self._members.get(service.name, {}).get(name)
         if known is None:
             why = "configured"

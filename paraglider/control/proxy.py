@@ -28,7 +28,7 @@ from paraglider.config.model import Config
 from paraglider.control import log, policy_watch
 from paraglider.control.channel import Channel, ChannelError
 from paraglider.control.children import READY, Equipment, Spec
-from paraglider.control.commands import Commands
+from paraglider.control.commands import Commands, Subject
 from paraglider.control.counters import Writer
 from paraglider.control.worker import EXPIRY_BUDGET, flow_log, pin
 from paraglider.core.flow import TCP
@@ -40,6 +40,7 @@ from paraglider.forwarding.proxy.header import header
 from paraglider.forwarding.proxy.relay import Relay, Shared
 from paraglider.forwarding.proxy.server import Proxy, build
 from paraglider.forwarding.proxy.tally import Tally
+from paraglider.forwarding.proxy.view import ProxyView
 from paraglider.forwarding.services import States, make_services
 from paraglider.system import privileges
 from paraglider.system.listeners import Listener
@@ -117,9 +118,11 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
         os.write(report, f"{error.exit_code}{error}".encode())
         return error.exit_code
 
+    work = Work(spec, proxy)
+
     def stop() -> None:
         logger.info("draining", connections=proxy.live)
-        proxy.drain(spec.config.timeouts.drain, loop.stop)
+        proxy.drain(work.config.timeouts.drain, loop.stop)
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     proxy.start()
@@ -128,7 +131,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
     Watch(loop, proxy, logger, writer).start()
     if spec.channel is not None:
-        Ear(loop, spec.channel, proxy, logger).open()
+        Ear(loop, spec.channel, work, logger).open()
     loop.run_forever()
     logger.info("stopped", **counts(proxy))
     loop.close()
@@ -187,15 +190,43 @@ def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
     events.close()
 
 
+class Work:
+    """What the hub's commands are for: ``proxy``, which was built for ``spec``."""
+
+    def __init__(self, spec: ProxySpec, proxy: Proxy) -> None:
+        self._spec = spec
+        self._proxy = proxy
+        self.config = spec.config
+
+    @property
+    def view(self) -> ProxyView:
+        """See ``commands.Subject``."""
+        return self._proxy.view
+
+    def put(self, states: States) -> None:
+        """See ``commands.Subject``."""
+        self._proxy.put(states)
+
+    def become(self, config: Config) -> None:
+        """See ``commands.Subject``."""
+        wanted = config.for_forwards("proxy")
+        self._proxy.become(wanted, self.config, self._spec.number, self._spec.registry)
+        self.config = wanted
+
+
 class Ear:
     """Does what the hub says through ``channel``, at once and in slices (``commands``)."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, channel: Channel, proxy: Proxy, logger: Any
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: Channel,
+        subject: Subject,
+        logger: Any,
     ) -> None:
         self._loop = loop
         self._channel = channel
-        self._commands = Commands(channel, proxy)
+        self._commands = Commands(channel, subject)
         self._log = logger
         self._again: asyncio.TimerHandle | None = None
 
@@ -233,7 +264,7 @@ class Watch:
         self._proxy = proxy
         self._log = logger
         self._writer = writer
-        self._look_at_policies = policy_watch.watch(proxy.services, logger)
+        self._look_at_policies = policy_watch.watch(lambda: proxy.services, logger)
         self._told: dict[tuple[str, str], tuple[int, float]] = {}
         loop.set_exception_handler(self._fault)
 

@@ -17,14 +17,14 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import FrameType
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
 import prctl
 
 from paraglider.control import log
-from paraglider.control.children import READY, Spec
+from paraglider.control.children import READY, Equipment, Spec
 from paraglider.control.live import LiveFlows
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import privileges
@@ -45,6 +45,10 @@ class TrackerSpec(Spec):
     uid: int
     gid: int
     chroot: str
+
+    def equipped(self, equipment: Equipment) -> Self:
+        """See ``children.Spec``."""
+        return self if equipment.live is None else replace(self, live=equipment.live)
 
 
 def run(spec: TrackerSpec, report: int, parent: int) -> int:

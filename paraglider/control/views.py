@@ -41,6 +41,11 @@ _APART: Final = GAUGES | {"cpu", "packets", "batches"}
 Samples = Mapping[int, Sample]
 
 
+def samples(children: Iterable[Child]) -> Samples:
+    """What ``children`` have counted so far, as far as they carry flows."""
+    return {c.spec.index: c.spec.counters.read() for c in children if c.spec.counters is not None}
+
+
 @dataclass(frozen=True, slots=True)
 class Instant:
     """One moment by both clocks, so that the other of a monotonic time can be told."""

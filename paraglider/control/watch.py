@@ -79,9 +79,13 @@ class Watch:
             self._log.info("workers alive again: they decide about new flows")
         self._alone = not alive
 
+    def cover(self, families: Iterable[int]) -> None:
+        """Look at the tables of ``families`` from now on."""
+        self._families = sorted(set(families))
+
     def look(self, now: float) -> None:
-        """Look at everything, if it is time."""
-        if now < self._next:
+        """Look at everything, if it is time and anything is offloaded."""
+        if now < self._next or not self._families:
             return
         self._next = now + INTERVAL
         for family in self._families:

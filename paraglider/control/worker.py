@@ -34,6 +34,7 @@ from paraglider.core.packet import SYN
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forwarding.flows import FlowView
 from paraglider.forwarding.path import Path, Told, build
 from paraglider.forwarding.services import States
 from paraglider.system import privileges
@@ -77,6 +78,7 @@ class WorkerSpec(Spec):
             config=equipment.config.without_forwards("proxy"),
             states=equipment.states,
             registry=equipment.registry,
+            live=equipment.live,
         )
 
 
@@ -183,11 +185,11 @@ def _ticker(spec: WorkerSpec, path: Path, queue: Queue, logger: Any) -> Callable
     """
     reported = 0
     report_at = 0.0
-    look_at_policies = policy_watch.watch(path.services, logger)
+    look_at_policies = policy_watch.watch(lambda: path.services, logger)
     end_leases = leases.ender(path.lost, logger)
     commands = None
     if spec.channel is not None:
-        commands = Commands(spec.channel, path)
+        commands = Commands(spec.channel, Work(spec, path))
     writer = None
     if spec.counters is not None:
         writer = Writer(spec.counters, Count(path, queue))
@@ -215,6 +217,30 @@ def _ticker(spec: WorkerSpec, path: Path, queue: Queue, logger: Any) -> Callable
             logger.error("packets lost", **losses, exc_info=queue.first_fault)
 
     return tick
+
+
+class Work:
+    """What the hub's commands are for: ``path``, which was built for ``spec``."""
+
+    def __init__(self, spec: WorkerSpec, path: Path) -> None:
+        self._spec = spec
+        self._path = path
+        self._config = spec.config
+
+    @property
+    def view(self) -> FlowView | None:
+        """See ``commands.Subject``."""
+        return self._path.view
+
+    def put(self, states: States) -> None:
+        """See ``commands.Subject``."""
+        self._path.put(states)
+
+    def become(self, config: Config) -> None:
+        """See ``commands.Subject``."""
+        wanted = config.without_forwards("proxy")
+        self._path.become(wanted, self._config, self._spec.index, self._spec.registry)
+        self._config = wanted
 
 
 def flow_log(logger: Any) -> Told:

@@ -24,6 +24,11 @@ class Affinity:
     def __len__(self) -> int:
         return len(self._held) + len(self._lingering)
 
+    def limit(self, linger: float, bound: int) -> None:
+        """Other limits from here on."""
+        self._linger = linger
+        self._bound = bound
+
     def find(self, client: bytes, now: float) -> Backend | None:
         """The backend that ``client`` is bound to, or None."""
         held = self._held.get(client)

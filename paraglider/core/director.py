@@ -83,12 +83,25 @@ class Director:
         self.flows = flows
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[Flow], None] | None = None
-        self._marks = tuple(marks.items())
-        self._once = {backend: MARK | mark << 8 for backend, mark in marks.items()}
-        self._leased = {backend: MARK | (mark | lease) << 8 for backend, mark in marks.items()}
+        self._lease = lease
+        self._marks: tuple[tuple[Backend, int], ...] = ()
+        self._once: dict[Backend, int] = {}
+        self._leased: dict[Backend, int] = {}
+        self.know(marks)
         self._refused = VERDICT_OF[NO_SERVICE]
         self._tcp = flows.forward[TCP]
         self._udp = flows.forward[UDP]
+
+    def know(self, marks: Mapping[Backend, int]) -> None:
+        """These are the backends for new flows from here on; others keep their marks for as long
+        as they have flows.
+        """
+        self._marks = tuple(marks.items())
+        self._once = {backend: mark for backend, mark in self._once.items() if backend.flows}
+        self._leased = {backend: self._leased[backend] for backend in self._once}
+        for backend, mark in marks.items():
+            self._once[backend] = MARK | mark << 8
+            self._leased[backend] = MARK | (mark | self._lease) << 8
 
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the packet whose head, or all, is ``buf[offset:offset + length]``.

@@ -210,6 +210,13 @@ class FlowTable:
     def __len__(self) -> int:
         return self._count
 
+    def limit(self, timeouts: Timeouts) -> None:
+        """Other timeouts from here on. A flow that would end sooner by them may end when it would
+        have without: when that comes, they are asked.
+        """
+        self.timeouts = timeouts
+        self._seconds = timeouts.by_state
+
     def make_room(self, now: float) -> bool:
         """Make sure that one more flow may be opened; False when every flow is a lasting one."""
         if self._count < self.bound:

@@ -64,13 +64,19 @@ class Marker:
         self.counts = [0] * len(REASONS)
         self.decided: Callable[[int, bytes, Backend], None] | None = None
         self.live: Callable[[Mapping[int, int]], Mapping[int, int]] | None = None
-        self._verdicts = {backend: MARK | mark << 8 for backend, mark in marks.items()}
-        self._marks = tuple(marks.items())
         self._remembered = remembered
         self._bound = bound
         self._young: dict[tuple[int, bytes], Backend] = {}
         self._old: dict[tuple[int, bytes], Backend] = {}
         self._turn_at = 0.0
+        self.know(marks)
+
+    def know(self, marks: Mapping[Backend, int]) -> None:
+        """These are all backends from here on; decisions for others are forgotten."""
+        self._verdicts = {backend: MARK | mark << 8 for backend, mark in marks.items()}
+        self._marks = tuple(marks.items())
+        self._young = {which: b for which, b in self._young.items() if b in marks}
+        self._old = {which: b for which, b in self._old.items() if b in marks}
 
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the packet whose head is ``buf[offset:offset + length]``.

@@ -127,8 +127,10 @@ class Pool:
     """The backends of a service in the order of the configuration.
 
     ``ready`` are those that take new flows now; the keywords are the configuration's keys of the
-    same names, seconds where they are times. ``watch`` is called with it, once at the start
-    and after every change: a strategy prepares its tables there, off the packet path.
+    same names, seconds where they are times. ``before`` is the pool that this one takes the place
+    of: what it began with a backend that is here too goes on. ``watch`` is called with ``ready``,
+    once at the start and after every change: a strategy prepares its tables there, off the packet
+    path.
     """
 
     def __init__(
@@ -139,6 +141,7 @@ class Pool:
         on_down: Literal["reset", "keep"] = "reset",
         slow_start: float = 0.0,
         drain_timeout: float | None = None,
+        before: Pool | None = None,
     ) -> None:
         self.backends = tuple(backends)
         self.ready: tuple[Backend, ...] = ()
@@ -152,12 +155,27 @@ class Pool:
         self._steps: dict[Backend, int] = {}  # of those that rise
         self._overdue: set[Backend] = set()  # of those that drain
         self._watchers: list[Callable[[tuple[Backend, ...]], None]] = []
+        if before is not None:
+            self._carry_on(before)
         self._refresh()
+
+    def _carry_on(self, before: Pool) -> None:
+        """What ``before`` knows of the backends that are still here."""
+        here = set(self.backends)
+        self._draining = {b: since for b, since in before._draining.items() if b in here}
+        self._overdue = before._overdue & here
+        if self.slow_start:
+            self._rising = {b: since for b, since in before._rising.items() if b in here}
+            self._steps = {b: step for b, step in before._steps.items() if b in here}
 
     def watch(self, watcher: Callable[[tuple[Backend, ...]], None]) -> None:
         """Call ``watcher`` with the ready backends now and whenever they or weights change."""
         self._watchers.append(watcher)
         watcher(self.ready)
+
+    def retire(self) -> None:
+        """Another pool takes the place of this one: nobody watches it any more."""
+        self._watchers.clear()
 
     def apply(self, backend: Backend, event: Event) -> bool:
         """Move ``backend`` by ``event``; False where the table has no such move."""

@@ -83,6 +83,16 @@ class Rewrite:
         name = b"\0".join((service.encode(), vip + backend.address + ports))
         self.identity = blake2b(name, digest_size=8).digest()
 
+    def equals(self, other: Rewrite) -> bool:
+        """Whether ``other`` does the same with packets between the same two."""
+        return (
+            self.identity == other.identity
+            and self.backend is other.backend
+            and self.affinity is other.affinity
+            and self.direct == other.direct
+            and self.backend_address == other.backend_address
+        )
+
     def lose(self, lost: bool) -> None:
         """The flows to the backend are over; or they are not."""
         self.lost = lost

@@ -25,7 +25,9 @@ class Service:
 
     ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
     belongs to the service (``protocol: any``). ``offloaded`` tells that the kernel carries its
-    flows, ``routed`` that its packets stay as they are (dsr). Every backend has one rewrite.
+    flows, ``routed`` that its packets stay as they are (dsr). Every backend has one rewrite;
+    one that ``before``, the service that this one takes the place of, has alike is the same object,
+    so that the flows to it are this service's.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Service:
         echo: bool = False,
         offloaded: bool = False,
         routed: bool = False,
+        before: Service | None = None,
     ) -> None:
         self.name = name
         self.vip = vip
@@ -55,8 +58,9 @@ class Service:
         if echo:
             self.protocols += (ICMP if len(vip) == 4 else ICMP6,)
         exact = ports[0][0] if len(ports) == 1 and ports[0][0] == ports[0][1] else 0
-        self.rewrites: dict[Backend, Rewrite] = {
-            backend: Rewrite(
+        self.rewrites: dict[Backend, Rewrite] = {}
+        for backend in pool.backends:
+            rewrite = Rewrite(
                 vip,
                 exact,
                 backend,
@@ -65,8 +69,9 @@ class Service:
                 affinity=affinity,
                 service=name,
             )
-            for backend in pool.backends
-        }
+            known = None if before is None else before.rewrites.get(backend)
+            same = known is not None and known.equals(rewrite)
+            self.rewrites[backend] = known if known is not None and same else rewrite
         pool.watch(self._lose)
         pool.watch(strategy.prepare)
 

@@ -8,13 +8,14 @@ packets have passed without the worker.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
 from paraglider.core.director import Director
 from paraglider.core.flow import FlowTable, Timeouts
 from paraglider.core.pool import Backend
-from paraglider.core.service import ServiceMap
+from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.forwarding.services import make_services
 from paraglider.rules.leases import lease_seconds
@@ -27,19 +28,27 @@ def build(config: Config, worker: int, now: float, registry: Registry = STRATEGI
     ``registry`` has the strategies that the services name (``policies.load``).
     """
     services = make_services(config, ("dsr",), worker, registry)
+    flows = FlowTable(timeouts(config), config.flows.max, now)
+    return Director(Balancer(ServiceMap(services)), flows, marks_of(config, services), LEASE)
+
+
+def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:
+    """The mark of every backend of the dsr ``services``."""
     ways = {**way_marks(config, 4), **way_marks(config, 6)}
-    marks: dict[Backend, int] = {
+    return {
         backend: ways[ipaddress.ip_address(backend.address)]
         for service in services
         for backend in service.pool.backends
     }
+
+
+def timeouts(config: Config) -> Timeouts:
+    """The timeouts of the flow table."""
     limits, lease = config.timeouts, lease_seconds(config.timeouts)
-    timeouts = Timeouts(
+    return Timeouts(
         syn=limits.syn,
         established=limits.established + lease,
         closing=limits.closing + lease,
         udp=limits.udp + lease,
         icmp=limits.icmp,
     )
-    flows = FlowTable(timeouts, config.flows.max, now)
-    return Director(Balancer(ServiceMap(services)), flows, marks, LEASE)

@@ -24,13 +24,17 @@ def build(config: Config, worker: int, now: float, registry: Registry = STRATEGI
     """
     services = make_services(config, ("nat", "offload"), worker, registry)
     balancer = Balancer(ServiceMap(services))
+    flows = FlowTable(timeouts(config), config.flows.max, now)
+    return Nat(balancer, flows, offload.make_marker(config, balancer))
+
+
+def timeouts(config: Config) -> Timeouts:
+    """The timeouts of the flow table."""
     limits = config.timeouts
-    timeouts = Timeouts(
+    return Timeouts(
         syn=limits.syn,
         established=limits.established,
         closing=limits.closing,
         udp=limits.udp,
         icmp=limits.icmp,
     )
-    flows = FlowTable(timeouts, config.flows.max, now)
-    return Nat(balancer, flows, offload.make_marker(config, balancer))

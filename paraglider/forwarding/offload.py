@@ -5,11 +5,13 @@ Rules: no I/O. The marks that a worker answers are those of the kernel's maps (`
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
 from paraglider.core.marker import Marker
 from paraglider.core.pool import Backend
-from paraglider.core.service import ServiceMap
+from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.forwarding.services import make_services
 from paraglider.rules.marks import backend_marks
@@ -26,9 +28,14 @@ def build(config: Config, worker: int, registry: Registry = STRATEGIES) -> Marke
 
 def make_marker(config: Config, balancer: Balancer) -> Marker:
     """What decides for the offload services among those of ``balancer``."""
+    return Marker(balancer, marks_of(config, balancer.services.services))
+
+
+def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:
+    """The mark of every backend of the offload services among ``services``."""
     found = backend_marks(config)
     marks: dict[Backend, int] = {}
-    for service in balancer.services.services:
+    for service in services:
         if service.offloaded:
             marks.update(zip(service.pool.backends, found[service.name], strict=True))
-    return Marker(balancer, marks)
+    return marks

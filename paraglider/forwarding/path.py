@@ -8,7 +8,7 @@ has no room for. A VIP of dsr is no other forward's, so its address tells whose 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 from paraglider.config.model import Config
 from paraglider.core.director import Director
@@ -17,12 +17,12 @@ from paraglider.core.marker import HEAD, Marker
 from paraglider.core.nat import Nat
 from paraglider.core.pool import Backend
 from paraglider.core.rewrite import Rewrite
-from paraglider.core.service import Service
+from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.verdict import REASON_NAMES
 from paraglider.forwarding import dsr, nat, offload
 from paraglider.forwarding.flows import FlowView
-from paraglider.forwarding.services import States, put_states
+from paraglider.forwarding.services import Made, States, make_services, put_states
 
 #: told of a new flow: protocol, key of its first packet, backend
 Told = Callable[[int, bytes, Backend], None]
@@ -46,17 +46,52 @@ class Path:
         self.handle: Handle = marker.handle if nat_path is None else nat_path.handle
         self.head: int | None = HEAD if nat_path is None else None
         self.fail_open = not self._flow_paths
-        self.services: tuple[Service, ...] = marker.balancer.services.services
+        self._nat = nat_path
+        self._director = director
+        self._vips: set[bytes] = set()  # those of dsr
+        self._names: dict[Rewrite, str] = {}
+        self.services: tuple[Service, ...] = ()
         if director is not None:
-            self.handle = _by_vip(director, self.handle) if self.services else director.handle
-            self.services += director.balancer.services.services
+            alone = not marker.balancer.services.services
+            self.handle = director.handle if alone else _by_vip(director, self._vips, self.handle)
         self.lost: Callable[[], frozenset[int]] = frozenset if director is None else director.lost
+        self._look_around()
+
+    def become(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
+        """Be the path for ``config``, where it was for ``before``: flows keep their backends.
+
+        The ways of forwarding must be the same (``kind_of``); arguments as of ``build``.
+        """
+        made = Made.of(before, self.services)
+        forwards = ("offload",) if self._nat is None else ("nat", "offload")
+        services = make_services(config, forwards, worker, registry, made)
+        self.marker.balancer.services = ServiceMap(services)
+        self.marker.know(offload.marks_of(config, services))
+        if self._nat is not None:
+            self._nat.flows.limit(nat.timeouts(config))
+        if self._director is not None:
+            services = make_services(config, ("dsr",), worker, registry, made)
+            self._director.balancer.services = ServiceMap(services)
+            self._director.know(dsr.marks_of(config, services))
+            self._director.flows.limit(dsr.timeouts(config))
+        self._look_around()
+
+    def _look_around(self) -> None:
+        """Take notice of the services, some of which are new."""
+        before = self.services
+        self.services = self.marker.balancer.services.services
+        if self._director is not None:
+            directed = self._director.balancer.services.services
+            self.services += directed
+            self._vips.clear()
+            self._vips.update(service.vip for service in directed)
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
-        self._names: dict[Rewrite, str] = {
-            rewrite: service.name
-            for service in self.services
-            for rewrite in service.rewrites.values()
-        }
+        # Flows to what has been removed are still told of by the name that it had.
+        self._names = {r: name for r, name in self._names.items() if r.backend.flows}
+        for service in self.services:
+            self._names.update(dict.fromkeys(service.rewrites.values(), service.name))
+        for service in set(before) - set(self.services):
+            service.pool.retire()  # else the two would hold each other for ever
 
     @property
     def tables(self) -> dict[str, FlowTable]:
@@ -128,9 +163,8 @@ class Path:
         return counts
 
 
-def _by_vip(director: Director, other: Handle) -> Handle:
-    """Gives the packets to the VIPs of dsr to ``director``, all the rest to ``other``."""
-    vips = frozenset(service.vip for service in director.balancer.services.services)
+def _by_vip(director: Director, vips: Container[bytes], other: Handle) -> Handle:
+    """Gives the packets to ``vips``, those of dsr, to ``director``, all the rest to ``other``."""
     directed = director.handle
 
     def handle(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
@@ -153,6 +187,14 @@ def _traffic(service: Service, backend: Backend) -> dict[str, int]:
         for name in ("packets_out", "bytes_out", "packets_back", "bytes_back"):
             found[name] = getattr(rewrite, name)
     return found
+
+
+def kind_of(config: Config) -> frozenset[str]:
+    """What decides the kind of a path: two configurations of one kind can take turns on one."""
+    forwards = {service.forward for service in config.services}
+    if "dsr" in forwards:
+        return frozenset(forwards & {"nat", "offload", "dsr"})
+    return frozenset(forwards & {"nat"})
 
 
 def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> Path:

@@ -5,16 +5,17 @@ Rules: no I/O. The objects are a worker's own: workers share nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from paraglider.config.model import Backend as BackendConfig
 from paraglider.config.model import Config
 from paraglider.config.model import Service as ServiceConfig
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend, Pool, State
 from paraglider.core.service import Service
-from paraglider.core.strategies import Context, Registry, create
+from paraglider.core.strategies import Context, Registry, Strategy, create
 
 #: service → backend → state and weight, by their names, as the hub decides them
 States = dict[str, dict[str, tuple[str, int]]]
@@ -22,29 +23,20 @@ States = dict[str, dict[str, tuple[str, int]]]
 _PROTOCOLS = {"tcp": (TCP,), "udp": (UDP,), "any": (TCP, UDP)}
 
 
-def backend_name(backend: BackendConfig) -> str:
-    """How messages call a backend: ADDRESS, or ADDRESS:PORT where its port is mapped."""
-    if backend.port is None:
-        return str(backend.address)
-    host = f"[{backend.address}]" if backend.address.version == 6 else str(backend.address)
-    return f"{host}:{backend.port}"
-
-
 def make_backends(service: ServiceConfig) -> tuple[Backend, ...]:
     """The backends of ``service`` as the core has them, in the order of the configuration."""
-    return tuple(
-        Backend(backend_name(b), b.address.packed, b.port or 0, b.weight) for b in service.backends
-    )
+    return tuple(Backend(b.name, b.address.packed, b.port or 0, b.weight) for b in service.backends)
 
 
-def make_pool(service: ServiceConfig) -> Pool:
-    """The pool of ``service``, every backend ready."""
+def make_pool(service: ServiceConfig, before: Service | None = None) -> Pool:
+    """The pool of ``service``, every backend ready but for those that ``before`` has, too."""
     return Pool(
-        make_backends(service),
+        _backends(service, before),
         all_down=service.all_down,
         on_down=service.on_down,
         slow_start=service.slow_start,
         drain_timeout=service.drain_timeout,
+        before=None if before is None else before.pool,
     )
 
 
@@ -63,31 +55,113 @@ def put_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What was made of a configuration before: its services as they are now."""
+
+    config: Config
+    services: Mapping[str, Service]
+
+    @classmethod
+    def of(cls, config: Config, services: Iterable[Service]) -> Made:
+        """From the configuration and all that was made of it."""
+        return cls(config, {service.name: service for service in services})
+
+
 def make_services(
-    config: Config, forwards: Iterable[str], worker: int, registry: Registry
+    config: Config,
+    forwards: Iterable[str],
+    worker: int,
+    registry: Registry,
+    before: Made | None = None,
 ) -> list[Service]:
     """The services of ``config`` with one of ``forwards``, for worker number ``worker``.
 
-    ``registry`` has the strategies that they name (``policies.load``).
+    ``registry`` has the strategies that they name (``policies.load``). What ``before`` has alike
+    stays the same object, so that flows keep their backends and strategies their place: services
+    that have not changed, and of others what has not.
     """
     chosen = frozenset(forwards)
-    return [_service(s, config, worker, registry) for s in config.services if s.forward in chosen]
+    place = _Place(config, worker, registry)
+    return [
+        _service(s, place, _known(s, config, before))
+        for s in config.services
+        if s.forward in chosen
+    ]
 
 
-def _service(service: ServiceConfig, config: Config, worker: int, registry: Registry) -> Service:
-    affinity = None
-    if service.affinity == "client":
-        affinity = Affinity(config.timeouts.affinity, config.flows.max)
+class _Place(NamedTuple):
+    """Where services are made."""
+
+    config: Config
+    worker: int
+    registry: Registry
+
+
+class _Known(NamedTuple):
+    """A service as it was before; ``same`` tells that nothing about it has changed but weights."""
+
+    config: ServiceConfig
+    service: Service
+    same: bool
+
+
+def _known(service: ServiceConfig, config: Config, before: Made | None) -> _Known | None:
+    made = None if before is None else before.services.get(service.name)
+    if before is None or made is None:
+        return None
+    was = next(s for s in before.config.services if s.name == service.name)
+    if (was.forward, was.family) != (service.forward, service.family):
+        return None
+    limits = (config.timeouts.affinity, before.config.timeouts.affinity)
+    same = _shape(was) == _shape(service) and limits[0] == limits[1]
+    return _Known(was, made, same)
+
+
+def _shape(service: ServiceConfig) -> ServiceConfig:
+    """``service`` without the weights, which are the hub's to say, and without checks."""
+    unweighted = (backend.model_copy(update={"weight": 1}) for backend in service.backends)
+    return service.with_backends(tuple(unweighted)).model_copy(update={"check": None})
+
+
+def _service(service: ServiceConfig, place: _Place, known: _Known | None) -> Service:
+    if known is not None and known.same:
+        return known.service
+    before = None if known is None else known.service
     return Service(
         service.name,
         service.vip.ip.packed,
         _PROTOCOLS[service.protocol],
         tuple((span.first, span.last) for span in service.ports),
-        make_pool(service),
-        create(service.strategy, Context(service.name, worker, service.seed), registry),
-        affinity=affinity,
+        make_pool(service, before),
+        _strategy(service, place, known),
+        affinity=_affinity(service, place, before),
         direct=service.answers == "direct",
         echo=service.protocol == "any",
         offloaded=service.forward == "offload",
         routed=service.forward == "dsr",
+        before=before,
     )
+
+
+def _backends(service: ServiceConfig, before: Service | None) -> tuple[Backend, ...]:
+    known = {} if before is None else {b.name: b for b in before.pool.backends}
+    return tuple(known.get(made.name, made) for made in make_backends(service))
+
+
+def _strategy(service: ServiceConfig, place: _Place, known: _Known | None) -> Strategy:
+    wanted = (service.strategy, service.seed)
+    if known is not None and (known.config.strategy, known.config.seed) == wanted:
+        return known.service.strategy
+    context = Context(service.name, place.worker, service.seed)
+    return create(service.strategy, context, place.registry)
+
+
+def _affinity(service: ServiceConfig, place: _Place, before: Service | None) -> Affinity | None:
+    if service.affinity != "client":
+        return None
+    linger, bound = place.config.timeouts.affinity, place.config.flows.max
+    if before is None or before.affinity is None:
+        return Affinity(linger, bound)
+    before.affinity.limit(linger, bound)
+    return before.affinity

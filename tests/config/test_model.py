@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -151,3 +152,31 @@ def test_configuration_is_immutable() -> None:
     """Nothing changes a configuration once it is read."""
     with pytest.raises(ValidationError):
         service().name = "other"
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "name"),
+    [
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", 8080, "10.0.0.1:8080"),
+        ("fd00:10::1", None, "fd00:10::1"),
+        ("fd00:10::1", 8080, "[fd00:10::1]:8080"),
+    ],
+)
+def test_backend_names(address: str, port: int | None, name: str) -> None:
+    """Messages call a backend by its address, with its port where that is mapped."""
+    assert Backend.model_validate({"address": address, "port": port}).name == name
+
+
+def test_plain_data_and_back() -> None:
+    """What goes to a worker as JSON is the same configuration there."""
+    given = Config(
+        services=(
+            service(ports=["80", "8000-8010"], check={"type": "http"}, drain_timeout=5),
+            service(name="b", vip="2001:db8::1/64", backends=[{"address": "fd00::1", "weight": 3}]),
+            service(name="c", ports=81, backends={"file": "/etc/backends"}, **{"return": "direct"}),
+        ),
+        network={"exempt": ["192.0.2.9:53/udp"], "private": {"interface": "e", "gateway": []}},
+    )
+    plain = json.loads(json.dumps(given.model_dump(mode="json", by_alias=True)))
+    assert Config.model_validate(plain) == given

@@ -53,7 +53,7 @@ class Stage:
         self.guard = Guard(self.policy, RoundRobin(), lambda: 0.0, 1.0)
         self.services = [service("web", self.guard), service("plain", RoundRobin())]
         self.log = Log()
-        self.look = policy_watch.watch(self.services, self.log)
+        self.look = policy_watch.watch(lambda: self.services, self.log)
 
     def fail(self, now: float) -> None:
         """A pick that gives no backend, after one that does."""

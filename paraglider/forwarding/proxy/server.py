@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -26,7 +27,7 @@ from paraglider.forwarding.proxy.header import Version, header
 from paraglider.forwarding.proxy.relay import Relay, Shared
 from paraglider.forwarding.proxy.tally import Tally
 from paraglider.forwarding.proxy.view import ProxyView
-from paraglider.forwarding.services import States, make_services, put_states
+from paraglider.forwarding.services import Made, States, make_services, put_states
 from paraglider.system.listeners import Listener
 
 #: connections taken at one wake-up of a listening socket
@@ -56,8 +57,9 @@ class Proxy:
         self.opened: Callable[[int, bytes, Backend], None] | None = None
         self.unserved = 0  # clients that were reset, since no backend accepted
         self.exhausted = 0  # times that the kernel had no socket left to accept with
-        balancer = Balancer(ServiceMap(self.services))
-        self._fronts = {s.name: Front(s, balancer.choose, connect) for s in self.services}
+        self._balancer = Balancer(ServiceMap(self.services))
+        choose = self._balancer.choose
+        self._fronts = {s.name: Front(s, choose, connect) for s in self.services}
         self._versions = versions or {}
         self._shared = shared
         self._loop = shared.loop
@@ -79,6 +81,36 @@ class Proxy:
     def tallies(self) -> dict[str, dict[Backend, Tally]]:
         """The counts of every backend by its service's name."""
         return {name: front.tallies for name, front in self._fronts.items()}
+
+    def become(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
+        """Serve by ``config``, where it was by ``before``: connections keep their backends.
+
+        It listens where it did, but for services that are gone; arguments as of ``build``.
+        """
+        old = self.services
+        made = Made.of(before, old)
+        self.services = tuple(make_services(config, ("proxy",), worker, registry, made))
+        for service in set(old) - set(self.services):
+            service.pool.retire()
+        self._balancer.services = ServiceMap(self.services)
+        limits = config.timeouts
+        self._shared = replace(self._shared, established=limits.established, closing=limits.closing)
+        self._versions = _versions(config)
+        fronts, self._fronts = self._fronts, {}
+        for service in self.services:
+            front = Front(service, self._balancer.choose, limits.connect)
+            if service.name in fronts:
+                front.tallies.update(
+                    (backend, tally)
+                    for backend, tally in fronts[service.name].tallies.items()
+                    if backend in front.tallies
+                )
+            self._fronts[service.name] = front
+        for listener in self._listeners:
+            if listener.service not in self._fronts:
+                self._loop.remove_reader(listener.socket.fileno())
+                listener.close()
+        self._listeners = tuple(one for one in self._listeners if one.service in self._fronts)
 
     @property
     def view(self) -> ProxyView:
@@ -254,5 +286,9 @@ def build(
         listeners,
         connect=limits.connect,
         bound=min(bound, config.flows.max),
-        versions={s.name: s.proxy_protocol for s in config.services if s.proxy_protocol},
+        versions=_versions(config),
     )
+
+
+def _versions(config: Config) -> dict[str, Version]:
+    return {s.name: s.proxy_protocol for s in config.services if s.proxy_protocol}

@@ -1,0 +1,129 @@
+"""What differs between two configurations, in words, and what of it takes a restart.
+
+Lives here: ``differences``, ``in_place`` (the new configuration less what takes a restart).
+Rules: pure. Services are known by their names, backends by ADDRESS or ADDRESS:PORT; a line is what
+a person would say who reads both files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from paraglider.config.model import Config, Service
+
+#: sections that a running daemon cannot change, and why not
+RESTART: Final = {
+    "workers": "workers have their cores",
+    "queue": "queues are open",
+    "user": "processes are that user's",
+    "chroot": "processes are locked in there",
+    "control": "the socket is there",
+    "stats": "the socket is there",
+    "flows": "flow tables have their size",
+}
+_OF_A_SERVICE: Final = {"name", "backends"}
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """What ``new`` has other than ``old``, a line each, but for what takes a restart."""
+    before, after = _plain(old), _plain(new)
+    lines = [
+        f"{path}: {was} → {now}"
+        for name in before
+        if name not in RESTART
+        for path, was, now in _changes(name, before[name], after[name])
+    ]
+    return [*lines, *_services(old, new)]
+
+
+def restarts(old: Config, new: Config) -> list[str]:
+    """What ``new`` has other than ``old`` and only a restart can change, a line each."""
+    before, after = _plain(old), _plain(new)
+    return [
+        f"{path}: {was} → {now} takes a restart ({why})"
+        for name, why in RESTART.items()
+        for path, was, now in _changes(name, before[name], after[name])
+    ]
+
+
+def in_place(old: Config, new: Config) -> Config:
+    """``new`` with those sections of ``old`` that only a restart can change."""
+    return new.model_copy(update={name: getattr(old, name) for name in RESTART})
+
+
+def _services(old: Config, new: Config) -> Iterator[str]:
+    before = {service.name: service for service in old.services}
+    after = {service.name: service for service in new.services}
+    for name, service in before.items():
+        if name not in after:
+            yield f"service {name} removed"
+        else:
+            yield from _service(service, after[name])
+    for name, service in after.items():
+        if name not in before:
+            count = len(service.backends)
+            yield f"service {name} added, {count} backend{'' if count == 1 else 's'}"
+
+
+def _service(old: Service, new: Service) -> Iterator[str]:
+    before, after = (one.model_dump(mode="json", by_alias=True) for one in (old, new))
+    for key in before:
+        if key not in _OF_A_SERVICE:
+            for path, was, now in _changes(key, before[key], after[key]):
+                yield f"service {old.name}: {path} {was} → {now}"
+    if old.source != new.source:
+        yield f"service {old.name}: backends come from {_source(old)} → {_source(new)}"
+    known = {backend.name: backend for backend in old.backends}
+    wanted = {backend.name: backend for backend in new.backends}
+    for name, backend in known.items():
+        if name not in wanted:
+            yield f"service {old.name}: backend {name} removed, its flows live on"
+        elif wanted[name].weight != backend.weight:
+            yield (
+                f"service {old.name}: backend {name} weight {backend.weight}"
+                f" → {wanted[name].weight}"
+            )
+    for name in wanted:
+        if name not in known:
+            yield f"service {old.name}: backend {name} added"
+
+
+def _source(service: Service) -> str:
+    if service.source is None:
+        return "this file"
+    return service.source.file or f"DNS {service.source.dns}"
+
+
+def _changes(path: str, old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
+    """The places under ``path`` where two plain values differ, and both values as shown."""
+    if old == new:
+        return
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in dict.fromkeys((*old, *new)):
+            yield from _changes(f"{path}.{key}", old.get(key), new.get(key))
+        return
+    yield path, _shown(old), _shown(new)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value)) or "none"
+    if isinstance(value, Mapping):
+        given = {key: item for key, item in value.items() if item is not None}
+        shown = {
+            k: f"({_shown(v)})" if isinstance(v, Mapping) else _shown(v) for k, v in given.items()
+        }
+        return " ".join(f"{key} {text}" for key, text in shown.items())
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def _plain(config: Config) -> dict[str, Any]:
+    plain: dict[str, Any] = config.model_dump(mode="json", by_alias=True, exclude={"services"})
+    return plain

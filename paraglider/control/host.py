@@ -1,0 +1,61 @@
+"""What a change of the configuration changes of the host, by the set-up's own plan.
+
+Rules: only where ``paraglider.config`` has set the host up; what it did is brought to the new
+configuration, recorded in the same state, so that `--undo` and the watch go on as ever. All or
+nothing: when a step fails, all are rolled back. What it needs is imported when it is needed: a
+daemon's memory is its workers' too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from paraglider.config.model import Config
+from paraglider.control import log
+from paraglider.errors import ParagliderError, PlatformError
+
+#: brings the host to a configuration, and says what had to be done; raises ``ParagliderError``
+Adjust = Callable[[Config], list[str]]
+
+
+class HostRules:
+    """The set-up of ``families`` on this host."""
+
+    def __init__(self, families: frozenset[int]) -> None:
+        self._families = families
+        self._log: Any = log.logger()
+
+    def adjust(self, config: Config) -> list[str]:
+        """Bring the set-up to ``config``; what had to be done, nothing where nothing is set up.
+
+        Raises ``OperatorError`` and ``PlatformError``; nothing has been changed then.
+        """
+        from paraglider.config.validate import check_interfaces
+        from paraglider.system import setup
+        from paraglider.system.changes.base import Host
+        from paraglider.system.state import StateFile, only_one
+
+        done: list[str] = []
+
+        def say(outcome: str, what: str) -> None:
+            if outcome == "done":
+                done.append(what)
+            elif outcome != "unchanged":
+                self._log.error(f"set-up: {outcome}", step=what)
+
+        with only_one():
+            host, state = Host(), StateFile()
+            if not state.load():
+                return []
+            try:
+                for problem in check_interfaces(config, set(host.netlink.interfaces())):
+                    raise PlatformError(problem.what, problem.remedy)
+                steps = setup.prepare(config, self._families, host, state)
+                setup.set_up(steps, host, state, say)
+            except ParagliderError as error:
+                raise PlatformError(
+                    f"the host cannot be brought to it: {error.what}",
+                    "run paraglider.config, which may do more than the daemon, then reload",
+                ) from error
+        return done

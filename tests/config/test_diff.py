@@ -1,0 +1,79 @@
+"""What differs between two configurations, in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.config.diff import differences, in_place, restarts
+from paraglider.config.model import Config
+
+
+def config(*services: dict[str, Any], **top: Any) -> Config:
+    """A configuration of these services; one that says nothing is `web` with two backends."""
+    base = {"vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
+    backends = ["10.0.0.1", {"address": "10.0.0.2", "weight": 2}]
+    whole = [{"name": "web", **base, "backends": backends, **s} for s in services or ({},)]
+    return Config.model_validate({"services": whole, **top})
+
+
+@pytest.mark.parametrize(
+    ("new", "lines"),
+    [
+        (config(), []),
+        (config({"strategy": "maglev"}), ["service web: strategy rr → maglev"]),
+        (
+            config({"backends": ["10.0.0.1", "10.0.0.2"]}),
+            ["service web: backend 10.0.0.2 weight 2 → 1"],
+        ),
+        (
+            config({"backends": ["10.0.0.1", "10.0.0.3"]}),
+            [
+                "service web: backend 10.0.0.2 removed, its flows live on",
+                "service web: backend 10.0.0.3 added",
+            ],
+        ),
+        (
+            config({}, {"name": "b", "ports": 81, "backends": ["10.0.0.9"]}),
+            ["service b added, 1 backend"],
+        ),
+        (config({"name": "b"}), ["service web removed", "service b added, 2 backends"]),
+        (config(timeouts={"udp": 200}), ["timeouts.udp: 300 → 200"]),
+        (config({"ports": [80, 443]}), ["service web: ports 80 → 80, 443"]),
+        (
+            config({"check": {"type": "tcp", "interval": 3}}),
+            [
+                (
+                    "service web: check none → type tcp path / expect (status 200-399) verify false"
+                    " interval 3 rise 2 fall 3"
+                )
+            ],
+        ),
+        (
+            config({"backends": {"file": "/etc/web"}}),
+            [
+                "service web: backends come from this file → /etc/web",
+                "service web: backend 10.0.0.1 removed, its flows live on",
+                "service web: backend 10.0.0.2 removed, its flows live on",
+            ],
+        ),
+        (config(user="root", workers={"first_core": 0}), []),
+    ],
+)
+def test_in_words(new: Config, lines: list[str]) -> None:
+    """A line for each thing that is other, and none for what takes a restart."""
+    assert differences(config(), new) == lines
+
+
+def test_what_takes_a_restart() -> None:
+    """Is said with its reason, and is left as it was in what can be taken over in place."""
+    old = config()
+    new = config({"strategy": "wrr"}, user="daemon", workers={"last_core": 3})
+    assert restarts(old, new) == [
+        "workers.last_core: none → 3 takes a restart (workers have their cores)",
+        "user: nobody → daemon takes a restart (processes are that user's)",
+    ]
+    taken = in_place(old, new)
+    assert (taken.user, taken.workers) == (old.user, old.workers)
+    assert taken.services == new.services

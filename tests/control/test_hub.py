@@ -1,0 +1,172 @@
+"""The hub: another configuration reaches all who go by it, or nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.control.channel import Message
+from paraglider.control.children import Child, Children
+from paraglider.control.counters import Counters, Writer
+from paraglider.control.hub import Hub
+from paraglider.control.leaving import PAUSE
+from paraglider.control.worker import WorkerSpec
+from paraglider.core.pool import State
+from paraglider.core.strategies import STRATEGIES
+from paraglider.errors import PlatformError
+from paraglider.forwarding.path import build
+
+
+def config(*backends: Any, **service: Any) -> Config:
+    """A configuration of one service."""
+    base = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
+    return Config.model_validate({"services": [{**base, "backends": list(backends), **service}]})
+
+
+class Counted:
+    """What a worker counts: flows by backend."""
+
+    def __init__(self, flows: dict[str, int]) -> None:
+        self._flows = flows
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        return {}
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """See ``counters.Source``."""
+        for backend, flows in self._flows.items():
+            yield "web", backend, {"flows": flows}
+
+
+class Everybody:
+    """The processes: one worker that serves, and what it was sent."""
+
+    def __init__(self, before: Config) -> None:
+        self.worker = Child(WorkerSpec(0, 0, before, 1, 1, counters=Counters()), pid=1)
+        self.sent: list[Message] = []
+        self.dismissed: list[str] = []
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter([self.worker])
+
+    def send(self, child: Child, message: Message) -> None:
+        """See ``Children``."""
+        self.sent.append(message)
+
+    def dismiss(self, child: Child) -> None:
+        """See ``Children``."""
+        self.dismissed.append(child.spec.role)
+
+
+class World:
+    """A hub, its processes, and what the host was brought to."""
+
+    def __init__(self, before: Config) -> None:
+        self.hosts: list[Config] = []
+        self.refusal: PlatformError | None = None
+        self.all = Everybody(before)
+        self.hub = Hub(before, STRATEGIES, adjust=self.adjust)
+        self.hub.attach(cast(Children, self.all))
+
+    def adjust(self, wanted: Config) -> list[str]:
+        """Take note, or refuse."""
+        if self.refusal is not None:
+            raise self.refusal
+        self.hosts.append(wanted)
+        return ["rules changed"]
+
+    def count(self, flows: int) -> None:
+        """So many flows has the worker to the backend 10.0.0.2."""
+        (counters,) = [self.all.worker.spec.counters]
+        assert counters is not None
+        writer = Writer(counters, Counted({"10.0.0.1": 5, "10.0.0.2": flows}))
+        writer.tick()
+
+    def states(self) -> dict[str, tuple[State, int]]:
+        """The state and weight of every backend."""
+        return {member.backend: (member.state, member.weight) for member in self.hub.pools}
+
+
+def test_another_configuration_is_taken_over() -> None:
+    """By the host, the table, the worker in place, and by whom starts later."""
+    world = World(config("10.0.0.1"))
+    new = config("10.0.0.1", {"address": "10.0.0.3", "weight": 4}, strategy="wrr")
+    change = world.hub.adopt(new, "a test")
+    assert change.words == (
+        "service web: strategy rr → wrr",
+        "service web: backend 10.0.0.3 added",
+    )
+    assert world.hosts == [new]
+    assert world.states()["10.0.0.3"] == (State.READY, 4)
+    (message,) = world.all.sent
+    assert message["do"] == "config"
+    assert Config.model_validate(message["config"]) == new
+    assert message["states"]["web"]["10.0.0.3"] == ("ready", 4)
+    assert cast(WorkerSpec, world.all.worker.spec).config == new
+    assert world.all.dismissed == []
+
+
+def test_nothing_changes_where_the_host_refuses() -> None:
+    """Neither the table nor any process hears of it."""
+    before = config("10.0.0.1")
+    world = World(before)
+    world.refusal = PlatformError("no")
+    with pytest.raises(PlatformError):
+        world.hub.adopt(config("10.0.0.2"), "a test")
+    assert world.hub.config == world.hub.wanted == before
+    assert world.all.sent == []
+    assert list(world.states()) == ["10.0.0.1"]
+
+
+def test_the_same_again_changes_nothing() -> None:
+    """Nobody is told anything."""
+    world = World(config("10.0.0.1"))
+    assert world.hub.adopt(config("10.0.0.1"), "a test").words == ()
+    assert (world.hosts, world.all.sent) == ([], [])
+
+
+def test_what_was_set_by_hand_stays() -> None:
+    """A state for as long as the backend is there, a weight until the file has another."""
+    world = World(config("10.0.0.1", "10.0.0.2"))
+    world.hub.weigh(world.hub.pools.find("web", "10.0.0.1"), 7)
+    world.hub.weigh(world.hub.pools.find("web", "10.0.0.2"), 7)
+    world.hub.adopt(config("10.0.0.1", {"address": "10.0.0.2", "weight": 3}), "a test")
+    assert world.states() == {"10.0.0.1": (State.READY, 7), "10.0.0.2": (State.READY, 3)}
+
+
+def test_a_backend_leaves_with_its_last_flow() -> None:
+    """Until then it drains, at the worker and on the host; then it is gone from everywhere."""
+    world = World(config("10.0.0.1", "10.0.0.2"))
+    world.hub.adopt(config("10.0.0.1"), "a test")
+    assert world.states() == {"10.0.0.1": (State.READY, 1), "10.0.0.2": (State.DRAIN, 0)}
+    now = 10.0 * PAUSE + world.hub.pools.find("web", "10.0.0.2").since
+    for flows in (1, 0):
+        assert [b.name for b in world.hosts[-1].services[0].backends] == ["10.0.0.1", "10.0.0.2"]
+        world.count(flows)
+        world.hub.look(now)
+        now += PAUSE
+    assert world.hosts[-1] == config("10.0.0.1")
+    assert list(world.states()) == ["10.0.0.1"]
+
+
+def test_a_backend_that_comes_back_is_ready() -> None:
+    """With the weight of the file, whatever it had in between."""
+    world = World(config("10.0.0.1", "10.0.0.2"))
+    world.hub.adopt(config("10.0.0.1"), "a test")
+    world.hub.adopt(config("10.0.0.1", "10.0.0.2"), "a test")
+    assert world.states()["10.0.0.2"] == (State.READY, 1)
+
+
+def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path() -> None:
+    """What they start with is the new configuration."""
+    world = World(config("10.0.0.1", forward="offload"))
+    new = config("10.0.0.1")
+    world.hub.adopt(new, "a test")
+    assert world.all.dismissed == ["worker"]
+    assert world.all.sent == []
+    spec = cast(WorkerSpec, world.all.worker.spec)
+    assert build(spec.config, 0, 0.0).head is None
