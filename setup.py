@@ -88,12 +88,14 @@ setup(
         "PyYAML>=6",
         "aiohttp>=3.9",
         "click>=8.1",
+        "dnspython>=2.6",
         "pydantic>=2.6",
         "pyroute2>=0.7",
         "python-prctl>=1.8",
         "rich>=13",
         "structlog>=23.1",
         "uvloop>=0.19",
+        "watchfiles>=0.21",
     ],
     extras_require={
         "test": [

@@ -61,7 +61,12 @@ def imported_roots(source: str) -> set[str]:
 def test_what_is_imported_is_required() -> None:
     """What the package imports from elsewhere is among what ``setup.py`` asks for."""
     # pydantic pins its own pydantic_core, whose types its errors have.
-    projects = {"yaml": "pyyaml", "prctl": "python-prctl", "pydantic_core": "pydantic"}
+    projects = {
+        "dns": "dnspython",
+        "prctl": "python-prctl",
+        "pydantic_core": "pydantic",
+        "yaml": "pyyaml",
+    }
     required = {
         re.split(r"[<>=\[; ]", line, maxsplit=1)[0].lower()
         for line in importlib.metadata.requires("paraglider") or []

@@ -11,6 +11,8 @@ validate   contradictions between fields and between services; interfaces of the
 advice     warnings: valid, and probably not meant
 meaning    what a service's forward means for it, in one sentence
 support    what this version refuses, in one table
+listing    a file of backends, one a line
+sources    services whose backends are listed elsewhere
 load       file → ``Config``; the module that other packages call
 import_    the configurations of other balancers, as ours
 schema     the JSON Schema of the file, for editors

@@ -196,6 +196,10 @@ class BackendSource(Section):
         max_length=253,
         description="A name with SRV records; port and weight are theirs.",
     )
+    server: str | None = Field(
+        default=None,
+        description="With dns: ADDRESS:PORT of the server to ask; else those of /etc/resolv.conf.",
+    )
 
 
 _Backends = Annotated[

@@ -248,6 +248,15 @@ def parse_endpoint(value: Any) -> tuple[IPAddress, int]:
     return address, parse_port(int(match[3]))
 
 
+def is_endpoint(value: Any) -> bool:
+    """Whether ``value`` is what ``parse_endpoint`` takes."""
+    try:
+        parse_endpoint(value)
+    except ValueError:
+        return False
+    return True
+
+
 def parse_interface(value: Any) -> IPInterface:
     """An address with an optional prefix length; without one it stands alone (/32, /128)."""
     if isinstance(value, ipaddress.IPv4Interface | ipaddress.IPv6Interface):

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from paraglider.config.model import Config, Service
 from paraglider.config.problem import Path, Problem
 from paraglider.config.support import STRATEGY_CLASS
-from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, parse_endpoint, shown
+from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
 from paraglider.config.validate_dsr import check_dsr
 from paraglider.config.validate_health import check_health
 from paraglider.config.validate_shared import check_shared
@@ -61,7 +61,7 @@ def _process(config: Config) -> Iterator[Problem]:
         what = f"`first_core` {first} is above `last_core` {last}"
         remedy = f"write first_core: {last}, last_core: {first}"
         yield Problem(path, what, remedy, needs=(("workers", "last_core"),))
-    if config.stats is not None and not _is_endpoint(config.stats.bind):
+    if config.stats is not None and not is_endpoint(config.stats.bind):
         what = f"`bind`: {shown(config.stats.bind)} is no ADDRESS:PORT"
         remedy = 'write one such as "127.0.0.1:9777" or "[::1]:9777"'
         yield Problem(("stats", "bind"), what, remedy)
@@ -70,14 +70,6 @@ def _process(config: Config) -> Iterator[Problem]:
         what = f"`broadcast`: {broadcast} is IPv6, which has no broadcast"
         remedy = "write the IPv4 broadcast address of the backends' network, or leave it out"
         yield Problem(("failover", "broadcast"), what, remedy)
-
-
-def _is_endpoint(text: str) -> bool:
-    try:
-        parse_endpoint(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _network(config: Config) -> Iterator[Problem]:

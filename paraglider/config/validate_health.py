@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterator
 
 from paraglider.config.health import Check
-from paraglider.config.model import Service
+from paraglider.config.model import BackendSource, Service
 from paraglider.config.problem import Path, Problem
+from paraglider.config.types import is_endpoint, shown
 
 _OVER_HTTP = ("http", "https")
 #: a check's key → the types that it means something for
@@ -84,3 +85,13 @@ def _source(path: Path, service: Service) -> Iterator[Problem]:
         what = f"{source.dns} is no name of SRV records (RFC 2782)"
         remedy = f"write one such as _{service.name}._{service.protocol}.example.com"
         yield Problem((*place, "dns"), what, remedy)
+    if source.server is not None:
+        yield from _server((*place, "server"), source)
+
+
+def _server(path: Path, source: BackendSource) -> Iterator[Problem]:
+    if source.dns is None:
+        yield Problem(path, "`server` without `dns`", "leave it out", at="key")
+    elif not is_endpoint(source.server):
+        what = f"`server`: {shown(source.server)} is no ADDRESS:PORT"
+        yield Problem(path, what, 'write one such as "127.0.0.1:8600" or "[::1]:53"')

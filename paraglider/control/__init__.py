@@ -15,6 +15,8 @@ web          the process behind the stats page                          (``web``
 door         the connections of both, and what they ask the hub         (``door``, ``hub_client``)
 client       the other end of that socket                               (``client``)
 worker       one process on one core that reads one queue               (``worker``)
+scout        looks where backends are listed elsewhere                  (``scout``, ``errands``)
+mouth        how a process that looks at things hears the hub           (``mouth``)
 tracker      counts the live flows that only the kernel knows of        (``tracker``)
 ledgers      a worker's flows, carried on from the process before it     (``ledgers``)
 live         where it counts them, for the workers to read              (``live``)

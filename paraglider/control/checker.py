@@ -14,16 +14,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import prctl
 
 from paraglider.config.model import Config
-from paraglider.control import log
-from paraglider.control.channel import Channel
-from paraglider.control.children import READY, Equipment, Spec
+from paraglider.control.children import Equipment, Spec
+from paraglider.control.mouth import Mouth, serve
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.health.echo import Echo
 from paraglider.system import privileges
@@ -81,7 +79,7 @@ def run(spec: CheckerSpec, report: int, parent: int) -> int:
 
     if spec.channel is None:
         raise ValueError("there is no hub to hear")
-    mouth = Mouth(spec.channel)
+    mouth = Mouth(spec.channel, spec.role)
     try:
         prctl.set_name("paraglider/chk")
         prctl.set_proctitle("paraglider: checks the backends")
@@ -93,94 +91,4 @@ def run(spec: CheckerSpec, report: int, parent: int) -> int:
     except ParagliderError as error:
         os.write(report, f"{error.exit_code}{error}".encode())
         return error.exit_code
-    return asyncio.run(_serve(checker, mouth, report))
-
-
-#: what is done with an order
-Take = Callable[[Mapping[str, Any]], None]
-
-
-class Mouth:
-    """Speaks to the hub and hears it, on the running loop; ``over`` becomes the exit code."""
-
-    def __init__(self, end: Channel) -> None:
-        self._end = end
-        self._log: Any = log.logger(role=CheckerSpec.role)
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.over: asyncio.Future[int] | None = None
-
-    def open(self, take: Take) -> asyncio.Future[int]:
-        """Hear; ``take`` is given every order. Gives ``over``."""
-        self._loop = asyncio.get_running_loop()
-        self.over = self._loop.create_future()
-        self._loop.add_reader(self._end.fileno(), self._hear, take)
-        return self.over
-
-    def close(self) -> None:
-        """Hear and say no more."""
-        if self._loop is not None:
-            self._loop.remove_reader(self._end.fileno())
-            self._loop.remove_writer(self._end.fileno())
-
-    def tell(self, news: Mapping[str, Any]) -> None:
-        """Say ``news`` to the hub."""
-        try:
-            self._end.send(news)
-            self._write()
-        except PlatformError as error:
-            self.finish(self._lost(error))
-
-    def finish(self, status: int) -> None:
-        """End the process with ``status``."""
-        if self.over is not None and not self.over.done():
-            self.over.set_result(status)
-
-    def _write(self) -> None:
-        if self._loop is None:
-            return
-        self._end.flush()
-        if self._end.waiting:
-            self._loop.add_writer(self._end.fileno(), self._write_on)
-        else:
-            self._loop.remove_writer(self._end.fileno())
-
-    def _write_on(self) -> None:
-        try:
-            self._write()
-        except PlatformError as error:
-            self.finish(self._lost(error))
-
-    def _hear(self, take: Take) -> None:
-        try:
-            for order in self._end.receive():
-                take(order)
-        except PlatformError as error:
-            self.finish(self._lost(error))
-        except (KeyError, TypeError, ValueError) as error:
-            self._log.error("the hub says what is no order", error=repr(error)[:200])
-            self.finish(PlatformError.exit_code)
-
-    def _lost(self, error: PlatformError) -> int:
-        self.close()
-        self._log.warning("the hub is gone", error=str(error))
-        return error.exit_code
-
-
-async def _serve(checker: Any, mouth: Mouth, report: int) -> int:
-    loop = asyncio.get_running_loop()
-    await checker.start()
-    over = mouth.open(checker.take)
-    loop.add_signal_handler(signal.SIGTERM, mouth.finish, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.write(report, READY)
-    os.close(report)
-    try:
-        await asyncio.wait((over, checker.broken), return_when=asyncio.FIRST_COMPLETED)
-        if not over.done():
-            await (
-                checker.broken
-            )  # raises what nobody foresaw: the supervisor logs it and begins anew
-        return over.result()
-    finally:
-        await checker.close()
-        mouth.close()
+    return asyncio.run(serve(checker, mouth, report))

@@ -16,6 +16,8 @@ Glossary
 - conntrack  the kernel's table of connections: forgetting some, how full it is (``conntrack``),
              which there are, as they begin and end (``connections``)
 - nfnetlink  requests to netfilter over a bare netlink socket (``nfnetlink``)
+- srv        backends from the DNS (``srv``)
+- file watch which files have changed (``file_watch``)
 - capture    packets in a file of tcpdump's or Wireshark's (``capture``)
 - queue      where packets come from and verdicts go (the ``queue*`` modules)
 

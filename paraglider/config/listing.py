@@ -1,0 +1,136 @@
+"""A file of backends, ``backends: {file: PATH}``: its text → backends, or every mistake in it.
+
+    # what follows a # is no part of it
+    10.0.0.1
+    10.0.0.2:8080 weight=3
+    [fd00:10::3]:8080
+
+Lives here: ``parse``.
+Rules: one backend a line, ``ADDRESS[:PORT] [weight=N]``, an IPv6 address with a port in brackets.
+What a key may hold is ``model.Backend``'s to say. The number of backends, and of mistakes that are
+told, is bounded, whatever the file holds. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from paraglider.config.model import Backend
+from paraglider.config.problem import Mark, Marks, Path, Problem
+from paraglider.config.types import parse_address, parse_port, shown
+
+#: backends of one file
+MOST: Final = 10_000
+#: mistakes of one file that are told
+MOST_TOLD: Final = 100
+
+SHAPE: Final = "write `10.0.0.1`, `10.0.0.1:8080 weight=3` or `[fd00:10::1]:8080`"
+_BRACKETS = re.compile(r"\[([^\]]*)\](?::(.*))?", re.DOTALL)
+_NUMBER = re.compile(r"[0-9]{1,9}")
+
+
+@dataclass(slots=True)
+class Listing:
+    """The backends of one file, where each stands, and what is wrong."""
+
+    backends: tuple[Backend, ...] = ()
+    marks: Marks = field(default_factory=Marks)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def parse(text: str, place: Path) -> Listing:
+    """The backends in ``text``, which stand for the list at ``place`` of the configuration."""
+    listing = Listing()
+    found: list[Backend] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        words = [
+            (Mark(number, match.start() + 1), match[0])
+            for match in re.finditer(r"\S+", line.partition("#")[0])
+        ]
+        if not words:
+            continue
+        if len(found) == MOST:
+            what = f"the file lists more than {MOST} backends"
+            listing.problems.append(Problem(place, what, "list fewer", mark=words[0][0]))
+        if len(found) == MOST or len(listing.problems) >= MOST_TOLD:
+            break
+        try:
+            found.append(_backend(words, (*place, len(found)), listing.marks))
+        except _LineError as error:
+            listing.problems.append(error.problem)
+    if not found and not listing.problems:
+        what = "the file lists no backend"
+        remedy = "list one, or take the service out of the configuration"
+        listing.problems.append(Problem(place, what, remedy, mark=Mark(1, 1)))
+    listing.backends = tuple(found)
+    return listing
+
+
+class _LineError(Exception):
+    """A line is no backend."""
+
+    def __init__(self, path: Path, what: str, remedy: str, mark: Mark) -> None:
+        self.problem = Problem(path, what, remedy, mark=mark)
+        super().__init__(what)
+
+
+def _backend(words: list[tuple[Mark, str]], path: Path, marks: Marks) -> Backend:
+    start, end = words[0]
+    marks.values[path] = start
+    try:
+        given = dict(_end(end))
+    except ValueError as error:
+        what, _, remedy = str(error).partition("; ")
+        raise _LineError(path, what, remedy, start) from None
+    keys = dict(_keys(words[1:], path))
+    for key, (mark, value) in keys.items():
+        marks.values[*path, key] = mark
+        given[key] = value
+    try:
+        return Backend.model_validate(given)
+    except ValidationError:
+        mark, value = keys["weight"]  # all else has been judged above
+        what = f"`weight`: {value} is out of range"
+        raise _LineError(path, what, "write 0 to 65535", mark) from None
+
+
+def _end(text: str) -> Iterator[tuple[str, Any]]:
+    """Address and port, as keys of a backend; raises ``ValueError`` with the remedy."""
+    brackets = _BRACKETS.fullmatch(text)
+    if brackets is not None:
+        host, port = brackets[1], brackets[2]
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    else:
+        host, port = text, None
+    try:
+        address = parse_address(host)
+    except ValueError:
+        raise ValueError(f"{shown(text)} is no ADDRESS[:PORT]; {SHAPE}") from None
+    if brackets is not None and address.version == 4:
+        raise ValueError(f"{shown(text)}: an IPv4 address stands without brackets; {SHAPE}")
+    yield "address", address
+    if port is not None:
+        if not _NUMBER.fullmatch(port):
+            raise ValueError(f"{shown(port)} is no port number; write a number from 1 to 65535")
+        yield "port", parse_port(int(port))
+
+
+def _keys(words: list[tuple[Mark, str]], path: Path) -> Iterator[tuple[str, tuple[Mark, int]]]:
+    seen = False
+    for mark, word in words:
+        key, equals, value = word.partition("=")
+        if key != "weight" or not equals:
+            raise _LineError(path, f"{shown(word)} means nothing here", SHAPE, mark)
+        if seen:
+            raise _LineError(path, "`weight` appears twice in one line", "keep one", mark)
+        if not _NUMBER.fullmatch(value):
+            what = f"`weight`: {shown(value)} is no whole number"
+            raise _LineError(path, what, "write one such as weight=3", mark)
+        seen = True
+        yield key, (mark, int(value))

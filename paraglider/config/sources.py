@@ -1,0 +1,92 @@
+"""Services whose backends are listed elsewhere, ``backends: {file: …}`` or ``{dns: …}``.
+
+Lives here: ``resolved`` (the configuration as if it listed what was found), ``read_files`` (what
+the files that it names list), ``FileListing`` and ``refusals`` (what speaks against a list).
+Rules: a list that was found is judged as one in the configuration is, by ``validate``, and what is
+wrong with it is told at its place in its own file. Files are read, nothing else is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from paraglider.config import listing, source, validate
+from paraglider.config.listing import Listing
+from paraglider.config.load import LoadedConfig
+from paraglider.config.model import Backend, Config, Service
+from paraglider.config.problem import ConfigError, Path, Problem, report
+
+#: backends that were found, by the names of their services
+Found = Mapping[str, tuple[Backend, ...]]
+
+
+def resolved(config: Config, found: Found) -> Config:
+    """``config`` as if it listed what was found; a service without remains as it is."""
+    services = tuple(
+        service.with_backends(found[service.name]) if service.name in found else service
+        for service in config.services
+    )
+    return config.model_copy(update={"services": services})
+
+
+@dataclass(frozen=True, slots=True)
+class FileListing:
+    """What a service's file lists; ``place`` is where the list would stand in the configuration."""
+
+    service: str
+    file: str
+    place: Path
+    listing: Listing
+
+    @classmethod
+    def read(cls, config: Config, service: Service) -> FileListing:
+        """Read the file of ``service``; raises ``ConfigError`` with every mistake in it."""
+        if service.source is None or service.source.file is None:
+            raise ValueError(f"{service.name} names no file")
+        file = service.source.file
+        place = ("services", config.services.index(service), "backends")
+        text = source.read(file, "write it, or name another under `backends`")
+        found = listing.parse(text, place)
+        if found.problems:
+            raise ConfigError(report(file, found.marks, found.problems))
+        return cls(service.name, file, place, found)
+
+    def has(self, problem: Problem) -> bool:
+        """Whether ``problem`` is of this list."""
+        return problem.path[: len(self.place)] == self.place
+
+    def lines(self, problem: Problem) -> list[str]:
+        """``FILE:LINE:COL: what; remedy`` of a problem that it has."""
+        return report(self.file, self.listing.marks, [problem])
+
+
+def read_files(loaded: LoadedConfig) -> dict[str, tuple[Backend, ...]]:
+    """What the files of backends that ``loaded`` names list.
+
+    Raises ``ConfigError`` with every mistake in them, and all that contradicts the configuration.
+    """
+    lines: list[str] = []
+    read: list[FileListing] = []
+    for service in loaded.config.services:
+        if service.source is not None and service.source.file is not None:
+            try:
+                read.append(FileListing.read(loaded.config, service))
+            except ConfigError as error:
+                lines += error.lines
+    found = {one.service: one.listing.backends for one in read}
+    for problem in refusals(loaded.config, found) if found else ():
+        lines += _placed(problem, read, loaded)
+    if lines:
+        raise ConfigError(dict.fromkeys(lines))
+    return found
+
+
+def refusals(config: Config, found: Found) -> list[Problem]:
+    """What speaks against ``found`` in ``config``, which is valid without."""
+    return validate.check(resolved(config, found))
+
+
+def _placed(problem: Problem, read: list[FileListing], loaded: LoadedConfig) -> Iterator[str]:
+    listed = next((one for one in read if one.has(problem)), None)
+    yield from loaded.lines([problem]) if listed is None else listed.lines(problem)

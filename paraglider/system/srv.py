@@ -1,0 +1,168 @@
+"""Backends from the DNS: the SRV records of a name (RFC 2782), and the addresses of their targets.
+
+Lives here: ``look_up``, which asks by a ``Query``, and ``DnsQuery``, which is dnspython's.
+Rules: of the targets those of the lowest priority that have an address of the family are taken, all
+of them alike for as long as they are listed. A target without such an address is left out; one
+whose address cannot be found out just now fails the whole, for a name server's trouble must not
+take a backend out. What servers say is bounded here and judged again by the hub.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Final, Protocol
+
+from paraglider.config.types import IPAddress
+from paraglider.errors import PlatformError
+
+#: seconds that one question may take, over all servers and tries
+LIFETIME: Final = 5.0
+#: seconds until one server is asked again, or the next one
+TRY: Final = 1.5
+#: targets of one name that are followed
+MOST_TARGETS: Final = 1000
+#: questions that one name has open at a time
+_AT_ONCE: Final = 16
+_HEAVIEST: Final = 65535
+
+
+class NoAnswerError(PlatformError):
+    """The DNS could not be asked, or what it says names no backend."""
+
+
+class NothingThereError(NoAnswerError):
+    """The DNS says that there is no such name, or nothing of that kind at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Srv:
+    """One SRV record; ``target`` is absolute, "." where the service is not to be had."""
+
+    priority: int
+    weight: int
+    port: int
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The records of a name, ``Srv`` or addresses as text; ``ttl`` is seconds."""
+
+    records: tuple[Any, ...]
+    ttl: float
+
+
+class Query(Protocol):
+    """Asks the DNS."""
+
+    async def __call__(self, name: str, kind: str) -> Reply:
+        """The records of ``kind`` (SRV, A, AAAA) at ``name``; raises ``NoAnswerError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One backend as the DNS has it."""
+
+    address: IPAddress
+    port: int
+    weight: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The backends, in the order of their addresses, and for how many seconds they hold."""
+
+    records: tuple[Record, ...]
+    ttl: float
+
+
+async def look_up(name: str, family: int, query: Query) -> Answer:
+    """The backends of ``family`` (4 or 6) at ``name``; raises ``NoAnswerError``."""
+    reply = await query(name, "SRV")
+    named: list[Srv] = sorted(
+        (record for record in reply.records if record.target != "."),
+        key=lambda record: record.priority,
+    )
+    if not named:
+        raise NothingThereError(f"{name}: the service is not to be had there (target `.`)")
+    if len(named) > MOST_TARGETS:
+        raise NoAnswerError(f"{name} has {len(named)} targets, more than {MOST_TARGETS}")
+    ttl = reply.ttl
+    places = asyncio.Semaphore(_AT_ONCE)
+    for _, group in groupby(named, key=lambda record: record.priority):
+        records = list(group)
+        addresses = await _addresses({record.target for record in records}, family, query, places)
+        ttl = min([ttl, *(found.ttl for found in addresses.values())])
+        if listed := _records(records, addresses):
+            return Answer(listed, ttl)
+    raise NothingThereError(f"{name}: no target has an IPv{family} address")
+
+
+async def _addresses(
+    targets: Iterable[str], family: int, query: Query, places: asyncio.Semaphore
+) -> dict[str, Reply]:
+    kind = "A" if family == 4 else "AAAA"
+
+    async def one(target: str) -> Reply:
+        async with places:
+            try:
+                return await query(target, kind)
+            except NothingThereError:
+                return Reply((), float("inf"))
+
+    ordered = sorted(targets)
+    return dict(zip(ordered, await asyncio.gather(*map(one, ordered)), strict=True))
+
+
+def _records(named: Iterable[Srv], addresses: dict[str, Reply]) -> tuple[Record, ...]:
+    """One record an address and port; weights of the same add up, and 0, which RFC 2782 has for
+    "hardly ever", counts as 1: here 0 means never.
+    """
+    weights: dict[tuple[IPAddress, int], int] = {}
+    for record in named:
+        for text in addresses[record.target].records:
+            key = (ipaddress.ip_address(text), record.port)
+            weights[key] = min(weights.get(key, 0) + max(record.weight, 1), _HEAVIEST)
+    return tuple(
+        Record(address, port, weights[address, port])
+        for address, port in sorted(weights, key=lambda key: (int(key[0]), key[1]))
+    )
+
+
+class DnsQuery:
+    """Asks ``server``, else those of /etc/resolv.conf, which is read anew for every question."""
+
+    def __init__(self, server: tuple[IPAddress, int] | None = None) -> None:
+        self._server = server
+
+    async def __call__(self, name: str, kind: str) -> Reply:
+        """See ``Query``."""
+        import dns.asyncresolver
+        import dns.exception
+        import dns.name
+        import dns.resolver
+
+        try:
+            resolver = dns.asyncresolver.Resolver(configure=self._server is None)
+            if self._server is not None:
+                resolver.nameservers = [str(self._server[0])]
+                resolver.port = self._server[1]
+            resolver.lifetime, resolver.timeout = LIFETIME, TRY
+            answer = await resolver.resolve(dns.name.from_text(name), kind, search=False)
+        except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer) as error:
+            raise NothingThereError(f"{name}: {_one_line(error)}") from None
+        except (dns.exception.DNSException, OSError, ValueError) as error:
+            raise NoAnswerError(f"{name}: {_one_line(error)}") from None
+        ttl = float(answer.chaining_result.minimum_ttl)
+        if kind == "SRV":
+            rows = [Srv(r.priority, r.weight, r.port, r.target.to_text()) for r in answer]
+            return Reply(tuple(rows), ttl)
+        return Reply(tuple(row.address for row in answer), ttl)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,102 @@
+"""Tests of ``paraglider.config.sources``: backends from files, judged like those of the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paraglider.config.load import LoadedConfig, parse
+from paraglider.config.model import Backend
+from paraglider.config.problem import ConfigError
+from paraglider.config.sources import read_files, refusals, resolved
+
+CONF = """\
+network: {private: {interface: eth1, gateway: [10.0.0.254/8]}, public: {interface: eth0}}
+services:
+  - {name: web, vip: 192.168.0.11/24, protocol: tcp, ports: 80, backends: {file: DIR/web}}
+  - {name: api, vip: 192.168.0.12/24, protocol: tcp, ports: 81, backends: {file: DIR/api}}
+  - {name: own, vip: 192.168.0.13/24, protocol: tcp, ports: 82, backends: [10.0.0.7]}
+  - {name: dns, vip: 192.168.0.14/24, protocol: tcp, ports: 83, backends: {dns: _a._tcp.example}}
+"""
+
+
+@pytest.fixture
+def loaded(tmp_path: Path) -> LoadedConfig:
+    """A configuration with two files of backends, which both list one."""
+    (tmp_path / "web").write_text("10.0.0.1\n10.0.0.2:8080 weight=3\n")
+    (tmp_path / "api").write_text("10.0.0.3\n")
+    return parse(CONF.replace("DIR", str(tmp_path)), "conf")
+
+
+def mistakes(loaded: LoadedConfig) -> list[str]:
+    """What is told of the files."""
+    with pytest.raises(ConfigError) as caught:
+        read_files(loaded)
+    return list(caught.value.lines)
+
+
+def test_files_are_read(loaded: LoadedConfig) -> None:
+    """The configuration is then as if it listed the backends; others stay as they are."""
+    config = resolved(loaded.config, read_files(loaded))
+    assert [[(str(b.address), b.port) for b in s.backends] for s in config.services] == [
+        [("10.0.0.1", None), ("10.0.0.2", 8080)],
+        [("10.0.0.3", None)],
+        [("10.0.0.7", None)],
+        [],
+    ]
+    assert [s.source is None for s in config.services] == [True, True, True, False]
+
+
+def test_what_contradicts_the_configuration(loaded: LoadedConfig, tmp_path: Path) -> None:
+    """A list is judged like one in the configuration, and told at its own line and column."""
+    (tmp_path / "web").write_text("# all of them\n  192.168.0.11\n10.0.0.1\n10.0.0.1\n")
+    (tmp_path / "api").write_text("10.0.0.3\nfd00::1\n")
+    lines = mistakes(loaded)
+    assert lines[0].startswith(f"{tmp_path}/web:2:3: backend 192.168.0.11 is the VIP itself")
+    assert lines[1].startswith(f"{tmp_path}/web:4:1: backend 10.0.0.1 port 80 appears twice")
+    assert lines[2].startswith(f"{tmp_path}/api:2:1: backend fd00::1 is IPv6")
+    assert len(lines) == 3
+
+
+def test_what_another_section_contradicts(loaded: LoadedConfig, tmp_path: Path) -> None:
+    """What the configuration says elsewhere is told there."""
+    (tmp_path / "api").write_text("10.0.0.254\n")
+    (line,) = mistakes(loaded)
+    assert line.startswith("conf:1:48: gateway 10.0.0.254 is also a backend of `api`")
+
+
+def test_every_file_is_looked_at(loaded: LoadedConfig, tmp_path: Path) -> None:
+    """A file that is not there, and the mistakes of another, are told at once."""
+    (tmp_path / "web").unlink()
+    (tmp_path / "api").write_text("x\n10.0.0.3 weight=x\n")
+    lines = mistakes(loaded)
+    assert lines[0].startswith(f"{tmp_path}/web: there is no such file; write it, or name another")
+    assert [line.partition(" ")[0] for line in lines[1:]] == [
+        f"{tmp_path}/api:1:1:",
+        f"{tmp_path}/api:2:10:",
+    ]
+
+
+def test_no_weight_at_all(loaded: LoadedConfig, tmp_path: Path) -> None:
+    """A file whose backends take no flow is refused like a list."""
+    (tmp_path / "api").write_text("10.0.0.3 weight=0\n")
+    (line,) = mistakes(loaded)
+    assert line.startswith(f"{tmp_path}/api:1:1: every backend has weight 0")
+
+
+def test_one_file_for_two_services(tmp_path: Path) -> None:
+    """A mistake in a file that two services name is told once."""
+    (tmp_path / "all").write_text("10.0.0.256\n")
+    text = CONF.replace("DIR/web", str(tmp_path / "all")).replace("DIR/api", str(tmp_path / "all"))
+    assert len(mistakes(parse(text, "conf"))) == 1
+
+
+def test_refusals(loaded: LoadedConfig) -> None:
+    """Nothing speaks against what may be listed, and something against what may not."""
+    own = loaded.config.services[2].backends
+    assert not refusals(loaded.config, {"web": own})
+    vip = (Backend(address=loaded.config.services[0].vip.ip),)
+    assert [problem.path for problem in refusals(loaded.config, {"web": vip})] == [
+        ("services", 0, "backends", 0, "address")
+    ]
