@@ -270,18 +270,27 @@ def backend_setup(
 def ask() -> Callable[..., Counter[str]]:
     """A function that has the client open ``count`` flows (tcp, udp or ping), one after the other.
 
-    It counts the answers by the backend's name; a failed try fails the test.
+    It counts the answers by the backend's name; a failed try fails the test. A ping that is lost
+    is sent once more: the kernel's answers to pings share one small buffer a core, over all
+    network namespaces (net/ipv4/icmp.c), and other tests fill it.
     """
+
+    def tried(net: Topology, *arguments: str) -> tuple[Counter[str], list[str]]:
+        command = [sys.executable, "-m", "paraglider.lab.client", *arguments]
+        done = net.client.run(command, timeout=100)
+        results = [json.loads(line) for line in done.stdout.splitlines()]
+        errors = [result["error"] for result in results if "error" in result]
+        return Counter(result["answer"] for result in results if "answer" in result), errors
 
     def count_answers(
         net: Topology, protocol: str, address: str, port: int, count: int = 30
     ) -> Counter[str]:
-        command = [sys.executable, "-m", "paraglider.lab.client", protocol, address]
-        done = net.client.run([*command, str(port), str(count)], timeout=100)
-        results = [json.loads(line) for line in done.stdout.splitlines()]
-        errors = [result["error"] for result in results if "error" in result]
+        answers, errors = tried(net, protocol, address, str(port), str(count))
+        if protocol == "ping" and answers and errors:
+            again, errors = tried(net, protocol, address, str(port), str(len(errors)))
+            answers += again
         assert not errors, errors
-        return Counter(result["answer"] for result in results)
+        return answers
 
     return count_answers
 

@@ -98,8 +98,9 @@ def test_all_that_a_client_sends_to_any(
             assert ask(net, "ping", VIP[family], 0, 4) == {"": 4}
             pinged = [now - b for now, b in zip(echo_requests(net, family), before, strict=True)]
             (home,) = met
-            wanted = [4 if home == f"backend{n}" else 0 for n in (1, 2, 3)]
-            assert pinged == wanted
+            others = [n for n in (1, 2, 3) if home != f"backend{n}"]
+            assert sum(pinged) >= 4
+            assert not any(pinged[n - 1] for n in others)
             homes.append(home)
         # One worker gives each new client the next backend; two start from different ones.
         assert workers == 2 or len(set(homes)) == 3

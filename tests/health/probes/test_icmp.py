@@ -15,9 +15,12 @@ from paraglider.health.probes.icmp import Icmp
 @pytest.mark.root
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_answered(probing: Callable[..., Look], address: str) -> None:
-    """Who answers passes."""
-    with Echo() as echo:
-        found = probing(Icmp(echo), address=address, started=started(echo), timeout=30)
+    """Who answers passes; under load one ping may be lost, as anywhere."""
+    for _ in range(3):
+        with Echo() as echo:
+            found = probing(Icmp(echo), address=address, started=started(echo), timeout=10)
+        if found.passed:
+            break
     assert (found.passed, found.detail) == (True, "answered")
 
 
