@@ -108,6 +108,7 @@ setup(
             "pytest-xdist>=3",
             "ruff>=0.5",
             "scapy>=2.5",
+            "selenium>=4.11",
             "types-PyYAML",
         ],
     },

@@ -78,6 +78,7 @@ class Health:
                 why=news.detail,
             )
         else:
+            member.failed += not news.passed
             member.check = Checked(news.at, news.passed, news.detail, news.duration)
 
     def _targets(self, service: Service) -> list[Target]:

@@ -42,7 +42,8 @@ class Checked:
 @dataclass(slots=True)
 class Member:
     """One backend of one service; ``configured`` is the weight that the file has, ``leaving`` tells
-    that the file no longer has the backend, which has flows yet.
+    that the file no longer has the backend, which has flows yet. ``downs`` is
+    how often it went down, ``failed`` how many looks of health at it failed.
     """
 
     service: str
@@ -54,6 +55,8 @@ class Member:
     why: str
     check: Checked | None = None
     leaving: bool = False
+    downs: int = 0
+    failed: int = 0
 
 
 class Pools:
@@ -86,6 +89,7 @@ class Pools:
         after = TRANSITIONS[member.state].get(event)
         if after is None:
             return False
+        member.downs += event is Event.CHECK_FAILED
         member.state, member.since, member.why = after, now, why
         return True
 

@@ -176,6 +176,8 @@ def _backend(service: Service, member: Member, traffic: Traffic, at: Instant) ->
         "seconds": round(at.now - member.since, 1),
         "why": member.why,
         "check": None if member.check is None else _check(member.check, at),
+        "failed_checks": member.failed,
+        "downs": member.downs,
         **traffic.of(service.name, member.backend),
     }
 

@@ -78,6 +78,8 @@ def _server(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **_counts(row),
         "svname": row["backend"],
+        "chkfail": row["failed_checks"],
+        "chkdown": row["downs"],
         "status": _STATUS[row["state"]] if check or row["state"] != "ready" else "no check",
         "weight": row["weight"],
         "act": 1 if row["state"] == "ready" and row["weight"] else 0,

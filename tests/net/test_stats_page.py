@@ -1,0 +1,188 @@
+"""The stats page in a browser (headless Chromium), over a balancer with traffic."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from browsing import HOST, PATIENCE, get, inside
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from paraglider.control.client import Control
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FIRST, SECOND = backend_address(4, 1), backend_address(4, 2)
+DESK, PHONE = (1440, 1000), (375, 812)
+
+
+class Page:
+    """The page in a browser of its own, at the balancer."""
+
+    def __init__(self, browser: webdriver.Chrome) -> None:
+        self.browser = browser
+
+    def size(self, width: int, height: int) -> None:
+        """Give the page so many pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def scheme(self, name: str) -> None:
+        """Prefer dark or light."""
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def text(self, backend: str, field: str) -> str:
+        """What the page says of ``backend`` in one cell: the words in bold."""
+        return str(self.js(f"return {_cell(backend, field)}?.querySelector('b')?.textContent"))
+
+    def js(self, script: str, *arguments: Any) -> Any:
+        """What ``script`` returns."""
+        return self.browser.execute_script(script, *arguments)
+
+    def wait(self, condition: Callable[[], object]) -> None:
+        """Wait for ``condition``."""
+        deadline = time.monotonic() + 2 * PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, self.js("return document.body.innerText")
+            time.sleep(0.1)
+
+    def errors(self) -> list[str]:
+        """What the console has that is worse than a note."""
+        log = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in log if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def _cell(backend: str, field: str) -> str:
+    return f'document.querySelector(\'tr[data-key="{backend}"] [data-field="{field}"]\')'
+
+
+@pytest.fixture
+def page(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, tmp_path: Any
+) -> Iterator[tuple[Page, Topology, Balancer]]:
+    """The page of a service that had 30 connections, whose page may change things."""
+    net = topology()
+    serve(net, udp=())
+    check = {"type": "tcp", "interval": 1}
+    web = service(4, ports=80, strategy="wrr", weights=(2, 1, 3), check=check)
+    running = balancer(net, config(web, stats={"bind": HOST, "admin": True}))
+    ask(net, "tcp", VIP[4], 80, 30)
+    options = webdriver.ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
+        options.add_argument(argument)
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with inside(net.balancer):
+        browser = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+        try:
+            made = Page(browser)
+            made.size(*DESK)
+            browser.get(f"http://{HOST}/")
+            made.wait(lambda: made.text(FIRST, "flows"))
+            yield made, net, running
+        finally:
+            browser.quit()
+
+
+def test_page(page: tuple[Page, Topology, Balancer]) -> None:
+    """The numbers on the page are the API's; what is drained is shown so, by a word and a shape;
+    the charts are drawn, again after a reload; both colour schemes and the width of a phone have
+    room for all; and nothing of it makes the console complain.
+    """
+    shown, net, running = page
+    here = net.balancer
+
+    def agree() -> bool:
+        rows = get(here, "/api/v1/backends")
+        return sum(row["picked"] for row in rows) == 30 and all(
+            f"{row['picked']} in all"
+            in shown.js(f"return {_cell(row['backend'], 'flows')}.innerText")
+            and shown.text(row["backend"], "flows") == str(row["flows"])
+            and shown.text(row["backend"], "weight") == str(row["weight"])
+            and shown.text(row["backend"], "state") == row["state"]
+            and shown.text(row["backend"], "check").startswith("passed")
+            and f"{row['packets_in']} packets"
+            in shown.js(f"return {_cell(row['backend'], 'in')}.title")
+            and f"{row['bytes_out']} bytes"
+            in shown.js(f"return {_cell(row['backend'], 'out')}.title")
+            for row in rows
+        )
+
+    shown.wait(agree)
+    assert "3 of 3 ready" in shown.js("return document.querySelector('.service').innerText")
+    assert "of 33 %" in shown.js(f"return {_cell(FIRST, 'share')}.innerText")
+    worker = shown.js("return document.querySelector('#workers tbody tr').innerText")
+    assert "serves" in worker
+    assert "of 1.00M" in worker
+    assert shown.js("return document.querySelectorAll('figure canvas').length") == 3
+
+    Control(str(running.config.parent.parent / "control.sock")).set_backend(
+        "web4", FIRST, state="drain"
+    )
+    shown.wait(lambda: shown.text(FIRST, "state") == "drain")
+    shape = shown.js(f"return {_cell(FIRST, 'state')}.querySelector('use').getAttribute('href')")
+    assert shape == "#drain"
+    assert "2 of 3 ready" in shown.js("return document.querySelector('.service').innerText")
+    assert shown.text(SECOND, "state") == "ready"
+
+    shown.browser.refresh()
+    shown.wait(lambda: shown.text(FIRST, "state") == "drain")
+    points = "return document.querySelectorAll('figure canvas').length"
+    shown.wait(lambda: shown.js(points) == 3)
+    assert len(get(here, "/api/v1/history")["at"]) > 0
+
+    colors = set()
+    for scheme in ("light", "dark"):
+        shown.scheme(scheme)
+        colors.add(shown.js("return getComputedStyle(document.body).backgroundColor"))
+    shown.browser.find_element(By.ID, "theme").send_keys("t")
+    shown.wait(lambda: shown.js("return document.documentElement.dataset.theme") == "dark")
+    assert len(colors) == 2
+    for width, height in (DESK, (1000, 800), PHONE, (320, 600)):
+        shown.size(width, height)
+        wide = shown.js("return document.documentElement.scrollWidth")
+        assert wide <= width, (width, wide)
+        cut = shown.js(
+            "return [...document.querySelectorAll('.card td, .card th, .tile')].filter("
+            "(one) => one.offsetParent && one.scrollWidth > one.clientWidth + 1)"
+            ".map((one) => one.innerText)"
+        )
+        assert cut == [], (width, cut)
+    assert shown.errors() == []
+
+
+def test_change(page: tuple[Page, Topology, Balancer]) -> None:
+    """By keyboard alone a backend is found and drained, once the token is right."""
+    shown, net, running = page
+    token = (running.config.parent.parent / "stats.token").read_text().strip()
+    body = shown.browser.find_element(By.TAG_NAME, "body")
+    body.send_keys("/")
+    shown.browser.switch_to.active_element.send_keys(SECOND)
+    rows = (
+        "return [...document.querySelectorAll('.service tbody tr')].map((row) => row.dataset.key)"
+    )
+    shown.wait(lambda: shown.js(rows) == [SECOND])
+    button = shown.browser.find_element(By.CSS_SELECTOR, ".edit")
+    button.send_keys(Keys.ENTER)
+    shown.browser.find_element(By.CSS_SELECTOR, "input[value=drain]").send_keys(Keys.SPACE)
+    field = shown.browser.find_element(By.ID, "change-token")
+    field.send_keys("wrong", Keys.ENTER)
+    error = shown.browser.find_element(By.ID, "change-error")
+    shown.wait(lambda: "not the token" in error.text)
+    assert get(net.balancer, "/api/v1/backends")[1]["state"] == "ready"
+    field.clear()
+    field.send_keys(token, Keys.ENTER)
+    shown.wait(lambda: shown.text(SECOND, "state") == "drain")
+    assert not shown.browser.find_element(By.ID, "change").is_displayed()
+    assert get(net.balancer, "/api/v1/backends")[1]["state"] == "drain"
+    assert all("400" in error for error in shown.errors()), json.dumps(shown.errors())
