@@ -1,12 +1,20 @@
 """What all tests share: properties draw the same examples every time; without root, tests marked
-``root`` are skipped, with the reason.
+``root`` are skipped, with the reason; and a terminal to run a program in.
 
 ``scripts/test --hypothesis-profile=explore`` draws other examples at every run.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import settings
@@ -26,3 +34,104 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(skip)
+
+
+_ESCAPE = re.compile(r"\x1b\[(\??)([0-9;]*)([A-Za-z])")
+
+
+class Screen:
+    """``command`` in a terminal of its own, and what is to be seen there.
+
+    ``lines`` are those of the last frame, ``said`` is what was written outside of frames; ``taken``
+    tells whether the program has the terminal's other screen, ``cursor`` whether it shows one.
+    """
+
+    def __init__(self, command: Sequence[str], columns: int = 80, rows: int = 24) -> None:
+        self._ours, self._theirs = os.openpty()
+        self.resize(columns, rows)
+        self.settings_before = self.settings
+        self.lines: list[str] = []
+        self.said = ""
+        self.taken, self.cursor = False, True
+        self._row = 0
+        environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
+        self.process = subprocess.Popen(
+            ["setsid", "--ctty", *command],  # so that signals of the terminal's reach it
+            env={**environment, "TERM": "xterm"},
+            stdin=self._theirs,
+            stdout=self._theirs,
+            stderr=self._theirs,
+        )
+
+    @property
+    def settings(self) -> object:
+        """How the terminal is set."""
+        return termios.tcgetattr(self._theirs)
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Somebody pulls at the window."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def press(self, keys: str) -> None:
+        """Press ``keys``."""
+        os.write(self._ours, keys.encode())
+
+    def until(self, true: Callable[[], object]) -> None:
+        """Look at the screen until it is so."""
+        deadline = time.monotonic() + 30
+        while not true():
+            assert time.monotonic() < deadline, (self.lines, self.said)
+            if select.select([self._ours], [], [], 0.05)[0]:
+                self._take(os.read(self._ours, 1 << 16).decode(errors="replace"))
+
+    def end(self) -> int:
+        """The program's exit code; all that it wrote has been taken."""
+        self.until(lambda: self.process.poll() is not None)
+        while select.select([self._ours], [], [], 0)[0]:
+            self._take(os.read(self._ours, 1 << 16).decode(errors="replace"))
+        return self.process.returncode
+
+    def close(self) -> None:
+        """End it."""
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+        os.close(self._theirs)
+
+    def _take(self, text: str) -> None:
+        at = 0
+        for found in _ESCAPE.finditer(text):
+            self._put(text[at : found.start()])
+            at = found.end()
+            private, numbers, letter = found.groups()
+            if private and numbers == "1049":
+                self.taken = letter == "h"
+            elif private and numbers == "25":
+                self.cursor = letter == "h"
+            elif letter == "H":
+                self._row = int(numbers.partition(";")[0] or 1) - 1
+                self.lines += [""] * (self._row + 1 - len(self.lines))
+                self.lines[self._row] = ""
+                if self._row == 0:
+                    del self.lines[1:]
+        self._put(text[at:])
+
+    def _put(self, text: str) -> None:
+        if self.taken and self.lines:
+            self.lines[self._row] += text
+        elif not self.taken:
+            self.said += text
+
+
+@pytest.fixture
+def in_terminal() -> Iterator[Callable[..., Screen]]:
+    """A function that runs a program in a terminal of some ``columns`` and ``rows``."""
+    made: list[Screen] = []
+
+    def run(command: Sequence[str], **size: int) -> Screen:
+        made.append(Screen(command, **size))
+        return made[-1]
+
+    yield run
+    for screen in made:
+        screen.close()

@@ -9,6 +9,8 @@ start       `paraglider start`: the kernel balances by itself, without a daemon
 stop        `paraglider stop`: takes back what `start` did
 show        `paraglider show`: what is balanced, with counters; ``tables`` lays it out, by
             ``listing``, in columns that fit the terminal
+top         `paraglider top`: the same live; ``rates`` from two looks, ``frame`` a screenful,
+            ``terminal`` the screen and the keys
 flows       `paraglider flows`: lists flows, ends some
 set_backend `paraglider set backend`: another state or weight
 health      `paraglider health`: whether all is well

@@ -1,6 +1,6 @@
 """What the commands that ask a running daemon have in common: where it is, and `--json`.
 
-Lives here: ``control_of``, ``json_option``, ``print_json`` and ``put``.
+Lives here: ``control_of``, ``json_option``, ``print_json``, ``put`` and ``width``.
 Rules: the socket is the one that the configuration file names, if there is a file, else the
 default; the file need not be valid for that.
 """
@@ -46,5 +46,10 @@ def put(table: RenderableType) -> None:
     """Print ``table``, uncut where nobody looks at a screen and COLUMNS does not say how wide it
     is; brackets are no markup.
     """
+    Console(markup=False, highlight=False, width=width()).print(table)
+
+
+def width() -> int:
+    """Columns that there are to print on."""
     uncut = not sys.stdout.isatty() and "COLUMNS" not in os.environ
-    Console(markup=False, highlight=False, width=_WIDE if uncut else None).print(table)
+    return _WIDE if uncut else Console().width

@@ -38,6 +38,7 @@ COMMANDS = {
     "set": ("paraglider.cli.set_backend:set_", "Change the state or weight of a backend."),
     "show": ("paraglider.cli.show:show", "List what is balanced, with counters."),
     "start": ("paraglider.cli.start:start", "Balance by the kernel alone, without a daemon."),
+    "top": ("paraglider.cli.top:top", "Watch services, backends and workers, live."),
     "stop": ("paraglider.cli.stop:stop", "End what `start` began."),
 }
 

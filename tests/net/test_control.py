@@ -144,6 +144,31 @@ def test_the_numbers_of_workers(web: Any, ask: Any) -> None:
     wait_until(lambda: daemon(running).get("services")[0]["picked"] == 33, running)
 
 
+def test_show_and_top_agree(web: Any, ask: Any, in_terminal: Any) -> None:
+    """What people see, in a list and on a live screen, is what programs are told."""
+    net, running = web()
+    ask(net, "tcp", VIP[6], 80, 12)
+    wait_until(lambda: sum(r["picked"] for r in members(running, "web6").values()) == 12, running)
+    told = json.loads(command(running, "top", "--json", "--interval", "0.1"))
+    assert told["services"][1]["picked"] == 12
+    assert told["services"][1]["rates"]["picked"] == 0.0
+    program = [sys.executable, "-m", "paraglider", "-c", str(running.config)]
+    screen = in_terminal([*program, "top", "--interval", "0.2"], columns=120, rows=40)
+    for row in told["backends"]:
+        begin = f"  -> {row['backend']}"
+        (listed,) = [x for x in command(running, "show").splitlines() if x.startswith(begin)]
+        assert f" {row['picked']} " in listed
+        words = [row["state"], str(row["weight"]), str(row["flows"]), "0", "0", "0", "0", "0", "-"]
+
+        def drawn(begin: str = begin, words: list[str] = words) -> bool:
+            found = [line.split() for line in screen.lines if line.startswith(begin + " ")]
+            return [[line[2], *line[4:]] for line in found] == [words]
+
+        screen.until(drawn)
+    screen.press("q")
+    assert screen.end() == 0
+
+
 def hold(net: Topology, family: int, count: int) -> Any:
     """A process in the client that holds ``count`` connections and says on request how they are."""
     command = [sys.executable, str(Path(__file__).parent / "holder.py"), VIP[family], "80"]
