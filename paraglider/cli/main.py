@@ -35,6 +35,7 @@ COMMANDS = {
     "flows": ("paraglider.cli.flows:flows", "List flows, or end some."),
     "health": ("paraglider.cli.health:health", "Say whether all is well."),
     "lab": ("paraglider.cli.lab:lab", "Balance real connections in network namespaces."),
+    "reload": ("paraglider.cli.reload:reload", "Have a running daemon read its file again."),
     "set": ("paraglider.cli.set_backend:set_", "Change the state or weight of a backend."),
     "show": ("paraglider.cli.show:show", "List what is balanced, with counters."),
     "start": ("paraglider.cli.start:start", "Balance by the kernel alone, without a daemon."),

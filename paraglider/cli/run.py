@@ -11,10 +11,7 @@ import os
 import sys
 from functools import partial
 
-from paraglider.config.advice import warnings
-from paraglider.config.load import LoadedConfig, find_config, load_with_marks
-from paraglider.config.model import Config
-from paraglider.config.support import unsupported
+from paraglider.config.load import find_config
 from paraglider.control import log
 from paraglider.control.api import ApiSpec
 from paraglider.control.host import HostRules
@@ -22,6 +19,7 @@ from paraglider.control.hub import Hub
 from paraglider.control.listening import ControlSocket
 from paraglider.control.notify import Notifier
 from paraglider.control.processes import Place, be, forget_other_ledgers, make_specs
+from paraglider.control.settings import Settings
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.watch import Watch
 from paraglider.control.web.bound import StatsSocket
@@ -48,9 +46,9 @@ def run(
 ) -> None:
     """Balance what the file says until SIGTERM or SIGINT; exits the process."""
     path = find_config(config)
-    loaded = load_with_marks(path)
-    loaded.refuse(unsupported(loaded.config))
-    wanted = _with_options(loaded, families, failover, queue_length, user)
+    settings = Settings(path, families, failover, queue_length, user)
+    found = settings.read()
+    wanted = found.config
     check_root("paraglider")
     uid, gid = check_user(wanted.user)
     check_chroot(wanted.chroot)
@@ -59,9 +57,9 @@ def run(
     cores = worker_cores(wanted.workers)
     if wanted.without_forwards("proxy").services:
         require_free(cores)
-    registry = policies.load(loaded)
+    registry = policies.load(found.loaded)
     log.set_up(debug, log_style)
-    for line in loaded.lines(warnings(_with_failover(loaded.config, failover))):
+    for line in found.warnings:
         log.logger().warning(line)
     log.logger().info(
         "starting",
@@ -95,6 +93,7 @@ def run(
             watch,
             partial(forget_other_ledgers, specs),
             token.digest,
+            read=settings.read,
             adjust=HostRules(families).adjust,
         )
         privileges.limit_parent()
@@ -108,28 +107,3 @@ def _not_started() -> None:
             "the kernel balances here by itself: `paraglider start`",
             "end that first, sudo paraglider stop, and run paraglider.config",
         )
-
-
-def _with_options(
-    loaded: LoadedConfig,
-    families: frozenset[int],
-    failover: bool,
-    queue_length: int | None,
-    user: str | None,
-) -> Config:
-    """The file's configuration as the command line changes it."""
-    config = _with_failover(loaded.for_families(families), failover)
-    changes: dict[str, object] = {}
-    if queue_length is not None:
-        changes["queue"] = config.queue.model_copy(update={"length": queue_length})
-    if user is not None:
-        changes["user"] = user
-    return config.model_copy(update=changes)
-
-
-def _with_failover(config: Config, failover: bool) -> Config:
-    """``config`` with failover on, where the option `-f` is given."""
-    if not failover:
-        return config
-    on = config.failover.model_copy(update={"enabled": True})
-    return config.model_copy(update={"failover": on})

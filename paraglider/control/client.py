@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 
 from paraglider.config import document
 from paraglider.config.model import Control as ControlSection
+from paraglider.config.problem import ConfigError
 from paraglider.errors import OperatorError, PlatformError
 
 DEFAULT: Final = ControlSection().socket
@@ -60,6 +61,8 @@ class Control:
         if response.status == http.client.OK:
             return answer
         words = answer if isinstance(answer, dict) else {}
+        if isinstance(words.get("lines"), list):
+            raise ConfigError(map(str, words["lines"]))
         theirs = response.status < http.client.INTERNAL_SERVER_ERROR
         kind = OperatorError if theirs else PlatformError
         raise kind(str(words.get("error", response.reason)), str(words.get("remedy", "")))

@@ -5,6 +5,7 @@
     flows                                    some flows, listed by those who carry them
     kill                                     flows are ended
     set                                      a backend's state or weight
+    reload                                   the file is read again
 
 Lives here: ``Desk``, which takes a request and replies once, now or when the processes that it has
 to ask have answered.
@@ -19,12 +20,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
+from paraglider.config.problem import ConfigError
 from paraglider.control import views
 from paraglider.control.channel import Message
 from paraglider.control.children import Child
 from paraglider.control.commands import MOST_LISTED
 from paraglider.control.pools import SETTABLE, Member, Pools
 from paraglider.control.questions import Answers, Questions
+from paraglider.control.reload import Change
 from paraglider.control.views import Instant, Samples, Traffic, samples
 from paraglider.core.pool import Event
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
@@ -58,6 +61,9 @@ class State(Protocol):
 
     def weigh(self, member: Member, weight: int) -> None:
         """Give ``member`` another weight; tells everybody."""
+
+    def reload(self, said_by: str) -> Change:
+        """Go on with the file as it is now; raises ``ParagliderError``."""
 
 
 class Desk:
@@ -154,11 +160,19 @@ class Desk:
             "state": member.state.value,
             "weight": member.weight,
         }
-        # Said when it is so: those who carry flows have taken it over.
+        self._synced(lambda: reply({"ok": answer}))  # said when it is so
+
+    def reload(self, request: Message, reply: Reply) -> None:
+        """Read the file again; said when those who carry flows have taken it over."""
+        change = self._hub.reload("the control socket")
+        answer = {"changed": list(change.words), "restart": list(change.restart)}
+        self._synced(lambda: reply({"ok": answer}))
+
+    def _synced(self, done: Callable[[], None]) -> None:
+        """Call ``done`` when those who carry flows have done all that was said so far."""
         until = time.monotonic() + SOON
-        self._hub.questions.ask(
-            self._hub.carriers(), {"do": "sync"}, until, lambda _: reply({"ok": answer})
-        )
+        carriers = self._hub.carriers()
+        self._hub.questions.ask(carriers, {"do": "sync"}, until, lambda _: done())
 
     def _samples(self) -> Samples:
         """What the workers have counted so far."""
@@ -178,7 +192,8 @@ class Desk:
 def refusal(error: ParagliderError) -> Message:
     """The reply that says ``error``."""
     fault = "operator" if isinstance(error, OperatorError) else "platform"
-    return {"error": error.what, "remedy": error.remedy, "fault": fault}
+    said = {"error": error.what, "remedy": error.remedy, "fault": fault}
+    return {**said, "lines": list(error.lines)} if isinstance(error, ConfigError) else said
 
 
 def _now() -> Instant:
@@ -209,4 +224,5 @@ HANDLERS: Final[dict[str, Handler]] = {
     "flows": Desk.flows,
     "kill": Desk.kill,
     "set": Desk.set,
+    "reload": Desk.reload,
 }

@@ -34,6 +34,7 @@ class HostRules:
         from paraglider.config.validate import check_interfaces
         from paraglider.system import setup
         from paraglider.system.changes.base import Host
+        from paraglider.system.checks import check_vips
         from paraglider.system.state import StateFile, only_one
 
         done: list[str] = []
@@ -51,6 +52,7 @@ class HostRules:
             try:
                 for problem in check_interfaces(config, set(host.netlink.interfaces())):
                     raise PlatformError(problem.what, problem.remedy)
+                check_vips(config.services)
                 steps = setup.prepare(config, self._families, host, state)
                 setup.set_up(steps, host, state, say)
             except ParagliderError as error:

@@ -32,6 +32,7 @@ from paraglider.control.pools import Key, Member, Pools
 from paraglider.control.questions import Questions
 from paraglider.control.reload import Able, Change, compare
 from paraglider.control.renewal import Renewal
+from paraglider.control.settings import Read
 from paraglider.control.tracker import TrackerSpec
 from paraglider.control.views import Traffic, samples
 from paraglider.control.watch import INTERVAL, Watch
@@ -46,9 +47,9 @@ class Hub:
     """The hub of ``config``; ``registry`` has its strategies, ``watch`` looks at the kernel.
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
-    hash of what the stats page needs to change anything. ``adjust`` brings the host to another
-    configuration. ``wanted`` is the configuration as it was asked for, ``config`` the one at work:
-    it still has backends that left, as long as they have flows.
+    hash of what the stats page needs to change anything. ``read`` reads the file again, ``adjust``
+    brings the host to another configuration. ``wanted`` is the configuration as it was asked for,
+    ``config`` the one at work: it still has backends that left, as long as they have flows.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Hub:
         all_ready: Callable[[], None] = lambda: None,
         token: bytes | None = None,
         *,
+        read: Callable[[], Read],
         adjust: Adjust = lambda _: [],
     ) -> None:
         self.wanted = self.config = config
@@ -69,12 +71,13 @@ class Hub:
         self._all_ready = all_ready
         self._children: dict[int, Child] = {}
         self._all: Children | None = None
-        self._desk = Desk(self)
-        self._gate = Gate(self._desk, token)
+        self.desk = Desk(self)
+        self._gate = Gate(self.desk, token)
         self._health = Health(self)
         self._offloaded = Offloaded(config)
         if watch is not None:
             watch.repaired = self._put_back
+        self._read = read
         self._adjust = adjust
         self._leaving = Leaving()
         self._renewal = Renewal()
@@ -114,7 +117,7 @@ class Hub:
             self.questions.answer(child.spec.index, message)
         elif child.spec.role in ("api", "stats"):
             number = message.get("id")
-            answerer = self._desk if child.spec.role == "api" else self._gate
+            answerer = self.desk if child.spec.role == "api" else self._gate
             answerer.take(
                 message, lambda reply: self._send(child.spec.index, {**reply, "re": number})
             )
@@ -139,9 +142,27 @@ class Hub:
         """See ``supervisor.Hub``."""
         self._offloaded.close()
 
-    def reload(self) -> None:
+    def hang_up(self) -> None:
         """See ``supervisor.Hub``."""
-        self._log.warning("no reload in this version; restart to read the file again")
+        self.try_reload("SIGHUP")
+
+    def try_reload(self, said_by: str) -> None:
+        """``reload`` for whom nobody hears but the log."""
+        try:
+            change = self.reload(said_by)
+        except ParagliderError as error:
+            why = "; ".join(str(error).splitlines())
+            self._log.error("not reloaded, nothing has changed", by=said_by, why=why)
+            return
+        if not change.words and not change.restart:
+            self._log.info("reloaded, nothing is other", by=said_by)
+
+    def reload(self, said_by: str) -> Change:
+        """See ``desk.State``."""
+        found = self._read()
+        for line in found.warnings:
+            self._log.warning(line)
+        return self.adopt(found.config, said_by)
 
     def processes(self) -> list[Child]:
         """See ``desk.State``."""
@@ -192,12 +213,11 @@ class Hub:
         if change.words:
             done = self._go_on_with(*merge(self.config, change.config))
             self.wanted = change.config
-            for line in done:
-                logger.info("host changed", what=line)
-        for line in change.words:
-            logger.info("configuration changed", what=line)
-        for line in change.restart:
-            logger.warning("not changed", why=line)
+            if done:
+                logger.info("host changed", what="; ".join(done))
+            logger.info("configuration changed", what="; ".join(change.words))
+        if change.restart:
+            logger.warning("not changed", why="; ".join(change.restart))
         return change
 
     def _go_on_with(self, config: Config, leaving: frozenset[Key]) -> list[str]:

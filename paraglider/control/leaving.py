@@ -24,7 +24,7 @@ from paraglider.control.views import Traffic
 from paraglider.rules.marks import backend_marks
 
 #: seconds between two looks whether they have flows yet
-PAUSE: Final = 5.0
+PAUSE: Final = 2.0
 
 
 class Leaving:

@@ -4,6 +4,7 @@
     GET  /v1/flows?client=&backend=&service=&limit=
     POST /v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}
     POST /v1/flows/kill                 {"client": …, "backend": …, "service": …} or {"all": true}
+    POST /v1/reload
 
 Rules: nothing is judged here but shape and size; what a request means is the hub's to say. Every
 answer is JSON; an error is {"error": what, "remedy": what would be right}. The process is locked
@@ -42,6 +43,7 @@ def application(ask: Ask) -> web.Application:
         app.router.add_get(f"/v1/{name}", _reader(ask, name))
     app.router.add_post("/v1/backends/{service}/{backend}", _setter(ask))
     app.router.add_post("/v1/flows/kill", _poster(ask, "kill"))
+    app.router.add_post("/v1/reload", _poster(ask, "reload"))
     return app
 
 
@@ -147,7 +149,8 @@ def answer(reply: Message) -> web.Response:
     if "ok" in reply:
         return web.json_response(reply["ok"])
     status = _STATUS.get(reply.get("fault", ""), HTTPStatus.INTERNAL_SERVER_ERROR)
-    return _refusal(status, reply.get("error", "no answer"), reply.get("remedy", ""))
+    said = {key: value for key, value in reply.items() if key in ("error", "remedy", "lines")}
+    return web.json_response({"error": "no answer", "remedy": "", **said}, status=status)
 
 
 def _refusal(status: int, what: str, remedy: str = "") -> web.Response:

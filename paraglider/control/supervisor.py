@@ -36,8 +36,8 @@ class Hub(Owner, Protocol):
     def look(self, now: float) -> float:
         """Do what is due at ``now``; seconds until there is something again, at most."""
 
-    def reload(self) -> None:
-        """Read the configuration again (SIGHUP)."""
+    def hang_up(self) -> None:
+        """SIGHUP: the configuration is to be read again."""
 
     def close(self) -> None:
         """All processes have ended."""
@@ -95,7 +95,7 @@ class Supervisor:
                 return
             if signal.SIGHUP in caught:
                 self._notifier.reloading()
-                self._hub.reload()
+                self._hub.hang_up()
                 self._notifier.ready()
             children.look()
 

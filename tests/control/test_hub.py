@@ -6,17 +6,21 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
+import structlog
 
+from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Config
+from paraglider.config.problem import ConfigError, Marks
 from paraglider.control.channel import Message
 from paraglider.control.children import Child, Children
 from paraglider.control.counters import Counters, Writer
 from paraglider.control.hub import Hub
 from paraglider.control.leaving import PAUSE
+from paraglider.control.settings import Read
 from paraglider.control.worker import WorkerSpec
 from paraglider.core.pool import State
 from paraglider.core.strategies import STRATEGIES
-from paraglider.errors import PlatformError
+from paraglider.errors import OperatorError, PlatformError
 from paraglider.forwarding.path import build
 
 
@@ -69,7 +73,8 @@ class World:
         self.hosts: list[Config] = []
         self.refusal: PlatformError | None = None
         self.all = Everybody(before)
-        self.hub = Hub(before, STRATEGIES, adjust=self.adjust)
+        self.files: list[Config | OperatorError] = []
+        self.hub = Hub(before, STRATEGIES, read=self.read, adjust=self.adjust)
         self.hub.attach(cast(Children, self.all))
 
     def adjust(self, wanted: Config) -> list[str]:
@@ -78,6 +83,13 @@ class World:
             raise self.refusal
         self.hosts.append(wanted)
         return ["rules changed"]
+
+    def read(self) -> Read:
+        """The next file, or what is wrong with it."""
+        file = self.files.pop(0)
+        if isinstance(file, OperatorError):
+            raise file
+        return Read(LoadedConfig(file, Marks(), "file"), file, ())
 
     def count(self, flows: int) -> None:
         """So many flows has the worker to the backend 10.0.0.2."""
@@ -120,6 +132,35 @@ def test_nothing_changes_where_the_host_refuses() -> None:
     assert world.hub.config == world.hub.wanted == before
     assert world.all.sent == []
     assert list(world.states()) == ["10.0.0.1"]
+
+
+def test_a_bad_file_changes_nothing() -> None:
+    """Whoever asked is told, and the next good one is taken."""
+    world = World(config("10.0.0.1"))
+    world.files = [ConfigError(["f:1:2: no"]), ConfigError(["f:1:2: no"]), config("10.0.0.2")]
+    with structlog.testing.capture_logs() as logged:
+        world.hub.hang_up()
+    assert [(line["event"], line["why"]) for line in logged] == [
+        ("not reloaded, nothing has changed", "f:1:2: no")
+    ]
+    asked: list[Message] = []
+    world.hub.desk.take({"do": "reload"}, asked.append)
+    assert [answer["lines"] for answer in asked] == [["f:1:2: no"]]
+    assert (world.hosts, world.all.sent) == ([], [])
+    world.hub.hang_up()
+    assert [b.name for b in world.hub.wanted.services[0].backends] == ["10.0.0.2"]
+
+
+def test_who_asked_hears_when_it_is_so() -> None:
+    """In words, when the worker has taken it over."""
+    world = World(config("10.0.0.1"))
+    world.files = [config("10.0.0.1", strategy="wrr")]
+    asked: list[Message] = []
+    world.hub.desk.take({"do": "reload"}, asked.append)
+    assert [message["do"] for message in world.all.sent] == ["config", "sync"]
+    assert asked == []
+    world.hub.heard(world.all.worker, {"re": world.all.sent[-1]["id"]})
+    assert asked == [{"ok": {"changed": ["service web: strategy rr → wrr"], "restart": []}}]
 
 
 def test_the_same_again_changes_nothing() -> None:

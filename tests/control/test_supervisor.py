@@ -67,7 +67,7 @@ class Hub:
         """Nothing is ever due."""
         return 3600.0
 
-    def reload(self) -> None:
+    def hang_up(self) -> None:
         """Log it."""
         log.logger().info("reload")
 

@@ -1,0 +1,31 @@
+"""`paraglider reload`: the running daemon reads its file again.
+
+Lives here: the click command ``reload``.
+Rules: it is the daemon that reads the file it was started with, and judges it.
+"""
+
+from __future__ import annotations
+
+import click
+
+from paraglider.cli.asking import control_of, json_option, print_json
+from paraglider.cli.main import Options, config_option
+
+
+@click.command()
+@config_option
+@json_option
+@click.pass_obj
+def reload(options: Options, config: str | None, as_json: bool) -> None:
+    """Have the daemon read its file again, and say what has changed.
+
+    A file with a mistake changes nothing. Established flows keep their backends.
+    """
+    answer = control_of(options, config).post("reload", {})
+    if as_json:
+        print_json(answer)
+        return
+    for line in answer["changed"] or ["nothing has changed"]:
+        print(line)
+    for line in answer["restart"]:
+        print(f"not changed: {line}")

@@ -1,0 +1,200 @@
+"""Another file under load: backends, services and strategies change, and nobody notices."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from failing import Load, Peer, control, rows, tries, wait_until
+
+from paraglider.config.problem import ConfigError
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FAMILIES = (4, 6)
+
+
+class World:
+    """A balancer with a service of each family, and the files that it is given."""
+
+    def __init__(self, net: Topology, running: Balancer, file: Callable[..., str]) -> None:
+        self.net = net
+        self.running = running
+        self._file = file
+
+    def write(self, *backends: int, weights: tuple[int, ...] = (), **changes: Any) -> None:
+        """Another file: the numbers of the backends, and what else is other."""
+        self.running.config.write_text(self._file(backends, weights, **changes))
+
+    def reload(self) -> dict[str, list[str]]:
+        """What the daemon says of it."""
+        answer: dict[str, list[str]] = control(self.running).post("reload", {})
+        return answer
+
+    def names(self, *numbers: int) -> set[str]:
+        """What these backends answer."""
+        return {f"backend{number}" for number in numbers}
+
+
+@pytest.fixture
+def world(
+    topology: Any, serve: Any, serve_peer: Any, config: Any, service: Any, balancer: Any
+) -> Callable[..., World]:
+    """A function that makes a world with two backends of three."""
+
+    def start(forward: str, **top: Any) -> World:
+        net = topology()
+        serve(net, udp=())
+        serve_peer(net, 9000)
+
+        def file(
+            backends: tuple[int, ...], weights: tuple[int, ...] = (), more: Any = (), **changes: Any
+        ) -> str:
+            services = []
+            for family in FAMILIES:
+                made = service(family, forward=forward, ports=[80, 9000], **changes)
+                made["backends"] = [
+                    {"address": backend_address(family, number), "weight": weight}
+                    for number, weight in zip(backends, weights or (1, 1, 1), strict=False)
+                ]
+                services.append(made)
+            text: str = config(*services, *more, workers=2, **top)
+            return text
+
+        return World(net, balancer(net, file((1, 2)), trouble=True), file)
+
+    return start
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Iterator[Callable[[Topology], list[Load]]]:
+    """A function that has the client open connections of each family until the test ends."""
+    made: list[Load] = []
+
+    def start(net: Topology) -> list[Load]:
+        made.extend(Load(net, family, tmp_path / f"load{family}") for family in FAMILIES)
+        return made
+
+    yield start
+    for one in made:
+        one.stop()
+
+
+def wrk(net: Topology) -> subprocess.Popen[bytes]:
+    """Clients that send request after request over the same connections."""
+    command = ["wrk", "-t1", "-c16", "-d100s", "--timeout", "10s", f"http://{VIP[4]}/"]
+    return net.client.popen(command, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload"])
+def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward: str) -> None:
+    """A backend is added, another removed, strategy and weights change, a service comes and goes,
+    a bad file is refused: new connections go where the file says, those that there were go on, and
+    none is lost, nor any request.
+    """
+    it: World = world(forward)
+    net, running = it.net, it.running
+    long = [
+        Peer(net.client, tmp_path / f"long{family}-{n}", "rounds", VIP[family], 9000, 20_000)
+        for family in FAMILIES
+        for n in range(4)
+    ]
+    crowd = wrk(net)
+    clients = load(net)
+    assert all(one.begun() for one in long)
+
+    def answered(*numbers: int) -> None:
+        assert [set(each.more(12)) for each in clients] == [it.names(*numbers)] * 2
+
+    answered(1, 2)
+    it.write(1, 2, 3)
+    assert it.reload()["changed"] == [
+        f"service web{family}: backend {backend_address(family, 3)} added" for family in FAMILIES
+    ]
+    answered(1, 2, 3)
+
+    it.write(2, 3)
+    assert "its flows live on" in it.reload()["changed"][0]
+    answered(2, 3)
+    row = rows(running, 4)[backend_address(4, 1)]
+    assert (row["state"], row["weight"]) == ("drain", 0)
+
+    it.write(2, 3, weights=(0, 5), strategy="wrr")
+    assert len(it.reload()["changed"]) == 6
+    answered(3)
+
+    running.config.write_text(running.config.read_text().replace("strategy: wrr", "strategy: wr"))
+    with pytest.raises(ConfigError, match=rf"^{running.config}:\d+:\d+: .*wr"):
+        it.reload()
+    answered(3)
+
+    extra = service(4, name="extra", vip="192.168.0.12/24", ports=80, forward=forward, backends=1)
+    it.write(2, 3, more=[extra])
+    assert "service extra added, 1 backend" in it.reload()["changed"]
+    answered(2, 3)
+    found = net.client.run(["curl", "-s", "--max-time", "20", "http://192.168.0.12/"]).stdout
+    assert found == "backend1\n"
+
+    it.write(1, 2)
+    os.kill(running.pid, signal.SIGHUP)
+    wait_until(lambda: running.log().count("service extra removed") == 1, running.log)
+    wait_until(lambda: len(rows(running, 4)) == 3, running.log)
+    answered(1, 2)
+
+    crowd.send_signal(signal.SIGINT)
+    said = crowd.communicate(timeout=30)[0].decode()
+    assert int(re.findall(r"(\d+) requests in", said)[0]) > 0
+    assert "errors" not in said
+    assert "Non-2xx" not in said
+    assert [one.end()["rounds"] > 0 for one in long] == [True] * 8
+    assert not [a for each in clients for a in each.answers() if a.startswith("error")]
+
+
+def test_what_left_is_gone_with_its_last_flow(world: Any, tmp_path: Path) -> None:
+    """From the table and from the rules; and not before."""
+    it: World = world("nat", timeouts={"closing": 1})
+    net, running = it.net, it.running
+    idle = [Peer(net.client, tmp_path / f"idle{n}", "pause", VIP[4], 9000) for n in range(4)]
+    assert all(one.begun() for one in idle)
+    first = backend_address(4, 1)
+    it.write(2)
+    it.reload()
+    assert set(tries(net, 4, 4)) == {"backend2"}
+    assert first in rows(running, 4)
+    assert first in net.balancer.run(["iptables-save"]).stdout
+    assert [one.end() for one in idle] == [{"arrived": 3}] * 4
+    wait_until(lambda: first not in rows(running, 4), running.log)
+    assert first not in net.balancer.run(["iptables-save"]).stdout
+
+
+def test_many_at_once(world: Any) -> None:
+    """Neither is lost, whether by signal or by command: what is at work is the last file; but for
+    what takes a restart, which is said.
+    """
+    it: World = world("nat")
+    with ThreadPoolExecutor(8) as pool:
+        for strategy in ("wrr", "maglev"):
+            it.write(1, 2, 3, strategy=strategy)
+            for _ in range(4):
+                os.kill(it.running.pid, signal.SIGHUP)
+            answers = list(pool.map(lambda _: it.reload(), range(8)))
+            assert all(answer["restart"] == [] for answer in answers)
+            found = {one["strategy"] for one in control(it.running).get("services")}
+            assert found == {strategy}
+    it.write(2, 3)
+    it.running.config.write_text(f"{it.running.config.read_text()}user: daemon\n")
+    answer = it.reload()
+    assert answer["restart"] == [
+        "user: nobody → daemon takes a restart (processes are that user's)"
+    ]
+    assert len(answer["changed"]) == 4
+    assert set(tries(it.net, 4, 12)) == it.names(2, 3)
