@@ -26,5 +26,6 @@ ledgers      a worker's flows, carried on from the process before it     (``ledg
 live         where it counts them, for the workers to read              (``live``)
 watch        what the supervisor looks at where flows are offloaded     (``watch``)
 policy watch what policies did wrong, into the log                     (``policy_watch``)
+flow log     a line for a new flow, with `-D`                           (``flow_log``)
 log          structured log on standard error                           (``log``)
 """

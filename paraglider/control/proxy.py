@@ -30,7 +30,8 @@ from paraglider.control.channel import Channel, ChannelError
 from paraglider.control.children import READY, Equipment, Spec
 from paraglider.control.commands import Commands, Subject
 from paraglider.control.counters import Writer
-from paraglider.control.worker import EXPIRY_BUDGET, flow_log, pin
+from paraglider.control.flow_log import FlowLog
+from paraglider.control.worker import EXPIRY_BUDGET, pin
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
@@ -151,7 +152,7 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
     proxy = build(spec.config, spec.number, loop, events, spec.listeners, bound, spec.registry)
     proxy.put(spec.states)
     if logger.is_enabled_for(logging.DEBUG):
-        proxy.opened = flow_log(logger)
+        proxy.tell(FlowLog(logger))
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -10,7 +10,6 @@ flows would hold every packet up.
 from __future__ import annotations
 
 import gc
-import ipaddress
 import logging
 import os
 import signal
@@ -28,14 +27,13 @@ from paraglider.control.channel import ChannelClosedError, ChannelError
 from paraglider.control.children import READY, Equipment, Spec
 from paraglider.control.commands import Commands
 from paraglider.control.counters import Writer
+from paraglider.control.flow_log import FlowLog
 from paraglider.control.live import LiveFlows
-from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.packet import SYN
-from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.flows import FlowView
-from paraglider.forwarding.path import Path, Told, build
+from paraglider.forwarding.path import Path, build
 from paraglider.forwarding.services import States
 from paraglider.system import privileges
 from paraglider.system.ledger import LedgerFiles
@@ -118,7 +116,7 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
         path.marker.live = spec.live.reader(spec.index)
     _warm_up(spec.config, spec.registry)
     if logger.is_enabled_for(logging.DEBUG):
-        path.tell(flow_log(logger))
+        path.tell(FlowLog(logger))
     wanted = spec.config.queue
     if path.head is None:
         queue = open_queue(wanted.io, spec.core, wanted.length)
@@ -241,24 +239,6 @@ class Work:
         wanted = config.without_forwards("proxy")
         self._path.become(wanted, self._config, self._spec.index, self._spec.registry)
         self._config = wanted
-
-
-def flow_log(logger: Any) -> Told:
-    """With `-D`: one line for every new flow."""
-
-    def told(protocol: int, key: bytes, backend: Backend) -> None:
-        size = (len(key) - 4) // 2
-        logger.debug(
-            "new flow",
-            protocol=PROTOCOL_NAMES[protocol],
-            client=str(ipaddress.ip_address(key[:size])),
-            client_port=int.from_bytes(key[-4:-2], "big"),
-            vip=str(ipaddress.ip_address(key[size:-4])),
-            port=int.from_bytes(key[-2:], "big"),
-            backend=backend.name,
-        )
-
-    return told
 
 
 class Count:

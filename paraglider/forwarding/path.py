@@ -20,12 +20,13 @@ from paraglider.core.rewrite import Rewrite
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.verdict import REASON_NAMES
+from paraglider.core.witness import Decision, Witness
 from paraglider.forwarding import dsr, nat, offload
 from paraglider.forwarding.flows import FlowView
 from paraglider.forwarding.services import Made, States, make_services, put_states
 
-#: told of a new flow: protocol, key of its first packet, backend
-Told = Callable[[int, bytes, Backend], None]
+#: told of the decision about a new flow
+Told = Callable[[Decision], None]
 #: what gives a verdict for a packet (see ``core.nat``)
 Handle = Callable[[bytearray, int, int, int, float], int]
 
@@ -104,14 +105,13 @@ class Path:
         return sum(map(len, self.tables.values()))
 
     def tell(self, told: Told) -> None:
-        """Have ``told`` called for every new flow."""
-        self.marker.decided = told
-
-        def opened(flow: Flow) -> None:
-            told(flow.protocol, flow.forward_key, flow.rewrite.backend)
-
+        """Have ``told`` called for every new flow, with who got it and why."""
+        witness = Witness(self.marker.balancer.services)
+        self.marker.balancer = witness
+        self.marker.decided = lambda *flow: told(witness.told(*flow))
         for path in self._flow_paths.values():
-            path.opened = opened
+            path.balancer = witness if path is self._nat else Witness(path.balancer.services)
+            path.opened = _teller(path.balancer, told)
 
     def expire(self, now: float, budget: int) -> None:
         """Time passes. Forget what is over; look at ``budget`` flows a table, and as many clients,
@@ -161,6 +161,13 @@ class Path:
                 if value:
                     counts[name] = counts.get(name, 0) + value
         return counts
+
+
+def _teller(witness: Witness, told: Told) -> Callable[[Flow], None]:
+    def opened(flow: Flow) -> None:
+        told(witness.told(flow.protocol, flow.forward_key, flow.rewrite.backend))
+
+    return opened
 
 
 def _by_vip(director: Director, vips: Container[bytes], other: Handle) -> Handle:

@@ -218,6 +218,8 @@ def test_debug_tells_of_new_flows(work: Any) -> None:
     line = worker.await_log('event="new flow"')
     wanted = ("protocol=udp", "client=127.0.0.1", "vip=127.0.0.2", "port=53", "backend=127.0.0.3")
     assert all(word in line.split() for word in wanted)
+    assert "service=" in line
+    assert re.search(r'why="[a-z]+, of \d+ ready"', line)
     assert "secret" not in worker.log()
     assert worker.stop() == 0
 

@@ -12,8 +12,8 @@ from paraglider.config.model import Config
 from paraglider.core.flow import TCP
 from paraglider.core.ledger import Ledger, size_of, write_header
 from paraglider.core.marker import HEAD
-from paraglider.core.pool import Backend
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
+from paraglider.core.witness import Decision
 from paraglider.forwarding.path import Path, build
 from paraglider.rules.marks import backend_marks, way_marks
 
@@ -95,15 +95,14 @@ def test_tables() -> None:
 def test_every_new_flow_is_told_of(forwards: tuple[str, ...]) -> None:
     """Whatever carries it."""
     path = build(config(*({"forward": forward} for forward in forwards)), 0, 0.0)
-    told: list[tuple[int, bytes, str]] = []
-
-    def note(protocol: int, key: bytes, backend: Backend) -> None:
-        told.append((protocol, key[-2:], backend.name))
-
-    path.tell(note)
+    told: list[Decision] = []
+    path.tell(told.append)
     for port in (80, 81):
         handled(path, port)
-    assert told == [(TCP, b"\0\x50", "10.0.0.1"), (TCP, b"\0\x51", "10.0.1.1")]
+    assert [(d.service, d.protocol, d.key[-2:], d.backend.name, d.why) for d in told] == [
+        ("s0", TCP, b"\0\x50", "10.0.0.1", "rr, of 2 ready"),
+        ("s1", TCP, b"\0\x51", "10.0.1.1", "rr, of 2 ready"),
+    ]
 
 
 def test_counts_of_both_are_one() -> None:
@@ -169,13 +168,13 @@ def test_dsr_beside_others(forward: str) -> None:
     assert path.head == (None if forward == "nat" else HEAD)
     assert not path.fail_open
     assert [service.name for service in path.services] == ["s1", "s0"]
-    told: list[bytes] = []
-    path.tell(lambda _protocol, key, _backend: told.append(key[4:8]))
+    told: list[Decision] = []
+    path.tell(told.append)
     assert to_dsr(path) & 0xFF == MARK
     assert handled(path, 81) == (
         REWRITTEN if forward == "nat" else MARK | backend_marks(wanted)["s1"][0] << 8
     )
-    assert [key[-1] for key in told] == [12, 11]
+    assert [(d.service, d.key[7]) for d in told] == [("s0", 12), ("s1", 11)]
     assert to_dsr(path, flags=4, client_port=50000) == DROP  # a RST of nobody's
     assert handled(path, 99) == PASS
     assert path.counts() == {"stray": 1, "no_service": 1}

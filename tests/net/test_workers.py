@@ -211,4 +211,5 @@ def test_verbose(web: Any, balancer: Any, ask: Any) -> None:
     for line in events(running, "new flow"):
         assert re.search(r"client=(192\.168\.0|2001:db8:).*", line)
         assert "port=80" in line
+        assert re.search(r"service=\w+ .*why=\"rr, of \d ready\"", line)
         assert re.search(r"backend=(10\.0\.0|fd00:10:)", line)

@@ -21,6 +21,7 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
+from paraglider.core.witness import Decision, Witness
 from paraglider.forwarding.proxy.attempt import Attempt, Front
 from paraglider.forwarding.proxy.events import Events
 from paraglider.forwarding.proxy.header import Version, header
@@ -71,6 +72,14 @@ class Proxy:
         self._resume: asyncio.TimerHandle | None = None
         self._drained: Callable[[], None] | None = None
         self._last_call: asyncio.TimerHandle | None = None
+
+    def tell(self, told: Callable[[Decision], None]) -> None:
+        """Have ``told`` called for every connection that a backend accepted, with why it got it."""
+        witness = Witness(self._balancer.services)
+        self._balancer = witness
+        for front in self._fronts.values():
+            front.choose = witness.choose
+        self.opened = lambda *flow: told(witness.told(*flow))
 
     @property
     def live(self) -> int:
