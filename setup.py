@@ -89,6 +89,7 @@ setup(
         "aiohttp>=3.9",
         "click>=8.1",
         "dnspython>=2.6",
+        "prometheus-client>=0.17",
         "pydantic>=2.6",
         "pyroute2>=0.7",
         "python-prctl>=1.8",

@@ -66,6 +66,12 @@ def stale(package: Path) -> list[Path]:
     return found
 
 
+def build_of(module: ModuleType) -> str:
+    """Whether ``module`` is "compiled" or "interpreted"."""
+    file = module.__file__ or ""
+    return "compiled" if file.endswith(tuple(EXTENSION_SUFFIXES)) else "interpreted"
+
+
 def choose(package: Path) -> None:
     """Make the interpreted modules run where the rules above say so."""
     if os.environ.get(PURE) or stale(package):

@@ -64,6 +64,7 @@ def test_what_is_imported_is_required() -> None:
     projects = {
         "dns": "dnspython",
         "prctl": "python-prctl",
+        "prometheus_client": "prometheus-client",
         "pydantic_core": "pydantic",
         "yaml": "pyyaml",
     }

@@ -17,6 +17,7 @@ counters     what such a process counts, in memory that the hub reads    (``coun
 api          the process behind the control socket                      (``api``, ``routes``)
 web          the process behind the stats page                          (``web``)
 door         the connections of both, and what they ask the hub         (``door``, ``hub_client``)
+metrics      what Prometheus is told of all that                    (``metrics``, ``exposition``)
 client       the other end of that socket                               (``client``)
 worker       one process on one core that reads one queue               (``worker``)
 scout        looks where backends are listed elsewhere                  (``scout``, ``errands``)

@@ -96,7 +96,8 @@ class Child:
     """One process that there is to be; ``pid`` is 0 while there is none.
 
     ``report`` is its report pipe while it starts, ``again`` when it is to be started again.
-    ``dismissed`` is when it was asked to end, to be started anew with what has changed.
+    ``dismissed`` is when it was asked to end, to be started anew with what has changed. ``starts``
+    is how often it was started.
     """
 
     spec: Spec
@@ -107,6 +108,7 @@ class Child:
     early_deaths: int = 0
     again: float | None = None
     dismissed: float = 0.0
+    starts: int = 0
 
     @property
     def serves(self) -> bool:
@@ -236,6 +238,7 @@ class Children:
         reading, writing = os.pipe()
         parent = os.getpid()
         child.started = time.monotonic()
+        child.starts += 1
         # Blocked until the child has left the loop: a signal meanwhile is not the parent's.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         child.pid = os.fork()

@@ -28,7 +28,7 @@ from paraglider.control.commands import MOST_LISTED
 from paraglider.control.pools import SETTABLE, Member, Pools
 from paraglider.control.questions import Answers, Questions
 from paraglider.control.reload import Change
-from paraglider.control.views import Instant, Samples, Traffic, samples
+from paraglider.control.views import Instant, Loaded, Samples, Traffic, samples
 from paraglider.core.pool import Event
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.forwarding.flows import Match
@@ -49,6 +49,8 @@ class State(Protocol):
     config: Config
     pools: Pools
     questions: Questions
+    started: float
+    loaded: Loaded
 
     def processes(self) -> list[Child]:
         """All that there are to be."""

@@ -34,7 +34,7 @@ from paraglider.control.reload import Able, Change, compare
 from paraglider.control.renewal import Renewal
 from paraglider.control.settings import Read
 from paraglider.control.tracker import TrackerSpec
-from paraglider.control.views import Traffic, samples
+from paraglider.control.views import Loaded, Traffic, samples
 from paraglider.control.watch import INTERVAL, Watch
 from paraglider.core.pool import Event
 from paraglider.core.strategies import Registry
@@ -66,6 +66,8 @@ class Hub:
         self.wanted = self.config = config
         self.pools = Pools(config, time.monotonic())
         self.questions = Questions(self._send)
+        self.started = time.monotonic()
+        self.loaded = Loaded(True, self.started)
         self._registry = registry
         self._watch = watch
         self._all_ready = all_ready
@@ -159,10 +161,13 @@ class Hub:
 
     def reload(self, said_by: str) -> Change:
         """See ``desk.State``."""
+        self.loaded = Loaded(False, time.monotonic())
         found = self._read()
         for line in found.warnings:
             self._log.warning(line)
-        return self.adopt(found.config, said_by)
+        change = self.adopt(found.config, said_by)
+        self.loaded = Loaded(True, time.monotonic())
+        return change
 
     def processes(self) -> list[Child]:
         """See ``desk.State``."""

@@ -1,14 +1,16 @@
 """The requests of the control socket: HTTP and JSON under /v1/, each handed to the hub.
 
     GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/health   /v1/status
+    GET  /v1/metrics            the same as Prometheus reads it
     GET  /v1/flows?client=&backend=&service=&limit=
     POST /v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}
     POST /v1/flows/kill                 {"client": …, "backend": …, "service": …} or {"all": true}
     POST /v1/reload
 
 Rules: nothing is judged here but shape and size; what a request means is the hub's to say. Every
-answer is JSON; an error is {"error": what, "remedy": what would be right}. The process is locked
-in when the first request comes: what aiohttp imports late is imported by ``warm_up``.
+answer but the metrics is JSON; an error is {"error": what, "remedy": what would be right}. The
+process is locked in when the first request comes: what aiohttp imports late is imported by
+``warm_up``.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
+from paraglider.control import metrics
 from paraglider.control.channel import Message
+from paraglider.control.exposition import CONTENT_TYPE
 from paraglider.errors import PlatformError
 
 #: asks the hub; raises ``PlatformError``
@@ -41,6 +45,7 @@ def application(ask: Ask) -> web.Application:
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
     for name in ("services", "backends", "workers", "health", "status", "flows"):
         app.router.add_get(f"/v1/{name}", _reader(ask, name))
+    app.router.add_get("/v1/metrics", _metrics(ask))
     app.router.add_post("/v1/backends/{service}/{backend}", _setter(ask))
     app.router.add_post("/v1/flows/kill", _poster(ask, "kill"))
     app.router.add_post("/v1/reload", _poster(ask, "reload"))
@@ -112,6 +117,19 @@ def _reader(ask: Ask, name: str) -> Handler:
         return answer(await ask({**words, "do": name}))
 
     return read
+
+
+def _metrics(ask: Ask) -> Handler:
+    async def show(_request: web.Request) -> web.StreamResponse:
+        reply = await ask({"do": "status"})
+        return metrics_of(reply["ok"]) if "ok" in reply else answer(reply)
+
+    return show
+
+
+def metrics_of(status: Message) -> web.Response:
+    """The answer that says ``status`` to Prometheus."""
+    return web.Response(body=metrics.render(status), headers={"Content-Type": CONTENT_TYPE})
 
 
 def _poster(ask: Ask, name: str) -> Handler:

@@ -7,16 +7,20 @@ side: ``in`` goes to the backend, ``out`` to the client; None where they do not 
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+import paraglider
+from paraglider._compiled import build_of
 from paraglider.config.model import Config, Service
 from paraglider.control.children import Child
 from paraglider.control.counters import GAUGES, Sample
 from paraglider.control.pools import Checked, Member, Pools
 from paraglider.control.worker import WorkerSpec
+from paraglider.core import nat
 from paraglider.core.pool import State
 from paraglider.system.queue.proc import QueueStatus
 
@@ -55,8 +59,19 @@ class Instant:
 
     def date(self, then: float) -> str:
         """The monotonic ``then`` as ISO 8601, UTC."""
-        moment = datetime.fromtimestamp(self.wall - (self.now - then), UTC)
-        return moment.isoformat(timespec="seconds")
+        return datetime.fromtimestamp(self.epoch(then), UTC).isoformat(timespec="seconds")
+
+    def epoch(self, then: float) -> float:
+        """The monotonic ``then`` as seconds since the epoch."""
+        return self.wall - (self.now - then)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The last try to take over what the configuration file says, and when (monotonic) it was."""
+
+    success: bool
+    at: float
 
 
 class Traffic:
@@ -123,6 +138,8 @@ class Whole(Protocol):
 
     config: Config
     pools: Pools
+    started: float
+    loaded: Loaded
 
     def processes(self) -> list[Child]:
         """All that there are to be."""
@@ -131,7 +148,7 @@ class Whole(Protocol):
 def status(
     whole: Whole, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
 ) -> dict[str, Any]:
-    """Services, backends, processes and health at one instant."""
+    """Services, backends, processes, health, what runs and what it was told, at one instant."""
     config, pools, children = whole.config, whole.pools, whole.processes()
     traffic = Traffic(samples)
     return {
@@ -140,6 +157,16 @@ def status(
         "backends": backends(config, pools, traffic, at),
         "workers": processes(children, samples, queues, at),
         "health": health(config, pools, children),
+        "daemon": {
+            "version": paraglider.__version__,
+            "python": platform.python_version(),
+            "build": build_of(nat),
+            "started": round(at.epoch(whole.started), 3),
+        },
+        "config": {
+            "success": whole.loaded.success,
+            "at": round(at.epoch(whole.loaded.at), 3),
+        },
     }
 
 
@@ -198,8 +225,9 @@ def _process(
     shown: dict[str, Any] = {
         "role": child.spec.role,
         "name": child.spec.name,
-        **{name: value for name, value in child.spec.labels().items() if name != "worker"},
+        **child.spec.labels(),
         "pid": child.pid or None,
+        "starts": child.starts,
         "serves": child.serves,
         "seconds": round(at.now - child.started, 1) if child.pid else None,
     }

@@ -4,7 +4,7 @@
     GET  /api/v1/status     all of a sample           GET  /events     samples, as they come
     GET  /api/v1/services   /api/v1/backends?service=   /api/v1/workers   /api/v1/health
     GET  /api/v1/history?service=                     what the charts begin with
-    GET  /stats.csv  /;csv  as HAProxy's
+    GET  /stats.csv  /;csv  as HAProxy's              GET  /metrics    as Prometheus'
     POST /api/v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}, with a token
 
 Rules: what is read comes from the feed, never from a question of its own; what is changed goes to
@@ -26,7 +26,16 @@ from typing import Any, Final
 from aiohttp import web
 
 from paraglider.control.channel import Message
-from paraglider.control.routes import Ask, Handler, answer, body_of, faults, json_errors, server_of
+from paraglider.control.routes import (
+    Ask,
+    Handler,
+    answer,
+    body_of,
+    faults,
+    json_errors,
+    metrics_of,
+    server_of,
+)
 from paraglider.control.web import csv_table, guard
 from paraglider.control.web.events import Streams
 from paraglider.control.web.feed import Feed, of_service
@@ -85,6 +94,7 @@ def application(feed: Feed, streams: Streams, guarded: Guard, ask: Ask) -> web.A
     add.add_get("/api/v1/history", _shown(lambda r: feed.history.plain(_named(r))))
     for path in ("/stats.csv", "/;csv"):
         add.add_get(path, _csv(feed))
+    add.add_get("/metrics", _metrics(feed))
     add.add_post("/api/v1/backends/{service}/{backend}", _setter(ask))
     return app
 
@@ -131,6 +141,13 @@ def _named(request: web.Request) -> str | None:
 def _csv(feed: Feed) -> Handler:
     async def show(_request: web.Request) -> web.StreamResponse:
         return web.Response(text=csv_table.table(feed.now()), content_type="text/csv")
+
+    return show
+
+
+def _metrics(feed: Feed) -> Handler:
+    async def show(_request: web.Request) -> web.StreamResponse:
+        return metrics_of(feed.now())
 
     return show
 

@@ -1,0 +1,148 @@
+"""A running balancer as Prometheus scrapes it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from browsing import HOST, PATIENCE, ask_page
+from prometheus_client.parser import text_string_to_metric_families
+
+from paraglider.control.client import Control
+from paraglider.control.exposition import CONTENT_TYPE
+from paraglider.control.metrics import SECTIONS
+from paraglider.errors import OperatorError
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+@pytest.fixture
+def scraped(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any
+) -> tuple[Topology, Balancer]:
+    """A balancer with a stats page, a service of nat that is checked, and one of proxy."""
+    net = topology()
+    serve(net, udp=())
+    checked = service(4, ports=80, check={"type": "tcp", "interval": 0.5})
+    carried = service(6, ports=80, forward="proxy")
+    return net, balancer(net, config(checked, carried, stats={"bind": HOST}))
+
+
+def scrape(namespace: Namespace) -> str:
+    """The text at /metrics; empty before there is one."""
+    status, headers, body = ask_page(namespace, "/metrics")
+    assert status in (200, 503)
+    assert status == 503 or headers["content-type"] == CONTENT_TYPE
+    return body.decode() if status == 200 else ""
+
+
+def value(text: str, name: str, **labels: str) -> float:
+    """The sum of the samples of ``name`` with ``labels``, -1 where there is none."""
+    found = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    ]
+    return sum(found) if found else -1
+
+
+def until(namespace: Namespace, condition: Callable[[str], object]) -> str:
+    """Scrape until ``condition`` is true of the text."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition(text := scrape(namespace)):
+        assert time.monotonic() < deadline, text
+        time.sleep(0.05)
+    return text
+
+
+def names(text: str) -> set[str]:
+    """The names of the metrics that have samples."""
+    return set(re.findall(r"^(\w+)", text, re.MULTILINE))
+
+
+def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
+    """promtool finds nothing to mend; every metric of the table is there, and so all that
+    dashboard and alerts ask for; numbers are those of the flows that there were, and the control
+    socket says the same.
+    """
+    net, running = scraped
+    here = net.balancer
+    ask(net, "tcp", VIP[4], 80, 9)
+    ask(net, "tcp", VIP[6], 80, 3)
+
+    def complete(text: str) -> bool:
+        flows = [
+            value(text, "paraglider_service_new_flows_total", service=name)
+            for name in ("web4", "web6")
+        ]
+        checked = value(text, "paraglider_backend_check_success", service="web4")
+        return (*flows, checked) == (9, 3, 3)
+
+    text = until(here, complete)
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, capture_output=True, text=True
+    )
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
+    table = {metric.name for section in SECTIONS for metric in section.metrics}
+    assert names(text) == table
+    for file in ("alerts.yml", "grafana-dashboard.json"):
+        asked = re.findall(r"\bparaglider_[a-z_]+\b", (CONF / file).read_text(encoding="utf-8"))
+        assert names(text) >= set(asked)
+
+    first = {"service": "web4", "backend": backend_address(4, 1)}
+    assert value(text, "paraglider_backend_new_flows_total", **first) == 3
+    assert value(text, "paraglider_backend_in_packets_total", **first) >= 9
+    assert value(text, "paraglider_worker_packets_total", role="worker") >= 9 * 6
+    assert value(text, "paraglider_queue_limit_packets") == 60000
+    assert value(text, "paraglider_config_last_reload_success") == 1
+    assert value(text, "paraglider_healthy") == 1
+
+    path = running.config.parent.parent / "control.sock"
+    command = ["curl", "-sSf", "--unix-socket", path, "http://paraglider/v1/metrics"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert names(said.stdout) == table
+
+    Control(str(path)).post(f"backends/web4/{backend_address(4, 1)}", {"state": "drain"})
+    until(here, lambda text: value(text, "paraglider_backend_state", state="drain", **first) == 1)
+
+
+def test_another_file(scraped: tuple[Topology, Balancer], ask: Any) -> None:
+    """One that cannot be taken over is told of, and taken back; a backend that leaves has no
+    series, while what it had stays its service's.
+    """
+    net, running = scraped
+    here = net.balancer
+    gone = backend_address(6, 3)
+    ask(net, "tcp", VIP[6], 80, 3)
+    total = "paraglider_service_new_flows_total"
+    until(here, lambda text: value(text, total, service="web6") == 3)
+    good = running.config.read_text()
+    path = running.config.parent.parent / "control.sock"
+
+    running.config.write_text(good.replace("proxy", "prixy"))
+    with pytest.raises(OperatorError):
+        Control(str(path)).post("reload", {})
+    name = "paraglider_config_last_reload_success"
+    text = until(here, lambda text: value(text, name) == 0)
+    assert f'backend="{gone}"' in text
+
+    document = yaml.safe_load(good)
+    document["services"][1]["backends"].remove(gone)
+    running.config.write_text(yaml.safe_dump(document))
+    Control(str(path)).post("reload", {})
+    text = until(here, lambda text: gone not in text)
+    assert value(text, name) == 1
+    ask(net, "tcp", VIP[6], 80, 2)
+    until(here, lambda text: value(text, total, service="web6") == 5)
