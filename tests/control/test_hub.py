@@ -140,6 +140,7 @@ def test_a_bad_file_changes_nothing() -> None:
     world.files = [ConfigError(["f:1:2: no"]), ConfigError(["f:1:2: no"]), config("10.0.0.2")]
     with structlog.testing.capture_logs() as logged:
         world.hub.hang_up()
+    assert not world.hub.loaded.success
     assert [(line["event"], line["why"]) for line in logged] == [
         ("not reloaded, nothing has changed", "f:1:2: no")
     ]
@@ -148,6 +149,7 @@ def test_a_bad_file_changes_nothing() -> None:
     assert [answer["lines"] for answer in asked] == [["f:1:2: no"]]
     assert (world.hosts, world.all.sent) == ([], [])
     world.hub.hang_up()
+    assert world.hub.loaded.success
     assert [b.name for b in world.hub.wanted.services[0].backends] == ["10.0.0.2"]
 
 
