@@ -157,13 +157,18 @@ def test_flows_of_a_lost_backend_end(
         peer = Rounds(net, family, tmp_path / str(family))
         peer.await_more(running)
         assert leases(net, family) == 1
-        rows = control.get("backends", service=f"web{family}")
-        rows.sort(key=lambda row: row["flows"], reverse=True)
-        assert [row["flows"] for row in rows] == [1, 0, 0]
-        for row in rows[:gone]:
-            control.set_backend(f"web{family}", row["backend"], state="drain")
+        name = f"web{family}"
+        wait_until(lambda name=name: [n for n, _ in by_flows(control, name)] == [1, 0, 0], running)
+        for _, backend in by_flows(control, name)[:gone]:
+            control.set_backend(name, backend, state="drain")
         assert peer.await_end(20) == {"error": "ECONNRESET"}
         assert leases(net, family) == 0
+
+
+def by_flows(control: Control, service: str) -> list[tuple[int, str]]:
+    """The backends of ``service`` with their live flows, most first."""
+    rows = control.get("backends", service=service)
+    return sorted(((row["flows"], row["backend"]) for row in rows), reverse=True)
 
 
 def test_an_error_reaches_the_owner(

@@ -24,6 +24,7 @@ from paraglider.lab.topology import (
     VIP,
     Topology,
     backend_address,
+    direct_address,
 )
 
 pytestmark = pytest.mark.root
@@ -275,15 +276,21 @@ def test_flows_end_with_stop(
         assert json.loads(output) == {"error": "ECONNRESET"}
 
 
+@pytest.mark.parametrize("one", [False, True], ids=["two links", "one link"])
 def test_the_go_paraglider_s_file(
-    topology: Any, serve: Any, start: Start, ask: Any, tmp_path: Path
+    topology: Any, serve: Any, start: Start, ask: Any, tmp_path: Path, one: bool
 ) -> None:
-    """A glider.yaml as it is, with `-config` in front, on a host that has its addresses."""
-    net = topology()
+    """A glider.yaml as it is, with `-config` in front, on a host that has its addresses; `bind` and
+    `privateip` may be one address where clients and backends are on one link.
+    """
+    net = topology(direct=one)
     serve(net, http=(5555,))
+    private = VIP[4] if one else GATEWAY[4]
     net.balancer.ip(f"addr add {VIP[4]}/24 dev eth0", f"addr add {GATEWAY[4]}/8 dev eth1")
-    backends = [f"{backend_address(4, number)}:5555" for number in (1, 2, 3)]
-    frontend = {"bind": f"{VIP[4]}:4444", "privateip": GATEWAY[4], "backends": backends}
+    net.balancer.run(["iptables", "-P", "FORWARD", "DROP"])
+    where = direct_address if one else backend_address
+    backends = [f"{where(4, number)}:5555" for number in (1, 2, 3)]
+    frontend = {"bind": f"{VIP[4]}:4444", "privateip": private, "backends": backends}
     file = tmp_path / "glider.yaml"
     file.write_text(yaml.safe_dump({"frontend": frontend}))
     program = [sys.executable, "-m", "paraglider", "-config", str(file)]
@@ -291,10 +298,10 @@ def test_the_go_paraglider_s_file(
     try:
         assert ask(net, "tcp", VIP[4], 4444, 6) == {f"backend{n}": 2 for n in (1, 2, 3)}
         answer = net.client.run(["curl", "-sS", f"http://{VIP[4]}:4444/from"]).stdout
-        assert answer.strip() == GATEWAY[4]
+        assert answer.strip() == private
     finally:
         net.balancer.run([*program, "stop"])
-    assert net.balancer.run(["nft", "list", "ruleset"]).stdout == ""
+    assert "paraglider" not in net.balancer.run(["nft", "list", "ruleset"]).stdout
 
 
 def test_show_for_a_terminal(
