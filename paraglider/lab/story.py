@@ -23,9 +23,10 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab import direct, namespace, topology
+from paraglider.lab import direct, namespace, topology, window
 from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
+from paraglider.lab.namespace import Namespace
 from paraglider.lab.tally import Row, count_answers, ping_counts, table
 from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, PUBLIC_PREFIX, VIP, Plan, Topology
 
@@ -91,7 +92,7 @@ def configuration(options: Options, directory: Path, allowed: frozenset[int]) ->
             {"name": f"echo{family}", "vip": vip, "protocol": "udp", "ports": UDP_PORT, **common},
             {"name": f"all{family}", "vip": any_vip, "protocol": "any", **common},
         ]
-    document = {
+    document: dict[str, object] = {
         "workers": {"first_core": first, "last_core": last},
         "chroot": str(directory / "empty"),
         "control": {"socket": str(directory / "control.sock")},
@@ -104,6 +105,8 @@ def configuration(options: Options, directory: Path, allowed: frozenset[int]) ->
         },
         "services": services,
     }
+    if options.keep and options.forward != STATIC:
+        document["stats"] = {"bind": f"{window.ADDRESS}:{window.PORT}", "admin": True}
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
 
@@ -244,14 +247,27 @@ class Lab:
             ("Ask over IPv4", f"ip netns exec {client} curl http://{VIP[4]}/"),
             ("Ask over IPv6", f"ip netns exec {client} curl 'http://[{VIP[6]}]/'"),
             *self._inside(client, balancer),
+            *self._page(client, balancer),
             ("Read its configuration", f"cat {self.directory / 'paraglider.conf'}"),
             ("Tear it down", "paraglider lab --down"),
         )
         self.console.print("The lab stays up. Play with it as root:")
         for what, command in hints:
             self.console.print(
-                f"  {what + ':':<24}[cyan]{command}[/]", highlight=False, soft_wrap=True
+                f"  {what + ':':<26}[cyan]{command}[/]", highlight=False, soft_wrap=True
             )
+
+    def _page(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
+        """Traffic that goes on, and the page that shows it, where there is a daemon."""
+        if self.options.forward == STATIC:
+            return ()
+        command = [sys.executable, "-m", "paraglider.lab.traffic", str(HTTP_PORT)]
+        Namespace(client, attach=True).popen([*command, *VIP.values()])
+        url = window.open_window(Namespace(balancer, attach=True))
+        return (
+            ("See it live", url),
+            ("To change backends there", f"cat {self.directory / 'stats.token'}"),
+        )
 
     def _inside(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
         """What else to ask, and where to look at what balances."""

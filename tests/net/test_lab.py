@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,8 +159,23 @@ def test_an_interrupt_at_any_moment_leaves_nothing(
     assert left_of(lab.pid, tmp_path, before) == []
 
 
+def _fetch(url: str) -> bytes:
+    """What is at ``url``, which is on this host."""
+    with urllib.request.urlopen(url, timeout=20) as response:
+        found: bytes = response.read()
+    return found
+
+
+def _picks(url: str) -> int:
+    """How many flows the web services of the stats page at ``url`` have had."""
+    rows = json.loads(_fetch(f"{url}api/v1/services"))
+    return sum(row["picked"] for row in rows if row["service"].startswith("web"))
+
+
 def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> None:
-    """A kept lab answers afterwards, by the very command it prints, and ``--down`` removes it."""
+    """A kept lab answers afterwards, by the very command it prints; the page that it names shows
+    traffic; and ``--down`` removes it.
+    """
     before = state()
     lab = subprocess.Popen([*LAB, "--keep"], env=place, stdout=subprocess.PIPE, text=True)
     output, _ = lab.communicate(timeout=100)
@@ -169,6 +185,13 @@ def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> 
         assert match is not None, output
         answer = subprocess.run(match[1].split(), capture_output=True, text=True, timeout=20)
         assert re.fullmatch(r"backend[123]\n", answer.stdout)
+        url = re.search(r"See it live: +(http://127\.0\.0\.1:\d+/)", output)
+        assert url is not None, output
+        assert b"<title>Paraglider</title>" in _fetch(url[1])
+        deadline = time.monotonic() + 15
+        while not _picks(url[1]) > 60:  # more than the story's own: there is traffic
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
         (note,) = (state() - before) & {str(path) for path in story.notes()}
         assert json.loads(Path(note).read_text())["prefix"] == f"pg{lab.pid}"
         assert not [name for name in namespace.stale([f"pg{lab.pid}"]) if str(lab.pid) in name]

@@ -1,0 +1,36 @@
+"""Tests of ``paraglider.lab.traffic``: something to see, without an end."""
+
+from __future__ import annotations
+
+import asyncio
+
+from paraglider.lab.traffic import RATE, TIDE, pause, visit
+
+
+def test_the_tide() -> None:
+    """Connections come now more and now less often, and about as often as is said."""
+
+    def mean(now: float) -> float:
+        return sum(pause(now) for _ in range(2000)) / 2000
+
+    assert mean(TIDE / 4) < 1 / RATE < mean(TIDE * 3 / 4)
+
+
+def test_a_visit() -> None:
+    """One asks for some bytes and goes; one that nobody answers is over too."""
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readline())
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+
+    async def main() -> None:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        await asyncio.wait_for(visit("127.0.0.1", port), 20)
+        server.close()
+        await asyncio.wait_for(visit("127.0.0.1", port), 20)
+
+    asyncio.run(main())
+    assert len(asked) == 1
+    assert asked[0].startswith(b"GET /bytes/")
