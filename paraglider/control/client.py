@@ -6,6 +6,7 @@ Rules: every failure is an error with a remedy; nothing waits for longer than PA
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import socket
@@ -47,7 +48,8 @@ class Control:
     def _ask(self, method: str, target: str, body: str | None = None) -> Any:
         connection = _Connection(self.path, self._timeout)
         try:
-            connection.request(method, target, body, {"Content-Type": "application/json"})
+            with contextlib.suppress(BrokenPipeError):  # it has answered before it heard all
+                connection.request(method, target, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             answer = json.loads(response.read())
         except OSError as error:
