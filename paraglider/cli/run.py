@@ -30,7 +30,7 @@ from paraglider.forwarding import policies
 from paraglider.system import privileges
 from paraglider.system.checks import check_chroot, check_root, check_user, check_vips
 from paraglider.system.cores import worker_cores
-from paraglider.system.owner import STARTED, owner_of, state_path
+from paraglider.system.owner import STARTED, announce, owner_of, state_path
 from paraglider.system.queue.proc import require_free
 
 
@@ -72,6 +72,7 @@ def run(
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger())
     with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.closing(announce()))
         control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
         specs.append(ApiSpec(len(specs), control.listening, os.geteuid(), uid, gid, wanted.chroot))
         token = stack.enter_context(contextlib.closing(Token(wanted)))

@@ -20,7 +20,7 @@ from paraglider.config.validate import check_interfaces
 from paraglider.rules.static import rounded
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root
-from paraglider.system.owner import STARTED
+from paraglider.system.owner import STARTED, refuse_beside_daemon
 from paraglider.system.setup import prepare_start
 
 
@@ -41,4 +41,5 @@ def start(options: Options, config: str | None, dry_run: bool) -> None:
     for line in loaded.lines(notes):
         print(f"warning: {line}", file=sys.stderr)
     check_root("paraglider start")
+    refuse_beside_daemon()
     carry_out(prepare_start, loaded.config, options.families, STARTED, dry_run)

@@ -1,6 +1,8 @@
-"""Who has set this network namespace up: `paraglider.config` for the daemon, or `start`.
+"""Who has this network namespace: `paraglider.config` set it up for the daemon, or `start` did, or
+a daemon runs in it.
 
-Lives here: the place of the file of ``state``, its outer shape, and what it says of its owner.
+Lives here: the place of the file of ``state``, its outer shape, and what it says of its owner; and
+how a daemon is known to be there, set up or not (a proxy needs no set-up).
 Rules: imports little, for the daemon asks too, and its memory is that of its workers. One owner a
 namespace, until all is undone.
 """
@@ -8,6 +10,7 @@ namespace, until all is undone.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from pathlib import Path
@@ -25,6 +28,10 @@ STARTED = "paraglider start"
 
 UNDONE_BY = {SET_UP: "paraglider.config --undo", STARTED: "paraglider stop"}
 """The command that takes back what an owner did."""
+
+# Abstract Unix sockets belong to a network namespace and vanish with their process (unix(7)).
+_DAEMON = "paraglider daemon "
+_UNIX_SOCKETS = Path("/proc/net/unix")
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, Linux 5.14
@@ -93,3 +100,25 @@ def owner_of(path: Path) -> str | None:
     """
     content = stored(path)
     return None if content is None else str(content["owner"])
+
+
+def announce() -> socket.socket:
+    """Have ``daemons`` name this process for as long as the socket that is returned is open."""
+    sign = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    sign.bind(f"\0{_DAEMON}{os.getpid()}")
+    return sign
+
+
+def daemons() -> list[int]:
+    """The process ids of the daemons in this network namespace."""
+    names = (line.rpartition(f" @{_DAEMON}")[2] for line in _UNIX_SOCKETS.read_text().splitlines())
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+
+
+def refuse_beside_daemon() -> None:
+    """Raise ``OperatorError`` where a daemon balances in this network namespace."""
+    for pid in daemons():
+        raise OperatorError(
+            f"a daemon balances here: process {pid} (paraglider)",
+            "stop it first; one of the two can have a service",
+        )

@@ -6,6 +6,7 @@ import json
 import os
 import pwd
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +94,23 @@ def test_a_second_instance(topology: Any, config: Any, balancer: Any) -> None:
 
 
 def test_before_the_set_up(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
-    """The daemon starts without the VIP and says so; once it is there, clients are served."""
+    """The daemon starts without the VIP and says so; once it is there, clients are served. It has
+    the service, set up or not: `paraglider start` refuses and changes nothing.
+    """
     net: Topology = topology()
     serve(net, udp=())
     running: Balancer = balancer(net, config(service(4)), start=False)
     running.undo()
     running.start()
     assert 'remedy="run paraglider.config"' in running.log()
+    static = running.config.with_name("static.conf")
+    static.write_text(config(service(4, forward="offload")))
+    program = [sys.executable, "-m", "paraglider", "start", "-c", str(static)]
+    refused = net.balancer.run(program, check=False)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("paraglider: a daemon balances here: process ")
+    assert VIP[4] not in net.balancer.run(["ip", "address"]).stdout
+    assert net.balancer.run(["nft", "list", "ruleset"]).stdout == ""
     running.set_up()
     assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
 

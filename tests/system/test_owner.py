@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,19 @@ from typing import Any
 import pytest
 
 from paraglider.errors import OperatorError
+from paraglider.lab.namespace import Namespace
 from paraglider.system.changes.links import AddressChange
-from paraglider.system.owner import SET_UP, STARTED, netns_cookie, owner_of, state_path, stored
+from paraglider.system.owner import (
+    SET_UP,
+    STARTED,
+    announce,
+    daemons,
+    netns_cookie,
+    owner_of,
+    refuse_beside_daemon,
+    state_path,
+    stored,
+)
 from paraglider.system.state import StateFile
 
 CHANGES = [AddressChange(4, "eth0", "192.168.0.11/24")]
@@ -73,3 +85,17 @@ def test_asking_costs_the_daemon_no_memory() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+@pytest.mark.root
+def test_a_daemon_is_known_to_be_there(inside: Namespace) -> None:
+    """For as long as it is, for every process of its network namespace."""
+    refuse_beside_daemon()
+    with announce():
+        assert daemons() == [os.getpid()]
+        with pytest.raises(OperatorError, match=f"a daemon balances here: process {os.getpid()} "):
+            refuse_beside_daemon()
+        listed = "from paraglider.system.owner import daemons; print(daemons())"
+        command = [sys.executable, "-c", listed]
+        assert inside.run(command).stdout == f"[{os.getpid()}]\n"
+    assert daemons() == []
