@@ -18,6 +18,7 @@ from paraglider.control.host import HostRules
 from paraglider.control.hub import Hub
 from paraglider.control.listening import ControlSocket
 from paraglider.control.notify import Notifier
+from paraglider.control.own_file import OwnFile
 from paraglider.control.processes import Place, be, forget_other_ledgers, make_specs
 from paraglider.control.settings import Settings
 from paraglider.control.supervisor import Supervisor
@@ -95,6 +96,7 @@ def run(
             partial(forget_other_ledgers, specs),
             token.digest,
             read=settings.read,
+            file=OwnFile(path),
             adjust=HostRules(families).adjust,
         )
         privileges.limit_parent()

@@ -15,7 +15,6 @@ STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.AS
 
 # (key, value) → what to write instead.
 NOT_YET: dict[tuple[str, str], str] = {
-    ("watch", "true"): "use false, or leave `watch` out",
     ("backends", "file"): "list the backends here",
     ("backends", "dns"): "list the backends here",
 }
@@ -24,7 +23,6 @@ NOT_YET: dict[tuple[str, str], str] = {
 def unsupported(config: Config) -> list[Problem]:
     """What ``config`` asks for and this version cannot do."""
     asked: list[tuple[Path, str]] = [(("queue", "io"), config.queue.io)]
-    asked.append((("watch",), str(config.watch).lower()))
     for index, service in enumerate(config.services):
         asked.append((("services", index, "forward"), service.forward))
         if service.source is not None:
@@ -39,5 +37,4 @@ def _refusal(path: Path, value: str) -> Problem | None:
     remedy = NOT_YET.get((key, value))
     if remedy is None:
         return None
-    name = key if key == "watch" else f"{key}: {value}"
-    return Problem(path, f"`{name}` is not in this version", remedy)
+    return Problem(path, f"`{key}: {value}` is not in this version", remedy)

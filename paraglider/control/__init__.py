@@ -5,6 +5,7 @@ children     its processes: started, heard, replaced, ended             (``child
 channel      messages between it and one of them                        (``channel``)
 hub          what is true of services and backends, and who is told     (``hub``)
 pools        the table of that                                          (``pools``)
+own file     the daemon's own, looked at for changes                    (``own_file``)
 settings     what a daemon was started with; it reads the file          (``settings``)
 reload       what of another configuration is taken over in place       (``reload``, ``leaving``)
 host rules   what the host has to have done for it                      (``host``)

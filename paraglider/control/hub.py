@@ -28,6 +28,7 @@ from paraglider.control.host import Adjust
 from paraglider.control.leaving import Leaving, merge, without
 from paraglider.control.live import LiveFlows, counted_marks
 from paraglider.control.offloaded import Offloaded, Over
+from paraglider.control.own_file import OwnFile
 from paraglider.control.pools import Key, Member, Pools
 from paraglider.control.questions import Questions
 from paraglider.control.reload import Able, Change, compare
@@ -47,7 +48,7 @@ class Hub:
     """The hub of ``config``; ``registry`` has its strategies, ``watch`` looks at the kernel.
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
-    hash of what the stats page needs to change anything. ``read`` reads the file again, ``adjust``
+    hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
     brings the host to another configuration. ``wanted`` is the configuration as it was asked for,
     ``config`` the one at work: it still has backends that left, as long as they have flows.
     """
@@ -61,6 +62,7 @@ class Hub:
         token: bytes | None = None,
         *,
         read: Callable[[], Read],
+        file: OwnFile,
         adjust: Adjust = lambda _: [],
     ) -> None:
         self.wanted = self.config = config
@@ -80,6 +82,7 @@ class Hub:
         if watch is not None:
             watch.repaired = self._put_back
         self._read = read
+        self._file = file
         self._adjust = adjust
         self._leaving = Leaving()
         self._renewal = Renewal()
@@ -131,6 +134,10 @@ class Hub:
     def look(self, now: float) -> float:
         """See ``supervisor.Hub``."""
         pause = min(self.questions.look(now), self._leaving.wait(now))
+        if self.wanted.watch:
+            if self._file.changed(now):
+                self.try_reload("watch")
+            pause = min(pause, self._file.wait(now))
         if self._leaving.due(now):
             self._look_after_leaving()
         if over := self._offloaded.tick(now):
@@ -162,6 +169,7 @@ class Hub:
     def reload(self, said_by: str) -> Change:
         """See ``desk.State``."""
         self.loaded = Loaded(False, time.monotonic())
+        self._file.note()
         found = self._read()
         for line in found.warnings:
             self._log.warning(line)

@@ -119,13 +119,6 @@ def test_mistakes_exit_1(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     assert places == [f"{file}:4:15", f"{file}:11:10"]
 
 
-def test_what_this_version_lacks_exits_1(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """A valid file that this version cannot serve is refused as the daemon would refuse it."""
-    file.write_text("watch: true\n" + TWO)
-    assert outcome("check", "-c", str(file)) == 1
-    assert f"{file}:1:8: `watch` is not in this version" in capfd.readouterr().err
-
-
 def test_missing_file_exits_1(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """No file, no traceback."""
     assert outcome("check", "-c", str(tmp_path / "c")) == 1

@@ -226,16 +226,6 @@ def test_a_core_that_is_none(started: Started, file: Any, capsys: Any) -> None:
     assert started.calls == []
 
 
-def test_what_this_version_does_not_do(started: Started, file: Any, capsys: Any) -> None:
-    """A valid word that this version has no code for is refused at its line and column."""
-    path = file(watch=True)
-    assert outcome("-c", path) == 1
-    line = message(capsys)
-    assert line.startswith(f"{path}:")
-    assert "`watch` is not in this version" in line
-    assert started.calls == []
-
-
 @pytest.fixture
 def proxied() -> dict[str, Any]:
     """A proxy service at a port that nobody has."""

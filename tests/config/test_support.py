@@ -17,12 +17,6 @@ def refused(text: str) -> list[str]:
     return loaded.lines(unsupported(loaded.config))
 
 
-def test_refused_with_what_to_use() -> None:
-    """What this version lacks is refused at its place, with what it has."""
-    (line,) = refused("watch: true\n" + SERVICE % "")
-    assert line.startswith("f:1:8: `watch` is not in this version; use false, or leave `watch` out")
-
-
 @pytest.mark.parametrize("source", ["file: /etc/b", "dns: _http._tcp.example.com"])
 def test_sources_of_backends(source: str) -> None:
     """Backends that are listed elsewhere are refused, at the place where that is said."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,8 @@ from paraglider.control.children import Child, Children
 from paraglider.control.counters import Counters, Writer
 from paraglider.control.hub import Hub
 from paraglider.control.leaving import PAUSE
+from paraglider.control.own_file import PAUSE as LOOK
+from paraglider.control.own_file import OwnFile
 from paraglider.control.settings import Read
 from paraglider.control.worker import WorkerSpec
 from paraglider.core.pool import State
@@ -69,12 +72,15 @@ class Everybody:
 class World:
     """A hub, its processes, and what the host was brought to."""
 
-    def __init__(self, before: Config) -> None:
+    def __init__(self, before: Config, tmp_path: Path) -> None:
         self.hosts: list[Config] = []
         self.refusal: PlatformError | None = None
         self.all = Everybody(before)
         self.files: list[Config | OperatorError] = []
-        self.hub = Hub(before, STRATEGIES, read=self.read, adjust=self.adjust)
+        self.path = tmp_path / "file"
+        self.path.touch()
+        file = OwnFile(self.path)
+        self.hub = Hub(before, STRATEGIES, read=self.read, file=file, adjust=self.adjust)
         self.hub.attach(cast(Children, self.all))
 
     def adjust(self, wanted: Config) -> list[str]:
@@ -103,9 +109,18 @@ class World:
         return {member.backend: (member.state, member.weight) for member in self.hub.pools}
 
 
-def test_another_configuration_is_taken_over() -> None:
+Make = Callable[[Config], World]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """A function that makes the world of a configuration."""
+    return lambda before: World(before, tmp_path)
+
+
+def test_another_configuration_is_taken_over(make: Make) -> None:
     """By the host, the table, the worker in place, and by whom starts later."""
-    world = World(config("10.0.0.1"))
+    world = make(config("10.0.0.1"))
     new = config("10.0.0.1", {"address": "10.0.0.3", "weight": 4}, strategy="wrr")
     change = world.hub.adopt(new, "a test")
     assert change.words == (
@@ -122,10 +137,10 @@ def test_another_configuration_is_taken_over() -> None:
     assert world.all.dismissed == []
 
 
-def test_nothing_changes_where_the_host_refuses() -> None:
+def test_nothing_changes_where_the_host_refuses(make: Make) -> None:
     """Neither the table nor any process hears of it."""
     before = config("10.0.0.1")
-    world = World(before)
+    world = make(before)
     world.refusal = PlatformError("no")
     with pytest.raises(PlatformError):
         world.hub.adopt(config("10.0.0.2"), "a test")
@@ -134,9 +149,9 @@ def test_nothing_changes_where_the_host_refuses() -> None:
     assert list(world.states()) == ["10.0.0.1"]
 
 
-def test_a_bad_file_changes_nothing() -> None:
+def test_a_bad_file_changes_nothing(make: Make) -> None:
     """Whoever asked is told, and the next good one is taken."""
-    world = World(config("10.0.0.1"))
+    world = make(config("10.0.0.1"))
     world.files = [ConfigError(["f:1:2: no"]), ConfigError(["f:1:2: no"]), config("10.0.0.2")]
     with structlog.testing.capture_logs() as logged:
         world.hub.hang_up()
@@ -153,9 +168,9 @@ def test_a_bad_file_changes_nothing() -> None:
     assert [b.name for b in world.hub.wanted.services[0].backends] == ["10.0.0.2"]
 
 
-def test_who_asked_hears_when_it_is_so() -> None:
+def test_who_asked_hears_when_it_is_so(make: Make) -> None:
     """In words, when the worker has taken it over."""
-    world = World(config("10.0.0.1"))
+    world = make(config("10.0.0.1"))
     world.files = [config("10.0.0.1", strategy="wrr")]
     asked: list[Message] = []
     world.hub.desk.take({"do": "reload"}, asked.append)
@@ -165,25 +180,25 @@ def test_who_asked_hears_when_it_is_so() -> None:
     assert asked == [{"ok": {"changed": ["service web: strategy rr → wrr"], "restart": []}}]
 
 
-def test_the_same_again_changes_nothing() -> None:
+def test_the_same_again_changes_nothing(make: Make) -> None:
     """Nobody is told anything."""
-    world = World(config("10.0.0.1"))
+    world = make(config("10.0.0.1"))
     assert world.hub.adopt(config("10.0.0.1"), "a test").words == ()
     assert (world.hosts, world.all.sent) == ([], [])
 
 
-def test_what_was_set_by_hand_stays() -> None:
+def test_what_was_set_by_hand_stays(make: Make) -> None:
     """A state for as long as the backend is there, a weight until the file has another."""
-    world = World(config("10.0.0.1", "10.0.0.2"))
+    world = make(config("10.0.0.1", "10.0.0.2"))
     world.hub.weigh(world.hub.pools.find("web", "10.0.0.1"), 7)
     world.hub.weigh(world.hub.pools.find("web", "10.0.0.2"), 7)
     world.hub.adopt(config("10.0.0.1", {"address": "10.0.0.2", "weight": 3}), "a test")
     assert world.states() == {"10.0.0.1": (State.READY, 7), "10.0.0.2": (State.READY, 3)}
 
 
-def test_a_backend_leaves_with_its_last_flow() -> None:
+def test_a_backend_leaves_with_its_last_flow(make: Make) -> None:
     """Until then it drains, at the worker and on the host; then it is gone from everywhere."""
-    world = World(config("10.0.0.1", "10.0.0.2"))
+    world = make(config("10.0.0.1", "10.0.0.2"))
     world.hub.adopt(config("10.0.0.1"), "a test")
     assert world.states() == {"10.0.0.1": (State.READY, 1), "10.0.0.2": (State.DRAIN, 0)}
     now = 10.0 * PAUSE + world.hub.pools.find("web", "10.0.0.2").since
@@ -196,20 +211,32 @@ def test_a_backend_leaves_with_its_last_flow() -> None:
     assert list(world.states()) == ["10.0.0.1"]
 
 
-def test_a_backend_that_comes_back_is_ready() -> None:
+def test_a_backend_that_comes_back_is_ready(make: Make) -> None:
     """With the weight of the file, whatever it had in between."""
-    world = World(config("10.0.0.1", "10.0.0.2"))
+    world = make(config("10.0.0.1", "10.0.0.2"))
     world.hub.adopt(config("10.0.0.1"), "a test")
     world.hub.adopt(config("10.0.0.1", "10.0.0.2"), "a test")
     assert world.states()["10.0.0.2"] == (State.READY, 1)
 
 
-def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path() -> None:
+def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path(make: Make) -> None:
     """What they start with is the new configuration."""
-    world = World(config("10.0.0.1", forward="offload"))
+    world = make(config("10.0.0.1", forward="offload"))
     new = config("10.0.0.1")
     world.hub.adopt(new, "a test")
     assert world.all.dismissed == ["worker"]
     assert world.all.sent == []
     spec = cast(WorkerSpec, world.all.worker.spec)
     assert build(spec.config, 0, 0.0).head is None
+
+
+@pytest.mark.parametrize("watch", [True, False])
+def test_the_file_changes_on_disk(make: Make, watch: bool) -> None:
+    """It is read again where that is wanted, and once; also one that then wants it no more."""
+    world = make(config("10.0.0.1").model_copy(update={"watch": watch}))
+    world.path.write_text("other")
+    world.files = [config("10.0.0.1", strategy="wrr")]
+    for look in range(1, 10):
+        world.hub.look(look * LOOK)
+    assert len(world.files) == (0 if watch else 1)
+    assert world.hub.wanted.services[0].strategy == ("wrr" if watch else "rr")

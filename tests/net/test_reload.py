@@ -57,7 +57,11 @@ def world(
         serve_peer(net, 9000)
 
         def file(
-            backends: tuple[int, ...], weights: tuple[int, ...] = (), more: Any = (), **changes: Any
+            backends: tuple[int, ...],
+            weights: tuple[int, ...] = (),
+            more: Any = (),
+            watch: bool = False,
+            **changes: Any,
         ) -> str:
             services = []
             for family in FAMILIES:
@@ -67,7 +71,7 @@ def world(
                     for number, weight in zip(backends, weights or (1, 1, 1), strict=False)
                 ]
                 services.append(made)
-            text: str = config(*services, *more, workers=2, **top)
+            text: str = config(*services, *more, workers=2, watch=watch, **top)
             return text
 
         return World(net, balancer(net, file((1, 2)), trouble=True), file)
@@ -177,8 +181,8 @@ def test_what_left_is_gone_with_its_last_flow(world: Any, tmp_path: Path) -> Non
 
 
 def test_many_at_once(world: Any) -> None:
-    """Neither is lost, whether by signal or by command: what is at work is the last file; but for
-    what takes a restart, which is said.
+    """None is lost, whether by signal, by command or as the file has changed: what is at work is
+    the last file; but for what takes a restart, which is said.
     """
     it: World = world("nat")
     with ThreadPoolExecutor(8) as pool:
@@ -190,11 +194,18 @@ def test_many_at_once(world: Any) -> None:
             assert all(answer["restart"] == [] for answer in answers)
             found = {one["strategy"] for one in control(it.running).get("services")}
             assert found == {strategy}
+    it.write(1, 2, 3, strategy="source", watch=True)
+    it.reload()
+    it.write(1, 2, 3, watch=True)
+    wait_until(
+        lambda: {one["strategy"] for one in control(it.running).get("services")} == {"rr"},
+        it.running.log,
+    )
     it.write(2, 3)
     it.running.config.write_text(f"{it.running.config.read_text()}user: daemon\n")
     answer = it.reload()
     assert answer["restart"] == [
         "user: nobody → daemon takes a restart (processes are that user's)"
     ]
-    assert len(answer["changed"]) == 4
+    assert len(answer["changed"]) == 3
     assert set(tries(it.net, 4, 12)) == it.names(2, 3)
