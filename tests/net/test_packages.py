@@ -95,7 +95,13 @@ def test_the_sdist_is_whole_and_clean(built: Path) -> None:
     base = f"paraglider-{paraglider.__version__}"
     with tarfile.open(only(built, f"{base}.tar.gz")) as archive:
         names = {name.removeprefix(f"{base}/") for name in archive.getnames()}
-    wanted = {"LICENSE", "conf/paraglider.service", "docs/operations.md", "paraglider/py.typed"}
+    wanted = {
+        "CONTRIBUTING.md",
+        "LICENSE",
+        "conf/paraglider.service",
+        "docs/operations.md",
+        "paraglider/py.typed",
+    }
     wanted |= {"paraglider/core/nat.pxd", "scripts/bootstrap", "scripts/debian/postinst"}
     assert wanted <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".c"))]
