@@ -93,9 +93,9 @@ def test_weights_are_exact(
 
 
 def test_ports_are_mapped_and_sources_changed(
-    topology: Any, serve: Any, config: Any, service: Any, start: Start
+    topology: Any, serve: Any, config: Any, service: Any, start: Start, ask: Any
 ) -> None:
-    """The backends see the client, or what `snat` names; on a port of their own."""
+    """The backends see the client, or what `snat` names; on a port of their own, of TCP and UDP."""
     net = topology()
     serve(net, http=(8080,))
     services = []
@@ -106,8 +106,12 @@ def test_ports_are_mapped_and_sources_changed(
         )
         snat = {"name": f"masked{family}", "forward": "offload", "snat": GATEWAY[family]}
         services += [{**plain, "ports": 80}, {**masked, "ports": 81, **snat}]
+        echo = [{"address": backend_address(family, n), "port": 5353} for n in (1, 2, 3)]
+        names = {"name": f"names{family}", "protocol": "udp", "ports": 53, "backends": echo}
+        services.append({**service(family), **names})
     start(net, config(*services))
     for family in FAMILIES:
+        assert ask(net, "udp", VIP[family], 53, 6) == {f"backend{n}": 2 for n in (1, 2, 3)}
         for port, seen in ((80, CLIENT[family]), (81, GATEWAY[family])):
             answer = net.client.run(["curl", "-sS", url(family, port, "/from")]).stdout
             assert answer.strip() == seen
