@@ -76,7 +76,8 @@ class Desk:
 
     def take(self, request: Message, reply: Reply) -> None:
         """Answer ``request`` by calling ``reply`` once, now or later."""
-        handler = HANDLERS.get(request.get("do", ""))
+        wanted = request.get("do")
+        handler = HANDLERS.get(wanted) if isinstance(wanted, str) else None
         try:
             if handler is None:
                 raise OperatorError("there is no such request")

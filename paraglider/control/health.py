@@ -12,18 +12,16 @@ asked for them.
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from paraglider.config.model import Config, Service
 from paraglider.control import log
 from paraglider.control.channel import Message
 from paraglider.control.pools import Checked, Member, Pools
-from paraglider.core.pool import Event, State
+from paraglider.core.pool import DOWN, Event, State
 from paraglider.errors import OperatorError
 from paraglider.health.messages import Report, Scope, Target, Targets, Verdict, told
 from paraglider.health.targets import scope, target
-
-_DOWN: Final = (State.DOWN, State.DRAIN_DOWN)
 
 
 class Body(Protocol):
@@ -87,7 +85,7 @@ class Health:
             called = backend.name
             state = self._hub.pools.find(service.name, called).state
             if state is not State.MAINT:
-                found.append(target(service, backend, called, up=state not in _DOWN))
+                found.append(target(service, backend, called, up=state not in DOWN))
         return found
 
 

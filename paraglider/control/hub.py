@@ -37,7 +37,7 @@ from paraglider.control.settings import Read
 from paraglider.control.tracker import TrackerSpec
 from paraglider.control.views import Loaded, Traffic, samples
 from paraglider.control.watch import INTERVAL, Watch
-from paraglider.core.pool import Event
+from paraglider.core.pool import DOWN, Event
 from paraglider.core.strategies import Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.path import kind_of
@@ -189,7 +189,8 @@ class Hub:
         """Move ``member`` by ``event``, which may change nothing, and tell of it."""
         before = member.state
         if self.pools.apply(member, event, why, time.monotonic()):
-            self._log.info(
+            tell = self._log.warning if member.state in DOWN else self._log.info
+            tell(
                 "backend changed",
                 service=member.service,
                 backend=member.backend,

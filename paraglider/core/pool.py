@@ -82,7 +82,8 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 
 _DRAINS: Final = frozenset((State.DRAIN, State.DRAIN_DOWN))
-_DOWN: Final = frozenset((State.DOWN, State.DRAIN_DOWN))
+#: states in which health has given a backend up
+DOWN: Final = frozenset((State.DOWN, State.DRAIN_DOWN))
 
 
 class Backend:
@@ -262,7 +263,7 @@ class Pool:
             self.ready = self._with_weight(State.DOWN)
         ready = set(self.ready)
         for backend in self.backends:
-            down = backend.state in _DOWN and self.on_down == "reset"
+            down = backend.state in DOWN and self.on_down == "reset"
             backend.ready = backend in ready
             backend.lost = (down and not backend.ready) or backend in self._overdue
         for watcher in self._watchers:

@@ -21,7 +21,7 @@ from paraglider.control.own_file import PAUSE as LOOK
 from paraglider.control.own_file import OwnFile
 from paraglider.control.settings import Read
 from paraglider.control.worker import WorkerSpec
-from paraglider.core.pool import State
+from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forwarding.path import build
@@ -240,3 +240,32 @@ def test_the_file_changes_on_disk(make: Make, watch: bool) -> None:
         world.hub.look(look * LOOK)
     assert len(world.files) == (0 if watch else 1)
     assert world.hub.wanted.services[0].strategy == ("wrr" if watch else "rr")
+
+
+def test_every_change_of_a_state_is_a_line(make: Make) -> None:
+    """A backend that goes down is a warning; what moves nothing says nothing."""
+    world = make(config("10.0.0.1", "10.0.0.2"))
+    member = world.hub.pools.find("web", "10.0.0.1")
+    with structlog.testing.capture_logs() as lines:
+        world.hub.move(member, Event.CHECK_FAILED, "refused")
+        world.hub.move(member, Event.CHECK_FAILED, "refused")
+        world.hub.move(member, Event.CHECK_PASSED, "connected")
+        world.hub.weigh(member, 4)
+        world.hub.weigh(member, 4)
+    said = {"event": "backend changed", "service": "web", "backend": "10.0.0.1"}
+    assert lines == [
+        {**said, "log_level": "warning", "state": "down", "before": "ready", "why": "refused"},
+        {**said, "log_level": "info", "state": "ready", "before": "down", "why": "connected"},
+        {**said, "event": "weight changed", "log_level": "info", "weight": 4, "before": 1},
+    ]
+    assert [message["do"] for message in world.all.sent] == ["pools"] * 3
+
+
+def test_a_process_that_says_what_is_not_its_to_say(make: Make) -> None:
+    """A worker cannot ask, and what it says beside its answers changes nothing."""
+    world = make(config("10.0.0.1"))
+    with structlog.testing.capture_logs() as lines:
+        world.hub.heard(world.all.worker, {"do": "set", "id": 1, "state": "maint"})
+    assert [line["log_level"] for line in lines] == ["error"]
+    assert world.states() == {"10.0.0.1": (State.READY, 1)}
+    assert world.all.sent == []
