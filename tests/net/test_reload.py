@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from directing import directed
 from failing import Load, Peer, control, rows, tries, wait_until
 
 from paraglider.config.problem import ConfigError
@@ -52,7 +53,7 @@ def world(
     """A function that makes a world with two backends of three."""
 
     def start(forward: str, **top: Any) -> World:
-        net = topology()
+        net = directed(topology) if forward == "dsr" else topology()
         serve(net, udp=())
         serve_peer(net, 9000)
 
@@ -163,28 +164,33 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
     assert not [a for each in clients for a in each.answers() if a.startswith("error")]
 
 
-def test_what_left_is_gone_with_its_last_flow(world: Any, tmp_path: Path) -> None:
-    """From the table and from the rules; and not before."""
-    it: World = world("nat", timeouts={"closing": 1})
-    net, running = it.net, it.running
-    idle = [Peer(net.client, tmp_path / f"idle{n}", "pause", VIP[4], 9000) for n in range(4)]
-    assert all(one.begun() for one in idle)
-    first = backend_address(4, 1)
-    it.write(2)
-    it.reload()
-    assert set(tries(net, 4, 4)) == {"backend2"}
-    assert first in rows(running, 4)
-    assert first in net.balancer.run(["iptables-save"]).stdout
-    assert [one.end() for one in idle] == [{"arrived": 3}] * 4
-    wait_until(lambda: first not in rows(running, 4), running.log)
-    assert first not in net.balancer.run(["iptables-save"]).stdout
+@pytest.mark.parametrize("forward", ["dsr", "proxy"])
+def test_other_ways(world: Any, load: Any, tmp_path: Path, forward: str) -> None:
+    """A backend comes, another goes, and the strategy is another: as above."""
+    it: World = world(forward)
+    long = [
+        Peer(it.net.client, tmp_path / f"long{family}-{n}", "rounds", VIP[family], 9000, 20_000)
+        for family in FAMILIES
+        for n in range(3)
+    ]
+    clients = load(it.net)
+    assert all(one.begun() for one in long)
+    for backends, strategy in (((1, 2, 3), "rr"), ((2, 3), "maglev"), ((3,), "rr")):
+        it.write(*backends, strategy=strategy)
+        assert it.reload()["restart"] == []
+        assert [set(each.more(20)) for each in clients] == [it.names(*backends)] * 2
+    assert [one.end()["rounds"] > 0 for one in long] == [True] * 6
+    assert not [a for each in clients for a in each.answers() if a.startswith("error")]
 
 
-def test_many_at_once(world: Any) -> None:
-    """None is lost, whether by signal, by command or as the file has changed: what is at work is
-    the last file; but for what takes a restart, which is said.
+def test_many_at_once(world: Any, tmp_path: Path) -> None:
+    """No reload is lost, whether by signal, by command or as the file has changed: what is at work
+    is the last file; but for what takes a restart, which is said. What left is gone from table and
+    rules with its last flow, and not before.
     """
-    it: World = world("nat")
+    it: World = world("nat", timeouts={"closing": 1})
+    idle = [Peer(it.net.client, tmp_path / f"idle{n}", "pause", VIP[4], 9000) for n in range(4)]
+    assert all(one.begun() for one in idle)
     with ThreadPoolExecutor(8) as pool:
         for strategy in ("wrr", "maglev"):
             it.write(1, 2, 3, strategy=strategy)
@@ -209,3 +215,9 @@ def test_many_at_once(world: Any) -> None:
     ]
     assert len(answer["changed"]) == 3
     assert set(tries(it.net, 4, 12)) == it.names(2, 3)
+    first = backend_address(4, 1)
+    assert first in rows(it.running, 4)
+    assert first in it.net.balancer.run(["iptables-save"]).stdout
+    assert [one.end() for one in idle] == [{"arrived": 3}] * 4
+    wait_until(lambda: first not in rows(it.running, 4), it.running.log)
+    assert first not in it.net.balancer.run(["iptables-save"]).stdout
