@@ -148,6 +148,10 @@ def test_installed_run_removed(
 
     goes_on()
     first = main(host)
+    reloaded(host)
+    goes_on()
+    assert ask(net, "tcp", VIP[4], 80) == {"backend1": 15, "backend2": 15}
+    assert main(host) == first
     host.run("systemctl", "restart", UNIT)
     goes_on()
     assert main(host) not in (0, first)
@@ -206,9 +210,23 @@ def confined(host: Machine) -> None:
     bounding = sum(1 << capability for capability in privileges.PARENT_CAPABILITIES)
     assert int(fields["CapBnd"], 16) == int(fields["CapEff"], 16) == bounding
     assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
-    assert host.systemctl("show", "-P", "StatusText", UNIT) == "1 of 1 workers serve"
+    told = ("show", "-P", "StatusText", UNIT)
+    host.wait_until(lambda: host.systemctl(*told) == "1 of 1 workers serve")
     mounts = host.path(f"/proc/{main(host)}/mounts").read_text().splitlines()
     assert [mount.split()[3].split(",")[0] for mount in mounts if mount.split()[1] == "/"] == ["ro"]
+
+
+def reloaded(host: Machine) -> None:
+    """A reload takes a backend out; a file with a mistake is refused, and nothing changes."""
+    right = host.path(CONFIG).read_text()
+    host.write(CONFIG, right + "mistake: 1\n")
+    assert host.run("systemctl", "reload", UNIT, check=False).returncode == 1
+    assert "`mistake`" in host.log()
+    backends = "  - 10.0.0.1\n  - 10.0.0.2\n  - 10.0.0.3\n"
+    assert backends in right  # of the first service, as it comes first
+    host.write(CONFIG, right.replace(backends, backends[:26], 1))
+    host.run("systemctl", "reload", UNIT)
+    assert active(host)
 
 
 def main(host: Machine) -> int:
