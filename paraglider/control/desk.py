@@ -52,6 +52,10 @@ class State(Protocol):
     started: float
     loaded: Loaded
 
+    @property
+    def kernel(self) -> dict[str, int] | None:
+        """What the kernel says of offloaded flows, where there are any (``watch``)."""
+
     def processes(self) -> list[Child]:
         """All that there are to be."""
 

@@ -177,6 +177,11 @@ class Hub:
         self.loaded = Loaded(True, time.monotonic())
         return change
 
+    @property
+    def kernel(self) -> dict[str, int] | None:
+        """See ``desk.State``."""
+        return None if self._watch is None else self._watch.kernel
+
     def processes(self) -> list[Child]:
         """See ``desk.State``."""
         return list(self._children.values())

@@ -283,6 +283,30 @@ _PACKETS: Final = (
         ("reason",),
     ),
 )
+_KERNEL: Final = (
+    Described(
+        "paraglider_offload_unanswered_packets_total",
+        "With `forward: offload`: first packets without a worker's answer, which the kernel's hash "
+        "decided, since the table was made.",
+        plain("unanswered"),
+    ),
+    Described(
+        "paraglider_offload_gone_packets_total",
+        "With `forward: offload`: first packets for backends that had left, decided so too.",
+        plain("gone"),
+    ),
+    Described(
+        "paraglider_conntrack_connections",
+        "With `forward: offload`: connections in conntrack's table, of the whole host.",
+        plain("held"),
+    ),
+    Described("paraglider_conntrack_limit", "Connections that it may hold.", plain("limit")),
+    Described(
+        "paraglider_conntrack_dropped_packets_total",
+        "First packets that the kernel dropped, since its table was full.",
+        plain("dropped"),
+    ),
+)
 
 #: all there is
 SECTIONS: Final = (
@@ -294,4 +318,5 @@ SECTIONS: Final = (
     Section(_workers, ("role", "worker", "core"), _WORKER),
     Section(_queues, ("queue",), _QUEUE),
     Section(_malformed, (), _PACKETS),
+    Section(lambda status: [status["kernel"]] if status["kernel"] else [], (), _KERNEL),
 )

@@ -141,6 +141,10 @@ class Whole(Protocol):
     started: float
     loaded: Loaded
 
+    @property
+    def kernel(self) -> dict[str, int] | None:
+        """What the kernel says of offloaded flows, where there are any (``watch``)."""
+
     def processes(self) -> list[Child]:
         """All that there are to be."""
 
@@ -167,6 +171,7 @@ def status(
             "success": whole.loaded.success,
             "at": round(at.epoch(whole.loaded.at), 3),
         },
+        "kernel": whole.kernel,
     }
 
 

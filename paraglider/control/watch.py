@@ -70,6 +70,22 @@ class Watch:
         self._dropping = False
         self._alone = False
         self._next = 0.0
+        self._seen: dict[int, dict[str, int]] = {}  # family -> as last read
+        self._filled: Fill | None = None
+
+    @property
+    def kernel(self) -> dict[str, int] | None:
+        """What the last look found: first packets that the kernel's hash decided, over all
+        families, and how full conntrack's table is. None where nothing is offloaded.
+        """
+        if not self._families:
+            return None
+        counts = [self._seen.get(family, {}) for family in self._families]
+        found = {
+            "unanswered": sum(count.get(UNANSWERED, 0) for count in counts),
+            "gone": sum(count.get(GONE, 0) for count in counts),
+        }
+        return found if self._filled is None else found | self._filled._asdict()
 
     def workers(self, alive: int) -> None:
         """Told after every death and every start how many workers there are."""
@@ -101,6 +117,7 @@ class Watch:
             self._table_is_gone(family)
             return
         self._missing.discard(family)
+        self._seen[family] = counts
         # What was counted before the first look, or by a table before this one, is not news.
         before = self._counts.setdefault(family, counts)
         if any(counts[name] < before[name] for name in counts):
@@ -131,7 +148,7 @@ class Watch:
             self._log.error("the host is not set up: run paraglider.config", table=table)
 
     def _look_at_conntrack(self) -> None:
-        found = self._full()
+        self._filled = found = self._full()
         if found is None:
             return
         before, self._dropped = self._dropped, found.dropped

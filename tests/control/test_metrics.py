@@ -72,6 +72,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "health": {"healthy": True},
         "daemon": {"version": "1.2", "python": "3.11.2", "build": "compiled", "started": 900.0},
         "config": {"success": True, "at": 950.0},
+        "kernel": None,
         **changes,
     }
 
@@ -178,6 +179,18 @@ def test_the_daemon(success: bool) -> None:
     assert found[("paraglider_status_timestamp_seconds",)] == 1000
     assert found[("paraglider_config_last_reload_success",)] == success
     assert found[("paraglider_config_last_reload_timestamp_seconds",)] == 950
+
+
+def test_what_the_kernel_says() -> None:
+    """Where flows are offloaded; of conntrack only where it is loaded."""
+    assert not [name for name in Found(status()).names if "offload" in name or "conntrack" in name]
+    seen = {"unanswered": 2, "gone": 1}
+    found = Found(status(kernel=seen))
+    assert found[("paraglider_offload_unanswered_packets_total",)] == 2
+    assert not [name for name in found.names if "conntrack" in name]
+    found = Found(status(kernel={**seen, "held": 7, "limit": 9, "dropped": 3}))
+    assert found[("paraglider_conntrack_connections",)] == 7
+    assert found[("paraglider_conntrack_dropped_packets_total",)] == 3
 
 
 def test_the_malformed_are_reasons() -> None:

@@ -201,3 +201,21 @@ def test_a_kernel_that_refuses_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     air.look()
     air.fill = Fill(100, 100, 2)
     assert [said for _, said, _ in air.look()][-1].startswith("conntrack's table is full")
+
+
+def test_what_was_seen_last() -> None:
+    """Counts over the families, and conntrack's fill where it is loaded; nothing where nothing is
+    offloaded.
+    """
+    air = Air(4, 6)
+    assert air.watch.kernel == {"unanswered": 0, "gone": 0}
+    air.tables = {4: {"unanswered": 2, "gone": 1}, 6: {"unanswered": 3, "gone": 0}}
+    air.look()
+    fill = {"held": 10, "limit": 100, "dropped": 0}
+    assert air.watch.kernel == {"unanswered": 5, "gone": 1, **fill}
+    air.fill = None
+    air.watch.cover([6])
+    air.look()
+    assert air.watch.kernel == {"unanswered": 3, "gone": 0}
+    air.watch.cover([])
+    assert air.watch.kernel is None

@@ -31,12 +31,13 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def scraped(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
 ) -> tuple[Topology, Balancer]:
-    """A balancer with a stats page, a service of nat that is checked, and one of proxy."""
+    """A balancer with a stats page, services of nat, which is checked, of proxy and of offload."""
     net = topology()
     serve(net, udp=())
     checked = service(4, ports=80, check={"type": "tcp", "interval": 0.5})
     carried = service(6, ports=80, forward="proxy")
-    return net, balancer(net, config(checked, carried, stats={"bind": HOST}))
+    marked = service(4, ports=81, forward="offload", name="bulk")
+    return net, balancer(net, config(checked, carried, marked, stats={"bind": HOST}))
 
 
 def scrape(namespace: Namespace) -> str:
@@ -88,7 +89,8 @@ def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
             for name in ("web4", "web6")
         ]
         checked = value(text, "paraglider_backend_check_success", service="web4")
-        return (*flows, checked) == (9, 3, 3)
+        looked = "paraglider_conntrack_limit" in text
+        return looked and (*flows, checked) == (9, 3, 3)
 
     text = until(here, complete)
     checked = subprocess.run(
