@@ -81,7 +81,7 @@ NOT_HERE = {
 }
 
 #: pages whose commands are for a balancer that runs; on the others they make one
-RUNNING = {"docs/operations.md", "docs/control.md"}
+RUNNING = {"docs/operations.md", "docs/control.md", "docs/metrics.md"}
 
 
 @dataclass(frozen=True)
