@@ -35,7 +35,7 @@ class ControlSocket:
         except OSError as error:
             self.listening.close()
             raise OperatorError(
-                f"the control socket {path} cannot be made: {error.strerror}",
+                f"the control socket {path} cannot be made: {error.strerror or error}",
                 "name another path as `socket` under `control`",
             ) from error
         self.listening.listen(_BACKLOG)
