@@ -127,7 +127,8 @@ def health(config: Config, pools: Pools, children: Iterable[Child]) -> dict[str,
     problems = []
     for service in config.services:
         members = pools.of(service.name)
-        if not any(takes_flows(member) for member in members):
+        gone = members and all(member.leaving for member in members)  # it has flows yet
+        if not gone and not any(takes_flows(member) for member in members):
             problems.append(f"no backend of `{service.name}` takes new flows")
     problems += [f"{child.spec.name} does not serve" for child in children if not child.serves]
     return {"healthy": not problems, "problems": problems}

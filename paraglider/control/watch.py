@@ -89,11 +89,12 @@ class Watch:
 
     def workers(self, alive: int) -> None:
         """Told after every death and every start how many workers there are."""
-        if not alive and not self._alone:
+        alone = not alive and bool(self._families)
+        if alone and not self._alone:
             self._log.error("no worker alive: new flows of offload services go by kernel hash")
         elif alive and self._alone:
             self._log.info("workers alive again: they decide about new flows")
-        self._alone = not alive
+        self._alone = alone
 
     def cover(self, families: Iterable[int]) -> None:
         """Look at the tables of ``families`` from now on."""

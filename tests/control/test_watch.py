@@ -219,3 +219,17 @@ def test_what_was_seen_last() -> None:
     assert air.watch.kernel == {"unanswered": 3, "gone": 0}
     air.watch.cover([])
     assert air.watch.kernel is None
+
+
+def test_what_is_offloaded_changes() -> None:
+    """Tables of new families are looked at, and nothing is where nothing is offloaded."""
+    air = Air(4, 6)
+    air.watch.cover(())
+    air.tables[4] = None
+    assert air.look() == []
+    air.watch.workers(0)
+    assert air.lines == []
+    air.watch.cover([6])
+    assert air.look() == []
+    air.watch.cover([4, 6])
+    assert [said for _, said, _ in air.look()] == ["the table was gone, put back"]

@@ -364,3 +364,29 @@ def test_ready_is_always_what_the_states_say(events: list[tuple[int, Event]]) ->
         pool.apply(pool.backends[index], event)
         ready = tuple(b for b in pool.backends if b.state is READY and b.weight)
         assert pool.ready == heard[-1] == ready
+
+
+def test_another_pool_goes_on_where_one_was() -> None:
+    """Draining has its time from when it began, a slow start its step; who is not there any more is
+    forgotten, and nobody watches the old pool.
+    """
+    old = pool_of(1, 4, 1, slow_start=100, drain_timeout=30)
+    drains, rises, leaves = old.backends
+    heard: list[str] = []
+    old.watch(lambda ready: heard.append(names(ready)))
+    drains.flows = 1
+    for backend in (drains, leaves):
+        old.apply(backend, Event.SET_DRAIN)
+    old.apply(rises, Event.CHECK_FAILED)
+    old.apply(rises, Event.CHECK_PASSED)
+    for now in (100.0, 125.0):
+        old.tick(now)
+    new = Pool((rises, drains), slow_start=100, drain_timeout=30, before=old)
+    old.retire()
+    assert (rises.weight, drains.lost) == (12, False)
+    said = list(heard)
+    new.tick(131.0)
+    assert (drains.lost, leaves.lost) == (True, False)
+    assert rises.weight == 16
+    assert heard == said
+    assert Pool((rises, drains), before=new).backends[0].weight == 4

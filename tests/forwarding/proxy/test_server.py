@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from paraglider.config.load import parse
+from paraglider.config.model import Config
 from paraglider.core.flow import TCP
+from paraglider.core.strategies import STRATEGIES
 from paraglider.forwarding.proxy.events import Events
 from paraglider.forwarding.proxy.server import PAUSE, build
 
@@ -192,3 +194,49 @@ services:
     assert (proxy._bound, proxy._versions) == (500, {"a": "v2"})
     assert (proxy._shared.established, proxy._shared.closing) == (70, 30)
     assert proxy._fronts["a"].connect == 7
+
+
+def test_another_configuration(run: Any, server: Any) -> None:
+    """Connections stay where they are, counted as before; new ones go by the new configuration,
+    and a service that is gone listens no more.
+    """
+    first, second, third = (server() for _ in range(3))
+    ports = [end.getsockname()[1] for end in (first, second, third)]
+    running = run(first, second)
+
+    def config(strategy: str, *backends: int) -> Config:
+        service = {
+            "name": "web",
+            "vip": "127.0.0.1/8",
+            "protocol": "tcp",
+            "forward": "proxy",
+            "ports": running.address[1],
+            "strategy": strategy,
+            "backends": [{"address": "127.0.0.1", "port": port} for port in backends],
+        }
+        return Config.model_validate({"services": [service]})
+
+    def become(old: Config, new: Config) -> None:
+        running.call(lambda: running.proxy.become(new, old, 0, STRATEGIES))
+
+    def carried() -> dict[str, int]:
+        rows = running.call(lambda: list(running.proxy.traffic()))
+        return {name: numbers["flows"] for _, name, numbers in rows}
+
+    begin, changed = config("rr", *ports[:2]), config("wrr", *ports[1:])
+    become(begin, begin)  # from here on backends have the names of the file
+    client = running.connect()
+    end = accepted(first)
+    become(begin, changed)
+    client.sendall(b"still")
+    assert end.recv(5) == b"still"
+    others = [running.connect(), running.connect()]
+    ends = [accepted(second), accepted(third)]
+    assert carried() == {f"127.0.0.1:{port}": 1 for port in ports[1:]}
+    gone = changed.model_copy(update={"services": ()})
+    become(changed, gone)
+    with pytest.raises(ConnectionRefusedError):
+        running.connect()
+    for other in others:
+        other.sendall(b"still")
+    assert [each.recv(5) for each in ends] == [b"still"] * 2
