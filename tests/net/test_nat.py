@@ -254,14 +254,22 @@ def test_weights(
         assert answers == {"backend1": 30, "backend2": 20, "backend3": 10}
 
 
+@pytest.mark.parametrize("forward", ["nat", "offload"])
 def test_exempt_endpoints_are_left_alone(
-    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, peer: Any
+    topology: Any,
+    serve: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    ask: Any,
+    peer: Any,
+    forward: str,
 ) -> None:
     """An exempt endpoint on the VIP is answered by the balancer itself, the rest is balanced."""
     net = topology()
     serve(net, udp=(53, 5353))
     exempt = [f"{VIP[4]}:53/udp", f"[{VIP[6]}]:53/udp"]
-    text = config(*(service(family, protocol="any") for family in (4, 6)))
+    text = config(*(service(family, protocol="any", forward=forward) for family in (4, 6)))
     text = text.replace("network:\n", f"network:\n  exempt: {exempt}\n")
     balancer(net, text)
     start_dnsmasq(net.balancer, "balancer")
