@@ -250,20 +250,16 @@ def test_changes_need_the_token(web: Any) -> None:
     assert not path.exists()
 
 
-def test_a_page_that_dies_comes_back(web: Any, ask: Any) -> None:
-    """The socket outlives the process that serves the page, and so does the balancer."""
+def test_a_page_that_dies_and_one_that_cannot_be(web: Any, ask: Any) -> None:
+    """The socket outlives the process that serves the page, and so does the balancer. A port that
+    somebody has is a clear refusal at the start, with who has it; so is an address that this host
+    has not.
+    """
     net, running = web(trouble=True)
     get(net.balancer, "/api/v1/status")
     os.kill(children(running)["paraglider/web"], signal.SIGKILL)
     assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
     assert get(net.balancer, "/api/v1/health")["problems"] == []
-
-
-def test_port_in_use(web: Any) -> None:
-    """A port that somebody has is a clear refusal at the start, with who has it; so is an address
-    that this host has not.
-    """
-    net, running = web()
     running.stop()
     for bind, words in (
         (HOST, f"`stats.bind`: {HOST} is in use by process {os.getpid()} ("),

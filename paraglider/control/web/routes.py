@@ -81,10 +81,8 @@ def application(feed: Feed, streams: Streams, guarded: Guard, ask: Ask) -> web.A
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors, _guarding(guarded)])
     app.on_response_prepare.append(_add_headers)
     add = app.router
-    add.add_get("/", lambda request: _file(request, static, "index.html"))
-    add.add_get(
-        "/static/{name}", lambda request: _file(request, static, request.match_info["name"])
-    )
+    add.add_get("/", _file(static, "index.html"))
+    add.add_get("/static/{name}", _file(static))
     add.add_get("/events", streams.serve, allow_head=False)
     add.add_get("/api/v1/status", _shown(lambda _: feed.now()))
     add.add_get("/api/v1/services", _shown(lambda _: feed.now()["services"]))
@@ -161,14 +159,17 @@ def _setter(ask: Ask) -> Handler:
     return change
 
 
-async def _file(request: web.Request, static: dict[str, File], name: str) -> web.StreamResponse:
-    found = static.get(name)
-    if found is None:
-        raise web.HTTPNotFound
-    headers = {"ETag": found.tag, "Cache-Control": "no-cache", "Content-Type": found.kind}
-    if request.headers.get("If-None-Match") == found.tag:
-        return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
-    return web.Response(body=found.body, headers=headers)
+def _file(static: dict[str, File], always: str | None = None) -> Handler:
+    async def show(request: web.Request) -> web.StreamResponse:
+        found = static.get(always or request.match_info["name"])
+        if found is None:
+            raise web.HTTPNotFound
+        headers = {"ETag": found.tag, "Cache-Control": "no-cache", "Content-Type": found.kind}
+        if request.headers.get("If-None-Match") == found.tag:
+            return web.Response(status=HTTPStatus.NOT_MODIFIED, headers=headers)
+        return web.Response(body=found.body, headers=headers)
+
+    return show
 
 
 def _guarding(guarded: Guard) -> Any:
