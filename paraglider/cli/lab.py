@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from paraglider.errors import OperatorError
-from paraglider.lab import story
+from paraglider.lab import failover_story, story
 
 
 @click.command()
@@ -23,10 +23,19 @@ from paraglider.lab import story
     help="Connections to open a protocol and family.",
 )
 @click.option("--backends", type=click.IntRange(1, 100), default=3, help="Backends to balance.")
+@click.option(
+    "-f", "--failover", is_flag=True, help="Have a backend die, return, another join, one drain."
+)
 @click.option("--keep", is_flag=True, help="Leave the lab up and say how to play with it.")
 @click.option("--down", is_flag=True, help="Remove the labs that were left up.")
 def lab(
-    forward: str, workers: int, connections: int, backends: int, keep: bool, down: bool
+    forward: str,
+    workers: int,
+    connections: int,
+    backends: int,
+    failover: bool,
+    keep: bool,
+    down: bool,
 ) -> None:
     """Build a client, a balancer and backends in network namespaces, and balance.
 
@@ -40,9 +49,10 @@ def lab(
         gone = story.down()
         console.print(f"Removed {', '.join(gone)}." if gone else "No lab was left up.")
         return
-    options = story.Options(forward, workers, connections, backends, keep)
+    options = story.Options(forward, workers, connections, backends, keep, failover)
+    told = failover_story.FailoverLab if failover else story.Lab
     try:
-        good = story.Lab(options, console).run()
+        good = told(options, console).run()
     except KeyboardInterrupt:
         console.print("Interrupted; everything that was built has been removed.")
         raise

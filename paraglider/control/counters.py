@@ -40,7 +40,7 @@ HEAD: Final = (
 #: what is said of a backend; ABSENT is what its way of forwarding does not know
 ROW: Final = (
     *("flows", "picked", "packets_out", "bytes_out", "packets_back", "bytes_back"),
-    *("refused", "timeouts", "retried", "idle", "resets"),
+    *("refused", "timeouts", "retried", "idle", "resets", "unanswered"),
 )
 ABSENT: Final = -1
 

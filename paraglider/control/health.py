@@ -2,25 +2,30 @@
 
     targets   every backend of a service that is checked, or of any service with failover; one in
               maint is left alone
-    news      a verdict moves the backend in the hub's table, a report is its last check
+    news      a verdict moves the backend in the hub's table, a report is its last check; a host
+              that failover found joins the configuration at work (``strangers``), and leaves it
 
 Lives here: ``Health``.
 Rules: the checker has no rights and is not believed: what is no news, or speaks of a backend that
-is not there (any more), changes nothing. Found hosts do not join pools here; the checker is not
-asked for them.
+is not there (any more), changes nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from paraglider.config.model import Config, Service
+from paraglider.config.types import IPAddress
 from paraglider.control import log
 from paraglider.control.channel import Message
+from paraglider.control.counters import Sample
+from paraglider.control.hints import Hints
 from paraglider.control.pools import Checked, Member, Pools
+from paraglider.control.strangers import Strangers
 from paraglider.core.pool import DOWN, Event, State
-from paraglider.errors import OperatorError
-from paraglider.health.messages import Report, Scope, Target, Targets, Verdict, told
+from paraglider.errors import OperatorError, ParagliderError
+from paraglider.health.messages import Found, Target, Targets, Verdict, told
 from paraglider.health.targets import scope, target
 
 
@@ -28,7 +33,11 @@ class Body(Protocol):
     """What is needed of the hub."""
 
     config: Config
+    wanted: Config
     pools: Pools
+
+    def adopt(self, config: Config, said_by: str) -> object:
+        """Go on with ``config`` and what was found; raises ``ParagliderError``."""
 
     def move(self, member: Member, event: Event, why: str) -> None:
         """Move ``member``; tells everybody."""
@@ -39,6 +48,8 @@ class Health:
 
     def __init__(self, hub: Body) -> None:
         self._hub = hub
+        self.strangers = Strangers()
+        self._hints = Hints()
         self._log: Any = log.logger()
 
     def order(self) -> Message:
@@ -51,7 +62,15 @@ class Health:
             if every or service.check is not None
             for found in self._targets(service)
         ]
-        return Targets(tuple(targets), _scope(config) if every else None).plain()
+        return Targets(tuple(targets), scope(config) if every else None).plain()
+
+    def wait(self, now: float) -> float:
+        """Seconds until ``hints`` is to be called."""
+        return self._hints.wait(self._hub.config, now)
+
+    def hints(self, samples: Iterable[Sample], now: float) -> Iterator[Message]:
+        """What to say to the checker of what clients have met since the last call."""
+        return (hint.plain() for hint in self._hints.look(self._hub.config, samples, now))
 
     def take(self, message: Message) -> None:
         """What the checker said."""
@@ -60,7 +79,8 @@ class Health:
         except (KeyError, TypeError, ValueError) as error:
             self._log.error("the checker says what is no news", error=repr(error)[:200])
             return
-        if not isinstance(news, Report | Verdict):
+        if isinstance(news, Found):
+            self._meet(news)
             return
         try:
             member = self._hub.pools.find(news.service, news.backend)
@@ -79,22 +99,51 @@ class Health:
             member.failed += not news.passed
             member.check = Checked(news.at, news.passed, news.detail, news.duration)
 
+    def _meet(self, news: Found) -> None:
+        """A host came or went."""
+        strangers, hub = self.strangers, self._hub
+        listed = strangers.listed(hub.wanted)
+        if news.joined and not strangers.join(news.address, listed):
+            return
+        if not news.joined:
+            there = self._at(news.address)  # before it is a former one
+            if not strangers.leave(news.address):
+                return
+            for member in there:
+                hub.move(member, Event.CHECK_FAILED, news.detail)
+        try:
+            hub.adopt(listed, "failover")
+        except ParagliderError as error:
+            strangers.leave(news.address)
+            self._log.error(
+                "what failover found is not taken over", host=str(news.address), why=str(error)
+            )
+            return
+        if news.joined:
+            for member in self._at(news.address):
+                hub.move(member, Event.CHECK_PASSED, news.detail)
+                member.why = news.detail
+
+    def _at(self, address: IPAddress) -> list[Member]:
+        """What a host that was found is in the pools."""
+        return [
+            self._hub.pools.find(service.name, backend.name)
+            for service in self._hub.config.services
+            for backend in service.backends
+            if backend.address == address and (service.name, backend.name) in self.strangers.keys
+        ]
+
     def _targets(self, service: Service) -> list[Target]:
-        found = []
+        targets = []
         for backend in service.backends:
-            called = backend.name
-            state = self._hub.pools.find(service.name, called).state
-            if state is not State.MAINT:
-                found.append(target(service, backend, called, up=state not in DOWN))
-        return found
+            key = service.name, backend.name
+            state = self._hub.pools.find(*key).state
+            if state is not State.MAINT and not self.strangers.former(key):
+                up, found = state not in DOWN, key in self.strangers.keys
+                targets.append(target(service, backend, backend.name, up=up, found=found))
+        return targets
 
 
 def checked(config: Config) -> bool:
     """Whether there is anything to look at."""
     return config.failover.enabled or any(s.check is not None for s in config.services)
-
-
-def _scope(config: Config) -> Scope:
-    """Where failover looks, for listed backends alone."""
-    listed = config.failover.model_copy(update={"discover": False})
-    return scope(config.model_copy(update={"failover": listed}))

@@ -145,7 +145,9 @@ class Hub:
         if self._watch is not None:
             self._watch.look(now)
             pause = min(pause, INTERVAL)
-        return pause
+        if not self._health.wait(now):
+            self._pass_on_hints(now)
+        return min(pause, self._health.wait(now))
 
     def close(self) -> None:
         """See ``supervisor.Hub``."""
@@ -220,18 +222,20 @@ class Hub:
             self._tell()
 
     def adopt(self, config: Config, said_by: str) -> Change:
-        """Go on with ``config``, whole and valid, which ``said_by`` has asked for; what changed.
+        """Go on with ``config``, whole and valid, which ``said_by`` has asked for, and with the
+        hosts that failover found; what changed.
 
         What takes a restart stays as it is, and is told of. Established flows keep their backends.
         Raises ``ParagliderError``; nothing has changed then.
         """
         roles = {child.spec.role for child in self.processes()}
         able = Able(frozenset(roles), frozenset(self._registry))
-        change = compare(self.wanted, config, able)
+        change = compare(self.wanted, self._health.strangers.into(config), able)
         logger = self._log.bind(by=said_by)
         if change.words:
             done = self._go_on_with(*merge(self.config, change.config))
             self.wanted = change.config
+            self._health.strangers.adopted(config, change.config)
             if done:
                 logger.info("host changed", what="; ".join(done))
             logger.info("configuration changed", what="; ".join(change.words))
@@ -263,7 +267,7 @@ class Hub:
                 self._send(child.spec.index, message)
             elif child.spec.role == "checker" and child.serves:
                 self._send(child.spec.index, self._health.order())
-        self._offloaded = Offloaded(config)
+        self._offloaded = Offloaded(config, before=self._offloaded)
         self._offloaded.follow(self.pools.states())
         self._watch_offloaded()
         if self._all is not None:
@@ -317,6 +321,15 @@ class Hub:
     def _put_back(self, family: int) -> None:
         """The table of ``family`` was made anew."""
         self._offloaded.put_back(family)
+
+    def _pass_on_hints(self, now: float) -> None:
+        """Tell the checker what clients have met."""
+        counters = (child.spec.counters for child in self._children.values())
+        samples = (each.read() for each in counters if each is not None)
+        checkers = [c for c in self._children.values() if c.spec.role == "checker" and c.serves]
+        for hint in self._health.hints(samples, now):
+            for child in checkers:
+                self._send(child.spec.index, hint)
 
     def _forget(self, over: Over) -> None:
         """Have the kernel forget connections, once no worker goes by what was before."""

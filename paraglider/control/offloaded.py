@@ -55,11 +55,14 @@ class Over:
 
 
 class Offloaded:
-    """The offload services of ``config`` in the kernel."""
+    """The offload services of ``config`` in the kernel; ``before`` were those of the configuration
+    before it, whose tables have been changed for this one.
+    """
 
     def __init__(
         self,
         config: Config,
+        before: Offloaded | None = None,
         *,
         load: Callable[[str], None] | None = None,
         connections: Connections | None = None,
@@ -79,8 +82,8 @@ class Offloaded:
         self._set_up = {family: self._hashed(family) for family in self._marks}
         # What a daemon before this one left there is not known: the first tick says it anew.
         self._written: dict[int, dict[int, int]] = {}
-        self._lost: frozenset[int] = frozenset()
-        self._refusing: frozenset[str] = frozenset()
+        self._lost: frozenset[int] = before._lost if before else frozenset()
+        self._refusing: frozenset[str] = before._refusing if before else frozenset()
         self._changed = True
         for pool in self._pools.values():
             pool.watch(self._note)

@@ -36,6 +36,7 @@ _COUNTED: Final = {
     "retried": "retried",
     "idle": "idle",
     "resets": "resets",
+    "unanswered": "unanswered",
 }
 
 #: what of a worker's numbers is not among its ``counts``

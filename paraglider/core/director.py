@@ -174,6 +174,8 @@ class Director:
             flow = self._open(TCP, key, now)
             if flow is None:
                 return self._refused
+        elif kind == SYN and flow.state == SYN_SENT:
+            flow.rewrite.backend.unanswered += 1
         return self._once[flow.rewrite.backend]
 
     def _datagram(self, key: bytes, now: float) -> int:

@@ -107,6 +107,8 @@ class Marker:
         which = (protocol, key)
         backend = self._young.get(which) or self._old.get(which)
         if backend is not None and backend.ready:
+            if protocol == TCP:  # the kernel knows of no answer
+                backend.unanswered += 1
             return self._verdicts[backend]
         backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
         if backend is None:

@@ -235,6 +235,8 @@ class Nat:
             if flow.state == CLOSING and not flags & (FIN | ACK):
                 flows.forget(flow, now)
                 return self._open(TCP, key, now)
+            if flow.state == SYN_SENT and not flow.rewrite.lost:
+                flow.rewrite.backend.unanswered += 1
         elif flags & FIN:
             flows.move(flow, CLOSING, now)
         elif flow.state == SYN_RECEIVED or (flow.state == SYN_SENT and flow.rewrite.direct):
@@ -244,6 +246,8 @@ class Nat:
     def _backend_segment(self, flow: Flow, flags: int, now: float) -> None:
         """Move ``flow`` on by a backend's TCP segment with SYN, FIN or RST."""
         if flags & (RST | FIN):
+            if flow.state == SYN_SENT and flags & RST:
+                flow.rewrite.backend.refused += 1
             self.flows.move(flow, CLOSING, now)
         elif flow.state == SYN_SENT:
             self.flows.move(flow, SYN_RECEIVED, now)

@@ -91,6 +91,8 @@ class Backend:
 
     ``address`` is the packed address (4 or 16 bytes), ``port`` the mapped port or 0 where the
     client's port is kept, ``flows`` the live flows, ``picked`` all flows ever given to it.
+    ``refused`` counts openings that it answered with a RST, ``unanswered`` those that came again,
+    for there was no answer: as far as that is seen here.
     ``weight`` is what strategies go by; ``full_weight`` what the operator gave, which differs
     from it while a backend of the pool starts slowly. ``ready`` tells that it takes new flows,
     ``lost`` that the flows it has are over: a client's next packet ends them. Both are the pool's
@@ -106,7 +108,9 @@ class Backend:
         "picked",
         "port",
         "ready",
+        "refused",
         "state",
+        "unanswered",
         "weight",
     )
 
@@ -119,6 +123,8 @@ class Backend:
         self.ready = self.lost = False
         self.flows = 0
         self.picked = 0
+        self.refused = 0
+        self.unanswered = 0
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} weight {self.weight} {self.state}>"

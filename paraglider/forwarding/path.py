@@ -186,10 +186,11 @@ def _by_vip(director: Director, vips: Container[bytes], other: Handle) -> Handle
 
 
 def _traffic(service: Service, backend: Backend) -> dict[str, int]:
-    found = {"picked": backend.picked}
+    found = {"picked": backend.picked, "unanswered": backend.unanswered}
     if not service.offloaded:
         found["flows"] = backend.flows
     if not service.offloaded and not service.routed:
+        found["refused"] = backend.refused
         rewrite = service.rewrites[backend]
         for name in ("packets_out", "bytes_out", "packets_back", "bytes_back"):
             found[name] = getattr(rewrite, name)

@@ -2,6 +2,8 @@
 
 ``python -m paraglider.lab.client tcp ADDRESS PORT COUNT`` (or ``udp``, or ``ping`` with port 0)
 prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``.
+With ``download`` COUNT is a number of bytes: they come from one backend, half of them before a
+line of input and half after it, and each half is told of, ``{"answer": "backend2", "bytes": 500}``.
 
 Rules: standard library only; every try is a flow of its own (a fresh socket); an echo reply does
 not say which backend sent it, so its answer is the empty string.
@@ -13,9 +15,10 @@ import http.client
 import json
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 TIMEOUT = 3.0  # seconds a single try may take
+DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte that end a download
 
 #: datagram sockets stay open to the end: the kernel might give a port again that has a flow
 _kept: list[socket.socket] = []
@@ -53,9 +56,28 @@ def ping(address: str, _port: int) -> str:
 TRIES: dict[str, Callable[[str, int], str]] = {"tcp": tcp, "udp": udp, "ping": ping}
 
 
+def download(address: str, port: int, size: int) -> Iterator[tuple[str, int]]:
+    """Half of ``size`` bytes, and the other half: the backend's name, and how many came so far."""
+    connection = http.client.HTTPConnection(address, port, timeout=DOWNLOAD_TIMEOUT)
+    try:
+        connection.request("GET", f"/bytes/{size}")
+        answer = connection.getresponse()
+        got = 0
+        for part in (size // 2, size - size // 2):
+            got += len(answer.read(part))
+            yield answer.headers["Server"], got
+    finally:
+        connection.close()
+
+
 def main() -> None:
     """Parse the arguments, try, print."""
     protocol, address, port, count = sys.argv[1:]
+    if protocol == "download":
+        for name, got in download(address, int(port), int(count)):
+            print(json.dumps({"answer": name, "bytes": got}), flush=True)
+            sys.stdin.readline()
+        return
     attempt = TRIES[protocol]
     for _ in range(int(count)):
         try:

@@ -49,6 +49,7 @@ class Options:
     connections: int = 30
     backends: int = 3
     keep: bool = False
+    failover: bool = False
 
 
 def neighbouring_cores(wanted: int, allowed: frozenset[int]) -> tuple[int, int]:
@@ -125,8 +126,7 @@ class Lab:
         name = f"paraglider-lab-{self.prefix}-{secrets.token_hex(4)}"
         self.directory = Path(tempfile.gettempdir()) / name
         self._undo_needed = True
-        cores = frozenset(os.sched_getaffinity(0))
-        self._config = configuration(options, self.directory, cores)
+        self._config = self._configuration(frozenset(os.sched_getaffinity(0)))
 
     def run(self) -> bool:
         """Tell the story; with ``keep`` everything stays up. Ctrl-C removes all and goes on up."""
@@ -143,6 +143,9 @@ class Lab:
                     self._clean(interrupts, kept)
             finally:
                 self._clean(interrupts, kept)
+
+    def _configuration(self, cores: frozenset[int]) -> str:
+        return configuration(self.options, self.directory, cores)
 
     def _tell(self, interrupts: Interrupts) -> bool:
         options, say = self.options, self._say
@@ -188,16 +191,7 @@ class Lab:
         for fault in faults:
             say(f"[red]✗[/] {escape(fault)}")
         if not options.keep:
-            daemon = "" if static else "Stopping the daemon, "
-            end = f"{daemon}undoing the set-up, removing the namespaces"
-            say(f"[bold]5.[/] {end[0].upper()}{end[1:]}")
-            code = balancer.stop()
-            if code != 0:
-                faults.append(f"the daemon ended with exit {code}")
-                say(f"[red]✗[/] {escape(faults[-1])}")
-            with interrupts.deferred():
-                balancer.undo()
-                self._undo_needed = False
+            faults += self._end(balancer, interrupts, 5)
         if not faults:
             shares = "/".join(map(str, rows[0].counts))
             say(
@@ -205,6 +199,21 @@ class Lab:
                 f" {options.connections} connections {shares}."
             )
         return not faults
+
+    def _end(self, balancer: Balancer, interrupts: Interrupts, step: int) -> list[str]:
+        """Stop and undo, which is the step of that number; what is wrong with that."""
+        daemon = "" if self.options.forward == STATIC else "Stopping the daemon, "
+        end = f"{daemon}undoing the set-up, removing the namespaces"
+        self._say(f"[bold]{step}.[/] {end[0].upper()}{end[1:]}")
+        faults = []
+        code = balancer.stop()
+        if code != 0:
+            faults.append(f"the daemon ended with exit {code}")
+            self._say(f"[red]✗[/] {escape(faults[-1])}")
+        with interrupts.deferred():
+            balancer.undo()
+            self._undo_needed = False
+        return faults
 
     def _ask(self, built: Topology) -> list[Row]:
         """Have the client open its connections; one row a protocol and family."""

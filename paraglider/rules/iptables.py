@@ -185,14 +185,15 @@ def _first_packets(steering: Steering) -> Chain:
     """Where the first packets of offloaded flows go.
 
     A datagram that follows a first one unanswered is NEW too: what has left the host once
-    (CONFIRMED) has its backend.
+    (CONFIRMED) has its backend. So has a SYN that comes again, but a worker is to hear of it, for
+    it speaks against the backend; the kernel does not ask for a backend twice.
     """
     return Chain(
         "PARAGLIDER-NEW",
         "first packets, to be decided about; without a worker: passed, the kernel decides",
         (
             "-m conntrack ! --ctstate NEW -j RETURN",
-            "-m conntrack --ctstatus CONFIRMED -j RETURN",
+            "! -p tcp -m conntrack --ctstatus CONFIRMED -j RETURN",
             steering.by_source(),
             *(f"{rule} --queue-bypass" for rule in queues(steering)),
         ),

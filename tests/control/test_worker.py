@@ -410,5 +410,5 @@ def test_all_that_is_counted_has_its_place() -> None:
     zero = {name for name, value in sample.head.items() if value == 0}
     assert zero - proxys - {"unwritten"} == {"busy", "flows"}
     assert sample.backend("web", "127.0.1.80")["flows"] == 0
-    assert sample.backend("bulk", "127.0.1.81") == {"picked": 0}
+    assert sample.backend("bulk", "127.0.1.81") == {"picked": 0, "unanswered": 0}
     counters.close()

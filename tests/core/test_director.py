@@ -126,6 +126,15 @@ def test_a_port_that_is_used_again(family: Family) -> None:
     assert [b.flows for b in path.balancer.services.services[0].pool.backends] == [0, 1, 0]
 
 
+def test_an_opening_that_comes_again() -> None:
+    """It speaks against the backend, as long as the client has not answered its answer."""
+    path = director(routed(V4))
+    found = path.balancer.services.services[0].pool.backends[0]
+    for flags, unanswered in (("S", 0), ("S", 1), ("S", 2), ("A", 2), ("S", 2)):
+        sent(path, V4.segment(flags))
+        assert found.unanswered == unanswered
+
+
 @families
 def test_udp(family: Family) -> None:
     """The second datagram makes a flow of it, with a lease."""

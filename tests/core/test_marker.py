@@ -120,7 +120,8 @@ def test_a_repeated_first_packet_keeps_its_backend(family: Family) -> None:
     assert head(path, family.syn(client_port=40001), 100.0) != first
     for later in (101.0, 103.0, 107.0, 115.0):
         assert head(path, family.syn(), later) == first
-    assert path.balancer.services.services[0].pool.backends[0].picked == 1
+    backend = path.balancer.services.services[0].pool.backends[0]
+    assert (backend.picked, backend.unanswered) == (1, 4)
 
 
 def test_a_decision_is_forgotten() -> None:

@@ -104,6 +104,28 @@ def test_a_repeated_syn_goes_to_the_same_backend(family: Family) -> None:
     first = run(path, family.syn())
     assert [run(path, family.syn(), now=n) for n in (1.0, 3.0, 7.0)] == [first] * 3
     assert only(path.flows).rewrite.backend.picked == 1
+    assert only(path.flows).rewrite.backend.unanswered == 3
+
+
+@pytest.mark.parametrize(
+    ("script", "unanswered", "refused"),
+    [
+        ("c:S b:SA c:A", 0, 0),
+        ("c:S c:S c:S", 2, 0),
+        ("c:S b:SA c:S b:SA c:A", 0, 0),
+        ("c:S b:RA", 0, 1),
+        ("c:S c:S b:RA c:S b:RA", 1, 2),
+        ("c:S b:SA c:A c:S", 0, 0),
+        ("c:S b:SA c:A b:R", 0, 0),
+        ("c:S c:R b:RA", 0, 0),
+    ],
+)
+def test_what_speaks_against_a_backend(script: str, unanswered: int, refused: int) -> None:
+    """An opening that comes again while there was no answer, and one that is answered by RST."""
+    path = nat(web())
+    play(path, script)
+    found = path.balancer.services.services[0].pool.backends[0]
+    assert (found.unanswered, found.refused) == (unanswered, refused)
 
 
 @pytest.mark.parametrize("end", ["c:FA", "c:R"])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from paraglider.lab.balancer import start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
 
@@ -41,3 +42,16 @@ def test_ping_is_answered(inside: Namespace, address: str) -> None:
     """Loopback answers three pings of either family."""
     command = [sys.executable, "-m", "paraglider.lab.client", "ping", address, "0", "3"]
     assert results(inside.run(command).stdout) == [{"answer": ""}] * 3
+
+
+@pytest.mark.root
+def test_a_download_in_two_halves(inside: Namespace) -> None:
+    """The second half comes after a line of input; each says whose it is and how far it has got."""
+    start_backend(inside, "one", http=(80,))
+    command = [sys.executable, "-m", "paraglider.lab.client", "download", "127.0.0.1", "80", "1001"]
+    process = inside.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    first = json.loads(process.stdout.readline())
+    assert first == {"answer": "one", "bytes": 500}
+    rest, _ = process.communicate(b"\n\n", timeout=20)
+    assert json.loads(rest) == {"answer": "one", "bytes": 1001}

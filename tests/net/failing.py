@@ -110,15 +110,34 @@ def await_state(
 
     def reached() -> bool:
         return all(
-            rows(running, family, name)[backend_address(family, number)]["state"] == state
+            rows(running, family, name).get(backend_address(family, number), {}).get("state")
+            == state
             for family in (4, 6)
             for name in names
             for number in numbers
         )
 
     wait_until(reached, running.log)
+    settle(running)
+
+
+def await_gone(running: Balancer, number: int) -> None:
+    """Wait until a backend takes no new flows in either family, having left, and all know it."""
+
+    def gone() -> bool:
+        found = [rows(running, f).get(backend_address(f, number)) for f in (4, 6)]
+        return all(
+            row is None or (row["state"], row["weight"]) == ("drain-down", 0) for row in found
+        )
+
+    wait_until(gone, running.log)
+    settle(running)
+
+
+def settle(running: Balancer) -> None:
+    """Wait until all who carry flows know what ``show`` has."""
     # A change is answered when it has been taken over, one to what is already so too.
-    first = backend_address(4, numbers[0])
+    first = backend_address(4, 1)
     weight = rows(running, 4)[first]["weight"]
     control(running).set_backend("web4", first, weight=weight)
 

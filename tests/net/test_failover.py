@@ -12,6 +12,7 @@ from directing import directed
 from failing import (
     Load,
     Peer,
+    await_gone,
     await_state,
     control,
     freeze,
@@ -21,12 +22,13 @@ from failing import (
     tries,
 )
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import Balancer, start_backend
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
 
 CHECK = {"type": "tcp", "port": 80, "interval": 0.2, "timeout": 1, "rise": 2, "fall": 2}
+ROUNDS = {"check_cycle": 0.3, "timeout": 1, "rise": 1, "fall": 2}
 NAMES = {"backend1", "backend2", "backend3"}
 FAMILIES = (4, 6)
 CARRIED = pytest.mark.parametrize("forward", ["nat", "offload"])
@@ -129,6 +131,20 @@ def test_connections_of_the_dead(
     assert sorted(ended) == ["{'arrived': 3}"] * (6 - lost) + ["{'error': 'ECONNRESET'}"] * lost
 
 
+@pytest.mark.parametrize(("forward", "how"), [("nat", "kill"), ("offload", "cable")])
+def test_clients_are_a_hint(web: Any, load: Any, forward: str, how: str) -> None:
+    """Connections that are refused, or not answered, have a backend looked at long before its
+    check is due.
+    """
+    net, running = web(forward=forward, check={**CHECK, "interval": 3600, "fall": 3})
+    load(net)
+    if how == "kill":
+        kill(net, 2)
+    else:
+        freeze(net, 2, up=False)
+    await_state(running, "down", 2)
+
+
 @CARRIED
 def test_drain(web: Any, load: Any, serve_peer: Any, tmp_path: Path, forward: str) -> None:
     """A long download goes on to its end while its backend drains; new connections go elsewhere,
@@ -165,8 +181,7 @@ def serving(net: Topology, family: int, port: int) -> int:
 
 def test_failover(web: Any, load: Any) -> None:
     """With `-f` backends without a check of their own leave and return by failover's rounds."""
-    rounds = {"check_cycle": 0.3, "timeout": 1, "rise": 1, "fall": 2, "discover": False}
-    net, running = web("-f", top={"failover": rounds})
+    net, running = web("-f", top={"failover": {**ROUNDS, "discover": False}})
     clients = load(net)
     assert [set(each.more(20)) for each in clients] == [NAMES] * 2
     freeze(net, 1, up=False)
@@ -175,6 +190,32 @@ def test_failover(web: Any, load: Any) -> None:
     freeze(net, 1, up=True)
     await_state(running, "ready", 1)
     assert [set(each.more(30)) for each in clients] == [NAMES] * 2
+
+
+@CARRIED
+def test_a_host_joins(
+    topology: Any, config: Any, service: Any, balancer: Any, load: Any, forward: str
+) -> None:
+    """With `-f` a host that no file lists joins when it answers and serves, leaves when it dies,
+    and joins again; ours never does, though it answers on every address that it has.
+    """
+    net = topology(backends=4)
+    for number in (1, 2, 3):
+        revive(net, number)
+    start_backend(net.balancer, "ours", http=(80,), udp=())
+    services = [service(family, ports=80, forward=forward) for family in FAMILIES]
+    running = balancer(net, config(*services, failover=ROUNDS), "-f")
+    for each in (net.balancer, *net.backends):
+        each.sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
+    clients = load(net)
+    assert [set(each.more(20)) for each in clients] == [NAMES] * 2
+    for _ in range(2):
+        revive(net, 4)
+        await_state(running, "ready", 4)
+        assert [set(each.more(30)) for each in clients] == [NAMES | {"backend4"}] * 2
+        kill(net, 4)
+        await_gone(running, 4)
+        assert [set(each.more(30)) for each in clients] == [NAMES] * 2
 
 
 @pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])

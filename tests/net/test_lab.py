@@ -112,6 +112,25 @@ def test_the_lab_shows_every_backend(
     assert left_of(lab.pid, tmp_path, before) == []
 
 
+def test_the_lab_tells_of_failover(place: dict[str, str], tmp_path: Path) -> None:
+    """With `-f` a backend is killed under load, leaves and returns, a host joins, one drains: it
+    exits 0, only connections to the dead one failed before it was out, and nothing is left.
+    """
+    before = state()
+    lab = subprocess.Popen([*LAB, "-f"], env=place, stdout=subprocess.PIPE, text=True)
+    output, _ = lab.communicate(timeout=200)
+    assert lab.returncode == 0, output
+    moments = re.findall(r"^   ([^:]+): (backend.*) · failed 0$", output, re.MULTILINE)
+    assert [set(re.findall(r"backend(\d)", shares)) for _, shares in moments[:4]] == [
+        set("123"), set("13"), set("123"), set("1234"),
+    ]  # fmt: skip
+    drained = re.search(r"from (backend\d), to 40,000,000 bytes", output)
+    assert drained is not None, output
+    assert drained[1] not in moments[4][1]
+    assert re.search(r"joining or draining none failed", output)
+    assert left_of(lab.pid, tmp_path, before) == []
+
+
 @pytest.mark.parametrize("moment", range(1, 6))
 def test_an_interrupt_at_any_step_leaves_nothing(
     place: dict[str, str], tmp_path: Path, moment: int
