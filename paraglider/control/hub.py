@@ -235,10 +235,10 @@ class Hub:
         if change.words:
             done = self._go_on_with(*merge(self.config, change.config))
             self.wanted = change.config
-            self._health.strangers.adopted(config, change.config)
             if done:
                 logger.info("host changed", what="; ".join(done))
             logger.info("configuration changed", what="; ".join(change.words))
+        self._health.strangers.adopted(config, self.wanted)
         if change.restart:
             logger.warning("not changed", why="; ".join(change.restart))
         return change

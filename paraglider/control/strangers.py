@@ -64,8 +64,15 @@ class Strangers:
 
     def adopted(self, listed: Config, wanted: Config) -> None:
         """``wanted`` is at work, which is ``listed`` and hosts that were found."""
-        self.keys = _keys(wanted) - _keys(listed)
-        self._ever |= self.keys
+        found = frozenset(
+            (service.name, backend.name)
+            for service in wanted.services
+            for backend in service.backends
+            if backend.address in self._hosts
+        )
+        here = _keys(listed)
+        self.keys = found - here
+        self._ever = (self._ever | self.keys) - here
 
     def listed(self, wanted: Config) -> Config:
         """``wanted``, which is at work, without the hosts that were found."""

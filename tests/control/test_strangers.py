@@ -116,6 +116,28 @@ def test_what_contradicts_is_left_out() -> None:
     }
 
 
+def test_a_host_that_is_listed_by_now() -> None:
+    """Somebody has put it into the file: it is no stranger, and leaves with the file alone."""
+    strangers, web = Strangers(), config(service())
+    strangers.join(HOST, web)
+    joined = strangers.into(web)
+    strangers.adopted(web, joined)
+    assert strangers.keys == {("web", "10.0.0.77")}
+    assert names(strangers.listed(joined)) == {"web": ["10.0.0.1"]}
+    strangers.adopted(joined, joined)
+    assert strangers.keys == frozenset()
+    assert strangers.former(("web", "10.0.0.77")) is False
+    assert strangers.listed(joined) == joined
+
+
+def test_what_waits_for_a_restart_is_no_stranger() -> None:
+    """A backend that the file has no more and that is at work all the same was never found."""
+    strangers, web = Strangers(), config(service())
+    strangers.join(HOST, web)
+    strangers.adopted(config(service(backends=["10.0.0.5"])), strangers.into(web))
+    assert strangers.keys == {("web", "10.0.0.77")}
+
+
 @pytest.mark.parametrize("failover", [{"enabled": False}, {"enabled": True, "discover": False}])
 def test_discovery_is_turned_off(failover: dict[str, bool]) -> None:
     """A reload without it lets all of them go."""
