@@ -100,12 +100,13 @@ class Health:
             member.check = Checked(news.at, news.passed, news.detail, news.duration)
 
     def _meet(self, news: Found) -> None:
-        """A host came or went."""
+        """A host came or went; where that is not to be taken over, it counts as untold."""
         strangers, hub = self.strangers, self._hub
         listed = strangers.listed(hub.wanted)
-        if news.joined and not strangers.join(news.address, listed):
-            return
-        if not news.joined:
+        if news.joined:
+            if not strangers.join(news.address, listed):
+                return
+        else:
             there = self._at(news.address)  # before it is a former one
             if not strangers.leave(news.address):
                 return
@@ -114,10 +115,11 @@ class Health:
         try:
             hub.adopt(listed, "failover")
         except ParagliderError as error:
-            strangers.leave(news.address)
             self._log.error(
                 "what failover found is not taken over", host=str(news.address), why=str(error)
             )
+            if news.joined:
+                strangers.leave(news.address)
             return
         if news.joined:
             for member in self._at(news.address):

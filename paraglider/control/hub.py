@@ -230,15 +230,24 @@ class Hub:
         """
         roles = {child.spec.role for child in self.processes()}
         able = Able(frozenset(roles), frozenset(self._registry))
-        change = compare(self.wanted, self._health.strangers.into(config), able)
+        strangers = self._health.strangers
+        change = compare(self.wanted, strangers.into(config), able)
         logger = self._log.bind(by=said_by)
         if change.words:
-            done = self._go_on_with(*merge(self.config, change.config))
+            # Known when the checker is told: what was found and has left is looked at no more.
+            before = strangers.keys
+            strangers.adopted(config, change.config)
+            try:
+                done = self._go_on_with(*merge(self.config, change.config))
+            except ParagliderError:
+                strangers.keys = before
+                raise
             self.wanted = change.config
             if done:
                 logger.info("host changed", what="; ".join(done))
             logger.info("configuration changed", what="; ".join(change.words))
-        self._health.strangers.adopted(config, self.wanted)
+        else:
+            strangers.adopted(config, self.wanted)
         if change.restart:
             logger.warning("not changed", why="; ".join(change.restart))
         return change

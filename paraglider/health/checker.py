@@ -195,7 +195,8 @@ class Checker:
         check = self._checks.get(key)
         up = check is None or check.machine.up
         if self._rounds is not None:
-            up = up and self._rounds.up(target.address)
+            # A found host of which nothing is known has left; it is told anew when it is back.
+            up = up and self._rounds.up(target.address, target.up or not target.found)
         if up == self._up[key]:
             return
         self._up[key] = up
@@ -221,7 +222,7 @@ class Checker:
         down = {t.address for t in self._targets.values() if not t.found and not t.up}
         self._rounds.follow(scope.failover, listed, now, down=down)
         for target in self._targets.values():
-            if target.found:
+            if target.found and target.up:
                 self._rounds.joined(target.address, now)
         if self._failover is None:
             self._failover = self._spawn(self._look_around(self._echo))

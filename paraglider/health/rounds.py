@@ -62,10 +62,10 @@ class Rounds:
         joined = (address for address, machine in self._others.items() if machine.up)
         return frozenset((*self._listed, *joined))
 
-    def up(self, address: IPAddress) -> bool:
-        """Whether a known host is up; one that nothing is known of is taken for up."""
+    def up(self, address: IPAddress, unknown: bool = True) -> bool:
+        """Whether a known host is up; ``unknown`` for one that nothing is known of."""
         machine = self._listed.get(address) or self._others.get(address)
-        return machine is None or machine.up
+        return unknown if machine is None else machine.up
 
     def follow(
         self,

@@ -293,6 +293,24 @@ def test_failover(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == [(True, "10.0.0.9"), (False, "10.0.0.9")]
 
 
+def test_a_host_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As long as the hub still asks for it, nothing brings it up but that it is found anew."""
+    network = Network(monkeypatch)
+
+    async def body(world: World, checker: Checker) -> None:
+        network.alive = {"10.0.0.1"}
+        gone = target(9, type=None, found=True, up=False)
+        for _ in range(3):
+            checker.take(Targets((target(1, type=None), gone), SCOPE).plain())
+            await asyncio.sleep(0.15)
+        network.alive.add("10.0.0.9")
+        await world.until(lambda: world.news)
+
+    world = tale(body, network)
+    assert isinstance(world.news[0], Found)
+    assert world.news[0].joined
+
+
 def test_failover_and_check_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend is up when its check passes and it answers; one verdict tells each change."""
     network = Network(monkeypatch)
