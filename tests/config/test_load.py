@@ -236,11 +236,16 @@ def test_find_config_without_any_names_the_places(tmp_path: Path) -> None:
         find_config(None, (Path("x"), tmp_path / "y"))
 
 
-def test_default_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The working directory comes first."""
-    monkeypatch.chdir(tmp_path)
-    Path("paraglider.conf").touch()
-    assert find_config() == Path("paraglider.conf")
+def test_default_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working directory, then our file of the host, then the one of the Go Paraglider."""
+    ours, theirs = Path("/etc/paraglider/paraglider.conf"), Path("/etc/paraglider/glider.yaml")
+    there = {Path("paraglider.conf"), ours, theirs}
+    monkeypatch.setattr(Path, "exists", lambda path: path in there)
+    for expected in (Path("paraglider.conf"), ours, theirs):
+        assert find_config() == expected
+        there.remove(expected)
+    with pytest.raises(OperatorError):
+        find_config()
 
 
 def test_loaded_configuration_refuses_what_is_found_later() -> None:
