@@ -269,3 +269,19 @@ def test_a_process_that_says_what_is_not_its_to_say(make: Make) -> None:
     assert [line["log_level"] for line in lines] == ["error"]
     assert world.states() == {"10.0.0.1": (State.READY, 1)}
     assert world.all.sent == []
+
+
+def test_status_is_all_of_it_at_once(make: Make) -> None:
+    """The parts are what they are when asked for alone, but for the time that passes."""
+    world = make(config("10.0.0.1", "10.0.0.2"))
+    world.count(7)
+    replies: list[Message] = []
+    for do in ("status", "services", "backends", "workers", "health"):
+        world.hub.desk.take({"do": do}, replies.append)
+    status, services, backends, workers, health = (reply["ok"] for reply in replies)
+    assert status["services"] == services
+    assert status["health"] == health
+    assert services[0]["flows"] == 12
+    assert [row["backend"] for row in status["backends"]] == [row["backend"] for row in backends]
+    assert [row["flows"] for row in status["backends"]] == [5, 7]
+    assert [row["name"] for row in status["workers"]] == [row["name"] for row in workers]

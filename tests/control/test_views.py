@@ -12,7 +12,7 @@ from paraglider.control import views
 from paraglider.control.children import Child, Spec
 from paraglider.control.counters import Counters, Sample, Writer
 from paraglider.control.pools import Checked, Pools
-from paraglider.control.views import Instant, Loaded, Traffic
+from paraglider.control.views import Instant, Traffic
 from paraglider.control.worker import WorkerSpec
 from paraglider.core.pool import Event
 from paraglider.system.queue.proc import QueueStatus
@@ -162,29 +162,3 @@ def test_health_says_all_that_is_wrong(pools: Pools) -> None:
         "api does not serve",
         "worker 3 on core 1 does not serve",
     ]
-
-
-def test_status_is_all_of_it_at_once(pools: Pools) -> None:
-    """The parts are what they are when asked for alone."""
-
-    class Whole:
-        config = CONFIG
-
-        def __init__(self) -> None:
-            self.pools = pools
-            self.started = 400.0
-            self.loaded = Loaded(success=False, at=900.0)
-
-        def processes(self) -> list[Child]:
-            """See ``views.Whole``."""
-            return [worker()]
-
-    samples = {3: sample({"flows": 5}, b1=1)}
-    found = views.status(Whole(), samples, {}, AT)
-    assert found["at"] == AT.wall
-    assert found["services"] == views.services(CONFIG, pools, Traffic(samples))
-    assert found["backends"] == views.backends(CONFIG, pools, Traffic(samples), AT)
-    assert found["workers"] == views.processes([worker()], samples, {}, AT)
-    assert found["health"] == {"healthy": True, "problems": []}
-    assert found["daemon"]["started"] == AT.wall - 600
-    assert found["config"] == {"success": False, "at": AT.wall - 100}
