@@ -300,6 +300,17 @@ def test_every_reason_is_of_a_block_and_true() -> None:
                 assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), reason
 
 
+def test_the_drawing_has_every_process() -> None:
+    """The first page of the architecture names each role that a process of the source has."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    drawing = page.partition("## On one page")[2].split("```")[1]
+    sources = (ROOT / "paraglider" / "control").rglob("*.py")
+    role = re.compile(r'^    role: ClassVar\[str\] = "([\w ]+)"', re.MULTILINE)
+    roles = {name for source in sources for name in role.findall(source.read_text())}
+    assert len(roles) >= 6
+    assert all(re.search(rf"\b{name}\b", drawing) for name in roles | {"supervisor"})
+
+
 @pytest.mark.root
 def test_the_processes_may_do_what_security_says(running: Room) -> None:
     """The page's table has every process, with its user, its root directory and its rights."""
