@@ -256,12 +256,6 @@ def test_loaded_configuration_refuses_what_is_found_later() -> None:
         loaded.refuse([Problem(("services", 0, "ports"), "not today", "tomorrow")])
 
 
-def test_examples_of_the_repository_load() -> None:
-    """The commented examples are valid."""
-    for file in sorted((Path(__file__).parents[2] / "conf").glob("*.conf")):
-        assert load_with_marks(file).config.services
-
-
 @given(st.binary(max_size=300))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_bytes_raise_anything_else(tmp_path: Path, content: bytes) -> None:
