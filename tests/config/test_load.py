@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from paraglider.config import document
-from paraglider.config.load import ConfigError, find_config, load, load_with_marks, parse
+from paraglider.config.load import ConfigError, find_config, load, parse
 from paraglider.config.problem import Problem
 from paraglider.errors import OperatorError
 
