@@ -20,6 +20,7 @@ from failing import (
     revive,
     rows,
     tries,
+    wait_until,
 )
 
 from paraglider.lab.balancer import Balancer, start_backend
@@ -166,6 +167,26 @@ def test_drain(web: Any, load: Any, serve_peer: Any, tmp_path: Path, forward: st
         assert done["sent"] == done["arrived"]
         control(running).set_backend(f"web{family}", name, state="ready")
         assert set(client.more(20)) == NAMES
+
+
+@CARRIED
+def test_a_drain_that_takes_too_long(
+    web: Any, serve_peer: Any, tmp_path: Path, forward: str
+) -> None:
+    """After `drain_timeout` a connection that goes on and on is reset."""
+    net, running = web(forward=forward, ports=[80, 9000], drain_timeout=1)
+    serve_peer(net, 9000)
+    endless = [
+        Peer(net.client, tmp_path / f"endless{family}", "rounds", VIP[family], 9000, 1000)
+        for family in FAMILIES
+    ]
+    assert all(each.begun() for each in endless)
+    for family in FAMILIES:
+        name = backend_address(family, serving(net, family, 9000))
+        control(running).set_backend(f"web{family}", name, state="drain")
+    for each in endless:
+        wait_until(lambda each=each: isinstance(each.lines()[-1], dict), running.log)
+        assert each.lines()[-1] == {"error": "ECONNRESET"}
 
 
 def serving(net: Topology, family: int, port: int) -> int:
