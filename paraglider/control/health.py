@@ -3,7 +3,8 @@
     targets   every backend of a service that is checked, or of any service with failover; one in
               maint is left alone
     news      a verdict moves the backend in the hub's table, a report is its last check; a host
-              that failover found joins the configuration at work (``strangers``), and leaves it
+              that failover found joins the configuration at work (``strangers``), and leaves it,
+              with ``settle``
 
 Lives here: ``Health``.
 Rules: the checker has no rights and is not believed: what is no news, or speaks of a backend that
@@ -50,6 +51,7 @@ class Health:
         self._hub = hub
         self.strangers = Strangers()
         self._hints = Hints()
+        self._found: list[Found] = []  # since the last ``settle``
         self._log: Any = log.logger()
 
     def order(self) -> Message:
@@ -80,7 +82,7 @@ class Health:
             self._log.error("the checker says what is no news", error=repr(error)[:200])
             return
         if isinstance(news, Found):
-            self._meet(news)
+            self._found.append(news)
             return
         try:
             member = self._hub.pools.find(news.service, news.backend)
@@ -99,32 +101,41 @@ class Health:
             member.failed += not news.passed
             member.check = Checked(news.at, news.passed, news.detail, news.duration)
 
-    def _meet(self, news: Found) -> None:
-        """A host came or went; where that is not to be taken over, it counts as untold."""
+    def settle(self) -> None:
+        """Take over the hosts that have come and gone, all at once: a round of failover may find
+        many. One that is not to be taken over counts as untold.
+        """
+        found, self._found = self._found, []
+        if not found:
+            return
         strangers, hub = self.strangers, self._hub
         listed = strangers.listed(hub.wanted)
-        if news.joined:
-            if not strangers.join(news.address, listed):
-                return
-        else:
-            there = self._at(news.address)  # before it is a former one
-            if not strangers.leave(news.address):
-                return
-            for member in there:
-                hub.move(member, Event.CHECK_FAILED, news.detail)
+        if not [news for news in found if self._met(news, listed)]:
+            return
         try:
             hub.adopt(listed, "failover")
         except ParagliderError as error:
-            self._log.error(
-                "what failover found is not taken over", host=str(news.address), why=str(error)
-            )
-            if news.joined:
-                strangers.leave(news.address)
+            self._log.error("what failover found is not taken over", why=str(error))
+            for news in found:
+                if news.joined:
+                    strangers.leave(news.address)
             return
+        for news in found:
+            if news.joined and news.address in strangers:
+                for member in self._at(news.address):
+                    hub.move(member, Event.CHECK_PASSED, news.detail)
+                    member.why = news.detail
+
+    def _met(self, news: Found, listed: Config) -> bool:
+        """Whether it changes anything that a host came or went; its flows are over if it went."""
         if news.joined:
-            for member in self._at(news.address):
-                hub.move(member, Event.CHECK_PASSED, news.detail)
-                member.why = news.detail
+            return self.strangers.join(news.address, listed)
+        there = self._at(news.address)  # before it is a former one
+        if not self.strangers.leave(news.address):
+            return False
+        for member in there:
+            self._hub.move(member, Event.CHECK_FAILED, news.detail)
+        return True
 
     def _at(self, address: IPAddress) -> list[Member]:
         """What a host that was found is in the pools."""

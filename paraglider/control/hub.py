@@ -140,6 +140,7 @@ class Hub:
             pause = min(pause, self._file.wait(now))
         if self._leaving.due(now):
             self._look_after_leaving()
+        self._health.settle()
         if over := self._offloaded.tick(now):
             self._forget(over)
         if self._watch is not None:

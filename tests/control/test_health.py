@@ -33,12 +33,14 @@ class Hub:
         self.pools = Pools(self.config, 0.0)
         self.health = Health(self)
         self.refuses = False
+        self.adopted = 0
 
     def adopt(self, config: Config, said_by: str) -> None:
         """See ``hub.Hub``."""
         if self.refuses:
             raise PlatformError("the kernel refuses")
         assert said_by == "failover"
+        self.adopted += 1
         self.wanted = self.health.strangers.into(config)
         self.health.strangers.adopted(config, self.wanted)
         self.config, leaving = merge(self.config, self.wanted)
@@ -48,10 +50,15 @@ class Hub:
         """See ``hub.Hub``."""
         self.pools.apply(member, event, why, 1.0)
 
-    def find(self, joined: bool, address: str = NEW) -> None:
+    def hear(self, joined: bool, address: str = NEW) -> None:
         """News of a host."""
         detail = "answers" if joined else "silent"
         self.health.take(Found(joined, ipaddress.ip_address(address), detail, 1.0).plain())
+
+    def find(self, joined: bool, address: str = NEW) -> None:
+        """News of a host, taken over."""
+        self.hear(joined, address)
+        self.health.settle()
 
     def states(self, service: str = "web") -> dict[str, str]:
         """The backends of a service."""
@@ -135,6 +142,21 @@ def test_a_host_that_cannot_be_taken_over() -> None:
     hub.refuses = False
     hub.find(joined=True)
     assert hub.states()[NEW] == "ready"
+
+
+def test_many_hosts_are_taken_over_at_once() -> None:
+    """All that a round found is one change; without any there is none."""
+    hub = Hub()
+    hub.health.settle()
+    assert hub.adopted == 0
+    hosts = [f"10.0.1.{n}" for n in range(1, 100)]
+    for host in hosts:
+        hub.hear(joined=True, address=host)
+    hub.hear(joined=False, address=hosts[0])
+    hub.health.settle()
+    assert hub.adopted == 1
+    assert set(hub.states()) == {FIRST, "10.0.0.2", *hosts[1:]}
+    assert set(hub.states().values()) == {"ready"}
 
 
 def test_orders_can_be_read() -> None:
