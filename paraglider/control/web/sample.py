@@ -56,7 +56,10 @@ class Sampler:
             workers.append({**row, **self._rates(number, row, _WORKER_RATES, passed)})
         self._at, self._before = now, seen
         self._fade(backends, passed)
-        services = [self._service(row, backends) for row in status["services"]]
+        of: dict[str, list[Row]] = {row["service"]: [] for row in status["services"]}
+        for row in backends:
+            of.setdefault(row["service"], []).append(row)
+        services = [self._service(row, of[row["service"]]) for row in status["services"]]
         totals: Row = {name: _sum(services, name) for name in ("flows", "picked", *RATES.values())}
         return {
             **status,
@@ -91,15 +94,15 @@ class Sampler:
             lately[key] = self._lately.get(key, 0.0) * keep + rate * (1.0 - keep)
         self._lately = lately
 
-    def _service(self, service: Mapping[str, Any], backends: Iterable[Row]) -> Row:
+    def _service(self, service: Mapping[str, Any], rows: list[Row]) -> Row:
         """The row of ``service``; those of its backends get their shares and drains."""
-        rows = [row for row in backends if row["service"] == service["service"]]
         flows = sum(self._lately[row["service"], row["backend"]] for row in rows)
         wanted = [_wanted(row, service["strategy"]) for row in rows]
+        whole = sum(wanted)
         for row, want in zip(rows, wanted, strict=True):
             key = (row["service"], row["backend"])
             row["share"] = round(self._lately[key] / flows, 4) if flows > _IDLE else None
-            row["weight_share"] = round(want / sum(wanted), 4) if any(wanted) else 0.0
+            row["weight_share"] = round(want / whole, 4) if whole else 0.0
             row["drain"] = self._drain(key, row, service.get("drain_timeout"))
         return {**service, **{name: _sum(rows, name) for name in RATES.values()}}
 

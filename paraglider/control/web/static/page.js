@@ -67,7 +67,8 @@ function subjects(sample) {
   if (select.dataset.names === names.join(" ")) return;
   select.dataset.names = names.join(" ");
   select.replaceChildren(element("option", { value: "" }, "all services"), ...names.map((name) => element("option", { value: name }, name)));
-  select.value = names.includes(charts.subject) ? charts.subject : "";
+  if (charts.subject && !names.includes(charts.subject)) charts.choose("");
+  select.value = charts.subject;
 }
 
 function choose(name) {
