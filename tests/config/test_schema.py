@@ -18,7 +18,7 @@ from paraglider.config.schema import rendered, schema
 
 CONF = Path(__file__).parents[2] / "conf"
 COMMITTED = CONF / "paraglider.schema.json"
-EXAMPLES = sorted(CONF.glob("*.conf"))
+EXAMPLES = sorted(file for file in CONF.glob("*.conf") if file.name != "keepalived.conf")
 
 
 def valid(data: Any) -> bool:
