@@ -289,6 +289,26 @@ def test_the_pages_have_commands() -> None:
         assert not [lines for lines in unnamed if re.match(r"\n(\$ )?(sudo|paraglider) ", lines)]
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Every file that a page links to is there, and every heading."""
+    text = FENCED.sub("", (ROOT / page).read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        file, _, heading = target.partition("#")
+        place = (ROOT / page).parent / file if file else ROOT / page
+        assert place.exists(), target
+        if heading:
+            assert heading in anchors(place.read_text(encoding="utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """What a heading is linked by: its letters, digits and dashes, spaces as dashes."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head).strip().lower().replace(" ", "-") for head in headings}
+
+
 def test_every_reason_is_of_a_block_and_true() -> None:
     """None is left over, and the tests that they name exist."""
     for page, reasons in NOT_HERE.items():

@@ -48,12 +48,6 @@ def test_the_configuration_has_ten_lines_and_is_valid(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_links_lead_to_files() -> None:
-    """Every file that the README links to is there."""
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / target).exists(), target
-
-
 def test_the_options_shown_exist() -> None:
     """Each option in the table of commands is one that the command knows."""
     for line in re.findall(r"^\| `(paraglider[^`]*)`", README, re.MULTILINE):

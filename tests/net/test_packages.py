@@ -128,13 +128,15 @@ def test_installed_run_removed(
         service(4, name="peer", ports=9000),
         service(4, name="kernel", ports="8000-8080", forward="offload"),
     ]
-    top = {"chroot": "/var/run/empty", "control": {}}
+    top = {"chroot": "/var/run/empty", "control": {}, "stats": {"bind": "127.0.0.1:9777"}}
     host.write(CONFIG, config(*services, **top))
     # The tests cannot wait half a minute.
     host.write(f"/etc/systemd/system/{UNIT}.d/soon.conf", "[Service]\nWatchdogSec=2\n")
     host.run("systemctl", "daemon-reload")
     host.run("systemctl", "start", UNIT)
     confined(host)
+    for place, part in (("", "<html"), ("metrics", "paraglider_backend_")):
+        assert part in host.run("curl", "-sf", f"http://127.0.0.1:9777/{place}").stdout
     for family in (4, 6):
         answers = ask(net, "tcp", VIP[family], 80)
         assert answers == {"backend1": 10, "backend2": 10, "backend3": 10}
@@ -192,6 +194,9 @@ def quiet(host: Machine) -> None:
     assert not host.path(CONFIG).exists()
     for page in ("man8/paraglider.8", "man8/paraglider.config.8", "man5/paraglider.conf.5"):
         assert host.path(f"/usr/share/man/{page}.gz").exists()
+    for file in ("bash-completion/completions/", "zsh/vendor-completions/_"):
+        assert host.path(f"/usr/share/{file}paraglider").exists()
+    assert host.path("/usr/share/fish/vendor_completions.d/paraglider.fish").exists()
     verified = host.run("systemd-analyze", "verify", "--man=no", UNIT, HOST)
     assert verified.stdout + verified.stderr == ""
     # keepalived's own check of the example, where the interfaces and the command are.
