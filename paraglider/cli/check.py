@@ -1,9 +1,10 @@
 """`paraglider check`: validates a configuration file and sums it up, service by service.
 
 Lives here: the click command ``check``.
-Rules: reads the file (and with `--host` the names of the interfaces), loads and tries the
-policies that it names, changes nothing, needs no root. The summary goes to stdout as
-`key=value`, below it what its `forward` means; warnings to stderr; any mistake exits 1.
+Rules: reads the file and those of backends that it names (and with `--host` the names of the
+interfaces), loads and tries the policies that it names, asks no name server, changes nothing, needs
+no root. The summary goes to stdout as `key=value`, below it what its `forward` means; warnings to
+stderr; any mistake exits 1.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from paraglider.cli.main import Options, config_option
 from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.meaning import meaning
-from paraglider.config.model import Service
+from paraglider.config.model import BackendSource, Service
+from paraglider.config.sources import origins, read_files, resolved
 from paraglider.config.support import unsupported
 from paraglider.config.validate import check_interfaces
 from paraglider.forwarding import policies
@@ -35,16 +37,18 @@ def check(options: Options, config: str | None, host: bool) -> None:
     if host:
         problems += check_interfaces(loaded.config, {name for _, name in socket.if_nameindex()})
     loaded.refuse(problems)
+    whole = resolved(loaded.config, read_files(loaded))
     policies.load(loaded)
     for line in loaded.lines(warnings(loaded.config)):
         print(f"warning: {line}", file=sys.stderr)
     print(f"{file}: ok")
-    for service in loaded.config.for_families(options.families).services:
-        print(_summary(service))
+    named = origins(loaded.config)
+    for service in whole.for_families(options.families).services:
+        print(_summary(service, named.get(service.name)))
         print(f"  {meaning(service)}")
 
 
-def _summary(service: Service) -> str:
+def _summary(service: Service, listed_in: BackendSource | None) -> str:
     ports = "all" if service.all_ports else ",".join(str(ports) for ports in service.ports)
     facts = {
         "service": service.name,
@@ -58,4 +62,6 @@ def _summary(service: Service) -> str:
         "backends": len(service.backends),
         "weight": sum(backend.weight for backend in service.backends),
     }
+    if listed_in is not None:
+        facts["listed_in"] = listed_in.file or f"dns:{listed_in.dns}"
     return " ".join(f"{key}={value}" for key, value in facts.items())

@@ -16,6 +16,7 @@ from paraglider.cli import explained
 from paraglider.cli.main import Options
 from paraglider.config import source
 from paraglider.config.load import find_config, load_with_marks
+from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies import NewFlow
@@ -83,7 +84,7 @@ def explain(
 
 def _situation(file: str, options: Options, live: Live) -> Situation:
     loaded = load_with_marks(file)
-    config = loaded.config.for_families(options.families)
+    config = resolved(loaded.config, read_files(loaded)).for_families(options.families)
     return Situation(config, policies.load(loaded), live)
 
 

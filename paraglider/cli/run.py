@@ -12,6 +12,7 @@ import sys
 from functools import partial
 
 from paraglider.config.load import find_config
+from paraglider.config.sources import origins
 from paraglider.control import log
 from paraglider.control.api import ApiSpec
 from paraglider.control.host import HostRules
@@ -20,7 +21,9 @@ from paraglider.control.listening import ControlSocket
 from paraglider.control.notify import Notifier
 from paraglider.control.own_file import OwnFile
 from paraglider.control.processes import Place, be, forget_other_ledgers, make_specs
+from paraglider.control.scout import ScoutSpec, ask_once
 from paraglider.control.settings import Settings
+from paraglider.control.sources import gathered, names_in
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.watch import Watch
 from paraglider.control.web.bound import StatsSocket
@@ -69,7 +72,15 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
+    named = origins(wanted)
+    if named:
+        answers = ask_once(names_in(wanted), uid, gid)
+        wanted = gathered(wanted, found.listed, answers, log.logger().warning)
+        for line in HostRules(families).adjust(wanted):
+            log.logger().info("host changed", what=line)
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
+    if named:
+        specs.append(ScoutSpec(len(specs), uid, gid))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger())
     with contextlib.ExitStack() as stack:
@@ -98,6 +109,7 @@ def run(
             read=settings.read,
             file=OwnFile(path),
             adjust=HostRules(families).adjust,
+            named=named,
         )
         privileges.limit_parent()
         status = Supervisor(specs, be, hub, Notifier()).run()

@@ -17,10 +17,13 @@ from paraglider.cli.main import config_option, families
 from paraglider.cli.steps import carry_out, take_back
 from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
+from paraglider.config.sources import read_files
 from paraglider.config.support import unsupported
 from paraglider.config.validate import check_interfaces
+from paraglider.control.scout import ask_once
+from paraglider.control.sources import gathered, names_in
 from paraglider.system.changes.base import Host
-from paraglider.system.checks import check_root
+from paraglider.system.checks import check_root, check_user
 from paraglider.system.owner import SET_UP
 from paraglider.system.setup import prepare
 
@@ -50,8 +53,15 @@ def setup_host(config: str | None, four: bool, six: bool, dry_run: bool, undo: b
     loaded.for_families(wanted)
     for line in loaded.lines(warnings(loaded.config)):
         print(f"warning: {line}", file=sys.stderr)
+    listed = read_files(loaded)
     check_root(PROG)
-    carry_out(prepare, loaded.config, wanted, SET_UP, dry_run)
+    answers = ask_once(names_in(loaded.config), *check_user(loaded.config.user))
+    found = gathered(loaded.config, listed, answers, _warn)
+    carry_out(prepare, found, wanted, SET_UP, dry_run)
+
+
+def _warn(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def entry() -> NoReturn:

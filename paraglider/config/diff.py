@@ -72,7 +72,7 @@ def _service(old: Service, new: Service) -> Iterator[str]:
         if key not in _OF_A_SERVICE:
             for path, was, now in _changes(key, before[key], after[key]):
                 yield f"service {old.name}: {path} {was} → {now}"
-    if old.source != new.source:
+    if new.source is not None and old.source != new.source:
         yield f"service {old.name}: backends come from {_source(old)} → {_source(new)}"
     known = {backend.name: backend for backend in old.backends}
     wanted = {backend.name: backend for backend in new.backends}

@@ -1,7 +1,8 @@
 """Services whose backends are listed elsewhere, ``backends: {file: …}`` or ``{dns: …}``.
 
-Lives here: ``resolved`` (the configuration as if it listed what was found), ``read_files`` (what
-the files that it names list), ``FileListing`` and ``refusals`` (what speaks against a list).
+Lives here: ``origins`` (which services these are), ``resolved`` (the configuration as if it listed
+what was found), ``read_files`` (what the files that it names list), ``FileListing`` and
+``refusals`` (what speaks against a list).
 Rules: a list that was found is judged as one in the configuration is, by ``validate``, and what is
 wrong with it is told at its place in its own file. Files are read, nothing else is done.
 """
@@ -14,11 +15,16 @@ from dataclasses import dataclass
 from paraglider.config import listing, source, validate
 from paraglider.config.listing import Listing
 from paraglider.config.load import LoadedConfig
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import Backend, BackendSource, Config
 from paraglider.config.problem import ConfigError, Path, Problem, report
 
 #: backends that were found, by the names of their services
 Found = Mapping[str, tuple[Backend, ...]]
+
+
+def origins(config: Config) -> dict[str, BackendSource]:
+    """Where the backends of services are listed, if not in the file; by the services' names."""
+    return {s.name: s.source for s in config.services if s.source is not None}
 
 
 def resolved(config: Config, found: Found) -> Config:
@@ -40,17 +46,20 @@ class FileListing:
     listing: Listing
 
     @classmethod
-    def read(cls, config: Config, service: Service) -> FileListing:
-        """Read the file of ``service``; raises ``ConfigError`` with every mistake in it."""
-        if service.source is None or service.source.file is None:
-            raise ValueError(f"{service.name} names no file")
-        file = service.source.file
-        place = ("services", config.services.index(service), "backends")
+    def read(cls, config: Config, service: str, file: str) -> FileListing:
+        """Read ``file`` for ``service``; raises ``ConfigError`` with every mistake in it."""
+        index = [known.name for known in config.services].index(service)
+        place = ("services", index, "backends")
         text = source.read(file, "write it, or name another under `backends`")
         found = listing.parse(text, place)
         if found.problems:
             raise ConfigError(report(file, found.marks, found.problems))
-        return cls(service.name, file, place, found)
+        return cls(service, file, place, found)
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """The backends that it lists."""
+        return self.listing.backends
 
     def has(self, problem: Problem) -> bool:
         """Whether ``problem`` is of this list."""
@@ -71,10 +80,10 @@ def read_files(loaded: LoadedConfig) -> dict[str, tuple[Backend, ...]]:
     for service in loaded.config.services:
         if service.source is not None and service.source.file is not None:
             try:
-                read.append(FileListing.read(loaded.config, service))
+                read.append(FileListing.read(loaded.config, service.name, service.source.file))
             except ConfigError as error:
                 lines += error.lines
-    found = {one.service: one.listing.backends for one in read}
+    found = {one.service: one.backends for one in read}
     for problem in refusals(loaded.config, found) if found else ():
         lines += _placed(problem, read, loaded)
     if lines:

@@ -14,10 +14,7 @@ from paraglider.config.problem import Path, Problem
 STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 # (key, value) → what to write instead.
-NOT_YET: dict[tuple[str, str], str] = {
-    ("backends", "file"): "list the backends here",
-    ("backends", "dns"): "list the backends here",
-}
+NOT_YET: dict[tuple[str, str], str] = {}
 
 
 def unsupported(config: Config) -> list[Problem]:
@@ -25,9 +22,6 @@ def unsupported(config: Config) -> list[Problem]:
     asked: list[tuple[Path, str]] = [(("queue", "io"), config.queue.io)]
     for index, service in enumerate(config.services):
         asked.append((("services", index, "forward"), service.forward))
-        if service.source is not None:
-            kind = "file" if service.source.file is not None else "dns"
-            asked.append((("services", index, "backends"), kind))
     problems = [_refusal(path, value) for path, value in asked]
     return [problem for problem in problems if problem is not None]
 

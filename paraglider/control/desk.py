@@ -97,8 +97,8 @@ class Desk:
     def backends(self, request: Message, reply: Reply) -> None:
         """Every backend, or those of one service."""
         wanted = _text(request, "service")
-        if wanted is not None and not self._hub.pools.of(wanted):
-            self._hub.pools.find(wanted, "")
+        if wanted is not None:
+            self._hub.pools.require(wanted)
 
         hub = self._hub
         rows = views.backends(hub.config, hub.pools, Traffic(self._samples()), _now())
@@ -191,8 +191,8 @@ class Desk:
 
     def _match(self, request: Message) -> Match:
         match = Match.of(request)
-        if match.service is not None and not self._hub.pools.of(match.service):
-            self._hub.pools.find(match.service, "")
+        if match.service is not None:
+            self._hub.pools.require(match.service)
         return match
 
 

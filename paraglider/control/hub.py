@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from paraglider.config.model import Config
+from paraglider.config.model import BackendSource, Config
 from paraglider.control import log
 from paraglider.control.channel import Message
 from paraglider.control.checker import chroot_for
@@ -34,6 +34,7 @@ from paraglider.control.questions import Questions
 from paraglider.control.reload import Able, Change, compare
 from paraglider.control.renewal import Renewal
 from paraglider.control.settings import Read
+from paraglider.control.sources import Sources
 from paraglider.control.tracker import TrackerSpec
 from paraglider.control.views import Loaded, Traffic, samples
 from paraglider.control.watch import INTERVAL, Watch
@@ -49,8 +50,10 @@ class Hub:
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
     hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
-    brings the host to another configuration. ``wanted`` is the configuration as it was asked for,
-    ``config`` the one at work: it still has backends that left, as long as they have flows.
+    brings the host to another configuration. ``named`` is where services have their backends
+    listed, if not in the file; ``config`` has what was found there.
+    ``wanted`` is the configuration as it was asked for, ``config`` the one at work: it still has
+    backends that left, as long as they have flows.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class Hub:
         read: Callable[[], Read],
         file: OwnFile,
         adjust: Adjust = lambda _: [],
+        named: Mapping[str, BackendSource] | None = None,
     ) -> None:
         self.wanted = self.config = config
         self.pools = Pools(config, time.monotonic())
@@ -78,6 +82,7 @@ class Hub:
         self.desk = Desk(self)
         self._gate = Gate(self.desk, token)
         self._health = Health(self)
+        self._sources = Sources(self, named or {})
         self._offloaded = Offloaded(config)
         if watch is not None:
             watch.repaired = self._put_back
@@ -108,6 +113,8 @@ class Hub:
         self._count_workers(child)
         if child.spec.role == "checker":
             self._send(child.spec.index, self._health.order())
+        elif child.spec.role == "scout":
+            self._send(child.spec.index, self._sources.order())
         if self._all is not None:
             self._renewal.go_on(self._all)
 
@@ -128,12 +135,14 @@ class Hub:
             )
         elif child.spec.role == "checker":
             self._health.take(message)
+        elif child.spec.role == "scout":
+            self._sources.take(message)
         else:
             self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
 
     def look(self, now: float) -> float:
         """See ``supervisor.Hub``."""
-        pause = min(self.questions.look(now), self._leaving.wait(now))
+        pause = min(self.questions.look(now), self._leaving.wait(now), self._sources.look(now))
         if self.wanted.watch:
             if self._file.changed(now):
                 self.try_reload("watch")
@@ -176,8 +185,14 @@ class Hub:
         found = self._read()
         for line in found.warnings:
             self._log.warning(line)
-        change = self.adopt(found.config, said_by)
+        scouts = [child for child in self.processes() if child.spec.role == "scout"]
+        config = self._sources.prepared(found.config, found.listed) if scouts else found.config
+        change = self.adopt(config, said_by)
         self.loaded = Loaded(True, time.monotonic())
+        if scouts:
+            self._sources.follow(found.config)
+        for scout in scouts:
+            self._send(scout.spec.index, self._sources.order())
         return change
 
     @property

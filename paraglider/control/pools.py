@@ -74,11 +74,15 @@ class Pools:
         """The members of ``service`` in the order of the file; none where there is no such."""
         return list(self._members.get(service, {}).values())
 
+    def require(self, service: str) -> None:
+        """Raises ``OperatorError`` with the names that there are, unless ``service`` is one."""
+        if service not in self._members:
+            raise _unknown("service", service, list(self._members))
+
     def find(self, service: str, backend: str) -> Member:
         """The member of that name; raises ``OperatorError`` with the names that there are."""
-        members = self._members.get(service)
-        if members is None:
-            raise _unknown("service", service, list(self._members))
+        self.require(service)
+        members = self._members[service]
         member = members.get(backend)
         if member is None:
             raise _unknown(f"backend of `{service}`", backend, list(members))
@@ -140,5 +144,5 @@ class Pools:
 
 def _unknown(what: str, name: str, there: list[str]) -> OperatorError:
     close = difflib.get_close_matches(name, there, n=1)
-    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there)}"
+    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
     return OperatorError(f"there is no {what} called `{name}`", remedy)

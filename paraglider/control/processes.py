@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
-from paraglider.control import api, checker, live, log, proxy, tracker, worker
+from paraglider.control import api, checker, live, log, proxy, scout, tracker, worker
 from paraglider.control.api import ApiSpec
 from paraglider.control.checker import CheckerSpec, chroot_for, echo_for
 from paraglider.control.children import Spec
 from paraglider.control.counters import Counters
 from paraglider.control.health import checked
 from paraglider.control.proxy import ProxySpec
+from paraglider.control.scout import ScoutSpec
 from paraglider.control.tracker import TrackerSpec
 from paraglider.control.web import process as stats
 from paraglider.control.web.process import StatsSpec
@@ -96,6 +97,8 @@ def be(spec: Spec, report: int, parent: int) -> int:
         return checker.run(spec, report, parent)
     if isinstance(spec, ApiSpec):
         return api.run(spec, report, parent)
+    if isinstance(spec, ScoutSpec):
+        return scout.run(spec, report, parent)
     if isinstance(spec, StatsSpec):
         return stats.run(spec, report, parent)
     raise TypeError(f"nothing is known of a {spec.role}")

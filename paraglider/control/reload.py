@@ -84,6 +84,8 @@ def _fitting(now: Config, wanted: Config, able: Able) -> Iterator[tuple[Service 
             yield known, f"{name} takes a restart to listen anew"
         elif service.forward != "proxy" and "worker" not in able.roles:
             yield known, f"{name} takes a restart: no worker reads a queue"
+        elif service.source is not None and "scout" not in able.roles:
+            yield known, f"{name} takes a restart: nobody looks where its backends are listed"
         elif service.counted and "tracker" not in able.roles:
             yield known, f"{name} takes a restart: nobody counts the kernel's flows"
         elif service.check is not None and "checker" not in able.roles:

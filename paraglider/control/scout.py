@@ -31,7 +31,7 @@ from paraglider.control.errands import Answered, Changed, Errand, Failed, Name, 
 from paraglider.control.mouth import Mouth, serve
 from paraglider.errors import ParagliderError
 from paraglider.system import privileges, srv
-from paraglider.system.file_watch import FileWatch
+from paraglider.system.file_watch import FileWatch, barred
 from paraglider.system.srv import DnsQuery, NoAnswerError, Query
 
 #: seconds that an answer holds at least and at most, whatever its TTL
@@ -87,6 +87,7 @@ class Scout:
         self._files: tuple[str, ...] = ()
         self._watch: FileWatch | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._log: Any = log.logger(role=ScoutSpec.role)
         self.broken: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -105,6 +106,12 @@ class Scout:
         if files != self._files:
             self._files = files
             self._unwatch()
+            for file in filter(barred, files):
+                self._log.warning(
+                    "changes of a file cannot be seen: its directory is closed",
+                    file=file,
+                    remedy="open the directory for the user of the workers",
+                )
             if files:
                 self._watch = FileWatch(files, lambda file: self._say(Changed(file)))
                 self._watching = self._spawn(self._watch.run())

@@ -14,16 +14,20 @@ from pathlib import Path
 from paraglider.config.advice import warnings
 from paraglider.config.load import LoadedConfig, load_with_marks
 from paraglider.config.model import Config
+from paraglider.config.sources import Found, read_files
 from paraglider.config.support import unsupported
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A file as it was read, what it comes to with the options, and what one may want to know."""
+    """A file as it was read, what it comes to with the options, and what one may want to know;
+    ``listed`` is what the files of backends that it names list.
+    """
 
     loaded: LoadedConfig
     config: Config
     warnings: tuple[str, ...]
+    listed: Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,9 @@ class Settings:
     user: str | None = None
 
     def read(self) -> Read:
-        """Read the file; raises ``ConfigError`` with every mistake in it, ``OperatorError``."""
+        """Read the file, and those of backends that it names; raises ``ConfigError`` with every
+        mistake in them, ``OperatorError``.
+        """
         loaded = load_with_marks(self.path)
         loaded.refuse(unsupported(loaded.config))
         config = self._with_failover(loaded.for_families(self.families))
@@ -47,7 +53,8 @@ class Settings:
         if self.user is not None:
             changes["user"] = self.user
         noted = loaded.lines(warnings(self._with_failover(loaded.config)))
-        return Read(loaded, config.model_copy(update=changes), tuple(noted))
+        listed = read_files(loaded)
+        return Read(loaded, config.model_copy(update=changes), tuple(noted), listed)
 
     def _with_failover(self, config: Config) -> Config:
         """``config`` with failover on, where the option `-f` is given."""

@@ -1,6 +1,6 @@
 """Files that may change, and who is told: by inotify, through watchfiles.
 
-Lives here: ``FileWatch``.
+Lives here: ``FileWatch``, ``barred``.
 Rules: the directories of the files are watched, not the files, so that one that is renamed into its
 place, or appears, is seen. What counts is that the file is another than before (``os.stat``);
 that is looked at every POLL seconds besides, for what inotify does not tell: network file systems,
@@ -80,6 +80,18 @@ class FileWatch:
             if now != before:
                 self._states[file] = now
                 self._tell(file)
+
+
+def barred(file: str) -> bool:
+    """Whether this process may not look into the directory of ``file``, and so sees no change."""
+    try:
+        os.scandir(Path(file).parent).close()
+        os.stat(file)  # noqa: PTH116 - as in _state
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _state(file: str) -> _State:

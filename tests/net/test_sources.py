@@ -1,0 +1,192 @@
+"""Backends listed elsewhere, end to end: a file and a name server that change, and fail."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from failing import Load, Peer, control, wait_until
+
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FAMILIES = (4, 6)
+NAME, PORT = "_web._tcp.example", 5300
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that nobody may look into, as /etc is; pytest's own is not."""
+    with tempfile.TemporaryDirectory(prefix="paraglider-sources-", dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def listed(running: Balancer, family: int) -> set[str]:
+    """The backends that a service has now and that may take flows."""
+    found = control(running).get("backends", service=f"web{family}")
+    return {row["backend"] for row in found if row["state"] == "ready"}
+
+
+def await_backends(running: Balancer, *numbers: int) -> None:
+    """Wait until these are the backends of both services, and those who carry flows know it."""
+
+    def there() -> bool:
+        wanted = [{backend_address(family, n) for n in numbers} for family in FAMILIES]
+        return [listed(running, family) for family in FAMILIES] == wanted
+
+    wait_until(there, running.log)
+    for family in FAMILIES:  # answered when all that came before has been done
+        control(running).set_backend(f"web{family}", backend_address(family, numbers[0]), weight=1)
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload"])
+def test_a_file_that_changes_under_load(
+    topology: Any,
+    serve: Any,
+    serve_peer: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    open_directory: Path,
+    tmp_path: Path,
+    forward: str,
+) -> None:
+    """Backends come and go with the lines of a file: no connection fails, and one to a backend
+    that left goes on. What is no list changes nothing.
+    """
+    net = topology()
+    serve(net, udp=())
+    serve_peer(net, 9000)
+    files = {family: open_directory / f"web{family}" for family in FAMILIES}
+
+    def write(*numbers: int) -> None:
+        for family, file in files.items():
+            new = file.with_suffix(".new")
+            new.write_text("".join(f"{backend_address(family, n)}\n" for n in numbers))
+            new.replace(file)
+
+    write(1, 2)
+    services = [
+        {
+            **service(family, ports=[80, 9000], forward=forward),
+            "backends": {"file": str(file)},
+        }
+        for family, file in files.items()
+    ]
+    running = balancer(net, config(*services))
+    loads = [Load(net, family, tmp_path / f"load{family}") for family in FAMILIES]
+    idle = [
+        Peer(net.client, tmp_path / f"idle{family}-{n}", "pause", VIP[family], 9000)
+        for family in FAMILIES
+        for n in range(2)  # one to each backend
+    ]
+    try:
+        assert all(peer.begun() for peer in idle)
+        assert [set(load.more(20)) for load in loads] == [{"backend1", "backend2"}] * 2
+        write(2, 3)
+        await_backends(running, 2, 3)
+        assert [set(load.more(20)) for load in loads] == [{"backend2", "backend3"}] * 2
+        for file in files.values():
+            file.write_text("10.0.0.1 10.0.0.2\n")
+        wait_until(
+            lambda: (
+                running.log().count("source of backends fails") == 2
+                and all(f"{file}:1:10" in running.log() for file in files.values())
+            ),
+            running.log,
+        )
+        assert [set(load.more(10)) for load in loads] == [{"backend2", "backend3"}] * 2
+        assert not [a for load in loads for a in load.answers() if a.startswith("error")]
+        assert not [end for end in (peer.end() for peer in idle) if "error" in end]
+    finally:
+        for load in loads:
+            load.stop()
+
+
+class NameServer:
+    """dnsmasq in a namespace, which has SRV records of ``numbers`` of the topology's backends."""
+
+    def __init__(self, where: Namespace) -> None:
+        self._where = where
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def serve(self, *numbers: int) -> None:
+        """Begin anew with these."""
+        self.kill()
+        records = []
+        for n in numbers:
+            both = f"{backend_address(4, n)},{backend_address(6, n)}"
+            records += [f"--srv-host={NAME},b{n}.example,80,10,1"]
+            records += [f"--host-record=b{n}.example,{both}"]
+        command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"]
+        command += ["--no-hosts", "--user=root", "--pid-file", f"--port={PORT}", "--local-ttl=1"]
+        command += ["--listen-address=127.0.0.1", "--bind-interfaces", *records]
+        self._process = self._where.popen(command)
+        listening = ["ss", "-Hlun", f"sport = {PORT}"]
+        wait_until(lambda: self._where.run(listening).stdout, lambda: "no name server")
+
+    def kill(self) -> None:
+        """Answer no more."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+
+@pytest.fixture
+def name_server(topology: Callable[..., Topology]) -> Iterator[Callable[[Topology], NameServer]]:
+    """A factory of name servers in the balancer's namespace."""
+    made: list[NameServer] = []
+
+    def make(net: Topology) -> NameServer:
+        made.append(NameServer(net.balancer))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
+
+
+def test_a_name_server_that_changes_and_dies(
+    topology: Any,
+    serve: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    ask: Any,
+    name_server: Any,
+) -> None:
+    """A service begins without an answer, has what its SRV records say by and by, and keeps the last
+    of it when nobody answers any more.
+    """
+    net = topology()
+    net.balancer.ip("link set lo up")
+    serve(net, udp=())
+    server = name_server(net)
+    server.serve()
+    services = [
+        {**service(family, ports=80), "backends": {"dns": NAME, "server": f"127.0.0.1:{PORT}"}}
+        for family in FAMILIES
+    ]
+    running = balancer(net, config(*services))
+    assert running.log().count("has no backends until there are some") == 2
+    assert [listed(running, family) for family in FAMILIES] == [set()] * 2
+    for numbers in ((1, 2), (2, 3)):
+        server.serve(*numbers)
+        await_backends(running, *numbers)
+        for family in FAMILIES:
+            asked = ask(net, "tcp", VIP[family], 80, 10)
+            assert asked == {f"backend{n}": 5 for n in numbers}
+    said = running.log().count("source of backends fails")
+    server.kill()
+    wait_until(lambda: running.log().count("source of backends fails") >= said + 1, running.log)
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 10) == {"backend2": 5, "backend3": 5}
