@@ -164,8 +164,8 @@ def test_a_name_server_that_changes_and_dies(
     ask: Any,
     name_server: Any,
 ) -> None:
-    """A service begins without an answer, has what its SRV records say by and by, and keeps the last
-    of it when nobody answers any more.
+    """A service begins without an answer, has what its SRV records say by and by, and keeps the
+    last of it when nobody answers any more.
     """
     net = topology()
     net.balancer.ip("link set lo up")
