@@ -34,7 +34,7 @@ def test_examples() -> None:
 
 def test_the_list() -> None:
     """The file of backends on the page is one."""
-    (text,) = [block for block in blocks("") if block.startswith("# a backend a line")]
+    (text,) = blocks("text")
     found = listing.parse(text, ())
     assert [(str(b.address), b.weight) for b in found.backends] == [
         ("10.0.0.4", 2),

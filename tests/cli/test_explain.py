@@ -146,11 +146,11 @@ def test_states_of_the_daemon(
 
 
 def test_backends_listed_elsewhere(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """A file that names a source of backends says where they are, and how to give them."""
-    file.write_text(TEXT.replace("[10.0.0.1, 10.0.0.2, 10.0.0.3]", "{file: /etc/backends}"))
+    """A file that names a name in the DNS says where the backends are, and how to give them."""
+    file.write_text(TEXT.replace("[10.0.0.1, 10.0.0.2, 10.0.0.3]", "{dns: _web._tcp.example}"))
     (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
     assert (flow["service"], flow["backend"]) == ("web", None)
-    assert flow["why"][-1]["text"].startswith("its backends are listed in /etc/backends; give")
+    assert flow["why"][-1]["text"].startswith("its backends are listed in _web._tcp.example; give")
 
 
 @pytest.mark.parametrize(

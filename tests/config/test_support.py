@@ -21,9 +21,9 @@ def refused(text: str) -> list[str]:
 def test_refused_with_what_to_use(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a version lacks is refused at its place, with what it has."""
     monkeypatch.setitem(support.NOT_YET, ("forward", "proxy"), "use nat")
-    (line,) = refused(SERVICE % ", forward: proxy")
+    (line,) = refused(SERVICE % ", ports: 80, forward: proxy")
     assert line.endswith("`forward: proxy` is not in this version; use nat")
-    assert line.startswith(f"f:1:{(SERVICE % ', forward: proxy').index('proxy') + 1}: ")
+    assert line.startswith(f"f:1:{(SERVICE % ', ports: 80, forward: proxy').index('proxy') + 1}: ")
 
 
 @pytest.mark.parametrize("source", ["file: /etc/b", "dns: _http._tcp.example.com"])

@@ -95,7 +95,7 @@ class World:
         file = self.files.pop(0)
         if isinstance(file, OperatorError):
             raise file
-        return Read(LoadedConfig(file, Marks(), "file"), file, ())
+        return Read(LoadedConfig(file, Marks(), "file"), file, (), {})
 
     def count(self, flows: int) -> None:
         """So many flows has the worker to the backend 10.0.0.2."""
