@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -112,23 +113,24 @@ def test_a_file_that_changes_under_load(
 
 
 class NameServer:
-    """dnsmasq in a namespace, which has SRV records of ``numbers`` of the topology's backends."""
+    """dnsmasq in a namespace: an SRV record whose target has the addresses in ``hosts``."""
 
-    def __init__(self, where: Namespace) -> None:
+    def __init__(self, where: Namespace, hosts: Path) -> None:
         self._where = where
+        self._hosts = hosts
         self._process: subprocess.Popen[bytes] | None = None
 
     def serve(self, *numbers: int) -> None:
-        """Begin anew with these."""
-        self.kill()
-        records = []
-        for n in numbers:
-            both = f"{backend_address(4, n)},{backend_address(6, n)}"
-            records += [f"--srv-host={NAME},b{n}.example,80,10,1"]
-            records += [f"--host-record=b{n}.example,{both}"]
+        """Answer with these of the topology's backends; nobody meets a server that is not there."""
+        lines = [f"{backend_address(f, n)} web.example\n" for f in FAMILIES for n in numbers]
+        self._hosts.write_text("".join(lines))
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)  # has it read its hosts again
+            return
         command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"]
         command += ["--no-hosts", "--user=root", "--pid-file", f"--port={PORT}", "--local-ttl=1"]
-        command += ["--listen-address=127.0.0.1", "--bind-interfaces", *records]
+        command += ["--listen-address=127.0.0.1", "--bind-interfaces", "--local=/example/"]
+        command += [f"--addn-hosts={self._hosts}", f"--srv-host={NAME},web.example,80,10,1"]
         self._process = self._where.popen(command)
         listening = ["ss", "-Hlun", f"sport = {PORT}"]
         wait_until(lambda: self._where.run(listening).stdout, lambda: "no name server")
@@ -142,12 +144,14 @@ class NameServer:
 
 
 @pytest.fixture
-def name_server(topology: Callable[..., Topology]) -> Iterator[Callable[[Topology], NameServer]]:
+def name_server(
+    topology: Callable[..., Topology], tmp_path: Path
+) -> Iterator[Callable[[Topology], NameServer]]:
     """A factory of name servers in the balancer's namespace."""
     made: list[NameServer] = []
 
     def make(net: Topology) -> NameServer:
-        made.append(NameServer(net.balancer))
+        made.append(NameServer(net.balancer, tmp_path / "hosts"))
         return made[-1]
 
     yield make
