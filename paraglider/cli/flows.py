@@ -52,13 +52,14 @@ def flows(
 
 @flows.command()
 @click.option("--all", "everything", is_flag=True, help="End every flow, where none is named.")
+@json_option
 @click.pass_obj
-def kill(asked: tuple[Control, dict[str, str], bool], everything: bool) -> None:
+def kill(asked: tuple[Control, dict[str, str], bool], everything: bool, as_json: bool) -> None:
     """End the flows that were named: each client's next packet is answered with RST."""
-    control, given, as_json = asked
+    control, given, json_before = asked
     body: dict[str, Any] = {**given, "all": True} if everything else given
     answer = control.post("flows/kill", body)
-    if as_json:
+    if as_json or json_before:
         print_json(answer)
     else:
         count = answer["killed"]

@@ -65,7 +65,9 @@ def top(
     view = View(sort)
     if once or as_json or not usable():
         if not (once or as_json):
-            print("standard output is no terminal, so one frame (--once)", file=sys.stderr)
+            print(
+                "standard output is no terminal to draw on, so one frame (--once)", file=sys.stderr
+            )
         status = look(ask, interval)
         if as_json:
             print_json(status)

@@ -35,8 +35,9 @@ def test_all_is_said_and_not_meant(daemon: Any, say: Any) -> None:
     daemon.answers["/v1/flows/kill"] = (400, {"error": "which flows are meant?", "remedy": "say"})
     assert say("flows", "kill") == (1, "", "paraglider: which flows are meant?; say\n")
     daemon.answers["/v1/flows/kill"] = (200, {"killed": 9})
-    assert json.loads(say("flows", "--json", "kill", "--all")[1]) == {"killed": 9}
-    assert [body for _, _, body in daemon.asked] == [{}, {"all": True}]
+    for words in (("--json", "kill"), ("kill", "--json")):
+        assert json.loads(say("flows", *words, "--all")[1]) == {"killed": 9}
+    assert [body for _, _, body in daemon.asked] == [{}, {"all": True}, {"all": True}]
 
 
 def test_limits(daemon: Any, say: Any) -> None:

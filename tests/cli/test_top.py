@@ -104,7 +104,7 @@ def test_without_a_terminal_there_is_one_frame(daemon: Any, say: Any) -> None:
     """It says so, and prints what it would have drawn; with --once it need not be said."""
     daemon.answers["/v1/status"] = (200, status(4711))
     code, out, err = say("top", "--interval", "0.1")
-    assert (code, err) == (0, "standard output is no terminal, so one frame (--once)\n")
+    assert (code, err) == (0, "standard output is no terminal to draw on, so one frame (--once)\n")
     assert "-> 10.0.0.1" in out
     assert "worker 0 on core 0" in out
     assert "\x1b" not in out
