@@ -76,15 +76,26 @@ class Offloaded:
         self._pools: dict[str, Pool] = {}
         self._marks: dict[int, dict[Backend, int]] = {}  # by family
         for service in self._services:
-            pool = self._pools[service.name] = make_pool(service)
+            known = before._pools.get(service.name) if before else None
+            pool = self._pools[service.name] = make_pool(service, known)
             found = zip(pool.backends, marks[service.name], strict=True)
             self._marks.setdefault(service.family, {}).update(found)
-        self._set_up = {family: self._hashed(family) for family in self._marks}
+        self._set_up = {
+            family: {
+                mark: backend.weight
+                for service in self._services
+                if service.family == family
+                for mark, backend in zip(marks[service.name], service.backends, strict=True)
+            }
+            for family in self._marks
+        }
         # What a daemon before this one left there is not known: the first tick says it anew.
         self._written: dict[int, dict[int, int]] = {}
         self._lost: frozenset[int] = before._lost if before else frozenset()
         self._refusing: frozenset[str] = before._refusing if before else frozenset()
         self._changed = True
+        for pool in before._pools.values() if before else ():
+            pool.retire()
         for pool in self._pools.values():
             pool.watch(self._note)
 

@@ -28,7 +28,7 @@ def make_backends(service: ServiceConfig) -> tuple[Backend, ...]:
     return tuple(Backend(b.name, b.address.packed, b.port or 0, b.weight) for b in service.backends)
 
 
-def make_pool(service: ServiceConfig, before: Service | None = None) -> Pool:
+def make_pool(service: ServiceConfig, before: Pool | None = None) -> Pool:
     """The pool of ``service``, every backend ready but for those that ``before`` has, too."""
     return Pool(
         _backends(service, before),
@@ -36,7 +36,7 @@ def make_pool(service: ServiceConfig, before: Service | None = None) -> Pool:
         on_down=service.on_down,
         slow_start=service.slow_start,
         drain_timeout=service.drain_timeout,
-        before=None if before is None else before.pool,
+        before=before,
     )
 
 
@@ -133,7 +133,7 @@ def _service(service: ServiceConfig, place: _Place, known: _Known | None) -> Ser
         service.vip.ip.packed,
         _PROTOCOLS[service.protocol],
         tuple((span.first, span.last) for span in service.ports),
-        make_pool(service, before),
+        make_pool(service, None if before is None else before.pool),
         _strategy(service, place, known),
         affinity=_affinity(service, place, before),
         direct=service.answers == "direct",
@@ -144,8 +144,8 @@ def _service(service: ServiceConfig, place: _Place, known: _Known | None) -> Ser
     )
 
 
-def _backends(service: ServiceConfig, before: Service | None) -> tuple[Backend, ...]:
-    known = {} if before is None else {b.name: b for b in before.pool.backends}
+def _backends(service: ServiceConfig, before: Pool | None) -> tuple[Backend, ...]:
+    known = {} if before is None else {b.name: b for b in before.backends}
     return tuple(known.get(made.name, made) for made in make_backends(service))
 
 

@@ -29,6 +29,7 @@ class Air:
         self.loaded: list[str] = []
         self.forgotten: list[Any] = []
         self.refuses = False
+        self.config = config
         self.offloaded = Offloaded(config, load=self.load, connections=self)
 
     def load(self, text: str) -> None:
@@ -114,6 +115,23 @@ def test_a_drain_that_is_overdue_ends_connections() -> None:
     assert not air.put("drain")
     assert not air.offloaded.tick(10.0)
     assert air.offloaded.tick(11.0) == Over((air.marks[0],))
+
+
+def test_another_configuration_goes_on_where_one_was() -> None:
+    """A drain has its time from when it began, and who is lost is told of once; at the end the hash
+    is what the new set-up made it.
+    """
+    air = Air(drain_timeout=10)
+    air.offloaded.tick(0.0)
+    assert not air.put("drain")
+    for _ in range(2):
+        air.offloaded = Offloaded(air.config, air.offloaded, load=air.load, connections=air)
+    assert not air.put("drain", now=10.0)
+    assert air.put("drain", now=11.0) == Over((air.marks[0],))
+    air.offloaded = Offloaded(air.config, air.offloaded, load=air.load, connections=air)
+    assert not air.put("drain", now=12.0)
+    air.offloaded.close()
+    assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
 
 
 def test_nobody_is_left(air: Air) -> None:
