@@ -184,3 +184,4 @@ def _guarding(guarded: Guard) -> Any:
 async def _add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     for name, value in guard.HEADERS.items():
         response.headers.setdefault(name, value)
+    response.headers["Server"] = guard.HEADERS["Server"]  # aiohttp has put its version there
