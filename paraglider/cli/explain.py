@@ -1,29 +1,34 @@
 """``paraglider explain``: which backend a flow gets and why, and what another file would move.
 
-Rules: reads files alone, changes nothing and needs no root. What is known of a running daemon
-comes from its own listings (`--flows`, `--backends`).
+Rules: changes nothing and needs no root. What is known of a running daemon comes from its own
+listings (`--flows`, `--backends`); without these the daemon of the file is asked, where its control
+socket answers whoever asks, and files alone are read where it does not, or with `--offline`.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from paraglider.cli import explained
+from paraglider.cli.asking import control_of, json_option
 from paraglider.cli.main import Options
 from paraglider.config import source
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
+from paraglider.control.client import Control
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies import NewFlow
-from paraglider.errors import OperatorError
+from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forwarding import policies
 from paraglider.forwarding.explain import Capture, Situation, compare, fates
-from paraglider.forwarding.listing import Live, backends_in, flow_key, flows_in
+from paraglider.forwarding.listing import NOTHING, Live, backends_in, flow_key, flows_in
 from paraglider.system.capture import ip_packets
 
 
@@ -34,7 +39,8 @@ from paraglider.system.capture import ip_packets
 @click.option("--against", metavar="FILE", help="Tell what this configuration file would move.")
 @click.option("--flows", metavar="FILE", help="Live flows: `paraglider flows --json`; - is stdin.")
 @click.option("--backends", metavar="FILE", help="States: `paraglider show backends --json`.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--offline", is_flag=True, help="Do not ask the running daemon.")
+@json_option
 @click.pass_obj
 def explain(
     options: Options,
@@ -44,6 +50,7 @@ def explain(
     against: str | None,
     flows: str | None,
     backends: str | None,
+    offline: bool,
     as_json: bool,
 ) -> None:
     """Say which service and which backend a flow gets, and why.
@@ -56,14 +63,24 @@ def explain(
     if flows == backends == "-":
         raise click.UsageError("one of --flows and --backends may be standard input")
     file = find_config(config if config is not None else options.config)
-    live = Live(
-        flows_in(_text(flows), flows) if flows else (),
-        backends_in(_text(backends), backends) if backends else (),
-    )
+    named = _flow(flow) if flow else None
+    asked = None
+    if flows or backends:
+        live = Live(
+            flows_in(_text(flows), flows) if flows else (),
+            backends_in(_text(backends), backends) if backends else (),
+        )
+    else:
+        alone = named is not None and not (pcap or against)
+        client = str(ipaddress.ip_address(named.client)) if named is not None and alone else None
+        asked = None if offline else _daemon(control_of(options, config), client)
+        live = NOTHING if asked is None else asked.live
     situation = _situation(str(file), options, live)
     report = explained.Report(situation)
-    if flow:
-        report.flow(_flow(flow))
+    if asked is not None:
+        report.asked(asked.socket, len(live.flows), asked.more)
+    if named is not None:
+        report.flow(named)
     capture = _captured(pcap, situation) if pcap else None
     if capture is not None:
         report.capture(capture)
@@ -73,13 +90,34 @@ def explain(
         if capture is not None:
             picked = ((each.flow, None) for each in capture.flows.values())
             report.moved("pcap", fates(picked, situation, changed, lives=False))
-        if flows is not None:
+        if flows is not None or asked is not None:
             living = ((each.flow, each.backend) for each in live.flows)
             report.moved("live", fates(living, situation, changed, lives=True))
     if as_json:
         print(json.dumps(report.data, indent=2, ensure_ascii=False))
     else:
         print("\n".join(explained.lines(report.data)))
+
+
+class _Asked(NamedTuple):
+    """What the daemon at ``socket`` said; ``more`` where it has flows that it did not list."""
+
+    socket: str
+    live: Live
+    more: bool
+
+
+def _daemon(control: Control, client: str | None) -> _Asked | None:
+    """What the daemon says, of the flows of ``client`` or of all; None where none answers us."""
+    try:
+        flows, backends = control.get("flows", client=client), control.get("backends")
+        live = Live(
+            flows_in(json.dumps(flows), control.path),
+            backends_in(json.dumps(backends), control.path),
+        )
+    except ParagliderError:
+        return None
+    return _Asked(control.path, live, bool(flows.get("more")))
 
 
 def _situation(file: str, options: Options, live: Live) -> Situation:

@@ -39,6 +39,10 @@ class Report:
         self._situation = situation
         self.data: dict[str, Any] = {}
 
+    def asked(self, socket: str, flows: int, more: bool) -> None:
+        """The daemon at ``socket`` has listed its flows, all unless there are ``more``."""
+        self.data["daemon"] = {"socket": socket, "flows": flows, "more": more}
+
     def flow(self, flow: NewFlow) -> None:
         """One flow."""
         self.data["flows"] = [self._explained(flow)]
@@ -120,6 +124,10 @@ def lines(data: Mapping[str, Any]) -> Iterator[str]:
         if flows or "packets" in data:
             yield ""
         yield from _against(data["against"])
+    if "daemon" in data:
+        daemon = data["daemon"]
+        some = f", {daemon['flows']} of its flows" if daemon["more"] else ""
+        yield f"States and flows are those of the daemon at {daemon['socket']}{some}."
 
 
 def _long(flow: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,8 @@ from scapy.utils import wrpcap
 
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
+from paraglider.control.client import Control
+from paraglider.errors import OperatorError
 
 TEXT = """\
 services:
@@ -106,18 +108,8 @@ def test_against(capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path) 
         str(tmp_path / "p"),
         [Ether() / IP(dst="192.168.0.11") / TCP(sport=port, dport=80) for port in range(300)],
     )
-    live = [
-        {
-            "service": "web",
-            "protocol": "tcp",
-            "client": "192.0.2.7",
-            "client_port": port,
-            "vip": "192.168.0.11",
-            "port": 80,
-            "backend": backend,
-        }
-        for port, backend in enumerate(("10.0.0.3", "10.0.0.3", "10.0.0.9"))
-    ]
+    backends = ("10.0.0.3", "10.0.0.3", "10.0.0.9")
+    live = [flow_of(port, backend) for port, backend in enumerate(backends)]
     (tmp_path / "l").write_text(json.dumps({"flows": live, "more": False}))
     arguments = ("-c", str(file), "--against", str(other), "--pcap", str(tmp_path / "p"))
     found = data(capfd, *arguments, "--flows", str(tmp_path / "l"))["against"]
@@ -151,6 +143,105 @@ def test_backends_listed_elsewhere(capfd: pytest.CaptureFixture[str], file: Path
     (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
     assert (flow["service"], flow["backend"]) == ("web", None)
     assert flow["why"][-1]["text"].startswith("its backends are listed in _web._tcp.example; give")
+
+
+def flow_of(port: int, backend: str) -> dict[str, Any]:
+    """A live flow as the daemon lists it."""
+    return {
+        "service": "web",
+        "protocol": "tcp",
+        "client": "192.0.2.7",
+        "client_port": port,
+        "vip": "192.168.0.11",
+        "port": 80,
+        "backend": backend,
+    }
+
+
+class Daemon:
+    """A daemon with one flow and a backend in maintenance; ``asked`` is which socket was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.more = False
+
+    def get(self, control: Control, what: str, client: str | None) -> Any:
+        """See ``Control.get``."""
+        self.asked.append(control.path)
+        if control.path != "/run/mine.sock":
+            raise OperatorError("no paraglider answers")
+        if what == "flows":
+            flows = [flow_of(40000, "10.0.0.2")] if client in (None, "192.0.2.7") else []
+            return {"flows": flows, "more": self.more}
+        states = {"10.0.0.1": "maint", "10.0.0.2": "ready", "10.0.0.3": "ready"}
+        return [
+            {"service": "web", "backend": name, "state": state, "weight": 1}
+            for name, state in states.items()
+        ]
+
+
+@pytest.fixture
+def daemon(monkeypatch: pytest.MonkeyPatch, file: Path) -> Daemon:
+    """A daemon that answers at the socket that ``file`` names."""
+    made = Daemon()
+    file.write_text("control: {socket: /run/mine.sock}\n" + TEXT)
+
+    def get(control: Control, what: str, client: str | None = None) -> Any:
+        return made.get(control, what, client)
+
+    monkeypatch.setattr(Control, "get", get)
+    return made
+
+
+def test_the_daemon_is_asked(capfd: pytest.CaptureFixture[str], file: Path, daemon: Daemon) -> None:
+    """A flow that lives keeps its backend, others go by the states as they are."""
+    found = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)
+    assert found["daemon"] == {"socket": "/run/mine.sock", "flows": 1, "more": False}
+    assert found["flows"][0]["backend"] == "10.0.0.2"
+    assert found["flows"][0]["why"][-1]["about"] == "flow"
+    for port in range(50):
+        (flow,) = data(capfd, "-c", str(file), "tcp", f"192.0.2.9:{port + 1}", VIP)["flows"]
+        assert flow["backend"] in ("10.0.0.2", "10.0.0.3")
+    daemon.more = True
+    assert outcome("-c", str(file), "tcp", CLIENT, VIP) == 0
+    last = capfd.readouterr().out.splitlines()[-1]
+    assert last == ("States and flows are those of the daemon at /run/mine.sock, 1 of its flows.")
+
+
+def test_against_what_lives(
+    capfd: pytest.CaptureFixture[str], file: Path, tmp_path: Path, daemon: Daemon
+) -> None:
+    """What a changed file moves is told of the daemon's own flows."""
+    other = tmp_path / "new"
+    for left, fate in ((", 10.0.0.2", "lost"), (", 10.0.0.3", "kept")):
+        other.write_text(TEXT.replace(left, ""))
+        found = data(capfd, "-c", str(file), "--against", str(other))["against"]
+        assert found["live"]["web"]["flows"] == found["live"]["web"][fate] == 1
+
+
+@pytest.mark.parametrize("arguments", [["--offline"], ["--flows", "listing"]])
+def test_the_daemon_is_not_asked(
+    capfd: pytest.CaptureFixture[str],
+    file: Path,
+    tmp_path: Path,
+    daemon: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+) -> None:
+    """It is left alone when that is said, and when its listings are given."""
+    monkeypatch.chdir(tmp_path)
+    Path("listing").write_text('{"flows": []}')
+    found = data(capfd, "-c", str(file), "tcp", CLIENT, VIP, *arguments)
+    assert "daemon" not in found
+    assert daemon.asked == []
+
+
+def test_no_daemon_answers(capfd: pytest.CaptureFixture[str], file: Path, daemon: Daemon) -> None:
+    """Then the file alone is explained."""
+    file.write_text(TEXT)
+    found = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)
+    assert "daemon" not in found
+    assert daemon.asked == ["/run/paraglider/control.sock"]
 
 
 @pytest.mark.parametrize(
