@@ -1,29 +1,25 @@
-"""When a backend of dsr is lost: its flows' leases end, so that the worker is asked about them.
+"""Where flows of dsr are over by our doing their leases end, so that a worker is asked again.
 
-Rules: each worker ends them when it hears of the loss, for the kernel's set is all workers': the
-last to hear of it has the last word. Where a set cannot be emptied, leases end by themselves within
-seconds.
+Rules: each worker ends those of a backend when it hears of its loss, or has ended flows to it; the
+kernel's set is all workers', so the last to hear has the last word. Where a set cannot be emptied,
+leases end by themselves within seconds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from paraglider.system.nfnetlink import end_leases
 
 
 def ender(
-    lost: Callable[[], frozenset[int]], logger: Any, end: Callable[[int], None] = end_leases
+    due: Callable[[], Iterable[int]], logger: Any, end: Callable[[int], None] = end_leases
 ) -> Callable[[], None]:
-    """What to call every now and then; ``lost`` gives the marks of the backends that are lost."""
-    before = frozenset[int]()
+    """What to call every now and then; ``due`` gives the marks whose leases must end by now."""
 
     def look() -> None:
-        nonlocal before
-        now = lost()
-        gone, before = now - before, now
-        for mark in gone:
+        for mark in due():
             try:
                 end(mark)
             except OSError as error:

@@ -184,7 +184,7 @@ def _ticker(spec: WorkerSpec, path: Path, queue: Queue, logger: Any) -> Callable
     reported = 0
     report_at = 0.0
     look_at_policies = policy_watch.watch(lambda: path.services, logger)
-    end_leases = leases.ender(path.lost, logger)
+    end_leases = leases.ender(path.leases_to_end, logger)
     commands = None
     if spec.channel is not None:
         commands = Commands(spec.channel, Work(spec, path))

@@ -16,7 +16,8 @@ A TCP segment in mid-stream whose flow is not known (nothing was left of the wor
 is given to the backend that the strategy picks: the right one where the strategy hashes; any other
 answers RST, so that the client connects anew at once instead of hanging. It opens a half-open flow,
 which is the first to go under pressure. A RST of no flow is dropped. A flow whose backend is lost
-(``pool``) is not known any more. What passes undecided is refused by our rules: the VIP is nobody's
+(``pool``) is not known any more; one that was ended by hand is refused until its client begins
+anew. What passes undecided is refused by our rules: the VIP is nobody's
 here.
 
 Rules: as everywhere in the core, no bytes raise; time is an argument.
@@ -25,6 +26,7 @@ Rules: as everywhere in the core, no bytes raise; time is an argument.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import (
@@ -64,6 +66,11 @@ from paraglider.core.verdict import (
     VERDICT_OF,
 )
 
+#: how long, and of how many flows that were ended by hand, it is remembered: a client that says
+#: nothing for longer (RFC 5382's idle time) finds that it is not known
+ENDED_SECONDS: Final = 7440.0
+ENDED_MOST: Final = 100_000
+
 #: where a backend stands that cannot take the SYN of a flow that it already has
 _DOWN = (State.DOWN, State.DRAIN_DOWN, State.MAINT)
 
@@ -85,6 +92,9 @@ class Director:
         self.opened: Callable[[Flow], None] | None = None
         self._lease = lease
         self._marks: tuple[tuple[Backend, int], ...] = ()
+        self._lost: frozenset[int] = frozenset()
+        self._unleased: set[int] = set()
+        self._ended: dict[bytes, float] = {}  # keys of TCP flows, until when; the oldest first
         self._once: dict[Backend, int] = {}
         self._leased: dict[Backend, int] = {}
         self.know(marks)
@@ -142,9 +152,27 @@ class Director:
             return self._segment(key, buf[flags_at], now)
         return self._datagram(key, now)
 
-    def lost(self) -> frozenset[int]:
-        """The marks of the backends whose flows are over (``pool``): leases of them must end."""
-        return frozenset(mark for backend, mark in self._marks if backend.lost)
+    def ended(self, flow: Flow, now: float) -> None:
+        """``flow`` has been ended by hand: what its client goes on to send is refused, up to the
+        next SYN; leases to its backend must end. Flows of other paths are none of ours.
+        """
+        once = self._once.get(flow.rewrite.backend)
+        if once is None:
+            return
+        self._unleased.add(once >> 8)
+        if flow.protocol == TCP:
+            self._ended[flow.forward_key] = now + ENDED_SECONDS
+            if len(self._ended) > ENDED_MOST:
+                del self._ended[next(iter(self._ended))]
+
+    def leases_to_end(self) -> set[int]:
+        """The marks of backends whose leases must end: since the last call a backend was lost
+        (``pool``), or flows to it were ended.
+        """
+        before = self._lost
+        self._lost = frozenset(mark for backend, mark in self._marks if backend.lost)
+        found, self._unleased = self._unleased | (self._lost - before), set()
+        return found
 
     def _segment(self, key: bytes, flags: int, now: float) -> int:
         flow = self._tcp.get(key)
@@ -155,6 +183,9 @@ class Director:
         if flow is None:
             if kind != SYN and kind & (SYN | RST | ACK) != ACK:
                 return self._refuse(STRAY)
+            if self._ended and self._ended.pop(key, 0.0) > now and kind != SYN:
+                self._ended[key] = now + ENDED_SECONDS
+                return self._refuse(NO_FLOW)
             flow = self._open(TCP, key, now)
             if flow is None:
                 return self._refused

@@ -8,7 +8,7 @@ at, so that it can be done in slices; a million flows hold no packet up.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -74,11 +74,20 @@ class Match:
 
 
 class FlowView:
-    """The flows in ``tables``; ``services`` has the name of the service of each rewrite."""
+    """The flows in ``tables``; ``services`` has the name of the service of each rewrite.
 
-    def __init__(self, tables: Iterable[FlowTable], services: Mapping[Rewrite, str]) -> None:
+    ``ended``, where given, is told of each flow that is ended here, and when.
+    """
+
+    def __init__(
+        self,
+        tables: Iterable[FlowTable],
+        services: Mapping[Rewrite, str],
+        ended: Callable[[Flow, float], None] | None = None,
+    ) -> None:
         self._tables = tuple(tables)
         self._services = services
+        self._ended = ended
 
     def walk(self, match: Match) -> Iterator[Flow | None]:
         """A flow that ``match`` means, or None for one that it does not, until all were seen; a
@@ -123,5 +132,7 @@ class FlowView:
         for table in self._tables:
             if flow.state != GONE and table.forward[flow.protocol].get(flow.forward_key) is flow:
                 table.forget(flow, now)
+                if self._ended is not None:
+                    self._ended(flow, now)
                 return True
         return False

@@ -35,7 +35,7 @@ class Path:
     """``handle`` gives a verdict for a packet (see ``core.nat``); ``marker`` decides for offload.
 
     ``head`` is how many bytes of a packet it needs, None for all of them; ``fail_open`` tells that
-    a packet may pass undecided; ``lost`` gives the marks of the backends of dsr that are lost.
+    a packet may pass undecided.
     """
 
     def __init__(
@@ -55,7 +55,6 @@ class Path:
         if director is not None:
             alone = not marker.balancer.services.services
             self.handle = director.handle if alone else _by_vip(director, self._vips, self.handle)
-        self.lost: Callable[[], frozenset[int]] = frozenset if director is None else director.lost
         self._look_around()
 
     def become(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
@@ -132,7 +131,12 @@ class Path:
     @property
     def view(self) -> FlowView | None:
         """The worker's own flows; None where the kernel has them all."""
-        return FlowView(self.tables.values(), self._names) if self.tables else None
+        ended = None if self._director is None else self._director.ended
+        return FlowView(self.tables.values(), self._names, ended) if self.tables else None
+
+    def leases_to_end(self) -> set[int]:
+        """The marks of backends of dsr whose leases must end (``core.director``)."""
+        return set() if self._director is None else self._director.leases_to_end()
 
     @property
     def bound(self) -> int:

@@ -368,14 +368,3 @@ def test_no_damage_raises(data: st.DataObject, family: Family) -> None:
     length = data.draw(st.integers(0, len(packet)))
     found = sent(path, bytes(packet[:length]))
     assert found in (verdict.PASS, verdict.DROP, *(once(n) for n in range(3)))
-
-
-def test_marks_of_lost_backends() -> None:
-    """Those whose flows are over, so that their leases can be ended."""
-    made = routed()
-    path = director(made)
-    assert path.lost() == frozenset()
-    made.pool.apply(made.pool.backends[1], Event.CHECK_FAILED)
-    assert path.lost() == {MARKS[1]}
-    made.pool.apply(made.pool.backends[1], Event.CHECK_PASSED)
-    assert path.lost() == frozenset()

@@ -143,22 +143,25 @@ def test_flows_go_on_without_their_worker(
         each.end()
 
 
-def test_flows_of_a_lost_backend_end(
+def test_flows_end(
     topology: Any, serve_peer: Any, config: Any, balancer: Any, tmp_path: Path
 ) -> None:
-    """They are reset long before their leases would end: by the backend that gets the next packet,
-    and where no backend is left by the balancer.
+    """Those that are ended by hand, and those of a backend that is lost, are reset long before
+    their leases would end, by whoever gets the next packet; also where the strategy has but one
+    backend for the client, or no backend is left.
     """
     net = directed(topology)
     serve_peer(net, 80)
-    running = balancer(net, config(*both(drain_timeout=1), workers=2))
+    running = balancer(net, config(*both(strategy="source", drain_timeout=1), workers=2))
     control = Control(str(running.config.parent.parent / "control.sock"))
-    for family, gone in ((4, 1), (6, 3)):
-        peer = Rounds(net, family, tmp_path / str(family))
+    for family, gone in ((4, 0), (6, 0), (4, 1), (6, 3)):
+        peer = Rounds(net, family, tmp_path / f"{family}-{gone}")
         peer.await_more(running)
         assert leases(net, family) == 1
         name = f"web{family}"
         wait_until(lambda name=name: [n for n, _ in by_flows(control, name)] == [1, 0, 0], running)
+        if not gone:
+            assert control.post("flows/kill", {"service": name})["killed"] == 1
         for _, backend in by_flows(control, name)[:gone]:
             control.set_backend(name, backend, state="drain")
         assert peer.await_end(20) == {"error": "ECONNRESET"}
