@@ -80,6 +80,8 @@ def test_port_of_a_service_with_several(check: str, fine: bool) -> None:
         ("{}", "80", "neither `file` nor `dns`; write one of the two"),
         ("{file: /a, dns: _x._tcp.b}", "80", "both `file` and `dns`; write one of the two"),
         ("{dns: _x._tcp.b}", "[80, 81]", "SRV records give each backend one port"),
+        ("{file: /a, server: '127.0.0.1:53'}", "80", "`server` without `dns`; leave it out"),
+        ("{dns: _x._tcp.b, server: ns.b}", "80", "`server`: 'ns.b' is no ADDRESS:PORT"),
         ("{dns: www.example.com}", "80", "no name of SRV records (RFC 2782); write one such as _a"),
     ],
 )

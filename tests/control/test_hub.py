@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,22 +16,26 @@ from paraglider.config.problem import ConfigError, Marks
 from paraglider.control.channel import Message
 from paraglider.control.children import Child, Children
 from paraglider.control.counters import Counters, Writer
+from paraglider.control.errands import Answered, Errand, Name
 from paraglider.control.hub import Hub
 from paraglider.control.leaving import PAUSE
 from paraglider.control.own_file import PAUSE as LOOK
 from paraglider.control.own_file import OwnFile
+from paraglider.control.scout import ScoutSpec
 from paraglider.control.settings import Read
 from paraglider.control.worker import WorkerSpec
 from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forwarding.path import build
+from paraglider.system.srv import Record
+
+SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
 
 
 def config(*backends: Any, **service: Any) -> Config:
     """A configuration of one service."""
-    base = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
-    return Config.model_validate({"services": [{**base, "backends": list(backends), **service}]})
+    return Config.model_validate({"services": [{**SERVICE, "backends": list(backends), **service}]})
 
 
 class Counted:
@@ -110,6 +115,17 @@ class World:
 
 
 Make = Callable[[Config], World]
+
+
+class WithScout(Everybody):
+    """The same with a scout that serves."""
+
+    def __init__(self, before: Config) -> None:
+        super().__init__(before)
+        self.scout = Child(ScoutSpec(1, 1, 1), pid=2)
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter([self.worker, self.scout])
 
 
 @pytest.fixture
@@ -285,3 +301,34 @@ def test_status_is_all_of_it_at_once(make: Make) -> None:
     assert [row["backend"] for row in status["backends"]] == [row["backend"] for row in backends]
     assert [row["flows"] for row in status["backends"]] == [5, 7]
     assert [row["name"] for row in status["workers"]] == [row["name"] for row in workers]
+
+
+def test_sources_come_with_a_reload(make: Make) -> None:
+    """What a name had last stays with it; the scout gets the new errand, and is heard."""
+    world = make(config("10.0.0.1"))
+    all_of_them = WithScout(world.hub.config)
+    world.hub.attach(cast(Children, all_of_them))
+    source = {"dns": "_web._tcp.example"}
+    world.files = [Config.model_validate({"services": [{**SERVICE, "backends": source}]})]
+    assert world.hub.reload("a test").words == ()
+    assert list(world.states()) == ["10.0.0.1"]
+    name = Name("_web._tcp.example", "", 4)
+    assert all_of_them.sent == [Errand((name,), ()).plain()]
+    record = Record(ipaddress.ip_address("10.0.0.5"), 8080, 2)
+    world.hub.heard(all_of_them.scout, Answered(name, (record,), 30).plain())
+    assert world.states()["10.0.0.5:8080"] == (State.READY, 2)
+    all_of_them.sent.clear()
+    world.hub.came(all_of_them.scout)
+    assert all_of_them.sent == [Errand((name,), ()).plain()]
+
+
+def test_sources_without_a_scout(make: Make) -> None:
+    """They take a restart, and the backends stay as they are."""
+    world = make(config("10.0.0.1"))
+    source = {"file": "/etc/web"}
+    world.files = [Config.model_validate({"services": [{**SERVICE, "backends": source}]})]
+    change = world.hub.reload("a test")
+    assert change.restart == (
+        "service web takes a restart: nobody looks where its backends are listed",
+    )
+    assert list(world.states()) == ["10.0.0.1"]
