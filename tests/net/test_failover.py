@@ -169,12 +169,9 @@ def test_drain(web: Any, load: Any, serve_peer: Any, tmp_path: Path, forward: st
         assert set(client.more(20)) == NAMES
 
 
-@CARRIED
-def test_a_drain_that_takes_too_long(
-    web: Any, serve_peer: Any, tmp_path: Path, forward: str
-) -> None:
+def test_a_drain_that_takes_too_long(web: Any, serve_peer: Any, tmp_path: Path) -> None:
     """After `drain_timeout` a connection that goes on and on is reset."""
-    net, running = web(forward=forward, ports=[80, 9000], drain_timeout=1)
+    net, running = web(forward="offload", ports=[80, 9000], drain_timeout=1)
     serve_peer(net, 9000)
     endless = [
         Peer(net.client, tmp_path / f"endless{family}", "rounds", VIP[family], 9000, 1000)
@@ -230,7 +227,7 @@ def test_a_host_joins(
         each.sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
     clients = load(net)
     assert [set(each.more(20)) for each in clients] == [NAMES] * 2
-    for _ in range(2):
+    for _ in range(2 if forward == "nat" else 1):  # the way back is the hub's, whatever carries
         revive(net, 4)
         await_state(running, "ready", 4)
         assert [set(each.more(30)) for each in clients] == [NAMES | {"backend4"}] * 2
