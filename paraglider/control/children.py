@@ -57,13 +57,15 @@ class Equipment:
 @dataclass(frozen=True, slots=True)
 class Spec:
     """All that a process is told: its number among all, its end of the channel to the hub (from
-    its fork on), where it writes what it counts, if it carries flows, and what its work needs.
+    its fork on), where it writes what it counts, if it carries flows, and what its work needs. One
+    that is ``idle`` is started when there is work for it.
     """
 
     role: ClassVar[str]
     index: int
     channel: Channel | None = field(default=None, kw_only=True)
     counters: Counters | None = field(default=None, kw_only=True)
+    idle: bool = field(default=False, kw_only=True)
 
     @property
     def name(self) -> str:
@@ -159,7 +161,13 @@ class Children:
         """Fork them all. Until ``settle``, one that cannot start raises its error."""
         self._strict = True
         for child in self._children:
-            self._start(child)
+            if not child.spec.idle:
+                self._start(child)
+
+    def wake(self, child: Child) -> None:
+        """Start ``child``, which was idle."""
+        child.spec = replace(child.spec, idle=False)
+        self._start(child)
 
     def settle(self) -> None:
         """From now on one that cannot start is logged, and tried again."""

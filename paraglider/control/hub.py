@@ -23,7 +23,7 @@ from paraglider.control.checker import chroot_for
 from paraglider.control.children import CARRIERS, Child, Children, Equipment
 from paraglider.control.desk import SOON, Desk
 from paraglider.control.gate import Gate
-from paraglider.control.health import Health
+from paraglider.control.health import Health, checked
 from paraglider.control.host import Adjust
 from paraglider.control.leaving import Leaving, merge, without
 from paraglider.control.live import LiveFlows, counted_marks
@@ -201,8 +201,8 @@ class Hub:
         return None if self._watch is None else self._watch.kernel
 
     def processes(self) -> list[Child]:
-        """See ``desk.State``."""
-        return list(self._children.values())
+        """See ``desk.State``; without those that are idle."""
+        return [child for child in self._children.values() if not child.spec.idle]
 
     def carriers(self) -> list[int]:
         """See ``desk.State``."""
@@ -295,6 +295,9 @@ class Hub:
         self._offloaded = Offloaded(config, before=self._offloaded)
         self._offloaded.follow(self.pools.states())
         self._watch_offloaded()
+        for child in self._children.values() if checked(config) else ():
+            if child.spec.idle and child.spec.role == "checker" and self._all is not None:
+                self._all.wake(child)
         if self._all is not None:
             self._renewal.add(c for c in self.processes() if c.spec.role in renewed)
             self._renewal.go_on(self._all)

@@ -71,9 +71,9 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
         )
         for i, row in enumerate(rows)
     ]
-    if checked(config):
-        echo = echo_for(config, failover=config.failover.enabled)
-        specs.append(CheckerSpec(len(specs), echo, uid, gid, chroot_for(config)))
+    echo = echo_for(config, failover=config.failover.enabled)
+    idle = not checked(config)
+    specs.append(CheckerSpec(len(specs), echo, uid, gid, chroot_for(config), idle=idle))
     return specs
 
 

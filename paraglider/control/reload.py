@@ -51,9 +51,6 @@ def compare(now: Config, wanted: Config, able: Able) -> Change:
     if not services:
         raise OperatorError("no service is left that works without a restart", "restart")
     config = in_place(now, wanted).model_copy(update={"services": tuple(services)})
-    if "checker" not in able.roles and config.failover.enabled:
-        late.append("failover takes a restart: there was nothing to check at the start")
-        config = config.model_copy(update={"failover": now.failover})
     return Change(config, tuple(differences(now, config)), tuple(late))
 
 
@@ -88,9 +85,6 @@ def _fitting(now: Config, wanted: Config, able: Able) -> Iterator[tuple[Service 
             yield known, f"{name} takes a restart: nobody looks where its backends are listed"
         elif service.counted and "tracker" not in able.roles:
             yield known, f"{name} takes a restart: nobody counts the kernel's flows"
-        elif service.check is not None and "checker" not in able.roles:
-            unchecked = service.model_copy(update={"check": None})
-            yield unchecked, f"{name}: check takes a restart, there was none at the start"
         else:
             yield service, ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +15,7 @@ from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Config
 from paraglider.config.problem import ConfigError, Marks
 from paraglider.control.channel import Message
+from paraglider.control.checker import CheckerSpec
 from paraglider.control.children import Child, Children
 from paraglider.control.counters import Counters, Writer
 from paraglider.control.errands import Answered, Errand, Name
@@ -61,9 +63,16 @@ class Everybody:
         self.worker = Child(WorkerSpec(0, 0, before, 1, 1, counters=Counters()), pid=1)
         self.sent: list[Message] = []
         self.dismissed: list[str] = []
+        self.checker = Child(CheckerSpec(1, None, 1, 1, "/", idle=True))
+        self.woken: list[str] = []
 
     def __iter__(self) -> Iterator[Child]:
-        return iter([self.worker])
+        return iter([self.worker, self.checker])
+
+    def wake(self, child: Child) -> None:
+        """See ``Children``."""
+        self.woken.append(child.spec.role)
+        child.spec = replace(child.spec, idle=False)
 
     def send(self, child: Child, message: Message) -> None:
         """See ``Children``."""
@@ -194,6 +203,17 @@ def test_who_asked_hears_when_it_is_so(make: Make) -> None:
     assert asked == []
     world.hub.heard(world.all.worker, {"re": world.all.sent[-1]["id"]})
     assert asked == [{"ok": {"changed": ["service web: strategy rr → wrr"], "restart": []}}]
+
+
+def test_the_first_check_has_somebody_started_who_looks(make: Make) -> None:
+    """Once; until then nobody misses it."""
+    world = make(config("10.0.0.1"))
+    assert [child.spec.role for child in world.hub.processes()] == ["worker"]
+    for interval in (3, 4):
+        checked = config("10.0.0.1", check={"type": "tcp", "interval": interval})
+        assert world.hub.adopt(checked, "a test").restart == ()
+    assert world.all.woken == ["checker"]
+    assert [child.spec.role for child in world.hub.processes()] == ["worker", "checker"]
 
 
 def test_the_same_again_changes_nothing(make: Make) -> None:

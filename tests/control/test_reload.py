@@ -11,7 +11,7 @@ from paraglider.control.reload import Able, compare
 from paraglider.core.strategies import STRATEGIES
 from paraglider.errors import OperatorError
 
-ALL = Able({"worker", "checker", "tracker", "proxy worker"}, STRATEGIES)
+ALL = Able({"worker", "tracker", "proxy worker"}, STRATEGIES)
 
 
 def config(*services: dict[str, Any], **top: Any) -> Config:
@@ -31,7 +31,6 @@ def test_all_that_can_be_is_taken_over() -> None:
 
 
 PROXY = {"forward": "proxy"}
-CHECKED = {"check": {"type": "tcp"}}
 
 
 @pytest.mark.parametrize(
@@ -63,16 +62,6 @@ def test_what_takes_a_restart_stays_as_it_is(
     assert change.restart == (f"service {restart}",)
     assert change.words == ("service s1: strategy rr → wrr",)
     assert change.config == config(now, other)
-
-
-def test_checks_need_somebody_who_looks() -> None:
-    """The first check of a daemon takes a restart; all else of its service is taken over."""
-    able = Able({"worker"}, STRATEGIES)
-    new = config({**CHECKED, "strategy": "wrr"}, failover={"enabled": True})
-    change = compare(config({}), new, able)
-    assert change.config == config({"strategy": "wrr"})
-    assert len(change.restart) == 2
-    assert compare(config({}), new, ALL).config == new
 
 
 def test_nothing_is_left() -> None:

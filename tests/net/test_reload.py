@@ -185,8 +185,8 @@ def test_other_ways(world: Any, load: Any, tmp_path: Path, forward: str) -> None
 
 def test_many_at_once(world: Any, tmp_path: Path) -> None:
     """No reload is lost, whether by signal, by command or as the file has changed: what is at work
-    is the last file; but for what takes a restart, which is said. What left is gone from table and
-    rules with its last flow, and not before.
+    is the last file; but for what takes a restart, which is said. Checks begin. What left is gone
+    from table and rules with its last flow, and not before.
     """
     it: World = world("nat", timeouts={"closing": 1})
     idle = [Peer(it.net.client, tmp_path / f"idle{n}", "pause", VIP[4], 9000) for n in range(4)]
@@ -200,6 +200,14 @@ def test_many_at_once(world: Any, tmp_path: Path) -> None:
             assert all(answer["restart"] == [] for answer in answers)
             found = {one["strategy"] for one in control(it.running).get("services")}
             assert found == {strategy}
+    it.write(1, 2, 3, check={"type": "tcp", "port": 80, "interval": 0.5})
+    assert it.reload()["restart"] == []
+    wait_until(
+        lambda: all(
+            row["check"] and row["check"]["passed"] for row in rows(it.running, 4).values()
+        ),
+        it.running.log,
+    )
     it.write(1, 2, 3, strategy="source", watch=True)
     it.reload()
     it.write(1, 2, 3, watch=True)
