@@ -41,11 +41,3 @@ def test_fewer_connections_than_backends(monkeypatch: pytest.MonkeyPatch) -> Non
     result = CliRunner().invoke(lab, ["--connections", "2"])
     assert isinstance(result.exception, OperatorError)
     assert "--connections" in result.exception.remedy
-
-
-@pytest.mark.root
-def test_down_without_a_lab_says_so() -> None:
-    """Tearing down where nothing was left up does no harm."""
-    result = CliRunner().invoke(lab, ["--down"])
-    assert result.exit_code == 0
-    assert result.output == "No lab was left up.\n"

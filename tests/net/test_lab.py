@@ -218,3 +218,10 @@ def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> 
         down = subprocess.run([*LAB, "--down"], env=place, capture_output=True, text=True)
     assert f"pg{lab.pid}" in down.stdout
     assert left_of(lab.pid, tmp_path, before) == []
+
+
+def test_down_without_a_lab_says_so(place: dict[str, str]) -> None:
+    """Tearing down does no harm again, where nothing is left up."""
+    subprocess.run([*LAB, "--down"], env=place, capture_output=True)
+    down = subprocess.run([*LAB, "--down"], env=place, capture_output=True, text=True)
+    assert (down.returncode, down.stdout) == (0, "No lab was left up.\n")
