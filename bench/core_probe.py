@@ -26,7 +26,6 @@ import yaml
 from bench import builds, parse
 from bench.results import CoreResult, CoreSize
 from paraglider.config.load import load_with_marks
-from paraglider.config.support import unsupported
 from paraglider.control.worker import EXPIRY_BUDGET
 from paraglider.core import nat as core
 from paraglider.errors import OperatorError
@@ -97,9 +96,6 @@ def packet_path(strategy: str, flows: int) -> core.Nat:
         file = directory / "paraglider.conf"
         file.write_text(yaml.safe_dump({"flows": {"max": flows}, "services": [service]}))
         loaded = load_with_marks(file)
-        problems = unsupported(loaded.config)
-        if problems:
-            raise OperatorError(problems[0].what, problems[0].remedy)
         return nat.build(loaded.config, 0, 0.0, policies.load(loaded))
 
 

@@ -20,7 +20,6 @@ from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.meaning import meaning
 from paraglider.config.model import BackendSource, Service
 from paraglider.config.sources import origins, read_files, resolved
-from paraglider.config.support import unsupported
 from paraglider.config.validate import check_interfaces
 from paraglider.forwarding import policies
 
@@ -33,10 +32,9 @@ def check(options: Options, config: str | None, host: bool) -> None:
     """Validate a configuration file and sum its services up."""
     file = find_config(config if config is not None else options.config)
     loaded = load_with_marks(file)
-    problems = unsupported(loaded.config)
     if host:
-        problems += check_interfaces(loaded.config, {name for _, name in socket.if_nameindex()})
-    loaded.refuse(problems)
+        here = {name for _, name in socket.if_nameindex()}
+        loaded.refuse(check_interfaces(loaded.config, here))
     whole = resolved(loaded.config, read_files(loaded))
     policies.load(loaded)
     for line in loaded.lines(warnings(loaded.config)):

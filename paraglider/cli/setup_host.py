@@ -18,7 +18,6 @@ from paraglider.cli.steps import carry_out, take_back
 from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.sources import read_files
-from paraglider.config.support import unsupported
 from paraglider.config.validate import check_interfaces
 from paraglider.control.scout import ask_once
 from paraglider.control.sources import gathered, names_in
@@ -48,7 +47,6 @@ def setup_host(config: str | None, four: bool, six: bool, dry_run: bool, undo: b
         take_back(wanted, SET_UP, dry_run, "nothing to undo")
         return
     loaded = load_with_marks(find_config(config))
-    loaded.refuse(unsupported(loaded.config))
     loaded.refuse(check_interfaces(loaded.config, set(Host().netlink.interfaces())))
     loaded.for_families(wanted)
     for line in loaded.lines(warnings(loaded.config)):

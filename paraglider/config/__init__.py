@@ -10,7 +10,6 @@ validate   contradictions between fields and between services; interfaces of the
            (``validate_health``, ``validate_shared``, …: one kind of contradiction each)
 advice     warnings: valid, and probably not meant
 meaning    what a service's forward means for it, in one sentence
-support    what this version refuses, in one table
 listing    a file of backends, one a line
 sources    services whose backends are listed elsewhere
 load       file → ``Config``; the module that other packages call

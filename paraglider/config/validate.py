@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import re
 from collections.abc import Iterator
 
 from paraglider.config.model import Config, Service
 from paraglider.config.problem import Path, Problem
-from paraglider.config.support import STRATEGY_CLASS
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
 from paraglider.config.validate_dsr import check_dsr
 from paraglider.config.validate_health import check_health
 from paraglider.config.validate_shared import check_shared
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
+#: a class of the operator's own, as `strategy` names it
+STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 MOST_LISTENED = 1024  # ports of a service that a proxy worker opens a socket for, each
 UNSEEDED = ("rr", "wrr", "weighted")  # these hash nothing
 

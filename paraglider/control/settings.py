@@ -15,7 +15,6 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import LoadedConfig, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.sources import Found, read_files
-from paraglider.config.support import unsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +44,6 @@ class Settings:
         mistake in them, ``OperatorError``.
         """
         loaded = load_with_marks(self.path)
-        loaded.refuse(unsupported(loaded.config))
         config = self._with_failover(loaded.for_families(self.families))
         changes: dict[str, object] = {}
         if self.queue_length is not None:

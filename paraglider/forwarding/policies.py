@@ -23,7 +23,7 @@ from typing import Final, cast
 from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Service
 from paraglider.config.problem import Problem
-from paraglider.config.support import STRATEGY_CLASS
+from paraglider.config.validate import STRATEGY_CLASS
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.strategies import STRATEGIES, Context, Factory, NewFlow, Registry, Strategy
 from paraglider.core.strategies.base import UserClass
