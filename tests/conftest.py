@@ -56,7 +56,9 @@ class Screen:
         self._row = 0
         environment = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES")}
         self.process = subprocess.Popen(
-            ["setsid", "--ctty", *command],  # so that signals of the terminal's reach it
+            # A terminal of its own, whose signals reach it; where the tests run in the background
+            # they have these ignored, and that is inherited.
+            ["setsid", "--ctty", "env", "--default-signal=INT,HUP", *command],
             env={**environment, "TERM": "xterm"},
             stdin=self._theirs,
             stdout=self._theirs,

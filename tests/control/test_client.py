@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import tempfile
 import threading
@@ -33,7 +34,7 @@ def answering(listening: socket.socket) -> Iterator[Callable[[bytes], Control]]:
         def serve() -> None:
             end, _ = listening.accept()
             with end:
-                heard.append(end.recv(1 << 16))
+                heard.append(request(end))
                 end.sendall(with_)
 
         threads.append(threading.Thread(target=serve))
@@ -43,6 +44,18 @@ def answering(listening: socket.socket) -> Iterator[Callable[[bytes], Control]]:
     yield answer
     for thread in threads:
         thread.join()
+
+
+def request(end: socket.socket) -> bytes:
+    """One request, whole, in however many pieces it comes."""
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += end.recv(1 << 16)
+    head, _, body = said.partition(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    while length is not None and len(body) < int(length[1]):
+        body += end.recv(1 << 16)
+    return head + b"\r\n\r\n" + body
 
 
 #: what the last ones asked

@@ -165,7 +165,8 @@ def test_flows_end(
         for _, backend in by_flows(control, name)[:gone]:
             control.set_backend(name, backend, state="drain")
         assert peer.await_end(20) == {"error": "ECONNRESET"}
-        assert leases(net, family) == 0
+        # What the client sends before another backend's RST reaches it may get a lease there.
+        assert leases(net, family) <= (gone == 1)
 
 
 def by_flows(control: Control, service: str) -> list[tuple[int, str]]:

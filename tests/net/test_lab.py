@@ -188,7 +188,7 @@ def _fetch(url: str) -> bytes:
 def _picks(url: str) -> int:
     """How many flows the web services of the stats page at ``url`` have had."""
     rows = json.loads(_fetch(f"{url}api/v1/services"))
-    return sum(row["picked"] for row in rows if row["service"].startswith("web"))
+    return sum(row["picked"] or 0 for row in rows if row["service"].startswith("web"))
 
 
 def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ def test_under_load(world: Any, load: Any, service: Any, tmp_path: Path, forward
     os.kill(running.pid, signal.SIGHUP)
     wait_until(lambda: running.log().count("service extra removed") == 1, running.log)
     wait_until(lambda: len(rows(running, 4)) == 3, running.log)
-    answered(1, 2)
+    # Nobody says when the workers have it, as the command does.
+    wait_until(lambda: all(set(each.more(12)) == it.names(1, 2) for each in clients), running.log)
 
     crowd.send_signal(signal.SIGINT)
     said = crowd.communicate(timeout=30)[0].decode()
