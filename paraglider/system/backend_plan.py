@@ -10,14 +10,13 @@ until the second is undone; records of an earlier run keep what was there before
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from paraglider.config.model import Backend, Config, Service
 from paraglider.config.types import IPAddress, IPInterface, PortRange
 from paraglider.errors import OperatorError
 from paraglider.rules import backend as text
 from paraglider.system import plan
-from paraglider.system.changes.answers import AnswersChange
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.default_route import (
     DefaultRouteChange,
@@ -28,6 +27,7 @@ from paraglider.system.changes.default_route import (
 from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.served import ServedChange
 from paraglider.system.changes.sysctls import SysctlChange
+from paraglider.system.changes.whole import AnswersChange
 from paraglider.system.plan import Records, Step, sysctl_step
 from paraglider.system.programs import find_program
 from paraglider.system.sysctl import conf
@@ -221,14 +221,7 @@ def _answers(config: Config, role: Role, host: Host, records: Records) -> Iterat
     sparing = text.spared(config.network, service, role.own)
     content = text.answers_table(service, role.backends, sparing, local_ports(host))
     change = AnswersChange(service.family, text.table_name(service), content)
-    old = records.get(change.identity)
-    if not isinstance(old, AnswersChange):
-        yield Step("apply", change, change)
-    elif old.text == change.text and old.saved == host.nft.held(service.family, change.table):
-        yield Step("keep", old, old)
-    else:
-        change = replace(change, previous=old.text)
-        yield Step("apply", change, change)
+    yield plan.table_step(change, host, records)
 
 
 def _route(config: Config, role: Role, host: Host, records: Records) -> Iterator[Step]:

@@ -21,11 +21,11 @@ from paraglider.rules.nft import offload_table
 from paraglider.rules.static import served, static_rules, static_table
 from paraglider.system.changes.base import Action, Change, Host
 from paraglider.system.changes.directory import DirectoryChange
-from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
+from paraglider.system.changes.whole import LeasesChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT
 from paraglider.system.sysctl import conf, neigh
 from paraglider.system.ways import ways
@@ -189,17 +189,19 @@ def _table(
 
 def _leases(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
     text = lease_table(config, family)
-    if text is None:
-        return
-    change = LeasesChange(family, text)
+    if text is not None:
+        yield table_step(LeasesChange(family, LEASES, text), host, records)
+
+
+def table_step(change: WholeTable, host: Host, records: Records) -> Step:
+    """The step that leads to ``change``: none to speak of where all is so already."""
     old = records.get(change.identity)
-    if not isinstance(old, LeasesChange):
-        yield Step("apply", change, change)
-    elif old.text == change.text and old.saved == host.nft.held(family, LEASES):
-        yield Step("keep", old, old)
-    else:
-        change = replace(change, previous=old.text)
-        yield Step("apply", change, change)
+    if not isinstance(old, WholeTable):
+        return Step("apply", change, change)
+    if old.text == change.text and old.saved == host.nft.held(change.family, change.table):
+        return Step("keep", old, old)
+    change = replace(change, previous=old.text)
+    return Step("apply", change, change)
 
 
 def _rules(

@@ -19,14 +19,13 @@ from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE, removal_text
 from paraglider.rules.saved import our_tables
-from paraglider.system.changes.answers import AnswersChange
 from paraglider.system.changes.base import Change, Host
-from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.records import is_stored
 from paraglider.system.changes.routes import ProxyChange
 from paraglider.system.changes.ruleset import RulesChange, removal_script
 from paraglider.system.changes.sysctls import FORWARDING
 from paraglider.system.changes.table import TableChange
+from paraglider.system.changes.whole import LeasesChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.plan import Step, make_plan, needs_kernel, on_link_backends, undo_plan
@@ -38,7 +37,7 @@ Say = Callable[[str, str], None]
 """Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
 
 # Of these the kernel holds more than was said, by which a change of them is told.
-_SETTLING = RulesChange | TableChange | LeasesChange | AnswersChange
+_SETTLING = RulesChange | TableChange | WholeTable
 
 _RESOLVE_SECONDS = 2.0  # how long backends may take to tell their hardware address
 _RESOLVE_PAUSE = 0.05

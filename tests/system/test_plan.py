@@ -12,11 +12,11 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
 from paraglider.system.changes.base import Change
-from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import SysctlChange
 from paraglider.system.changes.table import TableChange
+from paraglider.system.changes.whole import LeasesChange
 from paraglider.system.netlink import Neighbour
 from paraglider.system.plan import Step, make_plan, on_link_backends
 

@@ -6,7 +6,7 @@ Glossary
 - links     an address of an interface; a neighbour that is kept resolved (``links``)
 - rules     the rules of one family (``ruleset``)
 - table     the table of ``forward: offload`` of one family (``table``)
-- answers   the table of a backend's host that has answers leave as the VIP (``answers``)
+- whole     a table that is replaced whole: leases of dsr, answers of a backend (``whole``)
 - route     the default route of a backend's host (``default_route``)
 - served    which changes a backend's host needs for which service (``served``)
 - directory the default chroot (``directory``)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from paraglider.system.changes.answers import AnswersChange
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.default_route import DefaultRouteChange
-from paraglider.system.changes.leases import LeasesChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.routes import PolicyRuleChange, ProxyChange, RouteChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.served import ServedChange
 from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
+from paraglider.system.changes.whole import AnswersChange, LeasesChange
 
 _STORED: dict[str, type[Any]] = {
     cls.kind: cls

@@ -16,6 +16,7 @@ from paraglider.rules.marks import FAMILY_MASK, family_mark
 from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
 from paraglider.rules.static import without_counters
 from paraglider.system.changes.base import Action, Host
+from paraglider.system.changes.whole import fed
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +66,11 @@ class TableChange:
 
     def script(self, host: Host) -> str:
         """nft(8) with its input, and conntrack(8)."""
-        return _fed(self.input) + "".join(_forget(mark) for mark in self._forgotten)
+        return fed(self.input) + "".join(_forget(mark) for mark in self._forgotten)
 
     def revert_script(self, host: Host) -> str:
         """nft(8) and conntrack(8)."""
-        removal = _fed(removal_text(self.family)) if host.nft.held(self.family) else ""
+        removal = fed(removal_text(self.family)) if host.nft.held(self.family) else ""
         if self.served:
             return f"{removal}{_forget(family_mark(self.family), FAMILY_MASK)}"
         return removal + "".join(_forget(mark) for mark in self.marks)
@@ -104,10 +105,6 @@ class TableChange:
     def settled(self, host: Host) -> TableChange:
         """The same with what the kernel made of the text."""
         return replace(self, saved=host.nft.held(self.family))
-
-
-def _fed(text: str) -> str:
-    return f"nft -f - <<'END'\n{text}END\n"
 
 
 def _forget(mark: int, mask: int = 0) -> str:

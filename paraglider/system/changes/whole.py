@@ -1,27 +1,32 @@
-"""The table of a backend's host by which answers leave as the VIP, as a change.
+"""An nft table that is replaced whole, as a change: what of it is ours is all of it.
 
-Rules: what is replaced is replaced in one transaction.
+Lives here: ``WholeTable``, and its kinds ``LeasesChange`` (``forward: dsr``, a table a family) and
+``AnswersChange`` (the host of a backend of ``return: direct``, a table a service); ``fed``.
+Rules: what is replaced is replaced in one transaction. What the kernel adds and drops by itself,
+as leases, is no part of what is compared, and flows keep it over a change.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from paraglider.rules.nft import NFT_FAMILY, removal_text
 from paraglider.system.changes.base import Action, Host
 
 
 @dataclass(frozen=True, slots=True)
-class AnswersChange:
-    """The table called ``table`` of one service.
+class WholeTable:
+    """The table called ``table``.
 
     ``text`` is the nft input that leads to it, ``saved`` what the kernel made of it (empty until
     it is applied). ``previous`` is the text that this run replaces; it is not stored, for undoing
     removes all.
     """
 
-    kind: ClassVar[str] = "answers"
+    kind: ClassVar[str]
+    #: what the table does, in words
+    does: ClassVar[str]
     family: int
     table: str
     text: str
@@ -34,20 +39,22 @@ class AnswersChange:
         return (self.kind, str(self.family), self.table)
 
     def describe(self, action: Action) -> str:
-        """The table."""
+        """The table, and what it is for."""
         name = f"table {NFT_FAMILY[self.family]} {self.table}"
         if action == "revert":
             return f"{name} removed"
         changed = " in place of another" if action == "apply" and self.previous is not None else ""
-        return f"{name}: answers leave as the VIP{changed}"
+        return f"{name}: {self.does}{changed}"
 
     def script(self, host: Host) -> str:
         """nft(8) with its input."""
-        return _fed(self.text)
+        return fed(self.text)
 
     def revert_script(self, host: Host) -> str:
-        """nft(8) with its input."""
-        return _fed(removal_text(self.family, self.table))
+        """nft(8); nothing where the table is gone."""
+        if not host.nft.held(self.family, self.table):
+            return ""
+        return fed(removal_text(self.family, self.table))
 
     def apply(self, host: Host) -> None:
         """Bring the kernel to the text."""
@@ -60,10 +67,27 @@ class AnswersChange:
         else:
             host.nft.remove(self.family, self.table)
 
-    def settled(self, host: Host) -> AnswersChange:
+    def settled(self, host: Host) -> Self:
         """The same with what the kernel made of the text."""
         return replace(self, saved=host.nft.held(self.family, self.table))
 
 
-def _fed(text: str) -> str:
+class LeasesChange(WholeTable):
+    """The table of leases of one family (``rules.leases``)."""
+
+    __slots__ = ()
+    kind = "leases"
+    does = "leases of flows"
+
+
+class AnswersChange(WholeTable):
+    """The table of one service on a backend's host (``rules.backend``)."""
+
+    __slots__ = ()
+    kind = "answers"
+    does = "answers leave as the VIP"
+
+
+def fed(text: str) -> str:
+    """A shell command that gives nft ``text``."""
     return f"nft -f - <<'END'\n{text}END\n"
