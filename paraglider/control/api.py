@@ -12,18 +12,16 @@ the hub ``hub_client``, the requests ``routes``.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 import struct
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-import prctl
-
 from paraglider.control import log
+from paraglider.control.beginning import introduce, refused, serves
 from paraglider.control.channel import Channel
-from paraglider.control.children import READY, Spec
+from paraglider.control.children import Spec
 from paraglider.control.door import Admit, Door
 from paraglider.control.hub_client import HubClient
 from paraglider.errors import ParagliderError
@@ -56,16 +54,12 @@ def run(spec: ApiSpec, report: int, parent: int) -> int:
 
     logger = log.logger(role=spec.role)
     try:
-        prctl.set_name("paraglider/api")
-        prctl.set_proctitle("paraglider: control socket")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        introduce("paraglider/api", "paraglider: control socket")
         routes.warm_up()
         privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
         privileges.die_with_parent(parent)
     except ParagliderError as error:
-        os.write(report, f"{error.exit_code}{error}".encode())
-        return error.exit_code
+        return refused(report, error)
     if spec.channel is None:
         raise ValueError("there is no hub to ask")
     return asyncio.run(_serve(spec, spec.channel, report, logger))
@@ -87,8 +81,7 @@ async def _serve(spec: ApiSpec, channel: Channel, report: int, logger: Any) -> i
     runner = routes.runner(hub.ask)
     await runner.setup()
     door = Door(spec.listening, _only(spec.owner, logger), routes.server_of(runner))
-    os.write(report, READY)
-    os.close(report)
+    serves(report)
     try:
         return await ended
     finally:

@@ -12,14 +12,11 @@ Lives here: ``CheckerSpec``, ``run``, ``chroot_for``, ``echo_for``.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-import prctl
-
 from paraglider.config.model import Config
+from paraglider.control.beginning import introduce, refused
 from paraglider.control.children import Equipment, Spec
 from paraglider.control.mouth import Mouth, serve
 from paraglider.errors import ParagliderError, PlatformError
@@ -81,14 +78,10 @@ def run(spec: CheckerSpec, report: int, parent: int) -> int:
         raise ValueError("there is no hub to hear")
     mouth = Mouth(spec.channel, spec.role)
     try:
-        prctl.set_name("paraglider/chk")
-        prctl.set_proctitle("paraglider: checks the backends")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        introduce("paraglider/chk", "paraglider: checks the backends")
         checker = Checker(mouth.tell, spec.echo)
         privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
         privileges.die_with_parent(parent)
     except ParagliderError as error:
-        os.write(report, f"{error.exit_code}{error}".encode())
-        return error.exit_code
+        return refused(report, error)
     return asyncio.run(serve(checker, mouth, report))

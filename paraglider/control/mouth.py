@@ -9,14 +9,13 @@ say waits for room and never holds the loop up.
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from paraglider.control import log
+from paraglider.control.beginning import serves
 from paraglider.control.channel import Channel
-from paraglider.control.children import READY
 from paraglider.errors import PlatformError
 
 #: what is done with an order
@@ -114,8 +113,7 @@ async def serve(subject: Busy, mouth: Mouth, report: int) -> int:
     over = mouth.open(subject.take)
     loop.add_signal_handler(signal.SIGTERM, mouth.finish, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.write(report, READY)
-    os.close(report)
+    serves(report)
     try:
         await asyncio.wait((over, broken), return_when=asyncio.FIRST_COMPLETED)
         if not over.done():

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import resource
 import signal
 import socket
@@ -21,13 +20,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Final, Self
 
-import prctl
 import uvloop
 
 from paraglider.config.model import Config
 from paraglider.control import log, policy_watch
+from paraglider.control.beginning import introduce, refused, serves
 from paraglider.control.channel import Channel, ChannelError
-from paraglider.control.children import READY, Equipment, Spec
+from paraglider.control.children import Equipment, Spec
 from paraglider.control.commands import Commands, Subject
 from paraglider.control.counters import Writer
 from paraglider.control.flow_log import FlowLog
@@ -116,8 +115,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
         privileges.drop(spec.uid, spec.gid, spec.config.chroot, keep=())
         privileges.die_with_parent(parent)
     except ParagliderError as error:
-        os.write(report, f"{error.exit_code}{error}".encode())
-        return error.exit_code
+        return refused(report, error)
 
     work = Work(spec, proxy)
 
@@ -127,8 +125,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     proxy.start()
-    os.write(report, READY)
-    os.close(report)
+    serves(report)
     writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
     Watch(loop, proxy, logger, writer).start()
     if spec.channel is not None:
@@ -140,11 +137,8 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
 
 
 def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> Proxy:
-    prctl.set_name(f"paraproxy/{spec.core}")
-    prctl.set_proctitle(f"paraglider: {spec.name}")
+    introduce(f"paraproxy/{spec.core}", f"paraglider: {spec.name}")
     pin(spec.core)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _warm_up(spec, loop)
     bound = room(len(spec.listeners))

@@ -19,7 +19,7 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 from typing import Final
 
@@ -90,8 +90,14 @@ async def _warm_up() -> None:
 
     made = runner(ask)
     await made.setup()
-    for first in ("GET /v1/health", "POST /v1/flows/kill", "GET /nowhere", "no request at all"):
-        request = f"{first} HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{{}}"
+    await rehearse(made, ("GET /v1/health", "POST /v1/flows/kill", "GET /nowhere", "no request"))
+    await made.cleanup()
+
+
+async def rehearse(made: web.AppRunner, requests: Iterable[str]) -> None:
+    """Have ``requests``, the first words of each, answered to nobody."""
+    for first in requests:
+        request = f"{first} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         await asyncio.get_running_loop().connect_accepted_socket(server_of(made), theirs)
@@ -99,7 +105,6 @@ async def _warm_up() -> None:
         writer.write(request.encode())
         await reader.read()
         writer.close()
-    await made.cleanup()
 
 
 def server_of(runner: web.AppRunner) -> web.Server:

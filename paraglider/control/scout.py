@@ -22,10 +22,9 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-import prctl
-
 from paraglider.config.types import parse_endpoint
 from paraglider.control import log
+from paraglider.control.beginning import introduce, refused
 from paraglider.control.children import Spec
 from paraglider.control.errands import Answered, Changed, Errand, Failed, Name, News, told
 from paraglider.control.mouth import Mouth, serve
@@ -185,15 +184,11 @@ def run(spec: ScoutSpec, report: int, parent: int) -> int:
         raise ValueError("there is no hub to hear")
     mouth = Mouth(spec.channel, spec.role)
     try:
-        prctl.set_name("paraglider/sct")
-        prctl.set_proctitle("paraglider: looks where backends are listed")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        introduce("paraglider/sct", "paraglider: looks where backends are listed")
         privileges.drop(spec.uid, spec.gid, "/", keep=())
         privileges.die_with_parent(parent)
     except ParagliderError as error:
-        os.write(report, f"{error.exit_code}{error}".encode())
-        return error.exit_code
+        return refused(report, error)
     return asyncio.run(serve(Scout(mouth.tell), mouth, report))
 
 

@@ -11,7 +11,6 @@ as the workers do: as nobody, locked in, with CAP_NET_ADMIN alone.
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 import time
@@ -21,10 +20,9 @@ from dataclasses import dataclass, replace
 from types import FrameType
 from typing import ClassVar, Final, Self
 
-import prctl
-
 from paraglider.control import log
-from paraglider.control.children import READY, Equipment, Spec
+from paraglider.control.beginning import introduce, refused, serves
+from paraglider.control.children import Equipment, Spec
 from paraglider.control.live import LiveFlows
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import privileges
@@ -64,25 +62,19 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         stopping = True
 
     try:
-        prctl.set_name("paraglider/live")
-        prctl.set_proctitle("paraglider: counts live flows")
+        introduce("paraglider/live", "paraglider: counts live flows")
         signal.signal(signal.SIGTERM, stop)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         events = Events()
         privileges.drop(spec.uid, spec.gid, spec.chroot)
         privileges.die_with_parent(parent)
         count_anew(spec.live, events.read)
     except ParagliderError as error:
-        os.write(report, f"{error.exit_code}{error}".encode())
-        return error.exit_code
+        return refused(report, error)
     except OSError as error:
-        refused = PlatformError(f"the kernel does not list its connections: {error.strerror}")
-        os.write(report, f"{refused.exit_code}{refused}".encode())
-        return refused.exit_code
-    os.write(report, READY)
-    os.close(report)
+        why = f"the kernel does not list its connections: {error.strerror}"
+        return refused(report, PlatformError(why))
+    serves(report)
     times_lost = 0
     while not stopping:
         select.select([events], [], [], LONGEST_WAIT)

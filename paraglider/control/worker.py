@@ -19,12 +19,11 @@ from dataclasses import dataclass, field, replace
 from types import FrameType
 from typing import Any, ClassVar, Self
 
-import prctl
-
 from paraglider.config.model import Config
 from paraglider.control import leases, ledgers, log, policy_watch
+from paraglider.control.beginning import introduce, refused, serves
 from paraglider.control.channel import ChannelClosedError, ChannelError
-from paraglider.control.children import READY, Equipment, Spec
+from paraglider.control.children import Equipment, Spec
 from paraglider.control.commands import Commands
 from paraglider.control.counters import Writer
 from paraglider.control.flow_log import FlowLog
@@ -91,10 +90,8 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
         privileges.drop(spec.uid, spec.gid, spec.config.chroot)
         privileges.die_with_parent(parent)
     except ParagliderError as error:
-        os.write(report, f"{error.exit_code}{error}".encode())
-        return error.exit_code
-    os.write(report, READY)
-    os.close(report)
+        return refused(report, error)
+    serves(report)
     status = 0
     try:
         queue.serve(path.handle, _ticker(spec, path, queue, logger))
@@ -107,8 +104,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
 
 
 def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
-    prctl.set_name(f"paraglider/{spec.core}")
-    prctl.set_proctitle(f"paraglider: worker {spec.index} on core {spec.core}")
+    introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
     path.put(spec.states)
@@ -129,8 +125,6 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
         queue.stop()
 
     signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group; the parent decides
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     gc.collect()
     gc.freeze()

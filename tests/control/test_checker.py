@@ -21,7 +21,7 @@ from paraglider.config.health import Check
 from paraglider.config.load import parse
 from paraglider.control import checker as checker_module
 from paraglider.control.checker import CheckerSpec, chroot_for, echo_for, run
-from paraglider.control.worker import READY
+from paraglider.control.children import READY
 from paraglider.errors import PlatformError
 from paraglider.health.echo import Echo
 from paraglider.health.messages import Report, Target, Targets, told

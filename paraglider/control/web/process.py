@@ -10,17 +10,15 @@ Lives here: the process. Its connections are ``control.door``, the requests ``ro
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import socket
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
-import prctl
-
 import paraglider
+from paraglider.control.beginning import introduce, refused, serves
 from paraglider.control.channel import Channel
-from paraglider.control.children import READY, Spec
+from paraglider.control.children import Spec
 from paraglider.control.door import Door, everybody
 from paraglider.control.hub_client import HubClient
 from paraglider.errors import ParagliderError, PlatformError
@@ -60,14 +58,10 @@ def run(spec: StatsSpec, report: int, parent: int) -> int:
     if spec.channel is None:
         raise ValueError("there is no hub to ask")
     try:
-        prctl.set_name("paraglider/web")
-        prctl.set_proctitle("paraglider: stats page")
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        introduce("paraglider/web", "paraglider: stats page")
         return asyncio.run(_serve(spec, spec.channel, report, parent))
     except ParagliderError as error:
-        os.write(report, f"{error.exit_code}{error}".encode())
-        return error.exit_code
+        return refused(report, error)
 
 
 async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) -> int:
@@ -102,8 +96,7 @@ async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) ->
     door = Door(spec.listening, everybody, server_of(runner), most=MOST, lifetime=LIFETIME)
     feeding = loop.create_task(feed.run())
     feeding.add_done_callback(lambda _: end(PlatformError.exit_code))
-    os.write(report, READY)
-    os.close(report)
+    serves(report)
     try:
         return await ended
     finally:

@@ -14,10 +14,8 @@ process is locked in when the first request comes: ``warm_up`` imports what aioh
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.resources
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -34,7 +32,7 @@ from paraglider.control.routes import (
     faults,
     json_errors,
     metrics_of,
-    server_of,
+    rehearse,
 )
 from paraglider.control.web import csv_table, guard
 from paraglider.control.web.events import Streams
@@ -114,15 +112,7 @@ def runner(app: web.Application) -> web.AppRunner:
 async def warm_up(app: web.AppRunner) -> None:
     """Have one request of each outcome answered, so that nothing is left to import."""
     requests = ("GET /", "GET /api/v1/history", "GET /stats.csv", "POST /", "GET /no", "no request")
-    for first in requests:
-        request = f"{first} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(server_of(app), theirs)
-        reader, writer = await asyncio.open_connection(sock=ours)
-        writer.write(request.encode())
-        await reader.read()
-        writer.close()
+    await rehearse(app, requests)
 
 
 def _shown(what: Callable[[web.Request], Any]) -> Handler:
