@@ -77,6 +77,10 @@ class Stage:
         self.topology = Topology(
             Plan(backends=len(BACKENDS), direct=self.direct), prefix=self.prefix
         )
+        # Whoever closes first keeps the port for a minute: the client behind a relay, and the relay
+        # itself. They may use it again after a second, so that no peer is stopped by that.
+        for namespace in (self.topology.client, self.topology.balancer):
+            namespace.sysctl("net.ipv4.tcp_tw_reuse=1", "net.ipv4.ip_local_port_range=10000 65000")
         # Plain routing: the client knows the way to the backends.
         self.topology.client.ip(f"route add 10.0.0.0/8 via {BALANCER[4]}")
         for number, backend in enumerate(self.topology.backends, 1):
