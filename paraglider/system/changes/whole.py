@@ -87,6 +87,10 @@ class AnswersChange(WholeTable):
     kind = "answers"
     does = "answers leave as the VIP"
 
+    def revert_script(self, host: Host) -> str:
+        """nft(8), also where the table is yet to be made: this is the end of a script to read."""
+        return fed(removal_text(self.family, self.table))
+
 
 def fed(text: str) -> str:
     """A shell command that gives nft ``text``."""
