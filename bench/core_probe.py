@@ -26,7 +26,7 @@ import yaml
 from bench import builds, parse
 from bench.results import CoreResult, CoreSize
 from paraglider.config.load import load_with_marks
-from paraglider.control.worker import EXPIRY_BUDGET
+from paraglider.control.workers.worker import EXPIRY_BUDGET
 from paraglider.core import nat as core
 from paraglider.errors import OperatorError
 from paraglider.forwarding import nat, policies

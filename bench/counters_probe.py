@@ -24,8 +24,8 @@ from typing import cast
 
 from bench.core_probe import AS_ON_THE_WIRE, VIP, syns
 from paraglider.config.model import Config
-from paraglider.control.counters import Counters, Writer
-from paraglider.control.worker import Count
+from paraglider.control.processes.counters import Counters, Writer
+from paraglider.control.workers.worker import Count
 from paraglider.forwarding.path import Path, build
 from paraglider.system.queue import Queue
 from paraglider.system.queue.base import TICK

@@ -39,9 +39,9 @@ def test_its_numbers_are_the_programs() -> None:
     ("message", "file"),
     [
         ("is in use", "system/listeners.py"),
-        ("no interface has the VIP, nobody can call it", "control/processes.py"),
-        ("a backend does not accept", "control/proxy.py"),
-        ("no socket left to accept with", "control/proxy.py"),
+        ("no interface has the VIP, nobody can call it", "control/roster.py"),
+        ("a backend does not accept", "control/workers/proxy.py"),
+        ("no socket left to accept with", "control/workers/proxy.py"),
     ],
 )
 def test_the_messages_it_explains_are_said(message: str, file: str) -> None:

@@ -12,7 +12,8 @@ from paraglider.cli.main import main
 from paraglider.config import listing
 from paraglider.config.load import load, parse
 from paraglider.config.sources import origins
-from paraglider.control import scout, sources
+from paraglider.control.hub import sources
+from paraglider.control.lookouts import scout
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")

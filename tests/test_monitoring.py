@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paraglider.control.metrics import SECTIONS
+from paraglider.control.api.metrics import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "conf" / "alerts.yml"

@@ -17,7 +17,7 @@ from rich.console import Console, RenderableType
 
 from paraglider.cli.main import Options
 from paraglider.config.load import find_config
-from paraglider.control.client import DEFAULT, Control, socket_of
+from paraglider.control.api.client import DEFAULT, Control, socket_of
 from paraglider.errors import OperatorError
 
 #: columns where the output is no terminal, so that nothing is cut

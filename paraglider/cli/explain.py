@@ -22,7 +22,7 @@ from paraglider.config import source
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
-from paraglider.control.client import Control
+from paraglider.control.api.client import Control
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies import NewFlow
 from paraglider.errors import OperatorError, ParagliderError

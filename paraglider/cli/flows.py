@@ -14,7 +14,7 @@ import click
 from paraglider.cli import tables
 from paraglider.cli.asking import control_of, json_option, print_json, put
 from paraglider.cli.main import config_option
-from paraglider.control.client import Control
+from paraglider.control.api.client import Control
 
 
 @click.group(invoke_without_command=True)

@@ -14,18 +14,18 @@ from functools import partial
 from paraglider.config.load import find_config
 from paraglider.config.sources import origins
 from paraglider.control import log
-from paraglider.control.api import ApiSpec
-from paraglider.control.host import HostRules
-from paraglider.control.hub import Hub
-from paraglider.control.listening import ControlSocket
-from paraglider.control.notify import Notifier
-from paraglider.control.own_file import OwnFile
-from paraglider.control.processes import Place, be, forget_other_ledgers, make_specs
-from paraglider.control.scout import ScoutSpec, ask_once
+from paraglider.control.api.listening import ControlSocket
+from paraglider.control.api.process import ApiSpec
+from paraglider.control.hub.host import HostRules
+from paraglider.control.hub.hub import Hub
+from paraglider.control.hub.own_file import OwnFile
+from paraglider.control.hub.sources import gathered, names_in
+from paraglider.control.hub.watch import Watch
+from paraglider.control.lookouts.scout import ScoutSpec, ask_once
+from paraglider.control.processes.notify import Notifier
+from paraglider.control.roster import Place, be, forget_other_ledgers, make_specs
 from paraglider.control.settings import Settings
-from paraglider.control.sources import gathered, names_in
 from paraglider.control.supervisor import Supervisor
-from paraglider.control.watch import Watch
 from paraglider.control.web.bound import StatsSocket
 from paraglider.control.web.process import StatsSpec
 from paraglider.control.web.token import Token

@@ -19,8 +19,8 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.sources import read_files
 from paraglider.config.validate import check_interfaces
-from paraglider.control.scout import ask_once
-from paraglider.control.sources import gathered, names_in
+from paraglider.control.hub.sources import gathered, names_in
+from paraglider.control.lookouts.scout import ask_once
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root, check_user
 from paraglider.system.owner import SET_UP

@@ -21,8 +21,8 @@ from paraglider.cli.frame import SORTS, View, frame, pressed, report, settled
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.rates import rated
 from paraglider.cli.terminal import Terminal, usable
-from paraglider.control.client import Control
-from paraglider.control.loop import Loop
+from paraglider.control.api.client import Control
+from paraglider.control.processes.loop import Loop
 from paraglider.errors import ParagliderError
 
 #: the signals that end it

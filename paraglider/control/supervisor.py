@@ -16,9 +16,9 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from paraglider.control import log
-from paraglider.control.children import CARRIERS, Children, Owner, Run, Spec
-from paraglider.control.loop import Loop
-from paraglider.control.notify import Notifier
+from paraglider.control.processes.children import CARRIERS, Children, Owner, Run, Spec
+from paraglider.control.processes.loop import Loop
+from paraglider.control.processes.notify import Notifier
 
 _END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGHUP, *_END)

@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from paraglider.control.client import Control
+from paraglider.control.api.client import Control
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.lab import namespace
 from paraglider.lab.balancer import Balancer, start_backend

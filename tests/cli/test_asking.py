@@ -10,7 +10,7 @@ import pytest
 
 from paraglider.cli.asking import control_of, print_json, put
 from paraglider.cli.main import Options
-from paraglider.control.client import DEFAULT
+from paraglider.control.api.client import DEFAULT
 from paraglider.errors import OperatorError
 
 

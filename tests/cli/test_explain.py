@@ -15,7 +15,7 @@ from scapy.utils import wrpcap
 
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
-from paraglider.control.client import Control
+from paraglider.control.api.client import Control
 from paraglider.errors import OperatorError
 
 TEXT = """\

@@ -20,10 +20,10 @@ import yaml
 from paraglider.cli import run as command
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
-from paraglider.control.api import ApiSpec
-from paraglider.control.checker import CheckerSpec
-from paraglider.control.proxy import ProxySpec
-from paraglider.control.worker import WorkerSpec
+from paraglider.control.api.process import ApiSpec
+from paraglider.control.lookouts.checker import CheckerSpec
+from paraglider.control.workers.proxy import ProxySpec
+from paraglider.control.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError
 from paraglider.system import checks
 

@@ -22,13 +22,14 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config, Timeouts
-from paraglider.control import children, log
-from paraglider.control.channel import Message
-from paraglider.control.children import FIRST_WAIT, READY, Child, Children, Equipment, Run
-from paraglider.control.notify import Notifier
-from paraglider.control.proxy import ProxySpec
+from paraglider.control import log
+from paraglider.control.processes import children
+from paraglider.control.processes.channel import Message
+from paraglider.control.processes.children import FIRST_WAIT, READY, Child, Children, Equipment, Run
+from paraglider.control.processes.notify import Notifier
 from paraglider.control.supervisor import Supervisor
-from paraglider.control.worker import WorkerSpec
+from paraglider.control.workers.proxy import ProxySpec
+from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core.strategies import STRATEGIES
 from paraglider.errors import ParagliderError
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from processes import children
 
-from paraglider.control.client import Control
+from paraglider.control.api.client import Control
 from paraglider.errors import OperatorError
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address

@@ -13,8 +13,8 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-from paraglider.control.channel import Message
-from paraglider.control.routes import Ask
+from paraglider.control.api.routes import Ask
+from paraglider.control.processes.channel import Message
 from paraglider.control.web.history import History
 from paraglider.control.web.sample import Row, Sampler
 from paraglider.errors import PlatformError

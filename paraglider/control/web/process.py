@@ -2,9 +2,9 @@
 
 Like the process of the control socket it has no rights: nobody, locked in, without a capability.
 It asks the hub once a second, whatever the number of its readers; the hub answers it that and,
-given the right token, changes a backend's state or weight, and nothing else (``control.gate``).
+given the right token, changes a backend's state or weight, and nothing else (``control.hub.gate``).
 
-Lives here: the process. Its connections are ``control.door``, the requests ``routes``.
+Lives here: the process. Its connections are ``control.api.door``, the requests ``routes``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import paraglider
-from paraglider.control.beginning import introduce, refused, serves
-from paraglider.control.channel import Channel
-from paraglider.control.children import Spec
-from paraglider.control.door import Door, everybody
-from paraglider.control.hub_client import HubClient
+from paraglider.control.api.door import Door, everybody
+from paraglider.control.api.hub_client import HubClient
+from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.channel import Channel
+from paraglider.control.processes.children import Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import privileges
 
@@ -65,7 +65,7 @@ def run(spec: StatsSpec, report: int, parent: int) -> int:
 
 
 async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) -> int:
-    from paraglider.control.routes import server_of
+    from paraglider.control.api.routes import server_of
     from paraglider.control.web import routes
     from paraglider.control.web.events import Streams
     from paraglider.control.web.feed import Feed

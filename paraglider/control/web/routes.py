@@ -23,8 +23,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from paraglider.control.channel import Message
-from paraglider.control.routes import (
+from paraglider.control.api.routes import (
     Ask,
     Handler,
     answer,
@@ -34,6 +33,7 @@ from paraglider.control.routes import (
     metrics_of,
     rehearse,
 )
+from paraglider.control.processes.channel import Message
 from paraglider.control.web import csv_table, guard
 from paraglider.control.web.events import Streams
 from paraglider.control.web.feed import Feed, of_service

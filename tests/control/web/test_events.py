@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from paraglider.control.door import Door, everybody
-from paraglider.control.routes import server_of
+from paraglider.control.api.door import Door, everybody
+from paraglider.control.api.routes import server_of
 from paraglider.control.web.events import Streams
 from paraglider.control.web.feed import Feed
 from paraglider.control.web.routes import runner

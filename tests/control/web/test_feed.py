@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.control.channel import Message
+from paraglider.control.processes.channel import Message
 from paraglider.control.web.feed import Feed, of_service
 from paraglider.errors import PlatformError
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from paraglider.control.channel import Message
+from paraglider.control.processes.channel import Message
 from paraglider.control.web.events import Streams
 from paraglider.control.web.feed import Feed
 from paraglider.control.web.guard import HEADERS, Guard

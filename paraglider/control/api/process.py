@@ -1,0 +1,109 @@
+"""The process behind the control socket: HTTP in, the hub's answers out (aiohttp).
+
+It has no rights: nobody, locked in, without a capability. All it can do is ask the hub, which
+believes it nothing. What it is there for is to keep misbehaving clients away from the rest: every
+connection has a person (SO_PEERCRED), a longest life, and a number among few; every request a
+largest size. Should it die, it is replaced like a worker; the socket outlives it.
+
+Lives here: the process, and who may come in. Its connections are ``door``, its conversation with
+the hub ``hub_client``, the requests ``routes``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from paraglider.control import log
+from paraglider.control.api.door import Admit, Door
+from paraglider.control.api.hub_client import HubClient
+from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.channel import Channel
+from paraglider.control.processes.children import Spec
+from paraglider.errors import ParagliderError
+from paraglider.system import privileges
+
+_UCRED: Final = struct.Struct("=iII")  # pid, uid, gid (unix(7))
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSpec(Spec):
+    """All that it is told: where to listen, who may ask beside root, whom to become."""
+
+    role: ClassVar[str] = "api"
+    listening: socket.socket
+    owner: int
+    uid: int
+    gid: int
+    chroot: str
+
+    def release(self) -> None:
+        """See ``children.Spec``."""
+        self.listening.close()
+
+
+def run(spec: ApiSpec, report: int, parent: int) -> int:
+    """Be the process until SIGTERM; its exit code. ``report`` is the pipe to the supervisor,
+    ``parent`` its process id.
+    """
+    from paraglider.control.api import routes  # brings aiohttp, which nobody else needs
+
+    logger = log.logger(role=spec.role)
+    try:
+        introduce("paraglider/api", "paraglider: control socket")
+        routes.warm_up()
+        privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
+        privileges.die_with_parent(parent)
+    except ParagliderError as error:
+        return refused(report, error)
+    if spec.channel is None:
+        raise ValueError("there is no hub to ask")
+    return asyncio.run(_serve(spec, spec.channel, report, logger))
+
+
+async def _serve(spec: ApiSpec, channel: Channel, report: int, logger: Any) -> int:
+    from paraglider.control.api import routes
+
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def end(status: int) -> None:
+        if not ended.done():
+            ended.set_result(status)
+
+    loop.add_signal_handler(signal.SIGTERM, end, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    hub = HubClient(channel, end)
+    runner = routes.runner(hub.ask)
+    await runner.setup()
+    door = Door(spec.listening, _only(spec.owner, logger), routes.server_of(runner))
+    serves(report)
+    try:
+        return await ended
+    finally:
+        door.close()
+        await runner.cleanup()
+
+
+def _only(owner: int, logger: Any) -> Admit:
+    """Admit root and ``owner`` alone."""
+
+    def admit(end: socket.socket) -> tuple[int, str] | None:
+        uid = _peer(end)
+        if uid in (0, owner):
+            return None
+        logger.warning("control: a stranger was refused", uid=uid)
+        return 403, "the control socket is root's"
+
+    return admit
+
+
+def _peer(end: socket.socket) -> int:
+    """The user id of who is at the other end."""
+    credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(credentials)
+    return int(uid)

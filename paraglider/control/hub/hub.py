@@ -1,0 +1,379 @@
+"""The hub: what is true of services and backends now, and who is told of it.
+
+It holds the configuration and the table of pools, hears the processes and answers the control
+socket (``desk``). Every change of a state or weight goes through ``move`` and ``weigh``: the table
+first, then the log, then the processes. Another configuration comes by ``adopt``: the host first,
+since that may fail, then the table, then the processes, in place where they can take it, else by
+replacing them one after the other. A process that starts inherits all of it.
+
+Rules: runs in the supervisor, with its rights; never waits for a process.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from paraglider.config.model import BackendSource, Config
+from paraglider.control import log
+from paraglider.control.hub.desk import SOON, Desk
+from paraglider.control.hub.gate import Gate
+from paraglider.control.hub.health import Health, checked
+from paraglider.control.hub.host import Adjust
+from paraglider.control.hub.leaving import Leaving, merge, without
+from paraglider.control.hub.offloaded import Offloaded, Over
+from paraglider.control.hub.own_file import OwnFile
+from paraglider.control.hub.pools import Key, Member, Pools
+from paraglider.control.hub.questions import Questions
+from paraglider.control.hub.reload import Able, Change, compare
+from paraglider.control.hub.sources import Sources
+from paraglider.control.hub.views import Loaded, Traffic, samples
+from paraglider.control.hub.watch import INTERVAL, Watch
+from paraglider.control.lookouts.checker import chroot_for
+from paraglider.control.processes.channel import Message
+from paraglider.control.processes.children import CARRIERS, Child, Children, Equipment
+from paraglider.control.processes.live import LiveFlows, counted_marks
+from paraglider.control.processes.renewal import Renewal
+from paraglider.control.settings import Read
+from paraglider.control.workers.tracker import TrackerSpec
+from paraglider.core.pool import DOWN, Event
+from paraglider.core.strategies import Registry
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forwarding.path import kind_of
+from paraglider.system import connections
+
+
+class Hub:
+    """The hub of ``config``; ``registry`` has its strategies, ``watch`` looks at the kernel.
+
+    ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
+    hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
+    brings the host to another configuration. ``named`` is where services have their backends
+    listed, if not in the file; ``config`` has what was found there.
+    ``wanted`` is the configuration as it was asked for, ``config`` the one at work: it still has
+    backends that left, as long as they have flows.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        watch: Watch | None = None,
+        all_ready: Callable[[], None] = lambda: None,
+        token: bytes | None = None,
+        *,
+        read: Callable[[], Read],
+        file: OwnFile,
+        adjust: Adjust = lambda _: [],
+        named: Mapping[str, BackendSource] | None = None,
+    ) -> None:
+        self.wanted = self.config = config
+        self.pools = Pools(config, time.monotonic())
+        self.questions = Questions(self._send)
+        self.started = time.monotonic()
+        self.loaded = Loaded(True, self.started)
+        self._registry = registry
+        self._watch = watch
+        self._all_ready = all_ready
+        self._children: dict[int, Child] = {}
+        self._all: Children | None = None
+        self.desk = Desk(self)
+        self._gate = Gate(self.desk, token)
+        self._health = Health(self)
+        self._sources = Sources(self, named or {})
+        self._offloaded = Offloaded(config)
+        if watch is not None:
+            watch.repaired = self._put_back
+        self._read = read
+        self._file = file
+        self._adjust = adjust
+        self._leaving = Leaving()
+        self._renewal = Renewal()
+        self._live: LiveFlows | None = None
+        self._log: Any = log.logger()
+
+    def attach(self, children: Children) -> None:
+        """See ``supervisor.Hub``."""
+        self._all = children
+        self._children = {child.spec.index: child for child in children}
+        self._live = next((c.spec.live for c in children if isinstance(c.spec, TrackerSpec)), None)
+
+    def ready(self) -> None:
+        """See ``supervisor.Hub``."""
+        self._all_ready()
+
+    def equipment(self) -> Equipment:
+        """See ``children.Owner``."""
+        return Equipment(self.config, self.pools.states(), self._registry, self._live)
+
+    def came(self, child: Child) -> None:
+        """See ``children.Owner``."""
+        self._count_workers(child)
+        if child.spec.role == "checker":
+            self._send(child.spec.index, self._health.order())
+        elif child.spec.role == "scout":
+            self._send(child.spec.index, self._sources.order())
+        if self._all is not None:
+            self._renewal.go_on(self._all)
+
+    def went(self, child: Child) -> None:
+        """See ``children.Owner``."""
+        self.questions.gone(child.spec.index)
+        self._count_workers(child)
+
+    def heard(self, child: Child, message: Message) -> None:
+        """See ``children.Owner``."""
+        if "re" in message:
+            self.questions.answer(child.spec.index, message)
+        elif child.spec.role in ("api", "stats"):
+            number = message.get("id")
+            answerer = self.desk if child.spec.role == "api" else self._gate
+            answerer.take(
+                message, lambda reply: self._send(child.spec.index, {**reply, "re": number})
+            )
+        elif child.spec.role == "checker":
+            self._health.take(message)
+        elif child.spec.role == "scout":
+            self._sources.take(message)
+        else:
+            self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
+
+    def look(self, now: float) -> float:
+        """See ``supervisor.Hub``."""
+        pause = min(self.questions.look(now), self._leaving.wait(now), self._sources.look(now))
+        if self.wanted.watch:
+            if self._file.changed(now):
+                self.try_reload("watch")
+            pause = min(pause, self._file.wait(now))
+        if self._leaving.due(now):
+            self._look_after_leaving()
+        self._health.settle()
+        if over := self._offloaded.tick(now):
+            self._forget(over)
+        if self._watch is not None:
+            self._watch.look(now)
+            pause = min(pause, INTERVAL)
+        if not self._health.wait(now):
+            self._pass_on_hints(now)
+        return min(pause, self._health.wait(now))
+
+    def close(self) -> None:
+        """See ``supervisor.Hub``."""
+        self._offloaded.close()
+
+    def hang_up(self) -> None:
+        """See ``supervisor.Hub``."""
+        self.try_reload("SIGHUP")
+
+    def try_reload(self, said_by: str) -> None:
+        """``reload`` for whom nobody hears but the log."""
+        try:
+            change = self.reload(said_by)
+        except ParagliderError as error:
+            why = "; ".join(str(error).splitlines())
+            self._log.error("not reloaded, nothing has changed", by=said_by, why=why)
+            return
+        if not change.words and not change.restart:
+            self._log.info("reloaded, nothing is other", by=said_by)
+
+    def reload(self, said_by: str) -> Change:
+        """See ``desk.State``."""
+        self.loaded = Loaded(False, time.monotonic())
+        self._file.note()
+        found = self._read()
+        for line in found.warnings:
+            self._log.warning(line)
+        scouts = [child for child in self.processes() if child.spec.role == "scout"]
+        config = self._sources.prepared(found.config, found.listed) if scouts else found.config
+        change = self.adopt(config, said_by)
+        self.loaded = Loaded(True, time.monotonic())
+        if scouts:
+            self._sources.follow(found.config)
+        for scout in scouts:
+            self._send(scout.spec.index, self._sources.order())
+        return change
+
+    @property
+    def kernel(self) -> dict[str, int] | None:
+        """See ``desk.State``."""
+        return None if self._watch is None else self._watch.kernel
+
+    def processes(self) -> list[Child]:
+        """See ``desk.State``; without those that are idle."""
+        return [child for child in self._children.values() if not child.spec.idle]
+
+    def carriers(self) -> list[int]:
+        """See ``desk.State``."""
+        return [i for i, c in self._children.items() if c.spec.role in CARRIERS and c.serves]
+
+    def move(self, member: Member, event: Event, why: str) -> None:
+        """Move ``member`` by ``event``, which may change nothing, and tell of it."""
+        before = member.state
+        if self.pools.apply(member, event, why, time.monotonic()):
+            tell = self._log.warning if member.state in DOWN else self._log.info
+            tell(
+                "backend changed",
+                service=member.service,
+                backend=member.backend,
+                state=member.state.value,
+                before=before.value,
+                why=why,
+            )
+            self._tell()
+
+    def weigh(self, member: Member, weight: int) -> None:
+        """Give ``member`` another weight, and tell of it."""
+        before = member.weight
+        self.pools.set_weight(member, weight)
+        if member.weight != before:
+            self._log.info(
+                "weight changed",
+                service=member.service,
+                backend=member.backend,
+                weight=weight,
+                before=before,
+            )
+            self._tell()
+
+    def adopt(self, config: Config, said_by: str) -> Change:
+        """Go on with ``config``, whole and valid, which ``said_by`` has asked for, and with the
+        hosts that failover found; what changed.
+
+        What takes a restart stays as it is, and is told of. Established flows keep their backends.
+        Raises ``ParagliderError``; nothing has changed then.
+        """
+        roles = {child.spec.role for child in self.processes()}
+        able = Able(frozenset(roles), frozenset(self._registry))
+        strangers = self._health.strangers
+        change = compare(self.wanted, strangers.into(config), able)
+        logger = self._log.bind(by=said_by)
+        if change.words:
+            # Known when the checker is told: what was found and has left is looked at no more.
+            before = strangers.keys
+            strangers.adopted(config, change.config)
+            try:
+                done = self._go_on_with(*merge(self.config, change.config))
+            except ParagliderError:
+                strangers.keys = before
+                raise
+            self.wanted = change.config
+            if done:
+                logger.info("host changed", what="; ".join(done))
+            logger.info("configuration changed", what="; ".join(change.words))
+        else:
+            strangers.adopted(config, self.wanted)
+        if change.restart:
+            logger.warning("not changed", why="; ".join(change.restart))
+        return change
+
+    def _go_on_with(self, config: Config, leaving: frozenset[Key]) -> list[str]:
+        """Have the host, the table and the processes go by ``config``; what the host had to have
+        done. Raises ``ParagliderError``; nothing has changed then.
+        """
+        done = self._adjust(config)
+        now = time.monotonic()
+        before, self.config = self.config, config
+        self._leaving.put(leaving, now)
+        self.pools.adopt(config, now, leaving)
+        renewed: set[str] = set()
+        if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
+            renewed.add("worker")
+        if self._count_anew():
+            renewed |= {"tracker", "worker"}
+        if chroot_for(before) != chroot_for(config):
+            renewed.add("checker")
+        plain = config.model_dump(mode="json", by_alias=True)
+        message = {"do": "config", "config": plain, "states": self.pools.states()}
+        for child in self.processes():
+            child.spec = child.spec.equipped(self.equipment())
+            if child.spec.role in CARRIERS and child.spec.role not in renewed:
+                self._send(child.spec.index, message)
+            elif child.spec.role == "checker" and child.serves:
+                self._send(child.spec.index, self._health.order())
+        self._offloaded = Offloaded(config, before=self._offloaded)
+        self._offloaded.follow(self.pools.states())
+        self._watch_offloaded()
+        for child in self._children.values() if checked(config) else ():
+            if child.spec.idle and child.spec.role == "checker" and self._all is not None:
+                self._all.wake(child)
+        if self._all is not None:
+            self._renewal.add(c for c in self.processes() if c.spec.role in renewed)
+            self._renewal.go_on(self._all)
+        return done
+
+    def _count_anew(self) -> bool:
+        """Have the kernel's flows counted as the configuration needs it; True when that is new."""
+        wanted = counted_marks(self.config)
+        if self._live is None or wanted <= self._live.marks:
+            return False
+        workers = sum(child.spec.role == "worker" for child in self.processes())
+        self._live = LiveFlows(wanted, workers)
+        return True
+
+    def _watch_offloaded(self) -> None:
+        """Look at the tables of the families that have offloaded services now."""
+        if self._watch is not None:
+            self._watch.cover(s.family for s in self.config.services if s.forward == "offload")
+
+    def _look_after_leaving(self) -> None:
+        """Let go of the backends that left and have no flows any more."""
+        carriers = [child for child in self.processes() if child.spec.role in CARRIERS]
+        if not all(child.serves for child in carriers):
+            return  # one that starts may know of more
+        try:
+            known = connections.dump() if self._leaving.offloaded(self.config) else ()
+            marks = Counter(event.mark for event in known)
+            over = self._leaving.over(self.config, Traffic(samples(carriers)), marks)
+            if over:
+                self._go_on_with(without(self.config, over), self._leaving.keys - over)
+        except (ParagliderError, OSError) as error:
+            self._log.error("backends that left stay for now", why=str(error))
+            return
+        for service, backend in sorted(over):
+            self._log.info("backend gone, with its last flow", service=service, backend=backend)
+
+    def _tell(self) -> None:
+        """Tell those who carry flows, and who looks at the backends; who carries flows and starts
+        later inherits it.
+        """
+        states = self.pools.states()
+        for child in self._children.values():
+            if child.spec.role in CARRIERS:
+                self._send(child.spec.index, {"do": "pools", "states": states})
+            elif child.spec.role == "checker" and child.serves:
+                self._send(child.spec.index, self._health.order())
+        self._offloaded.follow(states)
+
+    def _put_back(self, family: int) -> None:
+        """The table of ``family`` was made anew."""
+        self._offloaded.put_back(family)
+
+    def _pass_on_hints(self, now: float) -> None:
+        """Tell the checker what clients have met."""
+        counters = (child.spec.counters for child in self._children.values())
+        samples = (each.read() for each in counters if each is not None)
+        checkers = [c for c in self._children.values() if c.spec.role == "checker" and c.serves]
+        for hint in self._health.hints(samples, now):
+            for child in checkers:
+                self._send(child.spec.index, hint)
+
+    def _forget(self, over: Over) -> None:
+        """Have the kernel forget connections, once no worker goes by what was before."""
+        forget = self._offloaded.forget
+        until = time.monotonic() + SOON
+        try:
+            self.questions.ask(self.carriers(), {"do": "sync"}, until, lambda _: forget(over))
+        except PlatformError:  # too much is being asked
+            forget(over)
+
+    def _send(self, index: int, message: Message) -> None:
+        if self._all is not None:
+            self._all.send(self._children[index], message)
+
+    def _count_workers(self, changed: Child) -> None:
+        """Tell the watch how many workers serve, after one began or ended."""
+        if self._watch is not None and changed.spec.role == "worker":
+            workers = [c for c in self._children.values() if c.spec.role == "worker"]
+            self._watch.workers(sum(child.serves for child in workers))

@@ -1,0 +1,274 @@
+"""The hub's side of backends that are listed elsewhere: what the scout is to look at, and what
+follows from its news.
+
+    errand    every name in the DNS and every file that services name
+    news      an answer, or a file that changed, is a list; the last good one is in the hub's own
+              configuration, and stays until another is as good
+
+Lives here: ``Sources``; ``names_in``, which names a configuration has; ``gathered``, what a start
+begins with.
+Rules: files are read here, with the hub's rights; the scout is not believed. Whatever is found is
+judged as if the configuration listed it, and taken over as a reload would be. A source that fails
+is told of once, and again when it works; a source that fails and works in turns, once a minute.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from pydantic import ValidationError
+
+from paraglider.config.model import Backend, BackendSource, Config, Service
+from paraglider.config.problem import ConfigError
+from paraglider.config.sources import FileListing, Found, origins, refusals, resolved
+from paraglider.control import log
+from paraglider.control.lookouts.errands import Answered, Errand, Failed, Name, told
+from paraglider.control.processes.channel import Message
+from paraglider.errors import ParagliderError
+from paraglider.system.srv import Record
+
+#: seconds between two lines about one source
+QUIET: Final = 60.0
+#: seconds after which a source that still fails is told of again
+REMINDER: Final = 3600.0
+#: seconds until a list that could not be taken over is tried again
+RETRY: Final = 30.0
+
+
+class Body(Protocol):
+    """What is needed of the hub."""
+
+    @property
+    def wanted(self) -> Config:
+        """The configuration as it was asked for, with what was found last."""
+
+    def adopt(self, config: Config, said_by: str) -> object:
+        """Go on with ``config``; raises ``ParagliderError``, and nothing has changed then."""
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A source that fails; ``said`` is when the log last had it, None before."""
+
+    why: str
+    said: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What was found for a service; ``listing`` where it was in a file."""
+
+    service: str
+    backends: tuple[Backend, ...]
+    listing: FileListing | None = None
+
+    def judge(self, config: Config) -> None:
+        """Raises ``ConfigError`` where it contradicts ``config``."""
+        problems = refusals(config, {self.service: self.backends})
+        if not problems:
+            return
+        lines = [f"{problem.what}; {problem.remedy}" for problem in problems]
+        if self.listing is not None and self.listing.has(problems[0]):
+            lines[:1] = self.listing.lines(problems[0])
+        raise ConfigError([_first(lines)])
+
+
+class Sources:
+    """Care for the services of ``hub`` whose backends are listed elsewhere (``named``)."""
+
+    def __init__(
+        self,
+        hub: Body,
+        named: Mapping[str, BackendSource],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hub = hub
+        self._origins = dict(named)
+        self._clock = clock
+        self._offers: dict[str, _Offer] = {}  # what could not be taken over yet
+        self._retry = 0.0
+        self._troubles: dict[str, _Trouble] = {}
+        self._said: dict[str, float] = {}  # when the log last had a source that works by now
+        self._log: Any = log.logger()
+
+    def order(self) -> Message:
+        """What the scout is to look at now."""
+        files = {origin.file for origin in self._origins.values() if origin.file is not None}
+        names = (_name(origin, service.family) for service, origin in self._services())
+        known = dict.fromkeys(name for name in names if name is not None)
+        return Errand(tuple(known), tuple(sorted(files))).plain()
+
+    def prepared(self, config: Config, found: Found) -> Config:
+        """``config``, as a file has it, with what is known of its sources: ``found``, which its
+        files list, and for names what a service of that name has now.
+        """
+        known = {s.name: s.backends for s in self._hub.wanted.services if s.backends}
+        kept = {
+            service.name: known[service.name]
+            for service in config.services
+            if service.source is not None and service.name in known
+        }
+        if refusals(config, {**kept, **found}):
+            return resolved(config, found)
+        return resolved(config, {**kept, **found})
+
+    def follow(self, config: Config) -> None:
+        """The file has become ``config``, and the hub has taken it over."""
+        self._origins = origins(config)
+        self._offers.clear()
+
+    def take(self, message: Message) -> None:
+        """What the scout said."""
+        try:
+            news = told(message)
+        except (KeyError, TypeError, ValueError) as error:
+            self._log.error("the scout says what is no news", error=repr(error)[:200])
+            return
+        if isinstance(news, Failed):
+            if any(_name(origin, s.family) == news.name for s, origin in self._services()):
+                self._failed(_called(news.name), news.why)
+        elif isinstance(news, Answered):
+            for service, origin in self._services():
+                if _name(origin, service.family) == news.name:
+                    self._answered(service, news)
+        else:
+            for service, origin in self._services():
+                if origin.file == news.file:
+                    self._changed(service, news.file)
+
+    def look(self, now: float) -> float:
+        """Try again what could not be taken over; seconds until there is something to do."""
+        if not self._offers:
+            return RETRY
+        if now >= self._retry:
+            self._retry = now + RETRY
+            for name in list(self._offers):
+                self._accept(name)
+        return max(0.0, self._retry - now)
+
+    def _services(self) -> Iterator[tuple[Service, BackendSource]]:
+        for service in self._hub.wanted.services:
+            if service.name in self._origins:
+                yield service, self._origins[service.name]
+
+    def _answered(self, service: Service, news: Answered) -> None:
+        try:
+            backends = backends_of(service, news.records)
+        except ValidationError as error:
+            self._failed(_called(news.name), str(error.errors()[0]["msg"]))
+            return
+        self._offer(_Offer(service.name, backends))
+
+    def _changed(self, service: Service, file: str) -> None:
+        try:
+            listed = FileListing.read(self._hub.wanted, service.name, file)
+        except ConfigError as error:
+            self._failed(file, _first(error.lines))
+            return
+        self._offer(_Offer(service.name, listed.backends, listed))
+
+    def _offer(self, offer: _Offer) -> None:
+        waiting = [other for other in self._offers if other != offer.service]
+        self._offers[offer.service] = offer
+        if self._accept(offer.service):  # what was in the way of others may be gone
+            for other in waiting:
+                self._accept(other)
+        elif len(self._offers) == 1:
+            self._retry = self._clock() + RETRY
+
+    def _accept(self, name: str) -> bool:
+        """Take over what was found for the service ``name``; False where that cannot be."""
+        offer, source = self._offers[name], self._called(name)
+        wanted = resolved(self._hub.wanted, {name: offer.backends})
+        try:
+            if wanted != self._hub.wanted:
+                offer.judge(self._hub.wanted)
+                self._hub.adopt(wanted, source)
+        except ParagliderError as error:
+            self._failed(source, str(error))
+            return False
+        del self._offers[name]
+        self._works(source)
+        return True
+
+    def _called(self, name: str) -> str:
+        service, origin = next(found for found in self._services() if found[0].name == name)
+        asked = _name(origin, service.family)
+        return _called(asked) if asked is not None else str(origin.file)
+
+    def _failed(self, source: str, why: str) -> None:
+        now = self._clock()
+        trouble = self._troubles.setdefault(source, _Trouble(why))
+        last = trouble.said if trouble.said is not None else self._said.get(source)
+        news = trouble.said is None or trouble.why != why
+        if last is not None and now - last < (QUIET if news else REMINDER):
+            return
+        trouble.why, trouble.said = why, now
+        self._log.warning(
+            "source of backends fails, what it said last stays", source=source, why=why
+        )
+
+    def _works(self, source: str) -> None:
+        trouble = self._troubles.pop(source, None)
+        if trouble is not None and trouble.said is not None:
+            self._said[source] = trouble.said
+            self._log.info("source of backends works again", source=source)
+
+
+def names_in(config: Config) -> list[Name]:
+    """The names in the DNS that the services of ``config`` name, none twice."""
+    names = (_name(s.source, s.family) for s in config.services if s.source is not None)
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def backends_of(service: Service, records: Iterable[Record]) -> tuple[Backend, ...]:
+    """Backends of ``service``, which has one port; raises ``ValidationError``."""
+    return tuple(
+        Backend(
+            address=record.address,
+            port=None if record.port == service.single_port else record.port,
+            weight=record.weight,
+        )
+        for record in records
+    )
+
+
+def gathered(
+    config: Config, found: Found, answers: Iterable[Answered | Failed], say: Callable[[str], None]
+) -> Config:
+    """``config`` with what its files list (``found``) and what the DNS answered, as far as that is
+    good; ``say`` is told of names without backends.
+    """
+    config = resolved(config, found)
+    by_name = {news.name: news for news in answers}
+    for service in config.services:
+        name = None if service.source is None else _name(service.source, service.family)
+        if name is None:
+            continue
+        news = by_name.get(name)
+        try:
+            if isinstance(news, Answered):
+                backends = backends_of(service, news.records)
+                _Offer(service.name, backends).judge(config)
+                config = resolved(config, {service.name: backends})
+                continue
+            why = "no answer" if news is None else news.why
+        except (ParagliderError, ValidationError) as error:
+            why = " ".join(str(error).split())[:200]
+        say(f"{_called(name)}: {why}; `{service.name}` has no backends until there are some")
+    return config
+
+
+def _first(lines: Sequence[str]) -> str:
+    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
+
+
+def _name(origin: BackendSource, family: int) -> Name | None:
+    return Name(origin.dns, origin.server or "", family) if origin.dns is not None else None
+
+
+def _called(name: Name) -> str:
+    return f"DNS {name.name}" + (f" at {name.server}" if name.server else "")

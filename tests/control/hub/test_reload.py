@@ -1,0 +1,76 @@
+"""What of another configuration is taken over in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.control.hub.reload import Able, compare
+from paraglider.core.strategies import STRATEGIES
+from paraglider.errors import OperatorError
+
+ALL = Able({"worker", "tracker", "proxy worker"}, STRATEGIES)
+
+
+def config(*services: dict[str, Any], **top: Any) -> Config:
+    """A configuration of these services, each on a port of its own."""
+    base = {"vip": "192.0.2.1/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+    whole = [{"name": f"s{i}", **base, "ports": 80 + i, **s} for i, s in enumerate(services)]
+    return Config.model_validate({"services": whole, **top})
+
+
+def test_all_that_can_be_is_taken_over() -> None:
+    """Services come and go, and nothing is left to say."""
+    new = config({"strategy": "maglev"}, {"forward": "offload"}, timeouts={"udp": 200})
+    change = compare(config({}, {}, {}), new, ALL)
+    assert change.config == new
+    assert change.restart == ()
+    assert "service s2 removed" in change.words
+
+
+PROXY = {"forward": "proxy"}
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "able", "restart"),
+    [
+        ({}, {"strategy": "a.b:C"}, ALL, "s0 takes a restart: policies are loaded at the start"),
+        (PROXY, {**PROXY, "ports": 90}, ALL, "s0 takes a restart to listen anew"),
+        ({}, PROXY, ALL, "s0 takes a restart to listen anew"),
+        (
+            PROXY,
+            {},
+            Able({"proxy worker"}, STRATEGIES),
+            "s0 takes a restart: no worker reads a queue",
+        ),
+        (
+            {"forward": "offload"},
+            {"forward": "offload", "strategy": "weighted"},
+            Able({"worker"}, STRATEGIES),
+            "s0 takes a restart: nobody counts the kernel's flows",
+        ),
+    ],
+)
+def test_what_takes_a_restart_stays_as_it_is(
+    now: dict[str, Any], wanted: dict[str, Any], able: Able, restart: str
+) -> None:
+    """One service of two: the other changes."""
+    other = {"forward": "proxy", "strategy": "wrr"}
+    change = compare(config(now, PROXY), config(wanted, other), able)
+    assert change.restart == (f"service {restart}",)
+    assert change.words == ("service s1: strategy rr → wrr",)
+    assert change.config == config(now, other)
+
+
+def test_nothing_is_left() -> None:
+    """Where every service takes a restart the whole is refused."""
+    with pytest.raises(OperatorError, match="no service is left"):
+        compare(config(PROXY), config({"name": "other", **PROXY}), ALL)
+
+
+def test_steering_stays() -> None:
+    """Packets of flows that there are must not go to other workers."""
+    with pytest.raises(OperatorError, match="affinity"):
+        compare(config({}), config({"affinity": "client"}), ALL)

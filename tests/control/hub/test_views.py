@@ -1,0 +1,164 @@
+"""What the control socket shows: sums, states with their times, processes, what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.control.hub import views
+from paraglider.control.hub.pools import Checked, Pools
+from paraglider.control.hub.views import Instant, Traffic
+from paraglider.control.processes.children import Child, Spec
+from paraglider.control.processes.counters import Counters, Sample, Writer
+from paraglider.control.workers.worker import WorkerSpec
+from paraglider.core.pool import Event
+from paraglider.system.queue.proc import QueueStatus
+
+CONFIG = Config.model_validate(
+    {
+        "services": [
+            {
+                "name": "web",
+                "vip": "2001:db8::11/64",
+                "protocol": "tcp",
+                "ports": [80, "8000-8010"],
+                "backends": [{"address": "fd00::1", "weight": 3}, "fd00::2"],
+            },
+            {
+                "name": "all",
+                "vip": "192.0.2.1/24",
+                "protocol": "udp",
+                "forward": "offload",
+                "backends": ["10.0.0.1"],
+            },
+        ]
+    }
+)
+AT = Instant(now=1000.0, wall=1_700_000_000.0)
+
+
+class Api(Spec):
+    """A process that carries nothing."""
+
+    role: ClassVar[str] = "api"
+
+
+class Counted:
+    """What a worker counts: some figures, and packets of backends of `web`."""
+
+    def __init__(self, figures: dict[str, int], packets: dict[str, int]) -> None:
+        self._figures = figures
+        self._packets = packets
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        return self._figures
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """See ``counters.Source``."""
+        for backend, packets in self._packets.items():
+            yield "web", backend, {"flows": 1, "picked": 2, "packets_out": packets}
+
+
+def sample(figures: dict[str, int], **packets: int) -> Sample:
+    """What a worker has counted; backends of `web` by the ends of their addresses."""
+    counters = Counters()
+    named = {f"fd00::{end[1:]}": count for end, count in packets.items()}
+    Writer(counters, Counted(figures, named)).tick()
+    return counters.read()
+
+
+@pytest.fixture
+def pools() -> Pools:
+    """All backends, ready since a minute ago."""
+    return Pools(CONFIG, AT.now - 60)
+
+
+def test_traffic_is_the_sum_over_the_workers(pools: Pools) -> None:
+    """Seen from the client: ``in`` goes to the backend; what nobody knows is None, not 0."""
+    traffic = Traffic({0: sample({}, b1=10), 1: sample({}, b1=5, b2=1)})
+    rows = views.backends(CONFIG, pools, traffic, AT)
+    assert [(row["packets_in"], row["packets_out"]) for row in rows] == [
+        (15, None),
+        (1, None),
+        (None, None),
+    ]
+    web, every = views.services(CONFIG, pools, traffic)
+    assert (web["packets_in"], web["flows"], web["picked"]) == (16, 3, 6)
+    assert (every["packets_in"], every["flows"]) == (None, None)
+
+
+def test_a_service_is_told_as_the_file_has_it(pools: Pools) -> None:
+    """Ports as one text, all of them as that word."""
+    pools.set_weight(pools.find("web", "fd00::2"), 0)
+    web, every = views.services(CONFIG, pools, Traffic({}))
+    assert (web["vip"], web["ports"], web["ready"], web["backends"]) == (
+        "2001:db8::11",
+        "80,8000-8010",
+        1,
+        2,
+    )
+    assert (every["ports"], every["forward"], every["ready"]) == ("all", "offload", 1)
+
+
+def test_times_are_of_the_monotonic_clock(pools: Pools) -> None:
+    """State and last check with how long ago by the one clock, and when by the other."""
+    member = pools.find("web", "fd00::1")
+    pools.apply(member, Event.CHECK_FAILED, "connection refused", 990.0)
+    member.check = Checked(995.5, passed=False, detail="connection refused", took=0.25)
+    (row, *_) = views.backends(CONFIG, pools, Traffic({}), AT)
+    assert (row["state"], row["why"], row["weight"]) == ("down", "connection refused", 3)
+    assert (row["seconds"], row["since"]) == (10.0, "2023-11-14T22:13:10+00:00")
+    assert row["check"] == {
+        "passed": False,
+        "detail": "connection refused",
+        "took": 0.25,
+        "at": "2023-11-14T22:13:15+00:00",
+        "seconds": 4.5,
+    }
+
+
+def worker(**changes: Any) -> Child:
+    """A worker that serves since half a minute ago."""
+    return Child(WorkerSpec(3, 1, CONFIG, 1, 1), pid=77, started=970.0, **changes)
+
+
+def test_a_worker_is_shown_with_what_it_counted() -> None:
+    """Its own numbers, its queue, and counts without those that are 0."""
+    head = {"flows": 5, "bound": 100, "packets": 9, "expired": 2}
+    queues = {1: QueueStatus(1, 77, waiting=6, copy_range=0, queue_dropped=3, user_dropped=4)}
+    (row,) = views.processes([worker()], {3: sample(head)}, queues, AT)
+    assert (row["role"], row["core"], row["pid"], row["serves"]) == ("worker", 1, 77, True)
+    assert (row["seconds"], row["flows"], row["bound"], row["packets"]) == (30.0, 5, 100, 9)
+    assert row["counts"] == {"expired": 2}
+    length = CONFIG.queue.length
+    assert row["queue"] == {"waiting": 6, "length": length, "overflows": 3, "overruns": 4}
+    (row,) = views.processes([worker()], {}, {}, AT)
+    assert row["queue"] is None
+
+
+def test_who_is_dead_has_no_flows() -> None:
+    """What it counted stays; what it had is gone; one that counts nothing has no numbers."""
+    gone = Child(WorkerSpec(3, 1, CONFIG, 1, 1))
+    row, other = views.processes(
+        [gone, Child(Api(4))], {3: sample({"flows": 5, "packets": 9})}, {}, AT
+    )
+    assert (row["pid"], row["serves"], row["seconds"]) == (None, False, None)
+    assert (row["flows"], row["busy"], row["packets"]) == (None, None, 9)
+    assert "flows" not in other
+    assert "queue" not in other
+
+
+def test_health_says_all_that_is_wrong(pools: Pools) -> None:
+    """A service that nobody takes new flows of, a process that does not serve."""
+    assert views.health(CONFIG, pools, [worker()]) == {"healthy": True, "problems": []}
+    pools.apply(pools.find("all", "10.0.0.1"), Event.SET_DRAIN, "asked", 1.0)
+    pools.set_weight(pools.find("web", "fd00::1"), 0)
+    assert views.health(CONFIG, pools, [Child(Api(0)), worker(report=9)])["problems"] == [
+        "no backend of `all` takes new flows",
+        "api does not serve",
+        "worker 3 on core 1 does not serve",
+    ]

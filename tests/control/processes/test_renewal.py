@@ -1,0 +1,42 @@
+"""Processes are replaced one at a time."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from paraglider.control.processes.children import Child, Children, Spec
+from paraglider.control.processes.renewal import Renewal
+
+
+class Dismissing:
+    """Notes who is dismissed."""
+
+    def __init__(self) -> None:
+        self.dismissed: list[int] = []
+
+    def dismiss(self, child: Child) -> None:
+        """See ``Children``."""
+        self.dismissed.append(child.spec.index)
+        child.dismissed = 1.0
+
+
+def test_one_after_the_other() -> None:
+    """The next goes when the one before serves again, each once; who runs not needs nothing."""
+    first, second, gone = (Child(Spec(i), pid=pid) for i, pid in enumerate((11, 12, 0)))
+    noted = Dismissing()
+    everybody = cast(Children, noted)
+    renewal = Renewal()
+    renewal.add([first, second, gone])
+    renewal.add([second])
+    renewal.go_on(everybody)
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0]
+    first.pid, first.dismissed = 0, 0.0
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0]
+    first.pid = 21
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0, 1]
+    second.pid, second.dismissed = 22, 0.0
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0, 1]

@@ -1,0 +1,88 @@
+"""Live flows counted from a list and from events, whatever their order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraglider.control.processes.live import LiveFlows
+from paraglider.control.workers.tracker import count_anew, follow
+from paraglider.system.connections import Event
+
+MARKS = (0x51000001, 0x51000002, 0x51800003)
+
+events = st.lists(st.tuples(st.integers(0, 12), st.sampled_from(MARKS)), max_size=60)
+
+
+class Table:
+    """A kernel's connections: what happens to them is told, and they can be listed."""
+
+    def __init__(self) -> None:
+        self.connections: dict[int, int] = {}
+        self.told: list[Event] = []
+
+    def happen(self, identity: int, mark: int) -> None:
+        """The connection begins, or ends if it is there."""
+        began = identity not in self.connections
+        if began:
+            self.connections[identity] = mark
+        else:
+            mark = self.connections.pop(identity)
+        self.told.append(Event(began, identity, mark))
+
+    def read(self) -> tuple[list[Event], bool]:
+        """What was told since the last reading."""
+        told, self.told = self.told, []
+        return told, False
+
+    def listed(self, meanwhile: list[tuple[int, int]]) -> Iterator[Event]:
+        """Every connection, one after the other; something happens after each."""
+        pending = list(meanwhile)
+        for identity in range(13):
+            if identity in self.connections:
+                yield Event(True, identity, self.connections[identity])
+            for _ in range(3):
+                if pending:
+                    self.happen(*pending.pop())
+        for what in pending:
+            self.happen(*what)
+
+
+@given(events, events, events)
+def test_counting_anew_is_exact(
+    before: list[tuple[int, int]],
+    meanwhile: list[tuple[int, int]],
+    after: list[tuple[int, int]],
+) -> None:
+    """Whatever begins and ends while the kernel's list is read, the counts are the truth."""
+    table, live = Table(), LiveFlows(MARKS)
+    live.change(MARKS[0], 99, 0)
+    for what in before:
+        table.happen(*what)
+    count_anew(live, table.read, lambda: table.listed(meanwhile))
+    assert +Counter(live.read()) == Counter(table.connections.values())
+    for what in after:
+        table.happen(*what)
+    follow(live, table.read()[0])
+    assert +Counter(live.read()) == Counter(table.connections.values())
+
+
+def test_a_loss_while_counting_means_counting_again() -> None:
+    """The list is asked for until no event was lost beside it."""
+    lists = iter([[Event(True, 1, MARKS[0])], [Event(True, i, MARKS[1]) for i in range(5)]])
+    losses = iter([False, True, False, False])
+    live = LiveFlows(MARKS)
+    count_anew(live, lambda: ([], next(losses)), lambda: next(lists))
+    assert live.read() == {MARKS[0]: 0, MARKS[1]: 5, MARKS[2]: 0}
+
+
+def test_marks_that_are_not_counted_are_passed_over() -> None:
+    """A backend that left the file may still have connections; a count is never below zero."""
+    live = LiveFlows(MARKS[:1])
+    follow(live, [Event(True, 1, MARKS[1]), Event(False, 2, MARKS[0])])
+    assert live.read() == {MARKS[0]: 0}
+    live.replace({MARKS[0]: 3, MARKS[1]: 7})
+    assert live.read() == {MARKS[0]: 3}
