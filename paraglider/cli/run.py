@@ -16,6 +16,7 @@ from paraglider.config.sources import origins
 from paraglider.control import log
 from paraglider.control.api.listening import ControlSocket
 from paraglider.control.api.process import ApiSpec
+from paraglider.control.hub.carried import Carried
 from paraglider.control.hub.host import HostRules
 from paraglider.control.hub.hub import Hub
 from paraglider.control.hub.own_file import OwnFile
@@ -110,6 +111,7 @@ def run(
             file=OwnFile(path),
             adjust=HostRules(families).adjust,
             named=named,
+            carried=Carried(wanted),
         )
         privileges.limit_parent()
         status = Supervisor(specs, be, hub, Notifier()).run()

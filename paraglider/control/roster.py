@@ -50,7 +50,7 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
     queued = config.without_forwards("proxy")
     cores, uid, gid = place.cores, place.uid, place.gid
     if queued.services:
-        counted = live.wanted(queued, len(cores))
+        counted, listed = live.wanted(queued, len(cores))
         files = files_for(queued, cores)
         specs += [
             WorkerSpec(
@@ -62,8 +62,8 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
             )
             for i, core in enumerate(cores)
         ]
-        if counted is not None:
-            specs.append(TrackerSpec(len(specs), counted, uid, gid, config.chroot))
+        if counted is not None or listed is not None:
+            specs.append(TrackerSpec(len(specs), counted, listed, uid, gid, config.chroot))
     proxied = config.for_forwards("proxy")
     rows = open_listeners(proxied, len(cores), _missing) if proxied.services else []
     first = len(specs)

@@ -9,6 +9,7 @@ and public.
     unanswered   a mark by the kernel's hash of the client's end, by weight, over the same maps
     postrouting  the source, where the service asks for it, and where the client is in the
                  backends' own network, which would answer it directly
+    forward      packets and bytes of each backend, there and back, counted
 
 Rules: one table a family, ``ip paraglider`` and ``ip6 paraglider``, so that each is set up and
 undone by itself. The text is one transaction that leads to the same table from whatever it was:
@@ -49,6 +50,14 @@ NAT_CHAINS = {
     "postrouting": "type nat hook postrouting priority 95",
 }
 """The base chains of translation, with their hooks."""
+
+# Behind the host's firewall: what it drops has not been carried.
+CARRIED_CHAIN = {"forward": "type filter hook forward priority 10"}
+"""The base chain of ``carried``, with its hook."""
+
+CARRIED = ("requests", "replies")
+"""What is counted of each backend by ``carried``: packets and bytes there and back. A map of that
+name leads from its mark to its counter."""
 
 _CHAINS = ("answered", UNANSWERED)
 _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
@@ -103,13 +112,18 @@ def offload_table(
         return None
     marks = backend_marks(config)
     weights = _weights(services, marks)
+    every = [mark for service in services for mark in marks[service.name]]
+    counters = (UNANSWERED, GONE, *counters_of(every, CARRIED))
+    maps, bases = {**MAPS, **counter_maps(CARRIED)}, {**NAT_CHAINS, **CARRIED_CHAIN}
     lines = [
-        *skeleton(family, (UNANSWERED, GONE), MAPS, NAT_CHAINS, _CHAINS),
+        *skeleton(family, counters, maps, bases, _CHAINS),
         *elements(services, marks, family),
+        *counter_elements(every, CARRIED, family),
         *add_rules("prerouting", _prerouting(), family),
         *add_rules("answered", _answered(), family),
         *add_rules(UNANSWERED, _unanswered(services, marks, weights, family, seed), family),
         *add_rules("postrouting", postrouting(hairpin), family),
+        *add_rules("forward", carried(), family),
     ]
     return KernelTable.of(family, lines, services, marks)
 
@@ -182,6 +196,42 @@ def elements(
 def add_element(name: str, mark: int, value: str, family: int) -> str:
     """The line that puts ``value`` into the map ``name`` under ``mark``."""
     return f"add element {NFT_FAMILY[family]} {TABLE} {name} {{ 0x{mark:08x} : {value} }}"
+
+
+def counter(mark: int, what: str) -> str:
+    """The name of the counter of ``what`` for the backend of ``mark``."""
+    return f"{what}-{mark:08x}"
+
+
+def counters_of(marks: Iterable[int], counted: Sequence[str]) -> Iterator[str]:
+    """The names of all counters of what is ``counted`` of the backends of ``marks``."""
+    return (counter(mark, what) for mark in marks for what in counted)
+
+
+def counter_maps(counted: Iterable[str]) -> dict[str, str]:
+    """The maps, beside ``MAPS``, from marks to the counters of what is ``counted``."""
+    return dict.fromkeys(counted, "counter")
+
+
+def counter_elements(marks: Iterable[int], counted: Sequence[str], family: int) -> Iterator[str]:
+    """What fills ``counter_maps``."""
+    for mark in marks:
+        for what in counted:
+            yield add_element(what, mark, f'"{counter(mark, what)}"', family)
+
+
+def without_counters(family: int, marks: Iterable[int], counted: Sequence[str]) -> str:
+    """The nft input, to follow that of a table, that removes the counters of ``marks`` with it."""
+    place = f"{NFT_FAMILY[family]} {TABLE}"
+    names = counters_of(marks, counted)
+    # Added first, for what is not there cannot be deleted.
+    return "".join(f"add counter {place} {n}\ndelete counter {place} {n}\n" for n in names)
+
+
+def carried() -> Iterator[str]:
+    """Packets and bytes of what goes on to a backend, and of what comes back, by its mark."""
+    yield "ct direction original counter name ct mark map @requests"
+    yield "ct direction reply counter name ct mark map @replies"
 
 
 def add_rules(chain: str, rules: Iterable[str], family: int) -> Iterator[str]:

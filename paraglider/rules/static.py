@@ -30,14 +30,18 @@ from paraglider.core.strategies.wrr import SmoothRoundRobin
 from paraglider.rules.iptables import accept_table
 from paraglider.rules.marks import OFFLOADED, backend_marks, target_port
 from paraglider.rules.nft import (
+    CARRIED,
+    CARRIED_CHAIN,
     MAPS,
     NAT_CHAINS,
     NFT_FAMILY,
-    TABLE,
     KernelTable,
-    add_element,
     add_rules,
     by_hash,
+    carried,
+    counter_elements,
+    counter_maps,
+    counters_of,
     elements,
     first_packets,
     postrouting,
@@ -50,12 +54,11 @@ from paraglider.rules.ruleset import RuleSet
 MAX_TURN = 4096
 """Numbers in one round; weights that need more are rounded to their part of it."""
 
-COUNTED = ("begun", "requests", "replies")
-"""What is counted for each backend: connections, and packets and bytes there and back."""
+COUNTED = ("begun", *CARRIED)
+"""What is counted of each backend: connections, and packets and bytes there and back."""
 
-_MAPS = {**MAPS, **dict.fromkeys(COUNTED, "counter")}
-# Behind the host's firewall: what it drops has not been carried.
-_BASES = {**NAT_CHAINS, "forward": "type filter hook forward priority 10"}
+_MAPS = {**MAPS, **counter_maps(COUNTED)}
+_BASES = {**NAT_CHAINS, **CARRIED_CHAIN}
 _CHAINS = ("answered",)
 
 
@@ -73,13 +76,13 @@ def static_table(
     marks = backend_marks(config)
     every = [mark for service in services for mark in marks[service.name]]
     lines = [
-        *skeleton(family, (counter(m, n) for m in every for n in COUNTED), _MAPS, _BASES, _CHAINS),
+        *skeleton(family, counters_of(every, COUNTED), _MAPS, _BASES, _CHAINS),
         *elements(services, marks, family),
-        *(add_element(n, m, f'"{counter(m, n)}"', family) for m in every for n in COUNTED),
+        *counter_elements(every, COUNTED, family),
         *add_rules("prerouting", _prerouting(config, services, marks, family, seed), family),
         *add_rules("answered", _answered(), family),
         *add_rules("postrouting", postrouting(hairpin), family),
-        *add_rules("forward", _forward(), family),
+        *add_rules("forward", carried(), family),
     ]
     return KernelTable.of(family, lines, services, marks)
 
@@ -128,19 +131,6 @@ def served(config: Config, family: int) -> list[dict[str, Any]]:
     return rows
 
 
-def counter(mark: int, what: str) -> str:
-    """The name of the counter of ``what`` (one of ``COUNTED``) for the backend of ``mark``."""
-    return f"{what}-{mark:08x}"
-
-
-def without_counters(family: int, marks: list[int]) -> str:
-    """The nft input, to follow that of a table, that removes the counters of ``marks`` with it."""
-    place = f"{NFT_FAMILY[family]} {TABLE}"
-    names = [counter(mark, what) for mark in marks for what in COUNTED]
-    # Added first, for what is not there cannot be deleted.
-    return "".join(f"add counter {place} {n}\ndelete counter {place} {n}\n" for n in names)
-
-
 def rounded(config: Config) -> list[Problem]:
     """Cautions about weights that do not go into ``MAX_TURN`` numbers as they are."""
     found = []
@@ -184,11 +174,6 @@ def _exempt(end: Exempt, family: int) -> Iterator[str]:
 def _answered() -> Iterator[str]:
     yield "counter name ct mark map @begun"
     yield from translation("ct mark")
-
-
-def _forward() -> Iterator[str]:
-    yield "ct direction original counter name ct mark map @requests"
-    yield "ct direction reply counter name ct mark map @replies"
 
 
 def _mark(service: Service, marks: tuple[int, ...], seed: int) -> str:

@@ -13,12 +13,12 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Final
+from typing import Final, NamedTuple
 
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.leases import lease_set
 from paraglider.rules.marks import way_family
-from paraglider.rules.nft import GONE, TABLE, UNANSWERED
+from paraglider.rules.nft import CARRIED, GONE, TABLE, UNANSWERED
 from paraglider.system.queue.messages import NETLINK_NETFILTER, attribute
 
 NLM_F_REQUEST: Final = 0x1
@@ -36,7 +36,7 @@ _SET_TABLE, _SET_NAME = 1, 2
 _BATCH_BEGIN: Final = 0x10  # NFNL_MSG_BATCH_BEGIN
 _BATCH_END: Final = 0x11
 _OBJECT_COUNTER: Final = 1
-_COUNTER_PACKETS: Final = 2
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 _HEAD: Final = struct.Struct("=IHHII")
@@ -111,8 +111,32 @@ def table_counters(family: int) -> dict[str, int] | None:
             answers = list(ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, 0)))
         except FileNotFoundError:  # ENOENT
             return None
-        counters[name] = sum(_packets(answer) for answer in answers)
+        counters[name] = sum(
+            _count(dict(attributes(answer)).get(_OBJ_DATA, b"")).packets for answer in answers
+        )
     return counters
+
+
+class Count(NamedTuple):
+    """What one counter has counted."""
+
+    packets: int
+    bytes: int
+
+
+def carried_counters(family: int) -> dict[int, dict[str, Count]]:
+    """What our table of ``family`` has counted of each backend, by its mark and by what it is
+    (``CARRIED``); nothing where there is no such table.
+    """
+    wanted = attribute(_OBJ_TABLE, TABLE.encode() + b"\0")
+    wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
+    found: dict[int, dict[str, Count]] = {}
+    for answer in ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, NLM_F_DUMP)):
+        parts = dict(attributes(answer))
+        what, _, mark = parts.get(_OBJ_NAME, b"").rstrip(b"\0").decode().rpartition("-")
+        if what in CARRIED:
+            found.setdefault(int(mark, 16), {})[what] = _count(parts.get(_OBJ_DATA, b""))
+    return found
 
 
 def end_leases(mark: int) -> None:
@@ -134,10 +158,8 @@ def _batch_end(kind: int) -> bytes:
     return _HEAD.pack(16 + len(body), kind, NLM_F_REQUEST, 0, 0) + body
 
 
-def _packets(answer: bytes) -> int:
-    for kind, data in attributes(answer):
-        if kind == _OBJ_DATA:
-            for inner, value in attributes(data, 0):
-                if inner == _COUNTER_PACKETS:
-                    return int.from_bytes(value, "big")
-    return 0
+def _count(data: bytes) -> Count:
+    """The counter whose attributes are ``data``."""
+    inner = dict(attributes(data, 0))
+    both = (inner.get(kind, b"") for kind in (_COUNTER_PACKETS, _COUNTER_BYTES))
+    return Count(*(int.from_bytes(value, "big") for value in both))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from paraglider.errors import PlatformError
-from paraglider.rules.nft import NFT_FAMILY, TABLE
-from paraglider.rules.static import COUNTED, counter
+from paraglider.rules.nft import NFT_FAMILY, TABLE, counter
+from paraglider.rules.static import COUNTED
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.table import TableChange
 from paraglider.system.nft import Nft

@@ -56,7 +56,7 @@ def specs() -> Iterator[Any]:
     ("services", "roles"),
     [
         ([{}], ["worker", "worker", "checker"]),
-        ([{"forward": "offload"}], ["worker", "worker", "checker"]),
+        ([{"forward": "offload"}], ["worker", "worker", "tracker", "checker"]),
         (
             [{"forward": "offload", "strategy": "weighted"}],
             ["worker", "worker", "tracker", "checker"],

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
 from paraglider.rules import static
-from paraglider.rules.nft import KernelTable, removal_text
-from paraglider.rules.static import rounded, served, static_rules, static_table, without_counters
+from paraglider.rules.nft import KernelTable, removal_text, without_counters
+from paraglider.rules.static import COUNTED, rounded, served, static_rules, static_table
 from paraglider.system.netfilter import Netfilter
 from paraglider.system.nft import Nft
 
@@ -85,7 +85,7 @@ def test_the_text_is_the_golden_one(family: int) -> None:
 def test_the_kernel_takes_the_text(family: int) -> None:
     """Twice, and the removal of counters, and that of all; the rules beside it too."""
     found = table(family)
-    gone = without_counters(family, [*found.marks, 0x51123456])
+    gone = without_counters(family, [*found.marks, 0x51123456], COUNTED)
     # Without the elements the counters are free to go.
     emptied = "".join(line for line in found.text.splitlines(True) if "add element" not in line)
     Nft().rehearse(found.text + found.text + emptied + gone + removal_text(family))

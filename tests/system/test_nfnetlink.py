@@ -61,6 +61,28 @@ def test_no_table_no_counters() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.parametrize(("family", "number"), [("ip", 4), ("ip6", 6)])
+def test_what_backends_carried(inside: Namespace, family: str, number: int) -> None:
+    """By mark and way, of as many backends as there are; other counters are passed over, and where
+    there is no table there is nothing.
+    """
+    assert nfnetlink.carried_counters(number) == {}
+    place = f"{family} paraglider"
+    lines = [f"add table {place}", f"add counter {place} gone {{ packets 1 bytes 1 }}"]
+    lines.append(f"add counter {family} paraglider begun-51000001 {{ packets 1 bytes 1 }}")
+    for mark in range(0x51000000, 0x51000000 + 700):
+        for what, packets in (("requests", mark & 0xFFF), ("replies", 7)):
+            counted = f"{{ packets {packets} bytes {1 << 40} }}"
+            lines.append(f"add counter {place} {what}-{mark:08x} {counted}")
+    inside.run(["nft", "-f", "-"], text="".join(f"{line}\n" for line in lines))
+    assert nfnetlink.carried_counters(number) == {
+        mark: {"requests": (mark & 0xFFF, 1 << 40), "replies": (7, 1 << 40)}
+        for mark in range(0x51000000, 0x51000000 + 700)
+    }
+    assert nfnetlink.carried_counters(10 - number) == {}
+
+
+@pytest.mark.root
 @pytest.mark.parametrize(("family", "mark"), [("ip", 0x52000001), ("ip6", 0x52800001)])
 def test_leases_end(inside: Namespace, family: str, mark: int) -> None:
     """Those of one backend, all at once; without the table, or the set, there are none."""

@@ -9,7 +9,8 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
 from paraglider.errors import PlatformError
-from paraglider.rules.static import counter, served, static_table
+from paraglider.rules.nft import counter
+from paraglider.rules.static import served, static_table
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.table import TableChange

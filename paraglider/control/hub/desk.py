@@ -59,6 +59,9 @@ class State(Protocol):
     def processes(self) -> list[Child]:
         """All that there are to be."""
 
+    def traffic(self, samples: Samples) -> Traffic:
+        """What the workers counted, and the kernel."""
+
     def carriers(self) -> list[int]:
         """The numbers of those that have flows, as far as they serve."""
 
@@ -92,7 +95,7 @@ class Desk:
     def services(self, request: Message, reply: Reply) -> None:
         """Every service with the sums of its backends."""
         hub = self._hub
-        reply({"ok": views.services(hub.config, hub.pools, Traffic(self._samples()))})
+        reply({"ok": views.services(hub.config, hub.pools, hub.traffic(self._samples()))})
 
     def backends(self, request: Message, reply: Reply) -> None:
         """Every backend, or those of one service."""
@@ -101,7 +104,7 @@ class Desk:
             self._hub.pools.require(wanted)
 
         hub = self._hub
-        rows = views.backends(hub.config, hub.pools, Traffic(self._samples()), _now())
+        rows = views.backends(hub.config, hub.pools, hub.traffic(self._samples()), _now())
         reply({"ok": [row for row in rows if wanted in (None, row["service"])]})
 
     def workers(self, request: Message, reply: Reply) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from paraglider.config.model import BackendSource, Config
 from paraglider.control import log
+from paraglider.control.hub.carried import AGE, Carried
 from paraglider.control.hub.desk import SOON, Desk
 from paraglider.control.hub.gate import Gate
 from paraglider.control.hub.health import Health, checked
@@ -29,12 +30,12 @@ from paraglider.control.hub.pools import Key, Member, Pools
 from paraglider.control.hub.questions import Questions
 from paraglider.control.hub.reload import Able, Change, compare
 from paraglider.control.hub.sources import Sources
-from paraglider.control.hub.views import Loaded, Traffic, samples
+from paraglider.control.hub.views import Loaded, Samples, Traffic, samples
 from paraglider.control.hub.watch import INTERVAL, Watch
 from paraglider.control.lookouts.checker import chroot_for
 from paraglider.control.processes.channel import Message
 from paraglider.control.processes.children import CARRIERS, Child, Children, Equipment
-from paraglider.control.processes.live import LiveFlows, counted_marks
+from paraglider.control.processes.live import LiveFlows, counted_marks, listed_marks
 from paraglider.control.processes.renewal import Renewal
 from paraglider.control.settings import Read
 from paraglider.control.workers.tracker import TrackerSpec
@@ -46,7 +47,8 @@ from paraglider.system import connections
 
 
 class Hub:
-    """The hub of ``config``; ``registry`` has its strategies, ``watch`` looks at the kernel.
+    """The hub of ``config``; ``registry`` has its strategies, ``watch`` and ``carried`` look at the
+    kernel.
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
     hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
@@ -68,6 +70,7 @@ class Hub:
         file: OwnFile,
         adjust: Adjust = lambda _: [],
         named: Mapping[str, BackendSource] | None = None,
+        carried: Carried | None = None,
     ) -> None:
         self.wanted = self.config = config
         self.pools = Pools(config, time.monotonic())
@@ -76,6 +79,7 @@ class Hub:
         self.loaded = Loaded(True, self.started)
         self._registry = registry
         self._watch = watch
+        self._carried = carried
         self._all_ready = all_ready
         self._children: dict[int, Child] = {}
         self._all: Children | None = None
@@ -92,13 +96,16 @@ class Hub:
         self._leaving = Leaving()
         self._renewal = Renewal()
         self._live: LiveFlows | None = None
+        self._listed: LiveFlows | None = None
         self._log: Any = log.logger()
 
     def attach(self, children: Children) -> None:
         """See ``supervisor.Hub``."""
         self._all = children
         self._children = {child.spec.index: child for child in children}
-        self._live = next((c.spec.live for c in children if isinstance(c.spec, TrackerSpec)), None)
+        for child in children:
+            if isinstance(child.spec, TrackerSpec):
+                self._live, self._listed = child.spec.live, child.spec.listed
 
     def ready(self) -> None:
         """See ``supervisor.Hub``."""
@@ -106,7 +113,8 @@ class Hub:
 
     def equipment(self) -> Equipment:
         """See ``children.Owner``."""
-        return Equipment(self.config, self.pools.states(), self._registry, self._live)
+        states = self.pools.states()
+        return Equipment(self.config, states, self._registry, self._live, self._listed)
 
     def came(self, child: Child) -> None:
         """See ``children.Owner``."""
@@ -154,6 +162,8 @@ class Hub:
             self._forget(over)
         if self._watch is not None:
             self._watch.look(now)
+            if self._carried is not None:
+                self._carried.look(now)
             pause = min(pause, INTERVAL)
         if not self._health.wait(now):
             self._pass_on_hints(now)
@@ -200,6 +210,14 @@ class Hub:
         """See ``desk.State``."""
         return None if self._watch is None else self._watch.kernel
 
+    def traffic(self, samples: Samples) -> Traffic:
+        """See ``desk.State``."""
+        if self._carried is not None:
+            self._carried.look(time.monotonic(), AGE)
+            known = (self._listed, self._live)
+            self._carried.count({m: n for each in known if each for m, n in each.read().items()})
+        return Traffic(samples, self._carried)
+
     def processes(self) -> list[Child]:
         """See ``desk.State``; without those that are idle."""
         return [child for child in self._children.values() if not child.spec.idle]
@@ -245,6 +263,8 @@ class Hub:
         Raises ``ParagliderError``; nothing has changed then.
         """
         roles = {child.spec.role for child in self.processes()}
+        if self._live is None:  # a tracker that only lists hears of no connection's end
+            roles.discard("tracker")
         able = Able(frozenset(roles), frozenset(self._registry))
         strangers = self._health.strangers
         change = compare(self.wanted, strangers.into(config), able)
@@ -280,8 +300,9 @@ class Hub:
         renewed: set[str] = set()
         if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
             renewed.add("worker")
-        if self._count_anew():
-            renewed |= {"tracker", "worker"}
+        renewed |= self._count_anew()
+        if self._carried is not None:
+            self._carried.adopt(config)
         if chroot_for(before) != chroot_for(config):
             renewed.add("checker")
         plain = config.model_dump(mode="json", by_alias=True)
@@ -303,14 +324,18 @@ class Hub:
             self._renewal.go_on(self._all)
         return done
 
-    def _count_anew(self) -> bool:
-        """Have the kernel's flows counted as the configuration needs it; True when that is new."""
-        wanted = counted_marks(self.config)
-        if self._live is None or wanted <= self._live.marks:
-            return False
-        workers = sum(child.spec.role == "worker" for child in self.processes())
-        self._live = LiveFlows(wanted, workers)
-        return True
+    def _count_anew(self) -> set[str]:
+        """Have the kernel's flows counted as the configuration needs it; who has to begin anew."""
+        renewed: set[str] = set()
+        listed, wanted = listed_marks(self.config), counted_marks(self.config)
+        if self._listed is not None and not listed <= self._listed.marks:
+            self._listed = LiveFlows(listed, 0)
+            renewed |= {"tracker"}
+        if self._live is not None and not wanted <= self._live.marks:
+            workers = sum(child.spec.role == "worker" for child in self.processes())
+            self._live = LiveFlows(wanted, workers)
+            renewed |= {"tracker", "worker"}
+        return renewed
 
     def _watch_offloaded(self) -> None:
         """Look at the tables of the families that have offloaded services now."""

@@ -2,7 +2,8 @@
 
 Rules: pure; ``now`` is monotonic seconds, ``wall`` the same instant since the epoch. What a worker
 counted is added up, since the start of the daemon. Packets and bytes are counted from the client's
-side: ``in`` goes to the backend, ``out`` to the client; None where they do not pass a worker.
+side: ``in`` goes to the backend, ``out`` to the client; None where neither a worker nor the kernel
+counts them. Those that the kernel carries are counted as it has them, several in one by GRO.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, Final, Protocol
 import paraglider
 from paraglider._compiled import build_of
 from paraglider.config.model import Config, Service
+from paraglider.control.hub.carried import Carried
 from paraglider.control.hub.pools import Checked, Member, Pools
 from paraglider.control.processes.children import Child
 from paraglider.control.processes.counters import GAUGES, Sample
@@ -76,18 +78,25 @@ class Loaded:
 
 
 class Traffic:
-    """What the workers counted, added up over all of them; None where none of them knows it."""
+    """What the workers counted, added up over all of them, and what the kernel ``carried``; None
+    where none of them knows it.
+    """
 
-    def __init__(self, samples: Samples) -> None:
+    def __init__(self, samples: Samples, carried: Carried | None = None) -> None:
         self._samples = tuple(samples.values())
+        self._carried = carried
 
     def of(self, service: str, backend: str) -> dict[str, int | None]:
         """The counters of one backend."""
-        return _sums(sample.backend(service, backend) for sample in self._samples)
+        sums = _sums(sample.backend(service, backend) for sample in self._samples)
+        return (
+            sums if self._carried is None else {**sums, **self._carried.backend((service, backend))}
+        )
 
     def total(self, service: str) -> dict[str, int | None]:
         """The counters of a service, those of backends that left included."""
-        return _sums(sample.service(service) for sample in self._samples)
+        sums = _sums(sample.service(service) for sample in self._samples)
+        return sums if self._carried is None else {**sums, **self._carried.service(service)}
 
 
 def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int | None]:
@@ -150,13 +159,16 @@ class Whole(Protocol):
     def processes(self) -> list[Child]:
         """All that there are to be."""
 
+    def traffic(self, samples: Samples) -> Traffic:
+        """What the workers counted, and the kernel."""
+
 
 def status(
     whole: Whole, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
 ) -> dict[str, Any]:
     """Services, backends, processes, health, what runs and what it was told, at one instant."""
     config, pools, children = whole.config, whole.pools, whole.processes()
-    traffic = Traffic(samples)
+    traffic = whole.traffic(samples)
     return {
         "at": round(at.wall, 3),
         "services": services(config, pools, traffic),

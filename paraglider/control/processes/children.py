@@ -45,13 +45,15 @@ START_PATIENCE: Final = 60.0  # a worker takes over some half a million flows a 
 @dataclass(frozen=True, slots=True)
 class Equipment:
     """What a process needs to know from its start on: what has changed since the first start.
-    ``live`` is where offloaded flows are counted, if they are.
+    ``live`` is where offloaded flows are counted as they come and go, if they are, ``listed`` where
+    the others are counted now and then.
     """
 
     config: Config
     states: States
     registry: Registry
     live: LiveFlows | None = None
+    listed: LiveFlows | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,13 +115,25 @@ class Reader:
         return counts
 
 
-def wanted(config: Config, workers: int) -> LiveFlows | None:
-    """What ``config`` needs to have counted: the backends of its ``counted`` services, if any."""
-    counted = counted_marks(config)
-    return LiveFlows(counted, workers) if counted else None
+def wanted(config: Config, workers: int) -> tuple[LiveFlows | None, LiveFlows | None]:
+    """What ``config`` needs to have counted: the backends of its ``counted`` services, if any, and
+    those of its other offloaded services, for somebody to see.
+    """
+    counted, listed = counted_marks(config), listed_marks(config)
+    return (
+        LiveFlows(counted, workers) if counted else None,
+        LiveFlows(listed, 0) if listed else None,
+    )
 
 
 def counted_marks(config: Config) -> frozenset[int]:
     """The marks of the backends whose flows the strategies of ``config`` ask for."""
     marks = backend_marks(config)
     return frozenset(mark for s in config.services if s.counted for mark in marks[s.name])
+
+
+def listed_marks(config: Config) -> frozenset[int]:
+    """The marks of the other offloaded backends, whose flows are shown alone."""
+    marks = backend_marks(config)
+    offloaded = [s for s in config.services if s.forward == "offload" and not s.counted]
+    return frozenset(mark for s in offloaded for mark in marks[s.name])

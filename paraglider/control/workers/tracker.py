@@ -1,9 +1,11 @@
-"""The tracker: counts the live flows of offloaded services for strategies that ask.
+"""The tracker: counts the live flows of offloaded services.
 
-Python sees the first packet of an offloaded flow and nothing of its end. Conntrack knows both:
-this process asks for all connections once, hears of every further one that begins or ends, and
-keeps a count a backend where the workers read it (``live``). A connection counts for as long as
-conntrack keeps it, so a closed one too until its time is over, as in ``nat``.
+Python sees the first packet of an offloaded flow and nothing of its end. Conntrack knows both. For
+strategies that ask, this process asks for all connections once, hears of every further one that
+begins or ends, and keeps a count a backend where the workers read it (``live``). The others' are
+only shown: those it counts now and then, by asking for all connections, so that flows cost
+nothing. A connection counts for as long as conntrack keeps it, so a closed one too until its time
+is over, as in ``nat``.
 
 Events that came faster than they were read are lost; then everything is asked for again. It runs
 as the workers do: as nobody, locked in, with CAP_NET_ADMIN alone.
@@ -18,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import ClassVar, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 from paraglider.control import log
 from paraglider.control.processes.beginning import introduce, refused, serves
@@ -32,21 +34,30 @@ from paraglider.system.connections import Event, Events, dump
 PAUSE: Final = 0.02
 #: seconds after which a stop is noticed at the latest
 LONGEST_WAIT: Final = 0.2
+#: seconds between two countings of all connections, at least
+LISTING: Final = 5.0
+#: and at least so many times what one takes: a million connections take some seconds
+LISTING_SHARE: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerSpec(Spec):
-    """All that the tracker is told: where to count, whom to become, where to be locked in."""
+    """All that the tracker is told: where to count what it hears of and what it lists, whom to
+    become, where to be locked in.
+    """
 
     role: ClassVar[str] = "tracker"
-    live: LiveFlows
+    live: LiveFlows | None
+    listed: LiveFlows | None
     uid: int
     gid: int
     chroot: str
 
     def equipped(self, equipment: Equipment) -> Self:
         """See ``children.Spec``."""
-        return self if equipment.live is None else replace(self, live=equipment.live)
+        return replace(
+            self, live=equipment.live or self.live, listed=equipment.listed or self.listed
+        )
 
 
 def run(spec: TrackerSpec, report: int, parent: int) -> int:
@@ -65,30 +76,83 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         introduce("paraglider/live", "paraglider: counts live flows")
         signal.signal(signal.SIGTERM, stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        events = Events()
+        listener = None if spec.live is None else Listener(spec.live, Events())
+        lister = None if spec.listed is None else Lister(spec.listed)
         privileges.drop(spec.uid, spec.gid, spec.chroot)
         privileges.die_with_parent(parent)
-        count_anew(spec.live, events.read)
+        if listener is not None:
+            listener.begin()
     except ParagliderError as error:
         return refused(report, error)
     except OSError as error:
         why = f"the kernel does not list its connections: {error.strerror}"
         return refused(report, PlatformError(why))
     serves(report)
-    times_lost = 0
     while not stopping:
-        select.select([events], [], [], LONGEST_WAIT)
-        time.sleep(PAUSE)
-        found, lost = events.read()
-        if lost:
-            times_lost += 1
-            if times_lost == 1:
-                logger.warning("events of connections lost, counting anew")
-            count_anew(spec.live, events.read)
-        else:
-            follow(spec.live, found)
-    logger.info("stopped", lost=times_lost)
+        select.select([] if listener is None else [listener.events], [], [], LONGEST_WAIT)
+        if listener is not None:
+            time.sleep(PAUSE)
+            listener.hear(logger)
+        if lister is not None:
+            lister.look(logger)
+    logger.info("stopped", lost=0 if listener is None else listener.lost)
     return 0
+
+
+class Listener:
+    """Counts connections as ``events`` tell of them; ``lost`` is how often some were lost."""
+
+    def __init__(self, live: LiveFlows, events: Events) -> None:
+        self.events = events
+        self.lost = 0
+        self._live = live
+
+    def begin(self) -> None:
+        """Count what there is."""
+        count_anew(self._live, self.events.read)
+
+    def hear(self, logger: Any) -> None:
+        """Count what was told since."""
+        found, lost = self.events.read()
+        if not lost:
+            follow(self._live, found)
+            return
+        self.lost += 1
+        if self.lost == 1:
+            logger.warning("events of connections lost, counting anew")
+        self.begin()
+
+
+class Lister:
+    """Counts all connections now and then, by ``everything``; ``clock`` is monotonic seconds."""
+
+    def __init__(
+        self,
+        listed: LiveFlows,
+        everything: Callable[[], Iterable[Event]] = dump,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listed = listed
+        self._everything = everything
+        self._clock = clock
+        self._next = 0.0
+        self._failed = False
+
+    def look(self, logger: Any) -> None:
+        """Count, if it is time; what the kernel does not list stays as it was."""
+        began = self._clock()
+        if began < self._next:
+            return
+        try:
+            self._listed.replace(Counter(told.mark for told in self._everything()))
+        except OSError as error:
+            if not self._failed:
+                logger.warning("connections cannot be listed", why=error.strerror)
+            self._failed = True
+        else:
+            self._failed = False
+        now = self._clock()
+        self._next = now + max(LISTING, LISTING_SHARE * (now - began))
 
 
 def follow(live: LiveFlows, events: Iterable[Event]) -> None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from paraglider.rules.marks import FAMILY_MASK, family_mark
-from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
-from paraglider.rules.static import without_counters
+from paraglider.rules.nft import CARRIED, NFT_FAMILY, TABLE, removal_text, without_counters
+from paraglider.rules.static import COUNTED
 from paraglider.system.changes.base import Action, Host
 from paraglider.system.changes.whole import fed
 
@@ -100,7 +100,7 @@ class TableChange:
         return [] if self.served else self.gone
 
     def _rest(self, marks: list[int]) -> str:
-        return without_counters(self.family, marks) if self.served else ""
+        return without_counters(self.family, marks, COUNTED if self.served else CARRIED)
 
     def settled(self, host: Host) -> TableChange:
         """The same with what the kernel made of the text."""

@@ -12,7 +12,7 @@ from paraglider.control.hub.desk import HANDLERS, Desk, refusal
 from paraglider.control.hub.pools import Member, Pools
 from paraglider.control.hub.questions import MOST, Questions
 from paraglider.control.hub.reload import Change
-from paraglider.control.hub.views import Loaded
+from paraglider.control.hub.views import Loaded, Samples, Traffic
 from paraglider.control.processes.children import Child, Spec
 from paraglider.core.pool import Event, State
 from paraglider.errors import OperatorError, PlatformError
@@ -47,6 +47,10 @@ class Hub:
     def processes(self) -> list[Child]:
         """See ``desk.State``."""
         return [Child(Spec(0))]
+
+    def traffic(self, samples: Samples) -> Traffic:
+        """See ``desk.State``."""
+        return Traffic(samples)
 
     def carriers(self) -> list[int]:
         """See ``desk.State``."""

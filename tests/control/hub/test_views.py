@@ -9,12 +9,15 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.control.hub import views
+from paraglider.control.hub.carried import Carried
 from paraglider.control.hub.pools import Checked, Pools
 from paraglider.control.hub.views import Instant, Traffic
 from paraglider.control.processes.children import Child, Spec
 from paraglider.control.processes.counters import Counters, Sample, Writer
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core.pool import Event
+from paraglider.rules.marks import backend_marks
+from paraglider.system.nfnetlink import Count
 from paraglider.system.queue.proc import QueueStatus
 
 CONFIG = Config.model_validate(
@@ -89,6 +92,25 @@ def test_traffic_is_the_sum_over_the_workers(pools: Pools) -> None:
     web, every = views.services(CONFIG, pools, traffic)
     assert (web["packets_in"], web["flows"], web["picked"]) == (16, 3, 6)
     assert (every["packets_in"], every["flows"]) == (None, None)
+
+
+def test_what_the_kernel_carries_is_traffic_too(pools: Pools) -> None:
+    """Of offloaded services alone, beside what the workers counted of them; live flows as soon as
+    they are known.
+    """
+    mark = backend_marks(CONFIG)["all"][0]
+    counted = {mark: {"requests": Count(0, 0)}}
+    carried = Carried(CONFIG, lambda family: counted if family == 4 else {})
+    counted[mark] = {"requests": Count(7, 700), "replies": Count(9, 900)}
+    carried.look(10.0)
+    traffic = Traffic({0: sample({}, b1=10)}, carried)
+    assert traffic.of("all", "10.0.0.1") | traffic.total("all") == traffic.of("all", "10.0.0.1")
+    found = traffic.total("all")
+    ways = ("packets_in", "bytes_in", "packets_out", "bytes_out", "flows")
+    assert [found[way] for way in ways] == [7, 700, 9, 900, None]
+    assert traffic.total("web")["packets_in"] == 10
+    carried.count({mark: 4})
+    assert views.services(CONFIG, pools, traffic)[1]["flows"] == 4
 
 
 def test_a_service_is_told_as_the_file_has_it(pools: Pools) -> None:

@@ -103,8 +103,10 @@ def test_what_one_process_counts_another_reads() -> None:
     assert live.read()[MARKS[2]] == 42
 
 
-def test_only_what_a_strategy_asks_for_is_counted() -> None:
-    """The backends of weighted and of policies, where they are offloaded; else nothing is."""
+def test_what_a_strategy_asks_for_is_counted_the_rest_is_listed() -> None:
+    """The backends of weighted and of policies are counted, where they are offloaded; the others
+    are listed, and those of another forward are none's.
+    """
     base = {"vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1", "10.0.0.2"]}
     named = {
         "a": {"strategy": "weighted", "forward": "offload"},
@@ -114,8 +116,13 @@ def test_only_what_a_strategy_asks_for_is_counted() -> None:
     }
     services = [{"name": name, **base, **keys} for name, keys in named.items()]
     config = Config.model_validate({"services": services})
-    found = wanted(config, 2)
-    assert found is not None
+    counted, listed = wanted(config, 2)
+    assert counted is not None
+    assert listed is not None
     marks = backend_marks(config)
-    assert found.marks == {*marks["a"], *marks["b"]}
-    assert wanted(Config.model_validate({"services": services[2:]}), 2) is None
+    assert counted.marks == {*marks["a"], *marks["b"]}
+    assert listed.marks == {*marks["c"]}
+    listed.replace({marks["c"][1]: 5, 0x51000001: 7})
+    assert listed.read() == {marks["c"][0]: 0, marks["c"][1]: 5}
+    assert wanted(Config.model_validate({"services": services[:2]}), 2)[1] is None
+    assert wanted(Config.model_validate({"services": services[3:]}), 2) == (None, None)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paraglider.control.processes.live import LiveFlows
-from paraglider.control.workers.tracker import count_anew, follow
+from paraglider.control.workers.tracker import LISTING, LISTING_SHARE, Lister, count_anew, follow
 from paraglider.system.connections import Event
 
 MARKS = (0x51000001, 0x51000002, 0x51800003)
@@ -86,3 +87,67 @@ def test_marks_that_are_not_counted_are_passed_over() -> None:
     assert live.read() == {MARKS[0]: 0}
     live.replace({MARKS[0]: 3, MARKS[1]: 7})
     assert live.read() == {MARKS[0]: 3}
+
+
+class Slow:
+    """Connections that take ``seconds`` to be listed, and the clock that says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.seconds = 0.01
+        self.connections: list[int] | None = []
+        self.times = 0
+        self.warnings: list[str] = []
+
+    def clock(self) -> float:
+        """Monotonic seconds."""
+        return self.now
+
+    def everything(self) -> Iterator[Event]:
+        """What there is; raises when the kernel does not say."""
+        self.times += 1
+        self.now += self.seconds
+        if self.connections is None:
+            raise OSError(16, "Device or resource busy")
+        return (Event(True, i, mark) for i, mark in enumerate(self.connections))
+
+    def warning(self, event: str, **details: Any) -> None:
+        """A line of the log."""
+        self.warnings.append(f"{event}: {details['why']}")
+
+
+def test_listing_keeps_its_pace() -> None:
+    """At most every LISTING seconds, and where it takes long less often, for a small part of the
+    time; connections of others are nobody's.
+    """
+    slow, live = Slow(), LiveFlows(MARKS[:2], 0)
+    lister = Lister(live, slow.everything, slow.clock)
+    slow.connections = [MARKS[0], MARKS[0], MARKS[1], MARKS[2]]
+    lister.look(slow)
+    assert live.read() == {MARKS[0]: 2, MARKS[1]: 1}
+    slow.now += LISTING - 0.1
+    lister.look(slow)
+    assert slow.times == 1
+    slow.now += 0.2
+    slow.connections, slow.seconds = [MARKS[1]], 2.0
+    lister.look(slow)
+    assert live.read() == {MARKS[0]: 0, MARKS[1]: 1}
+    slow.now += 2.0 * LISTING_SHARE - 0.1
+    lister.look(slow)
+    assert slow.times == 2
+    slow.now += 0.2
+    lister.look(slow)
+    assert slow.times == 3
+
+
+def test_what_is_not_listed_stays_and_is_told_of_once() -> None:
+    """The kernel refuses, twice, then lists again, then refuses again."""
+    slow, live = Slow(), LiveFlows(MARKS, 0)
+    lister = Lister(live, slow.everything, slow.clock)
+    for listed, told in (([MARKS[0]], 0), (None, 1), (None, 1), ([MARKS[0]], 1), (None, 2)):
+        slow.connections = listed
+        lister.look(slow)
+        assert live.read()[MARKS[0]] == 1
+        assert len(slow.warnings) == told
+        slow.now += LISTING
+    assert slow.warnings[0] == "connections cannot be listed: Device or resource busy"
