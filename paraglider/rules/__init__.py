@@ -7,6 +7,7 @@ Glossary
              backends, each named once whatever number of services share it (``traffic``)
 - rule set   the rules of one family, as tables and chains of ours, and the input that brings
              ``iptables-restore --noflush`` there (``ruleset``, ``iptables``)
+- branches   rules for many addresses, of which a packet meets few (``branches``)
 - backend    what a backend's own host needs, and the table that gives its answers the VIP as
              source (``backend``)
 - saved      what ``iptables-save`` printed, and which part of it is ours (``saved``)

@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from paraglider.config.model import Config
+from paraglider.rules.branches import branched
 from paraglider.rules.dsr import dsr_tables
 from paraglider.rules.marks import OFFLOADED, ROUTED
-from paraglider.rules.matches import ICMP, echo, errors, exempt, queues, requests
+from paraglider.rules.matches import ICMP, any_icmp, echo, errors, exempt, queues, requests
 from paraglider.rules.ruleset import Chain, RuleSet, Table, joined
 from paraglider.rules.steering import OURS, Steering, steered_by_client
 from paraglider.rules.traffic import Traffic, port_matches, traffic_of, without
@@ -64,7 +65,8 @@ def _raw(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
         *(f"-d {vip}" for vip in nat_alone.addresses),
         *(f"-s {backend}" for backend in nat_alone.backends),
     ]
-    icmp = ICMP[family].partition(" -m")[0]
+    icmp = any_icmp(family)
+    replies, of_replies = _replies(nat, "PARAGLIDER-NOTRACK")
     return Table(
         "raw",
         chains=(
@@ -78,10 +80,11 @@ def _raw(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
                     *(f"{match} -j RETURN" for match in requests(offload)),
                     *local,
                     *(f"{match} -g PARAGLIDER-NOTRACK" for match in requests(nat, all_ports=True)),
-                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in _replies(nat)),
+                    *replies,
                     f"{icmp} -g PARAGLIDER-ICMP",
                 ),
             ),
+            *of_replies,
             Chain(
                 "PARAGLIDER-ICMP",
                 "nor are the ICMP errors and the ICMP echo of it",
@@ -115,7 +118,7 @@ def _mangle(
         "no packet comes here: that the match exists makes the kernel reassemble fragments",
         ("-m socket --nowildcard -j RETURN",),
     )
-    chains = [_pre(nat, offload, family, local)]
+    chains = [*_pre(nat, offload, family, local)]
     jumps = [("PREROUTING", "PARAGLIDER-PRE")]
     if nat.services:
         chains += [*_back(nat, offload, dsr, family), *_steering(steering), defrag]
@@ -125,10 +128,19 @@ def _mangle(
     return Table("mangle", tuple(chains), tuple(jumps))
 
 
-def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) -> Chain:
+def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) -> tuple[Chain, ...]:
     known = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     nat_to, offload_to = "-g PARAGLIDER-TO", "-g PARAGLIDER-NEW"
-    return Chain(
+    icmp = (
+        *(f"{match} {nat_to}" for match in echo(nat, family)),
+        *(f"{match} {offload_to}" for match in echo(offload, family)),
+        *(
+            f"-d {vip} {error} -g PARAGLIDER-TO-ERROR"
+            for vip in nat.addresses
+            for error in errors(family)
+        ),
+    )
+    pre = Chain(
         "PARAGLIDER-PRE",
         "requests to the VIPs, and errors about replies; not the host's own",
         (
@@ -141,30 +153,35 @@ def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
             *local,
             *(f"{match} {nat_to}" for match in requests(nat, all_ports=True)),
             *(f"{match} {offload_to}" for match in requests(offload, all_ports=True)),
-            *(f"{match} {nat_to}" for match in echo(nat, family)),
-            *(f"{match} {offload_to}" for match in echo(offload, family)),
-            *(
-                f"-d {vip} {error} -g PARAGLIDER-TO-ERROR"
-                for vip in nat.addresses
-                for error in errors(family)
-            ),
+            *((f"{any_icmp(family)} -g PARAGLIDER-PRE-ICMP",) if icmp else ()),
         ),
     )
+    of_icmp = Chain("PARAGLIDER-PRE-ICMP", "echo requests to the VIPs, and the errors", icmp)
+    return (pre, of_icmp) if icmp else (pre,)
 
 
 def _back(nat: Traffic, offload: Traffic, dsr: Traffic, family: int) -> tuple[Chain, ...]:
     exempted = exempt(nat.exempt)
     carried = f"-m connmark --mark {OFFLOADED} -j RETURN"
+    replies, of_replies = _replies(nat, "PARAGLIDER-BACK")
     return (
         Chain(
             "PARAGLIDER-FWD",
-            "replies of the backends, and errors about requests; what has a mark was rewritten",
+            "replies of the backends; what has a mark was rewritten",
             (
                 f"-m mark --mark {OURS} -j RETURN",
                 *((f"-m mark --mark {ROUTED} -j RETURN",) if dsr.services else ()),
                 *((carried,) if offload.services else ()),
                 *exempted,
-                *(f"{match} -g PARAGLIDER-BACK" for match in _replies(nat)),
+                *replies,
+                f"{any_icmp(family)} -g PARAGLIDER-FWD-ICMP",
+            ),
+        ),
+        *of_replies,
+        Chain(
+            "PARAGLIDER-FWD-ICMP",
+            "echo replies of the backends, and errors about requests",
+            (
                 *(f"{match} -g PARAGLIDER-BACK" for match in _echo_back(nat, family)),
                 *(f"{error} -g PARAGLIDER-BACK-ERROR" for error in errors(family)),
             ),
@@ -250,10 +267,14 @@ def accept_table(rules: tuple[str, ...]) -> Table:
     return Table("filter", (accept,), jumps=(("FORWARD", accept.name),))
 
 
-def _replies(traffic: Traffic) -> Iterable[str]:
-    for end in traffic.replies:
-        for match in port_matches(end.protocol, "source", end.ports):
-            yield f"-s {end.address} {match}"
+def _replies(traffic: Traffic, target: str) -> tuple[tuple[str, ...], tuple[Chain, ...]]:
+    """Rules that send the replies to ``target``, and the chains that they take."""
+    matches = [
+        (end.address, f"-s {end.address} {match}")
+        for end in traffic.replies
+        for match in port_matches(end.protocol, "source", end.ports)
+    ]
+    return branched("PARAGLIDER-REPLIES", matches, target)
 
 
 def _echo_back(traffic: Traffic, family: int) -> Iterable[str]:

@@ -19,6 +19,11 @@ _ERRORS = {4: (3, 11, 12), 6: (1, 2, 3, 4)}
 _ECHO_REQUEST = {4: 8, 6: 128}
 
 
+def any_icmp(family: int) -> str:
+    """The match of all ICMP of ``family``."""
+    return ICMP[family].partition(" -m")[0]
+
+
 def errors(family: int) -> tuple[str, ...]:
     """The ICMP errors of ``family``, a match each."""
     return tuple(f"{ICMP[family]} {kind}" for kind in _ERRORS[family])
