@@ -129,6 +129,7 @@ def _mangle(
 
 
 def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) -> tuple[Chain, ...]:
+    segments = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN"
     known = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     nat_to, offload_to = "-g PARAGLIDER-TO", "-g PARAGLIDER-NEW"
     icmp = (
@@ -144,7 +145,9 @@ def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
         "PARAGLIDER-PRE",
         "requests to the VIPs, and errors about replies; not the host's own",
         (
-            # Ahead of all the rest: nearly every packet of an offloaded flow ends here.
+            # Ahead of all the rest: nearly every packet of an offloaded flow ends here. The first
+            # of the two is some 100 ns cheaper, but nat wants to see every segment.
+            *((segments,) if not nat.services else ()),
             *((known,) if offload.services else ()),
             "-i lo -j RETURN",
             *exempt((nat if nat.services else offload).exempt),

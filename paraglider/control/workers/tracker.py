@@ -13,6 +13,7 @@ as the workers do: as nobody, locked in, with CAP_NET_ADMIN alone.
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import time
@@ -38,6 +39,8 @@ LONGEST_WAIT: Final = 0.2
 LISTING: Final = 5.0
 #: and at least so many times what one takes: a million connections take some seconds
 LISTING_SHARE: Final = 50.0
+#: and behind everybody else who wants a core: what is only shown may come late
+NICENESS: Final = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         listener = None if spec.live is None else Listener(spec.live, Events())
         lister = None if spec.listed is None else Lister(spec.listed)
+        if listener is None:
+            os.nice(NICENESS)
         privileges.drop(spec.uid, spec.gid, spec.chroot)
         privileges.die_with_parent(parent)
         if listener is not None:
