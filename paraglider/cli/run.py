@@ -19,6 +19,7 @@ from paraglider.control.api.process import ApiSpec
 from paraglider.control.hub.carried import Carried
 from paraglider.control.hub.host import HostRules
 from paraglider.control.hub.hub import Hub
+from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.own_file import OwnFile
 from paraglider.control.hub.sources import gathered, names_in
 from paraglider.control.hub.watch import Watch
@@ -33,6 +34,7 @@ from paraglider.control.web.token import Token
 from paraglider.errors import OperatorError
 from paraglider.forwarding import policies
 from paraglider.system import privileges
+from paraglider.system.answers import AnswersFile
 from paraglider.system.checks import check_chroot, check_root, check_user, check_vips
 from paraglider.system.cores import worker_cores
 from paraglider.system.owner import STARTED, announce, owner_of, state_path
@@ -73,10 +75,10 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
-    named = origins(wanted)
+    named, kept = origins(wanted), Kept(AnswersFile(), written=True)
     if named:
         answers = ask_once(names_in(wanted), uid, gid)
-        wanted = gathered(wanted, found.listed, answers, log.logger().warning)
+        wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
         for line in HostRules(families).adjust(wanted):
             log.logger().info("host changed", what=line)
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
@@ -111,6 +113,7 @@ def run(
             file=OwnFile(path),
             adjust=HostRules(families).adjust,
             named=named,
+            kept=kept,
             carried=Carried(wanted),
         )
         privileges.limit_parent()

@@ -19,8 +19,10 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.sources import read_files
 from paraglider.config.validate import check_interfaces
+from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.sources import gathered, names_in
 from paraglider.control.lookouts.scout import ask_once
+from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root, check_user
 from paraglider.system.owner import SET_UP
@@ -54,7 +56,7 @@ def setup_host(config: str | None, four: bool, six: bool, dry_run: bool, undo: b
     listed = read_files(loaded)
     check_root(PROG)
     answers = ask_once(names_in(loaded.config), *check_user(loaded.config.user))
-    found = gathered(loaded.config, listed, answers, _warn)
+    found = gathered(loaded.config, listed, answers, _warn, Kept(AnswersFile()))
     carry_out(prepare, found, wanted, SET_UP, dry_run)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from paraglider.cli.tell import Teller
 from paraglider.config.model import Config
 from paraglider.system import setup
+from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
 from paraglider.system.ledger import leftovers
 from paraglider.system.plan import Step
@@ -49,18 +50,20 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
     with only_one():
         host, state = Host(), StateFile(owner=owner)
         whole = {change.family for change in state.load()} <= families
-        ledgers = leftovers() if whole else []
+        kept = [(path, "ledger of flows") for path in leftovers()] if whole else []
+        if whole and (answers := AnswersFile().path).exists():
+            kept.append((answers, "answers of the DNS"))
         if dry_run:
             script = setup.undo_script(families, host, state)
-            script += "".join(f"rm -f {path}\n" for path in ledgers)
+            script += "".join(f"rm -f {path}\n" for path, _ in kept)
             print(script or f"# {nothing}\n", end="")
             return
         told = Teller()
         steps = setup.undo(families, host, state, told)
-        for path in ledgers:
+        for path, what in kept:
             path.unlink(missing_ok=True)
-            told("done", f"ledger of flows {path} removed")
-        if steps or ledgers:
+            told("done", f"{what} {path} removed")
+        if steps or kept:
             told.sum_up()
         else:
             print(nothing)

@@ -1,7 +1,8 @@
 """Who has this network namespace: `paraglider.config` set it up for the daemon, or `start` did, or
 a daemon runs in it.
 
-Lives here: the place of the file of ``state``, its outer shape, and what it says of its owner; and
+Lives here: the place of the file of ``state``, how such a file is replaced, its outer shape, and
+what it says of its owner; and
 how a daemon is known to be there, set up or not (a proxy needs no set-up).
 Rules: imports little, for the daemon asks too, and its memory is that of its workers. One owner a
 namespace, until all is undone.
@@ -13,6 +14,7 @@ import json
 import os
 import socket
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,24 @@ def stored(path: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, error) from error
     return content
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Make ``text`` all that is in the file, or leave it as it was; raises ``OSError``.
+
+    Its directory is made where it is missing, and stays: other namespaces and the daemon use it.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 def damaged(path: Path, error: Exception) -> OperatorError:

@@ -9,9 +9,7 @@ replaced as a whole, never written in place.
 from __future__ import annotations
 
 import json
-import os
 import socket
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +24,7 @@ from paraglider.system.owner import (
     VERSION,
     boot_id,
     damaged,
+    replace_file,
     state_path,
     stored,
 )
@@ -79,31 +78,18 @@ class StateFile:
             if not records:
                 self.path.unlink(missing_ok=True)
                 return
-            self.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             content = {
                 "version": VERSION,
                 "boot": boot_id(),
                 "owner": self.owner,
                 "changes": records,
             }
-            self._replace(json.dumps(content, indent=1))
+            replace_file(self.path, json.dumps(content, indent=1))
         except OSError as error:
             raise PlatformError(
                 f"cannot keep the state of the set-up in {self.path}: {error.strerror}",
                 "without it nothing could be undone, so nothing is changed",
             ) from error
-
-    def _replace(self, text: str) -> None:
-        handle, temporary = tempfile.mkstemp(prefix=".setup-", dir=self.path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(self.path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from failing import Load, Peer, control, wait_until
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address
+from paraglider.system.owner import RUN_DIRECTORY
 
 pytestmark = pytest.mark.root
 
@@ -196,6 +197,28 @@ def test_a_name_server_that_changes_and_dies(from_dns: Any, ask: Any) -> None:
     server.kill()
     wait_until(lambda: "source of backends fails" in running.log(), running.log)
     assert answered(ask, net, 2, 3)
+
+
+def test_a_restart_without_an_answer(from_dns: Any, ask: Any) -> None:
+    """The next daemon begins with what was answered last, and follows what is answered later; an
+    undo leaves no trace of it.
+    """
+    net, server, running = from_dns(1)
+    server.serve(1, 2)
+    await_backends(running, 1, 2)
+    server.kill()
+    running.stop()
+    running.set_up()
+    running.start()
+    assert running.log().count("begins with what it answered last") == 2
+    assert answered(ask, net, 1, 2)
+    server.serve(3)
+    await_backends(running, 3)
+    assert answered(ask, net, 3)
+    running.stop()
+    kept = set(RUN_DIRECTORY.glob("answers-*.json"))
+    running.undo()
+    assert len(kept - set(RUN_DIRECTORY.glob("answers-*.json"))) == 1
 
 
 def test_a_start_without_an_answer(from_dns: Any, ask: Any) -> None:

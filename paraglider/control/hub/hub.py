@@ -23,6 +23,7 @@ from paraglider.control.hub.desk import SOON, Desk
 from paraglider.control.hub.gate import Gate
 from paraglider.control.hub.health import Health, checked
 from paraglider.control.hub.host import Adjust
+from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.leaving import Leaving, merge, without
 from paraglider.control.hub.offloaded import Offloaded, Over
 from paraglider.control.hub.own_file import OwnFile
@@ -53,7 +54,8 @@ class Hub:
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
     hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
     brings the host to another configuration. ``named`` is where services have their backends
-    listed, if not in the file; ``config`` has what was found there.
+    listed, if not in the file; ``config`` has what was found there, and what the DNS says is
+    ``kept``.
     ``wanted`` is the configuration as it was asked for, ``config`` the one at work: it still has
     backends that left, as long as they have flows.
     """
@@ -70,6 +72,7 @@ class Hub:
         file: OwnFile,
         adjust: Adjust = lambda _: [],
         named: Mapping[str, BackendSource] | None = None,
+        kept: Kept | None = None,
         carried: Carried | None = None,
     ) -> None:
         self.wanted = self.config = config
@@ -86,7 +89,7 @@ class Hub:
         self.desk = Desk(self)
         self._gate = Gate(self.desk, token)
         self._health = Health(self)
-        self._sources = Sources(self, named or {})
+        self._sources = Sources(self, named or {}, kept=kept)
         self._offloaded = Offloaded(config)
         if watch is not None:
             watch.repaired = self._put_back

@@ -14,6 +14,7 @@ is told of once, and again when it works; a source that fails and works in turns
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from paraglider.config.model import Backend, BackendSource, Config, Service
 from paraglider.config.problem import ConfigError
 from paraglider.config.sources import FileListing, Found, origins, refusals, resolved
 from paraglider.control import log
+from paraglider.control.hub.kept import Kept
 from paraglider.control.lookouts.errands import Answered, Errand, Failed, Name, told
 from paraglider.control.processes.channel import Message
 from paraglider.errors import ParagliderError
@@ -59,11 +61,14 @@ class _Trouble:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What was found for a service; ``listing`` where it was in a file."""
+    """What was found for a service; ``listing`` where it was in a file, ``answer`` where it was in
+    the DNS.
+    """
 
     service: str
     backends: tuple[Backend, ...]
     listing: FileListing | None = None
+    answer: Answered | None = None
 
     def judge(self, config: Config) -> None:
         """Raises ``ConfigError`` where it contradicts ``config``."""
@@ -77,15 +82,19 @@ class _Offer:
 
 
 class Sources:
-    """Care for the services of ``hub`` whose backends are listed elsewhere (``named``)."""
+    """Care for the services of ``hub`` whose backends are listed elsewhere (``named``); answers of
+    the DNS are ``kept``.
+    """
 
     def __init__(
         self,
         hub: Body,
         named: Mapping[str, BackendSource],
         clock: Callable[[], float] = time.monotonic,
+        kept: Kept | None = None,
     ) -> None:
         self._hub = hub
+        self._kept = kept or Kept()
         self._origins = dict(named)
         self._clock = clock
         self._offers: dict[str, _Offer] = {}  # what could not be taken over yet
@@ -119,6 +128,7 @@ class Sources:
         """The file has become ``config``, and the hub has taken it over."""
         self._origins = origins(config)
         self._offers.clear()
+        self._kept.keep_only(names_in(config))
 
     def take(self, message: Message) -> None:
         """What the scout said."""
@@ -160,7 +170,7 @@ class Sources:
         except ValidationError as error:
             self._failed(_called(news.name), str(error.errors()[0]["msg"]))
             return
-        self._offer(_Offer(service.name, backends))
+        self._offer(_Offer(service.name, backends, answer=news))
 
     def _changed(self, service: Service, file: str) -> None:
         try:
@@ -191,6 +201,8 @@ class Sources:
             self._failed(source, str(error))
             return False
         del self._offers[name]
+        if offer.answer is not None:
+            self._kept.put(offer.answer)
         self._works(source)
         return True
 
@@ -237,10 +249,14 @@ def backends_of(service: Service, records: Iterable[Record]) -> tuple[Backend, .
 
 
 def gathered(
-    config: Config, found: Found, answers: Iterable[Answered | Failed], say: Callable[[str], None]
+    config: Config,
+    found: Found,
+    answers: Iterable[Answered | Failed],
+    say: Callable[[str], None],
+    kept: Kept,
 ) -> Config:
-    """``config`` with what its files list (``found``) and what the DNS answered, as far as that is
-    good; ``say`` is told of names without backends.
+    """``config`` with what its files list (``found``) and what the DNS answered, now or last
+    (``kept``), as far as that is good; ``say`` is told of names that do not answer.
     """
     config = resolved(config, found)
     by_name = {news.name: news for news in answers}
@@ -249,17 +265,29 @@ def gathered(
         if name is None:
             continue
         news = by_name.get(name)
-        try:
-            if isinstance(news, Answered):
-                backends = backends_of(service, news.records)
-                _Offer(service.name, backends).judge(config)
-                config = resolved(config, {service.name: backends})
+        why = "no answer" if news is None else news.why if isinstance(news, Failed) else ""
+        if isinstance(news, Answered):
+            try:
+                config = _begun(config, service, news)
+            except (ParagliderError, ValidationError) as error:
+                why = " ".join(str(error).split())[:200]
+            else:
+                kept.put(news)
                 continue
-            why = "no answer" if news is None else news.why
-        except (ParagliderError, ValidationError) as error:
-            why = " ".join(str(error).split())[:200]
-        say(f"{_called(name)}: {why}; `{service.name}` has no backends until there are some")
+        so = f"`{service.name}` has no backends until there are some"
+        if (last := kept.get(name)) is not None:
+            with contextlib.suppress(ParagliderError, ValidationError):
+                config = _begun(config, service, last)
+                so = f"`{service.name}` begins with what it answered last"
+        say(f"{_called(name)}: {why}; {so}")
     return config
+
+
+def _begun(config: Config, service: Service, answer: Answered) -> Config:
+    """``config`` with what was answered for ``service``; raises where that is no good."""
+    backends = backends_of(service, answer.records)
+    _Offer(service.name, backends).judge(config)
+    return resolved(config, {service.name: backends})
 
 
 def _first(lines: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from paraglider.config.load import LoadedConfig, parse
 from paraglider.config.model import Config
 from paraglider.config.sources import origins, read_files
 from paraglider.control.hub import sources as sources_module
+from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.sources import QUIET, REMINDER, RETRY, Sources, gathered, names_in
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name
 from paraglider.errors import PlatformError
@@ -88,7 +89,7 @@ class Scene:
         monkeypatch.setattr(sources_module.log, "logger", lambda: self.log)
         self.loaded: LoadedConfig = parse(CONF.replace("DIR", str(directory)), "conf")
         self.said: list[str] = []
-        begun = gathered(self.loaded.config, read_files(self.loaded), [], self.said.append)
+        begun = gathered(self.loaded.config, read_files(self.loaded), [], self.said.append, Kept())
         self.hub = Hub(begun)
         self.sources = Sources(self.hub, origins(self.loaded.config), lambda: self.now)
 
@@ -238,7 +239,7 @@ def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
         "ports: 80, backends: {file", "ports: 80, forward: offload, backends: {file"
     )
     config = parse(text, "conf").config
-    hub = Hub(gathered(config, read_files(parse(text, "conf")), [], scene.said.append))
+    hub = Hub(gathered(config, read_files(parse(text, "conf")), [], scene.said.append, Kept()))
     sources = Sources(hub, origins(config), lambda: scene.now)
     sources.take(Answered(A, records("10.0.0.1 80 1"), 30).plain())
     assert hub.backends("dns") == []
@@ -281,16 +282,54 @@ def test_a_start_with_the_dns(scene: Scene) -> None:
     assert names_in(config) == [A, SIX]
     answers = [Answered(A, records("10.0.0.3 83 1"), 30), Failed(SIX, "refused")]
     scene.said.clear()
-    begun = gathered(config, read_files(scene.loaded), answers, scene.said.append)
+    begun = gathered(config, read_files(scene.loaded), answers, scene.said.append, Kept())
     assert Hub(begun).backends("dns") == ["10.0.0.3 1"]
     assert [line.partition("; ")[0] for line in scene.said] == [
         "DNS _a._tcp.example at 127.0.0.1:8600: refused"
     ]
     bad = [Answered(A, records("192.168.0.14 83 1"), 30)]
     scene.said.clear()
-    begun = gathered(config, read_files(scene.loaded), bad, scene.said.append)
+    begun = gathered(config, read_files(scene.loaded), bad, scene.said.append, Kept())
     assert Hub(begun).backends("dns") == []
     assert "is the VIP itself" in scene.said[0]
+
+
+def test_a_start_with_what_was_answered_before(scene: Scene) -> None:
+    """Where the DNS does not answer, or not well; what is no good any more is left out."""
+    config, files = scene.loaded.config, read_files(scene.loaded)
+    for news in ([], [Failed(A, "refused")], [Answered(A, records("192.168.0.14 83 1"), 30)]):
+        kept = Kept()
+        kept.put(Answered(A, records("10.0.0.3 83 1"), 30))
+        scene.said.clear()
+        begun = gathered(config, files, news, scene.said.append, kept)
+        assert Hub(begun).backends("dns") == ["10.0.0.3 1"]
+        assert scene.said[0].endswith("; `dns` begins with what it answered last")
+        assert Hub(begun).backends("six") == []
+    kept.put(Answered(A, records("192.168.0.14 83 1"), 30))
+    begun = gathered(config, files, [], scene.said.append, kept)
+    assert Hub(begun).backends("dns") == []
+
+
+def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:
+    """At the start and later; not one that the hub refuses, and none of a name that is gone."""
+    kept = Kept()
+    good = [Answered(A, records("10.0.0.3 83 1"), 30)]
+    gathered(scene.loaded.config, read_files(scene.loaded), good, scene.said.append, kept)
+    assert kept.get(A) == good[0]
+    scene.sources = Sources(scene.hub, origins(scene.loaded.config), lambda: scene.now, kept)
+    scene.answer("10.0.0.4 83 1")
+    after = kept.get(A)
+    assert after is not None
+    assert after.records == records("10.0.0.4 83 1")
+    scene.hub.refuses = "not now"
+    scene.answer("10.0.0.5 83 1")
+    assert kept.get(A) == after
+    scene.hub.refuses = ""
+    scene.now += RETRY
+    scene.sources.look(scene.now)
+    assert kept.get(A) != after
+    scene.sources.follow(scene.loaded.config.model_copy(update={"services": ()}))
+    assert kept.get(A) is None
 
 
 def test_a_reload(scene: Scene) -> None:
