@@ -45,14 +45,16 @@ class Interrupts:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """An interrupt inside is raised at the end of the block."""
+        """An interrupt inside is raised at the end of the block, also in place of an error: a
+        program that was beginning may have died of the same Ctrl-C, not having a session yet.
+        """
         self._deferring = True
         try:
             yield
         finally:
             self._deferring = False
-        if self._pending:
-            self._raise()
+            if self._pending:
+                self._raise()
 
     def _arrived(self, _number: int, _frame: FrameType | None) -> None:
         if self._deferring:

@@ -39,6 +39,26 @@ def test_a_deferred_signal_raises_at_the_end_of_the_block() -> None:
     assert reached
 
 
+def test_a_step_that_fails_for_the_interrupt_was_interrupted() -> None:
+    """A program that the same Ctrl-C has killed is no fault to tell of; one that fails by itself is
+    told of, also while cleaning up.
+    """
+
+    def step(interrupts: Interrupts, *, interrupted: bool) -> None:
+        with interrupts.deferred():
+            if interrupted:
+                send()
+            raise ValueError("exit -2")
+
+    with Interrupts() as interrupts:
+        with pytest.raises(ValueError, match="exit -2"):
+            step(interrupts, interrupted=False)
+        with pytest.raises(KeyboardInterrupt):
+            step(interrupts, interrupted=True)
+        with pytest.raises(ValueError, match="exit -2"):
+            step(interrupts, interrupted=True)
+
+
 def test_nothing_is_raised_once_ignored() -> None:
     """After ``ignore`` signals change nothing."""
     with Interrupts() as interrupts:
