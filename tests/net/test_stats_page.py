@@ -117,7 +117,7 @@ def test_page(page: tuple[Page, Topology, Balancer]) -> None:
     shown.browser.refresh()
     shown.wait(lambda: shown.js("return document.querySelectorAll('figure canvas').length") == 3)
     looks_drained(shown)
-    assert len(get(net.balancer, "/api/v1/history")["at"]) > 0
+    shown.wait(lambda: len(get(net.balancer, "/api/v1/history")["at"]) > 0)
     has_both_schemes(shown)
     has_room(shown)
     assert shown.errors() == []
