@@ -1,6 +1,6 @@
 """The conversation of a process without rights with the hub: a question, and its answer in time.
 
-Lives here: ``HubClient``, for the processes that serve HTTP (``api``, ``web``).
+Lives here: ``HubClient`` and ``until_told``, for the processes that serve HTTP (``api``, ``web``).
 Rules: an answer that nobody waits for any more is passed over; a channel that is broken ends the
 process, which is then replaced.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -17,6 +18,22 @@ from paraglider.errors import PlatformError
 
 #: seconds within which the hub has answered, with its own patience within
 PATIENCE: Final = 20.0
+
+
+def until_told() -> tuple[asyncio.Future[int], Callable[[int], None]]:
+    """The end of a process on the running loop: its exit code, in the future, and what sets it.
+    SIGTERM does; from here on signals arrive.
+    """
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[int] = loop.create_future()
+
+    def end(status: int) -> None:
+        if not ended.done():
+            ended.set_result(status)
+
+    loop.add_signal_handler(signal.SIGTERM, end, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    return ended, end
 
 
 class HubClient:

@@ -12,7 +12,6 @@ the hub ``hub_client``, the requests ``routes``.
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 import struct
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any, ClassVar, Final
 
 from paraglider.control import log
 from paraglider.control.api.door import Admit, Door
-from paraglider.control.api.hub_client import HubClient
+from paraglider.control.api.hub_client import HubClient, until_told
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import Channel
 from paraglider.control.processes.children import Spec
@@ -68,17 +67,9 @@ def run(spec: ApiSpec, report: int, parent: int) -> int:
 async def _serve(spec: ApiSpec, channel: Channel, report: int, logger: Any) -> int:
     from paraglider.control.api import routes
 
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[int] = loop.create_future()
-
-    def end(status: int) -> None:
-        if not ended.done():
-            ended.set_result(status)
-
-    loop.add_signal_handler(signal.SIGTERM, end, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    ended, end = until_told()
     hub = HubClient(channel, end)
-    runner = routes.runner(hub.ask)
+    runner = routes.runner(routes.application(hub.ask))
     await runner.setup()
     door = Door(spec.listening, _only(spec.owner, logger), routes.server_of(runner))
     serves(report)

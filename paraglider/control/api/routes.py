@@ -52,10 +52,10 @@ def application(ask: Ask) -> web.Application:
     return app
 
 
-def runner(ask: Ask) -> web.AppRunner:
-    """What serves them: one request a connection, and no log of its own."""
+def runner(app: web.Application) -> web.AppRunner:
+    """What serves ``app``: one request a connection, and no log of its own."""
     return web.AppRunner(
-        application(ask),
+        app,
         access_log=None,
         logger=faults(),
         handle_signals=False,
@@ -88,7 +88,7 @@ async def _warm_up() -> None:
     async def ask(_request: Message) -> Message:
         return {"ok": []}
 
-    made = runner(ask)
+    made = runner(application(ask))
     await made.setup()
     await rehearse(made, ("GET /v1/health", "POST /v1/flows/kill", "GET /nowhere", "no request"))
     await made.cleanup()

@@ -19,15 +19,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
-from paraglider.config.model import Config
 from paraglider.config.problem import ConfigError
 from paraglider.control.hub import views
-from paraglider.control.hub.pools import SETTABLE, Member, Pools
+from paraglider.control.hub.pools import SETTABLE, Member
 from paraglider.control.hub.questions import Answers, Questions
 from paraglider.control.hub.reload import Change
-from paraglider.control.hub.views import Instant, Loaded, Samples, Traffic, samples
+from paraglider.control.hub.views import Instant, Samples, Whole, samples
 from paraglider.control.processes.channel import Message
-from paraglider.control.processes.children import Child
 from paraglider.control.workers.commands import MOST_LISTED
 from paraglider.core.pool import Event
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
@@ -43,24 +41,10 @@ SOON: Final = 2.0
 LONG: Final = 15.0
 
 
-class State(Protocol):
-    """What the desk needs of the hub."""
+class State(Whole, Protocol):
+    """What the desk needs of the hub: all that can be shown, and what changes it."""
 
-    config: Config
-    pools: Pools
     questions: Questions
-    started: float
-    loaded: Loaded
-
-    @property
-    def kernel(self) -> dict[str, int] | None:
-        """What the kernel says of offloaded flows, where there are any (``watch``)."""
-
-    def processes(self) -> list[Child]:
-        """All that there are to be."""
-
-    def traffic(self, samples: Samples) -> Traffic:
-        """What the workers counted, and the kernel."""
 
     def carriers(self) -> list[int]:
         """The numbers of those that have flows, as far as they serve."""

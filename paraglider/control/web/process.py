@@ -10,14 +10,13 @@ Lives here: the process. Its connections are ``control.api.door``, the requests 
 from __future__ import annotations
 
 import asyncio
-import signal
 import socket
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import paraglider
 from paraglider.control.api.door import Door, everybody
-from paraglider.control.api.hub_client import HubClient
+from paraglider.control.api.hub_client import HubClient, until_told
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import Channel
 from paraglider.control.processes.children import Spec
@@ -65,21 +64,14 @@ def run(spec: StatsSpec, report: int, parent: int) -> int:
 
 
 async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) -> int:
+    from paraglider.control.api.routes import runner as runner_of
     from paraglider.control.api.routes import server_of
     from paraglider.control.web import routes
     from paraglider.control.web.events import Streams
     from paraglider.control.web.feed import Feed
     from paraglider.control.web.guard import Guard
 
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[int] = loop.create_future()
-
-    def end(status: int) -> None:
-        if not ended.done():
-            ended.set_result(status)
-
-    loop.add_signal_handler(signal.SIGTERM, end, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    ended, end = until_told()
     hub = HubClient(channel, end)
     told = {"version": paraglider.__version__, "host": socket.gethostname(), "admin": spec.admin}
     feed = Feed(hub.ask, told)
@@ -88,13 +80,13 @@ async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) ->
         door.keep(transport, seconds)  # which opens last
 
     streams = Streams(feed, keep)
-    runner = routes.runner(routes.application(feed, streams, Guard(spec.names), hub.ask))
+    runner = runner_of(routes.application(feed, streams, Guard(spec.names), hub.ask))
     await runner.setup()
     await routes.warm_up(runner)
     privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
     privileges.die_with_parent(parent)
     door = Door(spec.listening, everybody, server_of(runner), most=MOST, lifetime=LIFETIME)
-    feeding = loop.create_task(feed.run())
+    feeding = asyncio.create_task(feed.run())
     feeding.add_done_callback(lambda _: end(PlatformError.exit_code))
     serves(report)
     try:

@@ -28,7 +28,6 @@ from paraglider.control.api.routes import (
     Handler,
     answer,
     body_of,
-    faults,
     json_errors,
     metrics_of,
     rehearse,
@@ -93,20 +92,6 @@ def application(feed: Feed, streams: Streams, guarded: Guard, ask: Ask) -> web.A
     add.add_get("/metrics", _metrics(feed))
     add.add_post("/api/v1/backends/{service}/{backend}", _setter(ask))
     return app
-
-
-def runner(app: web.Application) -> web.AppRunner:
-    """What serves ``app``: one request a connection, and no log of its own."""
-    return web.AppRunner(
-        app,
-        access_log=None,
-        logger=faults(),
-        handle_signals=False,
-        keepalive_timeout=0,
-        lingering_time=0,
-        max_line_size=8190,
-        max_field_size=8190,
-    )
 
 
 async def warm_up(app: web.AppRunner) -> None:

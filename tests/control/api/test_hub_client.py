@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 
 import pytest
 
 from paraglider.control.api import hub_client
-from paraglider.control.api.hub_client import HubClient
+from paraglider.control.api.hub_client import HubClient, until_told
 from paraglider.control.processes.channel import Channel, Message
 from paraglider.errors import PlatformError
 
@@ -69,3 +71,25 @@ def test_a_hub_that_is_gone() -> None:
 
     assert asyncio.run(main(garbage=False)) == 0
     assert asyncio.run(main(garbage=True)) == PlatformError.exit_code
+
+
+def test_the_end_is_told_once_and_by_sigterm_too() -> None:
+    """The first exit code counts; SIGTERM is an end without fault."""
+
+    async def first() -> int:
+        ended, end = until_told()
+        end(3)
+        end(0)
+        return await ended
+
+    async def told() -> int:
+        ended, _ = until_told()
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await ended
+
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        assert asyncio.run(first()) == 3
+        assert asyncio.run(told()) == 0
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)

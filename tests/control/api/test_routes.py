@@ -22,7 +22,7 @@ class Talk:
     def __init__(self) -> None:
         self.asked: list[Message] = []
         self.reply: Message | PlatformError = {"ok": ["yes"]}
-        self._made = routes.runner(self._ask)
+        self._made = routes.runner(routes.application(self._ask))
 
     async def _ask(self, message: Message) -> Message:
         self.asked.append(message)

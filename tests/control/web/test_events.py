@@ -11,10 +11,9 @@ from typing import Any, cast
 from aiohttp import web
 
 from paraglider.control.api.door import Door, everybody
-from paraglider.control.api.routes import server_of
+from paraglider.control.api.routes import runner, server_of
 from paraglider.control.web.events import Streams
 from paraglider.control.web.feed import Feed
-from paraglider.control.web.routes import runner
 
 ASK = b"GET /events HTTP/1.1\r\nHost: a\r\n\r\n"
 
