@@ -1,7 +1,7 @@
 """`paraglider health`: is all well? With `--exit-code` for keepalived's track_script.
 
 Lives here: the click command ``health``.
-Rules: well is when every service has a backend for new flows and every process serves.
+Rules: the first line is one word (``control.hub.conditions``), then a line a condition.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from paraglider.cli.main import Options, config_option
 
 
 @click.command()
-@click.option("--exit-code", is_flag=True, help="Exit 1 when something is wrong.")
+@click.option("--exit-code", is_flag=True, help="Exit 1 when unhealthy; degraded is 0.")
 @config_option
 @json_option
 @click.pass_context
 def health(ctx: click.Context, exit_code: bool, config: str | None, as_json: bool) -> None:
-    """Say whether every service has a ready backend and all processes serve."""
+    """Say whether all is well: healthy, degraded or unhealthy, and why."""
     options: Options = ctx.obj
     answer = control_of(options, config).get("health")
     if as_json:
         print_json(answer)
     else:
-        print("healthy" if answer["healthy"] else "\n".join(answer["problems"]))
-    if exit_code and not answer["healthy"]:
+        print("\n".join([answer["status"], *answer["problems"]]))
+    if exit_code and answer["status"] == "unhealthy":
         ctx.exit(EXIT_MISTAKE)

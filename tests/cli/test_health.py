@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-WELL = {"healthy": True, "problems": []}
-ILL = {"healthy": False, "problems": ["no backend of `web` takes new flows", "api does not serve"]}
+WELL = {"healthy": True, "status": "healthy", "problems": []}
+PROBLEMS = ["service web: no backend takes new flows", "api: does not serve"]
+ILL = {"healthy": False, "status": "unhealthy", "problems": PROBLEMS}
 
 
 def test_all_is_well(daemon: Any, say: Any) -> None:
@@ -16,13 +17,19 @@ def test_all_is_well(daemon: Any, say: Any) -> None:
 
 
 def test_something_is_wrong(daemon: Any, say: Any) -> None:
-    """A line a problem; the exit code tells only where it is asked to."""
+    """The word, and a line a problem; the exit code tells only where it is asked to."""
     daemon.answers["/v1/health"] = (200, ILL)
-    said = "no backend of `web` takes new flows\napi does not serve\n"
+    said = "unhealthy\nservice web: no backend takes new flows\napi: does not serve\n"
     assert say("health") == (0, said, "")
     assert say("health", "--exit-code") == (1, said, "")
     code, out, _ = say("health", "--exit-code", "--json")
     assert (code, json.loads(out)) == (1, ILL)
+
+
+def test_degraded_still_serves(daemon: Any, say: Any) -> None:
+    """It is said, and no reason for keepalived to move the VIP."""
+    daemon.answers["/v1/health"] = (200, {**ILL, "status": "degraded"})
+    assert say("health", "--exit-code")[:2] == (0, "\n".join(["degraded", *PROBLEMS, ""]))
 
 
 def test_no_answer_is_not_well(daemon: Any, say: Any) -> None:

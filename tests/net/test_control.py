@@ -273,7 +273,8 @@ def test_health(web: Any) -> None:
     program = [sys.executable, "-m", "paraglider", "-c", str(running.config), "health"]
     done = running.namespace.run([*program, "--exit-code"], check=False)
     assert done.returncode == 1
-    assert done.stdout == "no backend of `web6` takes new flows\n"
+    no_backend = "service web6: no backend takes new flows; see `paraglider show backends`"
+    assert done.stdout == f"unhealthy\n{no_backend}\n"
     assert daemon(running).get("health")["healthy"] is False
 
 

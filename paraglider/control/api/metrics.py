@@ -108,7 +108,7 @@ _HUB: Final = (
     ),
     Described(
         "paraglider_healthy",
-        "Whether every service has a backend for new flows and every process serves.",
+        "Whether nothing is wrong: there is no condition.",
         plain("health", "healthy"),
     ),
     Described(
@@ -120,6 +120,13 @@ _HUB: Final = (
         "paraglider_config_last_reload_timestamp_seconds",
         "When the configuration was last tried to read.",
         plain("config", "at"),
+    ),
+)
+_CONDITION: Final = (
+    Described(
+        "paraglider_condition",
+        "1 for everything that is wrong now, as `paraglider health` tells it.",
+        lambda _row: [((), 1)],
     ),
 )
 _SERVICE: Final = (
@@ -312,6 +319,9 @@ _KERNEL: Final = (
 SECTIONS: Final = (
     Section(lambda status: [status["daemon"]], ("version", "python", "build"), _DAEMON),
     Section(lambda status: [status], (), _HUB),
+    Section(
+        lambda status: status["health"]["conditions"], ("source", "object", "severity"), _CONDITION
+    ),
     Section(_dated("services"), ("service",), _SERVICE),
     Section(_dated("backends"), ("service", "backend"), _BACKEND),
     Section(_dated("workers"), ("role", "name"), _PROCESS),

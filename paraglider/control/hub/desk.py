@@ -97,8 +97,8 @@ class Desk:
 
     def health(self, request: Message, reply: Reply) -> None:
         """Whether all is well."""
-        hub = self._hub
-        reply({"ok": views.health(hub.config, hub.pools, hub.processes())})
+        self._hub.assess()
+        reply({"ok": views.health(self._hub.conditions, _now())})
 
     def status(self, request: Message, reply: Reply) -> None:
         """Services, backends, processes and health at one instant."""

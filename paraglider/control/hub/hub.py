@@ -18,7 +18,9 @@ from typing import Any
 
 from paraglider.config.model import BackendSource, Config
 from paraglider.control import log
+from paraglider.control.hub.assessor import Assessor
 from paraglider.control.hub.carried import AGE, Carried
+from paraglider.control.hub.conditions import Conditions
 from paraglider.control.hub.desk import SOON, Desk
 from paraglider.control.hub.gate import Gate
 from paraglider.control.hub.health import Health, checked
@@ -80,6 +82,8 @@ class Hub:
         self.questions = Questions(self._send)
         self.started = time.monotonic()
         self.loaded = Loaded(True, self.started)
+        self.conditions = Conditions()
+        self._assessor = Assessor(self.conditions)
         self._registry = registry
         self._watch = watch
         self._carried = carried
@@ -170,7 +174,16 @@ class Hub:
             pause = min(pause, INTERVAL)
         if not self._health.wait(now):
             self._pass_on_hints(now)
-        return min(pause, self._health.wait(now))
+        if not self._assessor.wait(now):
+            self.assess()
+            processes = self.processes()
+            self._assessor.workers(processes, samples(processes), now)
+        return min(pause, self._health.wait(now), self._assessor.wait(now))
+
+    def assess(self) -> None:
+        """See ``views.Whole``."""
+        self._assessor.services(self.config, self.pools)
+        self._assessor.processes(self.processes())
 
     def close(self) -> None:
         """See ``supervisor.Hub``."""

@@ -58,6 +58,11 @@ class Member:
     downs: int = 0
     failed: int = 0
 
+    @property
+    def takes_flows(self) -> bool:
+        """Whether it is given new flows."""
+        return self.state is State.READY and self.weight > 0
+
 
 class Pools:
     """The members of the services of a configuration."""

@@ -18,12 +18,12 @@ import paraglider
 from paraglider._compiled import build_of
 from paraglider.config.model import Config, Service
 from paraglider.control.hub.carried import Carried
+from paraglider.control.hub.conditions import Conditions
 from paraglider.control.hub.pools import Checked, Member, Pools
 from paraglider.control.processes.children import Child
 from paraglider.control.processes.counters import GAUGES, Sample
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core import nat
-from paraglider.core.pool import State
 from paraglider.system.queue.proc import QueueStatus
 
 _COUNTED: Final = {
@@ -132,16 +132,24 @@ def processes(
     return [_process(child, samples.get(child.spec.index), queues, at) for child in children]
 
 
-def health(config: Config, pools: Pools, children: Iterable[Child]) -> dict[str, Any]:
-    """Whether every service has a backend for new flows and every process serves; why not."""
-    problems = []
-    for service in config.services:
-        members = pools.of(service.name)
-        gone = members and all(member.leaving for member in members)  # it has flows yet
-        if not gone and not any(takes_flows(member) for member in members):
-            problems.append(f"no backend of `{service.name}` takes new flows")
-    problems += [f"{child.spec.name} does not serve" for child in children if not child.serves]
-    return {"healthy": not problems, "problems": problems}
+def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
+    """Whether all is well, and what is not: a line each, and the same in parts."""
+    standing = list(conditions)
+    return {
+        "healthy": not standing,
+        "status": conditions.status,
+        "problems": [each.line for each in standing],
+        "conditions": [
+            {
+                "source": each.source,
+                "object": each.object,
+                "severity": each.condition.severity,
+                "text": each.condition.text,
+                "since": at.date(each.since),
+            }
+            for each in standing
+        ],
+    }
 
 
 class Whole(Protocol):
@@ -151,6 +159,10 @@ class Whole(Protocol):
     pools: Pools
     started: float
     loaded: Loaded
+    conditions: Conditions
+
+    def assess(self) -> None:
+        """Bring the conditions up to date."""
 
     @property
     def kernel(self) -> dict[str, int] | None:
@@ -169,12 +181,13 @@ def status(
     """Services, backends, processes, health, what runs and what it was told, at one instant."""
     config, pools, children = whole.config, whole.pools, whole.processes()
     traffic = whole.traffic(samples)
+    whole.assess()
     return {
         "at": round(at.wall, 3),
         "services": services(config, pools, traffic),
         "backends": backends(config, pools, traffic, at),
         "workers": processes(children, samples, queues, at),
-        "health": health(config, pools, children),
+        "health": health(whole.conditions, at),
         "daemon": {
             "version": paraglider.__version__,
             "python": platform.python_version(),
@@ -189,11 +202,6 @@ def status(
     }
 
 
-def takes_flows(member: Member) -> bool:
-    """Whether ``member`` is given new flows."""
-    return member.state is State.READY and member.weight > 0
-
-
 def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[str, Any]:
     return {
         "service": service.name,
@@ -205,7 +213,7 @@ def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[
         "affinity": service.affinity,
         "drain_timeout": service.drain_timeout,
         "backends": len(members),
-        "ready": sum(map(takes_flows, members)),
+        "ready": sum(member.takes_flows for member in members),
         **traffic.total(service.name),
     }
 

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[3]
 TRAFFIC = {"flows": 3, "picked": 9, "packets_in": 20, "bytes_in": 2000}
 TRAFFIC |= {"packets_out": 10, "bytes_out": 1000}
 PROXIES = {"refused": 1, "timeouts": 2, "retried": 3, "idle": 4, "resets": 5}
+CONDITION = {"source": "workers", "object": "worker 0", "severity": "degraded", "text": "full"}
 
 
 def backend(name: str, **changes: Any) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def status(**changes: Any) -> dict[str, Any]:
             worker(1, counts={"short": 2, "expired": 6}),
             {"role": "api", "name": "api", "serves": True, "starts": 3},
         ],
-        "health": {"healthy": True},
+        "health": {"healthy": True, "conditions": [CONDITION]},
         "daemon": {"version": "1.2", "python": "3.11.2", "build": "compiled", "started": 900.0},
         "config": {"success": True, "at": 950.0},
         "kernel": None,

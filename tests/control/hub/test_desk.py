@@ -8,6 +8,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.config.problem import ConfigError
+from paraglider.control.hub.conditions import Condition, Conditions
 from paraglider.control.hub.desk import HANDLERS, Desk, refusal
 from paraglider.control.hub.pools import Member, Pools
 from paraglider.control.hub.questions import MOST, Questions
@@ -43,6 +44,11 @@ class Hub:
         self.sent: list[tuple[int, dict[str, Any]]] = []
         self.questions = Questions(lambda index, message: self.sent.append((index, message)))
         self.refusal: OperatorError | None = None
+        self.conditions = Conditions()
+
+    def assess(self) -> None:
+        """See ``views.Whole``."""
+        self.conditions.put("processes", {"api": Condition("unhealthy", "does not serve")})
 
     def processes(self) -> list[Child]:
         """See ``desk.State``."""
@@ -106,7 +112,8 @@ def test_what_there_is(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [row["service"] for row in services] == ["web"]
     assert [row["backend"] for row in backends] == ["10.0.0.1", "10.0.0.2:8080"]
     assert [row["serves"] for row in workers] == [False]
-    assert health == {"healthy": False, "problems": ["api does not serve"]}
+    assert (health["healthy"], health["status"]) == (False, "unhealthy")
+    assert health["problems"] == ["api: does not serve"]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.control.hub import views
 from paraglider.control.hub.carried import Carried
+from paraglider.control.hub.conditions import Condition, Conditions
 from paraglider.control.hub.pools import Checked, Pools
 from paraglider.control.hub.views import Instant, Traffic
 from paraglider.control.processes.children import Child, Spec
@@ -174,13 +175,25 @@ def test_who_is_dead_has_no_flows() -> None:
     assert "queue" not in other
 
 
-def test_health_says_all_that_is_wrong(pools: Pools) -> None:
-    """A service that nobody takes new flows of, a process that does not serve."""
-    assert views.health(CONFIG, pools, [worker()]) == {"healthy": True, "problems": []}
-    pools.apply(pools.find("all", "10.0.0.1"), Event.SET_DRAIN, "asked", 1.0)
-    pools.set_weight(pools.find("web", "fd00::1"), 0)
-    assert views.health(CONFIG, pools, [Child(Api(0)), worker(report=9)])["problems"] == [
-        "no backend of `all` takes new flows",
-        "api does not serve",
-        "worker 3 on core 1 does not serve",
+def test_health_says_all_that_is_wrong() -> None:
+    """The worst severity, and every condition as a line and in parts."""
+    conditions = Conditions(lambda: 990.0)
+    assert views.health(conditions, AT) == {
+        "healthy": True,
+        "status": "healthy",
+        "problems": [],
+        "conditions": [],
+    }
+    conditions.put("host", {"eth0": Condition("degraded", "is down; plug it in")})
+    found = views.health(conditions, AT)
+    assert (found["healthy"], found["status"]) == (False, "degraded")
+    assert found["problems"] == ["eth0: is down; plug it in"]
+    assert found["conditions"] == [
+        {
+            "source": "host",
+            "object": "eth0",
+            "severity": "degraded",
+            "text": "is down; plug it in",
+            "since": "2023-11-14T22:13:10+00:00",
+        }
     ]

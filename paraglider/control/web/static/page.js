@@ -23,7 +23,7 @@ function show(sample) {
   put(by("version"), `Paraglider ${sample.version}`);
   document.title = `${sample.health.healthy ? "" : "! "}${sample.host} · Paraglider`;
   const health = by("health");
-  put(health, sample.health.healthy ? "healthy" : `${sample.health.problems.length} ${sample.health.problems.length === 1 ? "problem" : "problems"}`);
+  put(health, sample.health.healthy ? "healthy" : `${sample.health.status}: ${sample.health.problems.length}`);
   health.classList.toggle("bad", !sample.health.healthy);
   health.classList.toggle("good", sample.health.healthy);
   const problems = by("problems");
