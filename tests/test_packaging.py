@@ -133,3 +133,19 @@ def test_the_page_is_part_of_the_package(tmp_path: Path) -> None:
     assert built == {path.name for path in (ROOT / static).iterdir()}
     assert {"index.html", "page.js", "uPlot.iife.min.js", "uPlot.LICENSE.txt"} <= built
     assert "MIT" in (tmp_path / static / "uPlot.LICENSE.txt").read_text()
+
+
+def test_nothing_of_ours_fixes_the_hash_of_dictionaries() -> None:
+    """Keys of flow tables come from strangers: Python's hash of them is random in each process
+    (PYTHONHASHSEED unset), and nothing that we ship sets it.
+    """
+    shipped = [*(ROOT / "conf").iterdir(), *(ROOT / "scripts").rglob("*"), ROOT / "setup.py"]
+    for file in shipped:
+        if file.is_file():
+            assert "PYTHONHASHSEED" not in file.read_text(errors="replace"), file
+    program = "print(hash(b'key of a flow'))"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONHASHSEED"}
+    hashes = {
+        subprocess.check_output([sys.executable, "-c", program], env=environment) for _ in range(3)
+    }
+    assert len(hashes) == 3

@@ -30,6 +30,7 @@ from paraglider.forwarding import policies
 from paraglider.forwarding.explain import Capture, Situation, compare, fates
 from paraglider.forwarding.listing import NOTHING, Live, backends_in, flow_key, flows_in
 from paraglider.system.capture import ip_packets
+from paraglider.system.seed import known_seed
 
 
 @click.command()
@@ -123,6 +124,9 @@ def _daemon(control: Control, client: str | None) -> _Asked | None:
 def _situation(file: str, options: Options, live: Live) -> Situation:
     loaded = load_with_marks(file)
     config = resolved(loaded.config, read_files(loaded)).for_families(options.families)
+    seed = known_seed()
+    if seed is not None:
+        config = config.seeded(seed)
     return Situation(config, policies.load(loaded), live)
 
 

@@ -66,6 +66,8 @@ def run(
         require_free(cores)
     registry = policies.load(found.loaded)
     log.set_up(debug, log_style)
+    if os.environ.get("PYTHONHASHSEED", "random") != "random":
+        log.logger().warning("PYTHONHASHSEED is fixed: flow tables can be slowed down; unset it")
     for line in found.warnings:
         log.logger().warning(line)
     log.logger().info(

@@ -18,6 +18,7 @@ from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
 from paraglider.system.ledger import leftovers
 from paraglider.system.plan import Step
+from paraglider.system.seed import machine_seed
 from paraglider.system.state import StateFile, only_one
 
 Prepare = Callable[[Config, frozenset[int], Host, StateFile], list[Step]]
@@ -33,6 +34,7 @@ def carry_out(
     """Bring the host to ``config`` and say how; raises what ``setup`` raises."""
     with only_one():
         host, state = Host(), StateFile(owner=owner)
+        config = config.seeded(machine_seed(_told))
         steps = prepare(config, families, host, state)
         if dry_run:
             print(setup.script(steps, host) or "# nothing to do: the host is set up\n", end="")
@@ -67,6 +69,10 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
             told.sum_up()
         else:
             print(nothing)
+
+
+def _told(line: str) -> None:
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def _warn(config: Config, families: frozenset[int], host: Host, asked: list[int]) -> None:

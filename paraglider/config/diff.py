@@ -22,7 +22,7 @@ RESTART: Final = {
     "stats": "the socket is there",
     "flows": "flow tables have their size",
 }
-_OF_A_SERVICE: Final = {"name", "backends"}
+_OF_A_SERVICE: Final = {"name", "backends", "seed"}
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -72,6 +72,8 @@ def _service(old: Service, new: Service) -> Iterator[str]:
         if key not in _OF_A_SERVICE:
             for path, was, now in _changes(key, before[key], after[key]):
                 yield f"service {old.name}: {path} {was} → {now}"
+    if None not in (old.seed, new.seed) and old.seed != new.seed:  # no key in the log
+        yield f"service {old.name}: seed changed"
     if new.source is not None and old.source != new.source:
         yield f"service {old.name}: backends come from {_source(old)} → {_source(new)}"
     known = {backend.name: backend for backend in old.backends}

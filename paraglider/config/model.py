@@ -34,6 +34,9 @@ from paraglider.config.types import (
     Ports,
 )
 
+#: strategies that hash nothing, and so have no seed
+UNSEEDED = ("rr", "wrr", "weighted")
+
 # As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
 
@@ -242,11 +245,12 @@ class Service(Section):
     strategy: str = Field(
         default="rr", description="rr, wrr, weighted, source, maglev, or package.module:Class."
     )
-    seed: int = Field(
-        default=0,
+    seed: int | None = Field(
+        default=None,
         ge=0,
-        le=4_294_967_295,
-        description="Key of the hashes of source and maglev; machines that agree share it.",
+        le=18_446_744_073_709_551_615,
+        description="Key of the hashes of source and maglev; machines that agree share it."
+        " Left out: the key of this host, drawn at the first set-up.",
     )
     affinity: Literal["flow", "client"] = Field(
         default="flow", description="client: a client keeps its backend."
@@ -307,6 +311,11 @@ class Service(Section):
         return "direct" if self.forward == "dsr" else self.return_
 
     @property
+    def hash_seed(self) -> int:
+        """The key of its hashes: ``seed``, or 0 where it has none (``Config.seeded``)."""
+        return 0 if self.seed is None else self.seed
+
+    @property
     def all_ports(self) -> bool:
         """True when no port is excepted, so that a rule needs no port match."""
         return self.ports == (ALL_PORTS,)
@@ -347,6 +356,16 @@ class Config(Section):
     failover: Failover = Failover()
     watch: bool = Field(default=False, description="Reload when the file changes.")
     services: tuple[Service, ...] = Field(min_length=1, description="The services.", strict=False)
+
+    def seeded(self, seed: int) -> Config:
+        """The same configuration, with ``seed`` (64 bits) where a service that hashes has none."""
+        services = tuple(
+            service.model_copy(update={"seed": seed})
+            if service.seed is None and service.strategy not in UNSEEDED
+            else service
+            for service in self.services
+        )
+        return self.model_copy(update={"services": services})
 
     def for_families(self, families: frozenset[int]) -> Config:
         """The same configuration with the services of ``families`` ({4}, {6} or both) alone."""

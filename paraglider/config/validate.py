@@ -14,7 +14,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
-from paraglider.config.model import Config, Service
+from paraglider.config.model import UNSEEDED, Config, Service
 from paraglider.config.problem import Path, Problem
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
 from paraglider.config.validate_dsr import check_dsr
@@ -25,7 +25,6 @@ STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
 #: a class of the operator's own, as `strategy` names it
 STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 MOST_LISTENED = 1024  # ports of a service that a proxy worker opens a socket for, each
-UNSEEDED = ("rr", "wrr", "weighted")  # these hash nothing
 
 
 def check(config: Config) -> list[Problem]:

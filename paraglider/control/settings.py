@@ -15,6 +15,7 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import LoadedConfig, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.sources import Found, read_files
+from paraglider.system.seed import machine_seed
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +46,13 @@ class Settings:
         """
         loaded = load_with_marks(self.path)
         config = self._with_failover(loaded.for_families(self.families))
+        noted = loaded.lines(warnings(self._with_failover(loaded.config)))
+        config = config.seeded(machine_seed(noted.append))
         changes: dict[str, object] = {}
         if self.queue_length is not None:
             changes["queue"] = config.queue.model_copy(update={"length": self.queue_length})
         if self.user is not None:
             changes["user"] = self.user
-        noted = loaded.lines(warnings(self._with_failover(loaded.config)))
         listed = read_files(loaded)
         return Read(loaded, config.model_copy(update=changes), tuple(noted), listed)
 

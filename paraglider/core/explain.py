@@ -26,6 +26,11 @@ from paraglider.core.strategies.wrr import SmoothRoundRobin
 #: strategies that pick by a hash alone: the same backend for the same flow, whoever asks
 HASHED: Final = (SourceHash, Maglev)
 
+_UNSEEDED: Final = (
+    "a hash decides, and its seed is not known here: run this as root on the balancer, or give the"
+    " service a `seed`"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -55,8 +60,13 @@ class Explanation:
     why: tuple[Step, ...]
 
 
-def explain(balancer: Balancer, flow: NewFlow, existing: Backend | None = None) -> Explanation:
-    """Which backend ``flow`` gets, and why. ``existing`` is the backend of a flow that lives."""
+def explain(
+    balancer: Balancer, flow: NewFlow, existing: Backend | None = None, *, seeded: bool = True
+) -> Explanation:
+    """Which backend ``flow`` gets, and why. ``existing`` is the backend of a flow that lives.
+
+    ``seeded`` is false where the balancer's hashes have another seed than the objects here.
+    """
     service = balancer.find(flow.protocol, flow.key)
     if service is None:
         return Explanation(None, None, (), (Step("service", _stranger(balancer, flow)),))
@@ -72,8 +82,9 @@ def explain(balancer: Balancer, flow: NewFlow, existing: Backend | None = None) 
             why.append(Step("affinity", f"the client has a flow to {kept.name}, and keeps it"))
             return Explanation(service, kept, (), tuple(why))
         why.append(Step("affinity", _unbound(kept)))
-    why.append(Step("strategy", _reason(service, flow)))
-    if isinstance(service.strategy, HASHED):
+    hashed = isinstance(service.strategy, HASHED)
+    why.append(Step("strategy", _reason(service, flow) if seeded or not hashed else _UNSEEDED))
+    if hashed and seeded:
         backend = balancer.choose(service, flow, lambda _: False)
         return Explanation(service, backend, (), tuple(why))
     share = shares(service)

@@ -52,6 +52,8 @@ cdef class FlowTable:
     cpdef enter(self, Flow flow)
     cpdef move(self, Flow flow, unsigned char state, double now)
     @cython.locals(rewrite=Rewrite)
+    cpdef _confirm(self, Flow flow)
+    @cython.locals(rewrite=Rewrite)
     cpdef forget(self, Flow flow, double now)
     @cython.locals(looked="long long", flow=Flow, bucket=list)
     cpdef long long expire(self, double now, long long budget=*)

@@ -58,6 +58,7 @@ FIRST_STATE: Final = {TCP: SYN_SENT, UDP: UDP_NEW, ICMP: ICMP_OPEN, ICMP6: ICMP_
 
 #: class of each state but GONE, in the order in which flows make room: unanswered, closing, lasting
 _CLASS: Final = (0, 0, 2, 1, 0, 2, 0)
+_LASTING: Final = 2
 
 
 #: refreshed flows that are moved on, at most, in search of one to evict
@@ -249,6 +250,7 @@ class FlowTable:
         rewrite.backend.flows += 1
         if rewrite.affinity is not None:
             rewrite.affinity.hold(flow.forward_key[: len(rewrite.vip)], rewrite.backend)
+            self._confirm(flow)
         if self.ledger is not None and not flow.record:
             flow.record = self.ledger.write(rewrite.identity, flow.forward_key, flow.state)
 
@@ -260,8 +262,15 @@ class FlowTable:
         flow.state = state
         flow.seen = now
         self._schedule(flow)
+        self._confirm(flow)
         if flow.record and self.ledger is not None:
             self.ledger.move(flow.record, state)
+
+    def _confirm(self, flow: Flow) -> None:
+        """Tell the affinity of a flow that lasts: it was answered."""
+        rewrite = flow.rewrite
+        if rewrite.affinity is not None and _CLASS[flow.state] == _LASTING:
+            rewrite.affinity.confirm(flow.forward_key[: len(rewrite.vip)])
 
     def forget(self, flow: Flow, now: float) -> None:
         """Take a live flow out of every table."""

@@ -118,7 +118,10 @@ class Marker:
         backend.picked += 1
         if service.affinity is not None:
             client = key[: (len(key) - 4) // 2]
+            known = service.affinity.find(client, now) is not None
             service.affinity.hold(client, backend)
+            if known:  # answers pass unseen: a client that comes back is no random address
+                service.affinity.confirm(client)
             service.affinity.release(client, now)
         if self.decided is not None:
             self.decided(protocol, key, backend)

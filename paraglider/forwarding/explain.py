@@ -43,7 +43,8 @@ _EVENTS: Final = {
 class Situation:
     """The services of ``config`` as a worker has them; with ``live``, as a running one has them.
 
-    ``registry`` has the strategies that they name (``policies.load``).
+    ``registry`` has the strategies that they name (``policies.load``). A service that hashes and
+    has no seed (``Config.seeded``) keeps its picks open.
     """
 
     def __init__(self, config: Config, registry: Registry, live: Live = NOTHING) -> None:
@@ -51,6 +52,7 @@ class Situation:
         forwards = {service.forward for service in config.services}
         self.services = make_services(self.config, forwards, 0, registry)
         self.balancer = Balancer(ServiceMap(self.services))
+        self._seeded = {s.name for s in config.services if s.seed is not None}
         self._by_name = {service.name: service for service in self.services}
         self._existing: dict[tuple[int, bytes], Backend] = {}
         self._live_states(live)
@@ -63,7 +65,10 @@ class Situation:
         if exempt is not None:
             step = Step("exempt", f"`exempt` has {exempt}: the packet is not balanced")
             return Explanation(None, None, (), (step,))
-        return explain(self.balancer, flow, self._existing.get((flow.protocol, flow.key)))
+        existing = self._existing.get((flow.protocol, flow.key))
+        service = self.balancer.find(flow.protocol, flow.key)
+        seeded = service is None or service.name in self._seeded
+        return explain(self.balancer, flow, existing, seeded=seeded)
 
     def source_of(self, service: Service) -> str | None:
         """Where the backends of ``service`` are listed, if neither in the file nor known."""

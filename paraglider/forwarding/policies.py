@@ -158,7 +158,7 @@ def _try(policy: UserClass, service: Service) -> None:
     key = _CLIENTS[family] + service.vip.ip.packed + _CLIENT_PORT + port
     step = _MAKING
     try:
-        strategy = policy(service=service.name, worker=0, seed=service.seed)
+        strategy = policy(service=service.name, worker=0, seed=service.hash_seed)
         step = "prepare"
         strategy.prepare(ready)
         step = "pick"

@@ -153,7 +153,7 @@ def _strategy(service: ServiceConfig, place: _Place, known: _Known | None) -> St
     wanted = (service.strategy, service.seed)
     if known is not None and (known.config.strategy, known.config.seed) == wanted:
         return known.service.strategy
-    context = Context(service.name, place.worker, service.seed)
+    context = Context(service.name, place.worker, service.hash_seed)
     return create(service.strategy, context, place.registry)
 
 

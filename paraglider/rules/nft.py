@@ -32,6 +32,8 @@ from paraglider.rules.steering import MARK_BASE, MARK_MASK
 TABLE = "paraglider"
 NFT_FAMILY = {4: "ip", 6: "ip6"}
 
+_JHASH = 0xFFFFFFFF  # its seed has 32 bits
+
 UNANSWERED = "unanswered"
 """The counter of first packets that no worker decided about."""
 GONE = "gone"
@@ -263,7 +265,7 @@ def first_packets(services: Iterable[Service], family: int) -> Iterator[tuple[Se
 def by_hash(fields: str, seed: int, shares: Iterable[tuple[int, int]]) -> str:
     """A mark by the kernel's hash of ``fields``; ``shares`` are marks, each with its part."""
     ranges, total = spans(shares)
-    return f"jhash {fields} mod {total} seed 0x{seed:08x} map {ranges}"
+    return f"jhash {fields} mod {total} seed 0x{seed & _JHASH:08x} map {ranges}"
 
 
 def spans(shares: Iterable[tuple[int, int]]) -> tuple[str, int]:

@@ -180,7 +180,7 @@ def _mark(service: Service, marks: tuple[int, ...], seed: int) -> str:
     """The expression that gives a new connection of ``service`` its mark."""
     shares = _shares(service, marks)
     if not _by_turns(service):
-        key = service.seed if service.strategy == "source" else seed
+        key = service.hash_seed if service.strategy == "source" else seed
         return by_hash(f"{NFT_FAMILY[service.family]} saddr", key, shares)
     ranges, total = spans(_interleaved(shares))
     return f"numgen inc mod {total} map {ranges}"

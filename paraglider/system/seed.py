@@ -1,26 +1,129 @@
-"""The seed of the steering and of the kernel's hash, alike for the set-up and for the daemon.
+"""The seed of this host: what keys every hash that decides where a flow goes.
 
-Lives here: ``steering_seed``.
+Lives here: ``machine_seed`` (draws it at the first call and keeps it), ``known_seed`` (only reads)
+and ``steering_seed`` (the 32 bits for the kernel's hashes).
+Rules: 64 random bits in a file that only root can read, kept over reboots, so that clients of
+``source`` keep their backends and nobody else can tell which one a packet will get. The file is
+created once and never changes; the set-up and the daemon read the same.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import secrets
+import tempfile
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 from paraglider.errors import PlatformError
+
+SEED_FILE: Final = Path("/var/lib/paraglider/seed")
+BITS: Final = 64
 
 _MACHINE_ID = Path("/etc/machine-id")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def steering_seed(machine_id: Path = _MACHINE_ID) -> int:
-    """The 32-bit seed of the steering: stable on a machine, not to be guessed from outside.
+def _silent(_: str) -> None:
+    """Say nothing."""
 
-    A machine without an id gets a seed that lasts until it boots again.
+
+def machine_seed(say: Callable[[str], None] = _silent, file: Path = SEED_FILE) -> int:
+    """The seed in ``file``, drawn and stored there when it has none.
+
+    A host that cannot store it (a container without ``/var/lib``) uses a hash of its machine id,
+    or of its boot id, and ``say`` is told. Later calls in one process return the same, whatever
+    becomes of the file. Raises ``PlatformError`` when the host has no id either.
     """
+    seed, warning = _machine_seed(file)
+    if warning:
+        say(warning)
+    return seed
+
+
+def known_seed(file: Path = SEED_FILE) -> int | None:
+    """The seed in ``file``; None when there is none or this user may not read it."""
+    try:
+        return _parsed(file.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def steering_seed(file: Path = SEED_FILE) -> int:
+    """32 bits for the hashes of the kernel, derived from ``machine_seed``."""
+    digest = hashlib.sha256(b"paraglider steering %d" % machine_seed(file=file)).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+@cache
+def _machine_seed(file: Path) -> tuple[int, str]:
+    """The seed, and a warning where it could not be kept as it should."""
+    try:
+        return _parsed(file.read_text(encoding="ascii")), ""
+    except (FileNotFoundError, NotADirectoryError):
+        damaged = False
+    except ValueError:
+        damaged = True
+    except OSError as error:
+        return _unkept(), _told(file, error)
+    try:
+        seed = _store(file, secrets.randbits(BITS), replace=damaged)
+    except OSError as error:
+        return _unkept(), _told(file, error)
+    if damaged:
+        return seed, f"{file} was damaged: another seed is drawn, clients of hashes move"
+    return seed, ""
+
+
+def _parsed(text: str) -> int:
+    """The number in ``text``; raises ``ValueError`` when there is none of ``BITS`` bits."""
+    digits = text.strip()
+    if not (digits.isascii() and digits.isdecimal() and len(digits) <= len(str(1 << BITS))):
+        raise ValueError("not a seed")
+    seed = int(digits)
+    if seed >> BITS:
+        raise ValueError("a seed of too many bits")
+    return seed
+
+
+def _store(file: Path, seed: int, *, replace: bool) -> int:
+    """Store ``seed``, unless another process was first and ``replace`` is false: then its seed."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".seed-", dir=file.parent)  # mode 0600
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as stream:
+            stream.write(f"{seed}\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        if replace:
+            temporary.replace(file)
+            return seed
+        try:
+            file.hardlink_to(temporary)
+        except FileExistsError:
+            return _parsed(file.read_text(encoding="ascii"))
+        return seed
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _unkept(machine_id: Path = _MACHINE_ID) -> int:
+    """A seed from the host's own identity, which strangers on the network do not know."""
     for source in (machine_id, _BOOT_ID):
         if source.is_file() and (text := source.read_text(encoding="ascii").strip()):
-            digest = hashlib.sha256(b"paraglider steering " + text.encode()).digest()
-            return int.from_bytes(digest[:4], "big")
+            digest = hashlib.sha256(b"paraglider seed " + text.encode()).digest()
+            return int.from_bytes(digest[:8], "big")
     raise PlatformError("the machine has neither a machine id nor a boot id")
+
+
+def _told(file: Path, error: OSError) -> str:
+    return (
+        f"the seed of hashes cannot be kept in {file} ({error.strerror}): one is made from the"
+        " machine id; give the services a `seed`, or make the directory writable"
+    )

@@ -13,6 +13,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
 
+from paraglider.cli import explain as module
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
 from paraglider.control.api.client import Control
@@ -25,6 +26,7 @@ services:
     protocol: tcp
     ports: 80
     strategy: maglev
+    seed: 7
     backends: [10.0.0.1, 10.0.0.2, 10.0.0.3]
   - name: six
     vip: 2001:db8::11
@@ -280,3 +282,21 @@ def test_mistake_in_the_file(capfd: pytest.CaptureFixture[str], file: Path) -> N
     file.write_text(TEXT.replace("tcp", "tpc"))
     assert outcome("-c", str(file), "tcp", CLIENT, VIP) == 1
     assert f"{file}:4:15: `protocol`" in capfd.readouterr().err
+
+
+def test_without_the_seed_no_backend_is_made_up(
+    capfd: pytest.CaptureFixture[str], file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who cannot read the host's seed is told who may get the flow; who can, who gets it."""
+    file.write_text(TEXT.replace("    seed: 7\n", ""))
+    monkeypatch.setattr(module, "known_seed", lambda: None)
+    (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
+    assert flow["backend"] is None
+    assert len(flow["candidates"]) == 3
+    assert "its seed is not known here" in flow["why"][-1]["text"]
+    found = set()
+    for seed in range(40):
+        monkeypatch.setattr(module, "known_seed", lambda seed=seed: seed)
+        (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
+        found.add(flow["backend"])
+    assert found == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}  # by chance once in ten million

@@ -23,6 +23,7 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
     [
         (config(), []),
         (config({"strategy": "maglev"}), ["service web: strategy rr → maglev"]),
+        (config({"strategy": "maglev"}).seeded(5), ["service web: strategy rr → maglev"]),
         (
             config({"backends": ["10.0.0.1", "10.0.0.2"]}),
             ["service web: backend 10.0.0.2 weight 2 → 1"],
@@ -77,3 +78,9 @@ def test_what_takes_a_restart() -> None:
     taken = in_place(old, new)
     assert (taken.user, taken.workers) == (old.user, old.workers)
     assert taken.services == new.services
+
+
+def test_a_seed_is_not_shown() -> None:
+    """That it changed is told, neither what it was nor what it is."""
+    old, new = (config({"strategy": "source", "seed": seed}) for seed in (11111, 22222))
+    assert differences(old, new) == ["service web: seed changed"]

@@ -180,3 +180,16 @@ def test_plain_data_and_back() -> None:
     )
     plain = json.loads(json.dumps(given.model_dump(mode="json", by_alias=True)))
     assert Config.model_validate(plain) == given
+
+
+def test_a_seed_of_the_host_is_for_services_that_hash_and_have_none() -> None:
+    """The file's own seed stays, and what hashes nothing has no seed to be refused for."""
+    strategies = ("source", "maglev", "mine:Own", "rr", "wrr", "weighted")
+    services = [service(strategy=name) for name in strategies]
+    services.append(service(strategy="maglev", seed=0))
+    seeded = Config(services=tuple(services)).seeded((1 << 64) - 1)
+    most = (1 << 64) - 1
+    assert [s.seed for s in seeded.services] == [most, most, most, None, None, None, 0]
+    assert [s.hash_seed for s in seeded.services] == [most, most, most, 0, 0, 0, 0]
+    again = Config.model_validate(seeded.model_dump(mode="json", by_alias=True))
+    assert [s.seed for s in again.services] == [s.seed for s in seeded.services]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from paraglider.config.problem import ConfigError
+from paraglider.control import settings as module
 from paraglider.control.settings import Settings
 
 FILE = """\
@@ -50,3 +52,24 @@ def test_every_mistake_has_its_place(file: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         Settings(file).read()
     assert [line.startswith(f"{file}:") for line in caught.value.lines] == [True, True]
+
+
+def test_services_that_hash_have_the_seed_of_the_host(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At every reading, unless the file has one; what is wrong with keeping it is a warning."""
+
+    def drawn(say: Callable[[str], None]) -> int:
+        say("not kept")
+        return 1 << 63
+
+    monkeypatch.setattr(module, "machine_seed", drawn)
+    file.write_text(
+        FILE.replace("ports: 80, backends: [10", "ports: 80, strategy: source, backends: [10")
+    )
+    for _ in range(2):
+        read = Settings(file).read()
+        assert [service.seed for service in read.config.services] == [1 << 63, None]
+        assert read.warnings == ("not kept",)
+    file.write_text(file.read_text().replace("strategy: source", "strategy: source, seed: 9"))
+    assert Settings(file).read().config.services[0].seed == 9

@@ -71,6 +71,43 @@ def test_lingering_is_bounded_and_the_oldest_go_first() -> None:
     assert [affinity.find(bytes([n]), 3) for n in range(3)] == [None, A, A]
 
 
+def test_forged_openings_push_no_client_out() -> None:
+    """A hundred thousand clients that were never answered come and go; who was answered stays."""
+    affinity = Affinity(600, 50)
+    for number in range(50):
+        client = b"real" + bytes([number])
+        affinity.hold(client, A)
+        affinity.confirm(client)
+        affinity.release(client, 0)
+    for number in range(100_000):
+        client = number.to_bytes(4, "big")
+        affinity.hold(client, B)
+        affinity.release(client, 1)
+    assert len(affinity) == 50
+    assert all(affinity.find(b"real" + bytes([n]), 2) is A for n in range(50))
+
+
+def test_a_confirmed_client_stays_so_through_an_unanswered_flow() -> None:
+    """It was real once; a backend that fails to answer it later does not make it a stranger."""
+    affinity = Affinity(600, 1)
+    affinity.hold(CLIENT, A)
+    affinity.confirm(CLIENT)
+    affinity.release(CLIENT, 0)
+    affinity.hold(CLIENT, A)
+    affinity.release(CLIENT, 1)
+    affinity.hold(b"forged", B)
+    affinity.release(b"forged", 2)
+    assert affinity.find(CLIENT, 3) is A
+    assert affinity.find(b"forged", 3) is None
+
+
+def test_confirming_a_stranger_changes_nothing() -> None:
+    """An answer to nobody binds nobody."""
+    affinity = Affinity(60, 10)
+    affinity.confirm(CLIENT)
+    assert (len(affinity), affinity.find(CLIENT, 0)) == (0, None)
+
+
 def test_expiry_keeps_to_its_budget() -> None:
     """No more than ``budget`` clients are forgotten a call, and none that still lingers."""
     affinity = Affinity(60, 100)
@@ -102,7 +139,8 @@ class Model:
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["hold a", "hold b", "release", "wait", "expire"]), st.integers(0, 4)
+            st.sampled_from(["hold a", "hold b", "confirm", "release", "wait", "expire"]),
+            st.integers(0, 4),
         ),
         max_size=60,
     )
@@ -118,6 +156,8 @@ def test_histories_against_a_model(history: list[tuple[str, int]]) -> None:
             now += 3 * number
         elif what == "expire":
             affinity.expire(now, 1 + number)
+        elif what == "confirm":
+            affinity.confirm(client)
         elif what == "release":
             if model.flows:
                 affinity.release(client, now)

@@ -7,12 +7,13 @@ The shapes of packets are in ``test_nat``, refusals in ``test_nat_refusals``. A 
 from __future__ import annotations
 
 import pytest
-from packets import FAMILIES, V4, Family, backend, nat, run, service
+from packets import FAMILIES, V4, Family, backend, nat, packed, run, service
 from scapy.layers.inet import UDP
 from scapy.packet import Raw
 
 from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
+from paraglider.core.checksum import KERNELS
 from paraglider.core.flow import STATE_NAMES, Flow, FlowTable, Timeouts
 from paraglider.core.nat import Nat
 from paraglider.core.pool import Event
@@ -351,6 +352,26 @@ def test_a_collision_only_when_all_are_taken(family: Family) -> None:
     assert run(path, refused) == (DROP, refused)
     assert path.counts[verdict.COLLISION] == 1
     assert run(path, family.syn(vip=family.router, client_port=40001))[0] == REWRITTEN
+
+
+@families
+def test_a_flood_of_openings_takes_no_clients_backend(family: Family) -> None:
+    """A client that was served returns to its backend, though forged SYNs fill the table often."""
+    keeping = service(family, ports=WEB, affinity=Affinity(600, 20))
+    path = nat(keeping, bound=20)
+    play(path, "c:S", family=family)
+    kept = only(path.flows).rewrite.backend
+    answers = [family.answer(flags, kept.name) for flags in ("SA", "R")]
+    for packet in (answers[0], family.segment("A"), answers[1]):
+        assert run(path, packet)[0] == REWRITTEN
+    opening = bytearray(family.syn())
+    source, size = (12, 4) if family.number == 4 else (8, 16)
+    for number in range(500):
+        opening[source : source + size] = (0x0B000000 + number).to_bytes(size, "big")
+        run(path, bytes(opening), KERNELS, 1.0)
+    assert len(path.flows) == 20
+    assert keeping.affinity is not None
+    assert keeping.affinity.find(packed(family.client), 2.0) is kept
 
 
 @families

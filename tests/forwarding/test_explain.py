@@ -37,7 +37,7 @@ VIP = "192.168.0.11"
 
 def situation(text: str = TEXT, live: Live = NOTHING) -> Situation:
     """What ``text`` and ``live`` amount to."""
-    return Situation(parse(text, "f").config, STRATEGIES, live)
+    return Situation(parse(text, "f").config.seeded(1), STRATEGIES, live)
 
 
 def new(port: int, client: str = "192.0.2.1", protocol: int = flow.TCP, own: int = 1000) -> NewFlow:

@@ -52,6 +52,7 @@ class Front:
         backend.picked += 1
         if self.service.affinity is not None:
             self.service.affinity.hold(client, backend)
+            self.service.affinity.confirm(client)  # the kernel has shaken hands with it
 
     def give_back(self, backend: Backend, client: bytes, now: float) -> None:
         """A flow of ``client`` to ``backend`` is over."""
