@@ -87,6 +87,7 @@ setup(
         "NetfilterQueue>=1.1",
         "PyYAML>=6",
         "aiohttp>=3.9",
+        "anyio>=4",
         "click>=8.1",
         "dnspython>=2.6",
         "prometheus-client>=0.17",

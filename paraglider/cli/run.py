@@ -2,6 +2,9 @@
 
 Everything that can be known to be wrong is said before anything is changed: the configuration,
 what this version does not do, root, user, chroot directory, cores, queues, policies.
+
+All modules and files of Paraglider that any process needs are read here, before the supervisor
+gives up CAP_DAC_OVERRIDE: the directory that they are in may be closed to everybody else.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.own_file import OwnFile
 from paraglider.control.hub.sources import gathered, names_in
 from paraglider.control.hub.watch import Watch
+from paraglider.control.lookouts import scout
 from paraglider.control.lookouts.scout import ScoutSpec, ask_once
 from paraglider.control.processes.notify import Notifier
 from paraglider.control.roster import Place, be, forget_other_ledgers, make_specs
@@ -30,6 +34,7 @@ from paraglider.control.settings import Settings
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.web.bound import StatsSocket
 from paraglider.control.web.process import StatsSpec
+from paraglider.control.web.routes import files as page_files
 from paraglider.control.web.token import Token
 from paraglider.errors import OperatorError
 from paraglider.forwarding import policies
@@ -79,6 +84,7 @@ def run(
     )
     named, kept = origins(wanted), Kept(AnswersFile(), written=True)
     if named:
+        scout.preload()
         answers = ask_once(names_in(wanted), uid, gid)
         wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
         for line in HostRules(families).adjust(wanted):
@@ -103,6 +109,7 @@ def run(
                 uid,
                 gid,
                 wanted.chroot,
+                page_files(),
             )
             specs.append(stats)
         hub = Hub(

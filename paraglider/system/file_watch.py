@@ -1,6 +1,6 @@
 """Files that may change, and who is told: by inotify, through watchfiles.
 
-Lives here: ``FileWatch``, ``barred``.
+Lives here: ``FileWatch``, ``barred``, ``preload``.
 Rules: the directories of the files are watched, not the files, so that one that is renamed into its
 place, or appears, is seen. What counts is that the file is another than before (``os.stat``);
 that is looked at every POLL seconds besides, for what inotify does not tell: network file systems,
@@ -15,6 +15,11 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+from watchfiles import awatch
 
 #: seconds after which a file is looked at, whatever inotify says
 POLL: Final = 1.0
@@ -52,8 +57,6 @@ class FileWatch:
         self._stop.set()
 
     async def _watch(self) -> None:
-        from watchfiles import awatch
-
         directories = sorted({str(Path(file).parent) for file in self._states})
         async for _ in awatch(
             *directories,
@@ -80,6 +83,11 @@ class FileWatch:
             if now != before:
                 self._states[file] = now
                 self._tell(file)
+
+
+def preload() -> None:
+    """Import what watchfiles imports at the first watch: anyio and its side of asyncio."""
+    anyio.run(anyio.lowlevel.checkpoint)
 
 
 def barred(file: str) -> bool:

@@ -1,6 +1,7 @@
 """Backends from the DNS: the SRV records of a name (RFC 2782), and the addresses of their targets.
 
-Lives here: ``look_up``, which asks by a ``Query``, and ``DnsQuery``, which is dnspython's.
+Lives here: ``look_up``, which asks by a ``Query``, ``DnsQuery``, which is dnspython's, and
+``preload``.
 Rules: of the targets those of the lowest priority that have an address of the family are taken, all
 of them alike for as long as they are listed. A target without such an address is left out; one
 whose address cannot be found out just now fails the whole, for a name server's trouble must not
@@ -10,11 +11,19 @@ take a backend out. What servers say is bounded here and judged again by the hub
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Final, Protocol
+
+import dns.asyncbackend
+import dns.asyncresolver
+import dns.exception
+import dns.name
+import dns.rdata
+import dns.resolver
 
 from paraglider.config.types import IPAddress
 from paraglider.errors import PlatformError
@@ -141,11 +150,6 @@ class DnsQuery:
 
     async def __call__(self, name: str, kind: str) -> Reply:
         """See ``Query``."""
-        import dns.asyncresolver
-        import dns.exception
-        import dns.name
-        import dns.resolver
-
         try:
             resolver = dns.asyncresolver.Resolver(configure=self._server is None)
             if self._server is not None:
@@ -162,6 +166,14 @@ class DnsQuery:
             rows = [Srv(r.priority, r.weight, r.port, r.target.to_text()) for r in answer]
             return Reply(tuple(rows), ttl)
         return Reply(tuple(row.address for row in answer), ttl)
+
+
+def preload() -> None:
+    """Import what dnspython imports at the first question and at the first answer of a kind."""
+    dns.asyncbackend.get_backend("asyncio")
+    with contextlib.suppress(dns.asyncbackend.AsyncLibraryNotFoundError):  # no loop runs
+        dns.asyncbackend.sniff()
+    dns.rdata.load_all_types()  # type: ignore[no-untyped-call]
 
 
 def _one_line(error: Exception) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,16 +9,13 @@ from typing import Any
 
 import pytest
 from failing import Load, Peer, control, wait_until
+from naming import FAMILIES, NAME, PORT, NameServer
 
 from paraglider.lab.balancer import Balancer
-from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address
 from paraglider.system.owner import RUN_DIRECTORY
 
 pytestmark = pytest.mark.root
-
-FAMILIES = (4, 6)
-NAME, PORT = "_web._tcp.example", 5300
 
 
 @pytest.fixture
@@ -111,37 +106,6 @@ def test_a_file_that_changes_under_load(
     finally:
         for load in loads:
             load.stop()
-
-
-class NameServer:
-    """dnsmasq in a namespace: an SRV record whose target has the addresses in ``hosts``."""
-
-    def __init__(self, where: Namespace, hosts: Path) -> None:
-        self._where = where
-        self._hosts = hosts
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def serve(self, *numbers: int) -> None:
-        """Answer with these of the topology's backends; nobody meets a server that is not there."""
-        lines = [f"{backend_address(f, n)} web.example\n" for f in FAMILIES for n in numbers]
-        self._hosts.write_text("".join(lines))
-        if self._process is not None:
-            self._process.send_signal(signal.SIGHUP)  # has it read its hosts again
-            return
-        command = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv"]
-        command += ["--no-hosts", "--user=root", "--pid-file", f"--port={PORT}", "--local-ttl=1"]
-        command += ["--listen-address=127.0.0.1", "--bind-interfaces", "--local=/example/"]
-        command += [f"--addn-hosts={self._hosts}", f"--srv-host={NAME},web.example,80,10,1"]
-        self._process = self._where.popen(command)
-        listening = ["ss", "-Hlun", f"sport = {PORT}"]
-        wait_until(lambda: self._where.run(listening).stdout, lambda: "no name server")
-
-    def kill(self) -> None:
-        """Answer no more."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
 
 
 @pytest.fixture

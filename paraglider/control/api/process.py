@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from paraglider.control import log
+from paraglider.control.api import routes
 from paraglider.control.api.door import Admit, Door
 from paraglider.control.api.hub_client import HubClient, until_told
 from paraglider.control.processes.beginning import introduce, refused, serves
@@ -49,8 +50,6 @@ def run(spec: ApiSpec, report: int, parent: int) -> int:
     """Be the process until SIGTERM; its exit code. ``report`` is the pipe to the supervisor,
     ``parent`` its process id.
     """
-    from paraglider.control.api import routes  # brings aiohttp, which nobody else needs
-
     logger = log.logger(role=spec.role)
     try:
         introduce("paraglider/api", "paraglider: control socket")
@@ -65,8 +64,6 @@ def run(spec: ApiSpec, report: int, parent: int) -> int:
 
 
 async def _serve(spec: ApiSpec, channel: Channel, report: int, logger: Any) -> int:
-    from paraglider.control.api import routes
-
     ended, end = until_told()
     hub = HubClient(channel, end)
     runner = routes.runner(routes.application(hub.ask))

@@ -2,8 +2,7 @@
 
 Rules: only where ``paraglider.config`` has set the host up; what it did is brought to the new
 configuration, recorded in the same state, so that `--undo` and the watch go on as ever. All or
-nothing: when a step fails, all are rolled back. What it needs is imported when it is needed: a
-daemon's memory is its workers' too.
+nothing: when a step fails, all are rolled back.
 """
 
 from __future__ import annotations
@@ -12,8 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 from paraglider.config.model import Config
+from paraglider.config.validate import check_interfaces
 from paraglider.control import log
 from paraglider.errors import ParagliderError, PlatformError
+from paraglider.system import setup
+from paraglider.system.changes.base import Host
+from paraglider.system.checks import check_vips
+from paraglider.system.state import StateFile, only_one
 
 #: brings the host to a configuration, and says what had to be done; raises ``ParagliderError``
 Adjust = Callable[[Config], list[str]]
@@ -31,12 +35,6 @@ class HostRules:
 
         Raises ``OperatorError`` and ``PlatformError``; nothing has been changed then.
         """
-        from paraglider.config.validate import check_interfaces
-        from paraglider.system import setup
-        from paraglider.system.changes.base import Host
-        from paraglider.system.checks import check_vips
-        from paraglider.system.state import StateFile, only_one
-
         done: list[str] = []
 
         def say(outcome: str, what: str) -> None:

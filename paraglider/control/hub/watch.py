@@ -16,8 +16,11 @@ from typing import Any, Final
 
 from paraglider.errors import ParagliderError
 from paraglider.rules.nft import GONE, NFT_FAMILY, TABLE, UNANSWERED
+from paraglider.system.changes.base import Host
 from paraglider.system.connections import Fill, fill
 from paraglider.system.nfnetlink import table_counters
+from paraglider.system.setup import reapply
+from paraglider.system.state import StateFile, only_one
 
 #: seconds between two looks
 INTERVAL: Final = 2.0
@@ -31,14 +34,7 @@ _COUNTED: Final = {
 
 
 def put_back(family: int) -> list[str]:
-    """Bring the rules of ``family`` back to what was set up last; what had to be done.
-
-    Imports what it needs only when it is needed: a daemon's memory is its workers' too.
-    """
-    from paraglider.system.changes.base import Host
-    from paraglider.system.setup import reapply
-    from paraglider.system.state import StateFile, only_one
-
+    """Bring the rules of ``family`` back to what was set up last; what had to be done."""
     with only_one():
         return reapply(frozenset({family}), Host(), StateFile())
 

@@ -20,6 +20,7 @@ from paraglider.control.lookouts.mouth import Mouth, serve
 from paraglider.control.processes.beginning import introduce, refused
 from paraglider.control.processes.children import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
+from paraglider.health.checker import Checker
 from paraglider.health.echo import Echo
 from paraglider.system import privileges
 
@@ -72,8 +73,6 @@ def run(spec: CheckerSpec, report: int, parent: int) -> int:
 
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
-    from paraglider.health.checker import Checker  # brings aiohttp, which few others need
-
     if spec.channel is None:
         raise ValueError("there is no hub to hear")
     mouth = Mouth(spec.channel, spec.role)

@@ -5,8 +5,8 @@ It runs as nobody without any capability, for it reads what strangers send. It i
 does, and judges whatever this process says (``errands``). It knows nothing that the hub could not
 tell it again, so one that dies is replaced, and given its errand anew.
 
-Lives here: ``ScoutSpec`` and ``run``, ``Scout``, ``Rhythm``, and ``ask_once``, which asks before
-anything else of a daemon is started.
+Lives here: ``ScoutSpec`` and ``run``, ``Scout``, ``Rhythm``, ``preload``, and ``ask_once``, which
+asks before anything else of a daemon is started.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from paraglider.control.lookouts.mouth import Mouth, serve
 from paraglider.control.processes.beginning import introduce, refused
 from paraglider.control.processes.children import Spec
 from paraglider.errors import ParagliderError
-from paraglider.system import privileges, srv
+from paraglider.system import file_watch, privileges, srv
 from paraglider.system.file_watch import FileWatch, barred
 from paraglider.system.srv import DnsQuery, NoAnswerError, Query
 
@@ -190,6 +190,12 @@ def run(spec: ScoutSpec, report: int, parent: int) -> int:
     except ParagliderError as error:
         return refused(report, error)
     return asyncio.run(serve(Scout(mouth.tell), mouth, report))
+
+
+def preload() -> None:
+    """Import all that a scout will need; the supervisor calls it while it may read every file."""
+    srv.preload()
+    file_watch.preload()
 
 
 def ask_once(

@@ -1,18 +1,26 @@
 """How every process that the supervisor forks begins: its names, its signals, its first word.
 
-Lives here: ``introduce``, ``serves`` and ``refused``.
+Lives here: ``introduce``, ``set_title``, ``serves`` and ``refused``.
 Rules: ``report`` is the pipe to the supervisor, which reads READY from it, or an exit code and why.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from pathlib import Path
+from typing import Final
 
 import prctl
 
 from paraglider.control.processes.children import READY
 from paraglider.errors import ParagliderError
+
+_MEMORY: Final = Path("/proc/self/mem")
+_STAT: Final = Path("/proc/self/stat")
+#: places of arg_start and arg_end among the fields of proc_pid_stat(5), counted from 1
+_ARG_START, _ARG_END = 48, 49
 
 
 def introduce(name: str, title: str) -> None:
@@ -20,9 +28,27 @@ def introduce(name: str, title: str) -> None:
     signals of the terminal, which reach the whole group, to the parent.
     """
     prctl.set_name(name)
-    prctl.set_proctitle(title)
+    set_title(title)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def set_title(title: str) -> None:
+    """Have ``ps`` show ``title`` as the command line, cut to the length of the one that is there.
+
+    The kernel shows the bytes between arg_start and arg_end (proc_pid_cmdline(5)), and says where
+    they are. Only these are overwritten, through the kernel: the environment, which lies behind
+    them until somebody changes it, is neither read nor moved. Without /proc nothing happens.
+    """
+    with contextlib.suppress(OSError):
+        fields = _STAT.read_bytes().rpartition(b")")[2].split()  # from field 3 on
+        start, end = (int(fields[number - 3]) for number in (_ARG_START, _ARG_END))
+        room = end - start
+        # The last byte stays NUL, else the kernel reads on into the environment.
+        text = title.encode(errors="replace")[: max(room - 1, 0)].ljust(room, b"\0")
+        with _MEMORY.open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            memory.write(text)
 
 
 def serves(report: int) -> None:

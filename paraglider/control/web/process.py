@@ -11,15 +11,23 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import paraglider
 from paraglider.control.api.door import Door, everybody
 from paraglider.control.api.hub_client import HubClient, until_told
+from paraglider.control.api.routes import runner as runner_of
+from paraglider.control.api.routes import server_of
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import Channel
 from paraglider.control.processes.children import Spec
+from paraglider.control.web import routes
+from paraglider.control.web.events import Streams
+from paraglider.control.web.feed import Feed
+from paraglider.control.web.guard import Guard
+from paraglider.control.web.routes import File
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import privileges
 
@@ -32,7 +40,7 @@ LIFETIME: Final = 25.0
 @dataclass(frozen=True, slots=True)
 class StatsSpec(Spec):
     """All that it is told: where to listen, under which names, whether it may ask for changes,
-    whom to become.
+    whom to become, and the files of the page.
     """
 
     role: ClassVar[str] = "stats"
@@ -42,6 +50,7 @@ class StatsSpec(Spec):
     uid: int
     gid: int
     chroot: str
+    files: Mapping[str, File]
 
     def release(self) -> None:
         """See ``children.Spec``."""
@@ -52,8 +61,6 @@ def run(spec: StatsSpec, report: int, parent: int) -> int:
     """Be the process until SIGTERM; its exit code. ``report`` is the pipe to the supervisor,
     ``parent`` its process id.
     """
-    from paraglider.control.web import routes  # noqa: F401 - brings aiohttp, before the chroot
-
     if spec.channel is None:
         raise ValueError("there is no hub to ask")
     try:
@@ -64,13 +71,6 @@ def run(spec: StatsSpec, report: int, parent: int) -> int:
 
 
 async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) -> int:
-    from paraglider.control.api.routes import runner as runner_of
-    from paraglider.control.api.routes import server_of
-    from paraglider.control.web import routes
-    from paraglider.control.web.events import Streams
-    from paraglider.control.web.feed import Feed
-    from paraglider.control.web.guard import Guard
-
     ended, end = until_told()
     hub = HubClient(channel, end)
     told = {"version": paraglider.__version__, "host": socket.gethostname(), "admin": spec.admin}
@@ -80,7 +80,7 @@ async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) ->
         door.keep(transport, seconds)  # which opens last
 
     streams = Streams(feed, keep)
-    runner = runner_of(routes.application(feed, streams, Guard(spec.names), hub.ask))
+    runner = runner_of(routes.application(spec.files, feed, streams, Guard(spec.names), hub.ask))
     await runner.setup()
     await routes.warm_up(runner)
     privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())

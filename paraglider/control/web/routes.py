@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -72,9 +72,12 @@ def files() -> dict[str, File]:
     return found
 
 
-def application(feed: Feed, streams: Streams, guarded: Guard, ask: Ask) -> web.Application:
-    """The requests, answered from ``feed``; changes are asked of the hub by ``ask``."""
-    static = files()
+def application(
+    static: Mapping[str, File], feed: Feed, streams: Streams, guarded: Guard, ask: Ask
+) -> web.Application:
+    """The requests, answered with the files ``static`` and from ``feed``; changes are asked of the
+    hub by ``ask``.
+    """
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors, _guarding(guarded)])
     app.on_response_prepare.append(_add_headers)
     add = app.router
@@ -134,7 +137,7 @@ def _setter(ask: Ask) -> Handler:
     return change
 
 
-def _file(static: dict[str, File], always: str | None = None) -> Handler:
+def _file(static: Mapping[str, File], always: str | None = None) -> Handler:
     async def show(request: web.Request) -> web.StreamResponse:
         found = static.get(always or request.match_info["name"])
         if found is None:

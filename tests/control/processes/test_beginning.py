@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.children import READY
@@ -50,3 +54,39 @@ def test_names_and_signals() -> None:
     os.close(writing)
     assert said(reading) == b"paraglider/tst|paraglider: is tested"
     assert os.waitpid(pid, 0)[1] == 0
+
+
+RENAMED = """
+import os, sys
+from paraglider.control.processes.beginning import set_title
+for name in sys.argv[2:]:
+    os.environ.pop(name, None)
+set_title(sys.argv[1])
+os.environ["LATER"] = "1"
+for file in ("cmdline", "environ"):
+    os.write(1, open(f"/proc/self/{file}", "rb").read().rstrip(b"\\0") + b"\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"NOTIFY_SOCKET": "/n", "PATH": "/bin"},
+        {"PATH": "/bin", "NOTIFY_SOCKET": "/n"},
+        {"NOTIFY_SOCKET": "/n"},
+        {},
+    ],
+    ids=lambda variables: ",".join(variables) or "none",
+)
+@pytest.mark.parametrize("long", [False, True])
+def test_a_title_whatever_the_environment(variables: dict[str, str], long: bool) -> None:
+    """The first variable may have been taken out, or there may be none: the title stands where the
+    command line was, as much as has room, and the kernel's copy of the environment is untouched.
+    """
+    title = "paraglider: " + "x" * (4000 if long else 3)
+    command = [sys.executable, "-c", RENAMED, title, *variables]
+    done = subprocess.run(command, env=variables, capture_output=True, check=True)
+    shown, environment = done.stdout.split(b"\n")[:2]
+    room = sum(len(os.fsencode(part)) + 1 for part in command) - 1
+    assert shown == title.encode()[:room]
+    assert environment == b"\0".join(f"{k}={v}".encode() for k, v in variables.items())

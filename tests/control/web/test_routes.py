@@ -29,7 +29,7 @@ def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
 
     async def main() -> None:
         feed = Feed(ask, {})
-        app = application(feed, Streams(feed, lambda *_: None), Guard(()), ask)
+        app = application(files(), feed, Streams(feed, lambda *_: None), Guard(()), ask)
         async with TestClient(TestServer(app)) as client:
             await use(client)
 
