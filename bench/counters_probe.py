@@ -27,8 +27,8 @@ from paraglider.config.model import Config
 from paraglider.control.processes.counters import Counters, Writer
 from paraglider.control.workers.worker import Count
 from paraglider.forwarding.path import Path, build
-from paraglider.system.queue import Queue
-from paraglider.system.queue.base import TICK
+from paraglider.system.queue import Reader
+from paraglider.system.queue.reader import TICK
 
 BACKENDS = (10, 1000)
 FLOWS = 1000
@@ -79,10 +79,10 @@ def measure(backends: int, slices: int, seconds: float) -> Cost:
         struct.pack_into("!B", packet, _FLAGS, ACK)
     if path.flows != FLOWS:
         raise AssertionError(f"{path.flows} flows in the table instead of {FLOWS}")
-    drops = SimpleNamespace(overflows=0, overruns=0)
-    queue = SimpleNamespace(packets=0, batches=0, faults=0, refused=0, drops=drops)
+    one = SimpleNamespace(drops=SimpleNamespace(overflows=0, overruns=0))
+    queue = SimpleNamespace(packets=0, batches=0, faults=0, refused=0, queues=(one, one))
     counters = Counters()
-    writer = Writer(counters, Count(path, cast(Queue, queue)))
+    writer = Writer(counters, Count(path, cast(Reader, queue)))
     found: dict[bool, list[float]] = {False: [], True: []}
     ticks = []
     for counted in (False, True) * slices:

@@ -38,6 +38,7 @@ from paraglider.control.web.routes import files as page_files
 from paraglider.control.web.token import Token
 from paraglider.errors import OperatorError
 from paraglider.forwarding import policies
+from paraglider.rules.steering import worker_queues
 from paraglider.system import privileges
 from paraglider.system.answers import AnswersFile
 from paraglider.system.checks import check_chroot, check_root, check_user, check_vips
@@ -68,7 +69,7 @@ def run(
     check_vips(wanted.services)
     cores = worker_cores(wanted.workers)
     if wanted.without_forwards("proxy").services:
-        require_free(cores)
+        require_free(tuple(queue for core in cores for queue in worker_queues(core)))
     registry = policies.load(found.loaded)
     log.set_up(debug, log_style)
     if os.environ.get("PYTHONHASHSEED", "random") != "random":

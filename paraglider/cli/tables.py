@@ -161,11 +161,12 @@ def serves(process: Row) -> Text:
 
 
 def queue(process: Row) -> tuple[str, str]:
-    """What waits in a worker's queue, and what the kernel had no room for."""
-    found = process.get("queue")
-    if found is None:
+    """What waits in a worker's queues, and what the kernel had no room for."""
+    found = [process[name] for name in ("queue", "openings") if process.get(name)]
+    if not found:
         return "-", "-"
-    return quantity(found["waiting"]), quantity(found["overflows"] + found["overruns"])
+    waiting = sum(queue["waiting"] for queue in found)
+    return quantity(waiting), quantity(sum(q["overflows"] + q["overruns"] for q in found))
 
 
 def share(value: float | None) -> str:

@@ -56,7 +56,16 @@ class Queue(Section):
     """How packets are read from the kernel."""
 
     length: int = Field(
-        default=60000, ge=1, le=65536, description="Packets the kernel holds a queue."
+        default=2048,
+        ge=1,
+        le=65536,
+        description="Packets of established traffic that the kernel holds for a worker.",
+    )
+    openings: int = Field(
+        default=512,
+        ge=1,
+        le=65536,
+        description="Packets that may open a flow that the kernel holds for a worker.",
     )
     io: Literal["auto", "netlink", "netfilterqueue"] = Field(
         default="auto", description="Queue I/O; auto takes the fastest that works here."

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from paraglider.rules.marks import ROUTED
-from paraglider.rules.matches import echo, errors, exempt, queues, requests
+from paraglider.rules.matches import echo, errors, exempt, queues, requests, to_queues
 from paraglider.rules.ruleset import Chain, Table
 from paraglider.rules.steering import Steering
 from paraglider.rules.traffic import Traffic
@@ -38,7 +38,6 @@ def _raw(dsr: Traffic, family: int) -> Table:
 
 
 def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
-    to_queue = "-g PARAGLIDER-DSR-QUEUE"
     chains = (
         Chain(
             "PARAGLIDER-DSR",
@@ -55,17 +54,25 @@ def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
         Chain(
             "PARAGLIDER-DSR-TO",
             "the client is the source",
-            (steering.by_source(), to_queue),
+            (
+                steering.by_source(),
+                *to_queues(family, "PARAGLIDER-DSR-OPEN", "PARAGLIDER-DSR-QUEUE"),
+            ),
         ),
         Chain(
             "PARAGLIDER-DSR-ERROR",
             "the packet inside is an answer: the client is its destination",
-            (steering.by_destination(), to_queue),
+            (steering.by_destination(), "-g PARAGLIDER-DSR-QUEUE"),
         ),
         Chain(
             "PARAGLIDER-DSR-QUEUE",
             "a queue has the number of its worker's core; without a worker: dropped",
-            queues(steering),
+            queues(steering.queues()),
+        ),
+        Chain(
+            "PARAGLIDER-DSR-OPEN",
+            "what may open a flow waits in a shorter queue of its own, that of the core + 4096",
+            queues(steering.openings()),
         ),
         Chain(
             "PARAGLIDER-DSR-DEFRAG",

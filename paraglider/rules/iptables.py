@@ -20,7 +20,16 @@ from paraglider.config.model import Config
 from paraglider.rules.branches import branched
 from paraglider.rules.dsr import dsr_tables
 from paraglider.rules.marks import OFFLOADED, ROUTED
-from paraglider.rules.matches import ICMP, any_icmp, echo, errors, exempt, queues, requests
+from paraglider.rules.matches import (
+    ICMP,
+    any_icmp,
+    echo,
+    errors,
+    exempt,
+    queues,
+    requests,
+    to_queues,
+)
 from paraglider.rules.ruleset import Chain, RuleSet, Table, joined
 from paraglider.rules.steering import OURS, Steering, steered_by_client
 from paraglider.rules.traffic import Traffic, port_matches, traffic_of, without
@@ -121,7 +130,7 @@ def _mangle(
     chains = [*_pre(nat, offload, family, local)]
     jumps = [("PREROUTING", "PARAGLIDER-PRE")]
     if nat.services:
-        chains += [*_back(nat, offload, dsr, family), *_steering(steering), defrag]
+        chains += [*_back(nat, offload, dsr, family), *_steering(steering, family), defrag]
         jumps += [("FORWARD", "PARAGLIDER-FWD"), ("OUTPUT", "PARAGLIDER-OUT")]
     if offload.services:
         chains.append(_first_packets(steering))
@@ -215,18 +224,18 @@ def _first_packets(steering: Steering) -> Chain:
             "-m conntrack ! --ctstate NEW -j RETURN",
             "! -p tcp -m conntrack --ctstatus CONFIRMED -j RETURN",
             steering.by_source(),
-            *(f"{rule} --queue-bypass" for rule in queues(steering)),
+            *(f"{rule} --queue-bypass" for rule in queues(steering.openings())),
         ),
     )
 
 
-def _steering(steering: Steering) -> tuple[Chain, ...]:
-    to_queues = queues(steering)
+def _steering(steering: Steering, family: int) -> tuple[Chain, ...]:
+    established = queues(steering.queues())
     return (
         Chain(
             "PARAGLIDER-TO",
             "the client is the source",
-            (steering.by_source(), "-g PARAGLIDER-QUEUE"),
+            (steering.by_source(), *to_queues(family, "PARAGLIDER-OPEN", "PARAGLIDER-QUEUE")),
         ),
         Chain(
             "PARAGLIDER-BACK",
@@ -246,12 +255,17 @@ def _steering(steering: Steering) -> tuple[Chain, ...]:
         Chain(
             "PARAGLIDER-QUEUE",
             "a queue has the number of its worker's core; without a worker: dropped",
-            to_queues,
+            established,
+        ),
+        Chain(
+            "PARAGLIDER-OPEN",
+            "what may open a flow waits in a shorter queue of its own, that of the core + 4096",
+            queues(steering.openings()),
         ),
         Chain(
             "PARAGLIDER-QUEUE-ERROR",
             "the same; without a worker: passed",
-            tuple(f"{rule} --queue-bypass" for rule in to_queues),
+            tuple(f"{rule} --queue-bypass" for rule in established),
         ),
     )
 

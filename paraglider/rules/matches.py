@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from paraglider.config.types import Exempt
-from paraglider.rules.steering import Steering
+from paraglider.rules.steering import OPENS
 from paraglider.rules.traffic import Traffic, port_matches
 
 ICMP = {4: "-p icmp -m icmp --icmp-type", 6: "-p ipv6-icmp -m icmp6 --icmpv6-type"}
@@ -57,9 +57,19 @@ def exempt(endpoints: tuple[Exempt, ...]) -> tuple[str, ...]:
     return tuple(rules)
 
 
-def queues(steering: Steering) -> tuple[str, ...]:
-    """Rules that queue a packet by its worker's mark; a queue has the number of the core."""
+def queues(numbers: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+    """Rules that queue a packet by its worker's mark: ``Steering.queues`` or its ``openings``."""
     return tuple(
-        f"-m mark --mark 0x{mark:08x} -j NFQUEUE --queue-num {queue}"
-        for mark, queue in steering.queues()
+        f"-m mark --mark 0x{mark:08x} -j NFQUEUE --queue-num {queue}" for mark, queue in numbers
+    )
+
+
+def to_queues(family: int, openings: str, others: str) -> tuple[str, ...]:
+    """Rules that send requests, echo among them, to the chain ``openings`` where they may open a
+    flow, else to ``others``.
+    """
+    return (
+        f"{OPENS} -g {openings}",
+        f"{any_icmp(family)} -g {openings}",
+        f"-g {others}",
     )

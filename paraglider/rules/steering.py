@@ -1,6 +1,11 @@
-"""Which worker gets a packet: the kernel's hash of the client's end, as a mark.
+"""Which worker gets a packet, and in which of its two queues.
 
-Lives here: the marks and the HMARK options.
+The worker: the kernel's hash of the client's end, as a mark. The queue: what may open a flow waits
+apart, so that a flood of it delays no flow that is there. Those are TCP segments with SYN alone,
+ICMP echo requests, and the first packets of offloaded flows. UDP waits with established traffic:
+nothing in a datagram tells a first one from a later one.
+
+Lives here: the marks, the HMARK options and the numbers of the queues.
 Rules: both directions of a flow must give the same mark. HMARK hashes the two addresses in
 sorted order and then the two ports in sorted order, with what the tuple leaves out counted as
 zero (Linux, net/netfilter/xt_HMARK.c): so ``src,sport`` of a request equals ``dst,dport`` of its
@@ -21,6 +26,23 @@ MARK_MASK = 0xFFFF0000
 
 OURS = f"0x{MARK_BASE:08x}/0x{MARK_MASK:08x}"
 """Mark and mask, as ``-m mark --mark`` takes them."""
+
+
+OPENINGS = 4096
+"""Queue number of what may open a flow, for the worker of core 0; there are cores up to 4095."""
+
+#: a TCP segment that opens a connection
+OPENS = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
+
+
+def openings_queue(core: int) -> int:
+    """The number of the queue of openings of the worker on ``core``."""
+    return OPENINGS + core
+
+
+def worker_queues(core: int) -> tuple[int, int]:
+    """The queues of the worker on ``core``: established traffic, and openings."""
+    return core, openings_queue(core)
 
 
 def worker_mark(index: int) -> int:
@@ -60,8 +82,12 @@ class Steering:
         return self._hmark("dst" if self.by_client else "dst,dport")
 
     def queues(self) -> tuple[tuple[int, int], ...]:
-        """(mark, queue number) of every worker; a queue has the number of its worker's core."""
+        """(mark, queue number) of every worker, for established traffic: the number of its core."""
         return tuple((worker_mark(index), core) for index, core in enumerate(self.cores))
+
+    def openings(self) -> tuple[tuple[int, int], ...]:
+        """(mark, queue number) of every worker, for what may open a flow."""
+        return tuple((mark, openings_queue(core)) for mark, core in self.queues())
 
     def _hmark(self, fields: str) -> str:
         return (

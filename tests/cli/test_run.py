@@ -118,7 +118,7 @@ def message(capsys: pytest.CaptureFixture[str]) -> str:
 def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
     """Queues are looked at, privileges limited, then the workers supervised, in that order."""
     assert outcome("-c", file()) == 0
-    assert started.calls == [f"free ({CORE},)", "limit", "supervise"]
+    assert started.calls == [f"free {(CORE, CORE + 4096)}", "limit", "supervise"]
     spec, _ = started.specs
     nobody = pwd.getpwnam("nobody")
     assert (spec.index, spec.core, spec.uid, spec.gid) == (0, CORE, nobody.pw_uid, nobody.pw_gid)
@@ -261,7 +261,7 @@ def test_proxies_beside_others(started: Started, file: Any, proxied: Any) -> Non
     assert [service.name for service in queue.config.services] == ["web6"]
     assert [service.name for service in proxy.config.services] == ["web"]
     assert [queue.index, proxy.index] == [0, 1]
-    assert started.calls == [f"free ({CORE},)", "limit", "supervise"]
+    assert started.calls == [f"free {(CORE, CORE + 4096)}", "limit", "supervise"]
     forsake(started.specs)
 
 

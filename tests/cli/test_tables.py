@@ -128,11 +128,12 @@ def test_processes() -> None:
         "packets": 1000,
         "busy": 0.256,
         "queue": {"waiting": 4, "length": 1024, "overflows": 2, "overruns": 1},
+        "openings": {"waiting": 5, "length": 512, "overflows": 6, "overruns": 0},
         "counts": {"expired": 3, "no-flow": 1},
     }
     gone = {"name": "api", "serves": False, "pid": None, "seconds": None}
     assert lines(tables.processes([worker, gone]))[1:] == [
-        "worker 0 on core 1 serves 77 5s 9 1000 26% 4 3 expired=3 no-flow=1",
+        "worker 0 on core 1 serves 77 5s 9 1000 26% 9 9 expired=3 no-flow=1",
         "api is down - - - - - - -",
     ]
 

@@ -21,7 +21,7 @@ def service(**keys: Any) -> Service:
 def test_defaults_are_the_documented_ones() -> None:
     """A file with services alone has the values that the design gives."""
     config = Config(services=(service(),))
-    assert (config.queue.length, config.queue.io, config.flows.max) == (60000, "auto", 1_000_000)
+    assert (config.queue.length, config.queue.io, config.flows.max) == (2048, "auto", 1_000_000)
     assert (config.user, config.chroot) == ("nobody", "/var/run/empty")
     timeouts = config.timeouts
     assert (timeouts.syn, timeouts.established, timeouts.closing) == (240, 7440, 240)

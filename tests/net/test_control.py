@@ -128,7 +128,7 @@ def test_the_numbers_of_workers(web: Any, ask: Any) -> None:
     assert 0 <= row["busy"] <= 1
     assert row["cpu"] > 0
     assert row["bound"] == 1_000_000
-    assert row["queue"] == {"waiting": 0, "length": 60000, "overflows": 0, "overruns": 0}
+    assert row["queue"] == {"waiting": 0, "length": 2048, "overflows": 0, "overruns": 0}
     os.kill(row["pid"], signal.SIGSTOP)
     try:
         net.client.run([sys.executable, "-c", CALL.format(VIP[4])])

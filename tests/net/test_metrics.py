@@ -107,7 +107,8 @@ def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
     assert value(text, "paraglider_backend_new_flows_total", **first) == 3
     assert value(text, "paraglider_backend_in_packets_total", **first) >= 9
     assert value(text, "paraglider_worker_packets_total", role="worker") >= 9 * 6
-    assert value(text, "paraglider_queue_limit_packets") == 60000
+    assert value(text, "paraglider_queue_limit_packets", traffic="established") == 2048
+    assert value(text, "paraglider_queue_limit_packets", traffic="openings") == 512
     assert value(text, "paraglider_config_last_reload_success") == 1
     assert value(text, "paraglider_healthy") == 1
 

@@ -63,7 +63,7 @@ def test_exempt_both_ways(endpoint: str, rules: list[str]) -> None:
 
 def test_queues_have_the_numbers_of_the_cores() -> None:
     """One rule a worker, by its mark."""
-    assert queues(Steering((2, 5), 1)) == (
+    assert queues(Steering((2, 5), 1).queues()) == (
         "-m mark --mark 0x50470000 -j NFQUEUE --queue-num 2",
         "-m mark --mark 0x50470001 -j NFQUEUE --queue-num 5",
     )

@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 
 from paraglider.config.model import Service
-from paraglider.rules.steering import MARK_BASE, MARK_MASK, Steering, steered_by_client, worker_mark
+from paraglider.rules.steering import (
+    MARK_BASE,
+    MARK_MASK,
+    Steering,
+    steered_by_client,
+    worker_mark,
+    worker_queues,
+)
 
 
 def service(affinity: str) -> Service:
@@ -28,6 +35,12 @@ def test_marks_count_workers_not_cores() -> None:
         (MARK_BASE + 1, 4),
         (MARK_BASE + 2, 9),
     )
+
+
+def test_openings_have_queues_of_their_own() -> None:
+    """No core's number is the queue of another's openings, whatever cores there are."""
+    assert Steering((0, 4095), 0).openings() == ((MARK_BASE, 4096), (MARK_BASE + 1, 8191))
+    assert worker_queues(4095) == (4095, 8191)
 
 
 def test_every_mark_lies_under_the_mask() -> None:

@@ -26,6 +26,7 @@ from paraglider.control.api.exposition import (
 )
 from paraglider.core.pool import State
 from paraglider.core.verdict import DROP, PASS, REASONS
+from paraglider.rules.steering import worker_queues
 
 #: why a packet is malformed: reasons of ``core.verdict`` that speak of its bytes
 MALFORMED: Final = (
@@ -60,8 +61,19 @@ def _workers(status: Row) -> Iterable[Row]:
 
 
 def _queues(status: Row) -> Iterable[Row]:
-    """The kernel's queues that somebody reads: their numbers are the workers' cores."""
-    return [{**row["queue"], "queue": row["core"]} for row in status["workers"] if row.get("queue")]
+    """The kernel's queues that somebody reads, two a worker."""
+    return [
+        {**row[name], "queue": number, "traffic": traffic}
+        for row in status["workers"]
+        if row.get("queue")
+        for name, number, traffic in zip(
+            ("queue", "openings"),
+            worker_queues(row["core"]),
+            ("established", "openings"),
+            strict=True,
+        )
+        if row.get(name)
+    ]
 
 
 def _malformed(status: Row) -> Iterable[Row]:
@@ -326,7 +338,7 @@ SECTIONS: Final = (
     Section(_dated("backends"), ("service", "backend"), _BACKEND),
     Section(_dated("workers"), ("role", "name"), _PROCESS),
     Section(_workers, ("role", "worker", "core"), _WORKER),
-    Section(_queues, ("queue",), _QUEUE),
+    Section(_queues, ("queue", "traffic"), _QUEUE),
     Section(_malformed, (), _PACKETS),
     Section(lambda status: [status["kernel"]] if status["kernel"] else [], (), _KERNEL),
 )

@@ -41,6 +41,11 @@ _GROWING: Final = {
         "packets are dropped, its queue is full; see `paraglider show workers` for how busy it is, "
         "and give it more cores (`workers`)",
     ),
+    "openings_dropped": Condition(
+        "degraded",
+        "openings are dropped, their queue is full: a flood of SYNs, or too few cores (`workers`); "
+        "established flows are served first",
+    ),
     "overruns": Condition(
         "degraded",
         "packets are dropped, the buffer of its socket is full; raise net.core.rmem_max",

@@ -24,6 +24,7 @@ from paraglider.control.processes.children import Child
 from paraglider.control.processes.counters import GAUGES, Sample
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core import nat
+from paraglider.rules.steering import worker_queues
 from paraglider.system.queue.proc import QueueStatus
 
 _COUNTED: Final = {
@@ -261,7 +262,10 @@ def _process(
     if sample is not None:
         shown |= _work(sample.head, at, lives=child.pid != 0)
     if isinstance(child.spec, WorkerSpec):
-        shown["queue"] = _queue(queues.get(child.spec.core), child.spec.config.queue.length)
+        wanted = child.spec.config.queue
+        established, openings = worker_queues(child.spec.core)
+        shown["queue"] = _queue(queues.get(established), wanted.length)
+        shown["openings"] = _queue(queues.get(openings), wanted.openings)
     return shown
 
 
@@ -283,7 +287,7 @@ def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any
 
 
 def _queue(status: QueueStatus | None, length: int) -> dict[str, int] | None:
-    """What the kernel says of a worker's queue; None where nobody reads it."""
+    """What the kernel says of a queue of a worker; None where nobody reads it."""
     if status is None:
         return None
     return {

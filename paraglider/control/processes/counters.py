@@ -33,7 +33,7 @@ HEAD: Final = (
     *("alive", "busy", "cpu", "flows", "bound", "packets", "batches"),
     *REASON_NAMES,
     *("evicted", "expired", "unwritten"),
-    *("faults", "overflows", "overruns", "verdicts_refused"),
+    *("faults", "overflows", "openings_dropped", "overruns", "verdicts_refused"),
     *("connections", "unserved", "exhausted"),
     *("policy_raised", "policy_wrong", "policy_slow", "policy_spared", "policy_benched"),
 )

@@ -1,6 +1,6 @@
-"""A worker: one process, one core, one queue.
+"""A worker: one process, one core, a queue for established traffic and one for openings.
 
-Everything that needs root or a file happens first: the queue's socket, the flow table, every
+Everything that needs root or a file happens first: the queues' sockets, the flow table, every
 import, one packet of each kind through the packet path. Then privileges go (``system.privileges``),
 the worker says that it is ready, and from there on it only reads packets and gives verdicts.
 Python's cyclic collector is off: the packet path makes no cycles, and a collection over a million
@@ -35,9 +35,11 @@ from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.flows import FlowView
 from paraglider.forwarding.path import Path, build
 from paraglider.forwarding.services import States
+from paraglider.rules.steering import worker_queues
 from paraglider.system import privileges
 from paraglider.system.ledger import LedgerFiles
-from paraglider.system.queue import QUEUES, Queue, open_queue
+from paraglider.system.queue import QUEUES, Reader, open_queue
+from paraglider.system.queue.base import LONGEST_PACKET
 
 #: flows that one call of ``tick`` looks at: 20,000 a second, and under 5 ms also interpreted
 EXPIRY_BUDGET = 1000
@@ -104,7 +106,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     return status
 
 
-def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path]:
     introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
@@ -115,10 +117,15 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Queue, Path]:
     if logger.is_enabled_for(logging.DEBUG):
         path.tell(FlowLog(logger))
     wanted = spec.config.queue
-    if path.head is None:
-        queue = open_queue(wanted.io, spec.core, wanted.length)
-    else:  # where all is offloaded the kernel has a backend for what is not decided here
-        queue = open_queue(wanted.io, spec.core, wanted.length, path.head, fail_open=path.fail_open)
+    copy = LONGEST_PACKET if path.head is None else path.head
+    established, openings = worker_queues(spec.core)
+    # Where all is offloaded the kernel has a backend for what is not decided here.
+    queue = Reader(
+        (
+            open_queue(wanted.io, established, wanted.length, copy),
+            open_queue(wanted.io, openings, wanted.openings, copy, path.fail_open),
+        )
+    )
     if wanted.io == "auto" and queue.name != next(iter(QUEUES)):
         logger.warning("slow queue I/O", io=queue.name, why="the kernel refuses the fast one")
 
@@ -172,7 +179,7 @@ def _warm_up(config: Config, registry: Registry) -> None:
     path.expire(1.0, EXPIRY_BUDGET)
 
 
-def _ticker(spec: WorkerSpec, path: Path, queue: Queue, logger: Any) -> Callable[[float], None]:
+def _ticker(spec: WorkerSpec, path: Path, queue: Reader, logger: Any) -> Callable[[float], None]:
     """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
     its counters, and faults into the log once a minute.
     """
@@ -239,7 +246,7 @@ class Work:
 class Count:
     """What the worker with ``path`` and ``queue`` counts, as ``counters.Source``."""
 
-    def __init__(self, path: Path, queue: Queue) -> None:
+    def __init__(self, path: Path, queue: Reader) -> None:
         self._path = path
         self._queue = queue
         self.traffic = path.traffic
@@ -256,16 +263,18 @@ class Count:
         }
 
 
-def _losses(queue: Queue) -> dict[str, int]:
-    """What was lost on the way to or from the queue, by cause; without the zeros."""
+def _losses(queue: Reader) -> dict[str, int]:
+    """What was lost on the way to or from the queues, by cause; without the zeros."""
+    established, openings = (one.drops for one in queue.queues)
     losses = {
         "faults": queue.faults,
-        "overflows": queue.drops.overflows,
-        "overruns": queue.drops.overruns,
+        "overflows": established.overflows,
+        "openings_dropped": openings.overflows,
+        "overruns": established.overruns + openings.overruns,
         "verdicts_refused": queue.refused,
     }
     return {cause: count for cause, count in losses.items() if count}
 
 
-def _counts(path: Path, queue: Queue) -> dict[str, int]:
+def _counts(path: Path, queue: Reader) -> dict[str, int]:
     return {**path.counts(), **_losses(queue), **policy_watch.counts(path.services)}

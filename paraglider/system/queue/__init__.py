@@ -1,6 +1,7 @@
 """Queue I/O: packets out of the kernel's NFQUEUE, verdicts back into it.
 
     interface            what a worker needs of a queue, and nothing more    (``base``)
+    reader               the queues of a worker, read in turns               (``reader``)
     netlink              the fast one, on a netlink socket of our own        (``netlink``)
     batch                a round of packets and of verdicts                  (``batch``)
     netfilterqueue       the portable one, on the NetfilterQueue binding     (``netfilterqueue``)
@@ -18,6 +19,7 @@ from paraglider.errors import PlatformError
 from paraglider.system.queue.base import LONGEST_PACKET, Queue
 from paraglider.system.queue.netfilterqueue import NetfilterQueueIO
 from paraglider.system.queue.netlink import NetlinkQueueIO
+from paraglider.system.queue.reader import Reader
 
 #: queue I/O by its name in the configuration, the fastest first
 QUEUES: dict[str, Callable[[int, int, int, bool], Queue]] = {
@@ -46,4 +48,4 @@ def open_queue(
         return others[0](number, length, copy, fail_open)
 
 
-__all__ = ["QUEUES", "Queue", "open_queue"]
+__all__ = ["QUEUES", "Queue", "Reader", "open_queue"]

@@ -38,7 +38,7 @@ cdef class Batch:
     cdef unsigned char _drop[24]
     cdef unsigned char _bare[_ROUND][_BARE]
 
-    cpdef int receive(self) except -1
+    cpdef int receive(self, int limit) except -1
     cpdef load(self, bytes message)
     cpdef bint open(self, int index) except -1
     cpdef rewritten(self)

@@ -1,8 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The compiled twin of ``batch``, which documents the interface and the rules.
 
-One recvmmsg with MSG_WAITFORONE reads a round: it waits for the first message and takes with it
-whatever else is there. Offsets into messages are those of ``messages``; every read stays within
+One recvmmsg reads a round: whatever is there. Offsets into messages are those of ``messages``; every read stays within
 the message that the kernel has sent, and its payload within its slot.
 """
 
@@ -18,7 +17,7 @@ from paraglider.system.queue.batch import CHECKSUM_STATES, FLUSH, ROUND, SLOT
 cdef extern from "<sys/socket.h>" nogil:
     int recvmmsg(int fd, mmsghdr *messages, unsigned int count, int flags, void *timeout)
     ssize_t sendmsg(int fd, const msghdr *message, int flags)
-    int MSG_WAITFORONE
+    int MSG_DONTWAIT
 
 cdef extern from "<arpa/inet.h>" nogil:
     uint32_t htonl(uint32_t number)
@@ -64,11 +63,12 @@ cdef class Batch:
         memcpy(self._accept, <char *>accept, 24)
         memcpy(self._drop, <char *>drop, 24)
 
-    cpdef int receive(self) except -1:
-        """Read a round of messages; how many there are, 0 after SO_RCVTIMEO without any."""
+    cpdef int receive(self, int limit) except -1:
+        """Read what waits, ``limit`` messages at most; how many there were, without waiting."""
         cdef int got, i
-        with nogil:
-            got = recvmmsg(self._fd, self._messages, _ROUND, MSG_WAITFORONE, NULL)
+        if limit > _ROUND:
+            limit = _ROUND
+        got = recvmmsg(self._fd, self._messages, limit, MSG_DONTWAIT, NULL)
         if got < 0:
             if errno == EINTR:
                 PyErr_CheckSignals()

@@ -1,7 +1,7 @@
 """What a worker needs of a queue: a small interface, so that the I/O behind it can change.
 
-Rules: ``serve`` gives a verdict for every packet, also when the handler raises; it reads the
-clock, the handler does not.
+Rules: ``take`` gives a verdict for every packet that it reads, also when the handler raises, and
+never waits for one: ``reader`` does that, for all queues of a worker at once.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ from paraglider.system.queue.proc import Drops
 #: verdict = handle(buffer, offset, length, state of the checksum, now); see ``core.nat``
 Handle = Callable[[bytearray, int, int, int, float], int]
 
-#: seconds between two calls of ``tick`` at most, and so the delay of a stop
-TICK = 0.05
-
 #: the longest packet that fits a netlink attribute (nlattr.nla_len is 16 bits, 4 are the header)
 LONGEST_PACKET = 65531
 
@@ -26,6 +23,8 @@ class Queue(Protocol):
 
     #: the I/O's name in the configuration
     name: str
+    #: its number, by which the kernel knows it
+    number: int
     #: packets that came, and the rounds in which they did
     packets: int
     batches: int
@@ -33,18 +32,21 @@ class Queue(Protocol):
     faults: int
     #: what was raised first; its traceback shows where, and holds no packet
     first_fault: Exception | None
-    #: what the kernel dropped before we saw it; refreshed before every tick
+    #: what the kernel dropped before we saw it; refreshed by the reader before every tick
     drops: Drops
 
     @property
     def refused(self) -> int:
         """Verdicts that the kernel refused, where the I/O hears of it."""
 
-    def serve(self, handle: Handle, tick: Callable[[float], object]) -> None:
-        """Read packets and give verdicts until ``stop``; call ``tick(now)`` every TICK seconds."""
+    def fileno(self) -> int:
+        """The descriptor that is readable when a packet waits."""
 
-    def stop(self) -> None:
-        """Make ``serve`` return soon; may be called from a signal handler."""
+    def take(self, handle: Handle, limit: int, now: float) -> int:
+        """Read what waits, ``limit`` messages at most (1 to ``batch.ROUND``), and give verdicts.
+
+        Returns how many messages were read; raises OSError when the socket broke.
+        """
 
     def close(self) -> None:
         """Unbind; the kernel drops what is still queued."""

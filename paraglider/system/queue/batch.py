@@ -11,6 +11,7 @@ for every packet that ``open`` finds exactly one of ``rewritten``, ``marked``, `
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Final
 
@@ -61,36 +62,22 @@ class Batch:
         self._slots = [self._view[i * SLOT : (i + 1) * SLOT] for i in range(ROUND)]
         self._receive_into = sock.recv_into
         self._send = sock.sendmsg
-        self._idle = True
         self._out: list[memoryview | bytes] = []
         self._bytes = 0
         self._packet_id = b""
         self._accept = verdict_constant(queue, NF_ACCEPT)
         self._layouts = [VERDICT_HEAD] * 8
 
-    def receive(self) -> int:
-        """Read a round of messages; how many there are, 0 after SO_RCVTIMEO without any.
-
-        A first message after a pause comes alone, so that its verdict waits for no other.
-        """
+    def receive(self, limit: int) -> int:
+        """Read what waits, ``limit`` messages at most; how many there were, without waiting."""
         sizes = self._sizes
         slots = self._slots
         receive_into = self._receive_into
         count = 0
-        try:
-            if not self._idle:
-                while count < ROUND:
-                    sizes[count] = receive_into(slots[count], 0, socket.MSG_DONTWAIT)
-                    count += 1
-        except BlockingIOError:
-            self._idle = count == 0
-        if count == 0:
-            try:
-                sizes[0] = receive_into(slots[0])
-            except BlockingIOError:
-                return 0
-            self._idle = False
-            return 1
+        with contextlib.suppress(BlockingIOError):
+            while count < limit:
+                sizes[count] = receive_into(slots[count], 0, socket.MSG_DONTWAIT)
+                count += 1
         return count
 
     def load(self, message: bytes) -> None:

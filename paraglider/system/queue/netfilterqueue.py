@@ -12,14 +12,10 @@ the log; the packet's bytes are not.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import select
 import socket
-import time
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 from netfilterqueue import NetfilterQueue
@@ -28,15 +24,11 @@ from paraglider.core.checksum import COMPLETE
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
 from paraglider.errors import PlatformError
 from paraglider.system.queue import messages
-from paraglider.system.queue.base import LONGEST_PACKET, TICK, Handle
+from paraglider.system.queue.base import LONGEST_PACKET, Handle
 from paraglider.system.queue.proc import Drops, require_free
 
 _BUFFER = 1 << 17
 _SOCKET_BUFFER = 16 << 20
-
-
-class _StopServing(Exception):  # noqa: N818 - a way out, not an error
-    """Leaves ``run_socket``, which knows no other way out."""
 
 
 class NetfilterQueueIO:
@@ -52,10 +44,10 @@ class NetfilterQueueIO:
         self.batches = 0
         self.faults = 0
         self.first_fault: Exception | None = None
-        self._stopping = False
-        self._next_tick = 0.0
         self._handle: Handle = _drop_all
-        self._tick: Callable[[float], object] = _no_tick
+        self._limit = 0
+        self._taken = 0
+        self._now = 0.0
         require_free((number,))
         try:
             self._queue = NetfilterQueue()
@@ -72,24 +64,24 @@ class NetfilterQueueIO:
         flags = messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0
         self._socket.send(messages.settle(number, copy, flags))
         self.drops = Drops(number)
-        self._poll = select.poll()
-        self._poll.register(self._socket, select.POLLIN)
 
     @property
     def refused(self) -> int:
         """Always 0: the binding leaves the answers to its verdicts unread."""
         return 0
 
-    def serve(self, handle: Handle, tick: Callable[[float], object]) -> None:
-        """See ``base.Queue.serve``."""
-        self._handle = handle
-        self._tick = tick
-        with contextlib.suppress(_StopServing):
-            self._queue.run_socket(self)
+    def fileno(self) -> int:
+        """See ``base.Queue.fileno``."""
+        return self._socket.fileno()
 
-    def stop(self) -> None:
-        """See ``base.Queue.stop``."""
-        self._stopping = True
+    def take(self, handle: Handle, limit: int, now: float) -> int:
+        """See ``base.Queue.take``."""
+        self._handle = handle
+        self._limit = limit
+        self._taken = 0
+        self._now = now
+        self._queue.run_socket(self)
+        return self._taken
 
     def close(self) -> None:
         """See ``base.Queue.close``."""
@@ -100,28 +92,21 @@ class NetfilterQueueIO:
         del self._queue  # the binding closes its own socket when it goes
 
     def recv(self, _size: int) -> bytes:
-        """One netlink message, whole; called by ``run_socket`` in place of a socket's own."""
-        while not self._stopping:
-            now = time.monotonic()
-            if now >= self._next_tick:
-                self._next_tick = now + TICK
-                self.drops.refresh()
-                self._tick(now)
-            try:
-                return self._socket.recv(_BUFFER)
-            except BlockingIOError:
-                self._poll.poll(TICK * 1000)
-            except OSError as error:  # of ENOBUFS the kernel's own count tells more
-                if error.errno != errno.ENOBUFS:
-                    raise
-        raise _StopServing
+        """One netlink message, whole; called by ``run_socket`` in place of a socket's own, which
+        returns on EAGAIN and goes on after ENOBUFS (the kernel's own count tells more).
+        """
+        if self._taken >= self._limit:
+            raise BlockingIOError(errno.EAGAIN, "the round is over")
+        message = self._socket.recv(_BUFFER)
+        self._taken += 1
+        return message
 
     def _on_packet(self, packet: Any) -> None:
         self.packets += 1
         self.batches += 1  # the binding knows no larger ones
         try:
             buf = bytearray(packet.get_payload())
-            verdict = self._handle(buf, 0, len(buf), COMPLETE, time.monotonic())
+            verdict = self._handle(buf, 0, len(buf), COMPLETE, self._now)
         except Exception as fault:  # noqa: BLE001 - whatever it is, the packet needs a verdict
             self.faults += 1
             self.first_fault = self.first_fault or fault
@@ -140,9 +125,5 @@ class NetfilterQueueIO:
 
 
 def _drop_all(_buf: bytearray, _at: int, _length: int, _checksum: int, _now: float) -> int:
-    """Before ``serve`` a packet can only be dropped."""
+    """Before ``take`` a packet can only be dropped."""
     return DROP
-
-
-def _no_tick(_now: float) -> None:
-    """Before ``serve`` there is nothing to do."""

@@ -16,14 +16,12 @@ from __future__ import annotations
 import os
 import socket
 import struct
-import time
-from collections.abc import Callable
 from typing import Final
 
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
 from paraglider.errors import PlatformError
 from paraglider.system.queue import messages
-from paraglider.system.queue.base import LONGEST_PACKET, TICK, Handle
+from paraglider.system.queue.base import LONGEST_PACKET, Handle
 from paraglider.system.queue.batch import SLOT, open_batch
 from paraglider.system.queue.proc import Drops, require_free
 
@@ -33,7 +31,7 @@ _SO_RCVBUFFORCE: Final = 33
 _SO_SNDBUFFORCE: Final = 32
 _SOL_NETLINK: Final = 270
 _NETLINK_NO_ENOBUFS: Final = 5
-_TICK_TIMEVAL: Final = struct.pack("@ll", int(TICK), int(TICK % 1 * 1_000_000))
+_SECOND: Final = struct.pack("@ll", 1, 0)  # struct timeval
 
 
 class NetlinkQueueIO:
@@ -49,7 +47,6 @@ class NetlinkQueueIO:
         self.batches = 0
         self.faults = 0
         self.first_fault: Exception | None = None
-        self._stopping = False
         self._socket, self._early = _connect(number, length, copy, fail_open)
         self._batch = open_batch(self._socket, number)
         self.drops = Drops(number)
@@ -59,27 +56,22 @@ class NetlinkQueueIO:
         """Verdicts that the kernel refused."""
         return self._batch.refused
 
-    def serve(self, handle: Handle, tick: Callable[[float], object]) -> None:
-        """See ``base.Queue.serve``."""
-        batch = self._batch
-        for message in self._early:
-            batch.load(message)
-            self._round(handle, 1, time.monotonic())
-        self._early.clear()
-        next_tick = 0.0
-        while not self._stopping:
-            count = batch.receive()
-            now = time.monotonic()
-            if count:
-                self._round(handle, count, now)
-            if now >= next_tick:
-                next_tick = now + TICK
-                self.drops.refresh()
-                tick(now)
+    def fileno(self) -> int:
+        """See ``base.Queue.fileno``."""
+        return self._socket.fileno()
 
-    def stop(self) -> None:
-        """See ``base.Queue.stop``."""
-        self._stopping = True
+    def take(self, handle: Handle, limit: int, now: float) -> int:
+        """See ``base.Queue.take``."""
+        batch = self._batch
+        if self._early:
+            for message in self._early:
+                batch.load(message)
+                self._round(handle, 1, now)
+            self._early.clear()
+        count = batch.receive(limit)
+        if count:
+            self._round(handle, count, now)
+        return count
 
     def close(self) -> None:
         """See ``base.Queue.close``."""
@@ -128,7 +120,7 @@ def _connect(
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         sock.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
         sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TICK_TIMEVAL)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _SECOND)
         flags = messages.NFQA_CFG_F_GSO | (messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0)
         sock.send(messages.bind(number, length, copy, flags))
         while (refusal := messages.answer(reply := sock.recv(SLOT))) < 0:

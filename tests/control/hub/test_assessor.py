@@ -71,6 +71,7 @@ class World:
     [
         ("table_full", "unhealthy"),
         ("overflows", "degraded"),
+        ("openings_dropped", "degraded"),
         ("overruns", "degraded"),
         ("unwritten", "degraded"),
         ("exhausted", "degraded"),

@@ -152,15 +152,20 @@ def worker(**changes: Any) -> Child:
 def test_a_worker_is_shown_with_what_it_counted() -> None:
     """Its own numbers, its queue, and counts without those that are 0."""
     head = {"flows": 5, "bound": 100, "packets": 9, "expired": 2}
-    queues = {1: QueueStatus(1, 77, waiting=6, copy_range=0, queue_dropped=3, user_dropped=4)}
+    queues = {
+        1: QueueStatus(1, 77, waiting=6, copy_range=0, queue_dropped=3, user_dropped=4),
+        4097: QueueStatus(4097, 77, waiting=1, copy_range=0, queue_dropped=8, user_dropped=0),
+    }
     (row,) = views.processes([worker()], {3: sample(head)}, queues, AT)
     assert (row["role"], row["core"], row["pid"], row["serves"]) == ("worker", 1, 77, True)
     assert (row["seconds"], row["flows"], row["bound"], row["packets"]) == (30.0, 5, 100, 9)
     assert row["counts"] == {"expired": 2}
     length = CONFIG.queue.length
     assert row["queue"] == {"waiting": 6, "length": length, "overflows": 3, "overruns": 4}
+    most = CONFIG.queue.openings
+    assert row["openings"] == {"waiting": 1, "length": most, "overflows": 8, "overruns": 0}
     (row,) = views.processes([worker()], {}, {}, AT)
-    assert row["queue"] is None
+    assert row["queue"] is row["openings"] is None
 
 
 def test_who_is_dead_has_no_flows() -> None:

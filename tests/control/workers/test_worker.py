@@ -33,7 +33,7 @@ from paraglider.core.verdict import REASONS
 from paraglider.forwarding.path import build
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
-from paraglider.system.queue import Queue
+from paraglider.system.queue import Reader
 
 pytestmark = pytest.mark.root
 
@@ -59,19 +59,14 @@ for port in map(int, sys.argv[1:]):
     socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"secret words", ("127.0.0.2", port))
 """
 
-# The queue as it is, but that what handles its packets raises.
+# The reader as it is, but that what handles its packets raises.
 BROKEN = """
-class Queue:
-    def __init__(self, queue):
-        self.queue = queue
-    def __getattr__(self, name):
-        return getattr(self.queue, name)
+class Reader(worker.Reader):
     def serve(self, handle, tick):
-        self.queue.serve(broken, tick)
+        super().serve(broken, tick)
 def broken(*packet):
     raise ValueError("a fault of ours")
-open_queue = worker.open_queue
-worker.open_queue = lambda *arguments: Queue(open_queue(*arguments))
+worker.Reader = Reader
 """
 
 
@@ -402,10 +397,10 @@ def test_all_that_is_counted_has_its_place() -> None:
         setattr(own.strategy, name, 1)
     for table in path.tables.values():
         table.evicted = table.expired = 1
-    drops = SimpleNamespace(overflows=1, overruns=1)
-    counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, drops=drops)
+    one = SimpleNamespace(drops=SimpleNamespace(overflows=1, overruns=1))
+    counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, queues=(one, one))
     counters = Counters()
-    Writer(counters, Count(path, cast(Queue, counted))).tick()
+    Writer(counters, Count(path, cast(Reader, counted))).tick()
     sample = counters.read()
     proxys = {"connections", "unserved", "exhausted"}
     zero = {name for name, value in sample.head.items() if value == 0}

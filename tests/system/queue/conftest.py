@@ -21,7 +21,7 @@ import pytest
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import join, new_prefix
-from paraglider.system.queue import QUEUES, Queue, open_queue
+from paraglider.system.queue import QUEUES, Queue, Reader, open_queue
 from paraglider.system.queue.base import Handle
 from paraglider.system.queue.proc import QueueStatus, queue_status
 
@@ -146,6 +146,7 @@ class Running:
 
     def __init__(self, queue: Queue, handle: Handle) -> None:
         self.queue = queue
+        self.reader = Reader([queue])
         self.ticks: list[float] = []
         self.raised: list[BaseException] = []
         self._handle = handle
@@ -154,7 +155,7 @@ class Running:
 
     def _serve(self) -> None:
         try:
-            self.queue.serve(self._handle, self.ticks.append)
+            self.reader.serve(self._handle, self.ticks.append)
         except BaseException as error:  # noqa: BLE001 - the test's thread is to see it
             self.raised.append(error)
 
@@ -174,7 +175,7 @@ class Running:
 
     def stop(self) -> None:
         """Stop, and see that ``serve`` returns and raised nothing."""
-        self.queue.stop()
+        self.reader.stop()
         self._thread.join(PATIENCE)
         assert not self._thread.is_alive(), "serve did not return"
         assert not self.raised, self.raised

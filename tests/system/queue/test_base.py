@@ -22,9 +22,10 @@ from paraglider.core.checksum import COMPLETE, KERNELS
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
 from paraglider.errors import OperatorError
 from paraglider.forwarding import nat
-from paraglider.system.queue import open_queue
-from paraglider.system.queue.base import LONGEST_PACKET, TICK
+from paraglider.system.queue import Reader, open_queue
+from paraglider.system.queue.base import LONGEST_PACKET
 from paraglider.system.queue.proc import queue_status
+from paraglider.system.queue.reader import TICK
 
 pytestmark = pytest.mark.root
 
@@ -282,18 +283,18 @@ def test_tick_when_idle(serve: Any, mouth: Any, wait_until: Any) -> None:
 
 def test_stop_before_serve(io: str) -> None:
     """A queue that was stopped before it was served ends at once."""
-    queue = open_queue(io, NUMBER, 100)
+    reader = Reader([open_queue(io, NUMBER, 100)])
     try:
-        queue.stop()
-        queue.serve(always(PASS), lambda _now: None)
+        reader.stop()
+        reader.serve(always(PASS), lambda _now: None)
     finally:
-        queue.close()
+        reader.close()
 
 
 def test_stop_from_a_signal_handler(io: str) -> None:
     """A signal handler may stop the queue that the main thread serves."""
-    queue = open_queue(io, NUMBER, 100)
-    before = signal.signal(signal.SIGUSR1, lambda *_: queue.stop())
+    reader = Reader([open_queue(io, NUMBER, 100)])
+    before = signal.signal(signal.SIGUSR1, lambda *_: reader.stop())
     ticks = 0
 
     def tick(_now: float) -> None:
@@ -303,10 +304,10 @@ def test_stop_from_a_signal_handler(io: str) -> None:
             os.kill(os.getpid(), signal.SIGUSR1)
 
     try:
-        queue.serve(always(PASS), tick)
+        reader.serve(always(PASS), tick)
     finally:
         signal.signal(signal.SIGUSR1, before)
-        queue.close()
+        reader.close()
     assert ticks == 3
 
 

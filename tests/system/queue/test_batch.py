@@ -76,15 +76,15 @@ def verdicts(data: bytes) -> list[tuple[int, int, bytes | None, int | None]]:
 
 def receive(batch: Any, count: int) -> int:
     """Rounds until ``count`` messages came; how many the last brought. Each must be all read."""
-    got = batch.receive()
+    got = batch.receive(ROUND)
     assert got <= count
     return int(got)
 
 
 def test_nothing_comes(pair: Pair) -> None:
-    """After the socket's time-out a round without a message is 0, not an error."""
+    """A round without a message is 0, not an error, and waits for nothing."""
     batch, _ = pair
-    assert batch.receive() == 0
+    assert batch.receive(ROUND) == 0
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_packet_and_its_checksum(pair: Pair, info: int | None, state: int) -> 
     """The packet is found whole, and NFQA_SKB_INFO tells of its checksum; without it, complete."""
     batch, kernel = pair
     kernel.send(packet_message(7, b"a packet of 21 bytes.", info=info))
-    assert batch.receive() == 1
+    assert batch.receive(ROUND) == 1
     assert batch.open(0)
     assert (packet_of(batch), batch.checksum) == (b"a packet of 21 bytes.", state)
 
@@ -106,7 +106,7 @@ def test_attributes_that_change(pair: Pair) -> None:
     shapes = [(None, True), (1, True), (None, False), (3, False), (1, True)]
     for number, (info, mark) in enumerate(shapes):
         kernel.send(packet_message(number, b"x" * (20 + number), info=info, mark=mark))
-        assert batch.receive() == 1
+        assert batch.receive(ROUND) == 1
         assert batch.open(0)
         assert packet_of(batch) == b"x" * (20 + number)
         assert batch.checksum == {None: COMPLETE, 1: UNFINISHED, 3: KERNELS}[info]
@@ -116,7 +116,7 @@ def test_a_message_without_payload(pair: Pair) -> None:
     """A packet message that carries no bytes is an empty packet, and gets its verdict."""
     batch, kernel = pair
     kernel.send(packet_message(9, b""))
-    assert batch.receive() == 1
+    assert batch.receive(ROUND) == 1
     assert batch.open(0)
     assert batch.length == 0
     batch.dropped()
@@ -132,7 +132,7 @@ def test_verdicts_of_every_kind(pair: Pair) -> None:
         kernel.send(packet_message(number + 256, packet))
     seen = 0
     while seen < len(packets):
-        for index in range(batch.receive()):
+        for index in range(batch.receive(ROUND)):
             assert batch.open(index)
             assert packet_of(batch) == packets[seen]
             if seen in (0, 3):
@@ -164,7 +164,7 @@ def test_a_round_is_bounded(pair: Pair) -> None:
         kernel.send(packet_message(number, struct.pack("!I", number) * 6))
     seen = 0
     while seen < total:
-        count = batch.receive()
+        count = batch.receive(ROUND)
         assert 0 < count <= ROUND
         for index in range(count):
             assert batch.open(index)
@@ -186,7 +186,7 @@ def test_long_packets_are_sent_before_the_round_ends(pair: Pair) -> None:
     answers = []
     for number in range(count):
         kernel.send(packet_message(number, bytes([number]) * size))
-        batch.receive()
+        batch.receive(ROUND)
         assert batch.open(0)
         assert batch.length == size
         batch.rewritten()
@@ -202,7 +202,7 @@ def test_answers_are_counted(pair: Pair, code: int) -> None:
     """A refused verdict is no packet, and counts; an acknowledgement does not count."""
     batch, kernel = pair
     kernel.send(struct.pack("=IHHIIi", 36, 2, 0, 0, 0, -code) + bytes(16))
-    assert batch.receive() == 1
+    assert batch.receive(ROUND) == 1
     assert not batch.open(0)
     assert batch.refused == (code != 0)
 
@@ -212,7 +212,7 @@ def test_junk_is_no_packet(pair: Pair, junk: bytes) -> None:
     """What is neither a packet nor an answer is passed over."""
     batch, kernel = pair
     kernel.send(junk)
-    assert batch.receive() == 1
+    assert batch.receive(ROUND) == 1
     assert not batch.open(0)
     assert batch.refused == 0
 
@@ -235,7 +235,7 @@ def test_a_closed_socket_is_an_error() -> None:
     batch = open_batch(ours, QUEUE)
     ours.close()
     with pytest.raises(OSError, match=r"\[Errno"):
-        batch.receive()
+        batch.receive(ROUND)
 
 
 def test_slots_hold_any_packet() -> None:

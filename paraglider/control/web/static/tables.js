@@ -76,14 +76,18 @@ const WORKER = [
   ["packets", "Packets/s", (cell, row) => two(cell, rate(row.packets_per_second), `${count(row.packets)} in all`, row.packets), "number"],
   ["busy", "Busy", (cell, row) => gauge(cell, row.busy, share(row.busy), "")],
   ["queue", "Queue", (cell, row) => {
-    const queue = row.queue;
-    gauge(cell, queue && queue.waiting / queue.length, queue ? count(queue.waiting) : NONE, queue ? `of ${count(queue.length)}` : "");
+    // Established traffic and openings wait apart: the fuller of the two is what matters.
+    const queues = [row.queue, row.openings].filter(Boolean).map(q => [q.waiting / q.length, q]).sort((a, b) => b[0] - a[0]);
+    const [part, queue] = queues[0] || [null, null];
+    gauge(cell, part, queue ? count(queue.waiting) : NONE, queue ? `of ${count(queue.length)}` : "");
   }],
   ["drops", "Drops", (cell, row) => {
-    const drops = row.queue ? row.queue.overflows + row.queue.overruns : null;
+    const queues = [row.queue, row.openings].filter(Boolean);
+    const drops = queues.length ? queues.reduce((sum, queue) => sum + queue.overflows + queue.overruns, 0) : null;
     two(cell, count(drops), "");
     cell.classList.toggle("bad", drops > 0);
-    cell.title = row.queue ? `queue full ${row.queue.overflows}, reader too slow ${row.queue.overruns}` : "";
+    cell.title = ["established", "openings"].map((name, at) => [name, queues[at]]).filter(([, queue]) => queue)
+      .map(([name, queue]) => `${name}: queue full ${queue.overflows}, reader too slow ${queue.overruns}`).join("; ");
   }, "number"],
   ["bound", "Flows", (cell, row) => gauge(cell, row.flows != null && row.bound ? row.flows / row.bound : null, count(row.flows), row.bound ? `of ${count(row.bound)}` : "")],
 ];
