@@ -111,7 +111,7 @@ def _apply(config: Config, roles: list[Role], host: Host) -> None:
     told, state = Teller(), _state()
     # Whatever is to be refused of any of them, before the first change.
     for role in roles:
-        backend_plan.require(backend_plan.make_plan(config, role, host, state.load()))
+        backend_plan.require(backend_plan.make_plan(config, role, host, state.load()), host)
     for role in roles:
         steps = backend_plan.make_plan(config, role, host, state.load())
         if not steps:

@@ -35,6 +35,7 @@ from paraglider.rules.steering import OURS, Steering, steered_by_client
 from paraglider.rules.traffic import Traffic, port_matches, traffic_of, without
 
 _ECHO_REPLY = {4: 0, 6: 129}
+_REDIRECT = {4: 5, 6: 137}  # RFC 792; RFC 4861, 4.5
 
 
 def queue_rules(config: Config, family: int, cores: tuple[int, ...], seed: int) -> RuleSet | None:
@@ -56,7 +57,7 @@ def queue_rules(config: Config, family: int, cores: tuple[int, ...], seed: int) 
     if dsr.services:
         steering = Steering(cores, seed, steered_by_client(dsr.services))
         tables = joined((*tables, *dsr_tables(dsr, family, steering)))
-    return RuleSet(family, tables) if tables else None
+    return RuleSet(family, joined((*tables, no_redirects(family)))) if tables else None
 
 
 def _local(proxy: Traffic, *others: Traffic) -> tuple[str, ...]:
@@ -282,6 +283,22 @@ def accept_table(rules: tuple[str, ...]) -> Table:
         "PARAGLIDER-ACCEPT", "balanced packets pass, whatever the policy of FORWARD", rules
     )
     return Table("filter", (accept,), jumps=(("FORWARD", accept.name),))
+
+
+def no_redirects(family: int) -> Table:
+    """The part of ``filter`` by which the host sends no ICMP redirects.
+
+    Where packets of a backend or a client come in and go on by one link the kernel would tell of
+    the shorter way, past the balancer. IPv6 has no parameter against it (Linux,
+    net/ipv6/ip6_output.c: ip6_forward); that of IPv4 cannot be written in every container. It is
+    all redirects, as with the parameter: their destination may be any client.
+    """
+    redirects = Chain(
+        "PARAGLIDER-REDIRECT",
+        "nobody is told of a way past the balancer",
+        (f"{ICMP[family]} {_REDIRECT[family]} -j DROP",),
+    )
+    return Table("filter", (redirects,), jumps=(("OUTPUT", redirects.name),))
 
 
 def _replies(traffic: Traffic, target: str) -> tuple[tuple[str, ...], tuple[Chain, ...]]:

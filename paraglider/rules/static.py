@@ -27,7 +27,7 @@ from paraglider.config.types import Exempt
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.strategies.wrr import SmoothRoundRobin
-from paraglider.rules.iptables import accept_table
+from paraglider.rules.iptables import accept_table, no_redirects
 from paraglider.rules.marks import OFFLOADED, backend_marks, target_port
 from paraglider.rules.nft import (
     CARRIED,
@@ -49,7 +49,7 @@ from paraglider.rules.nft import (
     spans,
     translation,
 )
-from paraglider.rules.ruleset import RuleSet
+from paraglider.rules.ruleset import RuleSet, joined
 
 MAX_TURN = 4096
 """Numbers in one round; weights that need more are rounded to their part of it."""
@@ -92,7 +92,7 @@ def static_rules(config: Config, family: int) -> RuleSet | None:
     if not any(service.family == family for service in config.services):
         return None
     accept = f"-m connmark --mark {OFFLOADED} -j ACCEPT"
-    return RuleSet(family, (accept_table((accept,)),))
+    return RuleSet(family, joined((accept_table((accept,)), no_redirects(family))))
 
 
 def served(config: Config, family: int) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ until the second is undone; records of an earlier run keep what was there before
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from paraglider.config.model import Backend, Config, Service
@@ -121,8 +121,11 @@ def make_plan(config: Config, role: Role, host: Host, earlier: Iterable[Change])
     return [*steps, *wanted]
 
 
-def require(steps: Iterable[Step]) -> None:
-    """Raises ``OperatorError`` when a program is missing that ``steps`` need."""
+def require(steps: Sequence[Step], host: Host) -> None:
+    """Raises ``OperatorError`` when a program is missing that ``steps`` need, ``PlatformError``
+    where a parameter cannot be written.
+    """
+    plan.refuse_read_only(steps, host)
     if any(step.action == "apply" and isinstance(step.change, AnswersChange) for step in steps):
         find_program("nft")
 

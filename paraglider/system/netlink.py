@@ -1,7 +1,8 @@
 """Interfaces, addresses and neighbours of the network namespace, by rtnetlink.
 
-Lives here: the few requests that the set-up makes; pyroute2 speaks the protocol. Default routes
-are asked for and put back by ip(8), whose words say all that a route has.
+Lives here: the requests that the set-up makes (their bytes are ``rtnetlink``'s), and ``requests``
+for those that are few enough for pyroute2. Default routes are asked for and put back by ip(8),
+whose words say all that a route has.
 Rules: adding what is there and removing what is not are no errors, so that a half-done set-up can
 be repeated and undone; any other refusal is a ``PlatformError``.
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,9 +24,11 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
+from paraglider.system import rtnetlink
 from paraglider.system.programs import attempt, complaint, run
+from paraglider.system.queue.messages import attribute
+from paraglider.system.rtnetlink import FAMILY
 
-_FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
 _FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME, linux/if_addr.h
 _MANAGED = 0x01  # NTF_EXT_MANAGED, linux/neighbour.h: the kernel keeps the entry resolved
@@ -59,55 +64,82 @@ class Netlink:
         """The addresses of ``interface``, both families; none when there is no such interface."""
         if (index := self._index(interface)) is None:
             return ()
-        with requests(f"list the addresses of {interface}") as route:
-            return tuple(_address(message) for message in route.get_addr(index=index))
+        what = f"list the addresses of {interface}"
+        found = (
+            _address(message)
+            for family in FAMILY
+            for message in rtnetlink.dump(
+                what, rtnetlink.GETADDR, rtnetlink.address_body(family, 0)
+            )
+        )
+        return tuple(address for at, address in found if at == index)
 
     def add_address(
         self, interface: str, address: IPInterface, *, deprecated: bool = False
     ) -> None:
         """Add ``address``; an IPv6 one is usable at once (no duplicate address detection).
 
-        A ``deprecated`` one is never the source of connections that the host begins (RFC 4862).
+        A ``deprecated`` one is not chosen as the source of connections that the host begins while
+        there is another (RFC 4862, 5.5.4).
         """
-        index = self._wanted_index(interface)
-        options = {"flags": _NODAD} if address.version == 6 else {}
-        if deprecated:
-            options |= {"preferred_lft": 0, "valid_lft": _FOREVER}
-        with requests(f"add {address} to {interface}", errno.EEXIST) as route:
-            route.addr(
-                "add",
-                index=index,
-                family=_FAMILY[address.version],
-                address=str(address.ip),
-                prefixlen=address.network.prefixlen,
-                **options,
-            )
+        what = f"add {address} to {interface}"
+        body = self._address_body(interface, address, _lifetimes(deprecated) if deprecated else b"")
+        rtnetlink.request(what, rtnetlink.NEWADDR, body, rtnetlink.CREATE, errno.EEXIST)
 
-    def remove_address(self, interface: str, address: IPInterface) -> None:
+    def set_deprecated(self, interface: str, address: IPInterface, deprecated: bool) -> None:
+        """Have an IPv6 ``address`` that is there be deprecated, or preferred."""
+        what = f"change {address} on {interface}"
+        body = self._address_body(interface, address, _lifetimes(deprecated))
+        rtnetlink.request(what, rtnetlink.NEWADDR, body, rtnetlink.REPLACE)
+
+    def remove_address(self, interface: str, address: IPInterface, *, keep: bool = False) -> None:
         """Remove ``address``.
 
         The kernel takes the secondary addresses of an IPv4 subnet along with its primary one
-        unless promote_secondaries is set: that is for the caller to see to.
+        unless promote_secondaries is set: that is for the caller to see to, or for ``keep``, by
+        which they are added again, as they were.
         """
         if (index := self._index(interface)) is None:
             return
-        with requests(f"remove {address} from {interface}", errno.EADDRNOTAVAIL) as route:
-            route.addr(
-                "del",
-                index=index,
-                family=_FAMILY[address.version],
-                address=str(address.ip),
-                prefixlen=address.network.prefixlen,
-            )
+        others = self._others(interface, address) if keep else []
+        what = f"remove {address} from {interface}"
+        body = rtnetlink.address_body(
+            address.version,
+            index,
+            address.network.prefixlen,
+            attribute(rtnetlink.IFA_LOCAL, address.packed),
+        )
+        rtnetlink.request(what, rtnetlink.DELADDR, body, 0, errno.EADDRNOTAVAIL)
+        for message in others:
+            what = f"add {_address(message)[1]} to {interface} again"
+            rtnetlink.request(what, rtnetlink.NEWADDR, message[16:], rtnetlink.CREATE, errno.EEXIST)
+
+    def _others(self, interface: str, address: IPInterface) -> list[bytes]:
+        """The other IPv4 addresses of ``interface`` in the network of ``address``."""
+        index, body = self._index(interface), rtnetlink.address_body(4, 0)
+        what = f"list the addresses of {interface}"
+        return [
+            message
+            for message in rtnetlink.dump(what, rtnetlink.GETADDR, body)
+            for at, other in [_address(message)]
+            if at == index and other != address and other.network == address.network
+        ]
+
+    def _address_body(self, interface: str, address: IPInterface, lifetimes: bytes) -> bytes:
+        attributes = attribute(rtnetlink.IFA_LOCAL, address.packed)
+        attributes += attribute(rtnetlink.IFA_ADDRESS, address.packed)
+        if address.version == 6:
+            attributes += attribute(rtnetlink.IFA_FLAGS, struct.pack("=I", _NODAD))
+        index, length = self._wanted_index(interface), address.network.prefixlen
+        return rtnetlink.address_body(address.version, index, length, attributes + lifetimes)
 
     def interface_towards(self, address: IPAddress) -> str | None:
         """The interface by which the kernel would send to ``address``, None without a route."""
         unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
-        with requests(f"find the way to {address}", *unreachable) as route:
-            for message in route.route("get", family=_FAMILY[address.version], dst=str(address)):
-                index = dict(message["attrs"]).get("RTA_OIF")
-                return socket.if_indextoname(index) if index else None
-        return None
+        what, body = f"find the way to {address}", rtnetlink.way_body(address)
+        found = rtnetlink.get(what, rtnetlink.GETROUTE, body, *unreachable)
+        index = rtnetlink.read_way(found) if found is not None else None
+        return socket.if_indextoname(index) if index else None
 
     def default_routes(self, family: int) -> tuple[str, ...]:
         """The default routes of the main table in ip(8)'s words, which ``replace_route`` takes."""
@@ -129,19 +161,18 @@ class Netlink:
         """The entry of ``address`` on ``interface``, or None."""
         if (index := self._index(interface)) is None:
             return None
-        with requests(f"list the neighbours of {interface}") as route:
-            for message in route.get_neighbours(family=_FAMILY[address.version], ifindex=index):
-                found = dict(message["attrs"])
-                if message["ifindex"] != index or not _same(found.get("NDA_DST"), address):
-                    continue
-                state = message["state"]
-                return Neighbour(
-                    hardware=found.get("NDA_LLADDR"),
-                    resolved=bool(state & _NUD_RESOLVED),
-                    fixed=bool(state & _NUD_FIXED),
-                    managed=bool(found.get("NDA_FLAGS_EXT", 0) & _MANAGED),
-                )
-        return None
+        what = f"look for the neighbour {address}"
+        body = rtnetlink.neighbour_body(address, index)
+        found = rtnetlink.get(what, rtnetlink.GETNEIGH, body, errno.ENOENT)
+        return None if found is None else _neighbour(found)[2]
+
+    def neighbours(self, interface: str, family: int) -> dict[IPAddress, Neighbour]:
+        """All entries of ``family`` (4 or 6) on ``interface``."""
+        what, body = f"list the neighbours of {interface}", rtnetlink.neighbours_body(family)
+        messages = rtnetlink.dump(what, rtnetlink.GETNEIGH, body)
+        index = self._index(interface)
+        found = (_neighbour(message) for message in messages)
+        return {address: entry for at, address, entry in found if at == index}
 
     def manage_neighbour(self, interface: str, address: IPAddress) -> None:
         """Have the kernel resolve ``address`` now and keep it resolved.
@@ -149,15 +180,10 @@ class Netlink:
         Before Linux 5.16 the kernel does not know how to keep it: then it resolves it once.
         """
         index = self._wanted_index(interface)
-        with suppress(PlatformError), requests(f"manage the neighbour {address}") as route:
-            route.neigh(
-                "replace",
-                family=_FAMILY[address.version],
-                dst=str(address),
-                ifindex=index,
-                state=0,
-                NDA_FLAGS_EXT=_MANAGED,
-            )
+        body = rtnetlink.neighbour_body(address, index, more=_MANAGED)
+        with suppress(PlatformError):
+            what = f"manage the neighbour {address}"
+            rtnetlink.request(what, rtnetlink.NEWNEIGH, body, rtnetlink.REPLACE)
         found = self.neighbour(interface, address)
         if found is not None and found.managed:
             return
@@ -178,19 +204,14 @@ class Netlink:
         if keep is None:
             self._delete_neighbour(index, address)
             return
-        with requests(f"release the neighbour {address}") as route:
-            route.neigh(
-                "replace",
-                family=_FAMILY[address.version],
-                dst=str(address),
-                ifindex=index,
-                lladdr=found.hardware or keep,
-                state=_NUD_STALE,
-            )
+        hardware = found.hardware or keep
+        body = rtnetlink.neighbour_body(address, index, _NUD_STALE, hardware)
+        what = f"release the neighbour {address}"
+        rtnetlink.request(what, rtnetlink.NEWNEIGH, body, rtnetlink.REPLACE)
 
     def _delete_neighbour(self, index: int, address: IPAddress) -> None:
-        with requests(f"remove the neighbour {address}", errno.ENOENT) as route:
-            route.neigh("del", family=_FAMILY[address.version], dst=str(address), ifindex=index)
+        what, body = f"remove the neighbour {address}", rtnetlink.neighbour_body(address, index)
+        rtnetlink.request(what, rtnetlink.DELNEIGH, body, 0, errno.ENOENT)
 
     def _index(self, interface: str) -> int | None:
         try:
@@ -206,22 +227,41 @@ class Netlink:
 
 def _probe(interface: str, address: IPAddress) -> None:
     """Send one datagram to ``address``, so that the kernel asks who has it."""
-    with socket.socket(_FAMILY[address.version], socket.SOCK_DGRAM) as probe:
+    with socket.socket(FAMILY[address.version], socket.SOCK_DGRAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
         # No route or no answer: the caller looks at the neighbour entry, not at the datagram.
         with suppress(OSError):
             probe.sendto(b"", (str(address), _DISCARD))
 
 
-def _address(message: Any) -> IPInterface:
-    found = dict(message["attrs"])
+def _lifetimes(deprecated: bool) -> bytes:
+    """The attribute by which an address lasts for ever, preferred or not (ifa_cacheinfo: preferred
+    and valid lifetime, and when it was made and changed).
+    """
+    lifetimes = struct.pack("=IIII", 0 if deprecated else _FOREVER, _FOREVER, 0, 0)
+    return attribute(rtnetlink.IFA_CACHEINFO, lifetimes)
+
+
+def _address(message: bytes) -> tuple[int, IPInterface]:
+    """The interface's index, and the address."""
+    index, prefix, _, found = rtnetlink.read_address(message)
     # On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours.
-    local = found.get("IFA_LOCAL") or found["IFA_ADDRESS"]
-    return ipaddress.ip_interface(f"{local}/{message['prefixlen']}")
+    local = found.get(rtnetlink.IFA_LOCAL) or found[rtnetlink.IFA_ADDRESS]
+    return index, ipaddress.ip_interface((local, prefix))
 
 
-def _same(text: str | None, address: IPAddress) -> bool:
-    return text is not None and ipaddress.ip_address(text) == address
+def _neighbour(message: bytes) -> tuple[int, IPAddress, Neighbour]:
+    """The interface's index, the address, and the entry."""
+    index, state, found = rtnetlink.read_neighbour(message)
+    hardware = found.get(rtnetlink.NDA_LLADDR)
+    more = int.from_bytes(found.get(rtnetlink.NDA_FLAGS_EXT, b""), sys.byteorder)
+    entry = Neighbour(
+        hardware=None if hardware is None else hardware.hex(":"),
+        resolved=bool(state & _NUD_RESOLVED),
+        fixed=bool(state & _NUD_FIXED),
+        managed=bool(more & _MANAGED),
+    )
+    return index, ipaddress.ip_address(found[rtnetlink.NDA_DST]), entry
 
 
 @contextmanager

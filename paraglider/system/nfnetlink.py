@@ -50,12 +50,12 @@ def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: in
     return _HEAD.pack(16 + len(body), subsystem << 8 | kind, NLM_F_REQUEST | flags, 0, 0) + body
 
 
-def ask(request: bytes) -> Iterator[bytes]:
-    """Send ``request``; the answers one by one, each a whole message.
+def ask(request: bytes, protocol: int = NETLINK_NETFILTER) -> Iterator[bytes]:
+    """Send ``request``; the answers one by one, each a whole message. ``protocol`` is netlink's.
 
     Raises ``OSError`` with the kernel's errno.
     """
-    with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as sock:
+    with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)) as sock:
         sock.bind((0, 0))
         sock.settimeout(_SECONDS)
         sock.send(request)

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from paraglider.config.model import Config
+from paraglider.config.networks import Networks
 from paraglider.config.types import IPAddress, IPInterface
+from paraglider.errors import PlatformError
 from paraglider.rules.iptables import queue_rules
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.leases import lease_table
@@ -27,7 +29,7 @@ from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, Sysc
 from paraglider.system.changes.table import TableChange
 from paraglider.system.changes.whole import LeasesChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT
-from paraglider.system.sysctl import conf, neigh
+from paraglider.system.sysctl import conf, dotted, neigh
 from paraglider.system.ways import ways
 
 Records = dict[tuple[str, ...], Change]
@@ -110,6 +112,25 @@ def needs_kernel(config: Config, family: int) -> bool:
     return bool(forwards - {"proxy"})
 
 
+def refuse_read_only(steps: Iterable[Step], host: Host) -> None:
+    """Raise ``PlatformError`` with every parameter that ``steps`` are to set and that cannot be
+    written here, as in a container whose /proc/sys is read-only.
+    """
+    wanted: dict[str, str] = {}
+    for step in steps:
+        if step.action == "apply" and isinstance(step.change, SysctlChange | ForwardingChange):
+            wanted[step.change.key] = step.change.after
+    fixed = [key for key in wanted if not host.sysctl.writable(key)]
+    if fixed:
+        shown = ", ".join(f"{dotted(k)} is {host.sysctl.read(k)}, not {wanted[k]}" for k in fixed)
+        options = " ".join(f"--sysctl {dotted(key)}={wanted[key]}" for key in fixed)
+        raise PlatformError(
+            "kernel parameters are not as balancing needs them, and /proc/sys is read-only:"
+            f" {shown}",
+            f"set them from outside, in a container by: docker run {options}",
+        )
+
+
 def undo_plan(changes: Iterable[Change]) -> list[Step]:
     """The steps that take ``changes`` back, the last one first."""
     return [Step("revert", change) for change in reversed(list(changes))]
@@ -121,10 +142,10 @@ def on_link_backends(config: Config, family: int, host: Host) -> Iterator[IPAddr
     if private is None:
         return
     links = [*host.netlink.addresses(private.interface), *private.gateway]
-    networks = [link.network for link in links if link.version == family]
+    networks = Networks(link.network for link in links)
     backends = (b.address for s in config.services if s.family == family for b in s.backends)
     for address in dict.fromkeys(backends):
-        if any(address in network for network in networks):
+        if address in networks:
             yield address
 
 
@@ -254,8 +275,10 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
     if family == 4:
         # An interface sends redirects when it or `all` says so; without, a backend on the
         # client's own link would be told of the shorter way, past the balancer.
+        # Where it cannot be written our rules drop them (rules.iptables: no_redirects).
         for interface in ("all", *interfaces):
-            yield from sysctl_step(4, conf(4, interface, "send_redirects"), "0", host, records)
+            key = conf(4, interface, "send_redirects")
+            yield from sysctl_step(4, key, "0", host, records, optional=True)
 
 
 def _answering(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
@@ -265,49 +288,79 @@ def _answering(config: Config, family: int, host: Host, records: Records) -> Ite
         s.forward == "dsr" and s.family == family for s in config.services
     ):
         return
-    if family == 6:
-        yield from sysctl_step(6, conf(6, public.interface, "proxy_ndp"), "1", host, records)
+    key = conf(6, public.interface, "proxy_ndp")
+    # `all` is enough (Linux, net/ipv6/ndisc.c: ndisc_recv_ns).
+    everywhere = family == 6 and host.sysctl.read(conf(6, "all", "proxy_ndp")) == "1"
+    if family == 6 and (not everywhere or SysctlChange(6, key, "", "").identity in records):
+        yield from sysctl_step(6, key, "1", host, records)
     # Else an answer for another is held back for up to 0.8 s (Linux, neighbour.c: pneigh_enqueue).
     key = neigh(family, public.interface, "proxy_delay")
-    yield from sysctl_step(family, key, "0", host, records)
+    yield from sysctl_step(family, key, "0", host, records, optional=True)
 
 
-def sysctl_step(family: int, key: str, value: str, host: Host, records: Records) -> Iterator[Step]:
-    """The step that gives ``key`` its ``value``; none where the kernel has no such parameter."""
+def sysctl_step(
+    family: int, key: str, value: str, host: Host, records: Records, *, optional: bool = False
+) -> Iterator[Step]:
+    """The step that gives ``key`` its ``value``; none where the kernel has no such parameter, nor,
+    where it is ``optional``, where it cannot be written.
+    """
     now = host.sysctl.read(key)
-    if now is None:
+    if now is None or (optional and now != value and not host.sysctl.writable(key)):
         return
     change = SysctlChange(family, key, now, value)
     old = records.get(change.identity)
     if now == value:
         yield Step("keep", old or change, old)
-    else:
-        yield Step("apply", change, old or change)
+        return
+    # What neither we nor an earlier run's beginning left there is somebody's since.
+    ours = isinstance(old, SysctlChange) and now in (old.before, old.after)
+    before = old.before if ours and isinstance(old, SysctlChange) else now
+    yield Step("apply", change, replace(change, before=before))
 
 
 def _addresses(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
     wanted: dict[tuple[str, IPAddress], IPInterface] = {}
     network = config.network
+    vips: set[tuple[str, IPAddress]] = set()
     if network.public is not None:
         for service in config.services:
             # Under dsr the VIP is the backends' address and none of the balancer's.
             if service.family == family and service.forward != "dsr":
                 wanted.setdefault((network.public.interface, service.vip.ip), service.vip)
+        vips.update(wanted)
     if network.private is not None:
         for gateway in network.private.gateway:
             if gateway.version == family:
                 wanted.setdefault((network.private.interface, gateway.ip), gateway)
+    interfaces = dict.fromkeys(interface for interface, _ in wanted)
+    held = {interface: host.netlink.addresses(interface) for interface in interfaces}
+    # An address that an earlier set-up gave another prefix is about to be taken back.
+    present = {
+        (interface, address.ip)
+        for interface, addresses in held.items()
+        for address in addresses
+        if wanted.get((interface, address.ip)) == address
+        or _address_identity(interface, address) not in records
+    }
+    # Those of the host itself, which its own connections are to begin from.
+    own = {
+        interface: Networks(
+            address.network
+            for address in addresses
+            if (interface, address.ip) not in wanted
+            and _address_identity(interface, address) not in records
+        )
+        for interface, addresses in held.items()
+    }
     for (interface, ip), address in wanted.items():
-        change = AddressChange(family, interface, str(address))
+        deprecated = family == 6 and ((interface, ip) in vips or ip in own[interface])
+        change = AddressChange(family, interface, str(address), deprecated)
         old = records.get(change.identity)
-        # An address that an earlier set-up gave another prefix is about to be taken back.
-        there = [
-            held
-            for held in host.netlink.addresses(interface)
-            if held.ip == ip
-            and (held == address or _address_identity(interface, held) not in records)
-        ]
-        yield Step("keep" if there else "apply", change, old if there else change)
+        there = (interface, ip) in present
+        if there and isinstance(old, AddressChange) and old.deprecated != deprecated:
+            yield Step("apply", replace(change, previous=old.deprecated), change)
+        else:
+            yield Step("keep" if there else "apply", change, old if there else change)
 
 
 def _address_identity(interface: str, address: IPInterface) -> tuple[str, ...]:
@@ -318,8 +371,9 @@ def _neighbours(config: Config, family: int, host: Host, records: Records) -> It
     private = config.network.private
     if private is None:
         return
+    known = host.netlink.neighbours(private.interface, family)
     for address in on_link_backends(config, family, host):
-        found = host.netlink.neighbour(private.interface, address)
+        found = known.get(address)
         keep = found.hardware if found is not None and found.resolved else None
         change = NeighbourChange(family, private.interface, str(address), keep)
         old = records.get(change.identity)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
+from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE, removal_text
@@ -28,7 +29,15 @@ from paraglider.system.changes.table import TableChange
 from paraglider.system.changes.whole import LeasesChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
-from paraglider.system.plan import Step, make_plan, needs_kernel, on_link_backends, undo_plan
+from paraglider.system.netlink import Neighbour
+from paraglider.system.plan import (
+    Step,
+    make_plan,
+    needs_kernel,
+    on_link_backends,
+    refuse_read_only,
+    undo_plan,
+)
 from paraglider.system.seed import steering_seed
 from paraglider.system.state import StateFile
 from paraglider.system.ways import refuse
@@ -87,6 +96,7 @@ def _rehearsed(
     for family in sorted(families):
         refuse(config, family, host, earlier)
     steps = make_plan(config, families, cores, steering_seed(), host, earlier)
+    refuse_read_only(steps, host)
     for step in list(steps):
         if step.action == "apply" and isinstance(step.change, RulesChange):
             host.netfilter.rehearse(step.change.family, step.change.text)
@@ -227,8 +237,10 @@ def unresolved(config: Config, families: frozenset[int], host: Host) -> list[str
     waiting = [a for family in sorted(families) for a in on_link_backends(config, family, host)]
     deadline = time.monotonic() + _RESOLVE_SECONDS
     while True:
-        found = [(address, host.netlink.neighbour(interface, address)) for address in waiting]
-        waiting = [address for address, entry in found if entry is None or not entry.resolved]
+        known: dict[IPAddress, Neighbour] = {}
+        for family in {address.version for address in waiting}:
+            known |= host.netlink.neighbours(interface, family)
+        waiting = [a for a in waiting if (entry := known.get(a)) is None or not entry.resolved]
         if not waiting or time.monotonic() >= deadline:
             return [str(address) for address in waiting]
         time.sleep(_RESOLVE_PAUSE)

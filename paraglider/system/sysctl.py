@@ -7,6 +7,7 @@ names hold dots; ``dotted`` gives the form that sysctl(8) takes.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from paraglider.errors import PlatformError
@@ -37,8 +38,12 @@ class Sysctl:
         except OSError as error:
             raise PlatformError(
                 f"cannot set {dotted(key)} to {value}: {error.strerror}",
-                "in a container, /proc/sys must be writable",
+                f"in a container, set it from outside: docker run --sysctl {dotted(key)}={value}",
             ) from error
+
+    def writable(self, key: str) -> bool:
+        """False where the parameter is on a file system that is mounted read-only."""
+        return os.access(self._root / key, os.W_OK)
 
     def interfaces(self, family: int) -> tuple[str, ...]:
         """The interfaces that have parameters of ``family``, without `all` and `default`."""

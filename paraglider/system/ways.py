@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from paraglider.config.model import Config, Service
+from paraglider.config.networks import Networks
 from paraglider.errors import OperatorError
 from paraglider.rules.marks import LEASE, way_marks
 from paraglider.system.changes.base import Change, Host
@@ -66,6 +67,7 @@ def refuse(config: Config, family: int, host: Host, earlier: Iterable[Change]) -
     }
     links = [*host.netlink.addresses(private.interface), *private.gateway]
     networks = [link.network for link in links if link.version == family]
+    on_link = Networks(networks)
     for service in services:
         if (interface := local.get(service.vip.ip)) is not None:
             raise OperatorError(
@@ -74,7 +76,7 @@ def refuse(config: Config, family: int, host: Host, earlier: Iterable[Change]) -
                 f"ip address del {service.vip.ip} dev {interface}, or use another forward",
             )
         for backend in service.backends:
-            if not any(backend.address in network for network in networks):
+            if backend.address not in on_link:
                 known = ", ".join(map(str, dict.fromkeys(networks))) or "none"
                 raise OperatorError(
                     f"backend {backend.address} of `{service.name}` is in no network of"

@@ -30,9 +30,12 @@ def chains(found: RuleSet) -> dict[tuple[str, str], tuple[str, ...]]:
 def test_answers_are_not_looked_for() -> None:
     """Nothing is queued on its way out, and a backend's address is in no rule."""
     found = rules(DSR)
-    assert {builtin for table in found.tables for builtin, _ in table.jumps} == {
-        "PREROUTING",
-        "FORWARD",
+    jumps = {(table.name, builtin) for table in found.tables for builtin, _ in table.jumps}
+    assert jumps == {
+        ("raw", "PREROUTING"),
+        ("mangle", "PREROUTING"),
+        ("filter", "FORWARD"),
+        ("filter", "OUTPUT"),
     }
     assert "10.0.0.1" not in found.text()
 

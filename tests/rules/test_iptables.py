@@ -102,3 +102,22 @@ def test_the_kernel_takes_the_text(name: str, family: int) -> None:
     """iptables and the kernel accept every golden text, in a namespace that is thrown away."""
     if text := wanted(name, family):
         Netfilter().rehearse(family, text)
+
+
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
+def test_the_host_sends_no_redirects(forward: str, family: int) -> None:
+    """Once, whatever else is beside it; where connections end here nothing is passed on."""
+    one = {"name": "a", "vip": "192.168.0.11/24", "backends": ["10.0.0.1"]}
+    if family == 6:
+        one |= {"vip": "2001:db8::11/64", "backends": ["fd00:10::1"]}
+    one |= {"protocol": "tcp", "ports": 80, "forward": forward}
+    two = {**one, "name": "b", "vip": one["vip"].replace("11/", "12/")}
+    sides = {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}}
+    for services in ([one], [one, two], [one, {**two, "forward": "nat"}]):
+        wanted = Config.model_validate({"network": sides, "services": services})
+        found = queue_rules(wanted, family, (0,), SEED)
+        assert found is not None
+        assert found.text().count("-I OUTPUT 1 -j PARAGLIDER-REDIRECT\n") == 1
+        kind = {4: "-p icmp -m icmp --icmp-type 5", 6: "-p ipv6-icmp -m icmp6 --icmpv6-type 137"}
+        assert found.text().count(f"-A PARAGLIDER-REDIRECT {kind[family]} -j DROP\n") == 1

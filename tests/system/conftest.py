@@ -117,8 +117,9 @@ class AirNetlink(Netlink):
 
     def __init__(self) -> None:
         self.held: dict[str, list[IPInterface]] = {"lo": [], "eth0": [], "eth1": []}
+        self.deprecated: set[tuple[str, IPInterface]] = set()
         self.routes: dict[int, list[str]] = {4: [], 6: []}
-        self.neighbours: dict[tuple[str, IPAddress], Neighbour] = {}
+        self.entries: dict[tuple[str, IPAddress], Neighbour] = {}
         self.refuse: str | None = None
         self.deaf: set[str] = set()
 
@@ -138,9 +139,15 @@ class AirNetlink(Netlink):
             raise PlatformError(f"cannot add {address}")
         if address not in self.held[interface]:
             self.held[interface].append(address)
+            self.set_deprecated(interface, address, deprecated)
 
-    def remove_address(self, interface: str, address: IPInterface) -> None:
-        """What is not there is no error."""
+    def set_deprecated(self, interface: str, address: IPInterface, deprecated: bool) -> None:
+        """Remembers those that are."""
+        (self.deprecated.add if deprecated else self.deprecated.discard)((interface, address))
+
+    def remove_address(self, interface: str, address: IPInterface, *, keep: bool = False) -> None:
+        """What is not there is no error; nobody's goes with it."""
+        self.deprecated.discard((interface, address))
         if address in self.held.get(interface, []):
             self.held[interface].remove(address)
 
@@ -165,19 +172,27 @@ class AirNetlink(Netlink):
 
     def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
         """The entry."""
-        return self.neighbours.get((interface, address))
+        return self.entries.get((interface, address))
+
+    def neighbours(self, interface: str, family: int) -> dict[IPAddress, Neighbour]:
+        """All entries."""
+        return {
+            address: entry
+            for (at, address), entry in self.entries.items()
+            if at == interface and address.version == family
+        }
 
     def manage_neighbour(self, interface: str, address: IPAddress) -> None:
         """All but the deaf answer at once."""
         resolved = str(address) not in self.deaf
         hardware = "02:00:00:00:00:01" if resolved else None
-        self.neighbours[interface, address] = Neighbour(hardware, resolved, False, True)
+        self.entries[interface, address] = Neighbour(hardware, resolved, False, True)
 
     def forget_neighbour(self, interface: str, address: IPAddress, keep: str | None) -> None:
         """The entry goes, or is as it was."""
-        del self.neighbours[interface, address]
+        del self.entries[interface, address]
         if keep is not None:
-            self.neighbours[interface, address] = Neighbour(keep, True, False, False)
+            self.entries[interface, address] = Neighbour(keep, True, False, False)
 
 
 class AirNft(Nft):
@@ -326,7 +341,8 @@ class Air:
             "tables": dict(self.nft.tables),
             "ways": (*map(set, (self.routing.routes, self.routing.rules, self.routing.proxies)),),
             "addresses": {name: list(held) for name, held in self.netlink.held.items()},
-            "neighbours": dict(self.netlink.neighbours),
+            "deprecated": set(self.netlink.deprecated),
+            "neighbours": dict(self.netlink.entries),
             "sysctls": self.sysctl.snapshot("net/**/*"),
         }
 

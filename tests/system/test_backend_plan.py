@@ -333,9 +333,21 @@ def test_a_host_without_nft(backend: Any, tmp_path: Path, monkeypatch: pytest.Mo
         raise OperatorError(f"the program {name} is missing")
 
     monkeypatch.setattr(backend_plan, "find_program", missing)
+    steps = Run(backend, config({"return": "direct"}), tmp_path).steps("s0")
     with pytest.raises(OperatorError, match="nft is missing"):
-        backend_plan.require(Run(backend, config({"return": "direct"}), tmp_path).steps("s0"))
-    backend_plan.require(Run(backend, config({"forward": "dsr"}), tmp_path).steps("s0"))
+        backend_plan.require(steps, backend.host)
+    steps = Run(backend, config({"forward": "dsr"}), tmp_path).steps("s0")
+    backend_plan.require(steps, backend.host)
+
+
+def test_a_host_whose_parameters_are_read_only(
+    backend: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that is to be set is named before the first change."""
+    steps = Run(backend, config({"forward": "dsr"}), tmp_path).steps("s0")
+    monkeypatch.setattr(backend.sysctl, "writable", lambda key: "all" not in key)
+    with pytest.raises(PlatformError, match=r"docker run --sysctl net.ipv4.conf.all.arp_ignore=1"):
+        backend_plan.require(steps, backend.host)
 
 
 @pytest.mark.root

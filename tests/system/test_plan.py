@@ -14,7 +14,6 @@ from paraglider.config.static import kernel_only
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.ruleset import RulesChange
-from paraglider.system.changes.sysctls import SysctlChange
 from paraglider.system.changes.table import TableChange
 from paraglider.system.changes.whole import LeasesChange
 from paraglider.system.netlink import Neighbour
@@ -201,16 +200,6 @@ def test_a_vip_that_gets_another_prefix_is_replaced(air: Any) -> None:
     assert "address 192.168.0.11/24 on eth0" in told(steps, "apply")
 
 
-def test_an_earlier_record_keeps_the_original_value(air: Any) -> None:
-    """A value that drifted is set again, and undoing still leads to the first one."""
-    key = "net/ipv4/conf/eth0/send_redirects"
-    original = SysctlChange(4, key, "5", "0")
-    (step,) = (s for s in plan(air, config(WEB), [original]) if s.change.identity[1] == key)
-    assert step.action == "apply"
-    assert step.change == SysctlChange(4, key, "1", "0")
-    assert step.record == original
-
-
 def test_an_interface_that_does_not_forward_is_told_to(air: Any) -> None:
     """With the switch on already, one interface may still be off."""
     air.sysctl.write("net/ipv4/ip_forward", "1")
@@ -237,7 +226,7 @@ def test_router_advertisements_are_left_alone_where_forwarding_is_on(air: Any) -
 )
 def test_neighbours_of_others_are_respected(air: Any, entry: Neighbour, action: str) -> None:
     """A static or managed entry stays; a learnt one is managed, and remembered."""
-    air.netlink.neighbours["eth1", ipaddress.ip_address("10.0.0.1")] = entry
+    air.netlink.entries["eth1", ipaddress.ip_address("10.0.0.1")] = entry
     (step,) = (s for s in plan(air, config(WEB)) if s.change.kind == "neighbour")
     assert step.action == action
     if action == "apply":

@@ -59,7 +59,8 @@ def test_undo_leaves_everything_as_it_was(air: Any, state: StateFile) -> None:
 
 def test_what_was_there_survives_set_up_and_undo(air: Any, state: StateFile) -> None:
     """Foreign rules, addresses and odd sysctl values are the operator's."""
-    air.netfilter.restore(4, "*filter\n-I INPUT 1 -i lo -j ACCEPT\n-I FORWARD 1 -j DROP\nCOMMIT\n")
+    rules = ("-I INPUT 1 -i lo -j ACCEPT", "-I FORWARD 1 -j DROP", "-I OUTPUT 1 -j ACCEPT")
+    air.netfilter.restore(4, "\n".join(["*filter", *rules, "COMMIT\n"]))
     air.netlink.add_address("eth1", ipaddress.ip_interface("10.0.0.254/8"))
     air.sysctl.write("net/ipv4/conf/eth0/forwarding", "1")
     air.sysctl.write("net/ipv4/conf/all/accept_redirects", "0")
@@ -262,7 +263,7 @@ def test_the_scripts_tell_what_would_run(air: Any, state: StateFile) -> None:
     assert "restore4 <<'END'\n*raw\n" in script
     assert "-j NFQUEUE --queue-num 0\n" in script
     assert "sysctl -w net.ipv4.ip_forward=1\n" in script
-    assert "ip address add 2001:db8::11/64 dev eth0 nodad\n" in script
+    assert "ip address add 2001:db8::11/64 dev eth0 nodad preferred_lft 0\n" in script
     assert "ip neighbour replace 10.0.0.1 dev eth1 managed\n" in script
     set_up(air, state)
     assert setup.script(setup.prepare(config(), BOTH, air.host, state), air.host) == ""

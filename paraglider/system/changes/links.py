@@ -7,23 +7,29 @@ from __future__ import annotations
 
 import ipaddress
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from paraglider.config.types import IPAddress, IPInterface
+from paraglider.errors import PlatformError
 from paraglider.system.changes.base import Action, Host
 from paraglider.system.sysctl import conf, dotted
 
 
 @dataclass(frozen=True, slots=True)
 class AddressChange:
-    """An interface gets an address; a ``deprecated`` one is no source for the host's own."""
+    """An interface gets an address; a ``deprecated`` one is no source for the host's own.
+
+    ``previous`` is whether an earlier set-up's address, which this run replaces, was deprecated; it
+    is not stored, for undoing removes the address.
+    """
 
     kind: ClassVar[str] = "address"
     family: int
     interface: str
     address: str
     deprecated: bool = False
+    previous: bool | None = field(default=None, metadata={"stored": False})
 
     @property
     def value(self) -> IPInterface:
@@ -38,13 +44,18 @@ class AddressChange:
     def describe(self, action: Action) -> str:
         """The address and the interface."""
         preposition = "off" if action == "revert" else "on"
-        return f"address {self.address} {preposition} {self.interface}"
+        use = "no" if self.deprecated else "a"
+        changed = f", {use} source of the host's own" if self.previous is not None else ""
+        return f"address {self.address} {preposition} {self.interface}{changed}"
 
     def script(self, host: Host) -> str:
         """ip(8)."""
         options = " nodad" if self.family == 6 else ""
         options += " preferred_lft 0" if self.deprecated else ""
-        return f"ip address add {self.address} dev {shlex.quote(self.interface)}{options}\n"
+        verb = "add"
+        if self.previous is not None:
+            verb, options = "change", f" preferred_lft {0 if self.deprecated else 'forever'}"
+        return f"ip address {verb} {self.address} dev {shlex.quote(self.interface)}{options}\n"
 
     def revert_script(self, host: Host) -> str:
         """ip(8), with the secondary addresses kept."""
@@ -55,20 +66,31 @@ class AddressChange:
         return f"sysctl -w {dotted(key)}=1\n{command}sysctl -w {dotted(key)}={value}\n"
 
     def apply(self, host: Host) -> None:
-        """Add it."""
-        host.netlink.add_address(self.interface, self.value, deprecated=self.deprecated)
+        """Add it, or make what is there deprecated or preferred."""
+        if self.previous is not None:
+            host.netlink.set_deprecated(self.interface, self.value, self.deprecated)
+        else:
+            host.netlink.add_address(self.interface, self.value, deprecated=self.deprecated)
 
     def revert(self, host: Host) -> None:
-        """Remove it, and it alone.
+        """Remove it, and it alone; or make of it what it was in an earlier set-up.
 
         With the primary address of an IPv4 subnet the kernel drops the secondary ones, which may
-        be somebody's, unless they are promoted (Linux, net/ipv4/devinet.c: __inet_del_ifa).
+        be somebody's, unless they are promoted (Linux, net/ipv4/devinet.c: __inet_del_ifa). Where
+        the parameter for that cannot be written they are added again.
         """
+        if self.previous is not None:
+            host.netlink.set_deprecated(self.interface, self.value, self.previous)
+            return
         key, value = self._promotion(host)
         if value is None or value == "1":
             host.netlink.remove_address(self.interface, self.value)
             return
-        host.sysctl.write(key, "1")
+        try:
+            host.sysctl.write(key, "1")
+        except PlatformError:  # /proc/sys is read-only
+            host.netlink.remove_address(self.interface, self.value, keep=True)
+            return
         try:
             host.netlink.remove_address(self.interface, self.value)
         finally:

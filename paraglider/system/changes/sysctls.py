@@ -1,6 +1,7 @@
 """Kernel parameters that the set-up alters: one by one, and forwarding, which takes others along.
 
-Rules: a parameter of an interface that is gone needs no taking back.
+Rules: a parameter of an interface that is gone needs no taking back; nor does one that no longer
+has our value, for somebody else has set it since, or it was never set.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ class SysctlChange:
         return _write(self.key, self.after)
 
     def revert_script(self, host: Host) -> str:
-        """sysctl(8)."""
+        """sysctl(8); nothing where somebody else has set the parameter since."""
+        if host.sysctl.read(self.key) not in (self.before, self.after):
+            return ""
         return _write(self.key, self.before)
 
     def apply(self, host: Host) -> None:
@@ -44,8 +47,8 @@ class SysctlChange:
         host.sysctl.write(self.key, self.after)
 
     def revert(self, host: Host) -> None:
-        """Write the old value, unless the interface is gone."""
-        if host.sysctl.read(self.key) is not None:
+        """Write the old value, where the present one is ours."""
+        if host.sysctl.read(self.key) == self.after != self.before:
             host.sysctl.write(self.key, self.before)
 
 
@@ -80,9 +83,19 @@ class ForwardingChange:
         return cls(family, switched)
 
     @property
+    def key(self) -> str:
+        """The switch."""
+        return FORWARDING[self.family]
+
+    @property
+    def after(self) -> str:
+        """Its value when it is on."""
+        return "1"
+
+    @property
     def identity(self) -> tuple[str, ...]:
         """The switch."""
-        return (self.kind, FORWARDING[self.family])
+        return (self.kind, self.key)
 
     def describe(self, action: Action) -> str:
         """As a sysctl, with both values."""
@@ -94,7 +107,9 @@ class ForwardingChange:
         return _write(FORWARDING[self.family], "1")
 
     def revert_script(self, host: Host) -> str:
-        """sysctl(8), the switch first: it writes the others too."""
+        """sysctl(8), the switch first: it writes the others too; nothing where it is off."""
+        if host.sysctl.read(FORWARDING[self.family]) != "1":
+            return ""
         values = {FORWARDING[self.family]: "0", **self._present(host)}
         return "".join(_write(key, value) for key, value in values.items())
 
@@ -104,15 +119,24 @@ class ForwardingChange:
 
     def revert(self, host: Host) -> None:
         """Turn forwarding off, then correct what the kernel wrote along with it."""
+        if host.sysctl.read(FORWARDING[self.family]) != "1":
+            return
+        wanted = self._present(host)
         host.sysctl.write(FORWARDING[self.family], "0")
-        for key, value in self._present(host).items():
+        for key, value in wanted.items():
             if host.sysctl.read(key) != value:
                 host.sysctl.write(key, value)
 
     def _present(self, host: Host) -> dict[str, str]:
-        return {
-            key: value for key, value in self.switched.items() if host.sysctl.read(key) is not None
-        }
+        """What the parameters are to be once forwarding is off: as before; but what no longer has
+        the value that the kernel wrote then is somebody's since, and stays.
+        """
+        found: dict[str, str] = {}
+        for key, before in self.switched.items():
+            if (now := host.sysctl.read(key)) is not None:
+                written = "0" if key.endswith("/accept_redirects") else "1"
+                found[key] = before if now == written else now
+        return found
 
 
 def _arrow(before: str, after: str, action: Action) -> str:

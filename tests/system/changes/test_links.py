@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from paraglider.errors import PlatformError
 from paraglider.lab.namespace import Namespace
 from paraglider.system.changes.base import Host
 from paraglider.system.changes.links import AddressChange, NeighbourChange
@@ -21,6 +22,58 @@ def test_the_secondary_addresses_of_others_stay(inside: Namespace) -> None:
     assert "192.168.0.99/24" in shown
     assert "eth0:theirs" in shown
     assert host.sysctl.read("net/ipv4/conf/eth0/promote_secondaries") == "0"
+
+
+@pytest.mark.root
+def test_the_secondary_addresses_stay_where_parameters_are_read_only(
+    inside: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are added again, as they were."""
+    change, host = AddressChange(4, "eth0", "192.168.0.11/24"), Host()
+    inside.ip("addr add 192.168.0.99/16 dev eth0", "addr add 10.0.0.1/8 dev eth1")
+    change.apply(host)
+    inside.ip(
+        "addr add 192.168.0.98/24 brd + dev eth0 label eth0:theirs",
+        "addr add 192.168.0.97/24 dev eth0 valid_lft 1000 preferred_lft 900",
+    )
+    shown = inside.run(["ip", "-4", "address", "show"]).stdout
+
+    def refuse(key: str, value: str) -> None:
+        raise PlatformError("Read-only file system")
+
+    monkeypatch.setattr(host.sysctl, "write", refuse)
+    change.revert(host)
+    left = inside.run(["ip", "-4", "address", "show"]).stdout.replace(" secondary", "")
+    wanted = [line for line in shown.replace(" secondary", "").splitlines() if ".11/" not in line]
+    assert [line for line in left.splitlines() if "_lft" not in line] == [
+        line for line in wanted if "_lft" not in line
+    ]
+    assert left.count("valid_lft") == shown.count("valid_lft") - 1
+    assert "valid_lft 1000sec" in left or "valid_lft 999sec" in left
+
+
+@pytest.mark.root
+def test_an_address_becomes_deprecated_in_place(inside: Namespace) -> None:
+    """And preferred again when it is rolled back; it is removed when it is undone."""
+    host, plain = Host(), AddressChange(6, "eth0", "2001:db8::11/64")
+
+    def shown() -> str:
+        return inside.run(
+            ["ip", "-6", "address", "show", "dev", "eth0", "to", "2001:db8::/64"]
+        ).stdout
+
+    plain.apply(host)
+    first = shown()
+    assert "deprecated" not in first
+    change = AddressChange(6, "eth0", "2001:db8::11/64", deprecated=True, previous=False)
+    change.apply(host)
+    assert "deprecated" in shown()
+    change.revert(host)
+    assert shown() == first
+    inside.run(["sh", "-e"], text=change.script(host))
+    assert "deprecated" in shown()
+    AddressChange(6, "eth0", "2001:db8::11/64", deprecated=True).revert(host)
+    assert shown() == ""
 
 
 @pytest.mark.root

@@ -56,3 +56,34 @@ def test_an_interface_that_is_gone_needs_no_taking_back(inside: Namespace) -> No
     change.revert(host)
     forwarding.revert(host)
     assert host.sysctl.read(FORWARDING[4]) == "0"
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_what_somebody_set_since_is_his(inside: Namespace, family: int) -> None:
+    """Another value of a parameter stays; forwarding that is off already takes nothing along."""
+    host = Host()
+    one = SysctlChange(4, conf(4, "eth1", "rp_filter"), "0", "1")
+    one.apply(host)
+    host.sysctl.write(one.key, "2")
+    change = ForwardingChange.of(family, host)
+    change.apply(host)
+    host.sysctl.write(conf(family, "eth0", "forwarding"), "0")
+    one.revert(host)
+    change.revert(host)
+    assert host.sysctl.read(one.key) == "2"
+    host.sysctl.write(conf(family, "eth1", "forwarding"), "1")
+    before = values()
+    change.revert(host)
+    assert values() == before
+    assert change.revert_script(host) == ""
+
+
+def test_a_change_that_never_was_takes_nothing_back(inside: Namespace) -> None:
+    """Somebody has set the parameter to another value instead."""
+    host = Host()
+    change = SysctlChange(4, conf(4, "eth1", "rp_filter"), "1", "2")
+    host.sysctl.write(change.key, "0")
+    before = values()
+    change.revert(host)
+    assert values() == before
+    assert change.revert_script(host) == ""
