@@ -10,6 +10,7 @@ and public.
     postrouting  the source, where the service asks for it, and where the client is in the
                  backends' own network, which would answer it directly
     forward      packets and bytes of each backend, there and back, counted
+    tracked      what conntrack calls invalid is dropped, and ``conntrack`` has more of it
 
 Rules: one table a family, ``ip paraglider`` and ``ip6 paraglider``, so that each is set up and
 undone by itself. The text is one transaction that leads to the same table from whatever it was:
@@ -25,9 +26,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from paraglider.config.model import Config, Service
-from paraglider.config.types import ALL_PORTS, PortRange
+from paraglider.config.types import ALL_PORTS, Exempt, PortRange
+from paraglider.rules import conntrack
 from paraglider.rules.marks import BASE, MASK, backend_marks, target_port
 from paraglider.rules.steering import MARK_BASE, MARK_MASK
+from paraglider.rules.traffic import traffic_of
 
 TABLE = "paraglider"
 NFT_FAMILY = {4: "ip", 6: "ip6"}
@@ -119,10 +122,11 @@ def offload_table(
     maps, bases = {**MAPS, **counter_maps(CARRIED)}, {**NAT_CHAINS, **CARRIED_CHAIN}
     lines = [
         *skeleton(family, counters, maps, bases, _CHAINS),
+        *tracking(config, family),
         *elements(services, marks, family),
         *counter_elements(every, CARRIED, family),
-        *add_rules("prerouting", _prerouting(), family),
-        *add_rules("answered", _answered(), family),
+        *add_rules("prerouting", _prerouting(family), family),
+        *add_rules("answered", _answered(config), family),
         *add_rules(UNANSWERED, _unanswered(services, marks, weights, family, seed), family),
         *add_rules("postrouting", postrouting(hairpin), family),
         *add_rules("forward", carried(), family),
@@ -166,9 +170,10 @@ def skeleton(
     """
     place = f"{NFT_FAMILY[family]} {TABLE}"
     address = f"ipv{family}_addr"
-    chains = tuple(chains)
+    bases = {**conntrack.TRACKED_CHAIN, **bases}
+    chains = (*chains, conntrack.INVALID)
     yield f"add table {place}"
-    for counter in counters:
+    for counter in (conntrack.INVALID, *counters):
         yield f"add counter {place} {counter}"
     for name, value in maps.items():
         yield f"add map {place} {name} {{ type mark : {value.format(address=address)}; }}"
@@ -180,6 +185,31 @@ def skeleton(
         yield f"flush chain {place} {name}"
     for name in maps:
         yield f"flush map {place} {name}"
+
+
+def tracking(config: Config, family: int) -> Iterator[str]:
+    """What is asked of conntrack for the ``forward: offload`` services of ``family``."""
+    name = NFT_FAMILY[family]
+    place = f"{name} {TABLE}"
+    traffic = traffic_of(config, family, "offload")
+    exempt = (rule for end in traffic.exempt for rule in exempted(end, family))
+    yield from conntrack.objects(place, name, config.timeouts)
+    yield from conntrack.elements(place, traffic)
+    yield from add_rules("tracked", (conntrack.tracked(),), family)
+    yield from add_rules(conntrack.INVALID, conntrack.invalid(name, exempt), family)
+
+
+def exempted(end: Exempt, family: int) -> Iterator[str]:
+    """Rules that leave the chain with what is of ``end``, which is never balanced."""
+    protocols = (end.protocol,) if end.protocol else ("tcp", "udp") if end.port else ("",)
+    for side, port in (("daddr", "dport"), ("saddr", "sport")):
+        for protocol in protocols:
+            match = f"{NFT_FAMILY[family]} {side} {end.address}"
+            if end.port:
+                match += f" {protocol} {port} {end.port}"
+            elif protocol:
+                match += f" meta l4proto {protocol}"
+            yield f"{match} return"
 
 
 def elements(
@@ -293,7 +323,8 @@ def postrouting(hairpin: tuple[str, ...]) -> Iterator[str]:
         yield f"iifname . oifname {{ {both} }} masquerade"
 
 
-def _prerouting() -> Iterator[str]:
+def _prerouting(family: int) -> Iterator[str]:
+    yield conntrack.refused(NFT_FAMILY[family])
     yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} jump answered"
     # The maps did not have it: the backend left while the packet waited.
     yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} counter name {GONE} goto {UNANSWERED}"
@@ -304,8 +335,9 @@ def _prerouting() -> Iterator[str]:
     )
 
 
-def _answered() -> Iterator[str]:
+def _answered(config: Config) -> Iterator[str]:
     yield "ct mark set meta mark"
+    yield from conntrack.timed(config.timeouts)
     yield from translation("meta mark")
 
 

@@ -8,6 +8,7 @@ firewall, and what the marks stand for.
     answered     counted; the destination becomes the backend of the mark
     postrouting  the source, as ``nft`` has it
     forward      packets and bytes of each backend, there and back
+    tracked      what conntrack calls invalid is dropped, as with a daemon
 
 Rules: those of ``nft``, whose maps these are. Turns are exact: a service's mark follows from a
 number that goes round, and every backend has its weight of the numbers, in the order of smooth
@@ -23,10 +24,10 @@ from typing import Any
 
 from paraglider.config.model import Config, Service
 from paraglider.config.problem import Problem
-from paraglider.config.types import Exempt
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.strategies.wrr import SmoothRoundRobin
+from paraglider.rules import conntrack
 from paraglider.rules.iptables import accept_table, no_redirects
 from paraglider.rules.marks import OFFLOADED, backend_marks, target_port
 from paraglider.rules.nft import (
@@ -43,10 +44,12 @@ from paraglider.rules.nft import (
     counter_maps,
     counters_of,
     elements,
+    exempted,
     first_packets,
     postrouting,
     skeleton,
     spans,
+    tracking,
     translation,
 )
 from paraglider.rules.ruleset import RuleSet, joined
@@ -77,10 +80,11 @@ def static_table(
     every = [mark for service in services for mark in marks[service.name]]
     lines = [
         *skeleton(family, counters_of(every, COUNTED), _MAPS, _BASES, _CHAINS),
+        *tracking(config, family),
         *elements(services, marks, family),
         *counter_elements(every, COUNTED, family),
         *add_rules("prerouting", _prerouting(config, services, marks, family, seed), family),
-        *add_rules("answered", _answered(), family),
+        *add_rules("answered", _answered(config), family),
         *add_rules("postrouting", postrouting(hairpin), family),
         *add_rules("forward", carried(), family),
     ]
@@ -153,26 +157,16 @@ def _prerouting(
     yield 'iifname "lo" return'
     for end in config.network.exempt:
         if end.address.version == family:
-            yield from _exempt(end, family)
+            yield from exempted(end, family)
     mark_of = {service.name: _mark(service, marks[service.name], seed) for service in services}
     for service, _, match in first_packets(services, family):
         yield f"{match} ct mark set {mark_of[service.name]} goto answered"
+    yield conntrack.refused(NFT_FAMILY[family])
 
 
-def _exempt(end: Exempt, family: int) -> Iterator[str]:
-    protocols = (end.protocol,) if end.protocol else ("tcp", "udp") if end.port else ("",)
-    for side, port in (("daddr", "dport"), ("saddr", "sport")):
-        for protocol in protocols:
-            match = f"{NFT_FAMILY[family]} {side} {end.address}"
-            if end.port:
-                match += f" {protocol} {port} {end.port}"
-            elif protocol:
-                match += f" meta l4proto {protocol}"
-            yield f"{match} return"
-
-
-def _answered() -> Iterator[str]:
+def _answered(config: Config) -> Iterator[str]:
     yield "counter name ct mark map @begun"
+    yield from conntrack.timed(config.timeouts)
     yield from translation("ct mark")
 
 

@@ -49,7 +49,8 @@ class Nft:
             raise PlatformError(
                 f"the kernel refuses the nft table: {said}",
                 "it needs nf_tables with nat, masq, ct, hash, numgen and conntrack marks"
-                " (CONFIG_NFT_NAT and so on); the daemon's `forward: nat` does without",
+                " (CONFIG_NFT_NAT and so on), and with timeout policies"
+                " (CONFIG_NF_CONNTRACK_TIMEOUT); the daemon's `forward: nat` does without",
             )
 
     def load(self, text: str) -> None:
@@ -102,7 +103,7 @@ class Nft:
 
 def comparable(listing: list[dict[str, Any]]) -> str:
     """nft's JSON of a table without what differs between equal ones: handles, the order of a
-    map's elements and that of counters, what was counted.
+    map's elements and that of counters, what was counted, and what packets put into a set.
     """
     lines = []
     for item in listing:
@@ -113,6 +114,7 @@ def comparable(listing: list[dict[str, Any]]) -> str:
                 key: sorted(value, key=json.dumps) if key == "elem" else value
                 for key, value in content.items()
                 if key not in ("handle", "packets", "bytes")
+                and not (key == "elem" and "timeout" in content.get("flags", ()))
             }
             lines.append(f"{kind} {json.dumps(kept, sort_keys=True)}")
     # Only among rules is the order meaning.

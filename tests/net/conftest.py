@@ -28,7 +28,7 @@ import yaml
 from pyroute2 import netns
 
 from paraglider.lab import namespace
-from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.story import neighbouring_cores, notes
 from paraglider.lab.topology import (
@@ -238,6 +238,26 @@ def balancer(
         if faults:
             faults.append(made_one.log())
     assert not faults, "\n".join(faults)
+
+
+@pytest.fixture
+def start(
+    topology: Callable[..., Topology], tmp_path: Path
+) -> Iterator[Callable[..., StaticBalancer]]:
+    """A function that starts a configuration in a network, which is stopped afterwards.
+
+    (``topology`` is asked for so that the networks outlive what was started.)
+    """
+    made: list[StaticBalancer] = []
+
+    def run(net: Topology, text: str) -> StaticBalancer:
+        made.append(StaticBalancer(net.balancer, tmp_path, text))
+        made[-1].set_up()
+        return made[-1]
+
+    yield run
+    for one in made:
+        one.undo()
 
 
 @pytest.fixture

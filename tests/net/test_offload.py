@@ -178,10 +178,9 @@ def test_weighted_counts_live_flows(
     """Connections that stay open count, those that the kernel has forgotten do not."""
     net = topology()
     serve(net)
-    net.balancer.sysctl("net.netfilter.nf_conntrack_tcp_timeout_time_wait=1")
     backends = [backend_address(family, 1), {"address": backend_address(family, 2), "weight": 3}]
-    text = config(service(family, strategy="weighted", backends=backends))
-    running = balancer(net, text, trouble=True)
+    weighted = service(family, strategy="weighted", backends=backends)
+    running = balancer(net, config(weighted, timeouts={"closing": 1}), trouble=True)
     assert "paraglider/live" in children(running)
     held = [Held(net, VIP[family]) for _ in range(12)]
     assert Counter(one.ask() for one in held) == {"backend1": 3, "backend2": 9}

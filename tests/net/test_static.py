@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from paraglider.lab.topology import (
     GATEWAY,
     PUBLIC_PREFIX,
     VIP,
-    Topology,
     backend_address,
     direct_address,
 )
@@ -33,24 +32,6 @@ FAMILIES = [4, 6]
 PEER = Path(__file__).parent / "peer.py"
 WEIGHTS = {"backend1": 6, "backend2": 4, "backend3": 2}
 Start = Callable[..., StaticBalancer]
-
-
-@pytest.fixture
-def start(topology: Callable[..., Topology], tmp_path: Path) -> Iterator[Start]:
-    """A function that starts a configuration in a network, which is stopped afterwards.
-
-    (``topology`` is asked for so that the networks outlive what was started.)
-    """
-    made: list[StaticBalancer] = []
-
-    def run(net: Topology, text: str) -> StaticBalancer:
-        made.append(StaticBalancer(net.balancer, tmp_path, text))
-        made[-1].set_up()
-        return made[-1]
-
-    yield run
-    for one in made:
-        one.undo()
 
 
 def url(family: int, port: int, path: str = "/") -> str:

@@ -1,0 +1,146 @@
+"""Conntrack and balanced connections (``forward: offload``, ``start``): timeouts, and segments
+that it calls invalid.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from failing import wait_until
+
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import CLIENT, VIP, Topology, backend_address
+
+pytestmark = pytest.mark.root
+
+FAMILIES = (4, 6)
+FORGING = Path(__file__).parent / "forging.py"
+FAR = 100_000_000  # behind every window
+SECONDS = {"syn": 200, "established": 3000, "udp": 150}
+
+
+class Talk:
+    """``forging.py`` at work in the client, with a connection."""
+
+    def __init__(self, net: Topology, verb: str, family: int) -> None:
+        command = [sys.executable, str(FORGING), verb, VIP[family], "9000"]
+        self._process = net.client.popen(command, stdin=-1, stdout=-1)
+        self.numbers = self._line()
+
+    def again(self) -> Any:
+        """What comes of using it once more."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        return self._line()
+
+    def _line(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+class World:
+    """The lab with a balancer at work."""
+
+    def __init__(self, net: Topology, running: Balancer) -> None:
+        self.net = net
+        self.running = running
+        self._macs = {
+            side: net.balancer.run(["cat", f"/sys/class/net/{side}/address"]).stdout.strip()
+            for side in ("eth0", "eth1")
+        }
+
+    def forge(self, verb: str, where: Namespace, *arguments: object) -> Any:
+        """What ``forging.py`` tells, towards the balancer's side there."""
+        side = "eth0" if where is self.net.client else "eth1"
+        words = [verb, "eth0", self._macs[side], *map(str, arguments)]
+        return json.loads(where.run([sys.executable, str(FORGING), *words], timeout=90).stdout)
+
+    def dropped(self, family: int) -> int:
+        """Segments dropped as invalid."""
+        name = "ip" if family == 4 else "ip6"
+        text = self.net.balancer.run(["nft", "list", "counter", name, "paraglider", "invalid"])
+        return int(re.findall(r"packets (\d+)", text.stdout)[0])
+
+    def entries(self, *parts: str) -> list[str]:
+        """Conntrack's entries with all ``parts``."""
+        lines = self.net.balancer.run(["cat", "/proc/net/nf_conntrack"]).stdout.splitlines()
+        return [line for line in lines if all(part in line for part in parts)]
+
+
+@pytest.fixture(params=["offload", "static"])
+def world(
+    request: Any, topology: Any, serve: Any, serve_peer: Any, config: Any, service: Any
+) -> World:
+    """TCP and UDP to the first backend, in both families."""
+    net = topology()
+    serve(net, http=())
+    serve_peer(net, 9000)
+    services = []
+    for family in FAMILIES:
+        one = service(family, forward="offload", ports=9000, backends=1)
+        services += [one, {**one, "name": f"echo{family}", "protocol": "udp", "ports": 5353}]
+    text = config(*services, timeouts=SECONDS)
+    start = request.getfixturevalue("start" if request.param == "static" else "balancer")
+    return World(net, start(net, text))
+
+
+def test_what_conntrack_makes_of_it(world: World, peer: Any) -> None:
+    """Whatever either end is made to send outside the window reaches nobody, and the connection
+    lives on. What belongs to no connection is answered with RST. A half-closed connection lives as
+    an established one, a datagram's as long as the file says.
+    """
+    for family in FAMILIES:
+        invalid_segments(world, family)
+        segments_of_no_connection(world, family)
+        timeouts(world, peer, family)
+
+
+def timeouts(world: World, peer: Any, family: int) -> None:
+    """Those of a half-closed connection and of an answered datagram."""
+    half = Talk(world.net, "half", family)
+    assert peer(world.net.client, "udp", VIP[family], 5353, 10)["whole"]
+    port = f"sport={half.numbers['port']} "
+    wait_until(lambda: world.entries(port, "_WAIT"), world.running.log)
+    (closing,) = world.entries(port, "tcp ")
+    assert "TIME_WAIT" not in closing
+    assert 2000 < seconds(closing) <= 3000
+    (datagrams,) = world.entries("udp ", "dport=5353 ", f"ipv{family} ")
+    assert 90 < seconds(datagrams) <= 150
+
+
+def invalid_segments(world: World, family: int) -> None:
+    """Of the client and of the backend, of every kind."""
+    talks = [Talk(world.net, "hold", family) for _ in range(2)]
+    before = world.dropped(family)
+    flags = ("PA", "A", "FA", "R", "RA")
+    one, other = (talk.numbers for talk in talks)
+    ends = (CLIENT[family], one["port"], VIP[family], 9000)
+    numbers = ((one["seq"] + FAR) % 2**32, one["ack"])
+    world.forge("send", world.net.client, *ends, *numbers, *flags)
+    ends = (backend_address(family, 1), 9000, CLIENT[family], other["port"])
+    numbers = ((other["ack"] + FAR) % 2**32, other["seq"])
+    world.forge("send", world.net.backends[0], *ends, *numbers, *flags)
+    wait_until(lambda: world.dropped(family) >= before + 2 * len(flags), world.running.log)
+    assert [talk.again() for talk in talks] == [{"arrived": 3}] * 2
+
+
+def segments_of_no_connection(world: World, family: int) -> None:
+    """A FIN is answered when it comes again; conntrack forgets all of them soon."""
+    flags = ("A", "PA", "FA")
+    ends = (CLIENT[family], 40_001, VIP[family], 9000)
+    answers = world.forge("ask", world.net.client, *ends, *flags)
+    assert [(answer["flags"], answer["seq"]) for answer in answers] == [("R", 2000)] * 3
+    assert answers[2]["tries"] > 1
+    wait_until(lambda: not world.entries("sport=4000"), world.running.log)
+
+
+def seconds(entry: str) -> int:
+    """How long conntrack will keep an entry."""
+    return int(entry.split()[4])
