@@ -3,8 +3,8 @@
 Lives here: ``prepare`` (the checks and the plan), ``set_up``, ``undo``, the scripts of the dry run,
 and the seed of the steering.
 Rules: nothing is changed before every check has passed; a change is in the state before it is
-made; after a failure the host is as it was before the run. What happens is told to ``say``, one
-line a step.
+made, and no longer when it is taken back; after a failure the host is as it was before the run.
+What happens is told to ``say``, one line a step.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
                 ) from error
             raise
         say("done", step.describe())
+    ledger.close()
 
 
 def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> int:
@@ -189,6 +190,7 @@ def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> lis
             failures.append(f"{step.describe()}: {error}")
         else:
             say("done", step.describe())
+    ledger.close()
     return failures
 
 
@@ -265,11 +267,6 @@ class _Ledger:
         self._before = {change.identity: change for change in state.load()}
         self._now = dict(self._before)
 
-    @property
-    def changes(self) -> list[Change]:
-        """The stored changes, oldest first."""
-        return list(self._now.values())
-
     def begin(self, step: Step) -> None:
         """Store what the step is about to change."""
         if step.action == "apply" and step.record is not None and is_stored(step.record):
@@ -278,39 +275,41 @@ class _Ledger:
     def end(self, step: Step, host: Host) -> None:
         """Store what the step came to."""
         if step.action == "revert":
-            self._drop(step.change)
+            self._now.pop(step.change.identity, None)
+            self._state.drop(step.change)
         elif isinstance(step.record, _SETTLING):
             self._put(step.record.settled(host))
 
-    def restore(self) -> None:
-        """Store what was stored before the run: all of it has been rolled back."""
-        self._now = dict(self._before)
-        self._state.store(self.changes)
+    def rolled_back(self, step: Step) -> None:
+        """Store of the step's change what was stored before the run."""
+        if (change := self._before.get(step.change.identity)) is not None:
+            self._put(change)
+        elif self._now.pop(step.change.identity, None) is not None:
+            self._state.drop(step.change)
+
+    def close(self) -> None:
+        """All steps have been taken; the order of the first set-up is that of undoing."""
+        order = dict.fromkeys((*self._before, *self._now))
+        self._state.store(self._now[identity] for identity in order if identity in self._now)
 
     def _put(self, change: Change) -> None:
         self._now[change.identity] = change
-        self._state.store(self.changes)
-
-    def _drop(self, change: Change) -> None:
-        self._now.pop(change.identity, None)
-        self._state.store(self.changes)
+        self._state.note(change)
 
 
 def _roll_back(steps: list[Step], host: Host, ledger: _Ledger, say: Say) -> None:
-    whole = True
     for step in reversed(steps):
         if step.action == "keep":
             continue
         try:
             step.roll_back(host)
         except (ParagliderError, OSError) as error:
-            # The rest is rolled back all the same; the state keeps everything for --undo.
-            whole = False
+            # The rest is rolled back all the same; the state keeps this one for --undo.
             say("failed", f"rolling back {step.describe()}: {error}")
         else:
+            ledger.rolled_back(step)
             say("rolled back", step.describe())
-    if whole:
-        ledger.restore()
+    ledger.close()
 
 
 def _in(families: frozenset[int], changes: Iterable[Change]) -> list[Change]:

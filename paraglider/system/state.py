@@ -2,17 +2,21 @@
 
 Lives here: the file and its format, and the lock that keeps two set-ups apart.
 Rules: /run is shared by network namespaces, so the file's name has the namespace's cookie. A
-change is stored before it is made: a set-up that dies half-way can still be undone. The file is
-replaced as a whole, never written in place.
+change is noted before it is made, and dropped when it is taken back: a set-up that dies half-way
+can be undone, and what it never reached is not in it. The file is replaced as a whole, never
+written in place; while steps are taken they go, a line each, into a journal beside it, which costs
+the same however much is stored.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.system.changes.base import Change
@@ -48,7 +52,9 @@ class StateFile:
         purpose: str = "setup",
     ) -> None:
         self.path = state_path(directory, cookie, purpose)
+        self.journal = self.path.with_suffix(".journal")
         self.owner = owner
+        self._begun = False  # whether this object has begun the journal, or goes on with it
 
     def load(self) -> list[Change]:
         """The stored changes; none where there is no file or it is of an earlier boot.
@@ -64,27 +70,65 @@ class StateFile:
                 f"undo that first: sudo {UNDONE_BY[content['owner']]}",
             )
         try:
-            return [from_record(record) for record in content["changes"]]
+            changes = [from_record(record) for record in content["changes"]]
+            return list(self._replayed(changes).values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(self.path, error) from error
 
     def store(self, changes: Iterable[Change]) -> None:
-        """Replace the file; without changes, remove it.
+        """Replace the file, and end the journal; without changes, remove both.
 
         The directory stays: other namespaces and the daemon use it.
         """
         records = [to_record(change) for change in changes]
-        try:
-            if not records:
+        with self._kept():
+            if records:
+                self._replace(records)
+            else:
                 self.path.unlink(missing_ok=True)
-                return
-            content = {
-                "version": VERSION,
-                "boot": boot_id(),
-                "owner": self.owner,
-                "changes": records,
-            }
-            replace_file(self.path, json.dumps(content, indent=1))
+            self.journal.unlink(missing_ok=True)
+            self._begun = False
+
+    def note(self, change: Change) -> None:
+        """Store ``change``, in place of one of the same identity."""
+        self._append({"put": to_record(change)})
+
+    def drop(self, change: Change) -> None:
+        """Store ``change`` no longer."""
+        self._append({"drop": list(change.identity)})
+
+    def _replayed(self, changes: Iterable[Change]) -> dict[tuple[str, ...], Change]:
+        """``changes`` by identity, after what the journal has."""
+        found = {change.identity: change for change in changes}
+        lines = self.journal.read_bytes().split(b"\n") if self.journal.exists() else [b""]
+        for line in lines[:-1]:  # behind the last line's end is nothing, or a line torn off
+            entry = json.loads(line)
+            if "put" in entry:
+                change = from_record(entry["put"])
+                found[change.identity] = change
+            else:
+                found.pop(tuple(entry["drop"]), None)
+        return found
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self._kept():
+            if not self._begun and stored(self.path) is None:
+                # A journal without its file, or of an earlier boot, is of nothing.
+                self.journal.unlink(missing_ok=True)
+                self._replace([])
+            self._begun = True
+            handle = os.open(self.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            with os.fdopen(handle, "ab") as file:
+                file.write(json.dumps(entry).encode() + b"\n")
+
+    def _replace(self, records: list[dict[str, Any]]) -> None:
+        content = {"version": VERSION, "boot": boot_id(), "owner": self.owner, "changes": records}
+        replace_file(self.path, json.dumps(content, indent=1))
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise PlatformError(
                 f"cannot keep the state of the set-up in {self.path}: {error.strerror}",

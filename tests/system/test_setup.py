@@ -191,14 +191,15 @@ def test_a_set_up_that_died_can_be_undone(
     """Every change is stored before it is made, so no change is ever lost."""
     before = air.snapshot()
     seen: list[tuple[list[Change], Any]] = []
-    store = state.store
+    note = state.note
 
-    def remember(changes: Any) -> None:
-        store(changes)
+    def remember(change: Change) -> None:
+        note(change)
         seen.append((state.load(), air.snapshot()))
 
-    monkeypatch.setattr(state, "store", remember)
+    monkeypatch.setattr(state, "note", remember)
     set_up(air, state)
+    assert len(seen) > 10
     for stored, snapshot in seen:
         # At the moment of storing, all that differs from the beginning is in the state.
         changed = {a for name, held in snapshot["addresses"].items() for a in held} - {

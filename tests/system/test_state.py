@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.system import state as module
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
-from paraglider.system.owner import STARTED, owner_of
+from paraglider.system.owner import SET_UP, STARTED, owner_of
 from paraglider.system.state import StateFile, only_one
 
 CHANGES: list[Change] = [
@@ -137,3 +138,63 @@ def test_one_owner_a_namespace(tmp_path: Path) -> None:
     mine.store(CHANGES)
     with pytest.raises(OperatorError, match=r"by `paraglider.config`; .* --undo"):
         other.load()
+
+
+def test_what_is_noted_is_stored_at_once(tmp_path: Path) -> None:
+    """After what was there, in place of the same thing, for whoever reads next; and dropped."""
+    state, reader = StateFile(tmp_path, 1), StateFile(tmp_path, 1)
+    first, again = SysctlChange(4, "a", "1", "0"), SysctlChange(4, "a", "2", "0")
+    state.note(first)
+    assert reader.load() == [first]
+    assert owner_of(state.path) == SET_UP
+    state.store(CHANGES)
+    state.note(first)
+    state.note(again)
+    state.drop(CHANGES[0])
+    assert reader.load() == [*CHANGES[1:], again]
+    state.store(reader.load())
+    assert [path.name for path in tmp_path.iterdir()] == ["setup-1.json"]
+    assert reader.load() == [*CHANGES[1:], again]
+
+
+def test_a_line_that_was_torn_off_is_of_nothing(tmp_path: Path) -> None:
+    """Its change was not begun; a whole line that says nothing is damage."""
+    state = StateFile(tmp_path, 1)
+    state.note(CHANGES[2])
+    state.note(CHANGES[3])
+    state.journal.write_bytes(state.journal.read_bytes()[:-2])
+    assert state.load() == [CHANGES[2]]
+    state.journal.write_bytes(b"{}\n")
+    with pytest.raises(OperatorError, match="is damaged"):
+        state.load()
+
+
+def test_a_journal_without_its_file_is_of_nothing(tmp_path: Path) -> None:
+    """As one of an earlier boot."""
+    state = StateFile(tmp_path, 1)
+    state.note(CHANGES[2])
+    state.path.unlink()
+    assert state.load() == []
+    StateFile(tmp_path, 1).note(CHANGES[3])
+    assert state.load() == [CHANGES[3]]
+    content = json.loads(state.path.read_text())
+    state.path.write_text(json.dumps({**content, "boot": "another"}))
+    assert state.load() == []
+
+
+def test_a_note_costs_the_same_however_much_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a thousand notes the file that holds them all is written once, at the beginning."""
+    written: list[int] = []
+    replace = module.replace_file
+    monkeypatch.setattr(
+        module, "replace_file", lambda path, text: (written.append(len(text)), replace(path, text))
+    )
+    state = StateFile(tmp_path, 1)
+    state.store(CHANGES)
+    for number in range(1000):
+        state.note(SysctlChange(4, f"key{number}", "1", "0"))
+    assert len(written) == 1
+    assert state.journal.stat().st_size < 1000 * 120
+    assert len(state.load()) == len(CHANGES) + 1000
