@@ -39,7 +39,8 @@ def control_of(options: Options, config: str | None = None) -> Control:
 
 def print_json(answer: Any) -> None:
     """One answer, readable and for programs."""
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
+    plain = "utf" not in sys.stdout.encoding.lower()
+    print(json.dumps(answer, indent=2, ensure_ascii=plain))
 
 
 def put(table: RenderableType) -> None:

@@ -2,12 +2,13 @@
 
 Lives here: ``run_command``.
 Rules: an operator's mistake never shows a traceback; a mistake of ours always does. Exit codes:
-0 done, 1 the operator's mistake, 2 the platform refused, 130 interrupted.
+0 done, 1 the operator's mistake, 2 the platform refused, 130 interrupted. An output that cannot be
+written is such an error too; one whose reader has gone (`| head`) ends with 1 and says nothing.
 """
 
 from __future__ import annotations
 
-import os
+import errno
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -15,7 +16,8 @@ from typing import NoReturn
 import click
 
 from paraglider.config.problem import ConfigError
-from paraglider.errors import ParagliderError
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.system.streams import finish, prepare
 
 EXIT_MISTAKE = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -28,13 +30,13 @@ def run_command(
 
     ``arguments`` are those of the process when None.
     """
+    prepare()
     code = _exit_code(command, prog, arguments)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader has gone (`| head`): give what is left to nobody, and say nothing at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = code or EXIT_MISTAKE
+    error = finish()
+    if error is not None:
+        code = code or (EXIT_MISTAKE if error.errno == errno.EPIPE else PlatformError.exit_code)
+        if error.errno != errno.EPIPE:
+            print(f"{prog}: the output cannot be written: {error.strerror}", file=sys.stderr)
     sys.exit(code)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import click
 
 from paraglider.cli import explained
-from paraglider.cli.asking import control_of, json_option
+from paraglider.cli.asking import control_of, json_option, print_json
 from paraglider.cli.main import Options
 from paraglider.config import source
 from paraglider.config.load import find_config, load_with_marks
@@ -95,7 +95,7 @@ def explain(
             living = ((each.flow, each.backend) for each in live.flows)
             report.moved("live", fates(living, situation, changed, lives=True))
     if as_json:
-        print(json.dumps(report.data, indent=2, ensure_ascii=False))
+        print_json(report.data)
     else:
         print("\n".join(explained.lines(report.data)))
 

@@ -3,15 +3,19 @@
 Lives here: ``set_up``, ``logger``, the ways of writing (``STYLES``), and ``Repeats``, which holds
 back what is said over and over.
 Rules: state changes and faults, never a packet and never its content. Set up once a process,
-before privileges go: nothing here opens a file later.
+before privileges go: nothing here opens a file later. Logging never waits for who reads the log
+and never fails: what cannot be written is lost, and the next line that can be tells how many were.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import logging
 import math
 import os
+import socket
 import sys
 import syslog
 import time
@@ -23,6 +27,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from paraglider.errors import OperatorError
+from paraglider.system.streams import FALLBACK, Outlet, Send, outlet_of
 
 #: key=value · JSON · to syslog, facility daemon, as key=value · JSON under systemd, else text
 STYLES: Final = ("auto", "text", "json", "syslog")
@@ -33,6 +38,7 @@ PERIOD: Final = 60.0
 #: things that are told apart; when there are more, the count begins anew
 _MOST: Final = 4096
 _SYSLOG: Final = "/dev/log"
+_LOST: Final = "lines of the log were lost"
 #: what tells one thing from another
 _THING: Final = ("role", "worker", "service", "backend")
 
@@ -50,19 +56,22 @@ Event = MutableMapping[str, Any]
 def set_up(debug: bool = False, style: str = "auto") -> None:
     """Log from level info on, with ``debug`` from debug on; ``style`` is one of ``STYLES``.
 
-    Raises ``OperatorError`` where nobody takes what goes to syslog.
+    From here on ``sys.stderr`` never waits either, whoever writes to it. Raises ``OperatorError``
+    where nobody takes what goes to syslog.
     """
     processors: list[Any] = [Repeats(), structlog.processors.add_log_level]
-    factory: Callable[..., Any] = structlog.WriteLoggerFactory(file=sys.stderr)
     journal = style == "auto" and _is_journal(sys.stderr)
+    encoding = "utf-8" if journal else sys.stderr.encoding
+    outlet = outlet_of(sys.stderr.fileno())
+    sys.stderr = io.TextIOWrapper(outlet, encoding, FALLBACK, write_through=True)
+    lines = _Lines(outlet, encoding)
     if style == "syslog":  # which tells the time itself
-        _open_syslog()
-        factory = _Syslog
+        lines = _Syslog(Outlet(_syslog()))
     else:
         processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
     processors.append(structlog.processors.format_exc_info)
     if style == "json" or journal:
-        processors.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+        processors.append(structlog.processors.JSONRenderer(ensure_ascii="utf" not in encoding))
     else:
         order = ["timestamp", "level", "event"]
         processors.append(
@@ -77,7 +86,7 @@ def set_up(debug: bool = False, style: str = "auto") -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.DEBUG if debug else logging.INFO
         ),
-        logger_factory=factory,
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
 
@@ -98,7 +107,8 @@ class Repeats:
 
     The last of them tells for how many seconds there are no more (``quiet_for``), the first one
     afterwards how many there were (``held_back``). Debug lines, which somebody asked for, all
-    pass. ``now`` is a clock in seconds.
+    pass, and so do those that tell of lost lines, which are tried until one is written. ``now`` is
+    a clock in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -107,7 +117,7 @@ class Repeats:
 
     def __call__(self, _logger: object, method: str, event: Event) -> Event:
         """Let the line pass, or raise ``structlog.DropEvent``."""
-        if method == "debug":
+        if method == "debug" or event.get("event") == _LOST:
             return event
         key = (event.get("event"), *(event.get(name) for name in _THING))
         now = self._now()
@@ -141,23 +151,77 @@ def _with_priority(_logger: object, method: str, line: str) -> str:
     return f"<{_PRIORITIES[method]}>{line}"
 
 
-def _open_syslog() -> None:
-    """Connect now, since later processes see no /dev/log."""
+def _syslog() -> Send:
+    """Sends to syslog, which is connected to now: later processes see no /dev/log. Where syslog
+    has been restarted it is connected to again, by those that see it.
+    """
     if not Path(_SYSLOG).exists():
         raise OperatorError(
             f"there is no syslog here: {_SYSLOG} is missing",
             "install one (rsyslog, systemd-journald), or leave `--log syslog` out",
         )
-    syslog.openlog("paraglider", syslog.LOG_PID | syslog.LOG_NDELAY, syslog.LOG_DAEMON)
+    time.tzset()  # later processes see no time zones either
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    end.setblocking(False)
+
+    def send(data: bytes) -> int:
+        try:
+            return end.send(data)
+        except BlockingIOError:
+            raise
+        except OSError:
+            end.connect(_SYSLOG)
+            return end.send(data)
+
+    with contextlib.suppress(OSError):
+        end.connect(_SYSLOG)
+    return send
 
 
-class _Syslog:
-    """A logger that gives finished lines to syslog; each level is a method."""
+class _Lines:
+    """A logger that gives finished lines to ``outlet``; each level is a method."""
 
-    def __init__(self, *_: object) -> None:
-        return
+    def __init__(self, outlet: Outlet, encoding: str) -> None:
+        self._outlet = outlet
+        self._encoding = encoding
+        self._telling = False
+        self._told = False
 
     def __getattr__(self, method: str) -> Callable[[str], None]:
         if method not in _PRIORITIES:
             raise AttributeError(method)
-        return functools.partial(syslog.syslog, _PRIORITIES[method])
+        return functools.partial(self._write, method)
+
+    def _write(self, method: str, line: str) -> None:
+        """Write ``line``, and ahead of it how many were lost."""
+        outlet = self._outlet
+        if self._telling:  # in the middle of the call below
+            before = outlet.lost
+            self._told = outlet.put(self._form(method, line))
+            outlet.lost = before  # this one says nothing that would be missed
+            return
+        lost = outlet.lost
+        if lost:
+            self._telling, self._told = True, False
+            try:
+                logger().warning(_LOST, lines=lost)
+            finally:
+                self._telling = False
+            if self._told:
+                outlet.lost -= lost
+        outlet.put(self._form(method, line))
+
+    def _form(self, _method: str, line: str) -> bytes:
+        return f"{line}\n".encode(self._encoding, FALLBACK)
+
+
+class _Syslog(_Lines):
+    """A logger that gives finished lines to syslog, in the form of RFC 3164, section 4.1."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__(outlet, "utf-8")
+
+    def _form(self, method: str, line: str) -> bytes:
+        priority = syslog.LOG_DAEMON | _PRIORITIES[method]
+        at = time.strftime("%b %e %H:%M:%S")
+        return f"<{priority}>{at} paraglider[{os.getpid()}]: {line}".encode(errors=FALLBACK)

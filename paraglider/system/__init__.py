@@ -19,6 +19,7 @@ Glossary
 - srv        backends from the DNS (``srv``)
 - file watch which files have changed (``file_watch``)
 - capture    packets in a file of tcpdump's or Wireshark's (``capture``)
+- streams    standard input, output and error, and outlets that never wait (``streams``)
 - queue      where packets come from and verdicts go (the ``queue*`` modules)
 
 Rules of the house: an edge is a small class that the tests can replace; what the operator got

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -100,3 +101,38 @@ def test_reader_that_goes_away_leaves_no_noise() -> None:
     noise = process.stderr.read()
     process.stderr.close()
     assert (process.wait(), noise) == (1, b"")
+
+
+def redirected(where: str) -> subprocess.CompletedProcess[bytes]:
+    """A command that prints and works, its output redirected as a shell does it."""
+    program = (
+        "import click, os, sys\n"
+        "from paraglider.cli.errors import run_command\n"
+        "def work():\n"
+        "    print('line' * 10000, flush=True)\n"
+        "    print('warning', file=sys.stderr)\n"
+        "    os.write(int(sys.argv[1]), b'done')\n"
+        "run_command(click.Command('x', callback=work), 'prog', [])\n"
+    )
+    reading, writing = os.pipe()
+    command = ["sh", "-c", f'exec "$@" {where}', "sh", sys.executable, "-c", program, str(writing)]
+    done = subprocess.run(command, capture_output=True, pass_fds=(writing,))
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        assert pipe.read() == b"done"
+    return done
+
+
+def test_a_full_disk_is_an_error_after_the_work() -> None:
+    """What a command does is not cut short by an output that cannot be written."""
+    done = redirected(">/dev/full")
+    words = b"prog: the output cannot be written: No space left on device"
+    assert (done.returncode, done.stderr.splitlines()) == (2, [b"warning", words])
+    assert redirected(">/dev/full 2>&1").returncode == 2
+    assert redirected("2>/dev/full").returncode == 2
+
+
+def test_closed_outputs_are_nobodys() -> None:
+    """Who closes an output does not want to read it."""
+    for where in (">&-", "2>&-", "<&- >&- 2>&-"):
+        assert redirected(where).returncode == 0

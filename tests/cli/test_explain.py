@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -300,3 +302,17 @@ def test_without_the_seed_no_backend_is_made_up(
         (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
         found.add(flow["backend"])
     assert found == {"10.0.0.1", "10.0.0.2", "10.0.0.3"}  # by chance once in ten million
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
+def test_a_terminal_of_any_encoding(file: Path, encoding: str) -> None:
+    """The answer is the same but for its arrows, and what is data stays data."""
+    command = [sys.executable, "-m", "paraglider", "explain", "-c", str(file), "--offline"]
+    words = [*command, "tcp", CLIENT, VIP]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run(words, capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, b"")
+    arrow = "→" if encoding == "utf-8" else "->"
+    assert f"{CLIENT} {arrow} {VIP}" in done.stdout.decode(encoding)
+    done = subprocess.run([*words, "--json"], capture_output=True, env=environment)
+    assert json.loads(done.stdout.decode(encoding))["flows"]

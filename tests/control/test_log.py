@@ -15,6 +15,7 @@ import structlog
 
 from paraglider.control import log
 from paraglider.errors import OperatorError
+from paraglider.system.streams import Outlet
 
 #: makes its first argument /dev/log, and runs the rest
 MOUNTED = """
@@ -195,3 +196,79 @@ def test_repeats_are_bounded() -> None:
     repeats = log.Repeats(lambda: 0.0)
     assert all(repeated(repeats, event="down", backend=str(n)) for n in range(10_000))
     assert len(repeats._counts) <= log._MOST
+
+
+def test_a_reader_that_is_slow() -> None:
+    """Logging never waits: lines that find no room are lost, and as soon as there is room again
+    their number is told ahead of the next one. What others write to standard error waits neither.
+    """
+    script = """
+import os, sys
+from paraglider.control import log
+log.set_up(style="text")
+for number in range(5000):
+    log.logger().info("turn", service=number)
+sys.stderr.write("x" * 5000 + "\\n")
+os.write(1, b"done\\n")
+sys.stdin.readline()
+log.logger().info("last")
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == "done\n"
+    found = os.read(process.stderr.fileno(), 1 << 20).decode()
+    process.stdin.write("\n")
+    process.stdin.close()
+    found += process.stderr.read()
+    assert process.wait() == 0
+    process.stdout.close()
+    process.stderr.close()
+    *lines, last = found.splitlines()
+    turns = [line for line in lines if "event=turn" in line]
+    told = [line for line in lines if 'level=warning event="lines of the log were lost"' in line]
+    assert [line for line in lines if line not in turns + told and set(line) != {"x"}] == []
+    assert lines[-1] in told
+    # The long line may have been cut off and ended, or lost.
+    assert sum(int(line.rpartition("lines=")[2]) for line in told) + len(turns) in (5000, 5001)
+    assert "event=last" in last
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_disk_that_is_full(style: str) -> None:
+    """A log that cannot be written ends nothing."""
+    script = f"""
+import sys
+from paraglider.control import log
+log.set_up(style={style!r})
+log.logger().error("one")
+sys.stderr.write("two\\n")
+sys.stderr.flush()
+"""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([sys.executable, "-c", script], stderr=full, stdout=full)
+    assert done.returncode == 0
+
+
+def test_a_syslog_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A syslog that does not read holds nobody up; one that is there again is written to again."""
+    place = tmp_path / "log"
+    monkeypatch.setattr(log, "_SYSLOG", str(place))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as first:
+        first.bind(str(place))
+        outlet = Outlet(log._syslog())
+        while outlet.put(b"<27>words"):
+            assert outlet.lost == 0
+    place.unlink()
+    assert not outlet.put(b"<27>nobody")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as second:
+        second.bind(str(place))
+        assert outlet.put(b"<27>again")
+        assert second.recv(100) == b"<27>again"

@@ -1,0 +1,197 @@
+"""The standard streams of a process, whatever it was started with.
+
+Lives here: ``prepare``, by which every command begins, and ``finish``, by which it ends; ``Outlet``
+and ``outlet_of``, by which a daemon writes to a stream; ``FALLBACK``, for text that a stream cannot
+encode.
+Rules: descriptors 0, 1 and 2 are open from ``prepare`` on, so that no socket or file gets one of
+these numbers. Writing raises nowhere: what a command does to the host must not end half-way because
+nobody reads what it says; ``finish`` tells whether all was written. An ``Outlet`` does not wait for
+its reader either: what cannot be written now is lost, and counted.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import select
+import socket
+import stat
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TextIO
+
+#: name of the codecs error handler: words of ASCII for what an encoding lacks, else "?"
+FALLBACK: Final = "paraglider.fallback"
+_ASCII: Final = {"→": "->", "…": "...", "·": "-", "×": "x", "–": "-", "—": "-", "✓": "+", "✗": "x"}
+#: raw bytes of a file's name in text, as ``os.fsdecode`` has them (PEP 383)
+_RAW: Final = range(0xDC80, 0xDD00)
+
+#: writes some of the bytes and says how many; raises OSError, BlockingIOError where it would wait
+Send = Callable[[bytes], int]
+
+
+class _Output(io.RawIOBase):
+    """The descriptor ``number`` for writing; ``failed`` is the first error, after which all that is
+    written is thrown away.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.failed: OSError | None = None
+        self._number = number
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """See the class."""
+        return self._number
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return os.isatty(self._number)
+
+    def write(self, data: Any, /) -> int:
+        """Write some of ``data``; how many bytes."""
+        if self.failed is None:
+            try:
+                return os.write(self._number, data)
+            except OSError as error:
+                self.failed = error
+        return len(data)
+
+
+def prepare() -> None:
+    """Open what is closed of the descriptors 0, 1 and 2 as /dev/null, and have standard output and
+    standard error take any text, and never raise.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number free
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stdout is sys.__stdout__:  # else a test reads it
+        sys.stdout = _text(1, sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _text(2, sys.stderr)
+
+
+def _text(number: int, before: TextIO | None) -> io.TextIOWrapper:
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(number)),
+        "utf-8" if before is None else before.encoding,
+        FALLBACK,
+        line_buffering=number == 2 or os.isatty(number),
+    )
+
+
+def finish() -> OSError | None:
+    """Write what waits to be written; why standard output, else standard error, could not be."""
+    found = None
+    for stream in (sys.stderr, sys.stdout):
+        stream.flush()
+        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        if isinstance(raw, _Output) and raw.failed is not None:
+            found = raw.failed
+    return found
+
+
+def _fall_back(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letter, after = error.object[error.start], error.start + 1
+    if ord(letter) in _RAW:
+        return bytes([ord(letter) - _RAW.start + 0x80]), after
+    return _ASCII.get(letter, "?"), after
+
+
+codecs.register_error(FALLBACK, _fall_back)
+
+
+class Outlet(io.RawIOBase):
+    """A stream of lines to ``send``; ``lost`` counts those that could not be written.
+
+    ``number`` is the descriptor that it stands for. A line that was cut off, since there was room
+    for its beginning alone, is ended before anything else is written.
+    """
+
+    def __init__(self, send: Send, number: int = -1) -> None:
+        super().__init__()
+        self.lost = 0
+        self._send = send
+        self._number = number
+        self._rest = b""
+        self._pid = os.getpid()
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """See the class."""
+        return self._number
+
+    def isatty(self) -> bool:
+        """Whether it stands for a terminal."""
+        return os.isatty(self._number)
+
+    def write(self, data: Any, /) -> int:
+        """Write ``data``, or lose it; all of it counts as written."""
+        self.put(bytes(data))
+        return len(data)
+
+    def put(self, data: bytes) -> bool:
+        """Write ``data``, whole lines; whether it was not lost."""
+        if self._pid != os.getpid():  # a fork: both belong to the parent
+            self._pid, self._rest, self.lost = os.getpid(), b"", 0
+        if self._rest:
+            self._rest = self._written(self._rest)
+        left = data if self._rest else self._written(data)
+        if not left:
+            return True
+        if len(left) < len(data):
+            self._rest = left
+            return True
+        self.lost += max(data.count(b"\n"), 1)
+        return False
+
+    def _written(self, data: bytes) -> bytes:
+        """What is left of ``data`` when there is no more room, or nobody reads."""
+        with contextlib.suppress(OSError):
+            while data:
+                data = data[self._send(data) :]
+        return data
+
+
+def outlet_of(number: int) -> Outlet:
+    """An outlet to what the descriptor ``number`` leads to.
+
+    O_NONBLOCK would be a property of the open file, which other programs share, so a pipe or a
+    terminal is opened once more for it (proc_pid_fd(5)). Call it while privileges are whole.
+    """
+    kind = os.fstat(number).st_mode
+    if stat.S_ISREG(kind):
+        return Outlet(partial(os.write, number), number)
+    if stat.S_ISSOCK(kind):
+        end = socket.socket(fileno=os.dup(number))
+        return Outlet(lambda data: end.send(data, socket.MSG_DONTWAIT), number)
+    flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+    try:
+        return Outlet(partial(os.write, os.open(f"/proc/self/fd/{number}", flags)), number)
+    except OSError:  # no /proc, or a pipe of another user's
+        return Outlet(partial(_write_where_room, number), number)
+
+
+def _write_where_room(number: int, data: bytes) -> int:
+    """Write as much as a pipe that polls as writable takes at once (pipe(7), PIPE_BUF)."""
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    if not poll.poll(0):
+        raise BlockingIOError
+    return os.write(number, data[: select.PIPE_BUF])
