@@ -2,14 +2,16 @@
 
 Lives here: ``run_command``.
 Rules: an operator's mistake never shows a traceback; a mistake of ours always does. Exit codes:
-0 done, 1 the operator's mistake, 2 the platform refused, 130 interrupted. An output that cannot be
-written is such an error too; one whose reader has gone (`| head`) ends with 1 and says nothing.
+0 done, 1 the operator's mistake, 2 the platform refused, 70 a mistake of ours, 130 interrupted. A
+service manager starts the daemon again after anything but 1. An output that cannot be written is
+such an error too; one whose reader has gone (`| head`) ends with 1 and says nothing.
 """
 
 from __future__ import annotations
 
 import errno
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -20,6 +22,7 @@ from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system.streams import finish, prepare
 
 EXIT_MISTAKE = 1
+EXIT_FAULT = 70  # EX_SOFTWARE of sysexits(3)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -59,6 +62,9 @@ def _exit_code(command: click.Command, prog: str, arguments: Sequence[str] | Non
         return EXIT_MISTAKE
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
+    except Exception:  # noqa: BLE001 - whatever it is, it is no mistake of the operator
+        traceback.print_exc()
+        return EXIT_FAULT
     # A command that ends with ctx.exit(code) gives its code; one that returns has done its work.
     return result if isinstance(result, int) else 0
 

@@ -20,8 +20,8 @@ from paraglider.control.lookouts import checker, scout
 from paraglider.control.lookouts.checker import CheckerSpec, chroot_for, echo_for
 from paraglider.control.lookouts.scout import ScoutSpec
 from paraglider.control.processes import live
-from paraglider.control.processes.children import Spec
 from paraglider.control.processes.counters import Counters
+from paraglider.control.processes.spec import Spec
 from paraglider.control.web import process as stats
 from paraglider.control.web.process import StatsSpec
 from paraglider.control.workers import proxy, tracker, worker

@@ -4,7 +4,9 @@ It speaks no network protocol and reads no packet. It waits for signals, for wha
 say, and for time (``loop``), cares for the processes (``children``) and lets the hub (``hub``)
 answer and look at things. SIGTERM or SIGINT ends everything, and what does not end within a moment
 is killed; SIGHUP has the configuration read again. The service manager is told of all of it
-(``notify``), and its watchdog fed for as long as anybody carries flows.
+(``notify``), and its watchdog fed for as long as anybody carries flows: a worker that hangs does
+not. Once all serve, nothing that fails ends the daemon: it is logged (``faults``), and the loop
+goes on.
 """
 
 from __future__ import annotations
@@ -16,11 +18,16 @@ from math import inf
 from typing import Any, Final, Protocol
 
 from paraglider.control import log
-from paraglider.control.processes.children import CARRIERS, Children, Owner, Run, Spec
+from paraglider.control.processes.child import Owner
+from paraglider.control.processes.children import Children
+from paraglider.control.processes.faults import Faults
 from paraglider.control.processes.loop import Loop
 from paraglider.control.processes.notify import Notifier
+from paraglider.control.processes.spec import CARRIERS, Run, Spec
 
 _END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
+#: seconds after a failure of waiting itself
+BREATH: Final = 0.05
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGHUP, *_END)
 
 
@@ -53,6 +60,7 @@ class Supervisor:
         self._run = run
         self._hub = hub
         self._notifier = notifier or Notifier({})
+        self._faults = Faults()
         self._log: Any = log.logger()
 
     def run(self) -> int:
@@ -61,7 +69,7 @@ class Supervisor:
         Raises the error of the first that could not start; then none is left running.
         """
         with Loop(_SIGNALS) as loop:
-            children = Children(self._specs, self._run, loop, self._hub)
+            children = Children(self._specs, self._run, loop, self._hub, self._faults)
             self._hub.attach(children)
             try:
                 children.start_all()
@@ -85,19 +93,36 @@ class Supervisor:
                 self._notifier.ready()
             pause = children.wait()
             if ready:
-                now = time.monotonic()
-                pause = min(self._hub.look(now), self._sign_of_life(children, now))
-            caught = loop.wait(min(pause, children.wait()))
+                with self._faults.contained("the hub"):
+                    now = time.monotonic()
+                    pause = min(self._hub.look(now), self._sign_of_life(children, now))
+            caught = self._wait(loop, min(pause, children.wait()), strict=not ready)
             if ended := _END & caught:
                 name = ", ".join(number.name for number in sorted(ended))
                 self._log.info("stopping", signal=name)
                 self._notifier.stopping()
                 return
             if signal.SIGHUP in caught:
-                self._notifier.reloading()
-                self._hub.hang_up()
+                with self._faults.contained("a reload"):
+                    self._notifier.reloading()
+                    self._hub.hang_up()
                 self._notifier.ready()
-            children.look()
+            if ready:
+                with self._faults.contained("care for the processes"):
+                    children.look()
+            else:
+                children.look()
+
+    def _wait(self, loop: Loop, pause: float, *, strict: bool) -> frozenset[signal.Signals]:
+        """As ``Loop.wait``; unless ``strict``, with what fails there logged."""
+        try:
+            return loop.wait(pause)
+        except Exception as error:
+            if strict:
+                raise
+            self._faults.note("what came in", error)
+            time.sleep(BREATH)  # where it fails again at once
+            return frozenset()
 
     def _sign_of_life(self, children: Children, now: float) -> float:
         """Tell the service manager how many carry flows; seconds until it is to hear again."""

@@ -25,11 +25,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from paraglider.config.health import Check, Failover
 from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
+from paraglider.health.fields import flag, name, number, text
 
 Plain = dict[str, Any]
 #: service and backend, by their names
@@ -217,17 +218,28 @@ class Found:
 News = Report | Verdict | Found
 
 
+#: what a check may do to a backend; the rest of ``Event`` is the operator's
+EVENTS: Final = frozenset((Event.CHECK_PASSED, Event.CHECK_FAILED))
+#: seconds that a look may have taken at most, and that a clock may show
+_LONGEST: Final = 86400.0
+_LATEST: Final = 1e10
+
+
 def told(plain: Mapping[str, Any]) -> News:
     """What the checker said; raises KeyError, TypeError or ValueError for what is no news."""
-    do, at, detail = plain["do"], float(plain["at"]), str(plain["detail"])
+    do = plain["do"]
+    at, detail = number(plain, "at", 0.0, _LATEST), text(plain, "detail")
     if do in ("joined", "left"):
-        return Found(do == "joined", ipaddress.ip_address(plain["address"]), detail, at)
-    service, backend = str(plain["service"]), str(plain["backend"])
+        return Found(do == "joined", ipaddress.ip_address(name(plain, "address")), detail, at)
+    service, backend = name(plain, "service"), name(plain, "backend")
     if do == Report.do:
-        passed = None if plain["passed"] is None else bool(plain["passed"])
-        duration = float(plain["duration"])
-        return Report(service, backend, passed, detail, duration, at)
+        passed = None if plain["passed"] is None else flag(plain, "passed")
+        return Report(
+            service, backend, passed, detail, number(plain, "duration", 0.0, _LONGEST), at
+        )
     if do == Verdict.do:
-        event, held = Event(plain["event"]), float(plain["held_until"])
+        event, held = Event(name(plain, "event")), number(plain, "held_until", 0.0, _LATEST)
+        if event not in EVENTS:
+            raise ValueError("`event` is not a check's")
         return Verdict(service, backend, event, detail, at, held)
-    raise ValueError(f"{do} is no news of the checker")
+    raise ValueError("`do` is no news of the checker")

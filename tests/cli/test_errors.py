@@ -55,10 +55,14 @@ def test_interrupt_exits_130(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err.strip() == ""
 
 
-def test_a_mistake_of_ours_is_not_hidden() -> None:
-    """An exception that nobody planned comes through, with its traceback."""
-    with pytest.raises(ZeroDivisionError):
-        run_command(raising(ZeroDivisionError()), "prog", [])
+def test_a_mistake_of_ours_is_not_hidden(capfd: pytest.CaptureFixture[str]) -> None:
+    """An exception that nobody planned has its traceback, and a code that is no operator's: the
+    service manager starts the daemon again.
+    """
+    assert outcome(raising(ZeroDivisionError())) == 70
+    error = capfd.readouterr().err
+    assert "Traceback" in error
+    assert "ZeroDivisionError" in error
 
 
 def test_wrong_usage_is_the_operators_mistake(capfd: pytest.CaptureFixture[str]) -> None:

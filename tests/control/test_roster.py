@@ -13,7 +13,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.control import roster
 from paraglider.control.lookouts import checker
-from paraglider.control.processes.children import Spec
+from paraglider.control.processes.spec import Spec
 from paraglider.control.roster import Place, be, make_specs
 from paraglider.control.workers import proxy, tracker, worker
 from paraglider.core.strategies import STRATEGIES

@@ -23,10 +23,12 @@ import pytest
 
 from paraglider.config.model import Config, Timeouts
 from paraglider.control import log
-from paraglider.control.processes import children
+from paraglider.control.processes import children, hangs, spec
 from paraglider.control.processes.channel import Message
-from paraglider.control.processes.children import FIRST_WAIT, READY, Child, Children, Equipment, Run
+from paraglider.control.processes.child import Child
+from paraglider.control.processes.children import FIRST_WAIT, Children
 from paraglider.control.processes.notify import Notifier
+from paraglider.control.processes.spec import READY, Equipment, Run
 from paraglider.control.supervisor import Supervisor
 from paraglider.control.workers.proxy import ProxySpec
 from paraglider.control.workers.worker import WorkerSpec
@@ -59,6 +61,10 @@ class Hub:
     def went(self, child: Child) -> None:
         """Log it."""
         log.logger().info("gone", worker=child.spec.index, channel=str(child.channel))
+
+    def doing(self, child: Child) -> dict[str, str]:
+        """Something."""
+        return {"deciding": "web"}
 
     def ready(self) -> None:
         """Log it."""
@@ -101,8 +107,10 @@ class Supervised:
     def _supervise(self, run: Run, workers: int, constants: dict[str, float], proxied: bool) -> int:
         with self.log_file.open("w", buffering=1) as errors:
             sys.stderr = errors
-            for name, value in constants.items():
-                setattr(children, name, value)
+            for name, value in {"HANG": 3600.0, **constants}.items():
+                for module in (children, hangs, spec):
+                    if hasattr(module, name):
+                        setattr(module, name, value)
             log.set_up()
             config = Config.model_construct(timeouts=Timeouts(drain=int(PATIENCE)))
             specs: list[WorkerSpec | ProxySpec] = [
@@ -582,3 +590,74 @@ def test_the_watchdog_starves_while_nobody_serves(
         manager.await_message("READY=1")
     begin = manager.heard.index("STATUS=0 of 2 workers serve")
     assert "WATCHDOG=1" not in manager.heard[begin:]
+
+
+def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_path: Path) -> None:
+    """One that gives no sign of life, though it runs; the others are left alone."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        first = tmp_path / f"started{spec.index}"
+        os.write(report, READY)
+        hangs = spec.index == 0 and not first.exists()
+        first.touch()
+        while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
+            if not hangs:
+                spec.life.beat()
+        return 0
+
+    running = supervise(life, HANG=1.0, LOOK=0.05, STARVED=1.0)
+    running.await_events("worker ready", 3)
+    (line,) = running.events("worker 0 on core 10: no sign of life for .* killed")
+    assert "deciding=web" in line
+    assert [len(running.workers(index)) for index in range(2)] == [2, 1]
+    running.end()
+    assert running.status == 0
+
+
+@pytest.mark.parametrize("call", ["fork", "pipe", "socketpair"])
+def test_a_call_that_fails_is_tried_again(
+    supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """No process, no descriptor left: the daemon goes on with the workers that it has."""
+    module = socket if call == "socketpair" else os
+    works, refusal = getattr(module, call), BlockingIOError(11, "none left")
+    scarce = tmp_path / "scarce"
+
+    def fails(*arguments: Any) -> Any:
+        if scarce.exists():
+            raise refusal
+        return works(*arguments)
+
+    monkeypatch.setattr(module, call, fails)
+    running = supervise(serve, FIRST_WAIT=0.01, LONGEST_WAIT=0.02)
+    running.await_events("ready")
+    scarce.touch()
+    os.kill(running.workers(0)[0], signal.SIGKILL)
+    running.await_events("worker 0 on core 10: cannot be started, tried again")
+    assert not running.ended()
+    scarce.unlink()
+    running.await_events("worker ready", 3)
+    assert len(running.events("worker 0 on core 10: cannot be started, tried again")) == 1
+    assert len(running.workers(1)) == 1
+    running.end()
+    assert running.status == 0
+
+
+def test_a_message_that_nobody_can_bear_ends_nothing(supervise: Any) -> None:
+    """The exception is told once with its traceback, and what comes after it is heard."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        assert spec.channel is not None
+        os.write(report, READY)
+        for message in ({"no": "words"}, {"no": "words"}, {"words": "after"}):
+            spec.channel.send(message)
+        signal.sigwait((signal.SIGTERM,))
+        return 0
+
+    running = supervise(life)
+    running.await_events("heard", 2)
+    assert len(running.events("internal error: a message of worker")) == 1
+    assert "KeyError" in running.log()
+    assert [len(running.workers(index)) for index in range(2)] == [1, 1]
+    running.end()
+    assert running.status == 0

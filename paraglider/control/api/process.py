@@ -23,7 +23,7 @@ from paraglider.control.api.door import Admit, Door
 from paraglider.control.api.hub_client import HubClient, until_told
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import Channel
-from paraglider.control.processes.children import Spec
+from paraglider.control.processes.spec import Spec
 from paraglider.errors import ParagliderError
 from paraglider.system import privileges
 
@@ -42,7 +42,7 @@ class ApiSpec(Spec):
     chroot: str
 
     def release(self) -> None:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         self.listening.close()
 
 
@@ -69,6 +69,7 @@ async def _serve(spec: ApiSpec, channel: Channel, report: int, logger: Any) -> i
     runner = routes.runner(routes.application(hub.ask))
     await runner.setup()
     door = Door(spec.listening, _only(spec.owner, logger), routes.server_of(runner))
+    spec.life.pulse(asyncio.get_running_loop())
     serves(report)
     try:
         return await ended

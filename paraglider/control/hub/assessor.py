@@ -1,7 +1,7 @@
 """What is wrong with the processes and the services, found anew at every look.
 
     services    none of the backends takes new flows
-    processes   one does not serve: dead, starting, waiting to be started again
+    processes   one does not serve: dead, starting, waiting to be started again, hanging
     workers     what a worker counts: flows that are refused or near their bound, packets that were
                 dropped before a worker had them, flows that would not outlive the worker
 
@@ -20,8 +20,10 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.control.hub.conditions import Condition, Conditions
 from paraglider.control.hub.pools import Pools
-from paraglider.control.processes.children import CARRIERS, Child
+from paraglider.control.processes.child import Child
 from paraglider.control.processes.counters import Sample
+from paraglider.control.processes.hangs import SILENT
+from paraglider.control.processes.spec import CARRIERS
 
 #: seconds between two looks
 INTERVAL: Final = 1.0
@@ -89,9 +91,18 @@ class Assessor:
         """Look at the processes."""
         found = {}
         for child in children:
-            if not child.serves:
+            if child.hung:
+                text = f"hangs, no sign of life for {child.silence:.0f} s; it is being replaced"
+            elif child.trouble:
+                text = f"cannot be started: {child.trouble}; it is tried again"
+            elif not child.serves:
                 what = "it starts" if child.pid else "it is started again in a moment"
-                found[child.spec.name] = Condition("unhealthy", f"does not serve; {what}")
+                text = f"does not serve; {what}"
+            elif child.silence >= SILENT:
+                text = f"no sign of life for {child.silence:.0f} s; it is replaced if it hangs"
+            else:
+                continue
+            found[child.spec.name] = Condition("unhealthy", text)
         self._conditions.put("processes", found)
 
     def workers(self, children: Iterable[Child], samples: Mapping[int, Sample], now: float) -> None:
@@ -111,6 +122,15 @@ class Assessor:
                 text = f"{flows} of {bound} flows; raise `flows.max`"
                 found[f"{name}, flows"] = Condition("degraded", text)
         self._conditions.put("workers", found)
+
+    def faults(self, last: Mapping[str, tuple[float, str]], now: float) -> None:
+        """Look at what went wrong in the supervisor itself (``faults.Faults.last``)."""
+        found = {
+            what: Condition("degraded", f"internal error {error}; the log has its traceback")
+            for what, (at, error) in last.items()
+            if now - at < LATELY
+        }
+        self._conditions.put("supervisor", found)
 
     def _grows(self, index: int, count: str, value: int, now: float) -> bool:
         key = index, count

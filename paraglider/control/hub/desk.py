@@ -26,6 +26,7 @@ from paraglider.control.hub.questions import Answers, Questions
 from paraglider.control.hub.reload import Change
 from paraglider.control.hub.views import Instant, Samples, Whole, samples
 from paraglider.control.processes.channel import Message
+from paraglider.control.processes.faults import Faults
 from paraglider.control.workers.commands import MOST_LISTED
 from paraglider.core.pool import Event
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
@@ -55,6 +56,9 @@ class State(Whole, Protocol):
     def weigh(self, member: Member, weight: int) -> None:
         """Give ``member`` another weight; tells everybody."""
 
+    def flush(self) -> None:
+        """Send what has changed to everybody, now."""
+
     def reload(self, said_by: str) -> Change:
         """Go on with the file as it is now; raises ``ParagliderError``."""
 
@@ -64,6 +68,7 @@ class Desk:
 
     def __init__(self, hub: State) -> None:
         self._hub = hub
+        self._faults = Faults()
 
     def take(self, request: Message, reply: Reply) -> None:
         """Answer ``request`` by calling ``reply`` once, now or later."""
@@ -75,6 +80,9 @@ class Desk:
             handler(self, request, reply)
         except ParagliderError as error:
             reply(refusal(error))
+        except Exception as error:  # noqa: BLE001 - whoever asks is to have an answer
+            self._faults.note("a request", error)
+            reply(refusal(PlatformError("internal error", "the log has its traceback")))
 
     def services(self, request: Message, reply: Reply) -> None:
         """Every service with the sums of its backends."""
@@ -111,9 +119,7 @@ class Desk:
             raise OperatorError(f"limit {limit!r} is none", f"write 1 to {MOST_LISTED}")
 
         def done(answers: Answers) -> None:
-            found = [
-                f for a in answers.values() if isinstance(a.get("flows"), list) for f in a["flows"]
-            ]
+            found = [flow for answer in answers.values() for flow in _flows(answer)]
             more = any(answer.get("more") for answer in answers.values()) or len(found) > limit
             reply({"ok": {"flows": found[:limit], "more": more}})
 
@@ -164,6 +170,7 @@ class Desk:
 
     def _synced(self, done: Callable[[], None]) -> None:
         """Call ``done`` when those who carry flows have done all that was said so far."""
+        self._hub.flush()
         until = time.monotonic() + SOON
         carriers = self._hub.carriers()
         self._hub.questions.ask(carriers, {"do": "sync"}, until, lambda _: done())
@@ -188,6 +195,17 @@ def refusal(error: ParagliderError) -> Message:
     fault = "operator" if isinstance(error, OperatorError) else "platform"
     said = {"error": error.what, "remedy": error.remedy, "fault": fault}
     return {**said, "lines": list(error.lines)} if isinstance(error, ConfigError) else said
+
+
+def _flows(answer: Message) -> list[Message]:
+    """The flows that a process lists: objects of plain values, whatever else it says."""
+    listed = answer.get("flows")
+    return [
+        flow
+        for flow in (listed if isinstance(listed, list) else ())
+        if isinstance(flow, dict)
+        and not any(isinstance(value, dict | list) for value in flow.values())
+    ]
 
 
 def _now() -> Instant:

@@ -13,8 +13,9 @@ is not there (any more), changes nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config, Service
 from paraglider.config.types import IPAddress
@@ -27,7 +28,11 @@ from paraglider.control.processes.counters import Sample
 from paraglider.core.pool import DOWN, Event, State
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.health.messages import Found, Target, Targets, Verdict, told
+from paraglider.health.rounds import MOST
 from paraglider.health.targets import scope, target
+
+#: seconds between two times that hosts which failover found are taken over
+SETTLED: Final = 0.5
 
 
 class Body(Protocol):
@@ -52,6 +57,7 @@ class Health:
         self.strangers = Strangers()
         self._hints = Hints()
         self._found: list[Found] = []  # since the last ``settle``
+        self._settle_at = 0.0
         self._log: Any = log.logger()
 
     def order(self) -> Message:
@@ -82,11 +88,15 @@ class Health:
             self._log.error("the checker says what is no news", error=repr(error)[:200])
             return
         if isinstance(news, Found):
-            self._found.append(news)
+            failover = self._hub.config.failover
+            if failover.enabled and failover.discover and len(self._found) < 2 * MOST:
+                self._found.append(news)
             return
         try:
             member = self._hub.pools.find(news.service, news.backend)
         except OperatorError:  # it left while the news was on its way
+            return
+        if not self._looked_at(news.service):
             return
         if isinstance(news, Verdict):
             self._hub.move(member, news.event, news.detail)
@@ -99,15 +109,17 @@ class Health:
             )
         else:
             member.failed += not news.passed
-            member.check = Checked(news.at, news.passed, news.detail, news.duration)
+            at = min(news.at, time.monotonic())
+            member.check = Checked(at, news.passed, news.detail, news.duration)
 
-    def settle(self) -> None:
-        """Take over the hosts that have come and gone, all at once: a round of failover may find
-        many. One that is not to be taken over counts as untold.
+    def settle(self, now: float) -> None:
+        """Take over the hosts that have come and gone, all at once and once in SETTLED seconds: a
+        round of failover may find many. One that is not to be taken over counts as untold.
         """
-        found, self._found = self._found, []
-        if not found:
+        if not self._found or now < self._settle_at:
             return
+        found, self._found = self._found, []
+        self._settle_at = now + SETTLED
         strangers, hub = self.strangers, self._hub
         listed = strangers.listed(hub.wanted)
         if not [news for news in found if self._met(news, listed)]:
@@ -145,6 +157,11 @@ class Health:
             for backend in service.backends
             if backend.address == address and (service.name, backend.name) in self.strangers.keys
         ]
+
+    def _looked_at(self, name: str) -> bool:
+        config = self._hub.config
+        checked = any(s.name == name and s.check is not None for s in config.services)
+        return checked or config.failover.enabled
 
     def _targets(self, service: Service) -> list[Target]:
         targets = []

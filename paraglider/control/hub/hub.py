@@ -14,7 +14,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from math import inf
+from typing import Any, Final
 
 from paraglider.config.model import BackendSource, Config
 from paraglider.control import log
@@ -27,6 +28,7 @@ from paraglider.control.hub.health import Health, checked
 from paraglider.control.hub.host import Adjust
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.leaving import Leaving, merge, without
+from paraglider.control.hub.live_counts import LiveCounts
 from paraglider.control.hub.offloaded import Offloaded, Over
 from paraglider.control.hub.own_file import OwnFile
 from paraglider.control.hub.pools import Key, Member, Pools
@@ -37,16 +39,23 @@ from paraglider.control.hub.views import Loaded, Samples, Traffic, samples
 from paraglider.control.hub.watch import INTERVAL, Watch
 from paraglider.control.lookouts.checker import chroot_for
 from paraglider.control.processes.channel import Message
-from paraglider.control.processes.children import CARRIERS, Child, Children, Equipment
-from paraglider.control.processes.live import LiveFlows, counted_marks, listed_marks
+from paraglider.control.processes.child import Child
+from paraglider.control.processes.children import Children
+from paraglider.control.processes.counters import identity
+from paraglider.control.processes.faults import Faults
 from paraglider.control.processes.renewal import Renewal
+from paraglider.control.processes.spec import CARRIERS, Equipment
 from paraglider.control.settings import Read
-from paraglider.control.workers.tracker import TrackerSpec
 from paraglider.core.pool import DOWN, Event
 from paraglider.core.strategies import Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.path import kind_of
 from paraglider.system import connections
+
+#: seconds between two times that states are sent to the processes, but for who waits for it
+TOLD: Final = 0.02
+#: seconds until what is looked at is looked at again, at most
+AFTER_A_FAULT: Final = 1.0
 
 
 class Hub:
@@ -102,29 +111,40 @@ class Hub:
         self._adjust = adjust
         self._leaving = Leaving()
         self._renewal = Renewal()
-        self._live: LiveFlows | None = None
-        self._listed: LiveFlows | None = None
+        self._live = LiveCounts()
+        self._untold = False
+        self._tell_at = 0.0
+        self._faults = Faults()
+        self._steps: dict[str, Callable[[float], float]] = {
+            "questions to processes": self.questions.look,
+            "backends that are listed elsewhere": self._sources.look,
+            "the configuration file": self._look_at_file,
+            "backends that left": self._look_at_leaving,
+            "what the checker found": self._look_at_found,
+            "states for the processes": self._look_at_states,
+            "offloaded services": self._look_at_offloaded,
+            "the kernel's tables": self._look_at_kernel,
+            "health": self._assess,
+        }
         self._log: Any = log.logger()
 
     def attach(self, children: Children) -> None:
         """See ``supervisor.Hub``."""
         self._all = children
         self._children = {child.spec.index: child for child in children}
-        for child in children:
-            if isinstance(child.spec, TrackerSpec):
-                self._live, self._listed = child.spec.live, child.spec.listed
+        self._live = LiveCounts(children)
 
     def ready(self) -> None:
         """See ``supervisor.Hub``."""
         self._all_ready()
 
     def equipment(self) -> Equipment:
-        """See ``children.Owner``."""
+        """See ``child.Owner``."""
         states = self.pools.states()
-        return Equipment(self.config, states, self._registry, self._live, self._listed)
+        return Equipment(self.config, states, self._registry, self._live.counted, self._live.listed)
 
     def came(self, child: Child) -> None:
-        """See ``children.Owner``."""
+        """See ``child.Owner``."""
         self._count_workers(child)
         if child.spec.role == "checker":
             self._send(child.spec.index, self._health.order())
@@ -134,12 +154,12 @@ class Hub:
             self._renewal.go_on(self._all)
 
     def went(self, child: Child) -> None:
-        """See ``children.Owner``."""
+        """See ``child.Owner``."""
         self.questions.gone(child.spec.index)
         self._count_workers(child)
 
     def heard(self, child: Child, message: Message) -> None:
-        """See ``children.Owner``."""
+        """See ``child.Owner``."""
         if "re" in message:
             self.questions.answer(child.spec.index, message)
         elif child.spec.role in ("api", "stats"):
@@ -155,30 +175,61 @@ class Hub:
         else:
             self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
 
+    def doing(self, child: Child) -> dict[str, str]:
+        """See ``child.Owner``."""
+        life, names = child.spec.life, {identity(s.name): s.name for s in self.config.services}
+        if life.decides in names:
+            remedy = "its policy does not return: see `strategy` of the service"
+            return {"deciding": names[life.decides], "remedy": remedy}
+        return {"doing": "takes long"} if life.works_long else {}
+
     def look(self, now: float) -> float:
         """See ``supervisor.Hub``."""
-        pause = min(self.questions.look(now), self._leaving.wait(now), self._sources.look(now))
-        if self.wanted.watch:
-            if self._file.changed(now):
-                self.try_reload("watch")
-            pause = min(pause, self._file.wait(now))
-        if self._leaving.due(now):
-            self._look_after_leaving()
-        self._health.settle()
-        if over := self._offloaded.tick(now):
-            self._forget(over)
-        if self._watch is not None:
-            self._watch.look(now)
-            if self._carried is not None:
-                self._carried.look(now)
-            pause = min(pause, INTERVAL)
+        pause = AFTER_A_FAULT
+        for what, step in self._steps.items():
+            with self._faults.contained(what):
+                pause = min(pause, step(now))
+        return pause
+
+    def _look_at_file(self, now: float) -> float:
+        if not self.wanted.watch:
+            return inf
+        if self._file.changed(now):
+            self.try_reload("watch")
+        return self._file.wait(now)
+
+    def _look_at_found(self, now: float) -> float:
+        self._health.settle(now)
         if not self._health.wait(now):
             self._pass_on_hints(now)
+        return self._health.wait(now)
+
+    def _look_at_states(self, now: float) -> float:
+        if self._untold and now >= self._tell_at:
+            self._tell_at = now + TOLD
+            self.flush()
+        return self._tell_at - now if self._untold else inf
+
+    def _look_at_offloaded(self, now: float) -> float:
+        if over := self._offloaded.tick(now):
+            self._forget(over)
+        return inf
+
+    def _look_at_kernel(self, now: float) -> float:
+        if self._watch is None:
+            return inf
+        self._watch.look(now)
+        if self._carried is not None:
+            self._carried.look(now)
+        return INTERVAL
+
+    def _assess(self, now: float) -> float:
         if not self._assessor.wait(now):
             self.assess()
             processes = self.processes()
             self._assessor.workers(processes, samples(processes), now)
-        return min(pause, self._health.wait(now), self._assessor.wait(now))
+            self._assessor.faults(self._faults.last, now)
+        return self._assessor.wait(now)
 
     def assess(self) -> None:
         """See ``views.Whole``."""
@@ -230,8 +281,7 @@ class Hub:
         """See ``desk.State``."""
         if self._carried is not None:
             self._carried.look(time.monotonic(), AGE)
-            known = (self._listed, self._live)
-            self._carried.count({m: n for each in known if each for m, n in each.read().items()})
+            self._carried.count(self._live.read())
         return Traffic(samples, self._carried)
 
     def processes(self) -> list[Child]:
@@ -279,7 +329,7 @@ class Hub:
         Raises ``ParagliderError``; nothing has changed then.
         """
         roles = {child.spec.role for child in self.processes()}
-        if self._live is None:  # a tracker that only lists hears of no connection's end
+        if self._live.counted is None:  # a tracker that only lists hears of no connection's end
             roles.discard("tracker")
         able = Able(frozenset(roles), frozenset(self._registry))
         strangers = self._health.strangers
@@ -316,7 +366,8 @@ class Hub:
         renewed: set[str] = set()
         if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
             renewed.add("worker")
-        renewed |= self._count_anew()
+        workers = sum(child.spec.role == "worker" for child in self.processes())
+        renewed |= self._live.begin_anew(config, workers)
         if self._carried is not None:
             self._carried.adopt(config)
         if chroot_for(before) != chroot_for(config):
@@ -340,26 +391,18 @@ class Hub:
             self._renewal.go_on(self._all)
         return done
 
-    def _count_anew(self) -> set[str]:
-        """Have the kernel's flows counted as the configuration needs it; who has to begin anew."""
-        renewed: set[str] = set()
-        listed, wanted = listed_marks(self.config), counted_marks(self.config)
-        if self._listed is not None and not listed <= self._listed.marks:
-            self._listed = LiveFlows(listed, 0)
-            renewed |= {"tracker"}
-        if self._live is not None and not wanted <= self._live.marks:
-            workers = sum(child.spec.role == "worker" for child in self.processes())
-            self._live = LiveFlows(wanted, workers)
-            renewed |= {"tracker", "worker"}
-        return renewed
-
     def _watch_offloaded(self) -> None:
         """Look at the tables of the families that have offloaded services now."""
         if self._watch is not None:
             self._watch.cover(s.family for s in self.config.services if s.forward == "offload")
 
-    def _look_after_leaving(self) -> None:
+    def _look_at_leaving(self, now: float) -> float:
         """Let go of the backends that left and have no flows any more."""
+        if self._leaving.due(now):
+            self._look_after_leaving()
+        return self._leaving.wait(now)
+
+    def _look_after_leaving(self) -> None:
         carriers = [child for child in self.processes() if child.spec.role in CARRIERS]
         if not all(child.serves for child in carriers):
             return  # one that starts may know of more
@@ -376,9 +419,18 @@ class Hub:
             self._log.info("backend gone, with its last flow", service=service, backend=backend)
 
     def _tell(self) -> None:
-        """Tell those who carry flows, and who looks at the backends; who carries flows and starts
-        later inherits it.
+        """Send the states of the backends to the processes, with the next turn or ``flush``: what
+        a thousand backends that fail at once change is sent once.
         """
+        self._untold = True
+
+    def flush(self) -> None:
+        """Send what has changed to those who carry flows, and to who looks at the backends; who
+        carries flows and starts later inherits it.
+        """
+        if not self._untold:
+            return
+        self._untold = False
         states = self.pools.states()
         for child in self._children.values():
             if child.spec.role in CARRIERS:

@@ -18,6 +18,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -27,7 +28,7 @@ from paraglider.config.problem import ConfigError
 from paraglider.config.sources import FileListing, Found, origins, refusals, resolved
 from paraglider.control import log
 from paraglider.control.hub.kept import Kept
-from paraglider.control.lookouts.errands import Answered, Errand, Failed, Name, told
+from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name, told
 from paraglider.control.processes.channel import Message
 from paraglider.errors import ParagliderError
 from paraglider.system.srv import Record
@@ -36,6 +37,8 @@ from paraglider.system.srv import Record
 QUIET: Final = 60.0
 #: seconds after which a source that still fails is told of again
 REMINDER: Final = 3600.0
+#: seconds between two news of one source, at least
+SETTLED: Final = 0.5
 #: seconds until a list that could not be taken over is tried again
 RETRY: Final = 30.0
 
@@ -98,6 +101,8 @@ class Sources:
         self._origins = dict(named)
         self._clock = clock
         self._offers: dict[str, _Offer] = {}  # what could not be taken over yet
+        self._early: dict[Name | str, Answered | Changed] = {}  # of what had news just now
+        self._heard: dict[Name | str, float] = {}  # when there were news of it last
         self._retry = 0.0
         self._troubles: dict[str, _Trouble] = {}
         self._said: dict[str, float] = {}  # when the log last had a source that works by now
@@ -128,6 +133,8 @@ class Sources:
         """The file has become ``config``, and the hub has taken it over."""
         self._origins = origins(config)
         self._offers.clear()
+        self._early.clear()
+        self._heard.clear()
         self._kept.keep_only(names_in(config))
 
     def take(self, message: Message) -> None:
@@ -140,24 +147,45 @@ class Sources:
         if isinstance(news, Failed):
             if any(_name(origin, s.family) == news.name for s, origin in self._services()):
                 self._failed(_called(news.name), news.why)
-        elif isinstance(news, Answered):
-            for service, origin in self._services():
-                if _name(origin, service.family) == news.name:
-                    self._answered(service, news)
+            return
+        subject = news.name if isinstance(news, Answered) else news.file
+        if not self._of(subject):
+            return
+        if self._clock() < self._heard.get(subject, -inf) + SETTLED:
+            self._early[subject] = news  # the newest of them is enough
         else:
-            for service, origin in self._services():
-                if origin.file == news.file:
-                    self._changed(service, news.file)
+            self._hear(subject, news)
+
+    def _of(self, subject: Name | str) -> list[Service]:
+        """The services that have their backends from ``subject``, a name or a file."""
+        return [
+            service
+            for service, origin in self._services()
+            if subject in (_name(origin, service.family), origin.file)
+        ]
+
+    def _hear(self, subject: Name | str, news: Answered | Changed) -> None:
+        self._heard[subject] = self._clock()
+        for service in self._of(subject):
+            if isinstance(news, Answered):
+                self._answered(service, news)
+            else:
+                self._changed(service, news.file)
 
     def look(self, now: float) -> float:
-        """Try again what could not be taken over; seconds until there is something to do."""
+        """Take over what came early, try again what could not be taken over; seconds until there
+        is something to do.
+        """
+        for subject in [s for s in self._early if now >= self._heard[s] + SETTLED]:
+            self._hear(subject, self._early.pop(subject))
+        soon = min((self._heard[s] + SETTLED - now for s in self._early), default=RETRY)
         if not self._offers:
-            return RETRY
+            return soon
         if now >= self._retry:
             self._retry = now + RETRY
             for name in list(self._offers):
                 self._accept(name)
-        return max(0.0, self._retry - now)
+        return min(soon, max(0.0, self._retry - now))
 
     def _services(self) -> Iterator[tuple[Service, BackendSource]]:
         for service in self._hub.wanted.services:

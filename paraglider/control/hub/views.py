@@ -20,7 +20,7 @@ from paraglider.config.model import Config, Service
 from paraglider.control.hub.carried import Carried
 from paraglider.control.hub.conditions import Conditions
 from paraglider.control.hub.pools import Checked, Member, Pools
-from paraglider.control.processes.children import Child
+from paraglider.control.processes.child import Child
 from paraglider.control.processes.counters import GAUGES, Sample
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core import nat

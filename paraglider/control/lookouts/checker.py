@@ -18,7 +18,7 @@ from typing import ClassVar, Self
 from paraglider.config.model import Config
 from paraglider.control.lookouts.mouth import Mouth, serve
 from paraglider.control.processes.beginning import introduce, refused
-from paraglider.control.processes.children import Equipment, Spec
+from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.health.checker import Checker
 from paraglider.health.echo import Echo
@@ -38,11 +38,11 @@ class CheckerSpec(Spec):
     chroot: str
 
     def equipped(self, equipment: Equipment) -> Self:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         return replace(self, chroot=chroot_for(equipment.config))
 
     def release(self) -> None:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         if self.echo is not None:
             self.echo.close()
 
@@ -83,4 +83,4 @@ def run(spec: CheckerSpec, report: int, parent: int) -> int:
         privileges.die_with_parent(parent)
     except ParagliderError as error:
         return refused(report, error)
-    return asyncio.run(serve(checker, mouth, report))
+    return asyncio.run(serve(checker, mouth, report, spec.life))

@@ -20,12 +20,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 
 from paraglider.config.types import parse_endpoint
-from paraglider.system.srv import Record
+from paraglider.health.fields import name, number, text, whole
+from paraglider.system.srv import MOST_TARGETS, Record
 
 Plain = dict[str, Any]
+#: backends that one answer lists at most: a target may have several addresses
+MOST_RECORDS: Final = 16 * MOST_TARGETS
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +46,12 @@ class Name:
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Self:
         """From ``plain``; raises KeyError, TypeError or ValueError for what is none."""
-        name = cls(str(plain["name"]), str(plain["server"]), int(plain["family"]))
-        if name.server:
-            parse_endpoint(name.server)
-        return name
+        if not isinstance(plain, Mapping):
+            raise ValueError("a name is no object")
+        asked = cls(name(plain, "name"), name(plain, "server"), whole(plain, "family", 4, 6))
+        if asked.server:
+            parse_endpoint(asked.server)
+        return asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +125,21 @@ def told(plain: Mapping[str, Any]) -> News:
     """What the scout said; raises KeyError, TypeError or ValueError for what is no news."""
     kind = plain["do"]
     if kind == Answered.do:
-        records = tuple(
-            Record(ipaddress.ip_address(address), int(port), int(weight))
-            for address, port, weight in plain["records"]
-        )
-        return Answered(Name.of(plain["name"]), records, float(plain["ttl"]))
+        listed = plain["records"]
+        if not isinstance(listed, list) or len(listed) > MOST_RECORDS:
+            raise ValueError("`records` is no list, or too long")
+        records = tuple(map(_record, listed))
+        return Answered(Name.of(plain["name"]), records, number(plain, "ttl", 0.0, 1e10))
     if kind == Failed.do:
-        return Failed(Name.of(plain["name"]), str(plain["why"]))
+        return Failed(Name.of(plain["name"]), text(plain, "why"))
     if kind == Changed.do:
-        return Changed(str(plain["file"]))
-    raise ValueError(f"{kind} is no news of the scout")
+        return Changed(name(plain, "file"))
+    raise ValueError("`do` is no news of the scout")
+
+
+def _record(listed: object) -> Record:
+    if not isinstance(listed, list) or len(listed) != 3:
+        raise ValueError("a record is no list of three")
+    fields = dict(zip(("address", "port", "weight"), listed, strict=True))
+    address = ipaddress.ip_address(name(fields, "address"))
+    return Record(address, whole(fields, "port", 0, 65535), whole(fields, "weight", 0, 65535))

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from paraglider.control import log
 from paraglider.control.processes.beginning import serves
 from paraglider.control.processes.channel import Channel
+from paraglider.control.processes.life import Life
 from paraglider.errors import PlatformError
 
 #: what is done with an order
@@ -103,8 +104,10 @@ class Busy(Protocol):
         """End all that was begun."""
 
 
-async def serve(subject: Busy, mouth: Mouth, report: int) -> int:
-    """Tell ``report`` that all is ready, and do what the hub says until the end; the exit code."""
+async def serve(subject: Busy, mouth: Mouth, report: int, life: Life | None = None) -> int:
+    """Tell ``report`` that all is ready, and do what the hub says until the end, with signs of
+    ``life``; the exit code.
+    """
     loop = asyncio.get_running_loop()
     await subject.start()
     broken = subject.broken
@@ -113,6 +116,8 @@ async def serve(subject: Busy, mouth: Mouth, report: int) -> int:
     over = mouth.open(subject.take)
     loop.add_signal_handler(signal.SIGTERM, mouth.finish, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if life is not None:
+        life.pulse(loop)
     serves(report)
     try:
         await asyncio.wait((over, broken), return_when=asyncio.FIRST_COMPLETED)

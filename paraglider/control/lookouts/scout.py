@@ -27,7 +27,7 @@ from paraglider.control import log
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name, News, told
 from paraglider.control.lookouts.mouth import Mouth, serve
 from paraglider.control.processes.beginning import introduce, refused
-from paraglider.control.processes.children import Spec
+from paraglider.control.processes.spec import Spec
 from paraglider.errors import ParagliderError
 from paraglider.system import file_watch, privileges, srv
 from paraglider.system.file_watch import FileWatch, barred
@@ -189,7 +189,7 @@ def run(spec: ScoutSpec, report: int, parent: int) -> int:
         privileges.die_with_parent(parent)
     except ParagliderError as error:
         return refused(report, error)
-    return asyncio.run(serve(Scout(mouth.tell), mouth, report))
+    return asyncio.run(serve(Scout(mouth.tell), mouth, report, spec.life))
 
 
 def preload() -> None:

@@ -14,7 +14,7 @@ from typing import Final
 
 import prctl
 
-from paraglider.control.processes.children import READY
+from paraglider.control.processes.spec import READY
 from paraglider.errors import ParagliderError
 
 _MEMORY: Final = Path("/proc/self/mem")

@@ -4,18 +4,21 @@ A message is a JSON object, four bytes of length ahead of it. Never pickle: a wo
 rights than the hub, and what it sends must not become code. Neither end ever waits for the other:
 what does not fit the socket's buffer is kept until it does.
 
-Rules: both directions are bounded, LONGEST bytes a message and BACKLOG bytes that wait to be
-sent. Anything that is no message, and an end that no longer reads, is a ``ChannelError``; the
-channel is then worth nothing, and its owner closes it.
+Rules: both directions are bounded, LONGEST bytes a message (HEARD what the hub hears) and BACKLOG
+bytes that wait to be sent. Of JSON there is what other languages have too: no NaN, no Infinity, no
+number beyond 64 bits, no half of a surrogate pair, nothing nested deeper than DEEPEST. Anything
+that is no message, and an end that no longer reads, is a ``ChannelError``; the channel is then
+worth nothing, and its owner closes it.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from paraglider.errors import PlatformError
 
@@ -23,10 +26,14 @@ Message = dict[str, Any]
 
 #: bytes of one message: a configuration of the largest size that is read at all, and room
 LONGEST: Final = 32 << 20
+#: the same of what the hub hears: a list of the flows that one process lists at most, and room
+HEARD: Final = 4 << 20
+#: how deep a message may be nested
+DEEPEST: Final = 32
 #: bytes that may wait for the other end to read
 BACKLOG: Final = 64 << 20
 #: bytes that one call of ``receive`` reads at most, so that a busy end holds nobody up
-_AT_ONCE: Final = 1 << 20
+_AT_ONCE: Final = 1 << 18
 _HEAD: Final = struct.Struct("!I")
 
 
@@ -50,10 +57,10 @@ class Channel:
         self._out = bytearray()
 
     @classmethod
-    def pair(cls) -> tuple[Channel, Channel]:
-        """Two ends that are joined."""
+    def pair(cls, heard: int = LONGEST) -> tuple[Channel, Channel]:
+        """Two ends that are joined; the first hears messages of ``heard`` bytes at most."""
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        return cls(one), cls(other)
+        return cls(one, heard), cls(other)
 
     def fileno(self) -> int:
         """For selectors."""
@@ -129,9 +136,47 @@ class Channel:
 
 def _decoded(body: bytes) -> Message:
     try:
-        message = json.loads(body)
+        message = _DECODER.decode(body.decode())
+        if b"\\ud" in body.lower():  # a half of a pair can be written in no other way
+            json.dumps(message, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise ChannelError(f"what came is no JSON: {error}") from None
+        raise ChannelError(f"what came is no JSON: {str(error)[:100]}") from None
     if not isinstance(message, dict):
         raise ChannelError("what came is no JSON object")
+    if not _is_flat(message):
+        raise ChannelError("what came is nested too deep")
     return message
+
+
+def _is_flat(message: Message) -> bool:
+    """Whether ``message`` is nested no deeper than DEEPEST."""
+    level: list[Any] = [message]
+    for _ in range(DEEPEST):
+        inner = [i for one in level for i in (one.values() if isinstance(one, dict) else one)]
+        level = [value for value in inner if isinstance(value, dict | list)]
+        if not level:
+            return True
+    return False
+
+
+def _whole(digits: str) -> int:
+    number = int(digits) if len(digits) <= _DIGITS else _MOST + 1
+    if abs(number) > _MOST:
+        raise ValueError("a number is too large")
+    return number
+
+
+def _real(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+_MOST: Final = (1 << 63) - 1
+_DIGITS: Final = 20  # with a sign
+_DECODER: Final = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_constant)

@@ -4,7 +4,12 @@ A process that starts tells through its report pipe when it serves, or why it ca
 for one report alone. One that dies is started anew at once; one that dies again before it has
 lived LONG_ENOUGH waits, twice as long each time, so that it does not spin. Every process has a
 channel (``channel``) of its own to the hub, made before it is forked; one that sends what is no
-message, or does not read, is ended, and replaced like a dead one.
+message, or does not read, or hangs (``hangs``), is killed, and replaced like a dead one. One that
+sends too much is heard in slices (``inbox``).
+
+A process that cannot be forked, since the kernel has no process, descriptor or memory left, is
+tried again, as one that dies early. Nothing that one process does, and no call for it that fails,
+ends the others or the supervisor.
 
 Rules: what a process is to know at its start it inherits (``Equipment``), everything later comes
 through its channel. It inherits no other's channel, pipe or signal handling.
@@ -15,131 +20,45 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, Protocol, Self
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final, NoReturn
 
-from paraglider.config.model import Config
 from paraglider.control import log
-from paraglider.control.processes.channel import Channel, ChannelClosedError, ChannelError, Message
-from paraglider.control.processes.counters import Counters
-from paraglider.control.processes.live import LiveFlows
+from paraglider.control.processes.channel import (
+    HEARD,
+    Channel,
+    ChannelClosedError,
+    ChannelError,
+    Message,
+)
+from paraglider.control.processes.child import Child, Owner, kill
+from paraglider.control.processes.faults import Faults
+from paraglider.control.processes.hangs import Hangs
 from paraglider.control.processes.loop import Loop
-from paraglider.core.strategies import Registry
+from paraglider.control.processes.spec import PATIENCE, READY, Run, Spec
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
-from paraglider.forwarding.services import States
-
-#: what a process writes into its report pipe once it serves; anything else there is an error
-READY: Final = b"ready"
-
-#: roles whose processes carry flows
-CARRIERS: Final = ("worker", "proxy worker")
 
 LONG_ENOUGH: Final = 5.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 16.0
-PATIENCE: Final = 1.0
 START_PATIENCE: Final = 60.0  # a worker takes over some half a million flows a second
-
-
-@dataclass(frozen=True, slots=True)
-class Equipment:
-    """What a process needs to know from its start on: what has changed since the first start.
-    ``live`` is where offloaded flows are counted as they come and go, if they are, ``listed`` where
-    the others are counted now and then.
-    """
-
-    config: Config
-    states: States
-    registry: Registry
-    live: LiveFlows | None = None
-    listed: LiveFlows | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """All that a process is told: its number among all, its end of the channel to the hub (from
-    its fork on), where it writes what it counts, if it carries flows, and what its work needs. One
-    that is ``idle`` is started when there is work for it.
-    """
-
-    role: ClassVar[str]
-    index: int
-    channel: Channel | None = field(default=None, kw_only=True)
-    counters: Counters | None = field(default=None, kw_only=True)
-    idle: bool = field(default=False, kw_only=True)
-
-    @property
-    def name(self) -> str:
-        """What messages call it."""
-        return self.role
-
-    @property
-    def patience(self) -> float:
-        """Seconds that it may take to end."""
-        return PATIENCE
-
-    def labels(self) -> dict[str, int]:
-        """What the log says of it beside its role."""
-        return {}
-
-    def equipped(self, equipment: Equipment) -> Self:
-        """The same with what has changed meanwhile."""
-        return self
-
-    def release(self) -> None:
-        """Close what is this process's alone; called in every other process."""
-
-
-#: a process's life: run(spec, report pipe, pid of the supervisor) -> exit code
-Run = Callable[[Any, int, int], int]
-
-
-@dataclass(slots=True)
-class Child:
-    """One process that there is to be; ``pid`` is 0 while there is none.
-
-    ``report`` is its report pipe while it starts, ``again`` when it is to be started again.
-    ``dismissed`` is when it was asked to end, to be started anew with what has changed. ``starts``
-    is how often it was started.
-    """
-
-    spec: Spec
-    pid: int = 0
-    started: float = 0.0
-    report: int = -1
-    channel: Channel | None = None
-    early_deaths: int = 0
-    again: float | None = None
-    dismissed: float = 0.0
-    starts: int = 0
-
-    @property
-    def serves(self) -> bool:
-        """True while it runs and has said that it is ready."""
-        return self.pid != 0 and self.report < 0
-
-
-class Owner(Protocol):
-    """Whose processes they are."""
-
-    def equipment(self) -> Equipment:
-        """What a process that starts now is to know."""
-
-    def heard(self, child: Child, message: Message) -> None:
-        """``child`` has sent ``message``."""
-
-    def came(self, child: Child) -> None:
-        """``child`` serves."""
-
-    def went(self, child: Child) -> None:
-        """``child`` is gone."""
 
 
 class Children:
     """The processes of ``specs``, cared for."""
 
-    def __init__(self, specs: Sequence[Spec], run: Run, loop: Loop, owner: Owner) -> None:
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        run: Run,
+        loop: Loop,
+        owner: Owner,
+        faults: Faults | None = None,
+        hangs: Hangs | None = None,
+    ) -> None:
+        self._faults = faults or Faults()
+        self._hangs = hangs or Hangs()
         self._children = [Child(spec) for spec in specs]
         self._run = run
         self._loop = loop
@@ -179,7 +98,7 @@ class Children:
         """End ``child`` and start it anew with what has changed."""
         if child.pid:
             child.dismissed = time.monotonic()
-            os.kill(child.pid, signal.SIGTERM)
+            kill(child, signal.SIGTERM)
 
     def send(self, child: Child, message: Message) -> None:
         """Send ``message``; one that cannot be reached is ended. Nothing happens while none runs:
@@ -200,6 +119,8 @@ class Children:
         times = [child.again for child in self._children if child.again is not None]
         times += [c.started + START_PATIENCE for c in self._children if c.report >= 0]
         times += [c.dismissed + _to_end(c) for c in self._children if c.dismissed]
+        times += [c.inbox.muted for c in self._children if c.inbox.muted is not None]
+        times.append(now + self._hangs.wait(now))
         return max(0.0, min(times) - now) if times else 3600.0
 
     def look(self) -> None:
@@ -209,12 +130,35 @@ class Children:
             if child.report >= 0 and child.started + START_PATIENCE <= now:
                 self._report(child)
             if child.dismissed and child.dismissed + _to_end(child) <= now:
-                os.kill(child.pid, signal.SIGKILL)
+                kill(child, signal.SIGKILL)
+            if child.inbox.muted is not None and child.inbox.muted <= now:
+                self._hear(child)
+        if not self._hangs.wait(now):
+            self._look_for_hangs(now)
         self._reap()
         for child in self._children:
             if child.again is not None and child.again <= time.monotonic():
                 child.again = None
                 self._start(child)
+
+    def _look_for_hangs(self, now: float) -> None:
+        """Kill those that give no sign of life; they are replaced as dead ones are."""
+        self._hangs.look(now)
+        for child in self._children:
+            if not child.pid or child.report >= 0:
+                continue
+            child.silence = self._hangs.silence(child.spec.life, child.started, now)
+            if not self._hangs.hangs(child.pid, child.spec.life, child.silence, now):
+                continue
+            if not child.hung:
+                child.hung = True
+                self._log.error(
+                    f"{child.spec.name}: no sign of life for {child.silence:.0f} s, killed",
+                    pid=child.pid,
+                    process=self._hangs.state(child.pid),
+                    **self._owner.doing(child),
+                )
+            kill(child, signal.SIGKILL)
 
     def end_all(self) -> None:
         """End every process: ask, wait, then kill."""
@@ -223,11 +167,14 @@ class Children:
         longest = max((child.spec.patience for child in self._children), default=PATIENCE)
         for number, patience in ((signal.SIGTERM, longest), (signal.SIGKILL, PATIENCE)):
             running = {child.pid: child for child in self._children if child.pid}
-            for pid in running:
-                os.kill(pid, number)  # not reaped yet, so the pid is still theirs
+            for child in running.values():
+                kill(child, number)
             deadline = time.monotonic() + patience
             while running and time.monotonic() < deadline:
-                pid, status = os.waitpid(-1, os.WNOHANG)
+                try:
+                    pid, status = os.waitpid(-1, os.WNOHANG)
+                except ChildProcessError:  # somebody else has reaped them
+                    return
                 if pid == 0:
                     self._loop.wait(0.05)
                     continue
@@ -241,42 +188,79 @@ class Children:
                     self._log.warning(f"{role} ended badly", **child.spec.labels(), cause=cause)
 
     def _start(self, child: Child) -> None:
-        """Fork ``child``; it is heard of through its report pipe."""
-        ours, theirs = Channel.pair()
-        child.spec = child.spec.equipped(self._owner.equipment())
-        spec = replace(child.spec, channel=theirs)
-        reading, writing = os.pipe()
-        parent = os.getpid()
+        """Fork ``child``, or try again later; it is heard of through its report pipe."""
         child.started = time.monotonic()
-        child.starts += 1
+        try:
+            self._fork(child)
+        except (OSError, MemoryError, ParagliderError) as error:
+            if self._strict:
+                if isinstance(error, ParagliderError):
+                    raise
+                raise PlatformError(f"{child.spec.name} cannot be started: {error}") from error
+            child.again = _when_again(child, time.monotonic())
+            why = str(error) or type(error).__name__
+            if why != child.trouble:
+                self._log.error(f"{child.spec.name}: cannot be started, tried again", why=why)
+            child.trouble = why
+        else:
+            child.trouble = ""
+
+    def _fork(self, child: Child) -> None:
+        """Raises OSError or MemoryError where the kernel has no room for another process, and as
+        ``Owner.equipment``; nothing is left of it then.
+        """
+        child.spec = child.spec.equipped(self._owner.equipment())
+        ours, theirs = Channel.pair(HEARD)
+        reading = writing = -1
         # Blocked until the child has left the loop: a signal meanwhile is not the parent's.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        child.pid = os.fork()
-        if child.pid == 0:
-            status = PlatformError.exit_code
-            try:
-                self._loop.leave()
+        try:
+            reading, writing = os.pipe()
+            os.set_blocking(reading, False)
+            child.spec.life.begin(child.started)
+            parent = os.getpid()
+            child.pid = os.fork()
+            if child.pid == 0:
                 os.close(reading)
                 ours.close()
-                self._disown(child)
-                status = self._run(spec, writing, parent)
-            except BaseException:  # noqa: BLE001 - whatever it is, it ends this process and no other
-                self._log.exception(f"{spec.role} failed", **spec.labels())
-            finally:
-                os._exit(status)  # never back into the parent's code
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+                self._be(child, replace(child.spec, channel=theirs), writing, parent)
+        except (OSError, MemoryError):
+            for end in (reading, writing):
+                if end >= 0:
+                    os.close(end)
+            ours.close()
+            theirs.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        child.starts += 1
         os.close(writing)
         theirs.close()
-        os.set_blocking(reading, False)
         child.report, child.channel = reading, ours
-        self._loop.watch(reading, lambda: self._report(child))
-        self._listen(child)
+        try:
+            self._loop.watch(reading, lambda: self._report(child))
+            self._listen(child)
+        except OSError:  # deaf as we are, it cannot stay; what has died is started again
+            kill(child, signal.SIGKILL)
+
+    def _be(self, child: Child, spec: Spec, writing: int, parent: int) -> NoReturn:
+        """In the forked process: be what ``spec`` says, and end."""
+        status = PlatformError.exit_code
+        try:
+            self._loop.leave()
+            self._disown(child)
+            status = self._run(spec, writing, parent)
+        except BaseException:  # noqa: BLE001 - whatever it is, it ends this process and no other
+            self._log.exception(f"{spec.role} failed", **spec.labels())
+        finally:
+            os._exit(status)  # never back into the parent's code
 
     def _disown(self, mine: Child) -> None:
         """In a forked child: what belongs to the others is closed."""
         for other in self._children:
             if other is not mine:
                 other.spec.release()
+                other.spec.life.close()
                 if other.spec.counters is not None:
                     other.spec.counters.close()
             if other.channel is not None:
@@ -289,13 +273,14 @@ class Children:
         spec = child.spec
         try:
             message = os.read(child.report, 4096)
-        except BlockingIOError:
+        except OSError:  # nothing there yet: its time is over
             message = b""
-            os.kill(child.pid, signal.SIGKILL)
+            kill(child, signal.SIGKILL)
         self._close_report(child)
         if message == READY:
             self._log.info(f"{spec.role} ready", **spec.labels())
-            self._owner.came(child)
+            with self._faults.contained(f"the start of {spec.role}"):
+                self._owner.came(child)
             return
         error: ParagliderError
         error = PlatformError(f"{spec.name} did not start", "the log above says why")
@@ -308,8 +293,12 @@ class Children:
 
     def _listen(self, child: Child) -> None:
         channel = child.channel
-        if channel is not None:
+        if channel is None:
+            return
+        if child.inbox.muted is None:
             self._loop.watch(channel, lambda: self._talk(child), writing=channel.waiting)
+        else:
+            self._loop.forget(channel)
 
     def _talk(self, child: Child) -> None:
         """Give what ``child`` says to the owner, and send it what waits."""
@@ -322,10 +311,21 @@ class Children:
         except ChannelError as error:
             self._fail(child, error)
             return
-        for message in messages:
-            self._owner.heard(child, message)
-        if child.channel is channel:
-            self._listen(child)
+        child.inbox.put(messages)
+        self._hear(child)
+
+    def _hear(self, child: Child) -> None:
+        """Give what ``child`` has said to the owner, as far as there is time for it."""
+        channel = child.channel
+
+        def take(message: Message) -> None:
+            if child.channel is channel:  # else it was found out meanwhile
+                with self._faults.contained(f"a message of {child.spec.role}"):
+                    self._owner.heard(child, message)
+
+        if child.inbox.handle(take):
+            self._log.warning(f"{child.spec.role} sends too much", **child.spec.labels())
+        self._listen(child)
 
     def _fail(self, child: Child, error: ChannelError) -> None:
         """The channel of ``child`` is worth nothing now, and so is ``child`` without it. One that
@@ -334,7 +334,7 @@ class Children:
         self._close_channel(child)
         if not isinstance(error, ChannelClosedError):
             self._log.error(f"{child.spec.role} ended", **child.spec.labels(), error=str(error))
-            os.kill(child.pid, signal.SIGKILL)
+            kill(child, signal.SIGKILL)
 
     def _reap(self) -> None:
         """Note every process that ended, and when it is to be started again."""
@@ -348,6 +348,7 @@ class Children:
             child = next((child for child in self._children if child.pid == pid), None)
             if child is None:
                 continue
+            self._hangs.forget(pid)
             child.pid = 0
             if child.report >= 0:
                 self._report(child)
@@ -360,12 +361,15 @@ class Children:
                 self._log.error(f"{spec.role} died", **spec.labels(), pid=pid, cause=cause)
                 child.again = _when_again(child, time.monotonic())
             self._lost(child)
-            self._owner.went(child)
+            with self._faults.contained(f"the end of {spec.role}"):
+                self._owner.went(child)
 
     def _lost(self, child: Child) -> None:
         """The process is gone, and what it had with it."""
         child.pid = 0
-        child.dismissed = 0.0
+        child.dismissed = child.silence = 0.0
+        child.hung = False
+        child.inbox.clear()
         if child.report >= 0:
             self._close_report(child)
         self._close_channel(child)

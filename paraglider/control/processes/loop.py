@@ -33,6 +33,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken_by = socket.socketpair()
         self._before: dict[signal.Signals, Any] = {}
+        self._caught: set[signal.Signals] = set()
 
     def __enter__(self) -> Self:
         for end in (self._wake, self._woken_by):
@@ -76,14 +77,24 @@ class Loop:
             return
 
     def wait(self, timeout: float) -> frozenset[signal.Signals]:
-        """Wait ``timeout`` seconds at most; call what is ready, return the signals that came."""
-        caught: set[signal.Signals] = set()
+        """Wait ``timeout`` seconds at most; call what is ready, return the signals that came.
+
+        Raises what a call raises, after all the others; a signal that came with it comes with the
+        next call.
+        """
+        failed: Exception | None = None
         for key, _ in self._selector.select(max(timeout, 0.0)):
             if key.fileobj is self._wake:
-                caught.update(self._taken())
+                self._caught.update(self._taken())
             elif key.fd in self._selector.get_map():  # an earlier call may have dropped it
-                key.data()
-        return frozenset(caught)
+                try:
+                    key.data()
+                except Exception as error:  # noqa: BLE001 - raised below
+                    failed = failed or error
+        if failed is not None:
+            raise failed
+        caught, self._caught = frozenset(self._caught), set()
+        return caught
 
     def _taken(self) -> Iterable[signal.Signals]:
         while True:

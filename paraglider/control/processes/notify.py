@@ -64,10 +64,10 @@ class Notifier:
         """Whether the manager has ``message``, or there is none."""
         if not self._address:
             return True
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
-            sending.settimeout(PATIENCE if wait else 0)
-            try:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+                sending.settimeout(PATIENCE if wait else 0)
                 sending.sendto(message.encode(), self._address)
-            except OSError:
-                return False
+        except OSError:
+            return False
         return True

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
-from paraglider.control.processes.children import Child, Children
+from paraglider.control.processes.child import Child
+from paraglider.control.processes.children import Children
 
 
 class Renewal:

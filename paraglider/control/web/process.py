@@ -22,7 +22,7 @@ from paraglider.control.api.routes import runner as runner_of
 from paraglider.control.api.routes import server_of
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import Channel
-from paraglider.control.processes.children import Spec
+from paraglider.control.processes.spec import Spec
 from paraglider.control.web import routes
 from paraglider.control.web.events import Streams
 from paraglider.control.web.feed import Feed
@@ -53,7 +53,7 @@ class StatsSpec(Spec):
     files: Mapping[str, File]
 
     def release(self) -> None:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         self.listening.close()
 
 
@@ -88,6 +88,7 @@ async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) ->
     door = Door(spec.listening, everybody, server_of(runner), most=MOST, lifetime=LIFETIME)
     feeding = asyncio.create_task(feed.run())
     feeding.add_done_callback(lambda _: end(PlatformError.exit_code))
+    spec.life.pulse(asyncio.get_running_loop())
     serves(report)
     try:
         return await ended

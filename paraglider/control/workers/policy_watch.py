@@ -1,7 +1,8 @@
 """What policies did wrong, into the log: once when one is benched, else once a minute.
 
-Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line. A policy is a strategy
-of the user's own; its guard (``core.strategies.guard``) counts, and logs nothing.
+Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` for one that
+never returns. A policy is a strategy of the user's own; its guard (``core.strategies.guard``)
+counts, and logs nothing.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from paraglider.control.processes.counters import identity
+from paraglider.control.processes.life import Life
 from paraglider.core.service import Service
 from paraglider.core.strategies.guard import BENCH, Guard
 
@@ -18,6 +21,13 @@ INTERVAL: Final = 60.0
 def guards(services: Iterable[Service]) -> list[tuple[str, Guard]]:
     """The guards among the strategies of ``services``, with the names of the services."""
     return [(s.name, s.strategy) for s in services if isinstance(s.strategy, Guard)]
+
+
+def mark(services: Iterable[Service], life: Life) -> None:
+    """Have ``life`` tell which service's policy is called right now: one may never return."""
+    for name, guard in guards(services):
+        guard.called = life.deciding
+        guard.number = identity(name)
 
 
 def watch(services: Callable[[], Iterable[Service]], logger: Any) -> Callable[[float], None]:

@@ -26,8 +26,8 @@ from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import Channel, ChannelError
-from paraglider.control.processes.children import Equipment, Spec
 from paraglider.control.processes.counters import Writer
+from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.control.workers import policy_watch
 from paraglider.control.workers.commands import Commands, Subject
 from paraglider.control.workers.flow_log import FlowLog
@@ -90,7 +90,7 @@ class ProxySpec(Spec):
         return {"worker": self.number, "core": self.core}
 
     def equipped(self, equipment: Equipment) -> Self:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         return replace(
             self,
             config=equipment.config.for_forwards("proxy"),
@@ -99,7 +99,7 @@ class ProxySpec(Spec):
         )
 
     def release(self) -> None:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         for listener in self.listeners:
             listener.forsake()
 
@@ -126,6 +126,8 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     proxy.start()
+    spec.life.pulse(loop)
+    policy_watch.mark(proxy.services, spec.life)
     serves(report)
     writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
     Watch(loop, proxy, logger, writer).start()
@@ -206,7 +208,9 @@ class Work:
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""
         wanted = config.for_forwards("proxy")
-        self._proxy.become(wanted, self.config, self._spec.number, self._spec.registry)
+        with self._spec.life.long_work():
+            self._proxy.become(wanted, self.config, self._spec.number, self._spec.registry)
+        policy_watch.mark(self._proxy.services, self._spec.life)
         self.config = wanted
 
 

@@ -25,8 +25,8 @@ from typing import Any, ClassVar, Final, Self
 
 from paraglider.control import log
 from paraglider.control.processes.beginning import introduce, refused, serves
-from paraglider.control.processes.children import Equipment, Spec
 from paraglider.control.processes.live import LiveFlows
+from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import privileges
 from paraglider.system.connections import Event, Events, dump
@@ -57,7 +57,7 @@ class TrackerSpec(Spec):
     chroot: str
 
     def equipped(self, equipment: Equipment) -> Self:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         return replace(
             self, live=equipment.live or self.live, listed=equipment.listed or self.listed
         )
@@ -94,12 +94,14 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         return refused(report, PlatformError(why))
     serves(report)
     while not stopping:
+        spec.life.beat()
         select.select([] if listener is None else [listener.events], [], [], LONGEST_WAIT)
-        if listener is not None:
-            time.sleep(PAUSE)
-            listener.hear(logger)
-        if lister is not None:
-            lister.look(logger)
+        with spec.life.long_work():  # there may be a million connections
+            if listener is not None:
+                time.sleep(PAUSE)
+                listener.hear(logger)
+            if lister is not None:
+                lister.look(logger)
     logger.info("stopped", lost=0 if listener is None else listener.lost)
     return 0
 

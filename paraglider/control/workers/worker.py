@@ -23,9 +23,9 @@ from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import ChannelClosedError, ChannelError
-from paraglider.control.processes.children import Equipment, Spec
 from paraglider.control.processes.counters import Writer
 from paraglider.control.processes.live import LiveFlows
+from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.control.workers import leases, ledgers, policy_watch
 from paraglider.control.workers.commands import Commands
 from paraglider.control.workers.flow_log import FlowLog
@@ -72,7 +72,7 @@ class WorkerSpec(Spec):
         return {"worker": self.index, "core": self.core}
 
     def equipped(self, equipment: Equipment) -> Self:
-        """See ``children.Spec``."""
+        """See ``spec.Spec``."""
         return replace(
             self,
             config=equipment.config.without_forwards("proxy"),
@@ -194,8 +194,11 @@ def _ticker(spec: WorkerSpec, path: Path, queue: Reader, logger: Any) -> Callabl
     if spec.counters is not None:
         writer = Writer(spec.counters, Count(path, queue))
 
+    policy_watch.mark(path.services, spec.life)
+
     def tick(now: float) -> None:
         nonlocal reported, report_at
+        spec.life.beat(now)
         path.expire(now, EXPIRY_BUDGET)
         if commands is not None:
             try:
@@ -239,7 +242,9 @@ class Work:
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""
         wanted = config.without_forwards("proxy")
-        self._path.become(wanted, self._config, self._spec.index, self._spec.registry)
+        with self._spec.life.long_work():
+            self._path.become(wanted, self._config, self._spec.index, self._spec.registry)
+        policy_watch.mark(self._path.services, self._spec.life)
         self._config = wanted
 
 

@@ -3,7 +3,8 @@
 Whatever the class does, every new flow gets a ready backend: where it raises, or returns what is
 no ready backend, the fallback picks. A class that fails or is slow STRIKES times in a row is
 benched: the fallback picks for BENCH seconds, then the class is tried again, and one more failure
-benches it again. A call cannot be interrupted: one that never returns stops its worker.
+benches it again. A call cannot be interrupted: one that never returns stops its worker, and
+``called`` says which one it is.
 Rules: the clock is a parameter. Nothing is logged here; what happened is counted, and ``error``
 says it in words. No exception is kept, since its traceback would be a cycle that nobody collects.
 """
@@ -42,6 +43,9 @@ class Guard:
         self._until = 0.0
         self.picked = self.raised = self.wrong = self.slow = self.spared = self.benched = 0
         self.error = ""
+        #: where ``number`` stands while the class is called, which may never return
+        self.called: list[int] | memoryview[int] = [0]
+        self.number = 0
 
     @property
     def faults(self) -> int:
@@ -71,6 +75,7 @@ class Guard:
             return self._fallback.pick(flow)
         backend = None
         start = self._clock()
+        self.called[0] = self.number
         try:
             answer = self._policy.pick(flow)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - the flow needs a backend
@@ -80,6 +85,7 @@ class Guard:
             if backend is None:
                 self.wrong += 1
                 self.error = f"pick returned {type(answer).__name__}, no ready backend"
+        self.called[0] = 0
         took = self._clock() - start
         if backend is not None:
             self.picked += 1
@@ -94,11 +100,14 @@ class Guard:
         return self._fallback.pick(flow) if backend is None else backend
 
     def _prepare(self) -> bool:
+        self.called[0] = self.number
         try:
             self._policy.prepare(tuple(self._ready.values()))
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a change of backends goes on
             self._raised(error, "prepare")
             return False
+        finally:
+            self.called[0] = 0
         self._prepared = True
         return True
 

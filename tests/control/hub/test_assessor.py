@@ -11,8 +11,9 @@ from paraglider.config.model import Config
 from paraglider.control.hub.assessor import LATELY, Assessor
 from paraglider.control.hub.conditions import Conditions
 from paraglider.control.hub.pools import Pools
-from paraglider.control.processes.children import Child, Spec
+from paraglider.control.processes.child import Child
 from paraglider.control.processes.counters import Counters, Sample, Writer
+from paraglider.control.processes.spec import Spec
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core.pool import Event
 

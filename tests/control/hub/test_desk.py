@@ -14,7 +14,8 @@ from paraglider.control.hub.pools import Member, Pools
 from paraglider.control.hub.questions import MOST, Questions
 from paraglider.control.hub.reload import Change
 from paraglider.control.hub.views import Loaded, Samples, Traffic
-from paraglider.control.processes.children import Child, Spec
+from paraglider.control.processes.child import Child
+from paraglider.control.processes.spec import Spec
 from paraglider.core.pool import Event, State
 from paraglider.errors import OperatorError, PlatformError
 
@@ -69,6 +70,9 @@ class Hub:
     def weigh(self, member: Member, weight: int) -> None:
         """See ``desk.State``."""
         self.pools.set_weight(member, weight)
+
+    def flush(self) -> None:
+        """See ``desk.State``."""
 
     def reload(self, said_by: str) -> Change:
         """See ``desk.State``."""

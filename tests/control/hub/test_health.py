@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from typing import Any
 
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.control.hub.health import Health
+from paraglider.control.hub.health import SETTLED, Health
 from paraglider.control.hub.leaving import merge
 from paraglider.control.hub.pools import SETTABLE, Member, Pools
 from paraglider.core.pool import Event, State
@@ -34,6 +35,7 @@ class Hub:
         self.health = Health(self)
         self.refuses = False
         self.adopted = 0
+        self.now = 0.0
 
     def adopt(self, config: Config, said_by: str) -> None:
         """See ``hub.Hub``."""
@@ -58,7 +60,12 @@ class Hub:
     def find(self, joined: bool, address: str = NEW) -> None:
         """News of a host, taken over."""
         self.hear(joined, address)
-        self.health.settle()
+        self.settle()
+
+    def settle(self) -> None:
+        """What was found is due to be taken over."""
+        self.now += SETTLED
+        self.health.settle(self.now)
 
     def states(self, service: str = "web") -> dict[str, str]:
         """The backends of a service."""
@@ -147,13 +154,13 @@ def test_a_host_that_cannot_be_taken_over() -> None:
 def test_many_hosts_are_taken_over_at_once() -> None:
     """All that a round found is one change; without any there is none."""
     hub = Hub()
-    hub.health.settle()
+    hub.settle()
     assert hub.adopted == 0
     hosts = [f"10.0.1.{n}" for n in range(1, 100)]
     for host in hosts:
         hub.hear(joined=True, address=host)
     hub.hear(joined=False, address=hosts[0])
-    hub.health.settle()
+    hub.settle()
     assert hub.adopted == 1
     assert set(hub.states()) == {FIRST, "10.0.0.2", *hosts[1:]}
     assert set(hub.states().values()) == {"ready"}
@@ -164,3 +171,33 @@ def test_orders_can_be_read() -> None:
     plain = Hub(**CHECK).health.order()
     assert plain["do"] == Targets.do
     assert plain["failover"]["failover"]["discover"] is True
+
+
+def test_a_checker_that_lies_changes_its_own_subject_alone() -> None:
+    """No state that is the operator's, no service that it does not look at, no host but with
+    failover, and hosts once a while, however fast it talks.
+    """
+    hub = Hub(failover=False, check={"type": "tcp"})
+    verdict = {"do": "verdict", "backend": FIRST, "detail": "x", "at": 1.0, "held_until": 0}
+    for service, event in (("web", "set-maint"), ("web", "set-drain"), ("mail", "check-failed")):
+        hub.health.take({**verdict, "service": service, "event": event})
+    hub.find(joined=True)
+    assert set(hub.states().values()) | set(hub.states("mail").values()) == {"ready"}
+    assert hub.adopted == 0
+    hub = Hub()
+    for _ in range(1000):
+        hub.hear(joined=True)
+        hub.health.settle(1.0)
+        hub.hear(joined=False)
+        hub.health.settle(1.0)
+    assert hub.adopted == 1
+
+
+def test_a_check_of_tomorrow_is_of_now() -> None:
+    """Where the checker's clock is nonsense, the time that is shown is not."""
+    hub = Hub(check={"type": "tcp"})
+    report = {"do": "report", "service": "web", "backend": FIRST, "passed": True, "detail": "ok"}
+    hub.health.take({**report, "duration": 0.1, "at": 9e9})
+    check = hub.pools.find("web", FIRST).check
+    assert check is not None
+    assert check.at <= time.monotonic()

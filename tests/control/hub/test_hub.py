@@ -22,7 +22,8 @@ from paraglider.control.lookouts.checker import CheckerSpec
 from paraglider.control.lookouts.errands import Answered, Errand, Name
 from paraglider.control.lookouts.scout import ScoutSpec
 from paraglider.control.processes.channel import Message
-from paraglider.control.processes.children import Child, Children
+from paraglider.control.processes.child import Child
+from paraglider.control.processes.children import Children
 from paraglider.control.processes.counters import Counters, Writer
 from paraglider.control.settings import Read
 from paraglider.control.workers.worker import WorkerSpec
@@ -288,13 +289,17 @@ def test_every_change_of_a_state_is_a_line(make: Make) -> None:
         world.hub.move(member, Event.CHECK_PASSED, "connected")
         world.hub.weigh(member, 4)
         world.hub.weigh(member, 4)
+    assert world.all.sent == []
+    world.hub.flush()
+    world.hub.flush()
     said = {"event": "backend changed", "service": "web", "backend": "10.0.0.1"}
     assert lines == [
         {**said, "log_level": "warning", "state": "down", "before": "ready", "why": "refused"},
         {**said, "log_level": "info", "state": "ready", "before": "down", "why": "connected"},
         {**said, "event": "weight changed", "log_level": "info", "weight": 4, "before": 1},
     ]
-    assert [message["do"] for message in world.all.sent] == ["pools"] * 3
+    assert [message["do"] for message in world.all.sent] == ["pools"]  # all of it at once
+    assert world.all.sent[0]["states"]["web"]["10.0.0.1"] == ("ready", 4)
 
 
 def test_a_process_that_says_what_is_not_its_to_say(make: Make) -> None:

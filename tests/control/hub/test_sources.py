@@ -18,7 +18,15 @@ from paraglider.config.model import Config
 from paraglider.config.sources import origins, read_files
 from paraglider.control.hub import sources as sources_module
 from paraglider.control.hub.kept import Kept
-from paraglider.control.hub.sources import QUIET, REMINDER, RETRY, Sources, gathered, names_in
+from paraglider.control.hub.sources import (
+    QUIET,
+    REMINDER,
+    RETRY,
+    SETTLED,
+    Sources,
+    gathered,
+    names_in,
+)
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name
 from paraglider.errors import PlatformError
 from paraglider.system.srv import Record
@@ -94,11 +102,13 @@ class Scene:
         self.sources = Sources(self.hub, origins(self.loaded.config), lambda: self.now)
 
     def answer(self, *backends: str, name: Name = A) -> None:
-        """The DNS says so."""
+        """The DNS says so, some time after it did last."""
+        self.now += SETTLED
         self.sources.take(Answered(name, records(*backends), 30).plain())
 
     def write(self, text: str) -> None:
-        """The file changes."""
+        """The file changes, some time after it did last."""
+        self.now += SETTLED
         self.file.write_text(text)
         self.sources.take(Changed(str(self.file)).plain())
 
@@ -203,7 +213,7 @@ def test_a_failing_name_keeps_its_last_answer(scene: Scene) -> None:
 def test_a_source_that_comes_and_goes_is_told_of_now_and_then(scene: Scene) -> None:
     """Once a minute at most, whatever it does."""
     for _ in range(100):
-        scene.now += QUIET / 20
+        scene.now += QUIET / 20 - SETTLED
         scene.fail()
         scene.answer("10.0.0.3 83 1")
     fails = [line for line in scene.log.lines if "fails" in line[0]]
@@ -344,3 +354,20 @@ def test_a_reload(scene: Scene) -> None:
     scene.sources.follow(scene.loaded.config)
     scene.answer("10.0.0.4 83 1")
     assert scene.hub.backends("dns") == ["10.0.0.4 1"]
+
+
+def test_news_that_come_too_fast_are_taken_over_once(scene: Scene) -> None:
+    """Of a source that changes without end the newest list counts, and others are not held up."""
+    scene.answer("10.0.0.3 83 1")
+    for number in range(100):
+        scene.sources.take(Answered(A, records(f"10.0.1.{number} 83 1"), 30).plain())
+    scene.file.write_text("10.0.0.9\n")
+    scene.sources.take(Changed(str(scene.file)).plain())
+    assert scene.hub.backends("web") == ["10.0.0.9 1"]
+    before = len(scene.hub.said_by)
+    pause = scene.sources.look(scene.now)
+    assert 0 < pause <= SETTLED
+    scene.now += pause
+    scene.sources.look(scene.now)
+    assert len(scene.hub.said_by) == before + 1
+    assert scene.hub.backends("dns") == ["10.0.1.99 1"]

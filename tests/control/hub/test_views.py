@@ -13,8 +13,9 @@ from paraglider.control.hub.carried import Carried
 from paraglider.control.hub.conditions import Condition, Conditions
 from paraglider.control.hub.pools import Checked, Pools
 from paraglider.control.hub.views import Instant, Traffic
-from paraglider.control.processes.children import Child, Spec
+from paraglider.control.processes.child import Child
 from paraglider.control.processes.counters import Counters, Sample, Writer
+from paraglider.control.processes.spec import Spec
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core.pool import Event
 from paraglider.rules.marks import backend_marks

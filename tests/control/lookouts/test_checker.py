@@ -24,7 +24,7 @@ from paraglider.config.health import Check
 from paraglider.config.load import parse
 from paraglider.control.lookouts import checker as checker_module
 from paraglider.control.lookouts.checker import CheckerSpec, chroot_for, echo_for, run
-from paraglider.control.processes.children import READY
+from paraglider.control.processes.spec import READY
 from paraglider.errors import PlatformError
 from paraglider.health.echo import Echo
 from paraglider.health.messages import Report, Target, Targets, told

@@ -11,7 +11,7 @@ import pytest
 
 from paraglider.control.lookouts.mouth import Mouth, serve
 from paraglider.control.processes.channel import Channel
-from paraglider.control.processes.children import READY
+from paraglider.control.processes.spec import READY
 
 PATIENCE = 20
 

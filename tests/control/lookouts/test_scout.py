@@ -30,7 +30,7 @@ from paraglider.control.lookouts.scout import (
     run,
 )
 from paraglider.control.processes.channel import Channel
-from paraglider.control.processes.children import READY
+from paraglider.control.processes.spec import READY
 from paraglider.system.srv import NoAnswerError, Query, Reply, Srv
 
 NOBODY = 65534

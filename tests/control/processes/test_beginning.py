@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from paraglider.control.processes.beginning import introduce, refused, serves
-from paraglider.control.processes.children import READY
+from paraglider.control.processes.spec import READY
 from paraglider.errors import OperatorError, PlatformError
 
 

@@ -14,10 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paraglider.control.processes.channel import Channel, ChannelClosedError, ChannelError
+from paraglider.control.processes.channel import (
+    DEEPEST,
+    Channel,
+    ChannelClosedError,
+    ChannelError,
+)
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(),
+    st.none() | st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
@@ -58,7 +63,11 @@ def test_pieces_make_a_message() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"[1]", b'"text"', b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b'{"a": 1} {}'],
+    [
+        *(b"", b"{", b"[1]", b'"text"', b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b'{"a": 1} {}'),
+        *(b'{"a": NaN}', b'{"a": -Infinity}', b'{"a": 1e999}', b'{"a": 9223372036854775808}'),
+        *(b'{"a": "\\ud800"}', b'{"a": "\\uDC00x"}'),
+    ],
 )
 def test_garbage_is_refused(body: bytes) -> None:
     """What is no JSON object raises the error that the owner closes the channel for."""
@@ -67,6 +76,18 @@ def test_garbage_is_refused(body: bytes) -> None:
     end.sendall(framed(body))
     with pytest.raises(ChannelError, match="what came is no JSON"):
         channel.receive()
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    """Nobody who handles a message meets the bounds of Python's stack."""
+    end, channel = raw()
+    end.sendall(framed(b'{"a":' * DEEPEST + b"[]" + b"}" * DEEPEST))
+    with pytest.raises(ChannelError, match="nested"):
+        channel.receive()
+    end, channel = raw()
+    end.sendall(framed(b'{"a":' * (DEEPEST - 1) + b"[]" + b"}" * (DEEPEST - 1)))
+    end.sendall(framed(b'{"pair": "\\ud83e\\ude82"}'))
+    assert channel.receive()[1:] == [{"pair": "\U0001fa82"}]
 
 
 def test_a_long_message_is_refused_by_its_head() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import cast
 
-from paraglider.control.processes.children import Child, Children, Spec
+from paraglider.control.processes.child import Child
+from paraglider.control.processes.children import Children
 from paraglider.control.processes.renewal import Renewal
+from paraglider.control.processes.spec import Spec
 
 
 class Dismissing:
