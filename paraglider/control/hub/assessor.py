@@ -103,7 +103,7 @@ class Assessor:
             else:
                 continue
             found[child.spec.name] = Condition("unhealthy", text)
-        self._conditions.put("processes", found)
+        self._conditions.put("processes", found, logged=False)
 
     def workers(self, children: Iterable[Child], samples: Mapping[int, Sample], now: float) -> None:
         """Look at what those who carry flows have counted."""

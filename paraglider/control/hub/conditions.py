@@ -75,8 +75,10 @@ class Conditions:
         found = {s.condition.severity for s in self}
         return next((s for s in (UNHEALTHY, DEGRADED) if s in found), HEALTHY)
 
-    def put(self, source: str, found: Mapping[str, Condition]) -> None:
-        """``found`` is all that ``source`` finds wrong now, by the object."""
+    def put(self, source: str, found: Mapping[str, Condition], *, logged: bool = True) -> None:
+        """``found`` is all that ``source`` finds wrong now, by the object; not ``logged`` where
+        the log has it from elsewhere.
+        """
         now = self._clock()
         before = self._standing.get(source, {})
         after: dict[str, Standing] = {}
@@ -84,6 +86,8 @@ class Conditions:
             known = before.get(name)
             begun = known.since if known is not None else now
             after[name] = standing = Standing(source, name, condition, begun)
+            if not logged:
+                continue
             if known is None:
                 self._begin(standing, now)
             elif known.condition.severity == DEGRADED and condition.severity == UNHEALTHY:

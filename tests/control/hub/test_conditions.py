@@ -37,6 +37,16 @@ def test_told_at_the_beginning_and_at_the_end() -> None:
     assert not list(conditions)
 
 
+def test_what_the_log_has_from_elsewhere_is_not_told_again() -> None:
+    """Neither its beginning nor its end; it is a condition all the same."""
+    with structlog.testing.capture_logs() as logs:
+        conditions = Conditions()
+        conditions.put("processes", {"worker 0": HIGH}, logged=False)
+        assert conditions.status == "unhealthy"
+        conditions.put("processes", {}, logged=False)
+    assert not logs
+
+
 def test_the_worst_counts_and_comes_first() -> None:
     """Sources do not know of each other; one that ends what it found leaves the others'."""
     conditions = Conditions()
