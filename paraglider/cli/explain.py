@@ -133,7 +133,7 @@ def _situation(file: str, options: Options, live: Live) -> Situation:
 def _text(file: str) -> str:
     if file == "-":
         return source.read_from(sys.stdin.buffer, "standard input")
-    return source.read(file, "name a file, or - for standard input")
+    return source.read(file, "name a file, or - for standard input", pipes=True)
 
 
 def _flow(words: tuple[str, ...]) -> NewFlow:

@@ -33,7 +33,7 @@ def import_(file: str, name: str | None, mode: convey.Mode | None) -> None:
     if file == "-":
         file, text = "standard input", source.read_from(sys.stdin.buffer, "standard input")
     else:
-        text = source.read(file, "name the file to import")
+        text = source.read(file, "name the file to import", pipes=True)
     chosen, draft = draft_of(text, file, name, mode)
     accepted(draft, file)
     for line in report(file, draft.marks, draft.notes):

@@ -1,12 +1,15 @@
 """A file's bytes, and the text in them, whichever format it has.
 
-Lives here: ``read``, ``decoded``.
-Rules: never more than ``document.MAX_BYTES`` is read, whatever the file (a device has no end).
-Nothing but ``ConfigError`` is raised.
+Lives here: ``read``, ``read_for``, ``read_from``, ``decoded``.
+Rules: never more than ``document.MAX_BYTES`` is read, and only of a regular file: a pipe that
+nobody writes to would never be read to its end. Nothing but ``ConfigError`` is raised.
 """
 
 from __future__ import annotations
 
+import os
+import pwd
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,11 +17,32 @@ from paraglider.config import document
 from paraglider.config.problem import ConfigError
 
 
-def read(file: str, remedy: str = "give another with -c FILE") -> str:
-    """The text in ``file``; raises ``ConfigError``. ``remedy`` is that against a missing file."""
+def read(file: str, remedy: str = "give another with -c FILE", *, pipes: bool = False) -> str:
+    """The text in ``file``; raises ``ConfigError``. ``remedy`` is that against a missing file.
+
+    With ``pipes`` it may be one, as a shell's ``<(command)`` is, and is waited for.
+    """
+    return _read(file, remedy, None, pipes)[0]
+
+
+def read_for(user: str, file: str, remedy: str) -> tuple[str, bool]:
+    """As ``read``, and whether ``user`` may read the file too; if not, messages that others may see
+    must not repeat what is in it.
+    """
+    return _read(file, remedy, user, False)
+
+
+def _read(file: str, remedy: str, user: str | None, pipes: bool) -> tuple[str, bool]:
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if pipes else os.O_NONBLOCK)
     try:
-        with Path(file).open("rb") as stream:
-            return read_from(stream, file)
+        with os.fdopen(os.open(file, flags), "rb") as stream:
+            kind = os.fstat(stream.fileno()).st_mode
+            if stat.S_ISDIR(kind):
+                raise IsADirectoryError
+            if not stat.S_ISREG(kind) and not (pipes and stat.S_ISFIFO(kind)):
+                raise ConfigError([f"{file}: this is no regular file; name one"])
+            told = user is None or os.geteuid() != 0 or _may_read(user, stream.fileno())
+            return read_from(stream, file), told
     except FileNotFoundError:
         raise ConfigError([f"{file}: there is no such file; {remedy}"]) from None
     except IsADirectoryError:
@@ -29,6 +53,26 @@ def read(file: str, remedy: str = "give another with -c FILE") -> str:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError([f"{file!r}: cannot be read ({reason}); name a file"]) from None
+
+
+def _may_read(user: str, number: int) -> bool:
+    """Whether ``user`` could open what the descriptor ``number`` leads to, by the modes of the file
+    and of the directories above it.
+    """
+    try:
+        found = pwd.getpwnam(user)
+        groups = set(os.getgrouplist(user, found.pw_gid))
+        uid = found.pw_uid
+    except KeyError:
+        uid, groups = -1, set()
+
+    def may(status: os.stat_result, right: int) -> bool:
+        """``right`` is a digit of a mode: 4 to read, 1 to enter."""
+        shift = 6 if status.st_uid == uid else 3 if status.st_gid in groups else 0
+        return bool(status.st_mode >> shift & right)
+
+    path = Path(f"/proc/self/fd/{number}").readlink()
+    return may(os.fstat(number), 4) and all(may(above.stat(), 1) for above in path.parents)
 
 
 def read_from(stream: BinaryIO, file: str) -> str:

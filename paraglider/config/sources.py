@@ -10,7 +10,7 @@ wrong with it is told at its place in its own file. Files are read, nothing else
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paraglider.config import listing, source, validate
 from paraglider.config.listing import Listing
@@ -50,10 +50,12 @@ class FileListing:
         """Read ``file`` for ``service``; raises ``ConfigError`` with every mistake in it."""
         index = [known.name for known in config.services].index(service)
         place = ("services", index, "backends")
-        text = source.read(file, "write it, or name another under `backends`")
+        remedy = "write it, or name another under `backends`"
+        text, told = source.read_for(config.user, file, remedy)
         found = listing.parse(text, place)
         if found.problems:
-            raise ConfigError(report(file, found.marks, found.problems))
+            problems = found.problems if told else [_hidden(each) for each in found.problems]
+            raise ConfigError(report(file, found.marks, problems))
         return cls(service, file, place, found)
 
     @property
@@ -68,6 +70,14 @@ class FileListing:
     def lines(self, problem: Problem) -> list[str]:
         """``FILE:LINE:COL: what; remedy`` of a problem that it has."""
         return report(self.file, self.listing.marks, [problem])
+
+
+def _hidden(problem: Problem) -> Problem:
+    """``problem`` without a word of the file: whoever may put a link in its place could otherwise
+    read in the log what only root may read.
+    """
+    what = "this is no backend; what it is stays untold, since the user of the workers"
+    return replace(problem, what=f"{what} may not read the file", remedy=listing.SHAPE)
 
 
 def read_files(loaded: LoadedConfig) -> dict[str, tuple[Backend, ...]]:

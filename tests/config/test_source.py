@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
+import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from paraglider.config import document
 from paraglider.config.problem import ConfigError
-from paraglider.config.source import decoded, read, read_from
+from paraglider.config.source import decoded, read, read_for, read_from
 
 
 def test_text_without_byte_order_mark(tmp_path: Path) -> None:
@@ -19,10 +22,50 @@ def test_text_without_byte_order_mark(tmp_path: Path) -> None:
     assert read(str(file)) == "a: ü\n"
 
 
-def test_device_without_end() -> None:
-    """A device that never ends is refused after the bound."""
-    with pytest.raises(ConfigError, match="/dev/zero:1:1: the file is larger than 10 MB"):
-        read("/dev/zero")
+def test_only_regular_files(tmp_path: Path) -> None:
+    """A device without end, and a pipe that nobody writes to, are refused at once; a link to a
+    file is as good as the file.
+    """
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    for odd in ("/dev/zero", str(fifo)):
+        with pytest.raises(ConfigError, match=f"^{odd}: this is no regular file; name one$"):
+            read(odd)
+    assert read(str(tmp_path / "link")) == "text"
+
+
+def test_a_pipe_where_one_may_be(tmp_path: Path) -> None:
+    """What a shell's <(command) gives is read to its end, up to the bound."""
+    reading, writing = os.pipe()
+    os.write(writing, b"text")
+    os.close(writing)
+    assert read(f"/proc/self/fd/{reading}", pipes=True) == "text"
+    os.close(reading)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("file", "directory", "told"),
+    [(0o644, 0o755, True), (0o640, 0o755, False), (0o644, 0o700, False), (0o604, 0o711, True)],
+)
+def test_who_else_may_read_it(
+    tmp_path_factory: pytest.TempPathFactory, file: int, directory: int, told: bool
+) -> None:
+    """The modes of the file that a link leads to count, and of all directories above it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        outer = Path(name)
+        outer.chmod(directory)
+        (outer / "file").write_text("secret")
+        (outer / "file").chmod(file)
+        link = tmp_path_factory.mktemp("links") / "link"
+        link.symlink_to(outer / "file")
+        assert read_for("nobody", str(link), "") == ("secret", told)
+        os.chown(outer, pwd.getpwnam("nobody").pw_uid, -1)
+        os.chown(outer / "file", pwd.getpwnam("nobody").pw_uid, -1)
+        assert read_for("nobody", str(link), "") == ("secret", True)
+        assert read_for("no such user", str(link), "") == ("secret", told)
 
 
 def test_stream_is_read_up_to_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,22 @@ def test_files_are_read(loaded: LoadedConfig) -> None:
     assert [s.source is None for s in config.services] == [True, True, True, False]
 
 
+@pytest.mark.root
+def test_a_link_to_what_only_root_reads(loaded: LoadedConfig, tmp_path: Path) -> None:
+    """Messages about it name the line, and no word of it."""
+    (tmp_path / "shadow").write_text("root:$6$secret:19000\n10.0.0.1 weight=secret\n")
+    (tmp_path / "shadow").chmod(0o600)
+    (tmp_path / "web").unlink()
+    (tmp_path / "web").symlink_to("shadow")
+    lines = mistakes(loaded)
+    assert [line.partition(" ")[0] for line in lines] == [
+        f"{tmp_path}/web:1:1:",
+        f"{tmp_path}/web:2:10:",
+    ]
+    assert "secret" not in "".join(lines)
+    assert "may not read the file" in lines[0]
+
+
 def test_what_contradicts_the_configuration(loaded: LoadedConfig, tmp_path: Path) -> None:
     """A list is judged like one in the configuration, and told at its own line and column."""
     (tmp_path / "web").write_text("# all of them\n  192.168.0.11\n10.0.0.1\n10.0.0.1\n")

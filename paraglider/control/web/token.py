@@ -9,6 +9,7 @@ compares: the process that speaks with browsers cannot change anything without t
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
@@ -83,6 +84,8 @@ def _read(path: Path) -> str:
     make = f"make one: (umask 077; openssl rand -hex 32 > {path})"
     try:
         found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would never be read to its end
+            raise OSError(errno.EINVAL, "it is no regular file")
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is no text"

@@ -3,12 +3,13 @@
 Lives here: ``Http``.
 Rules: a new connection a look, as a client's first one would be; no redirect is followed, no
 proxy of the environment used, nothing stored. Of a body BODY bytes are read at most, and none
-where nothing is expected of it. The certificates that the host trusts are read when the probe is
-made, before the process is locked in.
+where nothing is expected of it; what is expected may have come long before its end. The
+certificates that the host trusts are read when the probe is made, before the process is locked in.
 """
 
 from __future__ import annotations
 
+import asyncio
 import encodings.idna  # noqa: F401 - loaded at the first name of a host else, locked in by then
 import re
 import ssl
@@ -23,6 +24,10 @@ from paraglider.health.probes.base import OURS, ProbeError, Step, UnableError, p
 #: bytes of a body that are looked at
 BODY: Final = 64 << 10
 _AGENT: Final = "paraglider"
+#: seconds between two searches of a body that comes in small pieces
+_PAUSE: Final = 0.01
+#: what a part of a body may match though the whole does not: an end, a word's end, what follows
+_ASKS_FOR_THE_END: Final = re.compile(r"\$|\\[ZbB]|\(\?[=!]")
 
 
 class Http:
@@ -93,13 +98,21 @@ class Http:
             return
         step.name = "body"
         body = bytearray()
+        whole = _ASKS_FOR_THE_END.search(expect.body) is not None
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) >= BODY:
                 break
-        text = body[:BODY].decode("utf-8", "replace")
-        if re.search(expect.body, text) is None:
+            if not whole:
+                if _found(expect.body, body):
+                    return
+                await asyncio.sleep(_PAUSE)
+        if not _found(expect.body, body):
             raise ProbeError(f"status {response.status}, no {expect.body!r} in the body")
+
+
+def _found(pattern: str, body: bytearray) -> bool:
+    return re.search(pattern, body[:BODY].decode("utf-8", "replace")) is not None
 
 
 def _name(host: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -100,3 +101,10 @@ def test_wrong(given: Any) -> None:
     """Whatever is no token is wrong, and no error."""
     assert right(GOOD, digest(GOOD))
     assert not right(given, digest(GOOD))
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """One that nobody writes to would never be read to its end."""
+    os.mkfifo(tmp_path / "token", 0o600)
+    with pytest.raises(OperatorError, match="cannot be read: it is no regular file; make one"):
+        Token(config(tmp_path, f"admin: true, token_file: {tmp_path}/token"))

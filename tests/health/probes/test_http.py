@@ -185,11 +185,47 @@ def test_endless_body(asking: Callable[..., Look]) -> None:
     assert (found.passed, found.detail) == (False, "status 200, no 'fine' in the body")
 
 
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize(
+    "head", ["Content-Type: text/event-stream", "Content-Length: 900", "Transfer-Encoding: chunked"]
+)
+def test_a_body_that_does_not_end(
+    asking: Callable[..., Look], certificate: Path, tls: bool, head: str
+) -> None:
+    """What is expected counts as soon as it has come, in pieces too: events of a server, an answer
+    that stalls, chunks.
+    """
+    pieces = [f"HTTP/1.1 200 OK\r\n{head}\r\n\r\n", "dat", "a: ", "ok\n"]
+    if "chunked" in head:
+        pieces[1:] = [f"{len(piece):x}\r\n{piece}\r\n" for piece in pieces[1:]]
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            for piece in pieces:
+                writer.write(piece.encode())
+                await writer.drain()
+                await asyncio.sleep(0.02)
+            await reader.read()
+        writer.close()
+
+    secured: dict[str, Any] = {}
+    if tls:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        secured = {"type": "https", "tls": context, "verify": False}
+    found = asking(handler, expect={"body": "data: (ok|fine)"}, **secured)
+    assert (found.passed, found.detail) == (True, "status 200")
+    found = asking(handler, timeout=0.5, expect={"body": "^data: ok$"}, **secured)
+    assert found.detail == "body timed out after 0.5 s"
+
+
 def test_body_that_breaks_off(asking: Callable[..., Look]) -> None:
-    """A server that closes within a body that matters fails."""
+    """A server that closes before what matters has come fails."""
     cut = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
-    found = asking(cut, expect={"body": "ab"})
+    found = asking(cut, expect={"body": "abc"})
     assert (found.passed, found.detail) == (False, "closed the connection within the body")
+    assert asking(cut, expect={"body": "ab"}).passed
 
 
 @pytest.fixture(scope="module")
