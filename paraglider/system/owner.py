@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.system.lock import LockFile, is_held
 
 VERSION = 1
 RUN_DIRECTORY = Path("/run/paraglider")
@@ -30,10 +31,6 @@ STARTED = "paraglider start"
 
 UNDONE_BY = {SET_UP: "paraglider.config --undo", STARTED: "paraglider stop"}
 """The command that takes back what an owner did."""
-
-# Abstract Unix sockets belong to a network namespace and vanish with their process (unix(7)).
-_DAEMON = "paraglider daemon "
-_UNIX_SOCKETS = Path("/proc/net/unix")
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, Linux 5.14
@@ -122,17 +119,23 @@ def owner_of(path: Path) -> str | None:
     return None if content is None else str(content["owner"])
 
 
-def announce() -> socket.socket:
-    """Have ``daemons`` name this process for as long as the socket that is returned is open."""
-    sign = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    sign.bind(f"\0{_DAEMON}{os.getpid()}")
-    return sign
+def lock_path(name: str, directory: Path = RUN_DIRECTORY) -> Path:
+    """Where the lock ``name`` of this network namespace is."""
+    return directory / f"{name}-{netns_cookie():x}.lock"
 
 
-def daemons() -> list[int]:
-    """The process ids of the daemons in this network namespace."""
-    names = (line.rpartition(f" @{_DAEMON}")[2] for line in _UNIX_SOCKETS.read_text().splitlines())
-    return sorted(int(name) for name in names if name.isascii() and name.isdigit())
+def announce(directory: Path = RUN_DIRECTORY) -> LockFile:
+    """Have ``daemons`` name this process for as long as the lock that is returned is held.
+
+    Raises ``PlatformError`` where there can be none.
+    """
+    return LockFile(lock_path(f"daemon-{os.getpid()}", directory))
+
+
+def daemons(directory: Path = RUN_DIRECTORY) -> list[int]:
+    """The process ids of the daemons in this network namespace; asked by root."""
+    paths = directory.glob(lock_path("daemon-*", directory).name)
+    return sorted(int(path.name.split("-")[1]) for path in paths if is_held(path))
 
 
 def refuse_beside_daemon() -> None:

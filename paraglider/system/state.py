@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.records import from_record, to_record
+from paraglider.system.lock import LockFile
 from paraglider.system.owner import (
     RUN_DIRECTORY,
     SET_UP,
@@ -28,12 +28,11 @@ from paraglider.system.owner import (
     VERSION,
     boot_id,
     damaged,
+    lock_path,
     replace_file,
     state_path,
     stored,
 )
-
-_LOCK = "\0paraglider-setup"
 
 
 class StateFile:
@@ -137,14 +136,15 @@ class StateFile:
 
 
 @contextmanager
-def only_one() -> Iterator[None]:
-    """Hold the lock of this network namespace; raises ``OperatorError`` when another does."""
-    # Abstract Unix sockets belong to a network namespace and vanish with their process.
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-        try:
-            lock.bind(_LOCK)
-        except OSError as error:
-            raise OperatorError(
-                "another set-up of paraglider is at work here", "wait until it has ended"
-            ) from error
+def only_one(directory: Path = RUN_DIRECTORY) -> Iterator[None]:
+    """Hold the lock of this network namespace; raises ``OperatorError`` when another does,
+    ``PlatformError`` when there can be none.
+    """
+    try:
+        lock = LockFile(lock_path("lock", directory))
+    except BlockingIOError:
+        raise OperatorError(
+            "another set-up of paraglider is at work here", "wait until it has ended"
+        ) from None
+    with lock:
         yield

@@ -109,11 +109,13 @@ def test_a_failed_write_leaves_the_old_file(
     assert state.load() == CHANGES
 
 
-def test_only_one_set_up_at_a_time() -> None:
-    """The second is refused while the first is at work, and not afterwards."""
-    with only_one(), pytest.raises(OperatorError, match="another set-up of paraglider"), only_one():
+def test_only_one_set_up_at_a_time(tmp_path: Path) -> None:
+    """The second is refused while the first is at work, and not afterwards; nothing is left."""
+    refused = pytest.raises(OperatorError, match="another set-up of paraglider")
+    with only_one(tmp_path), refused, only_one(tmp_path):
         pass
-    with only_one():
+    assert list(tmp_path.iterdir()) == []
+    with only_one(tmp_path):
         pass
 
 
