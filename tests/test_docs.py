@@ -349,15 +349,18 @@ def test_the_processes_may_do_what_security_says(running: Room) -> None:
         name = "paraglider" if pid == str(parent) else fields["Name"]
         user = "root" if fields["Uid"].startswith("0\t") else "`user`"
         locked_in = str(Path(f"/proc/{pid}/root").readlink()) != "/"
-        found[name] = (user, "`chroot`" if locked_in else "`/`", int(fields["CapPrm"], 16))
+        place = "`chroot`" if locked_in else "`/`"
+        confined = fields["Seccomp"] == "2"
+        found[name] = (user, place, int(fields["CapPrm"], 16), confined)
         assert fields["CapEff"] == fields["CapPrm"]
         assert (fields["NoNewPrivs"], fields["Groups"].strip()) == ("1", "")
     told = {}
     for row in match[1].splitlines()[2:]:
-        _, _, name, user, place, capabilities, *_ = (cell.strip() for cell in row.split("|"))
+        _, role, name, user, place, capabilities, filters, *_ = map(str.strip, row.split("|"))
         names = [] if capabilities == "none" else capabilities.split(", ")
         bits = sum(1 << getattr(prctl, f"CAP_{name}") for name in names)
-        told[name.strip("`")] = (user, place.partition(";")[0], bits)
+        assert filters.partition(";")[0] == ("none" if role == "supervisor" else role)
+        told[name.strip("`")] = (user, place.partition(";")[0], bits, filters != "none")
     assert told == found
 
 

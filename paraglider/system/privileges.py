@@ -26,6 +26,10 @@ PARENT_CAPABILITIES = (
 )
 
 
+#: what the kernel asks of a worker at every verdict, and of the tracker
+NEEDED = (prctl.CAP_NET_ADMIN,)
+
+
 def limit_parent() -> None:
     """Root without the rights that supervising does not need, and without a way back to them.
 
@@ -42,7 +46,7 @@ def limit_parent() -> None:
         raise _refused(error) from error
 
 
-def drop(uid: int, gid: int, chroot: str, keep: tuple[int, ...] = (prctl.CAP_NET_ADMIN,)) -> None:
+def drop(uid: int, gid: int, chroot: str, keep: tuple[int, ...] = NEEDED) -> None:
     """Lock this process into ``chroot`` as ``uid``:``gid`` with the capabilities ``keep`` alone.
 
     A worker keeps CAP_NET_ADMIN: the kernel asks for it at every verdict, of the socket's opener

@@ -123,6 +123,7 @@ def test_processes() -> None:
         "name": "worker 0 on core 1",
         "serves": True,
         "pid": 77,
+        "filter": "worker",
         "seconds": 5.0,
         "flows": 9,
         "packets": 1000,
@@ -133,8 +134,8 @@ def test_processes() -> None:
     }
     gone = {"name": "api", "serves": False, "pid": None, "seconds": None}
     assert lines(tables.processes([worker, gone]))[1:] == [
-        "worker 0 on core 1 serves 77 5s 9 1000 26% 9 9 expired=3 no-flow=1",
-        "api is down - - - - - - -",
+        "worker 0 on core 1 serves 77 worker 5s 9 1000 26% 9 9 expired=3 no-flow=1",
+        "api is down - - - - - - - -",
     ]
 
 

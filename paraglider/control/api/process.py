@@ -21,11 +21,10 @@ from paraglider.control import log
 from paraglider.control.api import routes
 from paraglider.control.api.door import Admit, Door
 from paraglider.control.api.hub_client import HubClient, until_told
-from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.beginning import introduce, lock_in, refused, serves
 from paraglider.control.processes.channel import Channel
 from paraglider.control.processes.spec import Spec
 from paraglider.errors import ParagliderError
-from paraglider.system import privileges
 
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid (unix(7))
 
@@ -54,8 +53,7 @@ def run(spec: ApiSpec, report: int, parent: int) -> int:
     try:
         introduce("paraglider/api", "paraglider: control socket")
         routes.warm_up()
-        privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
-        privileges.die_with_parent(parent)
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
     except ParagliderError as error:
         return refused(report, error)
     if spec.channel is None:

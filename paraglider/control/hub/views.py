@@ -258,6 +258,7 @@ def _process(
         "starts": child.starts,
         "serves": child.serves,
         "seconds": round(at.now - child.started, 1) if child.pid else None,
+        "filter": child.spec.filter if child.serves and child.confined else None,
     }
     if sample is not None:
         shown |= _work(sample.head, at, lives=child.pid != 0)

@@ -17,12 +17,11 @@ from typing import ClassVar, Self
 
 from paraglider.config.model import Config
 from paraglider.control.lookouts.mouth import Mouth, serve
-from paraglider.control.processes.beginning import introduce, refused
+from paraglider.control.processes.beginning import introduce, lock_in, refused
 from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.health.checker import Checker
 from paraglider.health.echo import Echo
-from paraglider.system import privileges
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,11 @@ class CheckerSpec(Spec):
     uid: int
     gid: int
     chroot: str
+
+    @property
+    def filter(self) -> str:
+        """See ``spec.Spec``; programs need another one, and the whole file system."""
+        return "checker-exec" if self.chroot == "/" else self.role
 
     def equipped(self, equipment: Equipment) -> Self:
         """See ``spec.Spec``."""
@@ -79,8 +83,7 @@ def run(spec: CheckerSpec, report: int, parent: int) -> int:
     try:
         introduce("paraglider/chk", "paraglider: checks the backends")
         checker = Checker(mouth.tell, spec.echo)
-        privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
-        privileges.die_with_parent(parent)
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
     except ParagliderError as error:
         return refused(report, error)
     return asyncio.run(serve(checker, mouth, report, spec.life))

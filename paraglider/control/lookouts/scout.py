@@ -26,10 +26,10 @@ from paraglider.config.types import parse_endpoint
 from paraglider.control import log
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name, News, told
 from paraglider.control.lookouts.mouth import Mouth, serve
-from paraglider.control.processes.beginning import introduce, refused
+from paraglider.control.processes.beginning import introduce, lock_in, refused
 from paraglider.control.processes.spec import Spec
 from paraglider.errors import ParagliderError
-from paraglider.system import file_watch, privileges, srv
+from paraglider.system import file_watch, srv
 from paraglider.system.file_watch import FileWatch, barred
 from paraglider.system.srv import DnsQuery, NoAnswerError, Query
 
@@ -185,8 +185,7 @@ def run(spec: ScoutSpec, report: int, parent: int) -> int:
     mouth = Mouth(spec.channel, spec.role)
     try:
         introduce("paraglider/sct", "paraglider: looks where backends are listed")
-        privileges.drop(spec.uid, spec.gid, "/", keep=())
-        privileges.die_with_parent(parent)
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), "/")
     except ParagliderError as error:
         return refused(report, error)
     return asyncio.run(serve(Scout(mouth.tell), mouth, report, spec.life))
@@ -214,8 +213,7 @@ def ask_once(
         status = 1
         try:
             os.close(reading)
-            privileges.drop(uid, gid, "/", keep=())
-            privileges.die_with_parent(parent)
+            lock_in(ScoutSpec.role, parent, (uid, gid), "/")
             asyncio.run(_ask_all(names, writing, query_for))
             status = 0
         except BaseException as error:  # noqa: BLE001 - nothing of it may go on as the parent

@@ -1,6 +1,6 @@
 """How every process that the supervisor forks begins: its names, its signals, its first word.
 
-Lives here: ``introduce``, ``set_title``, ``serves`` and ``refused``.
+Lives here: ``introduce``, ``lock_in``, ``set_title``, ``serves`` and ``refused``.
 Rules: ``report`` is the pipe to the supervisor, which reads READY from it, or an exit code and why.
 """
 
@@ -16,6 +16,7 @@ import prctl
 
 from paraglider.control.processes.spec import READY
 from paraglider.errors import ParagliderError
+from paraglider.system import privileges, seccomp
 
 _MEMORY: Final = Path("/proc/self/mem")
 _STAT: Final = Path("/proc/self/stat")
@@ -49,6 +50,19 @@ def set_title(title: str) -> None:
         with _MEMORY.open("r+b", buffering=0) as memory:
             memory.seek(start)
             memory.write(text)
+
+
+def lock_in(
+    role: str, parent: int, user: tuple[int, int], chroot: str, keep: tuple[int, ...] = ()
+) -> None:
+    """Give up what a process of ``role`` does not need: rights, root directory, system calls.
+
+    ``user`` is a user id and a group id, ``keep`` are the capabilities that stay, ``parent`` is the
+    process whose end ends this one. Raises ``PlatformError`` when the kernel refuses a step.
+    """
+    privileges.drop(*user, chroot, keep=keep)
+    privileges.die_with_parent(parent)
+    seccomp.confine(role)
 
 
 def serves(report: int) -> None:

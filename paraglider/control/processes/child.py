@@ -26,6 +26,7 @@ class Child:
     is how often it was started. ``silence`` is for how many seconds it has given no sign of life,
     as far as that is strange; ``hung`` tells that it was killed for that. ``inbox``
     is what it has said and nobody has heard yet, ``trouble`` why it could not be forked.
+    ``confined`` tells that the kernel has its filter of system calls.
     """
 
     spec: Spec
@@ -37,6 +38,7 @@ class Child:
     again: float | None = None
     dismissed: float = 0.0
     starts: int = 0
+    confined: bool = False
     silence: float = 0.0
     hung: bool = False
     inbox: Inbox = field(default_factory=Inbox)

@@ -38,6 +38,7 @@ from paraglider.control.processes.hangs import Hangs
 from paraglider.control.processes.loop import Loop
 from paraglider.control.processes.spec import PATIENCE, READY, Run, Spec
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.system.seccomp import confined
 
 LONG_ENOUGH: Final = 5.0
 FIRST_WAIT: Final = 0.25
@@ -278,7 +279,10 @@ class Children:
             kill(child, signal.SIGKILL)
         self._close_report(child)
         if message == READY:
+            child.confined = confined(child.pid)
             self._log.info(f"{spec.role} ready", **spec.labels())
+            if not child.confined:
+                self._log.warning(f"{spec.role}: no filter of system calls here", **spec.labels())
             with self._faults.contained(f"the start of {spec.role}"):
                 self._owner.came(child)
             return

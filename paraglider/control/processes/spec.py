@@ -62,6 +62,11 @@ class Spec:
         return self.role
 
     @property
+    def filter(self) -> str:
+        """Its filter of system calls, a name in ``system.seccomp.ROLES``."""
+        return self.role
+
+    @property
     def patience(self) -> float:
         """Seconds that it may take to end."""
         return PATIENCE

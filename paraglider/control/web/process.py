@@ -20,7 +20,7 @@ from paraglider.control.api.door import Door, everybody
 from paraglider.control.api.hub_client import HubClient, until_told
 from paraglider.control.api.routes import runner as runner_of
 from paraglider.control.api.routes import server_of
-from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.beginning import introduce, lock_in, refused, serves
 from paraglider.control.processes.channel import Channel
 from paraglider.control.processes.spec import Spec
 from paraglider.control.web import routes
@@ -29,7 +29,6 @@ from paraglider.control.web.feed import Feed
 from paraglider.control.web.guard import Guard
 from paraglider.control.web.routes import File
 from paraglider.errors import ParagliderError, PlatformError
-from paraglider.system import privileges
 
 #: connections at a time: twice the streams, so that requests have room beside them
 MOST: Final = 128
@@ -83,8 +82,7 @@ async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) ->
     runner = runner_of(routes.application(spec.files, feed, streams, Guard(spec.names), hub.ask))
     await runner.setup()
     await routes.warm_up(runner)
-    privileges.drop(spec.uid, spec.gid, spec.chroot, keep=())
-    privileges.die_with_parent(parent)
+    lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
     door = Door(spec.listening, everybody, server_of(runner), most=MOST, lifetime=LIFETIME)
     feeding = asyncio.create_task(feed.run())
     feeding.add_done_callback(lambda _: end(PlatformError.exit_code))

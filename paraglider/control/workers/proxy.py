@@ -24,7 +24,7 @@ import uvloop
 
 from paraglider.config.model import Config
 from paraglider.control import log
-from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.beginning import introduce, lock_in, refused, serves
 from paraglider.control.processes.channel import Channel, ChannelError
 from paraglider.control.processes.counters import Writer
 from paraglider.control.processes.spec import Equipment, Spec
@@ -43,7 +43,7 @@ from paraglider.forwarding.proxy.server import Proxy, build
 from paraglider.forwarding.proxy.tally import Tally
 from paraglider.forwarding.proxy.view import ProxyView
 from paraglider.forwarding.services import States, make_services
-from paraglider.system import privileges
+from paraglider.system import seccomp
 from paraglider.system.listeners import Listener
 
 #: seconds between two looks at what is over, and at what went wrong
@@ -110,11 +110,11 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
     logger = log.logger(role=spec.role, **spec.labels())
-    loop = uvloop.new_event_loop()
     try:
+        seccomp.forbid_rings()  # libuv makes one for each loop, and needs none
+        loop = uvloop.new_event_loop()
         proxy = _prepare(spec, loop, logger)
-        privileges.drop(spec.uid, spec.gid, spec.config.chroot, keep=())
-        privileges.die_with_parent(parent)
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot)
     except ParagliderError as error:
         return refused(report, error)
 

@@ -24,12 +24,12 @@ from types import FrameType
 from typing import Any, ClassVar, Final, Self
 
 from paraglider.control import log
-from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.beginning import introduce, lock_in, refused, serves
 from paraglider.control.processes.live import LiveFlows
 from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
-from paraglider.system import privileges
 from paraglider.system.connections import Event, Events, dump
+from paraglider.system.privileges import NEEDED
 
 #: seconds between two readings, so that many events come at once; the workers look every 0.1 s
 PAUSE: Final = 0.02
@@ -83,8 +83,7 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         lister = None if spec.listed is None else Lister(spec.listed)
         if listener is None:
             os.nice(NICENESS)
-        privileges.drop(spec.uid, spec.gid, spec.chroot)
-        privileges.die_with_parent(parent)
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot, NEEDED)
         if listener is not None:
             listener.begin()
     except ParagliderError as error:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Self
 
 from paraglider.config.model import Config
 from paraglider.control import log
-from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.beginning import introduce, lock_in, refused, serves
 from paraglider.control.processes.channel import ChannelClosedError, ChannelError
 from paraglider.control.processes.counters import Writer
 from paraglider.control.processes.live import LiveFlows
@@ -36,8 +36,8 @@ from paraglider.forwarding.flows import FlowView
 from paraglider.forwarding.path import Path, build
 from paraglider.forwarding.services import States
 from paraglider.rules.steering import worker_queues
-from paraglider.system import privileges
 from paraglider.system.ledger import LedgerFiles
+from paraglider.system.privileges import NEEDED
 from paraglider.system.queue import QUEUES, Reader, open_queue
 from paraglider.system.queue.base import LONGEST_PACKET
 
@@ -90,8 +90,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     logger = log.logger(worker=spec.index, core=spec.core)
     try:
         queue, path = _prepare(spec, logger)
-        privileges.drop(spec.uid, spec.gid, spec.config.chroot)
-        privileges.die_with_parent(parent)
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot, NEEDED)
     except ParagliderError as error:
         return refused(report, error)
     serves(report)

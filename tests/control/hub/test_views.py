@@ -161,11 +161,13 @@ def test_a_worker_is_shown_with_what_it_counted() -> None:
     assert (row["role"], row["core"], row["pid"], row["serves"]) == ("worker", 1, 77, True)
     assert (row["seconds"], row["flows"], row["bound"], row["packets"]) == (30.0, 5, 100, 9)
     assert row["counts"] == {"expired": 2}
+    assert row["filter"] is None
     length = CONFIG.queue.length
     assert row["queue"] == {"waiting": 6, "length": length, "overflows": 3, "overruns": 4}
     most = CONFIG.queue.openings
     assert row["openings"] == {"waiting": 1, "length": most, "overflows": 8, "overruns": 0}
-    (row,) = views.processes([worker()], {}, {}, AT)
+    (row,) = views.processes([worker(confined=True)], {}, {}, AT)
+    assert row["filter"] == "worker"
     assert row["queue"] is row["openings"] is None
 
 
