@@ -1,8 +1,9 @@
 """What differs between two configurations, in words, and what of it takes a restart.
 
-Lives here: ``differences``, ``in_place`` (the new configuration less what takes a restart).
-Rules: pure. Services are known by their names, backends by ADDRESS or ADDRESS:PORT; a line is what
-a person would say who reads both files.
+Lives here: ``differences``, ``in_place`` (the new configuration less what takes a restart), and
+``renamed``, which service is which.
+Rules: pure. Services are known by their names, and one whose name is new by its VIP, protocol and
+ports; backends by ADDRESS or ADDRESS:PORT; a line is what a person would say who reads both files.
 """
 
 from __future__ import annotations
@@ -52,16 +53,44 @@ def in_place(old: Config, new: Config) -> Config:
     return new.model_copy(update={name: getattr(old, name) for name in RESTART})
 
 
+def renamed(old: Config, new: Config) -> dict[str, str]:
+    """The services of ``new`` that ``old`` has by another name, with that name.
+
+    These are such whose name ``old`` has not, with the same VIP, protocol and way of forwarding as
+    one whose name ``new`` has not, and a port in common with it.
+    """
+    here, there = ({service.name for service in config.services} for config in (old, new))
+    gone = [service for service in old.services if service.name not in there]
+    found: dict[str, str] = {}
+    for service in new.services:
+        for before in gone if service.name not in here else ():
+            if _what(before) == _what(service) and any(
+                a.overlaps(b) for a in before.ports for b in service.ports
+            ):
+                found[service.name] = before.name
+                gone.remove(before)
+                break
+    return found
+
+
+def _what(service: Service) -> tuple[object, ...]:
+    return service.vip.ip, service.protocol, service.forward
+
+
 def _services(old: Config, new: Config) -> Iterator[str]:
     before = {service.name: service for service in old.services}
     after = {service.name: service for service in new.services}
+    names = {was: now for now, was in renamed(old, new).items()}
     for name, service in before.items():
-        if name not in after:
+        now = names.get(name, name)
+        if now not in after:
             yield f"service {name} removed"
-        else:
-            yield from _service(service, after[name])
+            continue
+        if now != name:
+            yield f"service {name} is called {now} now"
+        yield from _service(service, after[now])
     for name, service in after.items():
-        if name not in before:
+        if name not in before and name not in names.values():
             count = len(service.backends)
             yield f"service {name} added, {count} backend{'' if count == 1 else 's'}"
 

@@ -23,7 +23,8 @@ class Rewrite:
     (2 bytes). ``address_out``/``transport_out`` are added, modulo 65,535, to the IPv4 header
     checksum and to the transport checksum of packets towards the backend; ``…_back`` likewise
     towards the client. ``packets_*``/``bytes_*`` count IP packets and their bytes. ``identity``
-    (8 bytes) is the same in every process that has the same service, backend and ports. Where
+    (8 bytes) is the same in every process that has the same VIP, backend and mapped port; which of
+    the services of a VIP a flow is of, its port says. Where
     packets reach the backend ``unchanged`` (dsr) it has the VIP's address, and every delta is 0.
     ``special`` tells that there is more to do than to replace an address: the port is mapped, or
     the backend is ``lost``.
@@ -60,7 +61,6 @@ class Rewrite:
         direct: bool = False,
         unchanged: bool = False,
         affinity: Affinity | None = None,
-        service: str = "",
     ) -> None:
         self.vip = vip
         self.backend = backend
@@ -80,8 +80,7 @@ class Rewrite:
         self.transport_back = (address + port) % 65535
         self.packets_out = self.bytes_out = self.packets_back = self.bytes_back = 0
         ports = self.vip_port + self.backend_port if self.mapped else b""
-        name = b"\0".join((service.encode(), vip + backend.address + ports))
-        self.identity = blake2b(name, digest_size=8).digest()
+        self.identity = blake2b(vip + backend.address + ports, digest_size=8).digest()
 
     def equals(self, other: Rewrite) -> bool:
         """Whether ``other`` does the same with packets between the same two."""

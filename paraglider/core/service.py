@@ -67,7 +67,6 @@ class Service:
                 direct=direct,
                 unchanged=routed,
                 affinity=affinity,
-                service=name,
             )
             known = None if before is None else before.rewrites.get(backend)
             same = known is not None and known.equals(rewrite)

@@ -9,13 +9,14 @@ seen when its worker was last alive: no flow ends early.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from paraglider.core.flow import GONE, ICMP, ICMP6, ICMP_OPEN, TCP, UDP, UDP_NEW, Flow, FlowTable
 from paraglider.core.ledger import Ledger
 from paraglider.core.rewrite import Rewrite
-from paraglider.core.service import Service
+from paraglider.core.service import Service, ServiceMap
 
 
 @dataclass(slots=True)
@@ -46,16 +47,37 @@ class Taken:
         return {reason: count for reason, count in reasons.items() if count}
 
 
-def rewrites_of(services: Iterable[Service]) -> dict[bytes, Rewrite]:
-    """The rewrites of ``services`` by their identity."""
-    return {
-        rewrite.identity: rewrite for service in services for rewrite in service.rewrites.values()
-    }
+class Rewrites:
+    """The rewrites of ``services`` by what a ledger knows of a flow."""
+
+    def __init__(self, services: Iterable[Service]) -> None:
+        self._services = ServiceMap(tuple(services))
+        self._rewrites = {
+            (service, identity): rewrite
+            for service in self._services.services
+            for rewrite in service.rewrites.values()
+            for identity in (rewrite.identity, _named(service, rewrite))
+        }
+        self._sizes = {identity: len(r.vip) for (_, identity), r in self._rewrites.items()}
+
+    def of(self, state: int, identity: bytes, content: bytes) -> tuple[int, Rewrite | None]:
+        """The protocol and the rewrite of a flow, None for one that no service has any more.
+
+        ``content`` begins with the key of the client's packets.
+        """
+        size = self._sizes.get(identity, 4)
+        if state < UDP_NEW:
+            protocol = TCP
+        elif state < ICMP_OPEN:
+            protocol = UDP
+        else:
+            protocol = ICMP if size == 4 else ICMP6
+        end = 2 * size + 4
+        service = self._services.find(protocol, content[size : 2 * size], content[end - 2 : end])
+        return protocol, None if service is None else self._rewrites.get((service, identity))
 
 
-def resume(
-    table: FlowTable, ledger: Ledger, rewrites: Mapping[bytes, Rewrite], now: float
-) -> Taken:
+def resume(table: FlowTable, ledger: Ledger, rewrites: Rewrites, now: float) -> Taken:
     """Give the empty ``table`` its ``ledger``, and the flows that are in it.
 
     A ledger that is not ``complete`` counts as empty.
@@ -71,7 +93,7 @@ def resume(
     return taken
 
 
-def adopt(table: FlowTable, other: Ledger, rewrites: Mapping[bytes, Rewrite], now: float) -> Taken:
+def adopt(table: FlowTable, other: Ledger, rewrites: Rewrites, now: float) -> Taken:
     """Take the flows of another worker's ledger over into ``table``; ``other`` is only read."""
     taken = Taken()
     if other.complete:
@@ -82,7 +104,7 @@ def adopt(table: FlowTable, other: Ledger, rewrites: Mapping[bytes, Rewrite], no
 def _take(
     table: FlowTable,
     ledger: Ledger,
-    rewrites: Mapping[bytes, Rewrite],
+    rewrites: Rewrites,
     now: float,
     taken: Taken,
 ) -> None:
@@ -94,14 +116,15 @@ def _take(
     flows = 0
     for number, state, identity, content in ledger.read():
         flows += 1
-        rewrite = rewrites.get(identity)
+        protocol, rewrite = rewrites.of(state, identity, content)
         flow = None
         if rewrite is None or state >= GONE:
             taken.unknown += 1
         elif over[state]:
             taken.expired += 1
         else:
-            flow = _flow(state, content, rewrite, seen)
+            key = content[: 2 * len(rewrite.vip) + 4]
+            flow = Flow(protocol, key, rewrite.reverse_key(key), rewrite, state, seen)
             if not _fits(table, flow) or not table.make_room(now):
                 flow = None
         if flow is not None:
@@ -113,18 +136,6 @@ def _take(
     taken.refused = flows - taken.kept - taken.unknown - taken.expired
 
 
-def _flow(state: int, content: bytes, rewrite: Rewrite, seen: float) -> Flow:
-    """The flow of a record."""
-    key = content[: 2 * len(rewrite.vip) + 4]
-    if state < UDP_NEW:
-        protocol = TCP
-    elif state < ICMP_OPEN:
-        protocol = UDP
-    else:
-        protocol = ICMP if len(rewrite.vip) == 4 else ICMP6
-    return Flow(protocol, key, rewrite.reverse_key(key), rewrite, state, seen)
-
-
 def _fits(table: FlowTable, flow: Flow) -> bool:
     """Whether the keys are those of a flow to the VIP, and no other flow's."""
     return (
@@ -132,3 +143,10 @@ def _fits(table: FlowTable, flow: Flow) -> bool:
         and flow.forward_key not in table.forward[flow.protocol]
         and flow.reverse_key not in table.reverse[flow.protocol]
     )
+
+
+def _named(service: Service, rewrite: Rewrite) -> bytes:
+    """The identity that ledgers of earlier versions have, for an upgrade loses no flow either."""
+    ports = rewrite.vip_port + rewrite.backend_port if rewrite.mapped else b""
+    ends = rewrite.vip + rewrite.backend.address + ports
+    return blake2b(service.name.encode() + b"\0" + ends, digest_size=8).digest()

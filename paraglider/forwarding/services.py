@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from paraglider.config.diff import renamed
 from paraglider.config.model import Config
 from paraglider.config.model import Service as ServiceConfig
 from paraglider.core.affinity import Affinity
@@ -83,8 +84,9 @@ def make_services(
     """
     chosen = frozenset(forwards)
     place = _Place(config, worker, registry)
+    names = renamed(before.config, config) if before is not None else {}
     return [
-        _service(s, place, _known(s, config, before))
+        _service(s, place, _known(s, names.get(s.name, s.name), config, before))
         for s in config.services
         if s.forward in chosen
     ]
@@ -106,11 +108,12 @@ class _Known(NamedTuple):
     same: bool
 
 
-def _known(service: ServiceConfig, config: Config, before: Made | None) -> _Known | None:
-    made = None if before is None else before.services.get(service.name)
+def _known(service: ServiceConfig, name: str, config: Config, before: Made | None) -> _Known | None:
+    """``name`` is what the service was called."""
+    made = None if before is None else before.services.get(name)
     if before is None or made is None:
         return None
-    was = next(s for s in before.config.services if s.name == service.name)
+    was = next(s for s in before.config.services if s.name == name)
     if (was.forward, was.family) != (service.forward, service.family):
         return None
     limits = (config.timeouts.affinity, before.config.timeouts.affinity)

@@ -3,11 +3,13 @@
 Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
 kernel's maps and policy rules, and by the workers, which answer it; under ``start`` the kernel
 does.
-Rules: a mark of offload follows from the family, the name of the service and the backend's address
-and port alone, one of dsr from the backend's address, since nothing but the way there depends on
-it. So a mark stays when the file is put into another order or spelling, and connections that the
-kernel knows by it stay the backend's. Where two hash alike, the one that comes later in the order
-of the alphabet takes the next free mark.
+Rules: a mark of offload follows from what a flow's service is: VIP, protocol and port (the lowest
+of several), and from the backend's address and mapped port; one of dsr from the backend's address,
+since nothing but the way there depends on it. So a mark stays when the file is put into another
+order or spelling, when a service is renamed or gets ports above its first, and connections that
+the kernel knows by it stay the backend's; where one changes all the same, they get the new one
+(``system.conntrack``). Where two hash alike, the one that comes later in the order of the alphabet
+takes the next free mark.
 """
 
 from __future__ import annotations
@@ -91,7 +93,9 @@ def target_port(service: Service, backend: Backend) -> int:
 
 
 def _identity(service: Service, backend: Backend) -> str:
-    return f"{service.name} {backend.address} {target_port(service, backend)}"
+    first = "all" if service.all_ports else min(ports.first for ports in service.ports)
+    mapped = 0 if backend.port in (None, service.single_port) else backend.port
+    return f"{service.vip.ip} {service.protocol} {first} {backend.address} {mapped}"
 
 
 def _free(identity: str, base: int, space: int, taken: set[int]) -> int:

@@ -28,6 +28,7 @@ from typing import Literal
 from paraglider.config.model import Config, Service
 from paraglider.config.types import ALL_PORTS, Exempt, PortRange
 from paraglider.rules import conntrack
+from paraglider.rules.claims import Claims
 from paraglider.rules.marks import BASE, MASK, backend_marks, target_port
 from paraglider.rules.steering import MARK_BASE, MARK_MASK
 from paraglider.rules.traffic import traffic_of
@@ -72,13 +73,15 @@ _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 class KernelTable:
     """The table of ``family``: the nft input that leads to it, and the marks in its maps.
 
-    ``datagrams`` are the UDP ports that it serves: VIP, first port, last port.
+    ``datagrams`` are the UDP ports that it serves: VIP, first port, last port; ``claims`` tell
+    which of the marks a connection has.
     """
 
     family: int
     text: str
     marks: tuple[int, ...]
     datagrams: tuple[tuple[str, int, int], ...] = ()
+    claims: Claims | None = None
 
     @classmethod
     def of(
@@ -91,7 +94,7 @@ class KernelTable:
         """The table of ``services``, given its ``lines`` and the ``marks`` of their backends."""
         every = sorted(mark for service in services for mark in marks[service.name])
         text = "".join(f"{line}\n" for line in lines)
-        return cls(family, text, tuple(every), datagrams(services))
+        return cls(family, text, tuple(every), datagrams(services), Claims(services, marks))
 
 
 def datagrams(services: Iterable[Service]) -> tuple[tuple[str, int, int], ...]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -27,6 +27,10 @@ PROC: Final = Path("/proc")
 CTNETLINK: Final = 1  # NFNL_SUBSYS_CTNETLINK
 CT_NEW, CT_GET, CT_DELETE = 0, 1, 2  # IPCTNL_MSG_
 CTA_MARK, CTA_ID, CTA_MARK_MASK = 8, 12, 21
+# Of a TCP connection: its protocol's part, TCP's part of that, the state (enum tcp_conntrack).
+_CTA_PROTOINFO, _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 4, 1, 1
+#: states of TCP in which a connection is over: TIME_WAIT and CLOSE
+CLOSED: Final = frozenset((7, 8))
 _GROUPS: Final = (1, 3)  # NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
@@ -59,6 +63,15 @@ def event(data: bytes) -> Event | None:
     if mark & MASK != BASE:
         return None
     return Event(kind & 0xFF == CT_NEW, identity, mark)
+
+
+def tcp_state(found: Mapping[int, bytes]) -> int:
+    """conntrack's state (enum tcp_conntrack, 1 is SYN_SENT) of the TCP connection with these
+    attributes; 0 for another protocol's.
+    """
+    inner = dict(attributes(found.get(_CTA_PROTOINFO, b""), 0))
+    tcp = dict(attributes(inner.get(_CTA_PROTOINFO_TCP, b""), 0))
+    return int.from_bytes(tcp.get(_CTA_PROTOINFO_TCP_STATE, b""), "big")
 
 
 def dump() -> Iterator[Event]:

@@ -8,10 +8,11 @@ Rules: CAP_NET_ADMIN is all that is needed; what the kernel refuses raises ``OSE
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -41,6 +42,8 @@ _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
 _HEAD: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
+#: requests that are sent at once by ``ask_all``
+BATCH: Final = 32
 _SECONDS: Final = 5  # the kernel answers at once, or something is very wrong
 
 
@@ -74,6 +77,27 @@ def ask(request: bytes, protocol: int = NETLINK_NETFILTER) -> Iterator[bytes]:
                 yield one
             if not many:
                 return
+
+
+def ask_all(requests: Sequence[bytes]) -> None:
+    """Send ``requests``, each of which asks for an acknowledgement (``NLM_F_ACK``) and for no more.
+
+    One about something that is not there is passed over. Raises ``OSError`` with the kernel's
+    errno of the first that was refused; those after it in its BATCH have been sent too.
+    """
+    with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(_SECONDS)
+        for first in range(0, len(requests), BATCH):
+            batch = requests[first : first + BATCH]
+            sock.send(b"".join(batch))
+            left = len(batch)
+            while left > 0:
+                for one in split(sock.recv(1 << 17)):
+                    left -= 1
+                    number = -struct.unpack_from("=i", one, 16)[0]
+                    if number not in (0, errno.ENOENT):
+                        raise OSError(number, os.strerror(number))
 
 
 def split(data: bytes) -> Iterator[bytes]:

@@ -197,6 +197,7 @@ def _table(
         list(table.marks),
         datagrams,
         served=[] if cores else served(config, family),
+        claims=table.claims,
     )
     old = records.get(change.identity)
     if not isinstance(old, TableChange):

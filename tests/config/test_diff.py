@@ -39,7 +39,15 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
             config({}, {"name": "b", "ports": 81, "backends": ["10.0.0.9"]}),
             ["service b added, 1 backend"],
         ),
-        (config({"name": "b"}), ["service web removed", "service b added, 2 backends"]),
+        (config({"name": "b"}), ["service web is called b now"]),
+        (
+            config({"name": "b", "ports": 81}),
+            ["service web removed", "service b added, 2 backends"],
+        ),
+        (
+            config({"name": "b", "forward": "offload"}),
+            ["service web removed", "service b added, 2 backends"],
+        ),
         (config(timeouts={"udp": 200}), ["timeouts.udp: 300 → 200"]),
         (config({"ports": [80, 443]}), ["service web: ports 80 → 80, 443"]),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import pytest
@@ -31,7 +32,7 @@ from paraglider.core.pool import Backend, Pool
 from paraglider.core.rewrite import Rewrite
 from paraglider.core.service import Service
 from paraglider.core.strategies.rr import RoundRobin
-from paraglider.core.takeover import Taken, adopt, resume, rewrites_of
+from paraglider.core.takeover import Rewrites, Taken, adopt, resume
 
 BOOT = bytes(16)
 SHORT = Timeouts(syn=4, established=30, closing=6, udp=5, icmp=2)
@@ -45,22 +46,27 @@ STATES = {
 class World:
     """Services of both families as one process has them; ``backends`` of each."""
 
-    def __init__(self, backends: int = 3, names: Sequence[str] = ("web", "web6")) -> None:
+    def __init__(
+        self,
+        backends: int = 3,
+        names: Sequence[str] = ("web", "web6"),
+        ports: Sequence[int] = (80, 80),
+    ) -> None:
         self.affinity = Affinity(5, 100)
         self.services = [
             Service(
                 name,
                 packed(family.vip),
                 (TCP, UDP),
-                ((80, 80),),
+                ((port, port),),
                 Pool([Backend(a, packed(a), 8080) for a in family.backends[:backends]]),
                 RoundRobin(),
                 affinity=self.affinity if family is V4 else None,
                 echo=True,
             )
-            for name, family in zip(names, (V4, V6), strict=True)
+            for name, family, port in zip(names, (V4, V6), ports, strict=True)
         ]
-        self.rewrites = rewrites_of(self.services)
+        self.rewrites = Rewrites(self.services)
 
     def rewrite(self, family: Family, number: int) -> Rewrite:
         """To backend ``number``."""
@@ -180,17 +186,53 @@ def test_seen_when_the_worker_was_last_alive() -> None:
 
 
 def test_what_is_no_longer_configured_is_left_out_for_good() -> None:
-    """A backend less, a service renamed: their flows go, are counted, and do not come back."""
+    """A backend less, a service on another port: their flows go, are counted, and do not come
+    back.
+    """
     buffer = memory()
     world = World()
     table = taken_from(buffer, world, 0.0)
     for number, family in ((0, V4), (2, V4), (0, V6)):
         opened(table, world.rewrite(family, number), TCP, number, 0.0)
-    changed = World(backends=2, names=("web", "other"))
+    changed = World(backends=2, ports=(80, 81))
     after = FlowTable(SHORT, 20)
     taken = resume(after, Ledger(buffer), changed.rewrites, 1.0)
     assert (taken.kept, taken.left_out) == (1, {"unknown": 2})
     assert len(taken_from(buffer, World(), 1.0)) == 1
+
+
+def test_a_service_that_was_renamed_keeps_its_flows() -> None:
+    """It is known by VIP, protocol and port; and by its name to ledgers of earlier versions."""
+    buffer, world = memory(), World()
+    table = taken_from(buffer, world, 0.0)
+    for number in range(3):
+        opened(table, world.rewrite(V6, number), TCP, number, 0.0)
+    renamed = World(names=("other", "another"))
+    assert known(taken_from(buffer, renamed, 1.0)) == known(table)
+    named = hashlib.blake2b(digest_size=8)
+    one = world.rewrite(V6, 0)
+    named.update(b"web6\0" + one.vip + one.backend.address + one.vip_port + one.backend_port)
+    at = bytes(buffer).index(one.identity)
+    buffer[at : at + 8] = named.digest()
+    assert known(taken_from(buffer, World(), 1.0)) == known(table)
+    assert len(taken_from(buffer, renamed, 1.0)) == 2
+
+
+def test_the_port_tells_the_service() -> None:
+    """Two services of one VIP with the same backends: each has the flows to its own port."""
+    backends = [Backend(a, packed(a)) for a in V4.backends]
+    services = [
+        Service(name, packed(V4.vip), (TCP,), ((port, port),), Pool(backends), RoundRobin())
+        for name, port in (("web", 80), ("tls", 443))
+    ]
+    identity = services[0].rewrites[backends[0]].identity
+    assert services[1].rewrites[backends[0]].identity == identity
+    rewrites = Rewrites(services)
+    ends = packed(V4.client) + packed(V4.vip) + b"\x9c\x40"
+    for service, port in zip(services, (80, 443), strict=True):
+        _, found = rewrites.of(ESTABLISHED, identity, ends + port.to_bytes(2, "big"))
+        assert found is service.rewrites[backends[0]]
+    assert rewrites.of(ESTABLISHED, identity, ends + b"\0\x51") == (TCP, None)
 
 
 def test_fewer_flows_than_before_are_allowed() -> None:
@@ -246,7 +288,7 @@ def test_garbage(noise: bytes, whole: list[bool]) -> None:
     world = World()
     buffer = memory(5)
     buffer[HEADER:] = noise
-    identities = list(world.rewrites)
+    identities = [r.identity for service in world.services for r in service.rewrites.values()]
     for number, known_one in enumerate(whole):
         at = HEADER + number * RECORD
         if known_one:

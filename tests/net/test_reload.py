@@ -66,7 +66,7 @@ def world(
         ) -> str:
             services = []
             for family in FAMILIES:
-                made = service(family, forward=forward, ports=[80, 9000], **changes)
+                made = service(family, forward=forward, **{"ports": [80, 9000], **changes})
                 made["backends"] = [
                     {"address": backend_address(family, number), "weight": weight}
                     for number, weight in zip(backends, weights or (1, 1, 1), strict=False)
@@ -230,3 +230,44 @@ def test_many_at_once(world: Any, tmp_path: Path) -> None:
     assert [one.end() for one in idle] == [{"arrived": 3}] * 4
     wait_until(lambda: first not in rows(it.running, 4), it.running.log)
     assert first not in it.net.balancer.run(["iptables-save"]).stdout
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
+def test_a_service_is_known_by_what_it_serves(world: Any, tmp_path: Path, forward: str) -> None:
+    """Another name, more ports, a range, all and back: no connection that lives is lost, also where
+    a backend leaves meanwhile, and at the next restart.
+    """
+    it: World = world(forward)
+    long = [
+        Peer(it.net.client, tmp_path / f"{family}-{n}", "rounds", VIP[family], 9000, 20_000)
+        for family in FAMILIES
+        for n in range(2)
+    ]
+    assert all(one.begun() for one in long)
+
+    def go_on() -> None:
+        """Every connection goes on."""
+        before = [len(one.lines()) for one in long]
+        wait_until(
+            lambda: all(len(one.lines()) > n + 1 for one, n in zip(long, before, strict=True)),
+            lambda: f"{[one.lines()[-1:] for one in long]}\n{it.running.log()}",
+        )
+
+    for ports in (9000, "9000-9010", "1-65535", [80, 9000], 9000):
+        it.write(1, 2, ports=ports)
+        it.reload()
+        go_on()
+    it.write(2, ports=[9000])
+    it.running.config.write_text(it.running.config.read_text().replace("name: web", "name: www"))
+    said = it.reload()["changed"]
+    assert "service web4 is called www4 now" in said
+    assert [line for line in said if "removed" in line] == [
+        f"service web{f}: backend {backend_address(f, 1)} removed, its flows live on"
+        for f in FAMILIES
+    ]
+    go_on()
+    assert it.running.stop() == 0
+    it.write(1, 2, ports=[80, 9000])
+    it.running.start()
+    go_on()
+    assert [one.end()["rounds"] > 0 for one in long] == [True] * 4

@@ -14,8 +14,9 @@ from paraglider.rules.marks import BASE, DSR_BASE, LEASE, MASK, backend_marks, w
 
 
 def service(name: str, **changes: Any) -> dict[str, Any]:
-    """An offload service of two backends."""
-    base = {"vip": "192.168.0.11/24", "protocol": "tcp", "ports": 80, "forward": "offload"}
+    """An offload service of two backends; one called with a number has a port of that number."""
+    port = 80 + int(name[1:] or 0) if name[1:].isdigit() else 80
+    base = {"vip": "192.168.0.11/24", "protocol": "tcp", "ports": port, "forward": "offload"}
     return {"name": name, **base, "backends": ["10.0.0.1", "10.0.0.2"], **changes}
 
 
@@ -39,10 +40,28 @@ def by_backend(parsed: Config) -> dict[tuple[str, str], int]:
 def test_order_and_spelling_do_not_matter(order: list[int], backwards: bool) -> None:
     """Services and backends in another order, and the service's port written out: same marks."""
     plain = by_backend(config(*(service(f"s{i}") for i in range(6))))
-    backends = [{"address": "10.0.0.1", "port": 80}, "10.0.0.2"]
-    backends = backends[::-1] if backwards else backends
-    other = by_backend(config(*(service(f"s{i}", backends=backends) for i in order)))
-    assert plain == other
+
+    def spelled(number: int) -> dict[str, Any]:
+        backends = [{"address": "10.0.0.1", "port": 80 + number}, "10.0.0.2"]
+        return service(f"s{number}", backends=backends[::-1] if backwards else backends)
+
+    assert plain == by_backend(config(*map(spelled, order)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "other"}, {"ports": [80, 443]}, {"ports": [443, 80]}, {"ports": "80-90"}]
+)
+def test_a_service_that_stays_keeps_its_marks(changes: dict[str, Any]) -> None:
+    """With another name, and with more ports, for its flows are the same."""
+    (before,) = backend_marks(config(service("a"))).values()
+    (after,) = backend_marks(config({**service("a"), **changes})).values()
+    assert after == before
+
+
+def test_services_of_one_vip_are_apart() -> None:
+    """One on some ports and one on all the others, to the same backends."""
+    found = backend_marks(config(service("a", ports=1), service("b", ports="1-65535")))
+    assert not set(found["a"]) & set(found["b"])
 
 
 def test_another_family_changes_nothing() -> None:

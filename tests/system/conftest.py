@@ -7,7 +7,7 @@ namespace in which the test itself runs, and all programs that it starts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from paraglider.rules.nft import TABLE
 from paraglider.rules.saved import our_part, removal_text
 from paraglider.system.changes.base import Host
 from paraglider.system.changes.default_route import metric
-from paraglider.system.conntrack import Conntrack
+from paraglider.system.conntrack import Conntrack, Entry
 from paraglider.system.netfilter import Netfilter, Tables
 from paraglider.system.netlink import Neighbour, Netlink
 from paraglider.system.nft import Nft
@@ -237,11 +237,22 @@ class AirConntrack(Conntrack):
         self.forgotten: list[int] = []
         self.masks: set[int] = set()
         self.looked_at: list[tuple[str, int, int]] = []
+        self.passing: set[int] = set()
+        self.entries: list[Entry] = []
+        self.marked: list[int | None] = []
 
     def forget(self, marks: Iterable[int], mask: int = 0xFFFFFFFF) -> None:
         """Nobody is connected here."""
         self.forgotten += marks
         self.masks.add(mask)
+
+    def forget_passing(self, marks: Container[int]) -> None:
+        """Of them it is remembered which ``entries`` they were."""
+        self.passing |= {entry.mark for entry in self.entries if entry.mark in marks}
+
+    def mark_anew(self, marks: Container[int], owner: Callable[[Entry], int | None]) -> None:
+        """What each of ``entries`` would have got."""
+        self.marked += [owner(entry) for entry in self.entries if entry.mark in marks]
 
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
         """Nobody was before."""

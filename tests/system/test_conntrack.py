@@ -11,7 +11,7 @@ import pytest
 
 from paraglider.system import nfnetlink
 from paraglider.system.connections import Event, Events, Fill, dump, event, fill
-from paraglider.system.conntrack import Conntrack
+from paraglider.system.conntrack import Conntrack, Entry, entries
 from paraglider.system.nfnetlink import attributes, message, split, table_counters
 from paraglider.system.queue.messages import attribute
 
@@ -185,3 +185,54 @@ def test_what_began_before_the_table_is_forgotten(tracked: Any, address: str) ->
     other = "::2" if family == socket.AF_INET6 else "127.0.0.2"
     connections.forget_untranslated(other, 1, 65535)
     assert fill() == after
+
+
+def established(address: str, port: int) -> tuple[socket.socket, socket.socket, socket.socket]:
+    """Both ends of a TCP connection, and the listener."""
+    listener = socket.create_server(
+        (address, port), family=socket.AF_INET6 if ":" in address else socket.AF_INET
+    )
+    client = socket.create_connection((address, port))
+    return client, listener.accept()[0], listener
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_datagrams_and_closed_connections_alone_are_forgotten(tracked: Any, address: str) -> None:
+    """A live TCP connection with the mark stays, one that was reset does not, nor do datagrams."""
+    tracked.run(["nft", f"add rule inet t out tcp dport {{ 1, 2 }} ct mark set {FIRST}"])
+    live, reset = established(address, 1), established(address, 2)
+    reset[1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    for end in reset[1:]:
+        end.close()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"x", (address, 1))
+        sock.sendto(b"x", (address, 2))
+    assert marks() == [FIRST] * 3 + [SECOND]
+    Conntrack().forget_passing({FIRST})
+    assert marks() == [FIRST, SECOND]
+    (entry,) = entries({FIRST})
+    assert (entry.protocol, entry.port, entry.backend_port) == (socket.IPPROTO_TCP, 1, 1)
+    assert socket.inet_ntop(family, entry.vip) == socket.inet_ntop(family, entry.backend) == address
+    for end in (*live, reset[0]):
+        end.close()
+
+
+@pytest.mark.root
+def test_connections_are_marked_anew(tracked: Any) -> None:
+    """Many at once, of both families, by their ends; those that nobody has keep their mark, and
+    one that has ended meanwhile is no error.
+    """
+    connect(1, 100)
+    connect(2, 2)
+
+    def owner(entry: Entry) -> int | None:
+        if len(entry.vip) == 16:
+            return None
+        if entry.port == 2:
+            Conntrack().forget([SECOND])
+        return FIRST + 1
+
+    Conntrack().mark_anew({FIRST, SECOND}, owner)
+    assert marks() == [FIRST] * 50 + [FIRST + 1] * 50

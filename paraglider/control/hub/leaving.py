@@ -18,6 +18,7 @@ from math import inf
 from typing import Final
 
 from paraglider.config import validate
+from paraglider.config.diff import renamed
 from paraglider.config.model import Backend, Config, Service
 from paraglider.control.hub.pools import Key
 from paraglider.control.hub.views import Traffic
@@ -79,8 +80,9 @@ class Leaving:
 def merge(before: Config, wanted: Config) -> tuple[Config, frozenset[Key]]:
     """``wanted`` with what ``before`` has besides and may stay, and which backends these are."""
     merged = wanted
+    names = {was: now for now, was in renamed(before, wanted).items()}
     for service in before.services:
-        for candidate in _candidates(service, merged):
+        for candidate in _candidates(service, names.get(service.name, service.name), merged):
             if not _contradicts(candidate):
                 merged = candidate
     leaving = frozenset(_keys(merged) - _keys(wanted))
@@ -103,11 +105,13 @@ def without(config: Config, gone: frozenset[Key]) -> Config:
     return config.model_copy(update={"services": tuple(services)})
 
 
-def _candidates(service: Service, wanted: Config) -> Iterator[Config]:
-    """``wanted`` with what it lacks of ``service``, as far as there is anything."""
+def _candidates(service: Service, name: str, wanted: Config) -> Iterator[Config]:
+    """``wanted`` with what it lacks of ``service``, which it calls ``name``, as far as there is
+    anything.
+    """
     if service.forward == "proxy" or not service.backends:
         return
-    now = next((s for s in wanted.services if s.name == service.name), None)
+    now = next((s for s in wanted.services if s.name == name), None)
     if now is None:
         yield wanted.model_copy(update={"services": (*wanted.services, service)})
         return

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from paraglider.config.diff import renamed
 from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.core.pool import Backend, Pool
@@ -74,9 +75,11 @@ class Offloaded:
         self._services = [s for s in config.services if s.forward == "offload"]
         marks = backend_marks(config)
         self._pools: dict[str, Pool] = {}
+        names = renamed(before._config, config) if before else {}
         self._marks: dict[int, dict[Backend, int]] = {}  # by family
         for service in self._services:
-            known = before._pools.get(service.name) if before else None
+            name = names.get(service.name, service.name)
+            known = before._pools.get(name) if before else None
             pool = self._pools[service.name] = make_pool(service, known)
             found = zip(pool.backends, marks[service.name], strict=True)
             self._marks.setdefault(service.family, {}).update(found)

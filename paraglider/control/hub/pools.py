@@ -14,6 +14,7 @@ import difflib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from paraglider.config.diff import renamed
 from paraglider.config.model import Backend, Config, Service
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
@@ -69,6 +70,7 @@ class Pools:
 
     def __init__(self, config: Config, now: float) -> None:
         self._members: dict[str, dict[str, Member]] = {}
+        self._config = config
         self.adopt(config, now)
 
     def __iter__(self) -> Iterator[Member]:
@@ -112,11 +114,15 @@ class Pools:
         """Take over the services and backends of ``config``.
 
         A backend that stays keeps its state, and a weight that was set by hand for as long as the
-        file's own does not change. Those that are ``leaving`` drain; one that is back is ready.
+        file's own does not change, also where its service has another name. Those that are
+        ``leaving`` drain; one that is back is ready.
         """
+        names = renamed(self._config, config)
+        self._config = config
         self._members = {
             service.name: {
-                backend.name: self._member(service, backend, now) for backend in service.backends
+                backend.name: self._member(service, names.get(service.name), backend, now)
+                for backend in service.backends
             }
             for service in config.services
         }
@@ -135,13 +141,15 @@ class Pools:
             for service, members in self._members.items()
         }
 
-    def _member(self, service: Service, backend: Backend, now: float) -> Member:
+    def _member(self, service: Service, before: str | None, backend: Backend, now: float) -> Member:
+        """``before`` is what the service was called, where that was something else."""
         name = backend.name
-        known = self._members.get(service.name, {}).get(name)
+        known = self._members.get(before or service.name, {}).get(name)
         if known is None:
             why = "configured"
             weight = backend.weight
             return Member(service.name, name, weight, weight, State.READY, now, why)
+        known.service = service.name
         if known.configured != backend.weight:
             known.configured = known.weight = backend.weight
         return known

@@ -12,7 +12,7 @@ from typing import Any
 
 from paraglider.core.flow import FlowTable
 from paraglider.core.ledger import Ledger
-from paraglider.core.takeover import Taken, adopt, resume, rewrites_of
+from paraglider.core.takeover import Rewrites, Taken, adopt, resume
 from paraglider.forwarding.path import Path
 from paraglider.system.ledger import LedgerFiles
 
@@ -35,7 +35,7 @@ def _take_over(
     path: Path, table: FlowTable, name: str, ledger: Ledger, files: LedgerFiles, logger: Any
 ) -> None:
     begin = time.monotonic()
-    rewrites = rewrites_of(path.services)
+    rewrites = Rewrites(path.services)
     taken = [resume(table, ledger, rewrites, begin)]
     if not ledger.complete:
         for file, other in files.others(name):

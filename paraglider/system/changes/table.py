@@ -1,10 +1,12 @@
 """Our nft table of one family, of ``forward: offload`` or of ``start``, as a change.
 
-Rules: what is replaced is replaced in one transaction. With a daemon, connections to backends that
-are no longer in it are forgotten by conntrack, so that their clients learn at once that they have
-to begin anew; where the kernel balances alone they go on for as long as something is started. In
-both cases those are forgotten that began when the table was not there, which would stay without a
-backend, and, when it goes, all that it served.
+Rules: what is replaced is replaced in one transaction. A connection is its service's by VIP,
+protocol, port and backend (``rules.claims``): where these are still served and the mark is another,
+it gets that. With a daemon, connections to backends that are no longer in the table are forgotten
+by conntrack, so that their clients learn at once that they have to begin anew; where the kernel
+balances alone TCP's go on for as long as something is started, and others, whose client may never
+change its port, go to another backend. In both cases those are forgotten that began when the table
+was not there, which would stay without a backend, and, when it goes, all that it served.
 """
 
 from __future__ import annotations
@@ -12,11 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from paraglider.rules.claims import Claims
 from paraglider.rules.marks import FAMILY_MASK, family_mark
 from paraglider.rules.nft import CARRIED, NFT_FAMILY, TABLE, removal_text, without_counters
 from paraglider.rules.static import COUNTED
 from paraglider.system.changes.base import Action, Host
 from paraglider.system.changes.whole import fed
+from paraglider.system.conntrack import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +30,8 @@ class TableChange:
     ``text`` is the nft input that leads to it, ``marks`` those of its backends, ``datagrams`` its
     UDP ports (VIP, first, last), ``saved`` what the kernel made of it (empty until it is applied).
     ``served`` is what the marks stand for, where the kernel balances alone; empty with a daemon.
-    ``previous`` is what this run replaces, text and marks; it is not stored, for undoing removes
-    all.
+    ``claims`` tell which of the marks a connection has. ``previous`` is what this run replaces,
+    text and marks. Neither is stored, for undoing removes all.
     """
 
     kind: ClassVar[str] = "table"
@@ -37,6 +41,7 @@ class TableChange:
     datagrams: list[list[str | int]] = field(default_factory=list)
     saved: str = ""
     served: list[dict[str, Any]] = field(default_factory=list)
+    claims: Claims | None = field(default=None, compare=False, metadata={"stored": False})
     previous: tuple[str, list[int]] | None = field(default=None, metadata={"stored": False})
 
     @property
@@ -76,8 +81,14 @@ class TableChange:
         return removal + "".join(_forget(mark) for mark in self.marks)
 
     def apply(self, host: Host) -> None:
-        """Bring the kernel to the text, then forget the connections that must begin anew."""
+        """Bring the kernel to the text, then mark connections anew, and forget those that must
+        begin anew.
+        """
         host.nft.load(self.input)
+        if self.gone and self.claims is not None:
+            host.conntrack.mark_anew(frozenset(self.gone), self._owner)
+        if self.gone and self.served:
+            host.conntrack.forget_passing(frozenset(self.gone))
         host.conntrack.forget(self._forgotten)
         for vip, first, last in self.datagrams:
             host.conntrack.forget_untranslated(str(vip), int(first), int(last))
@@ -94,6 +105,12 @@ class TableChange:
             host.conntrack.forget([family_mark(self.family)], FAMILY_MASK)
         else:
             host.conntrack.forget(self.marks)
+
+    def _owner(self, entry: Entry) -> int | None:
+        if self.claims is None:
+            return None
+        ends = (entry.vip, entry.port, entry.backend, entry.backend_port)
+        return self.claims.mark(entry.protocol, *ends)
 
     @property
     def _forgotten(self) -> list[int]:

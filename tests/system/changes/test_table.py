@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import replace
 from typing import Any
 
+from paraglider.config.model import Config
+from paraglider.rules.claims import Claims
+from paraglider.rules.marks import backend_marks
 from paraglider.system.changes.records import from_record, to_record
 from paraglider.system.changes.table import TableChange
+from paraglider.system.conntrack import Entry
 
 FIRST = TableChange(4, "add table ip paraglider\n", [0x51000001, 0x51000002])
 SECOND = TableChange(
@@ -99,3 +104,32 @@ def test_datagrams_from_before_are_looked_for(air: Any) -> None:
     again = from_record(to_record(change.settled(air.host)))
     again.apply(air.host)
     assert air.conntrack.looked_at == [("192.168.0.11", 53, 53), ("192.168.0.11", 100, 200)] * 2
+
+
+def entry(mark: int, port: int, backend: str, backend_port: int) -> Entry:
+    """A TCP connection to the VIP."""
+    vip, to = (ipaddress.ip_address(text).packed for text in ("192.0.2.1", backend))
+    return Entry(mark, 6, vip, port, to, backend_port, 3, b"")
+
+
+def test_connections_of_a_service_that_is_still_there_get_its_mark(air: Any) -> None:
+    """By VIP, protocol, port and backend, whatever the mark was; others are forgotten, and where
+    the kernel balances alone, those that are no live TCP connection.
+    """
+    service = {"name": "a", "vip": "192.0.2.1/32", "protocol": "tcp", "forward": "offload"}
+    config = Config.model_validate({"services": [{**service, "backends": ["10.0.0.1"]}]})
+    marks = backend_marks(config)
+    claims = Claims(config.services, marks)
+    air.conntrack.entries += [
+        entry(0x51000001, 80, "10.0.0.1", 80),
+        entry(0x51000001, 81, "10.0.0.1", 80),
+        entry(0x51000001, 80, "10.0.0.9", 80),
+        entry(0x51000002, 80, "10.0.0.1", 80),
+    ]
+    change = replace(SECOND, claims=claims)
+    change.apply(air.host)
+    assert air.conntrack.marked == [marks["a"][0], None, None]
+    assert air.conntrack.forgotten == [0x51000001]
+    assert not air.conntrack.passing
+    replace(NEXT, claims=claims).apply(air.host)
+    assert air.conntrack.passing == {0x51000001}
