@@ -1,0 +1,49 @@
+"""What ``bench.soak`` prints and by what it goes; at work it is in ``tests/net/test_soak.py``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from bench.soak import FORWARDS, Outcome, configuration, table, wait_until
+from paraglider.config.load import load
+from paraglider.errors import PlatformError
+
+
+def outcome(lost: int, why: dict[str, int]) -> Outcome:
+    """Two kinds of flows, one of which lost some."""
+    flows = [
+        {"kind": "echo", "family": 4, "open": 20, "lost": 0},
+        {"kind": "transfer", "family": 6, "open": 200, "lost": lost},
+    ]
+    return Outcome(flows, why, Counter({"supervisor SIGKILL": 2, "paraglider/0 SIGSTOP": 1}))
+
+
+def test_the_table_has_every_kind_and_the_sum() -> None:
+    """And what was done, so that a run can be told from one that did nothing."""
+    lines = table({"nat": outcome(0, {}), "dsr": outcome(3, {"reset by peer": 3})})
+    assert lines[0].split() == ["forward", "flow", "family", "open", "lost"]
+    assert ["nat", "transfer", "IPv6", "200", "0"] in [line.split() for line in lines]
+    assert "dsr: 3 lost: reset by peer" in lines
+    assert "nat: 3 blows: paraglider/0 SIGSTOP 1, supervisor SIGKILL 2" in lines
+    assert lines[-1] == "3 established flows lost"
+
+
+@pytest.mark.parametrize("forward", FORWARDS)
+def test_the_file_is_good(forward: str, tmp_path: Path) -> None:
+    """TCP and UDP of both families, with default settings, by the forward that is tried."""
+    path = tmp_path / "paraglider.conf"
+    path.write_text(configuration(forward, tmp_path, 1), encoding="utf-8")
+    services = load(path).services
+    assert {(s.family, s.protocol, s.forward) for s in services} == {
+        (family, protocol, forward) for family in (4, 6) for protocol in ("tcp", "udp")
+    }
+
+
+def test_what_does_not_come_true_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a daemon that does not come back ends the run, and is no success."""
+    monkeypatch.setattr("bench.soak.PATIENCE", 0.0)
+    with pytest.raises(PlatformError, match="all serve"):
+        wait_until(lambda: False, "all serve")
