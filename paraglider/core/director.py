@@ -170,7 +170,7 @@ class Director:
         (``pool``), or flows to it were ended.
         """
         before = self._lost
-        self._lost = frozenset(mark for backend, mark in self._marks if backend.lost)
+        self._lost = frozenset(mark for backend, mark in self._marks if backend.datagrams_lost)
         found, self._unleased = self._unleased | (self._lost - before), set()
         return found
 
@@ -211,7 +211,7 @@ class Director:
 
     def _datagram(self, key: bytes, now: float) -> int:
         flow = self._udp.get(key)
-        if flow is not None and flow.rewrite.lost:
+        if flow is not None and flow.rewrite.datagrams_lost:
             self.flows.forget(flow, now)
             flow = None
         if flow is None:
@@ -224,7 +224,7 @@ class Director:
 
     def _echo(self, protocol: int, key: bytes, now: float) -> int:
         flow = self.flows.forward[protocol].get(key)
-        if flow is not None and flow.rewrite.lost:
+        if flow is not None and flow.rewrite.datagrams_lost:
             self.flows.forget(flow, now)
             flow = None
         if flow is None:

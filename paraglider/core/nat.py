@@ -158,7 +158,7 @@ class Nat:
         if flow is not None:
             rewrite = flow.rewrite
             if rewrite.special:
-                if rewrite.lost:
+                if rewrite.lost if protocol == TCP else rewrite.datagrams_lost:
                     opening = (
                         protocol != TCP or data[transport + 13] & (FIN | SYN | RST | ACK) == SYN
                     )

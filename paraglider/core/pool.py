@@ -11,6 +11,10 @@ An event that is not in a state's row changes nothing.
     DOWN         none            ``on_down``: reset or keep; comes back READY
     DRAIN_DOWN   none            the same; comes back to DRAIN
 
+UDP and echo have no end that can be seen, and a client may never change its port, so a flow of
+theirs leaves a backend that takes no new flows: one that drains after ``drain_timeout`` seconds, or
+DATAGRAM_DRAIN where none is given, one in MAINT at once.
+
 A backend without weight takes no new flows in any state. Where no backend is READY, ``all_down``
 decides: with use_all those that are DOWN take new flows as if they were not, and their flows live
 on; with reject there are none, and new flows are refused at once.
@@ -31,6 +35,8 @@ from typing import Final, Literal
 
 #: steps of a slow start: each has the strategies prepare anew, which costs maglev some 50 ms
 STEPS: Final = 10
+#: seconds after which UDP and echo leave a backend that drains, without a ``drain_timeout``
+DATAGRAM_DRAIN: Final = 60.0
 
 
 class State(StrEnum):
@@ -95,12 +101,13 @@ class Backend:
     for there was no answer: as far as that is seen here.
     ``weight`` is what strategies go by; ``full_weight`` what the operator gave, which differs
     from it while a backend of the pool starts slowly. ``ready`` tells that it takes new flows,
-    ``lost`` that the flows it has are over: a client's next packet ends them. Both are the pool's
-    to set.
+    ``lost`` that the flows it has are over: a client's next packet ends them; ``datagrams_lost``
+    that those of UDP and echo are, at least. All three are the pool's to set.
     """
 
     __slots__ = (
         "address",
+        "datagrams_lost",
         "flows",
         "full_weight",
         "lost",
@@ -120,7 +127,7 @@ class Backend:
         self.port = port
         self.weight = self.full_weight = weight
         self.state = State.READY
-        self.ready = self.lost = False
+        self.ready = self.lost = self.datagrams_lost = False
         self.flows = 0
         self.picked = 0
         self.refused = 0
@@ -161,6 +168,7 @@ class Pool:
         self._rising: dict[Backend, float | None] = {}
         self._steps: dict[Backend, int] = {}  # of those that rise
         self._overdue: set[Backend] = set()  # of those that drain
+        self._emptied: set[Backend] = set()  # of datagrams
         self._watchers: list[Callable[[tuple[Backend, ...]], None]] = []
         if before is not None:
             self._carry_on(before)
@@ -171,6 +179,7 @@ class Pool:
         here = set(self.backends)
         self._draining = {b: since for b, since in before._draining.items() if b in here}
         self._overdue = before._overdue & here
+        self._emptied = before._emptied & here
         if self.slow_start:
             self._rising = {b: since for b, since in before._rising.items() if b in here}
             self._steps = {b: step for b, step in before._steps.items() if b in here}
@@ -231,9 +240,13 @@ class Pool:
         for backend, since in self._draining.items():
             if since is None:
                 self._draining[backend] = now
-            elif self.drain_timeout is not None and now >= since + self.drain_timeout:
+                continue
+            if self.drain_timeout is not None and now >= since + self.drain_timeout:
                 changed |= backend not in self._overdue
                 self._overdue.add(backend)
+            if self.drain_timeout is None and now >= since + DATAGRAM_DRAIN:
+                changed |= backend not in self._emptied
+                self._emptied.add(backend)
         if changed:
             self._refresh()
 
@@ -250,6 +263,7 @@ class Pool:
         elif after not in _DRAINS:
             self._draining.pop(backend, None)
             self._overdue.discard(backend)
+            self._emptied.discard(backend)
         if after is State.READY and before in (State.DOWN, State.MAINT) and self.slow_start:
             self._rising[backend] = None
             self._steps[backend] = 1
@@ -272,6 +286,8 @@ class Pool:
             down = backend.state in DOWN and self.on_down == "reset"
             backend.ready = backend in ready
             backend.lost = (down and not backend.ready) or backend in self._overdue
+            left = backend.state is State.MAINT or backend in self._emptied
+            backend.datagrams_lost = left or backend.lost
         for watcher in self._watchers:
             watcher(self.ready)
 

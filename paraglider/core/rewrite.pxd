@@ -7,6 +7,7 @@ cdef class Rewrite:
     cdef public bytes identity
     cdef public bytes vip
     cdef public bytes vip_port
+    cdef public bint datagrams_lost
     cdef public bint direct
     cdef public bint lost
     cdef public bint mapped

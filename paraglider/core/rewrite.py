@@ -27,7 +27,7 @@ class Rewrite:
     the services of a VIP a flow is of, its port says. Where
     packets reach the backend ``unchanged`` (dsr) it has the VIP's address, and every delta is 0.
     ``special`` tells that there is more to do than to replace an address: the port is mapped, or
-    the backend is ``lost``.
+    the backend is ``lost``, for all flows or for ``datagrams_lost``, those of UDP and echo.
     """
 
     __slots__ = (
@@ -39,6 +39,7 @@ class Rewrite:
         "backend_port",
         "bytes_back",
         "bytes_out",
+        "datagrams_lost",
         "direct",
         "identity",
         "lost",
@@ -67,7 +68,7 @@ class Rewrite:
         self.backend_address = vip if unchanged else backend.address
         self.mapped = bool(backend.port) and backend.port != vip_port
         self.special = self.mapped
-        self.lost = False
+        self.lost = self.datagrams_lost = False
         self.vip_port = vip_port.to_bytes(2, "big")
         self.backend_port = backend.port.to_bytes(2, "big")
         self.direct = direct
@@ -92,10 +93,11 @@ class Rewrite:
             and self.backend_address == other.backend_address
         )
 
-    def lose(self, lost: bool) -> None:
-        """The flows to the backend are over; or they are not."""
+    def lose(self, lost: bool, datagrams_lost: bool) -> None:
+        """The flows to the backend are over, or those of UDP and echo alone; or they are not."""
         self.lost = lost
-        self.special = lost or self.mapped
+        self.datagrams_lost = datagrams_lost or lost
+        self.special = self.datagrams_lost or self.mapped
 
     def reverse_key(self, key: bytes) -> bytes:
         """The key that the backend's answers to a flow with ``key`` carry."""

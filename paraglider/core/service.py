@@ -77,7 +77,7 @@ class Service:
     def _lose(self, _ready: tuple[Backend, ...]) -> None:
         """Flows to backends that are lost end, those to backends that came back live on."""
         for backend, rewrite in self.rewrites.items():
-            rewrite.lose(backend.lost)
+            rewrite.lose(backend.lost, backend.datagrams_lost)
 
 
 class _Claims:

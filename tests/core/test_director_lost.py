@@ -9,7 +9,7 @@ from paraglider.core import flow, verdict
 from paraglider.core.balancer import Balancer
 from paraglider.core.director import Director
 from paraglider.core.flow import FlowTable, Timeouts
-from paraglider.core.pool import Event, Pool
+from paraglider.core.pool import DATAGRAM_DRAIN, Event, Pool
 from paraglider.core.service import ServiceMap
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
@@ -76,3 +76,22 @@ def test_all_down_and_all_used(family: Family) -> None:
     for each in pool.backends:
         pool.apply(each, Event.CHECK_FAILED)
     assert [backend_of(path, family.syn()) for _ in range(3)] == [0, 0, 0]
+
+
+@families
+@pytest.mark.parametrize("event", [Event.SET_MAINT, Event.SET_DRAIN])
+def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -> None:
+    """They, and pings, go to another backend, and leases must end; a live connection stays."""
+    path, pool = director(family)
+    for each in pool.backends[1:]:
+        pool.set_weight(each, 0)
+    echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
+    packets = (family.syn(), family.datagram(), echo)
+    assert [backend_of(path, packet) for packet in packets] == [0] * 3
+    pool.apply(pool.backends[0], event)
+    pool.set_weight(pool.backends[1], 1)
+    pool.tick(0.0)
+    pool.tick(DATAGRAM_DRAIN)
+    assert path.leases_to_end() == {0}
+    packets = (family.segment("A"), family.datagram(), echo)
+    assert [backend_of(path, packet) for packet in packets] == [0, 1, 1]

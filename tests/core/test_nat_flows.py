@@ -16,7 +16,7 @@ from paraglider.core.affinity import Affinity
 from paraglider.core.checksum import KERNELS
 from paraglider.core.flow import STATE_NAMES, Flow, FlowTable, Timeouts
 from paraglider.core.nat import Nat
-from paraglider.core.pool import Event
+from paraglider.core.pool import DATAGRAM_DRAIN, Event
 from paraglider.core.service import Service
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
 
@@ -172,6 +172,30 @@ def test_a_backend_that_leaves_keeps_its_flows() -> None:
 
 
 # UDP and echo
+
+
+@families
+@pytest.mark.parametrize("event", [Event.SET_MAINT, Event.SET_DRAIN])
+def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -> None:
+    """Of a client that never changes its port, and pings too: another backend gets them, at once
+    or when the time to drain is over. The segments of a live connection do not leave.
+    """
+    path = nat(service(family, protocols=(flow.TCP, flow.UDP), echo=True))
+    pool = path.balancer.services.services[0].pool
+    for each in pool.backends[1:]:
+        pool.set_weight(each, 0)
+    echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
+    for packet in (family.syn(), family.datagram(), echo):
+        assert run(path, packet)[0] == REWRITTEN
+    pool.apply(pool.backends[0], event)
+    pool.set_weight(pool.backends[1], 1)
+    pool.tick(0.0)
+    pool.tick(DATAGRAM_DRAIN)
+    for packet in (family.segment("A"), family.datagram(), echo):
+        assert run(path, packet)[0] == REWRITTEN
+    found = {f.protocol: pool.backends.index(f.rewrite.backend) for f in path.flows.walk()}
+    assert found.pop(flow.TCP) == 0
+    assert list(found.values()) == [1, 1]
 
 
 def dns(family: Family, *, direct: bool = False) -> Service:

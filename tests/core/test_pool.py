@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packets import MANY
 
-from paraglider.core.pool import STEPS, TRANSITIONS, Backend, Event, Pool, State
+from paraglider.core.pool import DATAGRAM_DRAIN, STEPS, TRANSITIONS, Backend, Event, Pool, State
 
 READY, DRAIN, MAINT = State.READY, State.DRAIN, State.MAINT
 DOWN, DRAIN_DOWN = State.DOWN, State.DRAIN_DOWN
@@ -194,12 +194,15 @@ LOST = [
 
 @pytest.mark.parametrize(("state", "on_down", "lost"), LOST)
 def test_whose_flows_are_over(state: State, on_down: str, lost: bool) -> None:
-    """Those of a backend that is down, where the service resets them; of no other."""
+    """Those of a backend that is down, where the service resets them; of no other. Datagrams leave
+    one in maintenance too.
+    """
     pool = pool_of(1, 1, on_down=on_down)
     backend = pool.backends[0]
     backend.state = state
     pool.set_weight(pool.backends[1], 2)
     assert (backend.lost, backend.ready) == (lost, state is READY)
+    assert backend.datagrams_lost == (lost or state is MAINT)
 
 
 def test_flows_live_on_where_all_are_used() -> None:
@@ -212,6 +215,28 @@ def test_flows_live_on_where_all_are_used() -> None:
     assert [each.lost for each in pool.backends] == [False, True]
     pool.apply(pool.backends[1], Event.CHECK_PASSED)
     assert [each.lost for each in pool.backends] == [False, False]
+
+
+@pytest.mark.parametrize(("timeout", "seconds"), [(None, DATAGRAM_DRAIN), (5.0, 5.0), (90.0, 90.0)])
+def test_datagrams_leave_a_backend_that_drains(timeout: float | None, seconds: float) -> None:
+    """After `drain_timeout`, as all flows do, or after a minute; and not once it is ready again,
+    also where another pool has taken the place of the first one meanwhile.
+    """
+    first = pool_of(1, 1, drain_timeout=timeout)
+    backend = first.backends[0]
+    first.apply(backend, Event.SET_DRAIN)
+    first.tick(100.0)
+    first.tick(100.0 + seconds - 0.1)
+    assert not backend.datagrams_lost
+    first.tick(100.0 + seconds)
+    assert backend.datagrams_lost
+    assert backend.lost == (timeout is not None)
+    pool = Pool(first.backends, drain_timeout=timeout, before=first)
+    assert backend.datagrams_lost
+    pool.apply(backend, Event.SET_READY)
+    pool.tick(1000.0)
+    assert not backend.datagrams_lost
+    assert not first.backends[1].datagrams_lost
 
 
 # Slow start

@@ -20,6 +20,8 @@
     peer.py ports ADDRESS PORT COUNT       datagrams from as many ports; prints who echoed how many
     peer.py still ADDRESS PORT COUNT       the same, one name a port; and after a line of input
                                            again, the other way round
+    peer.py again ADDRESS PORT              a datagram at every line of input, all from one port;
+                                            prints who answered, or null
     peer.py segments ADDRESS PORT COUNT BYTES
                                            as many datagrams in one call (UDP_SEGMENT); prints how
                                            many came back whole
@@ -233,6 +235,21 @@ def still(address: str, port: int, count: int) -> Any:
             say([names[sock] for sock in socks])
             sys.stdin.readline()
     return {"asked": 2 * count}
+
+
+def again(address: str, port: int) -> Any:
+    """A datagram from the same port at every line of input."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(SHORT)
+        sock.connect((address, port))
+        for _ in sys.stdin:
+            try:
+                sock.send(b"who")
+                say(sock.recv(100).partition(b" ")[0].decode())
+            except OSError:
+                say(None)
+    return {"ended": True}
 
 
 def segments(address: str, port: int, count: int, size: int) -> Any:

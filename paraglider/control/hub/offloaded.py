@@ -3,8 +3,10 @@
     hash          a backend that takes no new flows leaves the hash by which the kernel decides
                   when no worker does, and one that does is back in it with its weight
     connections   those of a backend that is lost are forgotten: the client's next packet is
-                  answered with a RST. So are UDP ones that a service refused while it had no
-                  backend: an untranslated connection stays so for as long as its client goes on
+                  answered with a RST. So are the UDP ones of a backend that is drained or in maint,
+                  whose clients may never change their port, and with them TCP ones that are closed;
+                  and UDP ones that a service refused while it had no backend: an untranslated
+                  connection stays so for as long as its client goes on
 
 When a backend is lost, and which ones take new flows, says ``core.pool``, as it does in workers.
 
@@ -15,7 +17,7 @@ none while nothing changes. What the kernel refuses is logged, and tried again w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,6 +40,9 @@ class Connections(Protocol):
     def forget(self, marks: tuple[int, ...]) -> None:
         """Those with one of ``marks``."""
 
+    def forget_passing(self, marks: Container[int]) -> None:
+        """Those with one of ``marks`` that are no live TCP connection."""
+
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
         """UDP ones to a VIP's ports that have no backend."""
 
@@ -45,14 +50,16 @@ class Connections(Protocol):
 @dataclass(frozen=True, slots=True)
 class Over:
     """Connections to be forgotten as soon as no worker goes by the old states: the marks of
-    backends that were lost, and the UDP ports (VIP, first, last) of services that serve again.
+    backends that were lost, the UDP ports (VIP, first, last) of services that serve again, and the
+    marks of backends that lost all but live TCP connections.
     """
 
     marks: tuple[int, ...] = ()
     datagrams: tuple[tuple[str, int, int], ...] = ()
+    passing: tuple[int, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.marks or self.datagrams)
+        return bool(self.marks or self.passing or self.datagrams)
 
 
 class Offloaded:
@@ -95,6 +102,7 @@ class Offloaded:
         # What a daemon before this one left there is not known: the first tick says it anew.
         self._written: dict[int, dict[int, int]] = {}
         self._lost: frozenset[int] = before._lost if before else frozenset()
+        self._passed: frozenset[int] = before._passed if before else frozenset()
         self._refusing: frozenset[str] = before._refusing if before else frozenset()
         self._changed = True
         for pool in before._pools.values() if before else ():
@@ -115,17 +123,21 @@ class Offloaded:
         self._changed = False
         for family in self._marks:
             self._hash(family, self._hashed(family))
-        lost, refusing = self._lost, self._refusing
+        lost, passed, refusing = self._lost, self._passed, self._refusing
         backends = [item for marks in self._marks.values() for item in marks.items()]
         self._lost = frozenset(mark for backend, mark in backends if backend.lost)
+        self._passed = frozenset(mark for backend, mark in backends if backend.datagrams_lost)
         self._refusing = frozenset(n for n, pool in self._pools.items() if not pool.ready)
         again = [s for s in self._services if s.name in refusing - self._refusing]
-        return Over(tuple(sorted(self._lost - lost)), datagrams(again))
+        passing = self._passed - passed - self._lost
+        return Over(tuple(sorted(self._lost - lost)), datagrams(again), tuple(sorted(passing)))
 
     def forget(self, over: Over) -> None:
         """Have the kernel forget these connections."""
         try:
             self._connections.forget(over.marks)
+            if over.passing:
+                self._connections.forget_passing(frozenset(over.passing))
             for vip, first, last in over.datagrams:
                 self._connections.forget_untranslated(vip, first, last)
         except ParagliderError as error:

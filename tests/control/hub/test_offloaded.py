@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from typing import Any
 
 import pytest
 
 from paraglider.config.model import Config
 from paraglider.control.hub.offloaded import Offloaded, Over
+from paraglider.core.pool import DATAGRAM_DRAIN
 from paraglider.errors import PlatformError
 from paraglider.rules.marks import backend_marks
 
@@ -42,6 +44,10 @@ class Air:
         """Connections by their marks."""
         if self.refuses:
             raise PlatformError("conntrack does not forget connections")
+        self.forgotten.append(marks)
+
+    def forget_passing(self, marks: Container[int]) -> None:
+        """Nothing but to remember."""
         self.forgotten.append(marks)
 
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
@@ -98,7 +104,7 @@ def test_changes_are_told_together(air: Air) -> None:
 
 @pytest.mark.parametrize(
     ("on_down", "state", "lost"),
-    [("reset", "down", True), ("keep", "down", False), ("reset", "maint", False)],
+    [("reset", "down", True), ("keep", "down", False)],
 )
 def test_connections_of_the_lost_are_over(on_down: Any, state: str, lost: bool) -> None:
     """With `on_down: reset` those of a backend that failed, once; with `keep` none."""
@@ -106,6 +112,18 @@ def test_connections_of_the_lost_are_over(on_down: Any, state: str, lost: bool) 
     air.offloaded.tick(0.0)
     assert air.put(state) == Over((air.marks[0],) if lost else ())
     assert not air.put(state, now=2.0)
+
+
+def test_datagrams_leave_what_takes_no_new_flows() -> None:
+    """A backend in maintenance at once, one that drains after a while; each is told of once."""
+    air = Air()
+    air.offloaded.tick(0.0)
+    assert air.put("maint") == Over(passing=(air.marks[0],))
+    assert not air.put("maint", now=2.0)
+    assert not air.put("ready", now=3.0)
+    assert not air.put("drain", now=4.0)
+    assert air.offloaded.tick(4.0 + DATAGRAM_DRAIN) == Over(passing=(air.marks[0],))
+    assert not air.offloaded.tick(9.0 + DATAGRAM_DRAIN)
 
 
 def test_a_drain_that_is_overdue_ends_connections() -> None:
@@ -153,11 +171,11 @@ def test_all_are_used_when_all_are_down() -> None:
 
 def test_the_kernel_forgets(air: Air) -> None:
     """What is over is forgotten; that the kernel refuses is logged and nothing more."""
-    air.offloaded.forget(Over((1, 2), (("192.168.0.11", 53, 53),)))
-    assert air.forgotten == [(1, 2), ("192.168.0.11", 53, 53)]
+    air.offloaded.forget(Over((1, 2), (("192.168.0.11", 53, 53),), (4,)))
+    assert air.forgotten == [(1, 2), frozenset({4}), ("192.168.0.11", 53, 53)]
     air.refuses = True
     air.offloaded.forget(Over((3,)))
-    assert len(air.forgotten) == 2
+    assert len(air.forgotten) == 3
 
 
 def test_a_refusal_is_made_good_with_the_next_change(air: Air) -> None:
