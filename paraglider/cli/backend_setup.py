@@ -29,7 +29,7 @@ from paraglider.system.backend_plan import Role
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root
 from paraglider.system.plan import Step
-from paraglider.system.state import StateFile, only_one
+from paraglider.system.state import StateFile, in_turn
 
 PROG = "paraglider backend-setup"
 
@@ -62,7 +62,7 @@ def backend_setup(
         raise OperatorError("--apply, --undo and --tc exclude each other", "give one of them")
     if undo:
         check_root(PROG)
-        with only_one():
+        with in_turn():
             _undo(names)
         return
     loaded = load_with_marks(find_config(config if config is not None else options.config))
@@ -74,7 +74,7 @@ def backend_setup(
         check_root(PROG)
         # A termination must roll back too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-        with only_one():
+        with in_turn():
             _apply(loaded.config, roles, host)
     else:
         made: set[tuple[str, ...]] = set()

@@ -19,8 +19,9 @@ from paraglider.config.sources import origins
 from paraglider.control import log
 from paraglider.control.api.listening import ControlSocket
 from paraglider.control.api.process import ApiSpec
+from paraglider.control.host.adjust import HostRules
+from paraglider.control.host.process import ReconcilerSpec
 from paraglider.control.hub.carried import Carried
-from paraglider.control.hub.host import HostRules
 from paraglider.control.hub.hub import Hub
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.own_file import OwnFile
@@ -91,6 +92,7 @@ def run(
         for line in HostRules(families).adjust(wanted):
             log.logger().info("host changed", what=line)
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
+    specs.append(ReconcilerSpec(len(specs), wanted, families))
     if named:
         specs.append(ScoutSpec(len(specs), uid, gid))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
@@ -121,7 +123,6 @@ def run(
             token.digest,
             read=settings.read,
             file=OwnFile(path),
-            adjust=HostRules(families).adjust,
             named=named,
             kept=kept,
             carried=Carried(wanted),

@@ -13,13 +13,17 @@ from collections.abc import Callable
 
 from paraglider.cli.tell import Teller
 from paraglider.config.model import Config
+from paraglider.config.static import kernel_only
 from paraglider.system import setup
 from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
+from paraglider.system.cores import worker_cores
 from paraglider.system.ledger import leftovers
+from paraglider.system.owner import STARTED
 from paraglider.system.plan import Step
 from paraglider.system.seed import machine_seed
-from paraglider.system.state import StateFile, only_one
+from paraglider.system.state import StateFile, in_turn
+from paraglider.system.wanted import WantedFile
 
 Prepare = Callable[[Config, frozenset[int], Host, StateFile], list[Step]]
 """What makes the plan: ``setup.prepare`` or ``setup.prepare_start``."""
@@ -32,7 +36,7 @@ def carry_out(
     prepare: Prepare, config: Config, families: frozenset[int], owner: str, dry_run: bool
 ) -> None:
     """Bring the host to ``config`` and say how; raises what ``setup`` raises."""
-    with only_one():
+    with in_turn():
         host, state = Host(), StateFile(owner=owner)
         config = config.seeded(machine_seed(_told))
         steps = prepare(config, families, host, state)
@@ -43,13 +47,14 @@ def carry_out(
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         told = Teller()
         setup.set_up(steps, host, state, told)
+        _want(config, families, owner)
         told.sum_up()
         _warn(config, families, host, setup.without_leases(steps))
 
 
 def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str) -> None:
     """Undo what ``carry_out`` did for ``owner`` and say how; ``nothing`` when there is nothing."""
-    with only_one():
+    with in_turn():
         host, state = Host(), StateFile(owner=owner)
         whole = {change.family for change in state.load()} <= families
         kept = [(path, "ledger of flows") for path in leftovers()] if whole else []
@@ -61,6 +66,7 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
             print(script or f"# {nothing}\n", end="")
             return
         told = Teller()
+        WantedFile().drop(families)  # first: what is undone must not be put back
         steps = setup.undo(families, host, state, told)
         for path, what in kept:
             path.unlink(missing_ok=True)
@@ -73,6 +79,14 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
 
 def _told(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr)
+
+
+def _want(config: Config, families: frozenset[int], owner: str) -> None:
+    """Note what the host is from now on."""
+    if owner == STARTED:
+        WantedFile().put(kernel_only(config), families, (), owner)
+    else:
+        WantedFile().put(config, families, worker_cores(config.workers), owner)
 
 
 def _warn(config: Config, families: frozenset[int], host: Host, asked: list[int]) -> None:

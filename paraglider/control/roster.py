@@ -15,6 +15,8 @@ from paraglider.config.types import IPAddress
 from paraglider.control import log
 from paraglider.control.api import process as api
 from paraglider.control.api.process import ApiSpec
+from paraglider.control.host import process as reconciler
+from paraglider.control.host.process import ReconcilerSpec
 from paraglider.control.hub.health import checked
 from paraglider.control.lookouts import checker, scout
 from paraglider.control.lookouts.checker import CheckerSpec, chroot_for, echo_for
@@ -101,6 +103,8 @@ def be(spec: Spec, report: int, parent: int) -> int:
         return checker.run(spec, report, parent)
     if isinstance(spec, ApiSpec):
         return api.run(spec, report, parent)
+    if isinstance(spec, ReconcilerSpec):
+        return reconciler.run(spec, report, parent)
     if isinstance(spec, ScoutSpec):
         return scout.run(spec, report, parent)
     if isinstance(spec, StatsSpec):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -43,8 +43,8 @@ class Hub(Owner, Protocol):
     def look(self, now: float) -> float:
         """Do what is due at ``now``; seconds until there is something again, at most."""
 
-    def hang_up(self) -> None:
-        """SIGHUP: the configuration is to be read again."""
+    def hang_up(self, done: Callable[[], object]) -> None:
+        """SIGHUP: the configuration is to be read again; ``done`` is called after it."""
 
     def close(self) -> None:
         """All processes have ended."""
@@ -103,10 +103,9 @@ class Supervisor:
                 self._notifier.stopping()
                 return
             if signal.SIGHUP in caught:
+                self._notifier.reloading()
                 with self._faults.contained("a reload"):
-                    self._notifier.reloading()
-                    self._hub.hang_up()
-                self._notifier.ready()
+                    self._hub.hang_up(self._notifier.ready)
             if ready:
                 with self._faults.contained("care for the processes"):
                     children.look()

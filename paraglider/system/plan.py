@@ -96,11 +96,7 @@ def make_plan(
         if not any(service.family == family for service in scope.services):
             continue
         wanted += filter_steps(scope, family, cores, seed, host, records)
-        if needs_kernel(scope, family):
-            wanted += _sysctls(scope, family, host, records)
-        wanted += _addresses(scope, family, host, records)
-        wanted += _neighbours(scope, family, host, records)
-        wanted += _ways(scope, family, host, records)
+        wanted += link_steps(scope, family, host, records)
     names = {step.change.identity for step in wanted}
     stale = [c for c in records.values() if c.family in families and c.identity not in names]
     return [*undo_plan(stale), *wanted]
@@ -181,6 +177,17 @@ def filter_steps(
     yield from _table(config, family, cores, seed, host, records)
     yield from _leases(config, family, host, records)
     yield from _rules(config, family, cores, seed, host, records)
+
+
+def link_steps(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
+    """The steps that bring all the rest of ``family`` to ``config``, which asks the kernel alone
+    and runs no program: sysctls, addresses, neighbours, the ways of dsr.
+    """
+    if needs_kernel(config, family):
+        yield from _sysctls(config, family, host, records)
+    yield from _addresses(config, family, host, records)
+    yield from _neighbours(config, family, host, records)
+    yield from _ways(config, family, host, records)
 
 
 def _table(

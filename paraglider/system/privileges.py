@@ -23,27 +23,35 @@ PARENT_CAPABILITIES = (
     prctl.CAP_SETGID,
     prctl.CAP_SETPCAP,
     prctl.CAP_KILL,
+    prctl.CAP_NET_RAW,  # for the reconciler, which has no more than its parent
 )
 
+#: what changing addresses, routes and rules needs; iptables-legacy speaks through a raw socket
+RECONCILER_CAPABILITIES = (prctl.CAP_NET_ADMIN, prctl.CAP_NET_RAW)
 
 #: what the kernel asks of a worker at every verdict, and of the tracker
 NEEDED = (prctl.CAP_NET_ADMIN,)
 
 
-def limit_parent() -> None:
-    """Root without the rights that supervising does not need, and without a way back to them.
+def limit(*keep: int) -> None:
+    """Stay root with the capabilities ``keep`` alone, and without a way back to the others.
 
     Raises PlatformError when the kernel refuses, as it does where root lacks CAP_SETPCAP.
     """
     try:
         os.setgroups([])
-        prctl.capbset.limit(*PARENT_CAPABILITIES)
+        prctl.capbset.limit(*keep)
         prctl.cap_inheritable.limit()
-        prctl.cap_effective.limit(*PARENT_CAPABILITIES)
-        prctl.cap_permitted.limit(*PARENT_CAPABILITIES)
+        prctl.cap_effective.limit(*keep)
+        prctl.cap_permitted.limit(*keep)
         prctl.set_no_new_privs(1)
     except OSError as error:
         raise _refused(error) from error
+
+
+def limit_parent() -> None:
+    """As ``limit``, for the supervisor: without the rights that supervising does not need."""
+    limit(*PARENT_CAPABILITIES)
 
 
 def drop(uid: int, gid: int, chroot: str, keep: tuple[int, ...] = NEEDED) -> None:

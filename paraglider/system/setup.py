@@ -199,18 +199,19 @@ def _tell(failures: list[str]) -> None:
         raise PlatformError("; ".join(failures), "put it right and run this again")
 
 
-def reapply(families: frozenset[int], host: Host, state: StateFile) -> list[str]:
-    """Bring the rules of ``families`` back to what the last set-up made of them, where they are
-    not; what was done. Raises ``PlatformError``.
-    """
-    done = []
-    for change in _in(families, state.load()):
-        if not isinstance(change, _SETTLING):
-            continue
-        if change.settled(host).saved != change.saved:
-            change.apply(host)
-            done.append(change.describe("apply"))
-    return done
+def repair(steps: Iterable[Step], host: Host, state: StateFile) -> list[tuple[Step, str]]:
+    """Carry each of ``steps`` out, whatever becomes of the others; those that failed, and why."""
+    ledger = _Ledger(state)
+    failed = []
+    for step in steps:
+        try:
+            ledger.begin(step)
+            step.do(host)
+            ledger.end(step, host)
+        except (ParagliderError, OSError) as error:
+            failed.append((step, str(error)))
+    ledger.close()
+    return failed
 
 
 def script(steps: Iterable[Step], host: Host) -> str:

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.system.changes.base import Change
@@ -33,6 +34,9 @@ from paraglider.system.owner import (
     state_path,
     stored,
 )
+
+#: seconds that a set-up waits for another to end
+PATIENCE: Final = 5.0
 
 
 class StateFile:
@@ -147,4 +151,22 @@ def only_one(directory: Path = RUN_DIRECTORY) -> Iterator[None]:
             "another set-up of paraglider is at work here", "wait until it has ended"
         ) from None
     with lock:
+        yield
+
+
+@contextmanager
+def in_turn(patience: float = PATIENCE) -> Iterator[None]:
+    """As ``only_one``, but another has ``patience`` seconds to end: the daemon's reconciler may be
+    putting something back.
+    """
+    until = time.monotonic() + patience
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(only_one())
+                break
+            except OperatorError:
+                if time.monotonic() >= until:
+                    raise
+            time.sleep(0.05)
         yield

@@ -56,7 +56,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
 
     class Supervisor:
         def __init__(self, specs: list[WorkerSpec | ApiSpec], *_: Any) -> None:
-            notes.specs = [spec for spec in specs if not spec.idle]
+            notes.specs = [s for s in specs if not s.idle and s.role != "reconciler"]
 
         def run(self) -> int:
             notes.calls.append("supervise")

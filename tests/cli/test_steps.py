@@ -68,7 +68,7 @@ def told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> list[str]:
         owners.append(owner)
         return StateFile(tmp_path, 1, owner)
 
-    monkeypatch.setattr(steps, "only_one", unlocked)
+    monkeypatch.setattr(steps, "in_turn", unlocked)
     monkeypatch.setattr(steps, "Host", Host)
     monkeypatch.setattr(steps, "StateFile", state)
     monkeypatch.setattr(steps.signal, "signal", lambda *_: None)

@@ -74,9 +74,10 @@ class Hub:
         """Nothing is ever due."""
         return 3600.0
 
-    def hang_up(self) -> None:
+    def hang_up(self, done: Callable[[], object]) -> None:
         """Log it."""
         log.logger().info("reload")
+        done()
 
     def close(self) -> None:
         """Nothing is left to do."""

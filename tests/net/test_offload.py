@@ -85,7 +85,7 @@ def test_what_the_kernel_carries_is_told(
         assert time.monotonic() < deadline
         time.sleep(0.2)
     net.balancer.run(["nft", "delete", "table", "ip" if family == 4 else "ip6", "paraglider"])
-    await_log(running, "the table was gone, put back")
+    await_log(running, "was missing on the host, put back")
     assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
     time.sleep(AGE)
     assert told("bytes_out")[at] > many[at]

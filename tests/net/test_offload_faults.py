@@ -135,10 +135,11 @@ def test_the_table_is_removed(
     running = balancer(net, config(service(family)), trouble=True)
     assert ask(net, "tcp", VIP[family], 80, 3).total() == 3
     net.balancer.run(["nft", what.format("ip" if family == 4 else "ip6")])
-    await_log(running, "the table was gone, put back")
+    await_log(running, "was missing on the host, put back")
     assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
     time.sleep(5)
-    assert running.log().count("put back") == 1
+    table = f"table {'ip' if family == 4 else 'ip6'} paraglider"
+    assert running.log().count(f'put back" role=reconciler object="{table}"') == 1
     assert "unchanged" in running.set_up().stdout
     assert "done  " not in running.set_up().stdout
 

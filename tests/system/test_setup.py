@@ -380,31 +380,6 @@ def test_a_failure_brings_the_earlier_table_back(air: Any, state: StateFile) -> 
         assert {line.split()[1] for line in rest} <= {"counter"}
 
 
-def test_what_vanished_is_put_back(air: Any, state: StateFile) -> None:
-    """Table and rules of the families asked for, as the last set-up made them; nothing else."""
-    set_up(air, state, offloaded("10.0.0.1"))
-    whole = air.snapshot()
-    assert setup.reapply(BOTH, air.host, state) == []
-    air.nft.tables.clear()
-    for family in (4, 6):
-        air.netfilter.remove_ours(family)
-    done = setup.reapply(frozenset({4}), air.host, state)
-    assert [line.partition(":")[0] for line in done] == ["table ip paraglider", "rules for IPv4"]
-    assert air.netfilter.ours(6) == ""
-    assert len(setup.reapply(BOTH, air.host, state)) == 1
-    assert air.snapshot()["tables"] == whole["tables"]
-    assert [air.netfilter.ours(family) for family in (4, 6)] != ["", ""]
-    assert air.conntrack.forgotten == []
-
-
-def test_nothing_is_put_back_after_an_undo(air: Any, state: StateFile) -> None:
-    """Without a set-up there is nothing that ought to be there."""
-    set_up(air, state, offloaded("10.0.0.1"))
-    setup.undo(BOTH, air.host, state, air.say)
-    assert setup.reapply(BOTH, air.host, state) == []
-    assert air.nft.tables == {}
-
-
 def test_a_stray_table_is_removed(air: Any, state: StateFile) -> None:
     """One that no state knows of, as rules are."""
     air.nft.tables[4, TABLE] = "add table ip paraglider\n"
@@ -457,12 +432,3 @@ def test_start_and_set_up_exclude_each_other(air: Any, tmp_path: Path) -> None:
             setup.undo(BOTH, air.host, states[second], air.say)
         assert air.snapshot() == held
         setup.undo(BOTH, air.host, states[first], air.say)
-
-
-def test_the_daemon_s_watch_puts_nothing_of_start_back(air: Any, tmp_path: Path) -> None:
-    """It is not its own, and the daemon that asks is not the one that is set up here."""
-    start(air, StateFile(tmp_path / "run", 7, STARTED), config())
-    air.nft.tables.clear()
-    with pytest.raises(OperatorError, match="by `paraglider start`"):
-        setup.reapply(BOTH, air.host, StateFile(tmp_path / "run", 7))
-    assert air.nft.tables == {}

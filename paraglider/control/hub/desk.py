@@ -24,6 +24,7 @@ from paraglider.control.hub import views
 from paraglider.control.hub.pools import SETTABLE, Member
 from paraglider.control.hub.questions import Answers, Questions
 from paraglider.control.hub.reload import Change
+from paraglider.control.hub.reloads import Done
 from paraglider.control.hub.views import Instant, Samples, Whole, samples
 from paraglider.control.processes.channel import Message
 from paraglider.control.processes.faults import Faults
@@ -59,8 +60,8 @@ class State(Whole, Protocol):
     def flush(self) -> None:
         """Send what has changed to everybody, now."""
 
-    def reload(self, said_by: str) -> Change:
-        """Go on with the file as it is now; raises ``ParagliderError``."""
+    def ask_reload(self, said_by: str, done: Done) -> None:
+        """Go on with the file as it is now, and tell ``done`` what has changed, or why nothing."""
 
 
 class Desk:
@@ -164,9 +165,18 @@ class Desk:
 
     def reload(self, request: Message, reply: Reply) -> None:
         """Read the file again; said when those who carry flows have taken it over."""
-        change = self._hub.reload("the control socket")
-        answer = {"changed": list(change.words), "restart": list(change.restart)}
-        self._synced(lambda: reply({"ok": answer}))
+
+        def done(outcome: Change | ParagliderError) -> None:
+            if isinstance(outcome, ParagliderError):
+                reply(refusal(outcome))
+                return
+            answer = {"changed": list(outcome.words), "restart": list(outcome.restart)}
+            try:
+                self._synced(lambda: reply({"ok": answer}))
+            except ParagliderError as error:  # too much is being asked
+                reply(refusal(error))
+
+        self._hub.ask_reload("the control socket", done)
 
     def _synced(self, done: Callable[[], None]) -> None:
         """Call ``done`` when those who carry flows have done all that was said so far."""

@@ -14,13 +14,14 @@ is not there (any more), changes nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.control import log
 from paraglider.control.hub.hints import Hints
+from paraglider.control.hub.orders import AdjustingError
 from paraglider.control.hub.pools import Checked, Member, Pools
 from paraglider.control.hub.strangers import Strangers
 from paraglider.control.processes.channel import Message
@@ -42,8 +43,8 @@ class Body(Protocol):
     wanted: Config
     pools: Pools
 
-    def adopt(self, config: Config, said_by: str) -> object:
-        """Go on with ``config`` and what was found; raises ``ParagliderError``."""
+    def adopt(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
+        """Go on with ``config`` and what was found; raises as ``hub.Hub.adopt``."""
 
     def move(self, member: Member, event: Event, why: str) -> None:
         """Move ``member``; tells everybody."""
@@ -58,6 +59,7 @@ class Health:
         self._hints = Hints()
         self._found: list[Found] = []  # since the last ``settle``
         self._settle_at = 0.0
+        self._met: list[Found] = []  # to be taken over when the host has been changed
         self._log: Any = log.logger()
 
     def order(self) -> Message:
@@ -116,29 +118,37 @@ class Health:
         """Take over the hosts that have come and gone, all at once and once in SETTLED seconds: a
         round of failover may find many. One that is not to be taken over counts as untold.
         """
-        if not self._found or now < self._settle_at:
-            return
-        found, self._found = self._found, []
-        self._settle_at = now + SETTLED
-        strangers, hub = self.strangers, self._hub
-        listed = strangers.listed(hub.wanted)
-        if not [news for news in found if self._met(news, listed)]:
+        if self._found and now >= self._settle_at:
+            self._settle_at = now + SETTLED
+            found, self._found = self._found, []
+            listed = self.strangers.listed(self._hub.wanted)
+            self._met += [news for news in found if self._meet(news, listed)]
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Go on with the hosts that have come and gone, if the host is ready for that."""
+        found, strangers, hub = self._met, self.strangers, self._hub
+        if not found:
             return
         try:
-            hub.adopt(listed, "failover")
+            hub.adopt(strangers.listed(hub.wanted), "failover", self._take_over)
+        except AdjustingError:
+            return
         except ParagliderError as error:
+            self._met = []
             self._log.error("what failover found is not taken over", why=str(error))
             for news in found:
                 if news.joined:
                     strangers.leave(news.address)
             return
+        self._met = []
         for news in found:
             if news.joined and news.address in strangers:
                 for member in self._at(news.address):
                     hub.move(member, Event.CHECK_PASSED, news.detail)
                     member.why = news.detail
 
-    def _met(self, news: Found, listed: Config) -> bool:
+    def _meet(self, news: Found, listed: Config) -> bool:
         """Whether it changes anything that a host came or went; its flows are over if it went."""
         if news.joined:
             return self.strangers.join(news.address, listed)

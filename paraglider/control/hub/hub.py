@@ -2,9 +2,10 @@
 
 It holds the configuration and the table of pools, hears the processes and answers the control
 socket (``desk``). Every change of a state or weight goes through ``move`` and ``weigh``: the table
-first, then the log, then the processes. Another configuration comes by ``adopt``: the host first,
-since that may fail, then the table, then the processes, in place where they can take it, else by
-replacing them one after the other. A process that starts inherits all of it.
+first, then the log, then the processes. Another configuration comes by ``adopt``: the host first
+(by the reconciler, ``orders``), since that may fail, then the table, then the processes, in place
+where they can take it, else by replacing them one after the other. A process that starts inherits
+all of it.
 
 Rules: runs in the supervisor, with its rights; never waits for a process.
 """
@@ -12,7 +13,6 @@ Rules: runs in the supervisor, with its rights; never waits for a process.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from math import inf
 from typing import Any, Final
@@ -22,18 +22,20 @@ from paraglider.control import log
 from paraglider.control.hub.assessor import Assessor
 from paraglider.control.hub.carried import AGE, Carried
 from paraglider.control.hub.conditions import Conditions
+from paraglider.control.hub.departures import Departures
 from paraglider.control.hub.desk import SOON, Desk
 from paraglider.control.hub.gate import Gate
 from paraglider.control.hub.health import Health, checked
-from paraglider.control.hub.host import Adjust
 from paraglider.control.hub.kept import Kept
-from paraglider.control.hub.leaving import Leaving, merge, without
+from paraglider.control.hub.leaving import merge
 from paraglider.control.hub.live_counts import LiveCounts
 from paraglider.control.hub.offloaded import Offloaded, Over
+from paraglider.control.hub.orders import HostOrders
 from paraglider.control.hub.own_file import OwnFile
 from paraglider.control.hub.pools import Key, Member, Pools
 from paraglider.control.hub.questions import Questions
 from paraglider.control.hub.reload import Able, Change, compare
+from paraglider.control.hub.reloads import Done, Reloads
 from paraglider.control.hub.sources import Sources
 from paraglider.control.hub.views import Loaded, Samples, Traffic, samples
 from paraglider.control.hub.watch import INTERVAL, Watch
@@ -50,7 +52,6 @@ from paraglider.core.pool import DOWN, Event
 from paraglider.core.strategies import Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.path import kind_of
-from paraglider.system import connections
 
 #: seconds between two times that states are sent to the processes, but for who waits for it
 TOLD: Final = 0.02
@@ -64,9 +65,9 @@ class Hub:
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
     hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
-    brings the host to another configuration. ``named`` is where services have their backends
-    listed, if not in the file; ``config`` has what was found there, and what the DNS says is
-    ``kept``.
+    brings the host to another configuration, if not the reconciler (``HostOrders.adjust``).
+    ``named`` is where services have their backends listed, if not in the file; ``config`` has what
+    was found there, and what the DNS says is ``kept``.
     ``wanted`` is the configuration as it was asked for, ``config`` the one at work: it still has
     backends that left, as long as they have flows.
     """
@@ -81,7 +82,7 @@ class Hub:
         *,
         read: Callable[[], Read],
         file: OwnFile,
-        adjust: Adjust = lambda _: [],
+        adjust: Callable[[Config, Callable[[], object]], list[str]] | None = None,
         named: Mapping[str, BackendSource] | None = None,
         kept: Kept | None = None,
         carried: Carried | None = None,
@@ -103,13 +104,13 @@ class Hub:
         self._gate = Gate(self.desk, token)
         self._health = Health(self)
         self._sources = Sources(self, named or {}, kept=kept)
-        self._offloaded = Offloaded(config)
-        if watch is not None:
-            watch.repaired = self._put_back
+        self._orders = HostOrders(self.questions, self._reconciler)
+        self._offloaded = Offloaded(config, load=self._orders.load)
         self._read = read
         self._file = file
-        self._adjust = adjust
-        self._leaving = Leaving()
+        self._adjust = adjust or self._orders.adjust
+        self._reloads = Reloads(self)
+        self._departures = Departures(self, self._orders)
         self._renewal = Renewal()
         self._live = LiveCounts()
         self._untold = False
@@ -119,7 +120,8 @@ class Hub:
             "questions to processes": self.questions.look,
             "backends that are listed elsewhere": self._sources.look,
             "the configuration file": self._look_at_file,
-            "backends that left": self._look_at_leaving,
+            "reloads": self._look_at_reloads,
+            "backends that left": self._look_at_departures,
             "what the checker found": self._look_at_found,
             "states for the processes": self._look_at_states,
             "offloaded services": self._look_at_offloaded,
@@ -172,6 +174,8 @@ class Hub:
             self._health.take(message)
         elif child.spec.role == "scout":
             self._sources.take(message)
+        elif child.spec.role == "reconciler":
+            self._orders.hear(message, self.conditions, self._renewed)
         else:
             self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
 
@@ -195,11 +199,12 @@ class Hub:
         if not self.wanted.watch:
             return inf
         if self._file.changed(now):
-            self.try_reload("watch")
+            self._reloads.attempt("watch")
         return self._file.wait(now)
 
     def _look_at_found(self, now: float) -> float:
-        self._health.settle(now)
+        if not self._orders.adjusting:
+            self._health.settle(now)
         if not self._health.wait(now):
             self._pass_on_hints(now)
         return self._health.wait(now)
@@ -240,31 +245,29 @@ class Hub:
         """See ``supervisor.Hub``."""
         self._offloaded.close()
 
-    def hang_up(self) -> None:
+    def hang_up(self, done: Callable[[], object]) -> None:
         """See ``supervisor.Hub``."""
-        self.try_reload("SIGHUP")
+        self._reloads.attempt("SIGHUP", done)
 
-    def try_reload(self, said_by: str) -> None:
-        """``reload`` for whom nobody hears but the log."""
-        try:
-            change = self.reload(said_by)
-        except ParagliderError as error:
-            why = "; ".join(str(error).splitlines())
-            self._log.error("not reloaded, nothing has changed", by=said_by, why=why)
-            return
-        if not change.words and not change.restart:
-            self._log.info("reloaded, nothing is other", by=said_by)
-
-    def reload(self, said_by: str) -> Change:
+    def ask_reload(self, said_by: str, done: Done) -> None:
         """See ``desk.State``."""
+        self._reloads.ask(said_by, done)
+
+    def read(self) -> Read:
+        """See ``reloads.Body``."""
         self.loaded = Loaded(False, time.monotonic())
         self._file.note()
         found = self._read()
         for line in found.warnings:
             self._log.warning(line)
+        return found
+
+    def reload(self, said_by: str, found: Read | None = None) -> Change:
+        """See ``reloads.Body``."""
+        found = found or self.read()
         scouts = [child for child in self.processes() if child.spec.role == "scout"]
         config = self._sources.prepared(found.config, found.listed) if scouts else found.config
-        change = self.adopt(config, said_by)
+        change = self.adopt(config, said_by, self._reloads.go_on)
         self.loaded = Loaded(True, time.monotonic())
         if scouts:
             self._sources.follow(found.config)
@@ -321,12 +324,20 @@ class Hub:
             )
             self._tell()
 
-    def adopt(self, config: Config, said_by: str) -> Change:
+    @property
+    def adjusting(self) -> bool:
+        """Whether the host is being changed: nothing can be taken over now."""
+        return self._orders.adjusting
+
+    def adopt(
+        self, config: Config, said_by: str, again: Callable[[], object] = lambda: None
+    ) -> Change:
         """Go on with ``config``, whole and valid, which ``said_by`` has asked for, and with the
         hosts that failover found; what changed.
 
         What takes a restart stays as it is, and is told of. Established flows keep their backends.
-        Raises ``ParagliderError``; nothing has changed then.
+        Raises ``ParagliderError``; nothing has changed then. ``AdjustingError`` is raised while the
+        host has yet to be changed for it; ``again`` is called when that is done, to try again.
         """
         roles = {child.spec.role for child in self.processes()}
         if self._live.counted is None:  # a tracker that only lists hears of no connection's end
@@ -340,7 +351,7 @@ class Hub:
             before = strangers.keys
             strangers.adopted(config, change.config)
             try:
-                done = self._go_on_with(*merge(self.config, change.config))
+                done = self.go_on_with(*merge(self.config, change.config), again)
             except ParagliderError:
                 strangers.keys = before
                 raise
@@ -354,14 +365,16 @@ class Hub:
             logger.warning("not changed", why="; ".join(change.restart))
         return change
 
-    def _go_on_with(self, config: Config, leaving: frozenset[Key]) -> list[str]:
+    def go_on_with(
+        self, config: Config, leaving: frozenset[Key], again: Callable[[], object]
+    ) -> list[str]:
         """Have the host, the table and the processes go by ``config``; what the host had to have
-        done. Raises ``ParagliderError``; nothing has changed then.
+        done. Raises as ``adopt``, and ``again`` is as there.
         """
-        done = self._adjust(config)
+        done = self._adjust(config, again)
         now = time.monotonic()
         before, self.config = self.config, config
-        self._leaving.put(leaving, now)
+        self._departures.put(leaving, now)
         self.pools.adopt(config, now, leaving)
         renewed: set[str] = set()
         if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
@@ -380,7 +393,7 @@ class Hub:
                 self._send(child.spec.index, message)
             elif child.spec.role == "checker" and child.serves:
                 self._send(child.spec.index, self._health.order())
-        self._offloaded = Offloaded(config, before=self._offloaded)
+        self._offloaded = Offloaded(config, before=self._offloaded, load=self._orders.load)
         self._offloaded.follow(self.pools.states())
         self._watch_offloaded()
         for child in self._children.values() if checked(config) else ():
@@ -396,27 +409,15 @@ class Hub:
         if self._watch is not None:
             self._watch.cover(s.family for s in self.config.services if s.forward == "offload")
 
-    def _look_at_leaving(self, now: float) -> float:
-        """Let go of the backends that left and have no flows any more."""
-        if self._leaving.due(now):
-            self._look_after_leaving()
-        return self._leaving.wait(now)
+    def _look_at_departures(self, now: float) -> float:
+        if not self._orders.adjusting:
+            self._departures.look(now)
+        return self._departures.wait(now)
 
-    def _look_after_leaving(self) -> None:
-        carriers = [child for child in self.processes() if child.spec.role in CARRIERS]
-        if not all(child.serves for child in carriers):
-            return  # one that starts may know of more
-        try:
-            known = connections.dump() if self._leaving.offloaded(self.config) else ()
-            marks = Counter(event.mark for event in known)
-            over = self._leaving.over(self.config, Traffic(samples(carriers)), marks)
-            if over:
-                self._go_on_with(without(self.config, over), self._leaving.keys - over)
-        except (ParagliderError, OSError) as error:
-            self._log.error("backends that left stay for now", why=str(error))
-            return
-        for service, backend in sorted(over):
-            self._log.info("backend gone, with its last flow", service=service, backend=backend)
+    def _look_at_reloads(self, _now: float) -> float:
+        if not self._orders.adjusting:
+            self._reloads.go_on()
+        return inf
 
     def _tell(self) -> None:
         """Send the states of the backends to the processes, with the next turn or ``flush``: what
@@ -439,7 +440,12 @@ class Hub:
                 self._send(child.spec.index, self._health.order())
         self._offloaded.follow(states)
 
-    def _put_back(self, family: int) -> None:
+    def _reconciler(self) -> int | None:
+        """The number of the process that changes the host, None while there is none."""
+        found = (c for c in self._children.values() if c.spec.role == "reconciler" and c.serves)
+        return next((child.spec.index for child in found), None)
+
+    def _renewed(self, family: int) -> None:
         """The table of ``family`` was made anew."""
         self._offloaded.put_back(family)
 
@@ -454,12 +460,15 @@ class Hub:
 
     def _forget(self, over: Over) -> None:
         """Have the kernel forget connections, once no worker goes by what was before."""
-        forget = self._offloaded.forget
         until = time.monotonic() + SOON
+
+        def forget(_: object = None) -> None:
+            self._orders.forget(over.marks, over.datagrams, over.passing)
+
         try:
-            self.questions.ask(self.carriers(), {"do": "sync"}, until, lambda _: forget(over))
+            self.questions.ask(self.carriers(), {"do": "sync"}, until, forget)
         except PlatformError:  # too much is being asked
-            forget(over)
+            forget()
 
     def _send(self, index: int, message: Message) -> None:
         if self._all is not None:

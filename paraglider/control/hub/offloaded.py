@@ -11,15 +11,16 @@
 When a backend is lost, and which ones take new flows, says ``core.pool``, as it does in workers.
 
 Lives here: ``Offloaded``, ``Over``.
-Rules: runs in the supervisor; one run of nft however many backends changed since the last look, and
-none while nothing changes. What the kernel refuses is logged, and tried again with the next change.
+Rules: runs in the supervisor, and has nft run by another process; one run however many backends
+changed since the last look, and none while nothing changes. What the kernel refuses is logged, and
+tried again with the next change.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from paraglider.config.diff import renamed
 from paraglider.config.model import Config
@@ -29,22 +30,8 @@ from paraglider.errors import ParagliderError
 from paraglider.forwarding.services import States, make_pool, put_states
 from paraglider.rules.marks import backend_marks
 from paraglider.rules.nft import datagrams, fallback_text
-from paraglider.system.conntrack import Conntrack
 from paraglider.system.nft import Nft
 from paraglider.system.seed import steering_seed
-
-
-class Connections(Protocol):
-    """What is needed of the kernel's connections: see ``system.conntrack``."""
-
-    def forget(self, marks: tuple[int, ...]) -> None:
-        """Those with one of ``marks``."""
-
-    def forget_passing(self, marks: Container[int]) -> None:
-        """Those with one of ``marks`` that are no live TCP connection."""
-
-    def forget_untranslated(self, address: str, first: int, last: int) -> None:
-        """UDP ones to a VIP's ports that have no backend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +49,13 @@ class Over:
         return bool(self.marks or self.passing or self.datagrams)
 
 
+Load = Callable[[str, Callable[[ParagliderError | None], object]], None]
+"""Has nft load a text, some time, and tells when that is done, or why it is not."""
+
+
 class Offloaded:
     """The offload services of ``config`` in the kernel; ``before`` were those of the configuration
-    before it, whose tables have been changed for this one.
+    before it, whose tables have been changed for this one. ``load`` changes them.
     """
 
     def __init__(
@@ -72,12 +63,10 @@ class Offloaded:
         config: Config,
         before: Offloaded | None = None,
         *,
-        load: Callable[[str], None] | None = None,
-        connections: Connections | None = None,
+        load: Load,
     ) -> None:
         self._config = config
-        self._load = load or Nft().load
-        self._connections = connections or Conntrack()
+        self._load = load
         self._log: Any = log.logger()
         self._services = [s for s in config.services if s.forward == "offload"]
         marks = backend_marks(config)
@@ -132,17 +121,6 @@ class Offloaded:
         passing = self._passed - passed - self._lost
         return Over(tuple(sorted(self._lost - lost)), datagrams(again), tuple(sorted(passing)))
 
-    def forget(self, over: Over) -> None:
-        """Have the kernel forget these connections."""
-        try:
-            self._connections.forget(over.marks)
-            if over.passing:
-                self._connections.forget_passing(frozenset(over.passing))
-            for vip, first, last in over.datagrams:
-                self._connections.forget_untranslated(vip, first, last)
-        except ParagliderError as error:
-            self._log.error("connections that are over stay", error=str(error))
-
     def put_back(self, family: int) -> None:
         """The table of ``family`` was made anew, as it was set up: the next tick says it anew."""
         self._written.pop(family, None)
@@ -150,6 +128,7 @@ class Offloaded:
 
     def close(self) -> None:
         """The daemon ends: the hash is what the set-up made it, for nobody looks any more."""
+        self._load = _load_now  # no process is left to do it
         for family, weights in self._set_up.items():
             if family in self._written:
                 self._hash(family, weights)
@@ -165,9 +144,23 @@ class Offloaded:
     def _hash(self, family: int, weights: dict[int, int]) -> None:
         if weights == self._written.get(family):
             return
-        try:
-            self._load(fallback_text(self._config, family, steering_seed(), weights))
-        except ParagliderError as error:
-            self._log.error("the kernel's hash stays as it was", family=family, error=str(error))
-        else:
-            self._written[family] = weights
+
+        def loaded(error: ParagliderError | None) -> None:
+            if error is not None:
+                self._written.pop(family, None)
+                self._log.error(
+                    "the kernel's hash stays as it was", family=family, error=str(error)
+                )
+
+        self._written[family] = weights
+        text = fallback_text(self._config, family, steering_seed(), weights)
+        self._load(text, loaded)
+
+
+def _load_now(text: str, then: Callable[[ParagliderError | None], object]) -> None:
+    try:
+        Nft().load(text)
+    except ParagliderError as error:
+        then(error)
+    else:
+        then(None)

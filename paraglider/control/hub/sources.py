@@ -28,6 +28,7 @@ from paraglider.config.problem import ConfigError
 from paraglider.config.sources import FileListing, Found, origins, refusals, resolved
 from paraglider.control import log
 from paraglider.control.hub.kept import Kept
+from paraglider.control.hub.orders import AdjustingError
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name, told
 from paraglider.control.processes.channel import Message
 from paraglider.errors import ParagliderError
@@ -50,8 +51,8 @@ class Body(Protocol):
     def wanted(self) -> Config:
         """The configuration as it was asked for, with what was found last."""
 
-    def adopt(self, config: Config, said_by: str) -> object:
-        """Go on with ``config``; raises ``ParagliderError``, and nothing has changed then."""
+    def adopt(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
+        """Go on with ``config``; raises as ``hub.Hub.adopt``, and nothing has changed then."""
 
 
 @dataclass(slots=True)
@@ -104,6 +105,7 @@ class Sources:
         self._early: dict[Name | str, Answered | Changed] = {}  # of what had news just now
         self._heard: dict[Name | str, float] = {}  # when there were news of it last
         self._retry = 0.0
+        self._soon = False  # an offer waits for the host to be changed
         self._troubles: dict[str, _Trouble] = {}
         self._said: dict[str, float] = {}  # when the log last had a source that works by now
         self._log: Any = log.logger()
@@ -181,10 +183,11 @@ class Sources:
         soon = min((self._heard[s] + SETTLED - now for s in self._early), default=RETRY)
         if not self._offers:
             return soon
-        if now >= self._retry:
+        if now >= self._retry or self._soon:
+            self._soon = False
             self._retry = now + RETRY
             for name in list(self._offers):
-                self._accept(name)
+                self._accept_again(name)
         return min(soon, max(0.0, self._retry - now))
 
     def _services(self) -> Iterator[tuple[Service, BackendSource]]:
@@ -224,7 +227,10 @@ class Sources:
         try:
             if wanted != self._hub.wanted:
                 offer.judge(self._hub.wanted)
-                self._hub.adopt(wanted, source)
+                self._hub.adopt(wanted, source, lambda: self._accept_again(name))
+        except AdjustingError:
+            self._soon = True
+            return False
         except ParagliderError as error:
             self._failed(source, str(error))
             return False
@@ -233,6 +239,11 @@ class Sources:
             self._kept.put(offer.answer)
         self._works(source)
         return True
+
+    def _accept_again(self, name: str) -> None:
+        """The host may be ready for what was found for ``name``; it may have left meanwhile."""
+        if name in self._offers and any(s.name == name for s, _ in self._services()):
+            self._accept(name)
 
     def _called(self, name: str) -> str:
         service, origin = next(found for found in self._services() if found[0].name == name)

@@ -1,12 +1,10 @@
 """What the supervisor looks at every few seconds where flows are offloaded.
 
-    the table     gone (somebody flushed the host's rules): logged, and put back as it was set up
     no answer     first packets that no worker decided about went by the kernel's hash: logged
     conntrack     its table is full, the kernel drops first packets: logged
 
 Rules: a state is logged once when it begins and once when it ends, a count at most once a minute,
-never a line a packet. What is put back is what ``paraglider.config`` set up last, and nothing is
-while it is at work itself, or after it has undone everything.
+never a line a packet. That the table is there is the reconciler's to see to.
 """
 
 from __future__ import annotations
@@ -14,13 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from paraglider.errors import ParagliderError
-from paraglider.rules.nft import GONE, NFT_FAMILY, TABLE, UNANSWERED
-from paraglider.system.changes.base import Host
+from paraglider.rules.nft import GONE, UNANSWERED
 from paraglider.system.connections import Fill, fill
 from paraglider.system.nfnetlink import table_counters
-from paraglider.system.setup import reapply
-from paraglider.system.state import StateFile, only_one
 
 #: seconds between two looks
 INTERVAL: Final = 2.0
@@ -33,16 +27,8 @@ _COUNTED: Final = {
 }
 
 
-def put_back(family: int) -> list[str]:
-    """Bring the rules of ``family`` back to what was set up last; what had to be done."""
-    with only_one():
-        return reapply(frozenset({family}), Host(), StateFile())
-
-
 class Watch:
-    """The looks for the offloaded services of ``families``; ``repaired`` is told of a family whose
-    table was put back.
-    """
+    """The looks for the offloaded services of ``families``."""
 
     def __init__(
         self,
@@ -51,16 +37,12 @@ class Watch:
         *,
         counters: Callable[[int], dict[str, int] | None] = table_counters,
         full: Callable[[], Fill | None] = fill,
-        repair: Callable[[int], list[str]] = put_back,
     ) -> None:
         self._log = logger
         self._counters = counters
         self._full = full
-        self._repair = repair
-        self.repaired: Callable[[int], None] = lambda _family: None
         self._counts: dict[int, dict[str, int]] = {}  # family -> as last logged
         self._again: dict[int, float] = {}  # family -> when counts may be logged again
-        self._missing: set[int] = set()
         self._families = sorted(families)
         self._dropped: int | None = None
         self._dropping = False
@@ -111,9 +93,7 @@ class Watch:
     def _look_at_table(self, family: int, now: float) -> None:
         counts = self._counters(family)
         if counts is None:
-            self._table_is_gone(family)
-            return
-        self._missing.discard(family)
+            return  # the reconciler says so, and puts it back
         self._seen[family] = counts
         # What was counted before the first look, or by a table before this one, is not news.
         before = self._counts.setdefault(family, counts)
@@ -125,24 +105,6 @@ class Watch:
             for name, count in news.items():
                 if count:
                     self._log.warning(_COUNTED[name], family=family, count=count)
-
-    def _table_is_gone(self, family: int) -> None:
-        table = f"{NFT_FAMILY[family]} {TABLE}"
-        first = family not in self._missing
-        self._missing.add(family)
-        try:
-            done = self._repair(family)
-        except ParagliderError as error:
-            if first:
-                self._log.error(
-                    "the table is gone and cannot be put back", table=table, why=str(error)
-                )
-            return
-        if done:
-            self._log.error("the table was gone, put back", table=table, done="; ".join(done))
-            self.repaired(family)
-        elif first:
-            self._log.error("the host is not set up: run paraglider.config", table=table)
 
     def _look_at_conntrack(self) -> None:
         self._filled = found = self._full()

@@ -13,6 +13,7 @@ from paraglider.control.hub.desk import HANDLERS, Desk, refusal
 from paraglider.control.hub.pools import Member, Pools
 from paraglider.control.hub.questions import MOST, Questions
 from paraglider.control.hub.reload import Change
+from paraglider.control.hub.reloads import Done
 from paraglider.control.hub.views import Loaded, Samples, Traffic
 from paraglider.control.processes.child import Child
 from paraglider.control.processes.spec import Spec
@@ -74,11 +75,12 @@ class Hub:
     def flush(self) -> None:
         """See ``desk.State``."""
 
-    def reload(self, said_by: str) -> Change:
+    def ask_reload(self, said_by: str, done: Done) -> None:
         """See ``desk.State``."""
-        if self.refusal is not None:
-            raise self.refusal
-        return Change(CONFIG, ("service web: strategy rr → wrr",), ("user takes a restart",))
+        done(
+            self.refusal
+            or Change(CONFIG, ("service web: strategy rr → wrr",), ("user takes a restart",))
+        )
 
     def answer(self, **answers: Any) -> None:
         """Both workers answer what they were asked last."""

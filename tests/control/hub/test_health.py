@@ -11,6 +11,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.control.hub.health import SETTLED, Health
 from paraglider.control.hub.leaving import merge
+from paraglider.control.hub.orders import AdjustingError
 from paraglider.control.hub.pools import SETTABLE, Member, Pools
 from paraglider.core.pool import Event, State
 from paraglider.errors import PlatformError
@@ -33,12 +34,14 @@ class Hub:
         self.wanted = self.config = Config.model_validate(document)
         self.pools = Pools(self.config, 0.0)
         self.health = Health(self)
-        self.refuses = False
+        self.refuses = self.adjusting = False
         self.adopted = 0
         self.now = 0.0
 
-    def adopt(self, config: Config, said_by: str) -> None:
+    def adopt(self, config: Config, said_by: str, _again: object) -> None:
         """See ``hub.Hub``."""
+        if self.adjusting:
+            raise AdjustingError
         if self.refuses:
             raise PlatformError("the kernel refuses")
         assert said_by == "failover"

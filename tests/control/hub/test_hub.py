@@ -98,7 +98,7 @@ class World:
         self.hub = Hub(before, STRATEGIES, read=self.read, file=file, adjust=self.adjust)
         self.hub.attach(cast(Children, self.all))
 
-    def adjust(self, wanted: Config) -> list[str]:
+    def adjust(self, wanted: Config, again: Callable[[], object]) -> list[str]:
         """Take note, or refuse."""
         if self.refusal is not None:
             raise self.refusal
@@ -180,7 +180,7 @@ def test_a_bad_file_changes_nothing(make: Make) -> None:
     world = make(config("10.0.0.1"))
     world.files = [ConfigError(["f:1:2: no"]), ConfigError(["f:1:2: no"]), config("10.0.0.2")]
     with structlog.testing.capture_logs() as logged:
-        world.hub.hang_up()
+        world.hub.hang_up(lambda: None)
     assert not world.hub.loaded.success
     assert [(line["event"], line["why"]) for line in logged] == [
         ("not reloaded, nothing has changed", "f:1:2: no")
@@ -189,7 +189,7 @@ def test_a_bad_file_changes_nothing(make: Make) -> None:
     world.hub.desk.take({"do": "reload"}, asked.append)
     assert [answer["lines"] for answer in asked] == [["f:1:2: no"]]
     assert (world.hosts, world.all.sent) == ([], [])
-    world.hub.hang_up()
+    world.hub.hang_up(lambda: None)
     assert world.hub.loaded.success
     assert [b.name for b in world.hub.wanted.services[0].backends] == ["10.0.0.2"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from paraglider.control.hub.offloaded import Offloaded, Over
 from paraglider.core.pool import DATAGRAM_DRAIN
 from paraglider.errors import PlatformError
 from paraglider.rules.marks import backend_marks
+from paraglider.system.nft import Nft
 
 BACKENDS = ("10.0.0.1", "10.0.0.2")
 
@@ -29,30 +30,17 @@ class Air:
         config = Config.model_validate({"services": [service, {**other, "backends": ["10.0.0.9"]}]})
         self.marks = backend_marks(config)["web"]
         self.loaded: list[str] = []
-        self.forgotten: list[Any] = []
         self.refuses = False
         self.config = config
-        self.offloaded = Offloaded(config, load=self.load, connections=self)
+        self.offloaded = Offloaded(config, load=self.load)
 
-    def load(self, text: str) -> None:
+    def load(self, text: str, then: Callable[[PlatformError | None], object]) -> None:
         """A transaction of nft."""
         if self.refuses:
-            raise PlatformError("a table was refused by nft")
+            then(PlatformError("a table was refused by nft"))
+            return
         self.loaded.append(text)
-
-    def forget(self, marks: tuple[int, ...]) -> None:
-        """Connections by their marks."""
-        if self.refuses:
-            raise PlatformError("conntrack does not forget connections")
-        self.forgotten.append(marks)
-
-    def forget_passing(self, marks: Container[int]) -> None:
-        """Nothing but to remember."""
-        self.forgotten.append(marks)
-
-    def forget_untranslated(self, address: str, first: int, last: int) -> None:
-        """Connections without a backend."""
-        self.forgotten.append((address, first, last))
+        then(None)
 
     def put(self, first: str, second: str = "ready", weight: int = 3, now: float = 1.0) -> Over:
         """The hub's news of the two backends, and what is over by them."""
@@ -135,7 +123,7 @@ def test_a_drain_that_is_overdue_ends_connections() -> None:
     assert air.offloaded.tick(11.0) == Over((air.marks[0],))
 
 
-def test_another_configuration_goes_on_where_one_was() -> None:
+def test_another_configuration_goes_on_where_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
     """A drain has its time from when it began, and who is lost is told of once; at the end the hash
     is what the new set-up made it.
     """
@@ -143,11 +131,12 @@ def test_another_configuration_goes_on_where_one_was() -> None:
     air.offloaded.tick(0.0)
     assert not air.put("drain")
     for _ in range(2):
-        air.offloaded = Offloaded(air.config, air.offloaded, load=air.load, connections=air)
+        air.offloaded = Offloaded(air.config, air.offloaded, load=air.load)
     assert not air.put("drain", now=10.0)
     assert air.put("drain", now=11.0) == Over((air.marks[0],))
-    air.offloaded = Offloaded(air.config, air.offloaded, load=air.load, connections=air)
+    air.offloaded = Offloaded(air.config, air.offloaded, load=air.load)
     assert not air.put("drain", now=12.0)
+    monkeypatch.setattr(Nft, "load", lambda _, text: air.loaded.append(text))
     air.offloaded.close()
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
 
@@ -169,15 +158,6 @@ def test_all_are_used_when_all_are_down() -> None:
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
 
 
-def test_the_kernel_forgets(air: Air) -> None:
-    """What is over is forgotten; that the kernel refuses is logged and nothing more."""
-    air.offloaded.forget(Over((1, 2), (("192.168.0.11", 53, 53),), (4,)))
-    assert air.forgotten == [(1, 2), frozenset({4}), ("192.168.0.11", 53, 53)]
-    air.refuses = True
-    air.offloaded.forget(Over((3,)))
-    assert len(air.forgotten) == 3
-
-
 def test_a_refusal_is_made_good_with_the_next_change(air: Air) -> None:
     """What could not be written does not count as written."""
     air.refuses = True
@@ -196,8 +176,9 @@ def test_a_table_made_anew_is_told_again(air: Air) -> None:
     assert air.shares() == {air.marks[1]: 1}
 
 
-def test_at_the_end_the_hash_is_the_set_ups(air: Air) -> None:
-    """Nobody looks at backends any more, so all of them are in it."""
+def test_at_the_end_the_hash_is_the_set_ups(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at backends any more, so all of them are in it; nft is run here by then."""
+    monkeypatch.setattr(Nft, "load", lambda _, text: air.loaded.append(text))
     air.put("down")
     air.offloaded.close()
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}

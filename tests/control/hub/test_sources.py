@@ -18,6 +18,7 @@ from paraglider.config.model import Config
 from paraglider.config.sources import origins, read_files
 from paraglider.control.hub import sources as sources_module
 from paraglider.control.hub.kept import Kept
+from paraglider.control.hub.orders import AdjustingError
 from paraglider.control.hub.sources import (
     QUIET,
     REMINDER,
@@ -72,9 +73,12 @@ class Hub:
         self.wanted = wanted
         self.said_by: list[str] = []
         self.refuses = ""
+        self.adjusting = False
 
-    def adopt(self, config: Config, said_by: str) -> None:
+    def adopt(self, config: Config, said_by: str, again: object = None) -> None:
         """See ``sources.Body``."""
+        if self.adjusting:
+            raise AdjustingError
         if self.refuses:
             raise PlatformError(self.refuses)
         self.wanted = config

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from paraglider.control.hub.watch import INTERVAL, QUIET, Watch
-from paraglider.errors import OperatorError
 from paraglider.system.connections import Fill
 
 
@@ -18,10 +17,7 @@ class Air:
         self.tables: dict[int, dict[str, int] | None] = {
             family: {"unanswered": 0, "gone": 0} for family in families
         }
-        self.repairable = True
-        self.refuses = False
         self.fill: Fill | None = Fill(10, 100, 0)
-        self.repaired: list[int] = []
         self.lines: list[tuple[str, str, dict[str, Any]]] = []
         self.now = 1000.0
         self.watch = Watch(
@@ -29,20 +25,7 @@ class Air:
             self,
             counters=lambda family: self.tables[family],
             full=lambda: self.fill,
-            repair=self.repair,
         )
-        self.told: list[int] = []
-        self.watch.repaired = self.told.append
-
-    def repair(self, family: int) -> list[str]:
-        """Puts the table back, as the set-up left it."""
-        self.repaired.append(family)
-        if self.refuses:
-            raise OperatorError("another set-up of paraglider is at work here", "wait")
-        if not self.repairable:
-            return []
-        self.tables[family] = {"unanswered": 0, "gone": 0}
-        return ["table"]
 
     def _say(self, level: str, event: str, details: dict[str, Any]) -> None:
         self.lines.append((level, event, details))
@@ -71,52 +54,17 @@ def test_nothing_to_say() -> None:
     """As long as all is well."""
     air = Air(4, 6)
     assert [air.look() for _ in range(5)] == [[]] * 5
-    assert air.repaired == []
 
 
-def test_a_table_that_goes_is_put_back() -> None:
-    """Once for each time that it goes, by family; what it counted before is no news after."""
+def test_a_table_that_goes_and_comes() -> None:
+    """Is nothing to say here; what it counted before is no news after."""
     air = Air(4, 6)
     air.tables[6] = {"unanswered": 7, "gone": 0}
-    air.look()
+    assert air.look() == []
     air.tables[6] = None
-    ((level, said, details),) = air.look()
-    assert (level, said) == ("error", "the table was gone, put back")
-    assert details["table"] == "ip6 paraglider"
     assert air.look() == []
-    assert air.repaired == [6]
-    air.tables[6] = None
-    assert len(air.look()) == 1
-    assert air.repaired == air.told == [6, 6]
-
-
-def test_a_table_that_was_never_set_up() -> None:
-    """Nothing is put back that no set-up made: said once, and looked for again."""
-    air = Air(4)
-    air.tables[4] = None
-    air.repairable = False
-    ((_, said, _),) = air.look()
-    assert "run paraglider.config" in said
+    air.tables[6] = {"unanswered": 0, "gone": 0}
     assert air.look() == []
-    assert air.told == []
-    air.tables[4] = {"unanswered": 0, "gone": 0}
-    assert air.look() == []
-    air.tables[4] = None
-    assert len(air.look()) == 1
-
-
-def test_while_the_set_up_is_at_work() -> None:
-    """Nothing is put back meanwhile; it is tried again."""
-    air = Air(4)
-    air.look()
-    air.tables[4], air.refuses = None, True
-    ((_, said, details),) = air.look()
-    assert "cannot be put back" in said
-    assert "at work" in details["why"]
-    assert air.look() == []
-    air.refuses = False
-    assert len(air.look()) == 1
-    assert air.tables[4] is not None
 
 
 def test_what_the_kernel_decided_is_counted() -> None:
@@ -141,7 +89,7 @@ def test_it_does_not_look_all_the_time() -> None:
     """The supervisor wakes for every signal; the kernel is asked every few seconds."""
     air = Air(4)
     air.look()
-    air.tables[4] = None
+    air.tables[4] = {"unanswered": 1, "gone": 0}
     assert air.look(INTERVAL / 2) == []
     assert len(air.look(INTERVAL / 2)) == 1
 
@@ -225,11 +173,14 @@ def test_what_is_offloaded_changes() -> None:
     """Tables of new families are looked at, and nothing is where nothing is offloaded."""
     air = Air(4, 6)
     air.watch.cover(())
-    air.tables[4] = None
+    air.look()
+    air.tables[4] = {"unanswered": 1, "gone": 0}
     assert air.look() == []
     air.watch.workers(0)
     assert air.lines == []
     air.watch.cover([6])
     assert air.look() == []
     air.watch.cover([4, 6])
-    assert [said for _, said, _ in air.look()] == ["the table was gone, put back"]
+    air.look()
+    air.tables[4] = {"unanswered": 2, "gone": 0}
+    assert [details["count"] for _, _, details in air.look()] == [1]

@@ -8,10 +8,11 @@ import pytest
 import structlog
 
 from paraglider.config.model import Config
-from paraglider.control.hub.host import HostRules
+from paraglider.control.host.adjust import HostRules
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.system import setup
 from paraglider.system.state import StateFile
+from paraglider.system.wanted import WantedFile
 
 CONFIG = Config.model_validate(
     {
@@ -36,6 +37,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(StateFile, "load", lambda _self: ["a change"])
     monkeypatch.setattr(setup, "set_up", set_up)
+    monkeypatch.setattr(WantedFile, "put", lambda *_: None)
     return steps
 
 

@@ -7,7 +7,6 @@ nothing: when a step fails, all are rolled back.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from paraglider.config.model import Config
@@ -17,10 +16,9 @@ from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import setup
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_vips
-from paraglider.system.state import StateFile, only_one
-
-#: brings the host to a configuration, and says what had to be done; raises ``ParagliderError``
-Adjust = Callable[[Config], list[str]]
+from paraglider.system.cores import worker_cores
+from paraglider.system.state import StateFile, in_turn
+from paraglider.system.wanted import WantedFile
 
 
 class HostRules:
@@ -43,7 +41,7 @@ class HostRules:
             elif outcome != "unchanged":
                 self._log.error(f"set-up: {outcome}", step=what)
 
-        with only_one():
+        with in_turn():
             host, state = Host(), StateFile()
             if not state.load():
                 return []
@@ -53,6 +51,8 @@ class HostRules:
                 check_vips(config.services)
                 steps = setup.prepare(config, self._families, host, state)
                 setup.set_up(steps, host, state, say)
+                cores = worker_cores(config.workers)
+                WantedFile().put(config, self._families, cores, state.owner)
             except ParagliderError as error:
                 raise PlatformError(
                     f"the host cannot be brought to it: {error.what}",

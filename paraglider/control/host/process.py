@@ -1,0 +1,236 @@
+"""The reconciler: the process that changes the host, and keeps it as it was set up.
+
+It is root with CAP_NET_ADMIN and CAP_NET_RAW, as changing addresses, routes and rules needs, and
+speaks with nobody but the hub. It runs programs (nft, iptables), which may take as long as they
+take: only what it does waits for them.
+
+Lives here: ``ReconcilerSpec``, ``run``.
+Rules: one thing at a time, the hub's orders first; but orders that run no program do not wait for
+one. SIGTERM ends it at once; a set-up that is at work is rolled back as after any failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import select
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final, Self
+
+from paraglider.config.model import Config
+from paraglider.control import log
+from paraglider.control.host.adjust import HostRules
+from paraglider.control.host.messages import refusal
+from paraglider.control.host.service import HostService
+from paraglider.control.processes.beginning import introduce, refused, serves
+from paraglider.control.processes.channel import Channel, ChannelError, Message
+from paraglider.control.processes.life import INTERVAL, Life
+from paraglider.control.processes.spec import Equipment, Spec
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.system import connections, privileges
+from paraglider.system.conntrack import Conntrack
+from paraglider.system.host_events import HostEvents
+from paraglider.system.nft import Nft
+from paraglider.system.reconcile import PARTS, Reconciler
+
+#: seconds between two looks at what the kernel does not tell of
+POLL: Final = 1.0
+
+#: seconds that programs may take in a row (each of them 60 s: ``system.programs``)
+LONGEST_TURN: Final = 900.0
+
+#: orders that run no program, and wait for none
+QUICK: Final = frozenset({"forget", "count"})
+
+
+@dataclass(frozen=True, slots=True)
+class ReconcilerSpec(Spec):
+    """All that the reconciler is told at its start: the configuration, and the ``families`` that
+    the daemon serves.
+    """
+
+    role: ClassVar[str] = "reconciler"
+    config: Config
+    families: frozenset[int]
+
+    @property
+    def patience(self) -> float:
+        """A set-up that is at work is rolled back."""
+        return 10.0
+
+    def equipped(self, equipment: Equipment) -> Self:
+        """See ``children.Spec``."""
+        return replace(self, config=equipment.config)
+
+
+def needed(config: Config) -> frozenset[int]:
+    """The families that have to be set up for ``config``: proxied connections end here, and need
+    nothing but addresses.
+    """
+    return frozenset(s.family for s in config.services if s.forward != "proxy")
+
+
+def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
+    """Be the reconciler until SIGTERM; the exit code of the process.
+
+    ``report`` is the pipe to the supervisor, ``parent`` its process id.
+    """
+    if spec.channel is None:
+        raise ValueError("there is no hub to hear")
+    try:
+        introduce("paraglider/host", "paraglider: keeps the host as it was set up")
+        privileges.limit(*privileges.RECONCILER_CAPABILITIES)
+        privileges.die_with_parent(parent)
+        events = HostEvents()
+    except ParagliderError as error:
+        return refused(report, error)
+    logger = log.logger(role=spec.role)
+    voice = Voice(spec.channel)
+    service = HostService(
+        Reconciler(), voice.send, logger, needed(spec.config), clock=time.monotonic
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    serves(report)
+    try:
+        return _Work(spec.life, voice, events, service, Orders(spec.families, service)).run()
+    except SystemExit:
+        return 0
+    except ChannelError:  # the supervisor is gone
+        return 0
+    finally:
+        events.close()
+
+
+class Voice:
+    """The channel to the hub, for two threads."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self._speaking = threading.Lock()
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send ``message``, and wait until it is sent; raises ``ChannelError``."""
+        with self._speaking:
+            self.channel.send(message)
+            while self.channel.waiting:
+                select.select([], [self.channel], [])
+                self.channel.flush()
+
+
+class _Work:
+    """Waits for the hub, for the kernel and for time; the hub is heard by a thread, which does
+    what needs no program by itself.
+    """
+
+    def __init__(
+        self, life: Life, voice: Voice, events: HostEvents, service: HostService, orders: Orders
+    ) -> None:
+        self._life = life
+        self._turn = time.monotonic()  # when the last turn of ``run`` began
+        self._voice = voice
+        self._events = events
+        self._service = service
+        self._do = orders
+        self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._waking, self._woken = socket.socketpair()
+        self._polled = 0.0
+
+    def run(self) -> int:
+        """Until the hub is gone; the exit code. Raises ``SystemExit`` and ``ChannelError``."""
+        self._woken.setblocking(False)
+        threading.Thread(target=self._converse, name="hub", daemon=True).start()
+        with selectors.DefaultSelector() as selector:
+            self._events.register(selector)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while True:
+                self._turn = time.monotonic()
+                selector.select(self._pause())
+                with contextlib.suppress(BlockingIOError):
+                    self._woken.recv(4096)
+                while not self._orders.empty():
+                    order = self._orders.get()
+                    if order is None:
+                        return 0
+                    self._answer(order)
+                self._hear()
+                self._service.work()
+
+    def _converse(self) -> None:
+        """The thread's part."""
+        try:
+            while True:
+                if time.monotonic() - self._turn < LONGEST_TURN:
+                    self._life.beat()  # programs may be slow; a turn that never ends is a fault
+                if not select.select([self._voice.channel], [], [], INTERVAL)[0]:
+                    continue
+                for order in self._voice.channel.receive():
+                    if order.get("do") in QUICK:
+                        self._answer(order)
+                    else:
+                        self._orders.put(order)
+                        self._waking.send(b".")
+        except ChannelError:
+            self._orders.put(None)
+            self._waking.send(b".")
+
+    def _answer(self, order: Message) -> None:
+        self._voice.send({**self._do.do(order), "re": order.get("id")})
+
+    def _pause(self) -> float:
+        return min(self._service.wait(), max(0.0, self._polled + POLL - time.monotonic()))
+
+    def _hear(self) -> None:
+        news = self._events.collect()
+        now = time.monotonic()
+        if now - self._polled >= POLL:
+            self._polled = now
+            news |= self._events.poll()
+        self._service.news(part for part in PARTS if part in news)
+
+
+class Orders:
+    """Does what the hub orders for the daemon of ``families``."""
+
+    def __init__(self, families: frozenset[int], service: HostService) -> None:
+        self._families = families
+        self._service = service
+
+    def do(self, order: Message) -> Message:
+        """The answer to ``order``, without its number."""
+        kind = order.get("do")
+        try:
+            if kind == "adjust":
+                return self._adjust(Config.model_validate(order["config"]))
+            if kind == "hash":
+                Nft().load(str(order["text"]))
+                return {}
+            if kind == "forget":
+                conntrack = Conntrack()
+                conntrack.forget([int(mark) for mark in order["marks"]])
+                if order["passing"]:
+                    conntrack.forget_passing(frozenset(map(int, order["passing"])))
+                for vip, first, last in order["datagrams"]:
+                    conntrack.forget_untranslated(str(vip), int(first), int(last))
+                return {}
+            if kind == "count":
+                counts = Counter(str(event.mark) for event in connections.dump())
+                return {"marks": dict(counts)}
+            raise PlatformError(f"the reconciler has no order {str(kind)[:40]!r}")
+        except ParagliderError as error:
+            return refusal(error)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            return refusal(PlatformError(f"the order {kind} failed: {error!r}"[:500]))
+
+    def _adjust(self, config: Config) -> Message:
+        done = HostRules(self._families).adjust(config)
+        self._service.need(needed(config))
+        return {"done": done}
