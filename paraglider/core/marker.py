@@ -6,8 +6,10 @@ and changes nothing in it.
 
 A first packet can come again before the kernel knows of the flow (a repeated SYN, the next
 datagram of a burst), so what was decided is remembered for a while: the same packet gets the same
-backend. A TCP segment other than a SYN that opens no flow passes unmarked, as in ``nat``: at a
-local VIP it meets the local stack, which answers RST.
+backend. A SYN with another sequence number is not the same: the client has used its port again
+(RFC 9293, 3.4.1: a new connection has a new one), and its flow is decided about anew. A TCP
+segment other than a SYN that opens no flow passes unmarked, as in ``nat``: at a local VIP it meets
+the local stack, which answers RST.
 
 With ``affinity: client`` a client is bound from its last new flow on: when a flow ends is not
 seen here.
@@ -66,8 +68,9 @@ class Marker:
         self.live: Callable[[Mapping[int, int]], Mapping[int, int]] | None = None
         self._remembered = remembered
         self._bound = bound
-        self._young: dict[tuple[int, bytes], Backend] = {}
-        self._old: dict[tuple[int, bytes], Backend] = {}
+        # What was decided, and the sequence number of the SYN that asked for it.
+        self._young: dict[tuple[int, bytes], tuple[Backend, int]] = {}
+        self._old: dict[tuple[int, bytes], tuple[Backend, int]] = {}
         self._turn_at = 0.0
         self.know(marks)
 
@@ -75,8 +78,8 @@ class Marker:
         """These are all backends from here on; decisions for others are forgotten."""
         self._verdicts = {backend: MARK | mark << 8 for backend, mark in marks.items()}
         self._marks = tuple(marks.items())
-        self._young = {which: b for which, b in self._young.items() if b in marks}
-        self._old = {which: b for which, b in self._old.items() if b in marks}
+        self._young = {which: made for which, made in self._young.items() if made[0] in marks}
+        self._old = {which: made for which, made in self._old.items() if made[0] in marks}
 
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the packet whose head is ``buf[offset:offset + length]``.
@@ -86,6 +89,7 @@ class Marker:
         parsed = parse(buf, offset, length, whole=False)
         if parsed.reason >= 0:
             return self._refuse(parsed.reason)
+        sequence = 0
         if parsed.kind == FLOW:
             if parsed.protocol == TCP:
                 at = parsed.transport + 13
@@ -93,27 +97,30 @@ class Marker:
                     return self._refuse(TRUNCATED)
                 if buf[at] & (FIN | SYN | RST | ACK) != SYN:
                     return self._refuse(NO_FLOW)
+                sequence = int.from_bytes(buf[at - 9 : at - 5], "big")
         elif parsed.kind != ECHO_REQUEST:
             return self._refuse(NO_FLOW)
         service = self.balancer.find(parsed.protocol, parsed.key)
         if service is None:
             return self._refuse(NO_SERVICE)
-        return self.decide(service, parsed.protocol, parsed.key, now)
+        return self.decide(service, parsed.protocol, parsed.key, now, sequence)
 
-    def decide(self, service: Service, protocol: int, key: bytes, now: float) -> int:
-        """The verdict for a packet that may open a flow of ``service``."""
+    def decide(self, service: Service, protocol: int, key: bytes, now: float, sequence: int) -> int:
+        """The verdict for a packet that may open a flow of ``service``; ``sequence`` is a SYN's
+        sequence number, 0 for other protocols.
+        """
         if now >= self._turn_at or len(self._young) >= self._bound:
             self._turn(now)
         which = (protocol, key)
-        backend = self._young.get(which) or self._old.get(which)
-        if backend is not None and backend.ready:
+        made = self._young.get(which) or self._old.get(which)
+        if made is not None and made[1] == sequence and made[0].ready:
             if protocol == TCP:  # the kernel knows of no answer
-                backend.unanswered += 1
-            return self._verdicts[backend]
+                made[0].unanswered += 1
+            return self._verdicts[made[0]]
         backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
         if backend is None:
             return self._refuse(self.balancer.refusal(service, protocol))
-        self._young[which] = backend
+        self._young[which] = (backend, sequence)
         backend.flows += 1
         backend.picked += 1
         if service.affinity is not None:

@@ -19,6 +19,7 @@ cdef class Nat:
     cdef public FlowTable flows
     cdef public list counts
     cdef public object opened
+    cdef public unsigned int _sequence
     cdef public long long _refused  # a mark makes it longer than 32 bits
     cdef dict _tcp_forward
     cdef dict _tcp_reverse

@@ -71,6 +71,7 @@ class Nat:
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[Flow], None] | None = None
         self._refused = PASS
+        self._sequence = 0  # of the last SYN that may open a flow, for ``marker``
         self._tcp_forward = flows.forward[TCP]
         self._tcp_reverse = flows.reverse[TCP]
         self._udp_forward = flows.forward[UDP]
@@ -131,6 +132,7 @@ class Nat:
                 if flags & (FIN | SYN | RST):
                     self._backend_segment(back, flags, now)
             elif flags & (FIN | SYN | RST | ACK) == SYN:
+                self._sequence = int.from_bytes(data[transport + 4 : transport + 8], "big")
                 flow = self._open(TCP, key, now)
             else:
                 return self._refuse(NO_FLOW)
@@ -269,7 +271,8 @@ class Nat:
             self._refused = self._refuse(NO_SERVICE)
             return None
         if service.offloaded:
-            self._refused = self.marker.decide(service, protocol, key, now)
+            sequence = self._sequence if protocol == TCP else 0
+            self._refused = self.marker.decide(service, protocol, key, now, sequence)
             return None
         rewrites = service.rewrites
         reverse = self.flows.reverse[protocol]

@@ -2,14 +2,17 @@
 how full its table is.
 
 Lives here: ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h), as few of their
-attributes as are needed: the connection's id and its mark.
-Rules: a connection without one of our marks is passed over. The kernel tells of the end of a
-connection only when it was asked to tell of connections as that one began: so the set-up turns
-nf_conntrack_events on.
+attributes as are needed: the connection's id, its mark, TCP's state.
+Rules: a connection without one of our marks is passed over, and a TCP connection that is over
+(TIME_WAIT, CLOSE) counts as ended, though the kernel keeps it for a while. The kernel tells of the
+end of a connection only when it was asked to tell of connections as that one began: so the set-up
+turns nf_conntrack_events on. Of the many changes of a connection between beginning and end the
+kernel hands over the one that ends it (a classic BPF filter, linux/filter.h).
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import socket
 import struct
@@ -31,16 +34,21 @@ CTA_MARK, CTA_ID, CTA_MARK_MASK = 8, 12, 21
 _CTA_PROTOINFO, _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 4, 1, 1
 #: states of TCP in which a connection is over: TIME_WAIT and CLOSE
 CLOSED: Final = frozenset((7, 8))
-_GROUPS: Final = (1, 3)  # NFNLGRP_CONNTRACK_NEW, NFNLGRP_CONNTRACK_DESTROY
+_GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, …_UPDATE, …_DESTROY
+_NLM_F_CREATE: Final = 0x400  # tells a connection that begins from one that changes
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 _SO_RCVBUFFORCE: Final = 33
+_SO_ATTACH_FILTER: Final = 26
+_SKF_AD_OFF: Final = -0x1000
+_NEW: Final = CTNETLINK << 8 | CT_NEW
+_DELETE: Final = CTNETLINK << 8 | CT_DELETE
 _RECEIVE_BUFFER: Final = 64 << 20
 _LONGEST: Final = 1 << 13  # one event is some 300 bytes
 
 
 class Event(NamedTuple):
-    """A connection of ours began or ended."""
+    """A connection of ours began or is over."""
 
     began: bool
     identity: int
@@ -48,21 +56,26 @@ class Event(NamedTuple):
 
 
 def event(data: bytes) -> Event | None:
-    """What one message tells, None for what is not ours."""
+    """What one message tells, None for what is not ours, or was told before."""
     if len(data) < 20:
         return None
-    (kind,) = struct.unpack_from("=H", data, 4)
-    if kind not in (CTNETLINK << 8 | CT_NEW, CTNETLINK << 8 | CT_DELETE):
+    kind, flags = struct.unpack_from("=HH", data, 4)
+    if kind not in (_NEW, _DELETE):
         return None
-    mark = identity = 0
-    for number, value in attributes(data):
-        if number == CTA_MARK and len(value) == 4:
-            mark = int.from_bytes(value, "big")
-        elif number == CTA_ID:
-            identity = int.from_bytes(value, "big")
+    identity, mark, closed = _told(data)
     if mark & MASK != BASE:
         return None
-    return Event(kind & 0xFF == CT_NEW, identity, mark)
+    if kind == _NEW and flags & _NLM_F_CREATE:
+        return Event(True, identity, mark)
+    # One that is closed is over; when the kernel forgets it later, that is no news.
+    return Event(False, identity, mark) if closed == (kind == _NEW) else None
+
+
+def _told(data: bytes) -> tuple[int, int, bool]:
+    """The id and the mark of a connection, and whether it is over."""
+    found = dict(attributes(data))
+    mark, identity = (int.from_bytes(found.get(n, b""), "big") for n in (CTA_MARK, CTA_ID))
+    return identity, mark, tcp_state(found) in CLOSED
 
 
 def tcp_state(found: Mapping[int, bytes]) -> int:
@@ -75,13 +88,50 @@ def tcp_state(found: Mapping[int, bytes]) -> int:
 
 
 def dump() -> Iterator[Event]:
-    """Every connection that has one of our marks now; raises ``OSError``."""
+    """Every live connection that has one of our marks now; raises ``OSError``."""
     wanted = attribute(CTA_MARK, struct.pack("!I", BASE))
     wanted += attribute(CTA_MARK_MASK, struct.pack("!I", MASK))
     for data in ask(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
-        found = event(data)
-        if found is not None:
-            yield found
+        identity, found, closed = _told(data)
+        if found & MASK == BASE and not closed:
+            yield Event(True, identity, found)
+
+
+def _filter() -> bytes:
+    """The program that keeps what begins, what closes, and what ends."""
+    accept, drop = 18, 17
+
+    def code(at: int, operation: int, operand: int, yes: int = 0, no: int = 0) -> bytes:
+        jumps = (to - at - 1 if to else 0 for to in (yes, no))
+        return struct.pack("=HBBI", operation, *jumps, operand & 0xFFFFFFFF)
+
+    attribute_at, nested_at = _SKF_AD_OFF + 12, _SKF_AD_OFF + 16
+    return b"".join(
+        code(at, *instruction)
+        for at, instruction in enumerate(
+            (
+                (0x28, 4),  # the message's type, as the machine has it
+                (0x15, socket.htons(_DELETE), accept),
+                (0x28, 6),  # its flags
+                (0x45, socket.htons(_NLM_F_CREATE), accept),
+                (0x01, _CTA_PROTOINFO),
+                (0x00, 20),  # behind both headers
+                (0x20, attribute_at),
+                (0x15, 0, drop),
+                (0x01, _CTA_PROTOINFO_TCP),
+                (0x20, nested_at),
+                (0x15, 0, drop),
+                (0x01, _CTA_PROTOINFO_TCP_STATE),
+                (0x20, nested_at),
+                (0x15, 0, drop),
+                (0x07, 0),
+                (0x50, 4),  # the attribute's content
+                (0x35, min(CLOSED), accept),
+                (0x06, 0),
+                (0x06, 0xFFFFFFFF),
+            )
+        )
+    )
 
 
 class Events:
@@ -92,6 +142,9 @@ class Events:
         try:
             self._socket.bind((0, 0))
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            code = ctypes.create_string_buffer(_filter())
+            program = struct.pack("@HP", len(code) // 8, ctypes.addressof(code))
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
             for group in _GROUPS:
                 self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         except OSError as error:

@@ -86,9 +86,12 @@ class Family:
         kind = ICMPv6EchoReply if reply else ICMPv6EchoRequest
         return header / kind(id=identifier, seq=7) / data
 
-    def syn(self, port: int = 80, *, client_port: int = 40000, vip: str = "") -> bytes:
+    def syn(
+        self, port: int = 80, *, client_port: int = 40000, vip: str = "", seq: int = 0
+    ) -> bytes:
         """The client's first segment."""
-        segment = TCP(sport=client_port, dport=port, flags="S", options=[("MSS", 1460)])
+        mss = [("MSS", 1460)]
+        segment = TCP(sport=client_port, dport=port, flags="S", seq=seq, options=mss)
         return bytes(self.ip(self.client, vip or self.vip) / segment)
 
     def segment(self, flags: str, port: int = 80, *, client_port: int = 40000) -> bytes:

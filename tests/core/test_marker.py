@@ -124,6 +124,21 @@ def test_a_repeated_first_packet_keeps_its_backend(family: Family) -> None:
     assert (backend.picked, backend.unanswered) == (1, 4)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_port_that_is_used_again_is_another_flow(family: Family, beside: bool) -> None:
+    """The SYN has another sequence number: it is decided about anew, counted, and speaks against
+    nobody, whether the kernel's flows have the queue alone or share it with others.
+    """
+    made = offloaded(family)
+    path: Marker | Nat = marker(made)
+    if beside:
+        path = Nat(path.balancer, FlowTable(Timeouts(), 10), path)
+    found = [head(path, family.syn(seq=seq)) for seq in (7, 7, 2**32 - 1, 2**32 - 1, 7)]
+    assert found == [marked(MARKS[n]) for n in (0, 0, 1, 1, 2)]
+    assert [(b.picked, b.unanswered) for b in made.pool.backends] == [(1, 1), (1, 1), (1, 0)]
+
+
 def test_a_decision_is_forgotten() -> None:
     """After two generations, by traffic or by the clock; and the young ones of a long silence."""
     path = marker(offloaded(V4))

@@ -175,12 +175,12 @@ def test_any_is_tcp_udp_and_ping(
 def test_weighted_counts_live_flows(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
 ) -> None:
-    """Connections that stay open count, those that the kernel has forgotten do not."""
+    """Connections that stay open count, those that are closed do not."""
     net = topology()
     serve(net)
     backends = [backend_address(family, 1), {"address": backend_address(family, 2), "weight": 3}]
-    weighted = service(family, strategy="weighted", backends=backends)
-    running = balancer(net, config(weighted, timeouts={"closing": 1}), trouble=True)
+    text = config(service(family, strategy="weighted", backends=backends))
+    running = balancer(net, text, trouble=True)
     assert "paraglider/live" in children(running)
     held = [Held(net, VIP[family]) for _ in range(12)]
     assert Counter(one.ask() for one in held) == {"backend1": 3, "backend2": 9}
@@ -188,7 +188,7 @@ def test_weighted_counts_live_flows(
     for one in [one for one in held if one.ask() == "backend1"]:
         held.remove(one)
         one.end()
-    await_forgotten(net, 9)
+    await_closed(net, 9)
     more = [Held(net, VIP[family]) for _ in range(4)]
     assert Counter(one.ask() for one in more) == {"backend1": 3, "backend2": 1}
     # A tracker that dies is replaced and counts what there is.
@@ -200,8 +200,8 @@ def test_weighted_counts_live_flows(
     assert "no worker alive" not in running.log()
 
 
-def await_forgotten(net: Topology, left: int) -> None:
-    """Wait until conntrack has ``left`` connections of ours, and the workers know."""
+def await_closed(net: Topology, left: int) -> None:
+    """Wait until conntrack has ``left`` live connections of ours, and the workers know."""
     deadline = time.monotonic() + 20
     script = "from paraglider.system.connections import dump; print(len(list(dump())))"
     while int(net.balancer.run([sys.executable, "-c", script]).stdout) > left:

@@ -15,18 +15,40 @@ from paraglider.system.connections import CT_DELETE, CT_NEW, CTNETLINK, Event, F
 from paraglider.system.nfnetlink import message
 from paraglider.system.queue.messages import attribute
 
+CREATED = 0x600  # NLM_F_CREATE | NLM_F_EXCL
+ESTABLISHED, LAST_ACK, TIME_WAIT, CLOSE = 3, 6, 7, 8
 
-def told(kind: int, mark: int, identity: int = 77) -> bytes:
-    """The kernel's message, as far as it matters."""
+
+def told(kind: int, mark: int, flags: int = CREATED, state: int = 0) -> bytes:
+    """The kernel's message, as far as it matters; ``state`` is TCP's."""
     body = attribute(connections.CTA_MARK, struct.pack("!I", mark))
-    body += attribute(connections.CTA_ID, struct.pack("!I", identity))
-    return message(CTNETLINK, kind, 2, body, 0)
+    body += attribute(connections.CTA_ID, struct.pack("!I", 77))
+    if state:
+        body += attribute(4, attribute(1, attribute(1, bytes([state]))))
+    return message(CTNETLINK, kind, 2, body, flags)
 
 
-@pytest.mark.parametrize(("kind", "began"), [(CT_NEW, True), (CT_DELETE, False)])
-def test_a_connection_of_ours(kind: int, began: bool) -> None:
-    """Its beginning and its end are told with identity and mark."""
-    assert event(told(kind, BASE | 5)) == Event(began, 77, BASE | 5)
+@pytest.mark.parametrize(
+    ("kind", "flags", "state", "began"),
+    [
+        (CT_NEW, CREATED, 0, True),
+        (CT_NEW, CREATED, 1, True),
+        (CT_NEW, 0, ESTABLISHED, None),
+        (CT_NEW, 0, LAST_ACK, None),
+        (CT_NEW, 0, TIME_WAIT, False),
+        (CT_NEW, 0, CLOSE, False),
+        (CT_DELETE, 0, 0, False),
+        (CT_DELETE, 0, ESTABLISHED, False),
+        (CT_DELETE, 0, TIME_WAIT, None),
+        (CT_DELETE, 0, CLOSE, None),
+    ],
+)
+def test_a_connection_of_ours(kind: int, flags: int, state: int, began: bool | None) -> None:
+    """Its beginning and its end are told with identity and mark, each once: a TCP connection ends
+    when it is closed, whenever the kernel forgets it.
+    """
+    wanted = None if began is None else Event(began, 77, BASE | 5)
+    assert event(told(kind, BASE | 5, flags, state)) == wanted
 
 
 @pytest.mark.parametrize("mark", [0, 1, 0x50470000])

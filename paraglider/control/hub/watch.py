@@ -18,6 +18,9 @@ from paraglider.system.nfnetlink import table_counters
 
 #: seconds between two looks
 INTERVAL: Final = 2.0
+#: part of conntrack's table from which on dropped packets count as dropped for want of room: many
+#: connections may have ended between the drop and the look
+NEARLY_FULL: Final = 0.9
 #: seconds between two lines about the same count
 QUIET: Final = 60.0
 
@@ -111,7 +114,9 @@ class Watch:
         if found is None:
             return
         before, self._dropped = self._dropped, found.dropped
-        dropping = before is not None and found.dropped > before
+        # The kernel counts other drops there too: two packets that began one connection at once.
+        near = found.held >= found.limit * NEARLY_FULL
+        dropping = before is not None and found.dropped > before and near
         if dropping and not self._dropping:
             self._log.error(
                 "conntrack's table is full: the kernel drops first packets",

@@ -1,6 +1,6 @@
 """Live flows by mark, in memory that all processes of one Paraglider share.
 
-    live    connections that the kernel has       written by the tracker
+    live    connections that are not closed       written by the tracker
     begun   connections that began, ever          written by the tracker
     picked  flows decided, ever, a row a worker   written by that worker
 

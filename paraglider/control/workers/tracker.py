@@ -4,8 +4,7 @@ Python sees the first packet of an offloaded flow and nothing of its end. Conntr
 strategies that ask, this process asks for all connections once, hears of every further one that
 begins or ends, and keeps a count a backend where the workers read it (``live``). The others' are
 only shown: those it counts now and then, by asking for all connections, so that flows cost
-nothing. A connection counts for as long as conntrack keeps it, so a closed one too until its time
-is over, as in ``nat``.
+nothing. A TCP connection that is closed counts no more, though conntrack keeps it for a while.
 
 Events that came faster than they were read are lost; then everything is asked for again. It runs
 as the workers do: as nobody, locked in, with CAP_NET_ADMIN alone.
