@@ -1,15 +1,21 @@
 """A door: the connections of an HTTP server, few at a time and none for ever.
 
-Lives here: ``Door``, which accepts for the control socket (``api``) and the stats page (``web``).
+Lives here: ``Door``, which accepts for the control socket (``api``) and the stats page (``web``),
+and ``Shares``, by which strangers share its places.
 Rules: who may come in is the owner's to say (``admit``); how many, and for how long, is said here.
-A stranger, and one too many, are answered once and let go.
+A stranger, and one too many, are answered once and let go. With ``Shares`` one too many takes the
+place of the connection that has lasted longest, of the client that has most: who opens many and
+says nothing on them keeps nobody else out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 #: connections at a time
@@ -27,9 +33,44 @@ def everybody(_end: socket.socket) -> tuple[int, str] | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Whose a connection is: an IPv4 address, or an IPv6 network of 64 bits. One that is ``near``
+    comes from this host, where a monitor or a reverse proxy may speak for many.
+    """
+
+    name: str
+    near: bool = False
+
+
+def client_of(end: socket.socket) -> Client:
+    """The client at the other end of a TCP connection."""
+    try:
+        address = ip_address(end.getpeername()[0].partition("%")[0])
+    except (OSError, ValueError, IndexError):  # it has gone again
+        return Client("")
+    if isinstance(address, IPv6Address):
+        return Client(address.packed[:8].hex(), address.is_loopback)
+    return Client(str(address), address.is_loopback)
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How clients share a door: ``each`` connections at a time of one that is not near, and
+    ``reserve`` places that only those near may take.
+    """
+
+    each: int
+    reserve: int
+    client: Callable[[socket.socket], Client] = client_of
+
+
+_NOBODY: Final = Client("")
+
+
 class Door:
     """Accepts connections from ``listening`` for ``server``, ``most`` at a time, ``lifetime``
-    seconds each, from those whom ``admit`` lets in.
+    seconds each, from those whom ``admit`` lets in; they share the places by ``shares``, if given.
     """
 
     def __init__(
@@ -40,23 +81,30 @@ class Door:
         *,
         most: int = MOST,
         lifetime: float = LIFETIME,
+        shares: Shares | None = None,
     ) -> None:
         self._listening = listening
         self._admit = admit
         self._server = server
         self._most = most
         self._lifetime = lifetime
-        self._open: dict[asyncio.Transport, float] = {}  # until when
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._shares = shares
+        self._open: dict[asyncio.Transport, float] = {}  # until when, the oldest first
+        self._clients: dict[asyncio.Transport, Client] = {}
+        self._kept: set[asyncio.Transport] = set()
+        self._tasks: dict[asyncio.Task[None], Client] = {}  # connections that are not open yet
         self._loop = asyncio.get_running_loop()
         listening.setblocking(False)
         self._loop.add_reader(listening.fileno(), self._accept)
         self._next = self._loop.call_later(_SWEEP, self._sweep)
 
     def keep(self, transport: asyncio.BaseTransport | None, seconds: float) -> None:
-        """The connection of ``transport`` may last ``seconds`` from now on."""
+        """The connection of ``transport`` may last ``seconds`` from now on, and gives way to no
+        other.
+        """
         if isinstance(transport, asyncio.Transport):
             self._open[transport] = self._loop.time() + seconds
+            self._kept.add(transport)
 
     def close(self) -> None:
         """Accept no more, and end what is open."""
@@ -73,22 +121,51 @@ class Door:
         refusal = self._admit(end)
         if refusal is not None:
             self._refuse(end, *refusal)
-        elif self._count() >= self._most:
+            return
+        client = _NOBODY if self._shares is None else self._shares.client(end)
+        if not self._has_room(client):
             self._refuse(end, 503, "too many connections at a time")
-        else:
-            task = self._loop.create_task(self._welcome(end))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            return
+        task = self._loop.create_task(self._welcome(end, client))
+        self._tasks[task] = client
+        task.add_done_callback(self._tasks.pop)
 
-    async def _welcome(self, end: socket.socket) -> None:
+    async def _welcome(self, end: socket.socket, client: Client) -> None:
         end.setblocking(False)
         transport, _ = await self._loop.connect_accepted_socket(self._server, end)
         self._open.setdefault(transport, self._loop.time() + self._lifetime)
+        self._clients[transport] = client
 
     def _count(self) -> int:
         """Connections that are open, or about to be."""
         self._open = {one: until for one, until in self._open.items() if not one.is_closing()}
+        self._clients = {one: self._clients.get(one, _NOBODY) for one in self._open}
+        self._kept &= self._open.keys()
         return len(self._open) + len(self._tasks)
+
+    def _has_room(self, client: Client) -> bool:
+        """Whether ``client`` may come in; another connection may have been ended for it."""
+        count, shares = self._count(), self._shares
+        if shares is None:
+            return count < self._most
+        held = Counter((*self._clients.values(), *self._tasks.values()))
+        if not client.near and held[client] >= shares.each:
+            return self._ends_one_of(client)
+        near = sum(number for one, number in held.items() if one.near)
+        if count < self._most - (0 if client.near else max(shares.reserve - near, 0)):
+            return True
+        giving = {self._clients[one] for one in self._open if one not in self._kept}
+        if not client.near and near <= shares.reserve:
+            giving = {one for one in giving if not one.near}
+        return bool(giving) and self._ends_one_of(*_that_have_most(giving, held))
+
+    def _ends_one_of(self, *clients: Client) -> bool:
+        """End the oldest connection of ``clients`` that may give way; whether there is one."""
+        for transport in self._open:
+            if self._clients[transport] in clients and transport not in self._kept:
+                transport.abort()
+                return True
+        return False
 
     def _sweep(self) -> None:
         """End what has lasted too long: half a request, an answer that nobody reads."""
@@ -109,3 +186,9 @@ class Door:
                 end.send((head + body).encode())
             except OSError:
                 return
+
+
+def _that_have_most(clients: set[Client], held: Counter[Client]) -> list[Client]:
+    """Those of ``clients`` that hold as many connections as none of them holds more."""
+    most = max(held[one] for one in clients)
+    return [one for one in clients if held[one] == most]

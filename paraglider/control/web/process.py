@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Final
 
 import paraglider
-from paraglider.control.api.door import Door, everybody
+from paraglider.control.api.door import Door, Shares, everybody
 from paraglider.control.api.hub_client import HubClient, until_told
 from paraglider.control.api.routes import runner as runner_of
 from paraglider.control.api.routes import server_of
@@ -32,6 +32,8 @@ from paraglider.errors import ParagliderError, PlatformError
 
 #: connections at a time: twice the streams, so that requests have room beside them
 MOST: Final = 128
+#: connections of one client, and places for those who come from this host, such as a monitor
+SHARES: Final = Shares(each=32, reserve=16)
 #: seconds that a connection may last which is no stream
 LIFETIME: Final = 25.0
 
@@ -83,7 +85,14 @@ async def _serve(spec: StatsSpec, channel: Channel, report: int, parent: int) ->
     await runner.setup()
     await routes.warm_up(runner)
     lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
-    door = Door(spec.listening, everybody, server_of(runner), most=MOST, lifetime=LIFETIME)
+    door = Door(
+        spec.listening,
+        everybody,
+        server_of(runner),
+        most=MOST,
+        lifetime=LIFETIME,
+        shares=SHARES,
+    )
     feeding = asyncio.create_task(feed.run())
     feeding.add_done_callback(lambda _: end(PlatformError.exit_code))
     spec.life.pulse(asyncio.get_running_loop())
