@@ -28,9 +28,12 @@ _TEXT_TAGS = {_TAG + name for name in ("str", "timestamp", "value", "merge")}
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]{0,24})")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+_BREAKS = "\0\r\n\x85\u2028\u2029"  # the end of a line, or of the text
+_ENDS = f"#{_BREAKS}"
+
 # PyYAML's words for common slips → what is wrong, and what would be right.
 _YAML_SLIPS = (
-    (r"found character '\\t'", "a tab stands where YAML allows no tab", "indent with spaces"),
+    (r"found character '\\t'", "a tab stands where YAML allows no tab", "write spaces there"),
     (
         r"found character '(.)' that cannot start",
         r"a value cannot start with {}",
@@ -91,12 +94,50 @@ class _TooLargeError(Exception):
 
 
 class _Composer(yaml.SafeLoader):
-    """PyYAML's loader as far as the nodes, with a bound on their number and depth."""
+    """PyYAML's loader as far as the nodes, with a bound on their number and depth, and with tabs
+    where YAML 1.2 has them separate tokens (section 6.2).
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
         self._nodes = 0
+        self._dash = self._plain = -1  # where the last of them ended
+
+    def fetch_block_entry(self) -> None:
+        super().fetch_block_entry()
+        self._dash = self.index
+
+    def fetch_plain(self) -> None:
+        super().fetch_plain()
+        self._plain = self.index
+
+    def scan_to_next_token(self) -> None:
+        """Skip white space, line breaks and comments. A tab that would indent, or that is part of a
+        text without quotes, is left, where PyYAML then finds a mistake.
+        """
+        if self.index == 0 and self.peek() == "\ufeff":
+            self.forward()
+        indents = self.column == 0 or self.index == self._dash
+        while True:
+            length = 0
+            while self.peek(length) in " \t":
+                length += 1
+            follows = self.peek(length)
+            if "\t" in self.prefix(length) and follows not in _ENDS:
+                within = self.index == self._plain and follows not in ":,]}"
+                if within or (indents and not self.flow_level):
+                    self.forward(self.prefix(length).index("\t"))
+                    return
+            self.forward(length)
+            if self.peek() == "#":
+                while self.peek() not in _BREAKS:
+                    self.forward()
+            if not self.scan_line_break():  # type: ignore[no-untyped-call]
+                return
+            indents = True
+            if not self.flow_level:
+                self.allow_simple_key = True
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         self._depth += 1

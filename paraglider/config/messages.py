@@ -21,7 +21,7 @@ from pydantic_core import ErrorDetails
 from paraglider.config.model import Backend, Config, PrivateSide, PublicSide, Service
 from paraglider.config.problem import Marks, Path, Problem, spelled
 from paraglider.config.section import Section
-from paraglider.config.types import parse_port_range, shown, ticked
+from paraglider.config.types import parse_port_range, quoted, several, shown, ticked
 
 # What stands in for a required key that is missing or wrong; no finding that rests on it counts.
 _STAND_INS: dict[type[Section], dict[str, Any]] = {
@@ -193,7 +193,7 @@ def _words(
 
 def _list_remedy(value: Any, text: str | None) -> str:
     if isinstance(value, str) and text is not None and len(text) <= 60:
-        return f'write ["{text}"]'
+        return f"write {quoted(several(text) or [text])}"
     return "write each item on a line of its own, after a dash"
 
 

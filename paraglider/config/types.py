@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -220,16 +222,43 @@ def parse_address(value: Any) -> IPAddress:
         raise ValueError(f"{shown(value)} is no IP address; {_address_hint(value)}") from None
 
 
+def several(text: str) -> list[str]:
+    """The items of a list that was written as one text, ``a, b`` or ``a b``; none of one."""
+    items = [item for item in re.split(r"[\s,;]+", text.strip(" \t[],;")) if item]
+    return items if len(items) > 1 else []
+
+
+def quoted(items: Iterable[str]) -> str:
+    """``items`` as a list in YAML."""
+    return f"[{', '.join(json.dumps(item, ensure_ascii=False) for item in items)}]"
+
+
+def _is_address(text: str) -> bool:
+    """Whether ``text`` is an address that packets between hosts can carry."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    here = address.is_multicast or address.is_unspecified or address.is_loopback
+    return not here and not (address.version == 6 and address.is_link_local)
+
+
 def _address_hint(value: Any) -> str:
     if isinstance(value, str) and len(value) <= _SHOWN:
+        items = several(value)
+        if items and all(map(_is_address, items)):
+            return f"write an item of the list for each: {quoted(items)}"
         host, slash, _ = value.partition("/")
-        if slash:
+        if slash and _is_address(host):
             return f"leave the prefix out: {host}"
         host, _, port = value.partition(":")
-        if "." in host and port.isascii() and port.isdigit():
-            return f"write {{address: {host}, port: {port}}}"
+        if _is_address(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65536:
+            return f"write {{address: {host}, port: {int(port)}}}"
+        host = value.partition("%")[0]
+        if "%" in value and _is_address(host):
+            return f"leave the zone out: {host}"
         if "%" in value:
-            return f"leave the zone out: {value.partition('%')[0]}"
+            return "write a global or unique local address of that host, such as fd00:10::1"
     return "write an IPv4 or IPv6 address such as 10.0.0.1 or fd00:10::1"
 
 

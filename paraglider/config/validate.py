@@ -95,15 +95,22 @@ def _network(config: Config) -> Iterator[Problem]:
 
 def _addresses(path: Path, service: Service) -> Iterator[Problem]:
     vip, needs = service.vip, ((*path, "vip"),)
-    bad = _unusable(vip.ip)
+    forward: tuple[Path, ...] = ((*path, "forward"),)
+    ours = service.forward == "proxy"  # which listens and connects here, on loopback too
+    bad = _unusable(vip.ip, ours)
     if bad:
-        yield Problem((*path, "vip"), f"VIP {vip.ip} is {bad}", "write a unicast address")
+        yield Problem(
+            (*path, "vip"),
+            f"VIP {vip.ip} is {bad}",
+            _instead(vip.ip, service, "a unicast address"),
+            needs=forward,
+        )
     elif vip.version == 4 and vip.network.prefixlen < 31 and vip.ip in _ends(vip.network):
         what = f"VIP {vip.ip} is the network or broadcast address of {vip.network}"
         yield Problem((*path, "vip"), what, "write a host's address, or another prefix")
     for index, backend in enumerate(service.backends):
         place = (*path, "backends", index, "address")
-        bad = _unusable(backend.address)
+        bad = _unusable(backend.address, ours)
         if backend.address.version != vip.version:
             what = f"backend {backend.address} is IPv{backend.address.version}"
             what += f", the VIP {vip.ip} is IPv{vip.version}"
@@ -111,23 +118,42 @@ def _addresses(path: Path, service: Service) -> Iterator[Problem]:
             yield Problem(place, what, remedy, needs=needs)
         elif bad:
             what = f"backend {backend.address} is {bad}"
-            yield Problem(place, what, "write the address of a real server")
-        elif backend.address == vip.ip:
+            remedy = _instead(backend.address, service, "the address of a real server")
+            yield Problem(place, what, remedy, needs=forward)
+        elif backend.address == vip.ip and not (ours and _elsewhere(backend.port, service)):
             what = f"backend {backend.address} is the VIP itself"
-            yield Problem(place, what, "write the server's own address", needs=needs)
+            remedy = "write the server's own address"
+            if ours:
+                remedy += ", or a `port` that the service does not have"
+            ports = ((*path, "ports"), (*path, "backends", index, "port"))
+            yield Problem(place, what, remedy, needs=(*needs, *forward, *ports))
     if service.snat is not None and service.snat.version != vip.version:
         what = f"`snat` {service.snat} is IPv{service.snat.version}, the VIP is IPv{vip.version}"
         remedy = f"write an IPv{vip.version} address"
         yield Problem((*path, "snat"), what, remedy, needs=needs)
 
 
-def _unusable(address: IPAddress) -> str:
-    """Why no packet of a flow can carry ``address``; empty when it can."""
+def _elsewhere(port: int | None, service: Service) -> bool:
+    """Whether a connection to ``port`` of the VIP is none to ``service`` again."""
+    return port is not None and all(port not in span for span in service.ports)
+
+
+def _instead(address: IPAddress, service: Service, usual: str) -> str:
+    """What to write where ``address`` is unusable."""
+    if address.is_loopback and service.protocol == "tcp" and not service.all_ports:
+        return f"write {usual}, or use `forward: proxy`, which takes loopback too"
+    return f"write {usual}"
+
+
+def _unusable(address: IPAddress, here: bool = False) -> str:
+    """Why no packet of a flow can carry ``address``; empty when it can. With ``here`` no packet is
+    forwarded: connections end and begin on this host.
+    """
     if address.is_multicast:
         return "a multicast address"
     if address.is_unspecified:
         return "the unspecified address"
-    if address.is_loopback:
+    if address.is_loopback and not here:
         return "a loopback address"
     if address.is_link_local and address.version == 6:
         return "a link-local address"

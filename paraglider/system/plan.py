@@ -332,8 +332,10 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
     vips: set[tuple[str, IPAddress]] = set()
     if network.public is not None:
         for service in config.services:
-            # Under dsr the VIP is the backends' address and none of the balancer's.
-            if service.family == family and service.forward != "dsr":
+            # Under dsr the VIP is the backends' address and none of the balancer's; loopback's are
+            # there already.
+            vip = service.vip.ip
+            if service.family == family and service.forward != "dsr" and not vip.is_loopback:
                 wanted.setdefault((network.public.interface, service.vip.ip), service.vip)
         vips.update(wanted)
     if network.private is not None:

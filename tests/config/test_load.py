@@ -163,7 +163,7 @@ def test_no_finding_rests_on_a_mistake(before: str, after: str) -> None:
         (b"user: \xff\n", "1:7", "byte 0xff is no UTF-8; save the file in UTF-8"),
         ("user: bob\n# ü \udcff".encode(errors="surrogateescape"), "2:5", "byte 0xff is no UTF-8"),
         (GOOD.encode("utf-16"), "1:1", "is no UTF-8"),
-        (b"a: 1\n\tb: 2", "2:1", "a tab stands where YAML allows no tab; indent with spaces"),
+        (b"a: 1\n\tb: 2", "2:1", "a tab stands where YAML allows no tab; write spaces there"),
         (b"user: a\n---\nuser: b\n", "2:1", "a second document starts here; keep one"),
         (b"services: []\n", "1:11", "`services`: the list is empty; write an item"),
         (b"services: web\n", "1:11", "`services`: 'web' where a list belongs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -302,3 +303,93 @@ def test_repaired_keeps_indices_and_the_original() -> None:
 def test_repaired_stands_in_for_missing_services() -> None:
     """Without services, one stands in, so that the other sections can still be checked."""
     assert Config.model_validate(repaired({}, [("services",)])).services[0].name == "x"
+
+
+#: a key of a service or of the file, and a value that is wrong
+MISTAKES = (
+    ("backends", '"10.0.0.1, 10.0.0.2"'),
+    ("backends", '["10.0.0.1, 10.0.0.2"]'),
+    ("backends", '"10.0.0.1 10.0.0.2"'),
+    ("backends", "10.0.0.1"),
+    ("backends", '["10.0.0.1/24"]'),
+    ("backends", '["10.0.0.1:8080"]'),
+    ("backends", '["10.0.0.1:080"]'),
+    ("backends", '["web1"]'),
+    ("backends", '["fe80::1%eth1"]'),
+    ("backends", '["2001:db8::5%eth1"]'),
+    ("backends", '["::1/128"]'),
+    ("vip", "192.168.0.11/33"),
+    ("vip", '"2001:db8::11%eth0"'),
+    ("ports", '"http"'),
+    ("ports", '"90-80"'),
+    ("ports", '["90-80"]'),
+    ("ports", "0"),
+    ("seed", '"5"'),
+    ("slow_start", '"5"'),
+    ("name", "1.5"),
+    ("strategy", "round-robin"),
+    ("protocol", "tpc"),
+    ("affinity", "clients"),
+    ("check", '{type: http, expect: {status: "OK"}}'),
+    ("check", '{type: http, path: "up"}'),
+    ("stats", '{bind: "9777"}'),
+    ("workers", "{first_core: 3, last_core: 1}"),
+    ("failover", '{enabled: "yes"}'),
+)
+#: how a remedy says what to write, and what it then says in place of what
+PROPOSALS = (
+    re.compile(r"write the number (?P<new>\S+) without quotes"),
+    re.compile(r"put it in quotes: (?P<new>.+)"),
+    re.compile(r"leave the (?:prefix|zone) out: (?P<new>\S+)"),
+    re.compile(r"write an item of the list for each: (?P<new>\[.*\])"),
+    re.compile(r"write one of: (?P<new>[^,]+)"),
+    re.compile(r"write one that starts with (?P<new>/)"),
+    re.compile(r"write (?:one )?such as (?P<new>\"[^\"]+\"|\S+)"),
+    re.compile(r"write an IPv4 or IPv6 address such as (?P<new>\S+)"),
+    re.compile(r"such as (?P<new>\S+)$"),
+    re.compile(r"write a number from (?P<new>\d+) to"),
+    re.compile(r"write (?P<new>first_core: \d+, last_core: \d+)"),
+    re.compile(r"write (?P<new>true) or false"),
+    re.compile(r"write (?P<new>\[[^\]]*\]|\{[^}]*\}|\"[^\"]+\"|\d+\b)"),
+)
+
+
+def configuration(key: str, value: str) -> str:
+    """A valid file but for ``key``, which has ``value``."""
+    six = any(address in value for address in ("fe80", "2001", "fd00", "::1"))
+    service = {
+        "name": "web",
+        "vip": '"2001:db8::11/64"' if six else "192.168.0.11/24",
+        "protocol": "tcp",
+        "ports": "80",
+        "strategy": "maglev",
+        "backends": '["2001:db8::1"]' if six else "[10.0.0.1]",
+    }
+    top = {}
+    (top if key in ("stats", "workers", "failover") else service)[key] = value
+    lines = [f"{name}: {text}" for name, text in top.items()]
+    lines += ["services:", *(f"  {name}: {text}" for name, text in service.items())]
+    return "\n".join(lines).replace("  name:", "- name:")
+
+
+@pytest.mark.parametrize(("key", "value"), MISTAKES)
+def test_a_remedy_is_accepted(key: str, value: str) -> None:
+    """What a message says to write is taken in its turn."""
+    with pytest.raises(ConfigError) as caught:
+        parse(configuration(key, value), "f")
+    (line,) = caught.value.lines
+    what, _, remedy = line.partition("; ")
+    match = next((m for m in (one.search(remedy) for one in PROPOSALS) if m), None)
+    assert match is not None, line
+    new = match["new"].rstrip(";,")
+    # What is refused is named in quotes, or it is the whole value.
+    named = re.search(r"'([^']+)'", what)
+    old = named[1] if named and named[1] in value else value
+    if key == "workers":
+        old = value.strip("{}")
+    quoted = f'"{old}"' if f'"{old}"' in value else old
+    if new.startswith("[") and f"[{quoted}]" in value:
+        quoted = f"[{quoted}]"
+    changed = value.replace(quoted, new)
+    assert changed != value
+    parse(configuration(key, changed), "f")

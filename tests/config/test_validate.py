@@ -94,6 +94,12 @@ def lines_of(text: str) -> list[str]:
         ({"vip": "0.0.0.0"}, "3:10", "VIP 0.0.0.0 is the unspecified address", "unicast"),
         ({"vip": "127.0.0.1/8"}, "3:10", "VIP 127.0.0.1 is a loopback", "unicast"),
         (
+            {"vip": "127.0.0.1/8", "forward": "proxy", "backends": "[127.0.0.1]"},
+            "6:16",
+            "backend 127.0.0.1 is the VIP itself",
+            "a `port` that the service does not have",
+        ),
+        (
             {"vip": "'fe80::1/64'", "backends": "['fd00::1']"},
             "3:10",
             "VIP fe80::1 is a link-local address",
@@ -321,3 +327,23 @@ def test_each_port_taken_twice_is_found_once() -> None:
     rest = "protocol: tcp, vip: 192.168.0.11/24, backends: [10.0.0.1]"
     items = [f"  - {{name: s{n}, ports: {n % 1000 + 1}, {rest}}}" for n in range(2000)]
     assert len(lines_of("services:\n" + "\n".join(items))) == 1000
+
+
+@pytest.mark.parametrize(
+    ("vip", "backends"),
+    [
+        ("127.0.0.2/8", "[127.0.0.1]"),
+        ("127.0.0.1/8", "[{address: 127.0.0.1, port: 8080}]"),
+        ("'::1/128'", "[{address: '::1', port: 8080}, 'fd00::1']"),
+        ("192.168.0.11/24", "[{address: 192.168.0.11, port: 8080}, 127.0.0.1]"),
+    ],
+)
+def test_a_proxy_takes_loopback(vip: str, backends: str) -> None:
+    """It listens and connects on this host, where HAProxy has its servers too; only a connection
+    to itself would have no end.
+    """
+    text = f"""\
+services:
+  - {{name: web, vip: {vip}, protocol: tcp, ports: 80, forward: proxy, backends: {backends}}}
+"""
+    assert len(parse(text, "f").config.services) == 1

@@ -185,6 +185,12 @@ def test_a_proxy_needs_its_address_alone(air: Any) -> None:
     assert any(line.startswith("rules for IPv6: ") for line in lines)
 
 
+def test_loopback_needs_no_address(air: Any) -> None:
+    """A proxy's VIP there is this host's already."""
+    inner = {**WEB, "vip": "127.0.0.2/8", "forward": "proxy"}
+    assert not [line for line in told(plan(air, config(inner))) if "127.0.0.2" in line]
+
+
 def test_what_is_no_longer_wanted_goes_first(air: Any) -> None:
     """The VIP of an earlier file is taken back before anything is added."""
     steps = plan(air, config(WEB), [AddressChange(4, "eth0", "192.168.0.99/24")])
