@@ -56,7 +56,7 @@ DIFFERENCES: Final = {
     " the core follows states alone, and the ends judge the window",
     "teller of an error": "conntrack gives every error about such a flow the VIP as its source;"
     " the core does so for the backend's own errors, and leaves a router its address, so that the"
-    " client's traceroute shows it (RFC 5508, REQ-5)",
+    " client's traceroute shows it (docs/rfc.md)",
     "no flow": "conntrack may take up a TCP flow in the middle, and translates its first segment;"
     " the core adopts no flow, and the local stack answers RST",
 }
