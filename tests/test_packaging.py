@@ -15,7 +15,14 @@ import pytest
 import paraglider
 
 ROOT = Path(__file__).resolve().parents[1]
-SCRIPTS = ("scripts/bootstrap", "scripts/demo", "scripts/lint", "scripts/test", ".ci/run")
+SCRIPTS = (
+    "scripts/bootstrap",
+    "scripts/demo",
+    "scripts/fuzz",
+    "scripts/lint",
+    "scripts/test",
+    ".ci/run",
+)
 
 
 def setup_output(*arguments: str) -> str:

@@ -1,0 +1,225 @@
+"""What is fuzzed: each target takes any bytes, and may raise nothing.
+
+Lives here: ``TARGETS``, by name. Rules: a target gives the bytes to the code that reads such from
+outside, and swallows only the errors which that code says it raises; whatever else comes out is a
+finding. Nothing here touches the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import ipaddress
+import json
+import struct
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from paraglider.config import listing
+from paraglider.config.import_.formats import FORMATS, draft_of
+from paraglider.config.load import accepted, parse
+from paraglider.config.problem import ConfigError
+from paraglider.control.lookouts import errands
+from paraglider.control.web import token
+from paraglider.control.web.guard import Guard
+from paraglider.core import ledger, packet, strategies
+from paraglider.core.balancer import Balancer
+from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
+from paraglider.core.director import Director
+from paraglider.core.flow import TCP, UDP, FlowTable, Timeouts
+from paraglider.core.ledger import Ledger
+from paraglider.core.marker import Marker
+from paraglider.core.nat import Nat
+from paraglider.core.pool import Backend, Pool
+from paraglider.core.service import ALL_PORTS, Service, ServiceMap
+from paraglider.core.takeover import Rewrites, resume
+from paraglider.errors import OperatorError
+from paraglider.health import messages
+from paraglider.system import connections, conntrack, nfnetlink
+from paraglider.system.capture import ip_packets
+from paraglider.system.queue import messages as queue
+
+BOOT: Final = bytes(range(16))
+#: client, VIP and backend of each family
+ENDS: Final = {
+    4: [ipaddress.ip_address(a).packed for a in ("192.168.0.100", "192.168.0.11", "10.0.0.1")],
+    6: [ipaddress.ip_address(a).packed for a in ("2001:db8::100", "2001:db8::11", "fd00:10::1")],
+}
+_CHECKSUMS: Final = (COMPLETE, UNFINISHED, KERNELS)
+
+
+def _services(routed: bool = False) -> list[Service]:
+    """An `any` service of either family, and one of TCP with a mapped port."""
+    made = []
+    for number, (_, vip, backend) in ENDS.items():
+        every = Pool([Backend(f"b{number}", backend, 0, 1)])
+        strategy = strategies.create("rr")
+        made.append(
+            Service(
+                f"a{number}", vip, (TCP, UDP), ALL_PORTS, every, strategy, echo=True, routed=routed
+            )
+        )
+        if not routed:
+            mapped = Pool([Backend(f"m{number}", backend, 8080, 1)])
+            strategy = strategies.create("rr")
+            made.append(Service(f"w{number}", vip, (TCP,), ((80, 80),), mapped, strategy))
+    return made
+
+
+def _packet(data: bytes) -> None:
+    """``core.packet``: parse, whole or a head."""
+    for whole in (True, False):
+        packet.parse(bytearray(data), 0, len(data), whole=whole)
+
+
+def _series(data: bytes, handle: Callable[[bytearray, int, int, int, float], Any]) -> None:
+    """Packets one after the other, each behind two bytes of length and one of checksum and time."""
+    at, now = 0, 0.0
+    while at + 3 <= len(data):
+        size, how = struct.unpack_from("=HB", data, at)
+        one = bytearray(data[at + 3 : at + 3 + size])
+        at += 3 + len(one)
+        now += how >> 2
+        handle(one, 0, len(one), _CHECKSUMS[how & 3] if how & 3 < 3 else COMPLETE, now)
+
+
+def _nat(data: bytes) -> None:
+    """``core.nat``: packets of flows, both ways, errors among them."""
+    path = Nat(Balancer(ServiceMap(_services())), FlowTable(Timeouts(), 8))
+
+    def handle(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> None:
+        path.handle(buf, offset, length, checksum, now)
+        path.flows.expire(now, 4)
+        assert len(path.flows) <= 8
+
+    _series(data, handle)
+
+
+def _director(data: bytes) -> None:
+    """``core.director``: what dsr looks at."""
+    services = _services(routed=True)
+    marks = {s.pool.backends[0]: 0x51000001 + i for i, s in enumerate(services)}
+    path = Director(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8), marks, 1 << 23)
+    _series(data, path.handle)
+
+
+def _marker(data: bytes) -> None:
+    """``core.marker``: first packets of offload."""
+    services = _services()
+    marks = {b: 0x51000001 + i for i, s in enumerate(services) for b in s.pool.backends}
+    path = Marker(Balancer(ServiceMap(services)), marks, bound=8)
+    _series(data, path.handle)
+
+
+def _journal(data: bytes) -> None:
+    """``core.ledger`` and ``core.takeover``: a journal of flows that somebody damaged."""
+    buffer = bytearray(data)
+    if ledger.fault_of(buffer, BOOT) is not None:
+        return
+    found = Ledger(buffer)
+    table = FlowTable(Timeouts(), 64)
+    services = _services()
+    Nat(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8))  # makes the rewrites
+    resume(table, found, Rewrites(services), 1000.0)
+    table.expire(2000.0, 100)
+
+
+def _queue(data: bytes) -> None:
+    """``system.queue.messages``: what the kernel's queue sends."""
+    queue.answer(data)
+    at = queue.payload_at(bytearray(data), 0, len(data))
+    assert 0 <= at <= len(data) + 4
+
+
+def _netlink(data: bytes) -> None:
+    """``system.nfnetlink``, ``connections``, ``conntrack``: dumps and events of the kernel."""
+    for one in nfnetlink.split(data):
+        connections.event(one)
+        conntrack._entry(one)
+        connections.tcp_state(dict(nfnetlink.attributes(one)))
+        nfnetlink._count(one)
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _config(data: bytes) -> None:
+    """``config.load``: a configuration file, ours or a glider.yaml."""
+    with contextlib.suppress(ConfigError):
+        parse(_text(data), "fuzzed")
+
+
+def _importers(data: bytes) -> None:
+    """``config.import_``: the first byte says which format."""
+    names = [None, *FORMATS]
+    with contextlib.suppress(ConfigError):
+        _, draft = draft_of(
+            _text(data[1:]), "fuzzed", names[data[0] % len(names)] if data else None
+        )
+        accepted(draft, "fuzzed")
+
+
+def _listing(data: bytes) -> None:
+    """``config.listing``: a file of backends."""
+    listing.parse(_text(data), ("services", 0, "backends"))
+
+
+def _capture(data: bytes) -> None:
+    """``system.capture``: pcap and pcapng."""
+    with contextlib.suppress(OperatorError):
+        for _ in ip_packets(io.BytesIO(data), "fuzzed"):
+            pass
+
+
+def _http(data: bytes) -> None:
+    """``control.web``: Host, Origin, the path and the token of a request, a line each."""
+    lines = (_text(data).replace("\r", "").split("\n") + [""] * 4)[:4]
+    host, origin, path, given = lines
+    headers = {"Host": host} | ({"Origin": origin} if origin else {})
+    try:
+        request = make_mocked_request("GET", "/" + path, headers=headers)
+    except ValueError:
+        return  # aiohttp's parser takes no such thing
+    with contextlib.suppress(web.HTTPException):
+        Guard(["balancer"]).check(request)
+    token.right(given, bytes(32))
+
+
+@cache
+def _readers() -> tuple[Callable[[Any], Any], ...]:
+    return errands.told, errands.Errand.of, messages.told, messages.order
+
+
+def _messages(data: bytes) -> None:
+    """What the supervisor and its monitors say to each other, as JSON."""
+    try:
+        plain = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    if not isinstance(plain, dict):
+        return
+    for read in _readers():
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            read(plain)
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "packet": _packet,
+    "nat": _nat,
+    "director": _director,
+    "marker": _marker,
+    "journal": _journal,
+    "queue": _queue,
+    "netlink": _netlink,
+    "config": _config,
+    "importers": _importers,
+    "listing": _listing,
+    "capture": _capture,
+    "http": _http,
+    "messages": _messages,
+}
