@@ -15,13 +15,15 @@ from paraglider.cli.main import Options, config_option
 @click.command()
 @config_option
 @json_option
+@click.option("--force", is_flag=True, help="Also change `forward` or `vip` where that ends flows.")
 @click.pass_obj
-def reload(options: Options, config: str | None, as_json: bool) -> None:
+def reload(options: Options, config: str | None, as_json: bool, force: bool) -> None:
     """Have the daemon read its file again, and say what has changed.
 
-    A file with a mistake changes nothing. Established flows keep their backends.
+    A file with a mistake changes nothing. Established flows keep their backends; a service whose
+    live flows would end stays as it is, and that is said, but with --force.
     """
-    answer = control_of(options, config).post("reload", {})
+    answer = control_of(options, config).post("reload", {"force": True} if force else {})
     if as_json:
         print_json(answer)
         return

@@ -29,3 +29,10 @@ def test_mistakes_of_the_file_are_told_as_by_check(daemon: Any, say: Any) -> Non
     refusal = {"error": "\n".join(lines), "remedy": "", "lines": lines}
     daemon.answers["/v1/reload"] = (400, refusal)
     assert say("reload") == (1, "", "/etc/p.conf:1:2: no; yes\n/etc/p.conf:3:4: no; yes\n")
+
+
+def test_flows_may_end(daemon: Any, say: Any) -> None:
+    """Only who says so has the daemon end any."""
+    daemon.answers["/v1/reload"] = (200, {"changed": [], "restart": []})
+    say("reload", "--force")
+    assert daemon.asked == [("POST", "/v1/reload", {"force": True})]

@@ -271,3 +271,41 @@ def test_a_service_is_known_by_what_it_serves(world: Any, tmp_path: Path, forwar
     it.running.start()
     go_on()
     assert [one.end()["rounds"] > 0 for one in long] == [True] * 4
+
+
+@pytest.mark.parametrize(("before", "after"), [("nat", "offload"), ("offload", "nat")])
+def test_another_way_of_forwarding(world: Any, tmp_path: Path, before: str, after: str) -> None:
+    """What would end live flows is not done, but said, with how many they are, until it is forced
+    or there are none; the rest of the file is taken over.
+    """
+    it: World = world(before)
+    idle = [
+        Peer(it.net.client, tmp_path / f"idle{family}-{n}", "pause", VIP[family], 9000)
+        for family in FAMILIES
+        for n in range(2)
+    ]
+    assert all(one.begun() for one in idle)
+
+    def change() -> dict[str, list[str]]:
+        it.write(1, 2, strategy="wrr")
+        text = it.running.config.read_text()
+        it.running.config.write_text(text.replace(f"forward: {before}", f"forward: {after}"))
+        return it.reload()
+
+    said = change()
+    assert said["restart"] == [
+        f"service web{family}: forward {before} → {after} ends 2 flows;"
+        " `paraglider reload --force` does it all the same"
+        for family in FAMILIES
+    ]
+    assert [one.end() for one in idle[::2]] == [{"arrived": 3}] * 2
+    forced = control(it.running).post("reload", {"force": True})
+    assert forced["restart"] == []
+    assert f"service web4: forward {before} → {after}" in forced["changed"]
+    wait_until(
+        lambda: {one["forward"] for one in control(it.running).get("services")} == {after},
+        it.running.log,
+    )
+    for family in FAMILIES:
+        assert set(tries(it.net, family, 6)) == it.names(1, 2)
+    assert [one.end() for one in idle[1::2]] == [{"error": "ECONNRESET"}] * 2

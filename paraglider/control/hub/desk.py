@@ -60,8 +60,10 @@ class State(Whole, Protocol):
     def flush(self) -> None:
         """Send what has changed to everybody, now."""
 
-    def ask_reload(self, said_by: str, done: Done) -> None:
-        """Go on with the file as it is now, and tell ``done`` what has changed, or why nothing."""
+    def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
+        """Go on with the file as it is now, and where live flows would end only with ``force``;
+        tell ``done`` what has changed, or why nothing.
+        """
 
 
 class Desk:
@@ -165,6 +167,9 @@ class Desk:
 
     def reload(self, request: Message, reply: Reply) -> None:
         """Read the file again; said when those who carry flows have taken it over."""
+        force = request.get("force", False)
+        if not isinstance(force, bool):
+            raise OperatorError(f"`force` is {force!r}", "write true or false")
 
         def done(outcome: Change | ParagliderError) -> None:
             if isinstance(outcome, ParagliderError):
@@ -176,7 +181,7 @@ class Desk:
             except ParagliderError as error:  # too much is being asked
                 reply(refusal(error))
 
-        self._hub.ask_reload("the control socket", done)
+        self._hub.ask_reload("the control socket", done, force=force)
 
     def _synced(self, done: Callable[[], None]) -> None:
         """Call ``done`` when those who carry flows have done all that was said so far."""

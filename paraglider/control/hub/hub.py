@@ -12,6 +12,7 @@ Rules: runs in the supervisor, with its rights; never waits for a process.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from math import inf
@@ -34,8 +35,8 @@ from paraglider.control.hub.orders import HostOrders
 from paraglider.control.hub.own_file import OwnFile
 from paraglider.control.hub.pools import Key, Member, Pools
 from paraglider.control.hub.questions import Questions
-from paraglider.control.hub.reload import Able, Change, compare
-from paraglider.control.hub.reloads import Done, Reloads
+from paraglider.control.hub.reload import Able, Change, Ending, compare
+from paraglider.control.hub.reloads import NONE_ENDS, Done, Reloads
 from paraglider.control.hub.sources import Sources
 from paraglider.control.hub.views import Loaded, Samples, Traffic, samples
 from paraglider.control.hub.watch import INTERVAL, Watch
@@ -52,6 +53,8 @@ from paraglider.core.pool import DOWN, Event
 from paraglider.core.strategies import Registry
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forwarding.path import kind_of
+from paraglider.rules.marks import backend_marks
+from paraglider.system.connections import dump
 
 #: seconds between two times that states are sent to the processes, but for who waits for it
 TOLD: Final = 0.02
@@ -249,9 +252,9 @@ class Hub:
         """See ``supervisor.Hub``."""
         self._reloads.attempt("SIGHUP", done)
 
-    def ask_reload(self, said_by: str, done: Done) -> None:
+    def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
         """See ``desk.State``."""
-        self._reloads.ask(said_by, done)
+        self._reloads.ask(said_by, done, force=force)
 
     def read(self) -> Read:
         """See ``reloads.Body``."""
@@ -262,12 +265,20 @@ class Hub:
             self._log.warning(line)
         return found
 
-    def reload(self, said_by: str, found: Read | None = None) -> Change:
+    def flows_of(self, service: str) -> int:
+        """See ``reloads.Body``."""
+        counted = self.traffic(samples(self.processes())).total(service)["flows"] or 0
+        marks = backend_marks(self.config).get(service, ())
+        with contextlib.suppress(OSError):  # then those that were listed last
+            return sum(event.mark in marks for event in dump()) if marks else counted
+        return counted
+
+    def reload(self, said_by: str, found: Read | None = None, ending: Ending = NONE_ENDS) -> Change:
         """See ``reloads.Body``."""
         found = found or self.read()
         scouts = [child for child in self.processes() if child.spec.role == "scout"]
         config = self._sources.prepared(found.config, found.listed) if scouts else found.config
-        change = self.adopt(config, said_by, self._reloads.go_on)
+        change = self.adopt(config, said_by, self._reloads.go_on, ending)
         self.loaded = Loaded(True, time.monotonic())
         if scouts:
             self._sources.follow(found.config)
@@ -330,19 +341,24 @@ class Hub:
         return self._orders.adjusting
 
     def adopt(
-        self, config: Config, said_by: str, again: Callable[[], object] = lambda: None
+        self,
+        config: Config,
+        said_by: str,
+        again: Callable[[], object] = lambda: None,
+        ending: Ending = NONE_ENDS,
     ) -> Change:
         """Go on with ``config``, whole and valid, which ``said_by`` has asked for, and with the
         hosts that failover found; what changed.
 
-        What takes a restart stays as it is, and is told of. Established flows keep their backends.
+        What takes a restart stays as it is, and is told of; so does a service whose flows another
+        way of forwarding would end, unless they may (``ending``). Others keep their backends.
         Raises ``ParagliderError``; nothing has changed then. ``AdjustingError`` is raised while the
         host has yet to be changed for it; ``again`` is called when that is done, to try again.
         """
         roles = {child.spec.role for child in self.processes()}
         if self._live.counted is None:  # a tracker that only lists hears of no connection's end
             roles.discard("tracker")
-        able = Able(frozenset(roles), frozenset(self._registry))
+        able = Able(frozenset(roles), frozenset(self._registry), ending)
         strangers = self._health.strangers
         change = compare(self.wanted, strangers.into(config), able)
         logger = self._log.bind(by=said_by)

@@ -12,16 +12,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, Protocol
 
 from paraglider.control import log
 from paraglider.control.hub.orders import AdjustingError
-from paraglider.control.hub.reload import Change
+from paraglider.control.hub.reload import Change, Ending
 from paraglider.control.settings import Read
 from paraglider.errors import ParagliderError, PlatformError
 
 #: reloads that may wait
 MOST: Final = 16
+
+#: for who has nothing to say about live flows: none is to end
+NONE_ENDS: Final = Ending()
 
 Done = Callable[[Change | ParagliderError], object]
 
@@ -32,14 +36,18 @@ class Body(Protocol):
     def read(self) -> Read:
         """Read the file; raises ``ParagliderError``."""
 
-    def reload(self, said_by: str, found: Read | None = None) -> Change:
+    def reload(self, said_by: str, found: Read | None = None, ending: Ending = NONE_ENDS) -> Change:
         """Go on with what was found in it; raises ``ParagliderError``."""
+
+    def flows_of(self, service: str) -> int:
+        """The live flows of a service."""
 
 
 @dataclass(slots=True)
 class _Job:
     said_by: str
     done: Done
+    ending: Ending
     found: Read | None = None
 
 
@@ -51,12 +59,14 @@ class Reloads:
         self._jobs: deque[_Job] = deque()
         self._log: Any = log.logger()
 
-    def ask(self, said_by: str, done: Done) -> None:
-        """Reload, now or when it is its turn, and tell ``done``."""
+    def ask(self, said_by: str, done: Done, *, force: bool = False) -> None:
+        """Reload, now or when it is its turn, and tell ``done``; live flows end with ``force``
+        alone.
+        """
         if len(self._jobs) >= MOST:
             done(PlatformError("too many reloads at a time", "try again in a moment"))
             return
-        self._jobs.append(_Job(said_by, done))
+        self._jobs.append(_Job(said_by, done, Ending(cache(self._hub.flows_of), force)))
         if len(self._jobs) == 1:
             self.go_on()
 
@@ -81,7 +91,7 @@ class Reloads:
             try:
                 if job.found is None:
                     job.found = self._hub.read()
-                outcome = self._hub.reload(job.said_by, job.found)
+                outcome = self._hub.reload(job.said_by, job.found, job.ending)
             except AdjustingError:
                 return
             except ParagliderError as error:

@@ -46,6 +46,7 @@ class Hub:
         self.sent: list[tuple[int, dict[str, Any]]] = []
         self.questions = Questions(lambda index, message: self.sent.append((index, message)))
         self.refusal: OperatorError | None = None
+        self.forced = False
         self.conditions = Conditions()
 
     def assess(self) -> None:
@@ -75,8 +76,9 @@ class Hub:
     def flush(self) -> None:
         """See ``desk.State``."""
 
-    def ask_reload(self, said_by: str, done: Done) -> None:
+    def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
         """See ``desk.State``."""
+        self.forced = force
         done(
             self.refusal
             or Change(CONFIG, ("service web: strategy rr → wrr",), ("user takes a restart",))
@@ -215,6 +217,14 @@ def test_reload(asked: Asked) -> None:
     assert asked.replies == [{"ok": words}]
     asked.hub.refusal = OperatorError("no", "do so")
     assert asked.ask(do="reload")[1] == {"error": "no", "remedy": "do so", "fault": "operator"}
+
+
+def test_only_who_says_so_has_flows_end(asked: Asked) -> None:
+    """`force` is true or false, and false where nothing is said."""
+    for words, forced in (({}, False), ({"force": True}, True), ({"force": False}, False)):
+        asked.ask(do="reload", **words)
+        assert asked.hub.forced is forced
+    assert "force" in asked.ask(do="reload", force="yes")[-1]["error"]
 
 
 def test_too_much_at_a_time(asked: Asked) -> None:

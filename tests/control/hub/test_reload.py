@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.control.hub.reload import Able, compare
+from paraglider.control.hub.reload import Able, Ending, compare
 from paraglider.core.strategies import STRATEGIES
 from paraglider.errors import OperatorError
 
@@ -74,3 +75,41 @@ def test_steering_stays() -> None:
     """Packets of flows that there are must not go to other workers."""
     with pytest.raises(OperatorError, match="affinity"):
         compare(config({}), config({"affinity": "client"}), ALL)
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "what"),
+    [
+        ({}, {"forward": "offload"}, "forward nat → offload"),
+        ({"forward": "offload"}, {"forward": "dsr"}, "forward offload → dsr"),
+        ({}, {"vip": "192.0.2.9/24"}, "vip 192.0.2.1 → 192.0.2.9"),
+    ],
+)
+def test_a_service_whose_flows_would_end(
+    now: dict[str, Any], wanted: dict[str, Any], what: str
+) -> None:
+    """It stays as it is, with how many they are, and the rest is taken over; without a flow, or
+    where that is wanted, it changes.
+    """
+    flows = {"s0": 31, "s1": 7}
+    before, after = config(now, {}), config(wanted, {"strategy": "wrr"})
+    ending = Ending(flows.__getitem__)
+    able = Able(ALL.roles, ALL.strategies, ending)
+    change = compare(before, after, able)
+    assert change.restart == (
+        f"service s0: {what} ends 31 flows; `paraglider reload --force` does it all the same",
+    )
+    assert change.words == ("service s1: strategy rr → wrr",)
+    assert change.config.services == (before.services[0], after.services[1])
+    forced = compare(before, after, replace(able, ending=replace(ending, force=True)))
+    assert forced.restart == ()
+    assert forced.words[-1] == "service s0: 31 flows ended"
+    assert forced.config == after
+    flows["s0"] = 0
+    assert compare(before, after, able).config == after
+
+
+def test_a_proxy_ends_nothing() -> None:
+    """Its connections are two sockets, which go on."""
+    able = Able(ALL.roles, ALL.strategies, Ending(lambda _: 5))
+    assert compare(config(PROXY), config({}), able).restart == ()

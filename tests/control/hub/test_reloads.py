@@ -8,8 +8,8 @@ import structlog
 
 from paraglider.config.model import Config
 from paraglider.control.hub.orders import AdjustingError
-from paraglider.control.hub.reload import Change
-from paraglider.control.hub.reloads import MOST, Reloads
+from paraglider.control.hub.reload import Change, Ending
+from paraglider.control.hub.reloads import MOST, NONE_ENDS, Reloads
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 
 CONFIG = Config.model_construct(services=())
@@ -23,6 +23,8 @@ class Hub:
         self.adjusting = False
         self.refusal: ParagliderError | None = None
         self.taken: list[Any] = []
+        self.flows = 0
+        self.endings: list[tuple[int, bool]] = []
         self.reloads = Reloads(self)
         self.said: list[Any] = []
 
@@ -33,8 +35,14 @@ class Hub:
             raise file
         return file
 
-    def reload(self, said_by: str, found: Any = None) -> Change:
+    def flows_of(self, service: str) -> int:
+        """As many as were asked for so far."""
+        self.flows += 1
+        return self.flows
+
+    def reload(self, said_by: str, found: Any = None, ending: Ending = NONE_ENDS) -> Change:
         """Take it over, if the host is ready."""
+        self.endings.append((ending.flows("web"), ending.force))
         if self.adjusting:
             raise AdjustingError
         if self.refusal is not None:
@@ -75,6 +83,18 @@ def test_the_second_waits_for_the_first() -> None:
     assert hub.words() == hub.taken == ["one", "two"]
     hub.reloads.go_on()
     assert hub.taken == ["one", "two"]
+
+
+def test_flows_are_counted_once() -> None:
+    """Who has to wait for the host goes on with the numbers by which it was changed."""
+    hub = Hub()
+    hub.adjusting = True
+    hub.files = ["one", "two"]
+    hub.reloads.ask("somebody", hub.said.append, force=True)
+    hub.ask()
+    hub.adjusting = False
+    hub.reloads.go_on()
+    assert hub.endings == [(1, True), (1, True), (2, False)]
 
 
 def test_what_the_host_refuses() -> None:
