@@ -55,8 +55,12 @@ def size_of(records: int) -> int:
     return HEADER + RECORD * records
 
 
-def fault_of(buffer: bytes | bytearray | memoryview, boot: bytes) -> str | None:
-    """Why ``buffer`` holds no ledger that can be read, or None. ``boot`` is this boot's id."""
+def fault_of(
+    buffer: bytes | bytearray | memoryview, boot: bytes, length: int | None = None
+) -> str | None:
+    """Why ``buffer`` holds no ledger that can be read, or None. ``boot`` is this boot's id,
+    ``length`` the bytes that there are where ``buffer`` is the head alone.
+    """
     if len(buffer) < HEADER:
         return "it is cut"
     magic, version, record, records = _FIXED.unpack_from(buffer)
@@ -66,7 +70,7 @@ def fault_of(buffer: bytes | bytearray | memoryview, boot: bytes) -> str | None:
         return f"it is of another version ({version}, {record} bytes a flow)"
     if bytes(buffer[_BOOT]) != boot:
         return "it is of an earlier boot"
-    if len(buffer) < size_of(records):
+    if (len(buffer) if length is None else length) < size_of(records):
         return "it is cut"
     if struct.unpack_from("=I", buffer, 4 * _HIGH)[0] > records:
         return "it is damaged"

@@ -7,6 +7,8 @@ Workers find each other's flows only in files of another steering, which they re
 change. A file has one writer, which holds a lock on it as long as it lives. Files are sparse;
 memory is asked for before it is written to, since a page that is missing then ends the process.
 What a file holds never raises: a file that cannot be used is replaced, and the caller told why.
+The parent of a worker holds the files that the worker writes open (``Held``): one that is removed
+is read through its descriptor by the worker that follows.
 """
 
 from __future__ import annotations
@@ -15,9 +17,9 @@ import fcntl
 import hashlib
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -25,6 +27,9 @@ from paraglider.config.model import Config
 from paraglider.core.ledger import HEADER, Ledger, fault_of, size_of, write_header
 from paraglider.rules.steering import steered_by_client
 from paraglider.system.owner import RUN_DIRECTORY, boot_id, netns_cookie
+
+#: what ``Held.fault`` says of a file that is gone while the worker writes it
+REMOVED = "its file was removed"
 
 _MODE = 0o600
 _PREFIX = "flows"
@@ -39,6 +44,48 @@ class Opened:
     fault: str | None = None
 
 
+class Held:
+    """Descriptors of a worker's ledgers, by their tables, in its parent and whom that forks."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}
+
+    def renew(self, paths: Mapping[str, Path]) -> None:
+        """Hold what is at ``paths`` by table now, as far as there is anything, and nothing else."""
+        before, self._open = self._open, {}
+        for table, path in paths.items():
+            with suppress(OSError):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+                self._open[table] = os.open(path, flags)
+        for handle in before.values():
+            os.close(handle)
+
+    def close(self) -> None:
+        """Let them go, in a process that they do not concern."""
+        self.renew({})
+
+    def fault(self, table: str) -> str | None:
+        """What has become of the ledger of ``table`` since it is held; None where all is well."""
+        handle = self._open.get(table)
+        if handle is None:
+            return "there is none"
+        found = os.fstat(handle)
+        if found.st_nlink == 0:
+            return REMOVED
+        head = os.pread(handle, HEADER, 0)
+        return None if fault_of(head, _boot(), found.st_size) is None else "it was damaged"
+
+    def removed(self, table: str) -> Ledger | None:
+        """The ledger of ``table`` where its file was removed while it was held, to be read."""
+        handle = self._open.get(table)
+        if handle is None or os.fstat(handle).st_nlink:
+            return None
+        try:
+            return _ledger_in(handle)
+        except (ValueError, OSError):
+            return None
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerFiles:
     """The ledgers of the worker on ``core``, with ``records`` each.
@@ -51,6 +98,7 @@ class LedgerFiles:
     core: int
     records: int
     directory: Path = RUN_DIRECTORY
+    held: Held = field(default_factory=Held, compare=False, repr=False)
 
     def path(self, table: str) -> Path:
         """The file of the flow table called ``table``."""
@@ -85,7 +133,12 @@ class LedgerFiles:
         return Opened(_ledger(memory), fault)
 
     def others(self, table: str) -> Iterator[tuple[Path, Ledger | str]]:
-        """The ledgers of ``table`` of another steering, to be read; or why one cannot be."""
+        """The ledgers of ``table`` of another steering, to be read; or why one cannot be. That of
+        the worker before us is among them where its file was removed under its hands.
+        """
+        removed = self.held.removed(table)
+        if removed is not None:
+            yield self.path(table), removed
         for path in _of(self.cookie, self.directory):
             _, _, steering, its_table, _ = path.name.split("-")
             if steering != self.steering and its_table == table:
@@ -130,9 +183,14 @@ def _read(path: Path) -> Ledger:
     """The ledger in a file, which stays as it is; raises ValueError or OSError without one."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        memory = memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_COPY))
+        return _ledger_in(handle)
     finally:
         os.close(handle)
+
+
+def _ledger_in(handle: int) -> Ledger:
+    """The ledger in an open file, which stays as it is; raises ValueError or OSError without."""
+    memory = memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_COPY))
     fault = fault_of(memory, _boot())
     if fault is not None:
         raise ValueError(fault)

@@ -96,13 +96,22 @@ def test_flows_outlive_workers_and_daemons(
         await_rounds(busy, running)
     assert said(running, "flows taken over") == 2
 
+    if everything:  # the files are removed under the workers' hands: they are written anew
+        names = ledgers(net)
+        for name in names:
+            (RUN_DIRECTORY / name).unlink()
+        wait_until(lambda: ledgers(net) == names, running)
+        wait_until(lambda: said(running, "flows taken over") == 4, running)
+        await_rounds(busy, running)
+    taken = said(running, "flows taken over")
+
     ends = (signal.SIGKILL, signal.SIGTERM) if everything else (signal.SIGTERM,)
     for number_of, how in enumerate(ends, 1):
         running.stop(how)
         wait_until(lambda: not net_queues(net), running)
         running.start()
         await_rounds(busy, running)
-        assert said(running, "flows taken over") == 2 + 2 * number_of
+        assert said(running, "flows taken over") == taken + 2 * number_of
 
     if everything:
         running.config.write_text(config(*services, workers=1, queue={"io": io}))

@@ -13,7 +13,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.core.ledger import HEADER, PORTION, RECORD, Ledger, size_of
 from paraglider.system import ledger as module
-from paraglider.system.ledger import LedgerFiles, files_for, leftovers, steering_of
+from paraglider.system.ledger import REMOVED, LedgerFiles, files_for, leftovers, steering_of
 from paraglider.system.owner import netns_cookie
 
 KEY = bytes(range(12))
@@ -221,3 +221,31 @@ def test_a_full_file_system(tmp_path: Path) -> None:
     written, unwritten = map(int, done.stdout.split())
     assert 4 * PORTION < written < 2**20 / RECORD
     assert written + unwritten == 100_000
+
+
+def test_what_is_held_outlives_its_name(files: LedgerFiles) -> None:
+    """A file that is removed is read by whoever comes next, and replaced; another is not asked."""
+    written(files)
+    files.held.renew({"nat": files.path("nat"), "dsr": files.path("dsr")})
+    assert files.held.fault("nat") is None
+    assert files.held.fault("dsr") == "there is none"
+    assert list(files.others("nat")) == []
+    files.path("nat").unlink()
+    assert files.held.fault("nat") == REMOVED
+    assert not files.open("nat").ledger.complete
+    ((_, found),) = files.others("nat")
+    assert isinstance(found, Ledger)
+    assert flows(found) == [NAME]
+    files.held.renew({"nat": files.path("nat")})
+    assert files.held.fault("nat") is None
+    files.held.close()
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 64])
+def test_what_is_held_and_damaged_is_told_of(files: LedgerFiles, damage: bytes) -> None:
+    """Cut to nothing, or written over: the next worker would find nothing."""
+    files.open("nat")
+    files.held.renew({"nat": files.path("nat")})
+    files.path("nat").write_bytes(damage)
+    assert files.held.fault("nat") == "it was damaged"
+    files.held.close()

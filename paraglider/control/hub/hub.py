@@ -29,6 +29,7 @@ from paraglider.control.hub.gate import Gate
 from paraglider.control.hub.health import Health, checked
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.leaving import merge
+from paraglider.control.hub.ledger_watch import LedgerWatch
 from paraglider.control.hub.live_counts import LiveCounts
 from paraglider.control.hub.offloaded import Offloaded, Over
 from paraglider.control.hub.orders import HostOrders
@@ -97,6 +98,7 @@ class Hub:
         self.loaded = Loaded(True, self.started)
         self.conditions = Conditions()
         self._assessor = Assessor(self.conditions)
+        self._ledgers = LedgerWatch(self.conditions)
         self._registry = registry
         self._watch = watch
         self._carried = carried
@@ -151,6 +153,7 @@ class Hub:
     def came(self, child: Child) -> None:
         """See ``child.Owner``."""
         self._count_workers(child)
+        self._ledgers.came(child)
         if child.spec.role == "checker":
             self._send(child.spec.index, self._health.order())
         elif child.spec.role == "scout":
@@ -237,6 +240,9 @@ class Hub:
             processes = self.processes()
             self._assessor.workers(processes, samples(processes), now)
             self._assessor.faults(self._faults.last, now)
+            if self._all is not None and (gone := self._ledgers.look(processes)):
+                self._renewal.add(gone)
+                self._renewal.go_on(self._all)
         return self._assessor.wait(now)
 
     def assess(self) -> None:

@@ -71,6 +71,11 @@ class WorkerSpec(Spec):
         """What the log says of it beside its role."""
         return {"worker": self.index, "core": self.core}
 
+    def release(self) -> None:
+        """See ``spec.Spec``."""
+        if self.ledgers is not None:
+            self.ledgers.held.close()
+
     def equipped(self, equipment: Equipment) -> Self:
         """See ``spec.Spec``."""
         return replace(
@@ -138,6 +143,7 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path]:
     gc.disable()
     if spec.ledgers is not None:  # last, when packets wait in the queue instead of being lost
         ledgers.carry_on(path, spec.ledgers, logger)
+        spec.ledgers.held.close()
     return queue, path
 
 
