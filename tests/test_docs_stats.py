@@ -50,7 +50,7 @@ def test_its_requests_are_those_there_are() -> None:
     async def paths() -> set[str]:
         feed = Feed(ask, {})
         streams = events.Streams(feed, lambda *_: None)
-        app = routes.application(feed, streams, Guard(()), ask)
+        app = routes.application(routes.files(), feed, streams, Guard(()), ask)
         return {str(resource.canonical) for resource in app.router.resources()}
 
     served = {

@@ -261,8 +261,7 @@ def test_no_daemon_answers(capfd: pytest.CaptureFixture[str], file: Path, daemon
         (["--pcap", "/proc"], "'/proc' cannot be read (Is a directory)"),
         (["--against", "/nowhere"], "/nowhere: there is no such file"),
         (["tcp", CLIENT, VIP, "--flows", "/nowhere"], "/nowhere: there is no such file"),
-        (["tcp", CLIENT, VIP, "--flows", "/dev/null"], "/dev/null is no JSON"),
-        (["tcp", CLIENT, VIP, "--flows", "/dev/zero"], "the file is larger than 10 MB"),
+        (["tcp", CLIENT, VIP, "--flows", "/dev/zero"], "/dev/zero: this is no regular file"),
         (
             ["tcp", CLIENT, VIP, "--flows", "-", "--backends", "-"],
             "one of --flows and --backends may be standard input",
@@ -277,6 +276,16 @@ def test_mistakes(
     printed = capfd.readouterr()
     assert printed.out == ""
     assert error in printed.err
+
+
+def test_mistakes_in_the_list_of_flows(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """What it must be is said, and a file that never ends is not read to its end."""
+    flows = file.parent / "flows"
+    for size, error in ((0, f"{flows} is no JSON"), (1 << 30, "the file is larger than 10 MB")):
+        flows.touch()
+        os.truncate(flows, size)
+        assert outcome("-c", str(file), "tcp", CLIENT, VIP, "--flows", str(flows)) == 1
+        assert error in capfd.readouterr().err
 
 
 def test_mistake_in_the_file(capfd: pytest.CaptureFixture[str], file: Path) -> None:
