@@ -278,7 +278,7 @@ class Service(Section):
     )
     drain_timeout: Seconds | None = Field(
         default=None,
-        description="Seconds until a draining backend's flows are ended; else UDP's after 60 s.",
+        description="Seconds until a draining backend's flows are ended; else UDP's after 15 s.",
     )
     slow_start: float = Field(
         default=0.0,

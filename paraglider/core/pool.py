@@ -36,7 +36,7 @@ from typing import Final, Literal
 #: steps of a slow start: each has the strategies prepare anew, which costs maglev some 50 ms
 STEPS: Final = 10
 #: seconds after which UDP and echo leave a backend that drains, without a ``drain_timeout``
-DATAGRAM_DRAIN: Final = 60.0
+DATAGRAM_DRAIN: Final = 15.0
 
 
 class State(StrEnum):

@@ -219,7 +219,7 @@ def test_flows_live_on_where_all_are_used() -> None:
 
 @pytest.mark.parametrize(("timeout", "seconds"), [(None, DATAGRAM_DRAIN), (5.0, 5.0), (90.0, 90.0)])
 def test_datagrams_leave_a_backend_that_drains(timeout: float | None, seconds: float) -> None:
-    """After `drain_timeout`, as all flows do, or after a minute; and not once it is ready again,
+    """After `drain_timeout`, as all flows do, or after a while; and not once it is ready again,
     also where another pool has taken the place of the first one meanwhile.
     """
     first = pool_of(1, 1, drain_timeout=timeout)
