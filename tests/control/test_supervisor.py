@@ -662,3 +662,28 @@ def test_a_message_that_nobody_can_bear_ends_nothing(supervise: Any) -> None:
     assert [len(running.workers(index)) for index in range(2)] == [1, 1]
     running.end()
     assert running.status == 0
+
+
+def test_a_worker_that_never_stops_talking_holds_nobody_up(supervise: Any, tmp_path: Path) -> None:
+    """The others are heard and replaced meanwhile, and the end comes as soon as it is asked for."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        assert spec.channel is not None
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.write(report, READY)
+        if spec.index == 1:
+            spec.channel.send({"words": "from the other one"})
+            signal.pause()
+        os.set_blocking(spec.channel.fileno(), True)
+        while True:
+            spec.channel.send({"words": "again"})
+
+    running = supervise(life)
+    running.await_events("worker sends too much")
+    os.kill(running.workers(1)[0], signal.SIGKILL)
+    running.wait_until(lambda: running.log().count("from the other one") == 2)
+    assert [len(running.workers(index)) for index in range(2)] == [1, 2]
+    assert running.end() < PATIENCE
+    assert running.status == 0
+    assert running.nobody_left()

@@ -24,7 +24,7 @@ from paraglider.control.lookouts.scout import ScoutSpec
 from paraglider.control.processes.channel import Message
 from paraglider.control.processes.child import Child
 from paraglider.control.processes.children import Children
-from paraglider.control.processes.counters import Counters, Writer
+from paraglider.control.processes.counters import Counters, Writer, identity
 from paraglider.control.settings import Read
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core.pool import Event, State
@@ -357,3 +357,15 @@ def test_sources_without_a_scout(make: Make) -> None:
         "service web takes a restart: nobody looks where its backends are listed",
     )
     assert list(world.states()) == ["10.0.0.1"]
+
+
+def test_what_a_process_that_hangs_was_about(make: Make) -> None:
+    """The service whose policy does not return; a number that is none of ours says nothing."""
+    world = make(config("10.0.0.1"))
+    life = world.all.worker.spec.life
+    assert world.hub.doing(world.all.worker) == {}
+    life.deciding[0] = identity("web")
+    assert world.hub.doing(world.all.worker)["deciding"] == "web"
+    life.deciding[0] = 12345
+    with life.long_work():
+        assert world.hub.doing(world.all.worker) == {"doing": "takes long"}

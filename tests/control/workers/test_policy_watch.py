@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from paraglider.control.processes.counters import identity
+from paraglider.control.processes.life import Life
 from paraglider.control.workers import policy_watch
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend, Pool
@@ -113,3 +115,14 @@ def test_counts_for_the_last_line(stage: Stage) -> None:
     other.fail(0.0)
     other.fail(0.0)
     assert policy_watch.counts([*stage.services, *other.services]) == {"policy_wrong": 3}
+
+
+def test_a_policy_that_does_not_return_is_named(stage: Stage) -> None:
+    """While it is called, the parent reads whose it is; a service without a policy has no name."""
+    life = Life()
+    policy_watch.mark(stage.services, life)
+    guard = stage.guard
+    guard.called[0] = guard.number
+    assert life.decides == identity("web")
+    guard.called[0] = 0
+    assert life.decides == 0

@@ -338,3 +338,18 @@ def test_described_with_its_place() -> None:
         fails(ValueError("x"))()
     line = fails.__code__.co_firstlineno + 4
     assert describe(caught.value) == f"ValueError: x at {__file__}:{line}"
+
+
+def test_which_class_is_called_is_told_from_outside() -> None:
+    """While it picks and while it prepares, and no longer: one that does not return is named."""
+    seen: list[int] = []
+    guard, policy = guarded(lambda: seen.append(guard.called[0]) or A)
+    guard.number = 77
+    guard.pick(NewFlow(TCP, bytes(12), 0.0))
+    assert (seen, guard.called[0]) == ([77], 0)
+    policy.act = fails(RuntimeError("no"))
+    guard.pick(NewFlow(TCP, bytes(12), 0.0))
+    assert guard.called[0] == 0
+    policy.refuses = True
+    guard.prepare((A,))
+    assert guard.called[0] == 0
