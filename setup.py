@@ -22,6 +22,7 @@ COMPILED = (
     "paraglider/core/ledger.py",
     "paraglider/core/rewrite.py",
     "paraglider/core/flow.py",
+    "paraglider/core/tcp_events.py",
     "paraglider/core/nat.py",
     "paraglider/system/queue/_batch.pyx",
     "paraglider/system/queue/netlink.py",

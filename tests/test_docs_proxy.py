@@ -29,7 +29,6 @@ def test_its_numbers_are_the_programs() -> None:
     timeouts = Timeouts()
     assert f"`timeouts.connect`\n  ({timeouts.connect} s)" in PAGE
     assert f"`timeouts.established` ({timeouts.established:,} s)" in PAGE
-    assert f"`timeouts.closing` ({timeouts.closing} s)" in PAGE
     assert f"`timeouts.drain` seconds ({timeouts.drain})" in PAGE
     assert f"{BUFFER // 1024} KiB" in PAGE
     assert f"{MOST_LISTENED:,} ports at most" in (ROOT / "conf" / "proxy.conf").read_text()

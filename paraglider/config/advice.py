@@ -15,7 +15,6 @@ from paraglider.config.problem import Path, Problem
 MINIMA = {
     "syn": (240, "RFC 5382, REQ-5"),
     "established": (7440, "RFC 5382, REQ-5"),
-    "closing": (240, "RFC 5382, REQ-5"),
     "udp": (120, "RFC 4787, REQ-5"),
     "icmp": (60, "RFC 5508, REQ-2"),
 }
@@ -34,6 +33,9 @@ def _timeouts(config: Config) -> Iterator[Problem]:
             what = f"`{name}` of {seconds} s forgets flows that are still alive"
             remedy = f"write {least} or more ({source})"
             yield Problem(("timeouts", name), what, remedy)
+    if config.timeouts.closing is not None:
+        what = "`closing` is an old name, and half-closed connections last as established ones do"
+        yield Problem(("timeouts", "closing"), what, "write closed: {rst: 10, fin: 60}", at="key")
 
 
 def _weights(config: Config) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from paraglider.config.health import Check, Failover
+from paraglider.config.memory import flows_for_memory
 from paraglider.config.section import Seconds, Section
 from paraglider.config.types import (
     ALL_PORTS,
@@ -39,6 +40,11 @@ UNSEEDED = ("rr", "wrr", "weighted")
 
 # As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
+
+
+#: the port of the DNS, and seconds for which its answered flows are kept
+_DNS = 53
+_DNS_REPLY = 5
 
 
 class Workers(Section):
@@ -128,13 +134,41 @@ class Network(Section):
     )
 
 
+def _closed_from_number(value: Any) -> Any:
+    """One number of seconds is for either end of a flow; True and False are no numbers here."""
+    return {"rst": value, "fin": value} if type(value) is int else value
+
+
+class Closed(Section):
+    """How long a TCP flow that has ended is remembered; a number stands for both."""
+
+    rst: Seconds = Field(default=10, description="After a RST.")
+    fin: Seconds = Field(default=60, description="After both FINs (TIME_WAIT).")
+
+
+class _NumberAlone:
+    """Tells the JSON Schema that one number may stand for a section."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(
+        schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        number = {"type": "integer", "minimum": 1, "maximum": 10_000_000}
+        return {"anyOf": [number, handler(schema)]}
+
+
 class Timeouts(Section):
     """Idle seconds after which a flow is forgotten (RFC 5382, RFC 4787, RFC 5508)."""
 
-    syn: Seconds = Field(default=240, description="TCP, half-open.")
-    established: Seconds = Field(default=7440, description="TCP, established.")
-    closing: Seconds = Field(default=240, description="TCP, after the first FIN or a RST.")
-    udp: Seconds = Field(default=300, description="UDP.")
+    syn: Seconds = Field(default=240, description="TCP, half-open, or before the last ACK.")
+    established: Seconds = Field(default=7440, description="TCP, established or half-closed.")
+    closed: Annotated[Closed, BeforeValidator(_closed_from_number), _NumberAlone] = Field(
+        default=Closed(), description="TCP, closed: {rst: 10, fin: 60}, or one number for both."
+    )
+    closing: Seconds | None = Field(
+        default=None, description="The name of `closed` before; proxy: idle with one way ended."
+    )
+    udp: Seconds = Field(default=120, description="UDP.")
     icmp: Seconds = Field(default=60, description="ICMP echo.")
     connect: Seconds = Field(default=5, description="Proxy: for a backend to accept.")
     drain: Seconds = Field(default=10, description="Proxy: for connections to end on a stop.")
@@ -142,12 +176,44 @@ class Timeouts(Section):
         default=300, description="A client keeps its backend this long after its last flow."
     )
 
+    @property
+    def after_rst(self) -> int:
+        """Seconds for which a flow is remembered that a RST has closed."""
+        return self.closed.rst if self._old_name is None else self._old_name
+
+    @property
+    def after_fin(self) -> int:
+        """Seconds for which a flow is remembered that both FINs have closed."""
+        return self.closed.fin if self._old_name is None else self._old_name
+
+    @property
+    def half_closed(self) -> int:
+        """Proxy: seconds without a byte after which a connection with one way ended is reset."""
+        return self.established if self.closing is None else self.closing
+
+    @property
+    def _old_name(self) -> int | None:
+        """What is given for ``closed`` by the name that it had."""
+        return None if "closed" in self.model_fields_set else self.closing
+
+
+class ServiceTimeouts(Section):
+    """Idle seconds of one service's flows, where they differ from the others'."""
+
+    udp_reply: Seconds | None = Field(
+        default=None,
+        description="UDP: after the answer; 5 for a service on port 53 alone, else as `udp`.",
+    )
+
 
 class Flows(Section):
     """Bounds of the flow table."""
 
     max: int = Field(
-        default=1_000_000, ge=1, le=100_000_000, description="Flows a worker may hold."
+        default_factory=flows_for_memory,
+        ge=1,
+        le=100_000_000,
+        description="Flows a worker may hold; by default what fits into an eighth of the memory.",
     )
 
 
@@ -280,6 +346,7 @@ class Service(Section):
         default=None,
         description="Seconds until a draining backend's flows are ended; else UDP's after 15 s.",
     )
+    timeouts: ServiceTimeouts = ServiceTimeouts()
     slow_start: float = Field(
         default=0.0,
         ge=0,
@@ -333,6 +400,12 @@ class Service(Section):
     def single_port(self) -> int | None:
         """The port of a service with exactly one, else None."""
         return self.ports[0].first if len(self.ports) == 1 and len(self.ports[0]) == 1 else None
+
+    @property
+    def udp_reply(self) -> int | None:
+        """Seconds for which an answered UDP flow is kept; None: as any (RFC 4787 REQ-5a)."""
+        known = self.timeouts.udp_reply
+        return _DNS_REPLY if known is None and self.single_port == _DNS else known
 
     @property
     def counted(self) -> bool:

@@ -2,15 +2,16 @@
 
 Policy routing by the mark sends the packet on as it is, and the backend, which holds the VIP,
 answers the client past the balancer. So a flow is half a flow here: only what the client sends is
-seen. A SYN opens it, any segment with ACK after it makes it ESTABLISHED, FIN or RST put it into
-CLOSING, where a new SYN opens another. Nothing of a packet is changed, so its head is enough.
+seen, and ``flow_states.ONE_SIDED`` moves it. A client that hears the backend shows it by what it
+sends and acknowledges (``tcp_events``); before that its flow is short-lived, and the first to go
+under pressure. Nothing of a packet is changed, so its head is enough.
 
 Asked about every packet or not: the kernel may hold a **lease** of a flow (``rules.leases``), by
 which it marks the flow's packets itself for some seconds. The verdict of a flow that has shown
-itself to be one (a second packet) asks for it by a bit of the mark, so that a flood of SYNs fills
-no memory of the kernel's. When a lease is over the worker is asked again, and so knows of every
-flow that is alive; a segment with SYN, FIN or RST always comes here. An ICMP error about a reply
-gets the mark of the flow's backend (RFC 7690); it neither refreshes nor ends the flow.
+itself to be one (established; a second datagram) asks for it by a bit of the mark, so that a
+flood fills no memory of the kernel's. When a lease is over the worker is asked again, and so knows
+of every flow that is alive; a segment with SYN, FIN or RST always comes here. An ICMP error about
+a reply gets the mark of the flow's backend (RFC 7690); it neither refreshes nor ends the flow.
 
 A TCP segment in mid-stream whose flow is not known (nothing was left of the worker before this one)
 is given to the backend that the strategy picks: the right one where the strategy hashes; any other
@@ -29,16 +30,23 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import (
-    CLOSING,
+from paraglider.core.flow import TCP, UDP, Flow, FlowTable
+from paraglider.core.flow_states import (
+    C_RST,
+    C_SYN,
+    CLIENT_DONE,
+    DOUBTFUL,
     ESTABLISHED,
+    EVENTS,
+    GROUP_OF,
+    GROWTHS,
+    ONE_SIDED_NEXT,
+    OPENING,
     SYN_SENT,
-    TCP,
-    UDP,
+    UDP_ANSWERED,
     UDP_NEW,
     UDP_OPEN,
-    Flow,
-    FlowTable,
+    UNSEEN_WINDOW,
 )
 from paraglider.core.icmp_error import packet_inside
 from paraglider.core.packet import (
@@ -55,6 +63,7 @@ from paraglider.core.packet import (
 )
 from paraglider.core.pool import Backend, State
 from paraglider.core.strategies.base import NewFlow
+from paraglider.core.tcp_events import client_event
 from paraglider.core.verdict import (
     MARK,
     NO_FLOW,
@@ -107,7 +116,7 @@ class Director:
         as they have flows.
         """
         self._marks = tuple(marks.items())
-        self._once = {backend: mark for backend, mark in self._once.items() if backend.flows}
+        self._once = {backend: mark for backend, mark in self._once.items() if backend.remembered}
         self._leased = {backend: self._leased[backend] for backend in self._once}
         for backend, mark in marks.items():
             self._once[backend] = MARK | mark << 8
@@ -126,13 +135,13 @@ class Director:
         ):
             protocol = buf[offset + 9]
             key = bytes(buf[offset + 12 : offset + 24])
-            flags_at = offset + 33
+            transport = offset + 20
         elif (
             first >> 4 == 6 and length >= 60 and (buf[offset + 6] == TCP or buf[offset + 6] == UDP)
         ):
             protocol = buf[offset + 6]
             key = bytes(buf[offset + 8 : offset + 44])
-            flags_at = offset + 53
+            transport = offset + 40
         else:
             parsed = parse(buf, offset, length, whole=False)
             if parsed.reason >= 0:
@@ -143,13 +152,13 @@ class Director:
                 return self._refuse(NO_FLOW)
             protocol = parsed.protocol
             key = parsed.key
-            flags_at = parsed.transport + 13
+            transport = parsed.transport
             if parsed.kind == ECHO_REQUEST:
                 return self._echo(protocol, key, now)
-            if protocol == TCP and flags_at >= offset + length:
+            if protocol == TCP and transport + 13 >= offset + length:
                 return self._refuse(TRUNCATED)
         if protocol == TCP:
-            return self._segment(key, buf[flags_at], now)
+            return self._segment(key, buf, transport, now)
         return self._datagram(key, now)
 
     def ended(self, flow: Flow, now: float) -> None:
@@ -174,39 +183,48 @@ class Director:
         found, self._unleased = self._unleased | (self._lost - before), set()
         return found
 
-    def _segment(self, key: bytes, flags: int, now: float) -> int:
+    def _segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
         flow = self._tcp.get(key)
         if flow is not None and flow.rewrite.lost:
             self.flows.forget(flow, now)
             flow = None
-        kind = flags & (FIN | SYN | RST | ACK)
         if flow is None:
-            if kind != SYN and kind & (SYN | RST | ACK) != ACK:
-                return self._refuse(STRAY)
-            if self._ended and self._ended.pop(key, 0.0) > now and kind != SYN:
-                self._ended[key] = now + ENDED_SECONDS
-                return self._refuse(NO_FLOW)
-            flow = self._open(TCP, key, now)
-            if flow is None:
-                return self._refused
-            if kind & FIN:
-                self.flows.move(flow, CLOSING, now)
-            return self._once[flow.rewrite.backend]
+            return self._first_segment(key, buf, transport, now)
+        state = flow.state
+        event = client_event(flow, buf, transport, True, UNSEEN_WINDOW, now)
         flow.seen = now
-        if kind == ACK:
-            if flow.state == SYN_SENT:
-                self.flows.move(flow, ESTABLISHED, now)
-            return self._leased[flow.rewrite.backend]
-        if kind & (FIN | RST):
-            self.flows.move(flow, CLOSING, now)
-            return (self._once if kind & RST else self._leased)[flow.rewrite.backend]
-        if kind == SYN and (flow.state == CLOSING or _is_out(flow.rewrite.backend)):
-            self.flows.forget(flow, now)
-            flow = self._open(TCP, key, now)
-            if flow is None:
-                return self._refused
-        elif kind == SYN and flow.state == SYN_SENT:
-            flow.rewrite.backend.unanswered += 1
+        backend = flow.rewrite.backend
+        if event < 0:
+            return self._once[backend]
+        after = ONE_SIDED_NEXT[state * EVENTS + event]
+        if event == C_SYN:
+            if after != state or (GROUP_OF[state] == OPENING and _is_out(backend)):
+                self.flows.forget(flow, now)
+                flow = self._open(TCP, key, now, backend if state in DOUBTFUL else None)
+                return self._refused if flow is None else self._once[flow.rewrite.backend]
+            if state == SYN_SENT:
+                backend.unanswered += 1
+            return self._once[backend]
+        if after != state:
+            self.flows.move(flow, after, now)
+        if event != C_RST and flow.proof >= GROWTHS and after in (ESTABLISHED, CLIENT_DONE):
+            return self._leased[backend]
+        return self._once[backend]
+
+    def _first_segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
+        """The verdict for a segment of no flow that is known."""
+        kind = buf[transport + 13] & (FIN | SYN | RST | ACK)
+        if kind != SYN and kind & (SYN | RST | ACK) != ACK:
+            return self._refuse(STRAY)
+        if self._ended and self._ended.pop(key, 0.0) > now and kind != SYN:
+            self._ended[key] = now + ENDED_SECONDS
+            return self._refuse(NO_FLOW)
+        flow = self._open(TCP, key, now)
+        if flow is None:
+            return self._refused
+        event = client_event(flow, buf, transport, True, UNSEEN_WINDOW, now)
+        if event != C_SYN:
+            self.flows.move(flow, ONE_SIDED_NEXT[SYN_SENT * EVENTS + event], now)
         return self._once[flow.rewrite.backend]
 
     def _datagram(self, key: bytes, now: float) -> int:
@@ -216,8 +234,14 @@ class Director:
             flow = None
         if flow is None:
             flow = self._open(UDP, key, now)
-            return self._refused if flow is None else self._once[flow.rewrite.backend]
+            if flow is None:
+                return self._refused
+            if flow.rewrite.udp_reply:  # its answer is not seen, and soon after it ends
+                self.flows.move(flow, UDP_ANSWERED, now)
+            return self._once[flow.rewrite.backend]
         flow.seen = now
+        if flow.rewrite.udp_reply:
+            return self._once[flow.rewrite.backend]
         if flow.state == UDP_NEW:
             self.flows.move(flow, UDP_OPEN, now)
         return self._leased[flow.rewrite.backend]
@@ -244,17 +268,23 @@ class Director:
             flow = self.flows.forward[inner.protocol].get(reverse(inner.key))
         return self._refuse(NO_FLOW) if flow is None else self._once[flow.rewrite.backend]
 
-    def _open(self, protocol: int, key: bytes, now: float) -> Flow | None:
-        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``."""
+    def _open(
+        self, protocol: int, key: bytes, now: float, before: Backend | None = None
+    ) -> Flow | None:
+        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``. It goes
+        to ``before``, where that is given and takes new flows.
+        """
         service = self.balancer.find(protocol, key)
         if service is None:
             self._refused = self._refuse(NO_SERVICE)
             return None
-        backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
+        backend = before
+        if before is None or not before.ready or before not in service.rewrites:
+            backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
         if backend is None:
             self._refused = self._refuse(self.balancer.refusal(service, protocol))
             return None
-        if not self.flows.make_room(now):
+        if not self.flows.make_room(protocol, now):
             self._refused = self._refuse(TABLE_FULL)
             return None
         rewrite = service.rewrites[backend]

@@ -4,6 +4,14 @@ import cython
 from paraglider.core.ledger cimport Ledger
 from paraglider.core.rewrite cimport Rewrite
 
+# Constants that flow.py imports or sets: C numbers here, so that comparing them costs nothing.
+cdef int ACTIVE, OPENING, CLASSES, DONE_CLASS, GONE, GROWTHS, ICMP_OPEN, UDP_ANSWERED
+cdef int _MOST_MOVES, _COMPARED
+cdef long long _DONE_SHARE, _DONE_LEAST
+cdef Py_hash_t _CROWDS
+cdef double _DONE_KEPT
+cdef bytes CLASS_OF, GROUP_OF
+
 
 cdef class Flow:
     cdef public list bucket
@@ -13,23 +21,27 @@ cdef class Flow:
     cdef public double seen
     cdef public unsigned int slot
     cdef public unsigned int record
+    cdef public unsigned int expected
+    cdef public unsigned int progress
     cdef public unsigned char protocol
     cdef public unsigned char state
+    cdef public unsigned char proof
 
 
 cdef class Wheel:
     cdef public dict _buckets
     cdef public list _seconds
     cdef public long long _hand
+    cdef public Py_ssize_t _at
+    cdef public long long _of
 
     @cython.locals(due="long long", bucket=list)
     cpdef add(self, Flow flow, double deadline)
     cpdef list due(self, double now)
     cpdef object first(self)
-
-
-@cython.locals(bucket=list, last=Flow)
-cdef _leave(Flow flow)
+    @cython.locals(bucket=list, flow=Flow)
+    cpdef Flow candidate(self, long long second)
+    cpdef go_on(self, unsigned int slot)
 
 
 cdef class FlowTable:
@@ -40,12 +52,18 @@ cdef class FlowTable:
     cdef public dict reverse
     cdef public long long evicted
     cdef public long long expired
+    cdef public long long active
+    cdef public long long opening
+    cdef public long long closing
     cdef public Ledger ledger
     cdef public long long _count
+    cdef public long long _done
     cdef public tuple _wheels
+    cdef unsigned int[::1] _crowds
     cdef public int _turn
 
-    cpdef bint make_room(self, double now)
+    @cython.locals(idle=double, kind=int)
+    cpdef bint make_room(self, unsigned char protocol, double now)
     @cython.locals(flow=Flow)
     cpdef Flow open(self, unsigned char protocol, bytes key, bytes reverse_key, Rewrite rewrite, double now)
     @cython.locals(protocol="unsigned char", rewrite=Rewrite)
@@ -55,9 +73,19 @@ cdef class FlowTable:
     cpdef _confirm(self, Flow flow)
     @cython.locals(rewrite=Rewrite)
     cpdef forget(self, Flow flow, double now)
-    @cython.locals(looked="long long", flow=Flow, bucket=list)
+    @cython.locals(looked="long long", flow=Flow, victim=Flow, bucket=list)
     cpdef long long expire(self, double now, long long budget=*)
-    @cython.locals(flow=Flow)
-    cpdef Flow _nearest(self, Wheel wheel)
-    @cython.locals(deadline=double)
+    @cython.locals(
+        flow=Flow, victim=Flow, most="long long", crowd="long long", moves=int, compared=int
+    )
+    cpdef Flow _victim(self, Wheel wheel, double idle, double now)
+    @cython.locals(seconds=double)
+    cdef double _deadline(self, Flow flow) except? -1
+    @cython.locals(kind=int)
     cpdef _schedule(self, Flow flow)
+    @cython.locals(bucket=list, last=Flow)
+    cdef _leave(self, Flow flow)
+    cdef _tally(self, Rewrite rewrite, int group, int change)
+
+
+cdef Py_hash_t _crowd(bytes key) except -1

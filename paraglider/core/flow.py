@@ -1,14 +1,18 @@
 """Flows and the bounded table that finds them by either direction's key.
 
 A flow has two keys, one a direction, and stands in two dictionaries of its protocol: ``forward``
-(client to VIP) and ``reverse`` (backend to client). Its timeout follows its state.
+(client to VIP) and ``reverse`` (backend to client). Its timeout follows its state
+(``flow_states``).
 
 Expiry is a lazy timer wheel: a flow stands in one bucket of one second; when the bucket comes
 due, a flow that was seen since moves on to its new bucket, so a packet costs no timer work. There
-is one wheel a class of states: unanswered flows (half-open TCP, UDP without a reply, ICMP),
-closing ones, and lasting ones. Under pressure the flow that is nearest to its end makes room, an
-unanswered one first, then a closing one; lasting flows are never evicted: then the new flow is
-refused.
+is one wheel a class of states.
+
+In a full table a new flow takes the place of another by ``_FOR_TCP`` or ``_FOR_OTHERS``: classes
+of states in their order, each with the seconds that a flow must have been idle. Of one class the
+oldest goes, and of the oldest few one of the clients' network (/24, /56) that has the most flows,
+so that one network's flood costs the others nothing. A flow that lives is never evicted for a new
+one.
 
 Rules: time is an argument (monotonic seconds); every operation but ``expire`` costs the same
 however many flows there are, and ``expire`` looks at ``budget`` flows at most. A flow that is
@@ -18,10 +22,31 @@ every flow in it, from the moment it begins to the moment it is gone.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Final
 
+from paraglider.core.flow_states import (
+    ACTIVE,
+    CLASS_OF,
+    CLASSES,
+    CLOSED_CLASS,
+    DATAGRAM_CLASS,
+    DONE_CLASS,
+    GONE,
+    GROUP_OF,
+    GROWTHS,
+    HALF_OPEN_CLASS,
+    ICMP_OPEN,
+    LASTING_CLASS,
+    OPENING,
+    SINGLE_CLASS,
+    STATE_NAMES,
+    SYN_SENT,
+    UDP_ANSWERED,
+    UDP_NEW,
+)
 from paraglider.core.ledger import Ledger
 from paraglider.core.rewrite import Rewrite
 
@@ -32,41 +57,59 @@ ICMP6: Final = 58
 
 PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp6"}
 
-# States. What moves a flow from one to the next stands in ``nat``.
-SYN_SENT: Final = 0  # the client's SYN was seen
-SYN_RECEIVED: Final = 1  # the backend answered it
-ESTABLISHED: Final = 2  # the client went on
-CLOSING: Final = 3  # a FIN or a RST was seen
-UDP_NEW: Final = 4  # no reply yet
-UDP_OPEN: Final = 5  # packets both ways, or a second one where no reply comes back
-ICMP_OPEN: Final = 6
-GONE: Final = 7
-
-STATE_NAMES: Final = (
-    "syn-sent",
-    "syn-received",
-    "established",
-    "closing",
-    "udp-new",
-    "udp",
-    "icmp",
-    "gone",
-)
-
 #: state a flow starts in, by protocol
 FIRST_STATE: Final = {TCP: SYN_SENT, UDP: UDP_NEW, ICMP: ICMP_OPEN, ICMP6: ICMP_OPEN}
 
-#: class of each state but GONE, in the order in which flows make room: unanswered, closing, lasting
-_CLASS: Final = (0, 0, 2, 1, 0, 2, 0)
-_LASTING: Final = 2
+#: seconds for which an opening is spared while there are older ones
+YOUNG: Final = 3.0
+#: seconds of silence after which a UDP flow may be evicted: more than a lease of dsr lasts
+SILENT: Final = 35.0
+#: seconds of silence after which an established flow may be evicted (RFC 5382 REQ-5)
+ASLEEP: Final = 7200.0
 
+#: class of states and least idle seconds, in the order in which flows make room for a TCP flow …
+_FOR_TCP: Final = (
+    (CLOSED_CLASS, 0.0),
+    (DONE_CLASS, YOUNG),
+    (HALF_OPEN_CLASS, YOUNG),
+    (SINGLE_CLASS, YOUNG),
+    (HALF_OPEN_CLASS, 0.0),
+    (SINGLE_CLASS, 0.0),
+    (DATAGRAM_CLASS, SILENT),
+    (LASTING_CLASS, ASLEEP),
+)
+#: … and for any other: its own kind's floods hit its own kind first
+_FOR_OTHERS: Final = (
+    (CLOSED_CLASS, 0.0),
+    (DONE_CLASS, YOUNG),
+    (HALF_OPEN_CLASS, YOUNG),
+    (SINGLE_CLASS, 0.0),
+    (DATAGRAM_CLASS, SILENT),
+    (HALF_OPEN_CLASS, 0.0),
+    (LASTING_CLASS, ASLEEP),
+)
 
-#: refreshed flows that are moved on, at most, in search of one to evict
+#: refreshed flows that are moved on, at most, in search of one to evict in one class
 _MOST_MOVES: Final = 8
+#: flows that are compared by their clients' network, at most, to evict one of them
+_COMPARED: Final = 8
+#: counters of flows by clients' network; several networks may share one
+_CROWDS: Final = 1 << 14
+
+#: flows whose client has sent FIN and whose backend is not seen: the share of the table, and how
+#: many in any case, that are kept for as long as their timeout; more end after _DONE_KEPT seconds
+_DONE_SHARE: Final = 8
+_DONE_LEAST: Final = 1000
+_DONE_KEPT: Final = 60.0
 
 
 class Timeouts:
-    """Idle seconds by state (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2)."""
+    """Idle seconds by state (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2).
+
+    ``syn`` is for flows that are half-open or wait for the last ACK, ``established`` for
+    half-closed ones too, ``closed_rst`` and ``closed_fin`` for those that were closed by RST and by
+    both FINs.
+    """
 
     __slots__ = ("by_state",)
 
@@ -74,21 +117,49 @@ class Timeouts:
         self,
         syn: float = 240,
         established: float = 7440,
-        closing: float = 240,
-        udp: float = 300,
+        closed_rst: float = 10,
+        closed_fin: float = 60,
+        udp: float = 120,
         icmp: float = 60,
     ) -> None:
-        self.by_state = (syn, syn, established, closing, udp, udp, icmp, 0.0)
+        seconds = {
+            "syn-sent": syn,
+            "syn-received": syn,
+            "unconfirmed": syn,
+            "last-ack": syn,
+            "last-ack-backend": syn,
+            "established": established,
+            "fin-client": established,
+            "fin-backend": established,
+            "client-done": established,
+            "time-wait": closed_fin,
+            "reset": closed_rst,
+            "client-reset": closed_rst,
+            "udp-new": udp,
+            "udp-answered": udp,
+            "udp": udp,
+            "icmp": icmp,
+            "gone": 0.0,
+        }
+        self.by_state = tuple(seconds[name] for name in STATE_NAMES)
 
 
 class Flow:
     """One connection. ``seen`` is when its last packet passed; ``bucket`` is the list of the
     timer wheel it stands in, at index ``slot``; ``record`` its number in the ledger, 0 for none.
+
+    Of TCP: ``expected`` is the sequence number that the client's next segment should have, as far
+    as it is known here; ``progress`` the last number that counted as evidence (``nat``,
+    ``director``), ``proof`` how often it has grown; 0 where nothing is known. A flow that was
+    established has all the proof that there is.
     """
 
     __slots__ = (
         "bucket",
+        "expected",
         "forward_key",
+        "progress",
+        "proof",
         "protocol",
         "record",
         "reverse_key",
@@ -116,6 +187,9 @@ class Flow:
         self.bucket: list[Flow] = []
         self.slot = 0
         self.record = 0
+        self.expected = 0
+        self.progress = 0
+        self.proof = 0 if GROUP_OF[state] == OPENING else GROWTHS
 
     def __repr__(self) -> str:
         backend = self.rewrite.backend.name
@@ -126,15 +200,18 @@ class Wheel:
     """Flows by the second in which their timeout has to be looked at; a flow leaves in O(1).
 
     ``_seconds`` is a heap of the seconds that have a bucket, ``_hand`` the last second that came
-    due: no flow goes behind it.
+    due: no flow goes behind it. Who looks for a flow to evict goes round the first bucket that has
+    any: ``_at`` is how far, and ``_of`` the bucket's second.
     """
 
-    __slots__ = ("_buckets", "_hand", "_seconds")
+    __slots__ = ("_at", "_buckets", "_hand", "_of", "_seconds")
 
     def __init__(self, now: float) -> None:
         self._buckets: dict[int, list[Flow]] = {}
         self._seconds: list[int] = []
         self._hand = int(now)
+        self._at = 0
+        self._of = -1
 
     def add(self, flow: Flow, deadline: float) -> None:
         """Stand ``flow`` in the bucket of the first whole second after ``deadline``."""
@@ -174,25 +251,31 @@ class Wheel:
             for second in new:
                 yield from tuple(buckets.get(second, ()))
 
-    def any_of(self, second: int) -> Flow:
-        """A flow of the bucket of ``second``, which ``first`` has just returned."""
-        return self._buckets[second][-1]
+    def candidate(self, second: int) -> Flow:
+        """The flow that is next to be looked at in the bucket of ``second``, which ``first`` has
+        just returned; the one after it comes next. A flow that is put there meanwhile comes last,
+        and the newest not at all while there are others.
+        """
+        bucket = self._buckets[second]
+        if second != self._of:
+            self._of, self._at = second, 0
+        if self._at >= len(bucket) - 1:
+            self._at = 0
+        flow = bucket[self._at]
+        self._at += 1
+        return flow
 
-
-def _leave(flow: Flow) -> None:
-    """Take ``flow`` out of its bucket: the last of the bucket takes its place."""
-    bucket = flow.bucket
-    last = bucket.pop()
-    if last is not flow:
-        bucket[flow.slot] = last
-        last.slot = flow.slot
+    def go_on(self, slot: int) -> None:
+        """The next candidate is that at ``slot``."""
+        self._at = slot
 
 
 class FlowTable:
     """All flows of a worker: at most ``bound`` of them, of every protocol together.
 
-    ``evicted`` counts flows that made room for others, ``expired`` those that were idle too long.
-    ``ledger``, where set, is written to (``takeover`` reads it before).
+    ``active``, ``opening`` and ``closing`` count them by what their state counts as
+    (``flow_states``). ``evicted`` counts flows that made room for others, ``expired`` those that
+    were idle too long. ``ledger``, where set, is written to (``takeover`` reads it before).
     """
 
     def __init__(self, timeouts: Timeouts, bound: int, now: float = 0.0) -> None:
@@ -204,8 +287,11 @@ class FlowTable:
         self.evicted = 0
         self.expired = 0
         self.ledger: Ledger | None = None
+        self.active = self.opening = self.closing = 0
         self._count = 0
-        self._wheels = (Wheel(now), Wheel(now), Wheel(now))
+        self._done = 0
+        self._wheels = tuple(Wheel(now) for _ in range(CLASSES))
+        self._crowds = array("I", bytes(4 * _CROWDS))
         self._turn = 0
 
     def __len__(self) -> int:
@@ -218,16 +304,17 @@ class FlowTable:
         self.timeouts = timeouts
         self._seconds = timeouts.by_state
 
-    def make_room(self, now: float) -> bool:
-        """Make sure that one more flow may be opened; False when every flow is a lasting one."""
+    def make_room(self, protocol: int, now: float) -> bool:
+        """Make sure that one more flow of ``protocol`` may be opened; False when all flows live."""
         if self._count < self.bound:
             return True
-        victim = self._nearest(self._wheels[0]) or self._nearest(self._wheels[1])
-        if victim is None:
-            return False
-        self.forget(victim, now)
-        self.evicted += 1
-        return True
+        for kind, idle in _FOR_TCP if protocol == TCP else _FOR_OTHERS:
+            victim = self._victim(self._wheels[kind], idle, now)
+            if victim is not None:
+                self.forget(victim, now)
+                self.evicted += 1
+                return True
+        return False
 
     def open(
         self, protocol: int, key: bytes, reverse_key: bytes, rewrite: Rewrite, now: float
@@ -246,8 +333,9 @@ class FlowTable:
         self.forward[protocol][flow.forward_key] = flow
         self.reverse[protocol][flow.reverse_key] = flow
         self._count += 1
+        self._crowds[_crowd(flow.forward_key)] += 1
         self._schedule(flow)
-        rewrite.backend.flows += 1
+        self._tally(rewrite, GROUP_OF[flow.state], 1)
         if rewrite.affinity is not None:
             rewrite.affinity.hold(flow.forward_key[: len(rewrite.vip)], rewrite.backend)
             self._confirm(flow)
@@ -258,7 +346,12 @@ class FlowTable:
         """Put a live flow into ``state``, with that state's timeout from ``now`` on."""
         if state == flow.state:
             return
-        _leave(flow)
+        self._leave(flow)
+        if GROUP_OF[state] != GROUP_OF[flow.state]:
+            self._tally(flow.rewrite, GROUP_OF[flow.state], -1)
+            self._tally(flow.rewrite, GROUP_OF[state], 1)
+            if GROUP_OF[state] == ACTIVE:
+                flow.proof = GROWTHS
         flow.state = state
         flow.seen = now
         self._schedule(flow)
@@ -267,23 +360,26 @@ class FlowTable:
             self.ledger.move(flow.record, state)
 
     def _confirm(self, flow: Flow) -> None:
-        """Tell the affinity of a flow that lasts: it was answered."""
+        """Tell the affinity of a flow that lives: it was answered, as far as that is seen."""
         rewrite = flow.rewrite
-        if rewrite.affinity is not None and _CLASS[flow.state] == _LASTING:
+        if rewrite.affinity is None or GROUP_OF[flow.state] != ACTIVE or flow.state == ICMP_OPEN:
+            return
+        if flow.state != UDP_ANSWERED or not rewrite.direct:
             rewrite.affinity.confirm(flow.forward_key[: len(rewrite.vip)])
 
     def forget(self, flow: Flow, now: float) -> None:
         """Take a live flow out of every table."""
-        _leave(flow)
+        self._leave(flow)
         del self.forward[flow.protocol][flow.forward_key]
         del self.reverse[flow.protocol][flow.reverse_key]
+        rewrite = flow.rewrite
+        self._tally(rewrite, GROUP_OF[flow.state], -1)
+        self._crowds[_crowd(flow.forward_key)] -= 1
         flow.state = GONE
         self._count -= 1
         if flow.record and self.ledger is not None:
             self.ledger.erase(flow.record)
             flow.record = 0
-        rewrite = flow.rewrite
-        rewrite.backend.flows -= 1
         if rewrite.affinity is not None:
             rewrite.affinity.release(flow.forward_key[: len(rewrite.vip)], now)
 
@@ -295,8 +391,7 @@ class FlowTable:
         if self.ledger is not None:
             self.ledger.tick(now)
         looked = 0
-        timeouts = self._seconds
-        self._turn = (self._turn + 1) % 3  # so that no class of flows starves another
+        self._turn = (self._turn + 1) % CLASSES  # so that no class of flows starves another
         for wheel in self._wheels[self._turn :] + self._wheels[: self._turn]:
             while looked < budget:
                 bucket = wheel.due(now)
@@ -304,45 +399,105 @@ class FlowTable:
                     break
                 flow = bucket[-1]
                 looked += 1
-                if flow.seen + timeouts[flow.state] > now:
-                    _leave(flow)
+                if self._deadline(flow) > now:
+                    self._leave(flow)
                     self._schedule(flow)
                 else:
                     self.forget(flow, now)
                     self.expired += 1
+        while looked < budget and self._done > max(self.bound // _DONE_SHARE, _DONE_LEAST):
+            looked += 1
+            victim = self._victim(self._wheels[DONE_CLASS], _DONE_KEPT, now)
+            if victim is None:
+                break
+            self.forget(victim, now)
+            self.expired += 1
         return looked
 
     def walk(self) -> Iterator[Flow]:
         """Every flow, for one who takes a few at a time between packets.
 
         Flows may come, go and change meanwhile. A flow that lives all through the walk is given,
-        some twice, as long as the walk takes less than the shortest timeout; what is given may be
-        GONE since. No copy of all flows is made: a bucket is copied when its turn comes. Flows
-        move on to later buckets, and from the unanswered to the lasting and the closing ones, so
-        the walk goes the same way.
+        some twice, as long as the walk takes less than the shortest timeout and the flow goes on
+        from opening to closed and not back; what is given may be GONE since. No copy of all flows
+        is made: a bucket is copied when its turn comes. Flows move on to later buckets, and from
+        the unanswered to the lasting and the closed ones, so the walk goes the same way.
         """
-        unanswered, closing, lasting = self._wheels
-        for wheel in (unanswered, lasting, closing):
+        closed, done, half_open, single, datagrams, lasting = self._wheels
+        for wheel in (half_open, single, datagrams, lasting, done, closed):
             yield from wheel.walk()
 
-    def _nearest(self, wheel: Wheel) -> Flow | None:
-        """The flow of ``wheel`` nearest to its end, or None when the wheel is empty.
+    def _victim(self, wheel: Wheel, idle: float, now: float) -> Flow | None:
+        """The flow of ``wheel`` that makes room: of the few that are nearest to their end, and idle
+        for ``idle`` seconds at least, one whose client's network has most flows; or None.
 
         A flow that was seen since it was put into its bucket moves on and is passed over; but only
-        so many are, that the cost stays bounded: then the last of them has to do.
+        so many are, that the cost stays bounded.
         """
-        flow = None
-        for _ in range(_MOST_MOVES):
+        victim = None
+        most = -1
+        moves = compared = 0
+        while moves < _MOST_MOVES and compared < _COMPARED:
             second = wheel.first()
             if second is None:
-                return None
-            flow = wheel.any_of(second)
-            if flow.seen + self._seconds[flow.state] < second:
                 break
-            _leave(flow)
-            self._schedule(flow)
-        return flow
+            flow = wheel.candidate(second)
+            if flow is victim:  # once round
+                break
+            if self._deadline(flow) >= second:
+                self._leave(flow)
+                self._schedule(flow)
+                moves += 1
+                continue
+            compared += 1
+            if flow.seen + idle > now:  # and so are those behind it
+                wheel.go_on(flow.slot)
+                break
+            crowd = self._crowds[_crowd(flow.forward_key)]
+            if crowd > most:
+                most = crowd
+                victim = flow
+        if victim is not None:
+            wheel.go_on(victim.slot + 1)  # behind the last one, which takes its place
+        return victim
+
+    def _deadline(self, flow: Flow) -> float:
+        """When the time of ``flow`` is over."""
+        seconds = self._seconds[flow.state]
+        if flow.state == UDP_ANSWERED and flow.rewrite.udp_reply:
+            seconds = flow.rewrite.udp_reply
+        return flow.seen + seconds
 
     def _schedule(self, flow: Flow) -> None:
-        deadline = flow.seen + self._seconds[flow.state]
-        self._wheels[_CLASS[flow.state]].add(flow, deadline)
+        kind = CLASS_OF[flow.state]
+        if kind == DONE_CLASS:
+            self._done += 1
+        self._wheels[kind].add(flow, self._deadline(flow))
+
+    def _leave(self, flow: Flow) -> None:
+        """Take ``flow`` out of its bucket: the last of the bucket takes its place."""
+        if CLASS_OF[flow.state] == DONE_CLASS:
+            self._done -= 1
+        bucket = flow.bucket
+        last = bucket.pop()
+        if last is not flow:
+            bucket[flow.slot] = last
+            last.slot = flow.slot
+
+    def _tally(self, rewrite: Rewrite, group: int, change: int) -> None:
+        """Count ``change`` flows more in ``group``, here and for the backend."""
+        backend = rewrite.backend
+        if group == ACTIVE:
+            self.active += change
+            backend.flows += change
+        elif group == OPENING:
+            self.opening += change
+            backend.opening += change
+        else:
+            self.closing += change
+            backend.closing += change
+
+
+def _crowd(key: bytes) -> int:
+    """Where flows of the network (/24, /56) of the client with ``key`` are counted."""
+    return hash(key[:3] if len(key) == 12 else key[:7]) & (_CROWDS - 1)

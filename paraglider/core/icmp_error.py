@@ -5,7 +5,8 @@ bytes of the transport header. Towards the backend it speaks of a reply that lef
 VIP as source; towards the client, of a packet that left here with the backend as destination.
 Outer addresses, inner addresses and port, the inner header and transport checksums, and the
 ICMP checksum change (RFC 5508 §4.2, RFC 7690). An error neither refreshes nor ends a flow.
-Rules: as everywhere in the core, nothing raises; a checksum that was wrong stays wrong.
+An error about a flow of ours whose ICMP checksum is wrong is not translated (RFC 5508 REQ-3).
+Rules: as everywhere in the core, nothing raises; a wrong checksum of the inner packet stays wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 
 from paraglider.core import verdict
 from paraglider.core.checksum import ones_sum
-from paraglider.core.flow import TCP, UDP, FlowTable
+from paraglider.core.flow import ICMP6, TCP, UDP, FlowTable
 from paraglider.core.packet import (
     ECHO_REPLY,
     ECHO_REQUEST,
@@ -60,6 +61,8 @@ def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> i
     # Replies leave here for the client, requests for the backend: an echo tells which it is, so
     # that an error about the host's own ping is not taken for one about a client's.
     flow = flows.forward[inner.protocol].get(key) if inner.kind != ECHO_REQUEST else None
+    if flow is not None and not _intact(buf, offset, error):
+        return verdict.BAD_CHECKSUM
     if flow is not None:  # towards the backend: where the VIP stands, the backend belongs
         before, after, port = key[size:-4], flow.reverse_key[:size], flow.reverse_key[-4:-2]
         _rewrite(buf, offset, error, inner, inner_at, True, (before, after, port))
@@ -67,10 +70,20 @@ def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> i
     flow = flows.reverse[inner.protocol].get(key) if inner.kind != ECHO_REPLY else None
     if flow is None:
         return verdict.NO_FLOW
+    if not _intact(buf, offset, error):
+        return verdict.BAD_CHECKSUM
     # towards the client: where the backend stands, the VIP belongs
     before, after, port = key[:size], flow.forward_key[size:-4], flow.forward_key[-2:]
     _rewrite(buf, offset, error, inner, inner_at, False, (before, after, port))
     return -1
+
+
+def _intact(buf: bytearray, offset: int, error: Parsed) -> bool:
+    """Whether the ICMP checksum of ``error`` is right (RFC 792; RFC 4443 section 2.3)."""
+    total = ones_sum(buf[error.transport : error.end])
+    if buf[offset] >> 4 == 6:
+        total += ones_sum(buf[offset + 8 : offset + 40]) + error.end - error.transport + ICMP6
+    return total % 65535 == 0
 
 
 def _rewrite(

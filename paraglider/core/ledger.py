@@ -6,7 +6,8 @@ bound of the flows. The memory is a file's (``system.ledger``), mapped: writing 
 system call, and what was written is there however the process ends.
 
     header   magic, version, bytes a record, records, the highest one used, boot, alive, complete
-    record   0      state + 1; 0: free, and then bytes 4-8 are the number of the next free one
+    record   0      state (``flow_states``) + 1; 0: free, and then bytes 4-8 are the number of the
+                    next free one
              4-12   identity of the rewrite (``Rewrite.identity``): service and backend
              12-48  the key of the client's packets (12 bytes in IPv4, 36 in IPv6)
 
@@ -24,7 +25,10 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 MAGIC: Final = b"PGLEDGER"
-VERSION: Final = 1
+VERSION: Final = 2
+#: versions that can be read. 1 knew states up to 6 alone, and the one that closing flows had, 3, is
+#: that of flows which wait for their last ACK
+READABLE: Final = frozenset((1, VERSION))
 
 HEADER: Final = 64
 RECORD: Final = 48
@@ -66,7 +70,7 @@ def fault_of(
     magic, version, record, records = _FIXED.unpack_from(buffer)
     if magic != MAGIC:
         return "it is no ledger"
-    if (version, record) != (VERSION, RECORD):
+    if version not in READABLE or record != RECORD:
         return f"it is of another version ({version}, {record} bytes a flow)"
     if bytes(buffer[_BOOT]) != boot:
         return "it is of an earlier boot"
@@ -81,6 +85,11 @@ def write_header(buffer: bytearray | memoryview, records: int, boot: bytes) -> N
     """Make ``buffer`` an empty ledger, or one with more records; ``boot`` has 16 bytes."""
     struct.pack_into("=16s", buffer, _BOOT.start, boot)
     _FIXED.pack_into(buffer, 0, MAGIC, VERSION, RECORD, records)
+
+
+def renew(buffer: bytearray | memoryview) -> None:
+    """Make a ledger of any READABLE version one of this version; its records stay as they are."""
+    struct.pack_into("=I", buffer, len(MAGIC), VERSION)
 
 
 class Ledger:

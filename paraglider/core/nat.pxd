@@ -3,10 +3,14 @@ import cython
 
 from paraglider.core.flow cimport Flow, FlowTable
 from paraglider.core.rewrite cimport Rewrite
+from paraglider.core.tcp_events cimport backend_event, client_event
 
 # Constants that nat.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int TCP, UDP, ICMP6
-cdef int CLOSING, ESTABLISHED, SYN_RECEIVED, SYN_SENT, UDP_NEW, UDP_OPEN
+cdef int ESTABLISHED, SYN_SENT, UDP_ANSWERED, UDP_NEW, UDP_OPEN
+cdef int B_RST, C_SYN, EVENTS
+cdef unsigned int WINDOW
+cdef bytes ONE_SIDED_NEXT, TWO_SIDED_NEXT
 cdef int FIN, SYN, RST, ACK
 cdef int PASS, REWRITTEN
 cdef int COMPLETE, KERNELS
@@ -48,9 +52,15 @@ cdef class Nat:
     cpdef long long handle(
         self, bytearray buf, Py_ssize_t offset, Py_ssize_t length, int checksum, double now
     ) except -1
-    cdef Flow _client_segment(self, Flow flow, unsigned char flags, bytes key, double now)
+    @cython.locals(event=int, state=int, after=int, direct=bint)
+    cdef Flow _client_segment(
+        self, Flow flow, bytearray buf, Py_ssize_t transport, bytes key, double now
+    )
+    @cython.locals(event=int, after=int)
+    cdef _backend_segment(self, Flow flow, bytearray buf, Py_ssize_t transport, double now)
+    @cython.locals(rewrite=Rewrite)
+    cdef _client_datagram(self, Flow flow, double now)
     cdef Flow _elsewhere(self, Flow flow, bint opening, double now)
-    cdef _backend_segment(self, Flow flow, unsigned char flags, double now)
     cpdef int _refuse(self, int reason) except -1
 
 

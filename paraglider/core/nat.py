@@ -6,9 +6,10 @@ may: a TCP segment with SYN alone, any UDP packet, an ICMP echo request. Every o
 without a flow passes untouched: addressed to a local VIP it meets the local stack, which answers
 RST, so that the client connects anew at once instead of hanging.
 
-TCP state is what the timeouts of RFC 5382 need and no more: no sequence numbers are looked at. A
-FIN or RST puts a flow into CLOSING, where it lives on while packets pass, so that a forged RST
-ends nothing; a new SYN on a CLOSING flow opens a new one (the client's port is used again).
+What moves a TCP flow from state to state is the tables of ``flow_states``. Of sequence numbers
+one is followed: what the backend expects of the client next, which is in every packet that it
+sends. It tells a RST of the client from a forged one. Where the backend is not seen (``return:
+direct``) the client's own numbers have to do.
 
 A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram and
 an echo request open a new one at another backend, any other segment passes untouched and is
@@ -25,26 +26,30 @@ from collections.abc import Callable
 from paraglider.core import icmp_error
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, sum_of
-from paraglider.core.flow import (
-    CLOSING,
+from paraglider.core.flow import ICMP6, TCP, UDP, Flow, FlowTable
+from paraglider.core.flow_states import (
+    B_RST,
+    C_SYN,
+    DOUBTFUL,
     ESTABLISHED,
-    ICMP6,
-    SYN_RECEIVED,
+    EVENTS,
+    ONE_SIDED_NEXT,
     SYN_SENT,
-    TCP,
-    UDP,
+    TWO_SIDED_NEXT,
+    UDP_ANSWERED,
     UDP_NEW,
     UDP_OPEN,
-    Flow,
-    FlowTable,
+    WINDOW,
 )
 from paraglider.core.marker import Marker
 from paraglider.core.packet import ACK, ECHO_REPLY, FIN, ICMP_ERROR, RST, SYN, parse
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
+from paraglider.core.tcp_events import backend_event, client_event
 from paraglider.core.verdict import (
     COLLISION,
     FLOW_LOST,
+    FROM_FORGOTTEN,
     FROM_LOST,
     NO_FLOW,
     NO_SERVICE,
@@ -125,27 +130,34 @@ class Nat:
             flow = self._tcp_forward.get(key)
             back = None if flow is not None else self._tcp_reverse.get(key)
             flags = data[transport + 13]
-            if flow is not None:
-                if flow.state != ESTABLISHED or flags & (FIN | SYN | RST):
-                    flow = self._client_segment(flow, flags, key, now)
-            elif back is not None:
-                if flags & (FIN | SYN | RST):
-                    self._backend_segment(back, flags, now)
+            if back is not None:
+                if back.state != ESTABLISHED or flags & (FIN | SYN | RST):
+                    self._backend_segment(back, buf, transport, now)
+                else:
+                    back.expected = (
+                        data[transport + 8] << 24
+                        | data[transport + 9] << 16
+                        | data[transport + 10] << 8
+                        | data[transport + 11]
+                    )
+            elif flow is not None:
+                if flow.state != ESTABLISHED or flags & (FIN | SYN | RST) or flow.rewrite.direct:
+                    flow = self._client_segment(flow, buf, transport, key, now)
             elif flags & (FIN | SYN | RST | ACK) == SYN:
                 self._sequence = int.from_bytes(data[transport + 4 : transport + 8], "big")
                 flow = self._open(TCP, key, now)
             else:
-                return self._refuse(NO_FLOW)
+                return self._refuse(self._stray(TCP, key))
         elif protocol == UDP:
             flow = self._udp_forward.get(key)
             back = None if flow is not None else self._udp_reverse.get(key)
             if back is not None:
                 if back.state == UDP_NEW:
-                    self.flows.move(back, UDP_OPEN, now)
+                    self.flows.move(back, UDP_ANSWERED, now)
             elif flow is None:
                 flow = self._open(UDP, key, now)
-            elif flow.state == UDP_NEW and flow.rewrite.direct:
-                self.flows.move(flow, UDP_OPEN, now)
+            elif flow.state != UDP_OPEN:
+                self._client_datagram(flow, now)
         elif kind == ECHO_REPLY:
             flow = None
             back = self.flows.reverse[protocol].get(key)
@@ -228,31 +240,49 @@ class Nat:
             data[at + 1] = value & 255
         return REWRITTEN
 
-    def _client_segment(self, flow: Flow, flags: int, key: bytes, now: float) -> Flow | None:
+    def _client_segment(
+        self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
+    ) -> Flow | None:
         """The flow that a client's TCP segment belongs to: ``flow``, moved on, or a new one."""
-        flows = self.flows
-        if flags & RST:
-            flows.move(flow, CLOSING, now)
-        elif flags & SYN:
-            if flow.state == CLOSING and not flags & (FIN | ACK):
-                flows.forget(flow, now)
-                return self._open(TCP, key, now)
-            if flow.state == SYN_SENT and not flow.rewrite.lost:
-                flow.rewrite.backend.unanswered += 1
-        elif flags & FIN:
-            flows.move(flow, CLOSING, now)
-        elif flow.state == SYN_RECEIVED or (flow.state == SYN_SENT and flow.rewrite.direct):
-            flows.move(flow, ESTABLISHED, now)
-        return flow
+        direct = flow.rewrite.direct
+        event = client_event(flow, buf, transport, direct, WINDOW, now)
+        if event < 0:
+            return flow
+        state = flow.state
+        if event == C_SYN and state == SYN_SENT and not flow.rewrite.lost:
+            flow.rewrite.backend.unanswered += 1
+        after = (ONE_SIDED_NEXT if direct else TWO_SIDED_NEXT)[state * EVENTS + event]
+        if after == state:
+            return flow
+        if event != C_SYN:
+            self.flows.move(flow, after, now)
+            return flow
+        self.flows.forget(flow, now)
+        return self._open(TCP, key, now, flow.rewrite.backend if state in DOUBTFUL else None)
 
-    def _backend_segment(self, flow: Flow, flags: int, now: float) -> None:
-        """Move ``flow`` on by a backend's TCP segment with SYN, FIN or RST."""
-        if flags & (RST | FIN):
-            if flow.state == SYN_SENT and flags & RST:
-                flow.rewrite.backend.refused += 1
-            self.flows.move(flow, CLOSING, now)
-        elif flow.state == SYN_SENT:
-            self.flows.move(flow, SYN_RECEIVED, now)
+    def _backend_segment(self, flow: Flow, buf: bytearray, transport: int, now: float) -> None:
+        """Move ``flow`` on by a backend's TCP segment that does more than to go on."""
+        event = backend_event(flow, buf, transport)
+        if event < 0:
+            return
+        if event == B_RST and flow.state == SYN_SENT:
+            flow.rewrite.backend.refused += 1
+        after = TWO_SIDED_NEXT[flow.state * EVENTS + event]
+        if after != flow.state:
+            self.flows.move(flow, after, now)
+
+    def _client_datagram(self, flow: Flow, now: float) -> None:
+        """Move ``flow`` on by a client's datagram that is not its first."""
+        rewrite = flow.rewrite
+        if (flow.state == UDP_ANSWERED or rewrite.direct) and not rewrite.udp_reply:
+            self.flows.move(flow, UDP_OPEN, now)
+
+    def _stray(self, protocol: int, key: bytes) -> int:
+        """Why a packet that belongs to no flow and opens none is refused."""
+        size = (len(key) - 4) // 2
+        if self.balancer.services.is_source(protocol, key[:size], key[-4:-2]):
+            return FROM_FORGOTTEN
+        return NO_FLOW
 
     def _elsewhere(self, flow: Flow, opening: bool, now: float) -> Flow | None:
         """What comes of a client's packet on ``flow``, whose backend is lost: a new flow where
@@ -264,11 +294,18 @@ class Nat:
         self._refused = self._refuse(FLOW_LOST)
         return None
 
-    def _open(self, protocol: int, key: bytes, now: float) -> Flow | None:
-        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``."""
+    def _open(
+        self, protocol: int, key: bytes, now: float, before: Backend | None = None
+    ) -> Flow | None:
+        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``. It goes
+        to ``before``, where that is given and takes new flows.
+        """
         service = self.balancer.find(protocol, key)
         if service is None:
-            self._refused = self._refuse(NO_SERVICE)
+            reason = NO_SERVICE
+            if protocol == UDP and key[-4:-2] != key[-2:]:  # else a client of its own kind: NTP
+                reason = self._stray(protocol, key)
+            self._refused = self._refuse(NO_SERVICE if reason == NO_FLOW else reason)
             return None
         if service.offloaded:
             sequence = self._sequence if protocol == TCP else 0
@@ -284,17 +321,22 @@ class Nat:
             reverse_key = rewrites[backend].reverse_key(key)
             return reverse_key in reverse
 
-        backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
+        backend = before
+        if before is None or not before.ready or before not in rewrites or taken(before):
+            backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
         if backend is None:
             self._refused = self._refuse(self.balancer.refusal(service, protocol))
             return None
         if reverse_key in reverse:
             self._refused = self._refuse(COLLISION)
             return None
-        if not self.flows.make_room(now):
+        if not self.flows.make_room(protocol, now):
             self._refused = self._refuse(TABLE_FULL)
             return None
-        flow = self.flows.open(protocol, key, reverse_key, rewrites[backend], now)
+        rewrite = rewrites[backend]
+        flow = self.flows.open(protocol, key, reverse_key, rewrite, now)
+        if protocol == UDP and rewrite.direct and rewrite.udp_reply:
+            self.flows.move(flow, UDP_ANSWERED, now)  # as far as it can be seen
         if self.opened is not None:
             self.opened(flow)
         return flow

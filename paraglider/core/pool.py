@@ -96,7 +96,9 @@ class Backend:
     """One real server of one pool.
 
     ``address`` is the packed address (4 or 16 bytes), ``port`` the mapped port or 0 where the
-    client's port is kept, ``flows`` the live flows, ``picked`` all flows ever given to it.
+    client's port is kept, ``picked`` all flows ever given to it. ``flows`` are the active flows,
+    ``opening`` those that are not established yet, ``closing`` those that are closed and still in
+    the table.
     ``refused`` counts openings that it answered with a RST, ``unanswered`` those that came again,
     for there was no answer: as far as that is seen here.
     ``weight`` is what strategies go by; ``full_weight`` what the operator gave, which differs
@@ -107,11 +109,13 @@ class Backend:
 
     __slots__ = (
         "address",
+        "closing",
         "datagrams_lost",
         "flows",
         "full_weight",
         "lost",
         "name",
+        "opening",
         "picked",
         "port",
         "ready",
@@ -128,10 +132,25 @@ class Backend:
         self.weight = self.full_weight = weight
         self.state = State.READY
         self.ready = self.lost = self.datagrams_lost = False
-        self.flows = 0
+        self.flows = self.opening = self.closing = 0
         self.picked = 0
         self.refused = 0
         self.unanswered = 0
+
+    @property
+    def inactive(self) -> int:
+        """Flows that are known and not active: InActConn, as ipvsadm has it."""
+        return self.opening + self.closing
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has a flow that is active, or may become so."""
+        return self.flows + self.opening > 0
+
+    @property
+    def remembered(self) -> bool:
+        """Whether there is any flow of it yet."""
+        return self.flows + self.opening + self.closing > 0
 
     def __repr__(self) -> str:
         return f"<Backend {self.name} weight {self.weight} {self.state}>"
@@ -254,7 +273,7 @@ class Pool:
         """Whether ``backend``, which drains, is done: its last flow has ended, or its time is over
         (then what it has left ends with the client's next packet).
         """
-        return backend in self._draining and (backend.flows == 0 or backend in self._overdue)
+        return backend in self._draining and (not backend.busy or backend in self._overdue)
 
     def _enter(self, backend: Backend, after: State) -> None:
         before, backend.state = backend.state, after

@@ -12,6 +12,7 @@ cdef class Rewrite:
     cdef public bint lost
     cdef public bint mapped
     cdef public bint special
+    cdef public double udp_reply
     cdef public unsigned int address_back
     cdef public unsigned int address_out
     cdef public unsigned int transport_back

@@ -28,6 +28,8 @@ class Rewrite:
     packets reach the backend ``unchanged`` (dsr) it has the VIP's address, and every delta is 0.
     ``special`` tells that there is more to do than to replace an address: the port is mapped, or
     the backend is ``lost``, for all flows or for ``datagrams_lost``, those of UDP and echo.
+    ``udp_reply`` is for how many seconds after its last packet an answered UDP flow is kept, 0 for
+    as long as any.
     """
 
     __slots__ = (
@@ -49,6 +51,7 @@ class Rewrite:
         "special",
         "transport_back",
         "transport_out",
+        "udp_reply",
         "vip",
         "vip_port",
     )
@@ -62,6 +65,7 @@ class Rewrite:
         direct: bool = False,
         unchanged: bool = False,
         affinity: Affinity | None = None,
+        udp_reply: float = 0.0,
     ) -> None:
         self.vip = vip
         self.backend = backend
@@ -72,6 +76,7 @@ class Rewrite:
         self.vip_port = vip_port.to_bytes(2, "big")
         self.backend_port = backend.port.to_bytes(2, "big")
         self.direct = direct
+        self.udp_reply = udp_reply
         self.affinity = affinity
         address = delta(vip, self.backend_address)
         port = delta(self.vip_port, self.backend_port) if self.mapped else 0

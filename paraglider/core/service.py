@@ -25,9 +25,10 @@ class Service:
 
     ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
     belongs to the service (``protocol: any``). ``offloaded`` tells that the kernel carries its
-    flows, ``routed`` that its packets stay as they are (dsr). Every backend has one rewrite;
-    one that ``before``, the service that this one takes the place of, has alike is the same object,
-    so that the flows to it are this service's.
+    flows, ``routed`` that its packets stay as they are (dsr). ``udp_reply`` is for how many seconds
+    an answered UDP flow is kept, 0 for as long as any. Every backend has one rewrite; one that
+    ``before``, the service that this one takes the place of, has alike is the same object, so that
+    the flows to it are this service's.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Service:
         echo: bool = False,
         offloaded: bool = False,
         routed: bool = False,
+        udp_reply: float = 0.0,
         before: Service | None = None,
     ) -> None:
         self.name = name
@@ -52,6 +54,7 @@ class Service:
         self.pool = pool
         self.strategy = strategy
         self.affinity = affinity
+        self.direct = direct
         self.offloaded = offloaded
         self.routed = routed
         self.protocols = tuple(protocols)
@@ -67,10 +70,13 @@ class Service:
                 direct=direct,
                 unchanged=routed,
                 affinity=affinity,
+                udp_reply=udp_reply,
             )
             known = None if before is None else before.rewrites.get(backend)
-            same = known is not None and known.equals(rewrite)
-            self.rewrites[backend] = known if known is not None and same else rewrite
+            if known is not None and known.equals(rewrite):
+                known.udp_reply = udp_reply
+                rewrite = known
+            self.rewrites[backend] = rewrite
         pool.watch(self._lose)
         pool.watch(strategy.prepare)
 
@@ -101,6 +107,27 @@ class ServiceMap:
             for protocol in service.protocols:
                 claims = self._claims.setdefault((protocol, service.vip), _Claims())
                 self._claim(claims, protocol, service)
+        self._sources: dict[tuple[int, bytes], list[tuple[bytes, bytes]]] = {}
+        for service in services:
+            if not (service.direct or service.offloaded or service.routed):
+                self._add_sources(service)
+
+    def _add_sources(self, service: Service) -> None:
+        if service.ports == ALL_PORTS:
+            return  # also what a backend sends as a client of others comes from such a port
+        for protocol in service.protocols:
+            for backend in service.pool.backends:
+                spans = self._sources.setdefault((protocol, backend.address), [])
+                mapped = ((backend.port, backend.port),) if backend.port else service.ports
+                spans += ((a.to_bytes(2, "big"), b.to_bytes(2, "big")) for a, b in mapped)
+
+    def is_source(self, protocol: int, address: bytes, port: bytes) -> bool:
+        """Whether packets of ``protocol`` from ``address`` (packed) and ``port`` (2 bytes) are a
+        backend's answers, which pass here in the name of a VIP or not at all. Of a service on all
+        ports nobody can tell.
+        """
+        spans = self._sources.get((protocol, address))
+        return spans is not None and any(first <= port <= last for first, last in spans)
 
     @staticmethod
     def _claim(claims: _Claims, protocol: int, service: Service) -> None:

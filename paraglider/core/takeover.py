@@ -12,11 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Final
 
-from paraglider.core.flow import GONE, ICMP, ICMP6, ICMP_OPEN, TCP, UDP, UDP_NEW, Flow, FlowTable
+from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow, FlowTable
+from paraglider.core.flow_states import PROTOCOL_OF
 from paraglider.core.ledger import Ledger
 from paraglider.core.rewrite import Rewrite
 from paraglider.core.service import Service, ServiceMap
+
+_NUMBERS: Final = {"tcp": TCP, "udp": UDP}
 
 
 @dataclass(slots=True)
@@ -66,12 +70,7 @@ class Rewrites:
         ``content`` begins with the key of the client's packets.
         """
         size = self._sizes.get(identity, 4)
-        if state < UDP_NEW:
-            protocol = TCP
-        elif state < ICMP_OPEN:
-            protocol = UDP
-        else:
-            protocol = ICMP if size == 4 else ICMP6
+        protocol = _NUMBERS.get(_protocol_of(state), ICMP if size == 4 else ICMP6)
         end = 2 * size + 4
         service = self._services.find(protocol, content[size : 2 * size], content[end - 2 : end])
         return protocol, None if service is None else self._rewrites.get((service, identity))
@@ -118,14 +117,14 @@ def _take(
         flows += 1
         protocol, rewrite = rewrites.of(state, identity, content)
         flow = None
-        if rewrite is None or state >= GONE:
+        if rewrite is None or not _protocol_of(state):
             taken.unknown += 1
         elif over[state]:
             taken.expired += 1
         else:
             key = content[: 2 * len(rewrite.vip) + 4]
             flow = Flow(protocol, key, rewrite.reverse_key(key), rewrite, state, seen)
-            if not _fits(table, flow) or not table.make_room(now):
+            if not _fits(table, flow) or not table.make_room(protocol, now):
                 flow = None
         if flow is not None:
             flow.record = number if in_place else 0
@@ -134,6 +133,11 @@ def _take(
             ledger.erase(number)
     taken.kept = len(table) - before
     taken.refused = flows - taken.kept - taken.unknown - taken.expired
+
+
+def _protocol_of(state: int) -> str:
+    """The name of the protocol of flows in ``state``; empty where no flow can be in it."""
+    return PROTOCOL_OF[state] if state < len(PROTOCOL_OF) else ""
 
 
 def _fits(table: FlowTable, flow: Flow) -> bool:

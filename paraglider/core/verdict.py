@@ -43,6 +43,8 @@ STRAY: Final = 18
 REFUSED: Final = 19
 FLOW_LOST: Final = 20
 FROM_LOST: Final = 21
+FROM_FORGOTTEN: Final = 22
+BAD_CHECKSUM: Final = 23
 
 #: name, verdict and meaning of each reason, in the order of the constants above
 REASONS: Final[tuple[tuple[str, int, str], ...]] = (
@@ -65,13 +67,15 @@ REASONS: Final[tuple[tuple[str, int, str], ...]] = (
     ("short_transport", DROP, "TCP, UDP or ICMP header cut"),
     ("short_error", PASS, "ICMP error whose inner packet is cut or garbled: about no flow of ours"),
     ("no_backend", DROP, "no backend of the pool takes new flows"),
-    ("table_full", DROP, "flow table full of established flows"),
+    ("table_full", DROP, "flow table full of flows that live"),
     ("collision", DROP, "every backend already has a flow with these ports of the client"),
     ("internal", DROP, "a fault of ours; the log has it"),
     ("stray", DROP, "a TCP segment under dsr that neither has a flow nor asks for an answer"),
     ("refused", PASS, "new, while no backend takes new flows: the local stack refuses it at once"),
     ("flow_lost", PASS, "a client's, whose backend is down: the local stack answers it with RST"),
     ("from_lost", DROP, "of a flow that is over, from a backend that is down"),
+    ("from_forgotten", DROP, "a backend's answer of no flow: it would leave with its own address"),
+    ("bad_checksum", DROP, "ICMP error about a flow of ours whose checksum is wrong"),
 )
 
 #: reason -> verdict, as a tuple for the packet path

@@ -48,7 +48,8 @@ def timeouts(config: Config) -> Timeouts:
     return Timeouts(
         syn=limits.syn,
         established=limits.established + lease,
-        closing=limits.closing + lease,
+        closed_rst=limits.after_rst,
+        closed_fin=limits.after_fin,
         udp=limits.udp + lease,
         icmp=limits.icmp,
     )

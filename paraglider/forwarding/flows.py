@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from paraglider.core.flow import GONE, PROTOCOL_NAMES, STATE_NAMES, Flow, FlowTable
+from paraglider.core.flow import PROTOCOL_NAMES, Flow, FlowTable
+from paraglider.core.flow_states import GONE, STATE_NAMES
 from paraglider.core.pool import Backend
 from paraglider.core.rewrite import Rewrite
 from paraglider.errors import OperatorError

@@ -34,7 +34,8 @@ def timeouts(config: Config) -> Timeouts:
     return Timeouts(
         syn=limits.syn,
         established=limits.established,
-        closing=limits.closing,
+        closed_rst=limits.after_rst,
+        closed_fin=limits.after_fin,
         udp=limits.udp,
         icmp=limits.icmp,
     )

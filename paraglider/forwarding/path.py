@@ -87,7 +87,7 @@ class Path:
             self._vips.update(service.vip for service in directed)
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
         # Flows to what has been removed are still told of by the name that it had.
-        self._names = {r: name for r, name in self._names.items() if r.backend.flows}
+        self._names = {r: name for r, name in self._names.items() if r.backend.remembered}
         for service in self.services:
             self._names.update(dict.fromkeys(service.rewrites.values(), service.name))
         for service in set(before) - set(self.services):
@@ -143,10 +143,21 @@ class Path:
         """Flows that its own tables hold at most."""
         return sum(table.bound for table in self.tables.values())
 
+    @property
+    def groups(self) -> dict[str, int]:
+        """Flows in its own tables by what their states count as (``core.flow_states``)."""
+        tables = self.tables.values()
+        return {
+            "active": sum(table.active for table in tables),
+            "closing": sum(table.closing for table in tables),
+            "half_open": sum(table.opening for table in tables),
+        }
+
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
         """Of each service and backend what it has had since the start of this worker.
 
-        ``flows`` (live) and the packets and bytes each way are there where they pass the worker.
+        ``flows`` (active), ``inactive`` and the packets and bytes each way are there where they
+        pass the worker.
         """
         for service in self.services:
             for backend in service.pool.backends:
@@ -193,6 +204,7 @@ def _traffic(service: Service, backend: Backend) -> dict[str, int]:
     found = {"picked": backend.picked, "unanswered": backend.unanswered}
     if not service.offloaded:
         found["flows"] = backend.flows
+        found["inactive"] = backend.inactive
     if not service.offloaded and not service.routed:
         found["refused"] = backend.refused
         rewrite = service.rewrites[backend]

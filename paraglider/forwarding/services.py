@@ -143,6 +143,7 @@ def _service(service: ServiceConfig, place: _Place, known: _Known | None) -> Ser
         echo=service.protocol == "any",
         offloaded=service.forward == "offload",
         routed=service.forward == "dsr",
+        udp_reply=service.udp_reply or 0,
         before=before,
     )
 

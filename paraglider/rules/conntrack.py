@@ -44,9 +44,8 @@ _FIN_SECONDS: Final = 120  # the longest pause between two retransmissions (Linu
 _FIN_SIZE: Final = 65536
 _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
 
-#: seconds that a connection is kept at most after RST, and after both FINs
-_RESET_SECONDS, _FINISHED_SECONDS = 10, 60
-#: the same for one that was answered with RST by the local stack: its port may be used again soon
+#: seconds that a connection is kept which the local stack answered with RST: its port may be used
+#: again soon
 _REFUSED_SECONDS: Final = 1
 
 
@@ -58,9 +57,9 @@ def policies(timeouts: Timeouts) -> dict[str, str]:
         "established": timeouts.established,
         "fin_wait": timeouts.established,
         "close_wait": timeouts.established,
-        "last_ack": min(timeouts.closing, _FINISHED_SECONDS),
-        "time_wait": min(timeouts.closing, _FINISHED_SECONDS),
-        "close": min(timeouts.closing, _RESET_SECONDS),
+        "last_ack": timeouts.after_fin,
+        "time_wait": timeouts.after_fin,
+        "close": timeouts.after_rst,
     }
     udp = {"unreplied": timeouts.udp, "replied": timeouts.udp}
     return dict((_policy("tcp", tcp), _policy("udp", udp)))

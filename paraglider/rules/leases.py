@@ -41,7 +41,7 @@ _BEFORE, _AFTER = -155, -145
 
 def lease_seconds(timeouts: Timeouts) -> int:
     """How long a lease lasts: a flow that is alive is asked about well before it is forgotten."""
-    shortest = min(timeouts.established, timeouts.closing, timeouts.udp)
+    shortest = min(timeouts.established, timeouts.udp)
     return max(1, min(LONGEST, shortest // 2))
 
 

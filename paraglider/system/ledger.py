@@ -24,7 +24,7 @@ from pathlib import Path
 from uuid import UUID
 
 from paraglider.config.model import Config
-from paraglider.core.ledger import HEADER, Ledger, fault_of, size_of, write_header
+from paraglider.core.ledger import HEADER, Ledger, fault_of, renew, size_of, write_header
 from paraglider.rules.steering import steered_by_client
 from paraglider.system.owner import RUN_DIRECTORY, boot_id, netns_cookie
 
@@ -214,6 +214,7 @@ def _mapped(handle: int, records: int) -> mmap.mmap:
     fault = fault_of(memoryview(memory), _boot())
     if fault is not None:
         raise ValueError(fault)
+    renew(memoryview(memory))
     if len(memory) < size_of(records):
         os.ftruncate(handle, size_of(records))
         memory = mmap.mmap(handle, 0)

@@ -21,7 +21,6 @@ def lines_of(text: str) -> list[str]:
     [
         ("syn", 239, 240, "RFC 5382"),
         ("established", 7439, 7440, "RFC 5382"),
-        ("closing", 10, 240, "RFC 5382"),
         ("udp", 119, 120, "RFC 4787"),
         ("icmp", 59, 60, "RFC 5508"),
     ],
@@ -32,6 +31,13 @@ def test_timeout_below_the_standard(key: str, seconds: int, least: int, source: 
     assert line.startswith(f"f:1:{13 + len(key) + 1}: `{key}` of {seconds} s")
     assert f"write {least} or more ({source}" in line
     assert lines_of(f"timeouts: {{{key}: {least}}}\n{SERVICE}") == []
+
+
+def test_the_old_name_of_closed() -> None:
+    """It still counts, and `check` says what to write."""
+    (line,) = lines_of(f"timeouts: {{closing: 240}}\n{SERVICE}")
+    assert line.startswith("f:1:12: `closing` is an old name")
+    assert "write closed: {rst: 10, fin: 60}" in line
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
             config({"name": "b", "forward": "offload"}),
             ["service web removed", "service b added, 2 backends"],
         ),
-        (config(timeouts={"udp": 200}), ["timeouts.udp: 300 → 200"]),
+        (config(timeouts={"udp": 200}), ["timeouts.udp: 120 → 200"]),
         (config({"ports": [80, 443]}), ["service web: ports 80 → 80, 443"]),
         (
             config({"check": {"type": "tcp", "interval": 3}}),

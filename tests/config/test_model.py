@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.memory import flows_for_memory
+from paraglider.config.model import Backend, Config, Service, Timeouts
 from paraglider.config.types import ALL_PORTS, PortRange
 
 
@@ -21,12 +22,52 @@ def service(**keys: Any) -> Service:
 def test_defaults_are_the_documented_ones() -> None:
     """A file with services alone has the values that the design gives."""
     config = Config(services=(service(),))
-    assert (config.queue.length, config.queue.io, config.flows.max) == (2048, "auto", 1_000_000)
+    assert (config.queue.length, config.queue.io) == (2048, "auto")
+    assert config.flows.max == flows_for_memory()
     assert (config.user, config.chroot) == ("nobody", "/var/run/empty")
     timeouts = config.timeouts
-    assert (timeouts.syn, timeouts.established, timeouts.closing) == (240, 7440, 240)
-    assert (timeouts.udp, timeouts.icmp) == (300, 60)
+    assert (timeouts.syn, timeouts.established, timeouts.udp, timeouts.icmp) == (240, 7440, 120, 60)
+    assert (timeouts.after_rst, timeouts.after_fin, timeouts.half_closed) == (10, 60, 7440)
     assert (config.stats, config.network.public, config.failover.enabled) == (None, None, False)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"closed": 5}, (5, 5, 7440)),
+        ({"closed": {"rst": 3}}, (3, 60, 7440)),
+        ({"closing": 240}, (240, 240, 240)),
+        ({"closing": 240, "closed": {"fin": 30}}, (10, 30, 240)),
+    ],
+)
+def test_how_long_closed_flows_are_remembered(
+    given: dict[str, Any], expected: tuple[int, int, int]
+) -> None:
+    """One number or one for each end; the old name counts where the new one is not there."""
+    timeouts = Timeouts.model_validate(given)
+    assert (timeouts.after_rst, timeouts.after_fin, timeouts.half_closed) == expected
+
+
+@pytest.mark.parametrize("value", [0, True, "5", {"rst": 0}, {"end": 5}])
+def test_what_is_no_time_for_closed_flows(value: object) -> None:
+    """Neither text nor truth nor nothing."""
+    with pytest.raises(ValidationError):
+        Timeouts.model_validate({"closed": value})
+
+
+@pytest.mark.parametrize(
+    ("keys", "seconds"),
+    [
+        ({"ports": 53}, 5),
+        ({"ports": 5353}, None),
+        ({"ports": [53, 853]}, None),
+        ({"ports": 53, "timeouts": {"udp_reply": 9}}, 9),
+        ({"ports": 123, "timeouts": {"udp_reply": 2}}, 2),
+    ],
+)
+def test_how_long_an_answered_query_is_kept(keys: dict[str, Any], seconds: int | None) -> None:
+    """The DNS asks once (RFC 4787 REQ-5a)."""
+    assert service(protocol="udp", **keys).udp_reply == seconds
 
 
 def test_service_defaults() -> None:

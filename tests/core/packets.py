@@ -94,14 +94,25 @@ class Family:
         segment = TCP(sport=client_port, dport=port, flags="S", seq=seq, options=mss)
         return bytes(self.ip(self.client, vip or self.vip) / segment)
 
-    def segment(self, flags: str, port: int = 80, *, client_port: int = 40000) -> bytes:
+    def segment(
+        self, flags: str, port: int = 80, *, client_port: int = 40000, seq: int = 0, ack: int = 0
+    ) -> bytes:
         """A segment from the client to the VIP."""
-        header = TCP(sport=client_port, dport=port, flags=flags)
+        header = TCP(sport=client_port, dport=port, flags=flags, seq=seq, ack=ack)
         return bytes(self.ip(self.client, self.vip) / header)
 
-    def answer(self, flags: str, backend: str, port: int = 80, client_port: int = 40000) -> bytes:
+    def answer(
+        self,
+        flags: str,
+        backend: str,
+        port: int = 80,
+        client_port: int = 40000,
+        *,
+        seq: int = 0,
+        ack: int = 0,
+    ) -> bytes:
         """A segment from a backend to the client."""
-        header = TCP(sport=port, dport=client_port, flags=flags)
+        header = TCP(sport=port, dport=client_port, flags=flags, seq=seq, ack=ack)
         return bytes(self.ip(backend, self.client) / header)
 
     def datagram(self, port: int = 53, *, client_port: int = 40000) -> bytes:
@@ -148,6 +159,7 @@ def service(
     direct: bool = False,
     echo: bool = False,
     routed: bool = False,
+    udp_reply: float = 0.0,
     name: str = "web",
     **life: Any,
 ) -> Service:
@@ -166,6 +178,7 @@ def service(
         direct=direct,
         echo=echo,
         routed=routed,
+        udp_reply=udp_reply,
     )
 
 

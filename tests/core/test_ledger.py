@@ -12,8 +12,10 @@ from paraglider.core.ledger import (
     HEADER,
     PORTION,
     RECORD,
+    VERSION,
     Ledger,
     fault_of,
+    renew,
     size_of,
     write_header,
 )
@@ -143,7 +145,7 @@ def test_cleared() -> None:
     [
         (0, b"x", "it is no ledger"),
         (8, b"\x09", "it is of another version (9, 48 bytes a flow)"),
-        (12, b"\x31", "it is of another version (1, 49 bytes a flow)"),
+        (12, b"\x31", "it is of another version (2, 49 bytes a flow)"),
         (24, b"\xff", "it is of an earlier boot"),
         (16, b"\xff", "it is cut"),
         (20, b"\x09", "it is damaged"),
@@ -156,6 +158,17 @@ def test_faults(at: int, value: bytes, fault: str) -> None:
     assert fault_of(buffer, BOOT) is None
     buffer[at : at + len(value)] = value
     assert fault_of(buffer, BOOT) == fault
+
+
+def test_the_version_before_can_be_read() -> None:
+    """Its flows are there, and it is of this version from then on."""
+    buffer = memory(4)
+    Ledger(buffer).write(name(1), V4_KEY, 3)
+    buffer[8] = 1
+    assert fault_of(buffer, BOOT) is None
+    renew(buffer)
+    assert buffer[8] == VERSION
+    assert [each[:3] for each in Ledger(buffer).read()] == [(1, 3, name(1))]
 
 
 def test_cut_files() -> None:

@@ -98,6 +98,28 @@ def ip6(**fields: object) -> Packet:
     return V6.ip(V6.client, V6.vip, **fields)
 
 
+def names(family: Family) -> Nat:
+    """A service of the DNS with one backend."""
+    backends = [backend(family.backends[0])]
+    return nat(service(family, protocols=(flow.UDP,), ports=((53, 53),), backends=backends))
+
+
+def pinged(family: Family) -> Nat:
+    """A flow of the client."""
+    path = plain(family)
+    run(path, family.syn())
+    return path
+
+
+def damaged(family: Family) -> bytes:
+    """An error about the backend's answer, with a bit of its checksum turned."""
+    kind = ICMP(type=3, code=1) if family.number == 4 else ICMPv6DestUnreach()
+    inner = family.ip(family.vip, family.client) / TCP(sport=80, dport=40000)
+    packet = bytearray(bytes(family.ip(family.router, family.vip) / kind / Raw(bytes(inner))))
+    packet[23 if family.number == 4 else 43] ^= 1
+    return bytes(packet)
+
+
 BACK4, BACK6 = V4.backends[0], V6.backends[0]
 SYN = TCP(sport=40000, dport=80, flags="S")
 NINE = IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()
@@ -120,7 +142,26 @@ REFUSALS: list[Case] = [
     ),
     ("no_flow", "a segment in mid-stream", plain, V4, V4.segment("PA")),
     ("no_flow", "a segment in mid-stream", plain, V6, V6.segment("A")),
-    ("no_flow", "a backend's segment of no flow", plain, V4, V4.answer("SA", V4.backends[0])),
+    (
+        "no_flow",
+        "a backend's segment of no flow, where it may be a client of others",
+        any_service,
+        V4,
+        V4.answer("SA", V4.backends[0]),
+    ),
+    ("from_forgotten", "a backend's segment of no flow", plain, V4, V4.answer("PA", BACK4)),
+    ("from_forgotten", "a backend's segment of no flow", plain, V6, V6.answer("FA", BACK6)),
+    ("from_forgotten", "a backend's datagram of no flow", names, V4, reply(V4)),
+    ("from_forgotten", "a backend's datagram of no flow", names, V6, reply(V6)),
+    (
+        "no_service",
+        "a backend that asks a server of its own kind",
+        names,
+        V4,
+        bytes(V4.ip(V4.backends[0], V4.client) / UDP(sport=53, dport=53)),
+    ),
+    ("bad_checksum", "an ICMP error with a wrong checksum", pinged, V4, damaged(V4)),
+    ("bad_checksum", "an ICMP error with a wrong checksum", pinged, V6, damaged(V6)),
     (
         "no_flow",
         "an echo reply nobody asked for",

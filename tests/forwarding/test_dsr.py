@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from paraglider.config.model import Config
-from paraglider.core.flow import CLOSING, ESTABLISHED, ICMP_OPEN, SYN_SENT, UDP_OPEN
+from paraglider.core.flow_states import (
+    ESTABLISHED,
+    ICMP_OPEN,
+    RESET,
+    SYN_SENT,
+    TIME_WAIT,
+    UDP_OPEN,
+)
 from paraglider.forwarding.dsr import build
 from paraglider.rules.leases import LONGEST
 from paraglider.rules.marks import LEASE, way_marks
@@ -40,12 +47,13 @@ def test_marks_are_those_of_the_policy_rules() -> None:
 
 
 def test_a_flow_lives_a_lease_longer() -> None:
-    """For so long its packets may have passed unseen; half-open flows have none."""
-    limits = {"syn": 240, "established": 7440, "closing": 240, "udp": 300, "icmp": 60}
+    """For so long its packets may have passed unseen; half-open and closed flows have none."""
+    limits = {"syn": 240, "established": 7440, "closed": 70, "udp": 300, "icmp": 60}
     path = build(config({}, timeouts=limits, flows={"max": 7}), 0, 0.0)
     seconds = path.flows.timeouts.by_state
-    assert [seconds[state] for state in (ESTABLISHED, CLOSING, UDP_OPEN)] == [
-        limits[name] + LONGEST for name in ("established", "closing", "udp")
+    assert [seconds[state] for state in (ESTABLISHED, UDP_OPEN)] == [
+        limits[name] + LONGEST for name in ("established", "udp")
     ]
+    assert [seconds[state] for state in (TIME_WAIT, RESET)] == [70, 70]
     assert [seconds[state] for state in (SYN_SENT, ICMP_OPEN)] == [240, 60]
     assert path.flows.bound == 7

@@ -106,7 +106,7 @@ def test_a_flow_is_asked_about_again(
     """A lease ends in spite of the packets that pass by it, so no living flow is forgotten."""
     net = directed(topology)
     serve_peer(net, 80)
-    running = balancer(net, config(*both(), timeouts={"established": 4, "closing": 4}))
+    running = balancer(net, config(*both(), timeouts={"established": 4, "closed": 4}))
     peers = [Rounds(net, family, tmp_path / str(family)) for family in FAMILIES]
     before = seen_by_python(net)
     wait_until(lambda: seen_by_python(net) - before > 10, running)

@@ -189,7 +189,7 @@ def test_many_at_once(world: Any, tmp_path: Path) -> None:
     is the last file; but for what takes a restart, which is said. Checks begin. What left is gone
     from table and rules with its last flow, and not before.
     """
-    it: World = world("nat", timeouts={"closing": 1})
+    it: World = world("nat", timeouts={"closed": 1})
     idle = [Peer(it.net.client, tmp_path / f"idle{n}", "pause", VIP[4], 9000) for n in range(4)]
     assert all(one.begun() for one in idle)
     with ThreadPoolExecutor(8) as pool:

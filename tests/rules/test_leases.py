@@ -64,7 +64,7 @@ def test_base_chains_are_never_deleted() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "seconds"),
-    [({}, LONGEST), ({"udp": 20}, 10), ({"closing": 1}, 1), ({"established": 61}, 30)],
+    [({}, LONGEST), ({"udp": 20}, 10), ({"established": 1}, 1), ({"established": 61}, 30)],
 )
 def test_how_long_a_lease_lasts(changes: dict[str, int], seconds: int) -> None:
     """Half of the shortest timeout at most, so that a living flow is asked about in time."""

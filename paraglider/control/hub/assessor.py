@@ -117,9 +117,9 @@ class Assessor:
             for count, condition in _GROWING.items():
                 if self._grows(index, count, sample.head[count], now):
                     found[f"{name}, {count}"] = condition
-            flows, bound = sample.head["flows"], sample.head["bound"]
+            flows, bound = sample.head["active"], sample.head["bound"]
             if child.serves and self._is_near(index, flows, bound):
-                text = f"{flows} of {bound} flows; raise `flows.max`"
+                text = f"{flows} active flows of {bound}; raise `flows.max`"
                 found[f"{name}, flows"] = Condition("degraded", text)
         self._conditions.put("workers", found)
 

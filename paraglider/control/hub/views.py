@@ -29,6 +29,7 @@ from paraglider.system.queue.proc import QueueStatus
 
 _COUNTED: Final = {
     "flows": "flows",
+    "inactive": "inactive",
     "picked": "picked",
     "packets_in": "packets_out",
     "bytes_in": "bytes_out",
@@ -278,6 +279,7 @@ def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any
     return {
         "flows": head["flows"] if known else None,
         "bound": head["bound"] if known else None,
+        **{name: head[name] if known else None for name in ("active", "closing", "half_open")},
         "busy": head["busy"] / 1e6 if known else None,
         "cpu": head["cpu"] / 1e9,
         "packets": head["packets"],

@@ -25,12 +25,15 @@ from typing import Final, NamedTuple, Protocol
 from paraglider.core.verdict import REASON_NAMES
 
 #: numbers that go up and down: a successor does not count on from them
-GAUGES: Final = frozenset(("alive", "busy", "flows", "bound"))
+GAUGES: Final = frozenset(
+    ("alive", "busy", "flows", "bound", "active", "closing", "half_open", "inactive")
+)
 #: what is said of a worker: ``alive`` is when it last wrote, ``cpu`` its CPU time (both monotonic
 #: ns), ``busy`` the share of a core that it took of late, in millionths; then, of worker and proxy
 #: worker, packets, flows, connections by what became of them, and what policies did wrong
 HEAD: Final = (
     *("alive", "busy", "cpu", "flows", "bound", "packets", "batches"),
+    *("active", "closing", "half_open"),
     *REASON_NAMES,
     *("evicted", "expired", "unwritten"),
     *("faults", "overflows", "openings_dropped", "overruns", "verdicts_refused"),
@@ -40,7 +43,7 @@ HEAD: Final = (
 #: what is said of a backend; ABSENT is what its way of forwarding does not know
 ROW: Final = (
     *("flows", "picked", "packets_out", "bytes_out", "packets_back", "bytes_back"),
-    *("refused", "timeouts", "retried", "idle", "resets", "unanswered"),
+    *("refused", "timeouts", "retried", "idle", "resets", "unanswered", "inactive"),
 )
 ABSENT: Final = -1
 

@@ -313,7 +313,9 @@ class Count:
 
     def figures(self) -> dict[str, int]:
         """See ``counters.Source``."""
-        return {"flows": self._proxy.live, "bound": self._proxy.bound, **_own_counts(self._proxy)}
+        live = self._proxy.live
+        bound = self._proxy.bound
+        return {"flows": live, "active": live, "bound": bound, **_own_counts(self._proxy)}
 
 
 def _own_counts(proxy: Proxy) -> dict[str, int]:

@@ -267,6 +267,7 @@ class Count:
         return {
             "flows": path.flows,
             "bound": path.bound,
+            **path.groups,
             "packets": queue.packets,
             "batches": queue.batches,
             **_counts(path, queue),

@@ -1,7 +1,9 @@
 """``weighted``: the backend with the fewest flows per unit of weight, as loaded means it.
 
 loaded walks every flow for every new one; here each backend carries its own count, so the cost
-is one pass over the backends whatever the number of flows.
+is one pass over the backends whatever the number of flows. A flow counts from its first packet
+until it is closed, as a connection does in HAProxy's leastconn; what is closed and remembered
+does not.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ class LeastFlows:
         count = len(ready)
         at = self._turn % count
         best = ready[at]
-        fill = best.flows / best.weight
+        fill = (best.flows + best.opening) / best.weight
         for index in range(at + 1, at + count):
             backend = ready[index % count]
-            other = backend.flows / backend.weight
+            other = (backend.flows + backend.opening) / backend.weight
             if other < fill or (other == fill and backend.weight > best.weight):
                 best, fill, at = backend, other, index
         self._turn = at + 1

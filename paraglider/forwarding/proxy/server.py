@@ -103,7 +103,9 @@ class Proxy:
             service.pool.retire()
         self._balancer.services = ServiceMap(self.services)
         limits = config.timeouts
-        self._shared = replace(self._shared, established=limits.established, closing=limits.closing)
+        self._shared = replace(
+            self._shared, established=limits.established, closing=limits.half_closed
+        )
         self._versions = _versions(config)
         fronts, self._fronts = self._fronts, {}
         for service in self.services:
@@ -290,7 +292,7 @@ def build(
     """
     limits = config.timeouts
     return Proxy(
-        Shared(loop, events, limits.established, limits.closing),
+        Shared(loop, events, limits.established, limits.half_closed),
         make_services(config, ("proxy",), worker, registry),
         listeners,
         connect=limits.connect,

@@ -9,7 +9,8 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from paraglider.core.flow import ESTABLISHED, PROTOCOL_NAMES, STATE_NAMES
+from paraglider.core.flow import PROTOCOL_NAMES
+from paraglider.core.flow_states import ESTABLISHED, STATE_NAMES
 from paraglider.forwarding.flows import Match
 from paraglider.forwarding.proxy.attempt import Attempt
 from paraglider.forwarding.proxy.relay import Relay

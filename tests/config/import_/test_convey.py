@@ -7,6 +7,7 @@ import pytest
 from paraglider.config.import_ import convey
 from paraglider.config.import_.convey import convert
 from paraglider.config.load import ConfigError, accepted
+from paraglider.config.memory import flows_for_memory
 from paraglider.config.model import Config
 
 LEAST = """\
@@ -72,7 +73,7 @@ def test_passthrough_bounds() -> None:
     text = LEAST + "[passthrough]\nconnection_tracker_capacity = 9\nworkers = 3\n"
     made = config(text)
     assert (made.flows.max, made.workers.first_core, made.workers.last_core) == (9, 0, 2)
-    assert config(text, "proxy").flows.max == 1_000_000
+    assert config(text, "proxy").flows.max == flows_for_memory()
 
 
 @pytest.mark.parametrize("port", ['"7000"', "7000"])

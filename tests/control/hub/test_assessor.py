@@ -91,13 +91,13 @@ def test_flows_near_their_bound() -> None:
     """From 80 % on, until they are below 75 %; of a worker that is dead nothing is known."""
     world = World()
     near = {"worker 0 on core 1, flows": "degraded"}
-    assert world.look(1.0, flows=79, bound=100) == {}
-    assert world.look(2.0, flows=80, bound=100) == near
-    assert world.look(3.0, flows=76, bound=100) == near
-    assert world.look(4.0, flows=74, bound=100) == {}
-    assert world.look(5.0, flows=0, bound=0) == {}
+    assert world.look(1.0, active=79, bound=100) == {}
+    assert world.look(2.0, active=80, bound=100) == near
+    assert world.look(3.0, active=76, bound=100) == near
+    assert world.look(4.0, active=74, bound=100) == {}
+    assert world.look(5.0, active=0, bound=0) == {}
     world.worker.pid = 0
-    assert world.look(6.0, flows=90, bound=100) == {}
+    assert world.look(6.0, active=90, bound=100) == {}
 
 
 def test_a_service_without_a_backend_for_new_flows() -> None:

@@ -220,7 +220,7 @@ def test_names_have_places() -> None:
     enough."""
     assert len(set(HEAD)) == len(HEAD)
     assert len(set(ROW)) == len(ROW)
-    assert set(HEAD) >= GAUGES
+    assert {*HEAD, *ROW} >= GAUGES
     assert len(HEAD) + 2 <= counters._ROWS
     assert len(ROW) + 2 <= counters._WIDE
 

@@ -404,7 +404,8 @@ def test_all_that_is_counted_has_its_place() -> None:
     sample = counters.read()
     proxys = {"connections", "unserved", "exhausted"}
     zero = {name for name, value in sample.head.items() if value == 0}
-    assert zero - proxys - {"unwritten"} == {"busy", "flows"}
-    assert sample.backend("web", "127.0.1.80")["flows"] == 0
+    assert zero - proxys - {"unwritten"} == {"busy", "flows", "active", "closing", "half_open"}
+    for name in ("flows", "inactive"):
+        assert sample.backend("web", "127.0.1.80")[name] == 0
     assert sample.backend("bulk", "127.0.1.81") == {"picked": 0, "unanswered": 0}
     counters.close()
