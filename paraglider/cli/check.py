@@ -22,11 +22,12 @@ from paraglider.config.model import BackendSource, Service
 from paraglider.config.sources import origins, read_files, resolved
 from paraglider.config.validate import check_interfaces
 from paraglider.forwarding import policies
+from paraglider.system.foreign import seen_from_here
 
 
 @click.command()
 @config_option
-@click.option("--host", is_flag=True, help="Also check that this host has the interfaces.")
+@click.option("--host", is_flag=True, help="Also check this host: its interfaces, other firewalls.")
 @click.pass_obj
 def check(options: Options, config: str | None, host: bool) -> None:
     """Validate a configuration file and sum its services up."""
@@ -39,7 +40,11 @@ def check(options: Options, config: str | None, host: bool) -> None:
     policies.load(loaded)
     for line in loaded.lines(warnings(loaded.config)):
         print(f"warning: {line}", file=sys.stderr)
-    print(f"{file}: ok")
+    drops = seen_from_here(whole.for_families(options.families)) if host else []
+    for chain in drops:
+        print(f"warning: chain {chain.chain}: {chain}", file=sys.stderr)
+    names = ", ".join(dict.fromkeys(chain.chain for chain in drops))
+    print(f"{file}: ok" + (f", but this host drops it: chain {names}" if names else ""))
     named = origins(loaded.config)
     for service in whole.for_families(options.families).services:
         print(_summary(service, named.get(service.name)))

@@ -23,7 +23,7 @@ def reload(options: Options, config: str | None, as_json: bool, force: bool) -> 
     A file with a mistake changes nothing. Established flows keep their backends; a service whose
     live flows would end stays as it is, and that is said, but with --force.
     """
-    answer = control_of(options, config).post("reload", {"force": True} if force else {})
+    answer = control_of(options, config).reload({"force": True} if force else {})
     if as_json:
         print_json(answer)
         return

@@ -24,6 +24,7 @@ from typing import Final, Literal
 from paraglider.errors import PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE
+from paraglider.system.netfilter import legacy_tables
 from paraglider.system.nfnetlink import attributes, split
 from paraglider.system.queue.messages import NETLINK_NETFILTER
 
@@ -52,11 +53,11 @@ _IP_FAMILIES: Final = frozenset({int(socket.AF_INET), int(socket.AF_INET6)})
 
 _RECEIVE_BUFFER: Final = 1 << 20
 
-#: the legacy tables of a family, the level and the option that tell of one
+#: by family, the socket and the level of the option that tells of a legacy table
 #: (linux/netfilter_ipv4/ip_tables.h: IPT_SO_GET_INFO, struct ipt_getinfo)
 _LEGACY: Final = {
-    4: ("ip_tables_names", socket.AF_INET, socket.IPPROTO_IP),
-    6: ("ip6_tables_names", socket.AF_INET6, socket.IPPROTO_IPV6),
+    4: (socket.AF_INET, socket.IPPROTO_IP),
+    6: (socket.AF_INET6, socket.IPPROTO_IPV6),
 }
 _GET_INFO: Final = 64
 _INFO: Final = struct.Struct("32s13I")  # name, hooks, entry and underflow offsets, entries, size
@@ -113,19 +114,11 @@ class HostEvents:
         }
 
 
-def legacy_tables(family: int, proc: Path = Path("/proc/net")) -> tuple[str, ...]:
-    """The tables of iptables-legacy that this network namespace has, none where it is unused."""
-    try:
-        return tuple(sorted((proc / _LEGACY[family][0]).read_text(encoding="ascii").split()))
-    except OSError:
-        return ()
-
-
 def _legacy_info(family: int, table: str) -> bytes:
     """What tells one content of a legacy table from most others: how many rules, and their size;
     empty where the kernel does not say.
     """
-    _, address_family, level = _LEGACY[family]
+    address_family, level = _LEGACY[family]
     room = ctypes.create_string_buffer(table.encode(), _INFO.size)  # the answer takes its place
     length = ctypes.c_uint32(_INFO.size)
     library = ctypes.CDLL(None)

@@ -9,9 +9,10 @@ or table goes only when it was not there before us, is empty, and accepts by def
 from __future__ import annotations
 
 import json
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
-from paraglider.errors import PlatformError
+from paraglider.errors import OperatorError, PlatformError
 from paraglider.rules.saved import PREFIX, our_part, removal_text
 from paraglider.system.programs import attempt, complaint, find_program, run
 
@@ -19,7 +20,6 @@ Tables = dict[str, list[str]]
 """Names of tables, each with the names of its chains."""
 
 TABLES = ("raw", "mangle", "filter")
-_PREFIX = {4: "iptables", 6: "ip6tables"}
 _NFT_FAMILY = {4: "ip", 6: "ip6"}
 _WAIT = ("-w", "10")  # iptables-legacy: seconds to wait for its lock; iptables-nft needs none
 
@@ -27,16 +27,18 @@ _WAIT = ("-w", "10")  # iptables-legacy: seconds to wait for its lock; iptables-
 class Netfilter:
     """The packet filter of the network namespace that the process runs in."""
 
+    _programs: ClassVar[dict[int, str]] = {4: "iptables", 6: "ip6tables"}
+
     def require(self, family: int) -> None:
         """Raises ``OperatorError`` when a program that the rules of ``family`` need is missing."""
-        find_program(f"{_PREFIX[family]}-restore")
-        find_program(f"{_PREFIX[family]}-save")
+        find_program(f"{self._programs[family]}-restore")
+        find_program(f"{self._programs[family]}-save")
         if self._is_nft(family):
             find_program("nft")
 
     def saved(self, family: int) -> str:
         """What ``iptables-save`` prints for ``family``, all tables."""
-        return run([f"{_PREFIX[family]}-save"])
+        return run([f"{self._programs[family]}-save"])
 
     def ours(self, family: int) -> str:
         """Our part of the rules, comparable with an earlier one."""
@@ -69,7 +71,7 @@ class Netfilter:
 
     def restore_command(self, family: int) -> list[str]:
         """The command that ``restore`` feeds."""
-        return [f"{_PREFIX[family]}-restore", "--noflush", *_WAIT]
+        return [f"{self._programs[family]}-restore", "--noflush", *_WAIT]
 
     def remove_ours(self, family: int) -> None:
         """Remove our chains and the jumps to them; nothing happens when there are none."""
@@ -106,7 +108,36 @@ class Netfilter:
             run(["nft", "-f", "-"], text)
 
     def _is_nft(self, family: int) -> bool:
-        return "nf_tables" in run([f"{_PREFIX[family]}-restore", "--version"])
+        return "nf_tables" in run([f"{self._programs[family]}-restore", "--version"])
+
+
+class LegacyNetfilter(Netfilter):
+    """The tables of iptables-legacy, by its own programs."""
+
+    _programs: ClassVar[dict[int, str]] = {4: "iptables-legacy", 6: "ip6tables-legacy"}
+
+    def filters(self, family: int) -> bool:
+        """Whether packets pass a legacy filter table here that we can write: asked without making
+        one, and without a program.
+        """
+        if "filter" not in legacy_tables(family):
+            return False
+        try:
+            self.require(family)
+        except OperatorError:
+            return False
+        return True
+
+
+_LEGACY_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
+
+
+def legacy_tables(family: int, proc: Path = Path("/proc/net")) -> tuple[str, ...]:
+    """The tables of iptables-legacy that this network namespace has, none where it is unused."""
+    try:
+        return tuple(sorted((proc / _LEGACY_NAMES[family]).read_text(encoding="ascii").split()))
+    except OSError:
+        return ()
 
 
 def _unused(family: str, table: str, before: list[str] | None) -> list[str]:

@@ -20,9 +20,11 @@ from paraglider.rules.iptables import queue_rules
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.leases import lease_table
 from paraglider.rules.nft import offload_table
+from paraglider.rules.ruleset import RuleSet
 from paraglider.rules.static import served, static_rules, static_table
 from paraglider.system.changes.base import Action, Change, Host
 from paraglider.system.changes.directory import DirectoryChange
+from paraglider.system.changes.legacy import LegacyChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
@@ -177,6 +179,7 @@ def filter_steps(
     yield from _table(config, family, cores, seed, host, records)
     yield from _leases(config, family, host, records)
     yield from _rules(config, family, cores, seed, host, records)
+    yield from legacy_steps(config, family, cores, host, records)
 
 
 def link_steps(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
@@ -248,6 +251,29 @@ def _rules(
         yield Step("keep", old, old)
     else:
         change = replace(change, before=old.before, previous=old.text)
+        yield Step("apply", change, change)
+
+
+def legacy_steps(
+    config: Config, family: int, cores: tuple[int, ...], host: Host, records: Records
+) -> Iterator[Step]:
+    """The step that lets balanced packets pass iptables-legacy's filter too, where there is one
+    beside iptables-nft. ``cores`` as in ``make_plan``.
+    """
+    if not host.legacy.filters(family) or host.netfilter.tables(family) is None:
+        return
+    rules = queue_rules(config, family, cores, 0) if cores else static_rules(config, family)
+    if rules is None:
+        return
+    tables = tuple(table for table in rules.tables if table.name == "filter")
+    change = LegacyChange(family, RuleSet(family, tables).text())
+    old = records.get(change.identity)
+    if not isinstance(old, LegacyChange):
+        yield Step("apply", change, change)
+    elif old.text == change.text and old.saved == host.legacy.ours(family):
+        yield Step("keep", old, old)
+    else:
+        change = replace(change, previous=old.text)
         yield Step("apply", change, change)
 
 
@@ -343,6 +369,9 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
             if gateway.version == family:
                 wanted.setdefault((network.private.interface, gateway.ip), gateway)
     interfaces = dict.fromkeys(interface for interface, _ in wanted)
+    for interface in interfaces if family == 6 else ():
+        # Else a link that goes down takes them along, for good (Linux, addrconf_ifdown).
+        yield from sysctl_step(6, conf(6, interface, "keep_addr_on_down"), "1", host, records)
     held = {interface: host.netlink.addresses(interface) for interface in interfaces}
     # An address that an earlier set-up gave another prefix is about to be taken back.
     present = {

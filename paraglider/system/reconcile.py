@@ -2,6 +2,7 @@
 
     filter   our chains and tables, as the last set-up made them, by the records in its state. This
              runs iptables-save and nft, which take their time where others have many rules
+    foreign  forward chains of other firewalls that drop what is balanced: told of, not changed
     links    sysctls, addresses, neighbours, routes, policy rules and proxy entries, by a plan of
              what is wanted (``wanted``): also what was so before us and was taken away since. This
              asks the kernel alone
@@ -19,20 +20,23 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from paraglider.config.model import Config
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.rules.nft import UNANSWERED
 from paraglider.system import setup
 from paraglider.system.changes.base import Change, Host
+from paraglider.system.changes.legacy import LegacyChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.table import TableChange
 from paraglider.system.changes.whole import WholeTable
+from paraglider.system.foreign import Blocked, blocked
 from paraglider.system.link_state import LinkState, link_state
-from paraglider.system.plan import Records, Step, link_steps
+from paraglider.system.plan import Records, Step, legacy_steps, link_steps
 from paraglider.system.state import StateFile, only_one
 from paraglider.system.wanted import Wanted, WantedFile
 
-Part = Literal["filter", "links"]
-PARTS: Final[tuple[Part, ...]] = ("filter", "links")
+Part = Literal["foreign", "filter", "links"]
+PARTS: Final[tuple[Part, ...]] = ("foreign", "filter", "links")
 
 #: kinds of changes without which the service goes on, with less than it should have
 _MINOR: Final = frozenset({"sysctl", "leases", "neighbour", "directory"})
@@ -82,11 +86,13 @@ class Reconciler:
         *,
         state: Callable[..., StateFile] = StateFile,
         interface: Callable[[str], LinkState] = link_state,
+        foreign: Callable[[Config], list[Blocked]] = blocked,
     ) -> None:
         self._host = host or Host()
         self._file = wanted or WantedFile()
         self._state = state
         self._interface = interface
+        self._foreign = foreign
         self._known: set[tuple[str, ...]] = set()  # what was there at some look
         self._wanted: tuple[object, list[Wanted]] = (None, [])
 
@@ -100,6 +106,8 @@ class Reconciler:
         ``choose`` is told of all that is missing, and gives what is to be put back now. Raises
         ``SetUpAtWorkError``, and ``ParagliderError`` where the host cannot be looked at.
         """
+        if part == "foreign":
+            return Look(tuple(self._blocked()), (), {}, ())
         try:
             if not tuple(self._absent(part)):
                 return Look((), (), {}, ())
@@ -156,6 +164,12 @@ class Reconciler:
                 if change.family in families and not _held(change, self._host):
                     name = change.describe("keep").partition(": ")[0]  # without how many there are
                     yield _absence(Step("apply", change, change), name)
+            for wanted in self._load():
+                # Somebody may have begun to use iptables-legacy since the set-up.
+                scope = wanted.config.for_families(frozenset({wanted.family}))
+                for step in legacy_steps(scope, wanted.family, wanted.cores, self._host, records):
+                    if step.action == "apply" and step.change.identity not in records:
+                        yield _absence(step, step.change.describe("keep"))
             return
         links = self._interfaces()
         for name, state in links.items():
@@ -165,6 +179,15 @@ class Reconciler:
         down = {name for name, state in links.items() if state != "up"}
         for wanted in self._load():
             yield from self._links(wanted, records, down)
+
+    def _blocked(self) -> Iterator[Absence]:
+        every = self._load()
+        if not every:
+            return
+        services = [s for one in every for s in one.config.services if s.family == one.family]
+        config = every[0].config.model_copy(update={"services": tuple(services)})
+        for found in self._foreign(config):
+            yield Absence(f"chain {found.chain}", vital=False, remedy=str(found))
 
     def _interfaces(self) -> dict[str, LinkState]:
         """The interfaces that the configuration names, and how they are."""
@@ -199,7 +222,7 @@ def _absence(step: Step, name: str, *, new: bool = False) -> Absence:
 
 def _held(change: Change, host: Host) -> bool:
     """Whether the kernel holds our part of the packet filter as the set-up left it."""
-    if isinstance(change, RulesChange | WholeTable):
+    if isinstance(change, RulesChange | LegacyChange | WholeTable):
         return change.settled(host).saved == change.saved
     if isinstance(change, TableChange):
         return _set_up(change.settled(host).saved) == _set_up(change.saved)

@@ -21,6 +21,7 @@ from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE, removal_text
 from paraglider.rules.saved import our_tables
 from paraglider.system.changes.base import Change, Host
+from paraglider.system.changes.legacy import LegacyChange
 from paraglider.system.changes.records import is_stored
 from paraglider.system.changes.routes import ProxyChange
 from paraglider.system.changes.ruleset import RulesChange, removal_script
@@ -46,7 +47,7 @@ Say = Callable[[str, str], None]
 """Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
 
 # Of these the kernel holds more than was said, by which a change of them is told.
-_SETTLING = RulesChange | TableChange | WholeTable
+_SETTLING = RulesChange | LegacyChange | TableChange | WholeTable
 
 _RESOLVE_SECONDS = 2.0  # how long backends may take to tell their hardware address
 _RESOLVE_PAUSE = 0.05

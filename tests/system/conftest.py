@@ -24,7 +24,7 @@ from paraglider.rules.saved import our_part, removal_text
 from paraglider.system.changes.base import Host
 from paraglider.system.changes.default_route import metric
 from paraglider.system.conntrack import Conntrack, Entry
-from paraglider.system.netfilter import Netfilter, Tables
+from paraglider.system.netfilter import LegacyNetfilter, Netfilter, Tables
 from paraglider.system.netlink import Neighbour, Netlink
 from paraglider.system.nft import Nft
 from paraglider.system.routing import Route, Routing
@@ -110,6 +110,18 @@ class AirNetfilter(Netfilter):
         """Remove the tables that were not there."""
         for table in set(self.chains[family]) - set(before or {}):
             assert not any(self.chains[family].pop(table).values())
+
+
+class AirLegacy(AirNetfilter, LegacyNetfilter):
+    """The same for iptables-legacy, which few hosts use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used = False
+
+    def filters(self, family: int) -> bool:
+        """As it was told."""
+        return self.used
 
 
 class AirNetlink(Netlink):
@@ -333,13 +345,14 @@ class Air:
     nft: AirNft = field(default_factory=AirNft)
     conntrack: AirConntrack = field(default_factory=AirConntrack)
     routing: AirRouting = field(default_factory=AirRouting)
+    legacy: AirLegacy = field(default_factory=AirLegacy)
     said: list[str] = field(default_factory=list)
 
     @property
     def host(self) -> Host:
         """What the set-up is given."""
         edges = (self.netfilter, self.netlink, self.sysctl, self.nft, self.conntrack)
-        return Host(*edges, self.routing)
+        return Host(*edges, self.routing, self.legacy)
 
     def say(self, outcome: str, what: str) -> None:
         """Keeps what the set-up tells."""

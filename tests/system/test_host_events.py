@@ -11,7 +11,8 @@ import pytest
 
 from paraglider.lab.namespace import Namespace
 from paraglider.system import host_events
-from paraglider.system.host_events import EVERYTHING, HostEvents, legacy_tables
+from paraglider.system.host_events import EVERYTHING, HostEvents
+from paraglider.system.netfilter import legacy_tables
 
 pytestmark = pytest.mark.root
 

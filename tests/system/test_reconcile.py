@@ -13,6 +13,7 @@ from paraglider.config.model import Config
 from paraglider.errors import PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE, UNANSWERED
+from paraglider.system import reconcile as module
 from paraglider.system import setup
 from paraglider.system.link_state import LinkState
 from paraglider.system.owner import SET_UP
@@ -36,6 +37,14 @@ def config(forward: str = "nat") -> Config:
     every = [{**s, "protocol": "tcp", "ports": 80, "forward": forward} for s in services]
     content = {"chroot": "/tmp", "user": "root", "network": network, "services": every}
     return Config.model_validate(content)
+
+
+@pytest.fixture(autouse=True)
+def lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], Any]:
+    """The lock of set-ups, of this test alone."""
+    mine = partial(only_one, tmp_path / "locks")
+    monkeypatch.setattr(module, "only_one", mine)
+    return mine
 
 
 class Place:
@@ -160,10 +169,9 @@ def test_the_hash_follows_states(place: Any, monkeypatch: pytest.MonkeyPatch) ->
         return "".join(f"rule {line}\n" for line in lines)
 
     monkeypatch.setattr(it.air.nft, "held", listing)
-    with only_one():
-        for change in it.state.load():
-            if change.kind == "table":
-                setup.repair([setup.Step("apply", change, change)], it.air.host, it.state)
+    for change in it.state.load():
+        if change.kind == "table":
+            setup.repair([setup.Step("apply", change, change)], it.air.host, it.state)
     assert it.names("filter") == []
     held["hash"] = "3"
     assert it.names("filter") == []
@@ -248,13 +256,11 @@ def test_one_family_alone(place: Any) -> None:
     assert it.names("filter") == ["rules for IPv4"]
 
 
-@pytest.mark.usefixtures("inside")
-@pytest.mark.root
-def test_while_a_set_up_is_at_work(place: Any) -> None:
+def test_while_a_set_up_is_at_work(place: Any, lock: Callable[[], Any]) -> None:
     """Nothing is touched, and it is said to look again."""
     it = place("nat")
     it.air.netlink.held["eth0"].clear()
-    with only_one(), pytest.raises(SetUpAtWorkError):
+    with lock(), pytest.raises(SetUpAtWorkError):
         it.reconciler.look("links")
     assert it.air.netlink.held["eth0"] == []
     assert len(it.names("links")) == 2

@@ -23,6 +23,7 @@ from paraglider.errors import OperatorError, PlatformError
 DEFAULT: Final = ControlSection().socket
 #: seconds: the longest that the hub takes for anything, and room
 PATIENCE: Final = 30.0
+RELOAD: Final = 310.0
 
 
 class Control:
@@ -40,6 +41,12 @@ class Control:
     def post(self, what: str, body: Mapping[str, Any]) -> Any:
         """Have the daemon do ``what``; returns what it says of it."""
         return self._ask("POST", f"/v1/{what}", json.dumps(body))
+
+    def reload(self, words: Mapping[str, Any]) -> Any:
+        """Have it read its file again, which may take as long as programs do that change the host;
+        returns what has changed.
+        """
+        return Control(self.path, max(self._timeout, RELOAD)).post("reload", words)
 
     def set_backend(self, service: str, backend: str, **changes: str | int) -> Any:
         """Give a backend another state or weight."""

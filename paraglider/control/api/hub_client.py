@@ -18,6 +18,8 @@ from paraglider.errors import PlatformError
 
 #: seconds within which the hub has answered, with its own patience within
 PATIENCE: Final = 20.0
+#: the same for a reload, which waits for programs that change the host
+RELOAD: Final = 300.0
 
 
 def until_told() -> tuple[asyncio.Future[int], Callable[[int], None]]:
@@ -55,7 +57,7 @@ class HubClient:
         try:
             self._channel.send({**request, "id": number})
             self._write()
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(PATIENCE if request.get("do") != "reload" else RELOAD):
                 return await reply
         except TimeoutError:
             raise PlatformError("the hub does not answer", "the log says more") from None

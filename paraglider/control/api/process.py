@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Final
 from paraglider.control import log
 from paraglider.control.api import routes
 from paraglider.control.api.door import Admit, Door
-from paraglider.control.api.hub_client import HubClient, until_told
+from paraglider.control.api.hub_client import RELOAD, HubClient, until_told
 from paraglider.control.processes.beginning import introduce, lock_in, refused, serves
 from paraglider.control.processes.channel import Channel
 from paraglider.control.processes.spec import Spec
@@ -64,7 +64,11 @@ def run(spec: ApiSpec, report: int, parent: int) -> int:
 async def _serve(spec: ApiSpec, channel: Channel, report: int, logger: Any) -> int:
     ended, end = until_told()
     hub = HubClient(channel, end)
-    runner = routes.runner(routes.application(hub.ask))
+
+    def waits(transport: asyncio.BaseTransport | None) -> None:
+        door.keep(transport, RELOAD)  # which opens last
+
+    runner = routes.runner(routes.application(hub.ask, waits))
     await runner.setup()
     door = Door(spec.listening, _only(spec.owner, logger), routes.server_of(runner))
     spec.life.pulse(asyncio.get_running_loop())

@@ -33,6 +33,8 @@ from paraglider.errors import PlatformError
 
 #: asks the hub; raises ``PlatformError``
 Ask = Callable[[Message], Awaitable[Message]]
+#: told of the connection of a request
+Waits = Callable[[asyncio.BaseTransport | None], object]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 #: bytes of a request's body
@@ -40,15 +42,15 @@ LARGEST: Final = 64 << 10
 _STATUS: Final = {"operator": HTTPStatus.BAD_REQUEST, "platform": HTTPStatus.SERVICE_UNAVAILABLE}
 
 
-def application(ask: Ask) -> web.Application:
-    """The requests, answered by ``ask``."""
+def application(ask: Ask, waits: Waits = lambda _: None) -> web.Application:
+    """The requests, answered by ``ask``; ``waits`` is told of one whose answer may take long."""
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
     for name in ("services", "backends", "workers", "health", "status", "flows"):
         app.router.add_get(f"/v1/{name}", _reader(ask, name))
     app.router.add_get("/v1/metrics", _metrics(ask))
     app.router.add_post("/v1/backends/{service}/{backend}", _setter(ask))
     app.router.add_post("/v1/flows/kill", _poster(ask, "kill"))
-    app.router.add_post("/v1/reload", _poster(ask, "reload"))
+    app.router.add_post("/v1/reload", _poster(ask, "reload", waits))
     return app
 
 
@@ -137,8 +139,9 @@ def metrics_of(status: Message) -> web.Response:
     return web.Response(body=metrics.render(status), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _poster(ask: Ask, name: str) -> Handler:
+def _poster(ask: Ask, name: str, waits: Waits = lambda _: None) -> Handler:
     async def post(request: web.Request) -> web.StreamResponse:
+        waits(request.transport)
         return answer(await ask({**await body_of(request), "do": name}))
 
     return post

@@ -31,7 +31,7 @@ from paraglider.system.reconcile import (
 )
 
 #: seconds between two looks by the clock
-PERIOD: Final[Mapping[Part, float]] = {"links": 1.0, "filter": 60.0}
+PERIOD: Final[Mapping[Part, float]] = {"links": 1.0, "filter": 60.0, "foreign": 60.0}
 #: seconds in which more news may come
 SETTLE: Final = 0.05
 #: seconds until a look is tried again while a set-up is at work

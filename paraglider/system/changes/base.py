@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
 from paraglider.system.conntrack import Conntrack
-from paraglider.system.netfilter import Netfilter
+from paraglider.system.netfilter import LegacyNetfilter, Netfilter
 from paraglider.system.netlink import Netlink
 from paraglider.system.nft import Nft
 from paraglider.system.routing import Routing
@@ -26,6 +26,7 @@ class Host:
     nft: Nft = field(default_factory=Nft)
     conntrack: Conntrack = field(default_factory=Conntrack)
     routing: Routing = field(default_factory=Routing)
+    legacy: LegacyNetfilter = field(default_factory=LegacyNetfilter)
 
 
 class Change(Protocol):

@@ -7,6 +7,7 @@ from typing import Any
 
 from paraglider.system.changes.base import Change
 from paraglider.system.changes.default_route import DefaultRouteChange
+from paraglider.system.changes.legacy import LegacyChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.routes import PolicyRuleChange, ProxyChange, RouteChange
 from paraglider.system.changes.ruleset import RulesChange
@@ -23,6 +24,7 @@ _STORED: dict[str, type[Any]] = {
         AddressChange,
         NeighbourChange,
         RulesChange,
+        LegacyChange,
         TableChange,
         AnswersChange,
         DefaultRouteChange,

@@ -47,14 +47,14 @@ class RulesChange:
 
     def script(self, host: Host) -> str:
         """iptables-restore with its input."""
-        return _fed(
+        return fed(
             host.netfilter.restore_command(self.family),
             restore_text(self.text, host.netfilter.saved(self.family)),
         )
 
     def revert_script(self, host: Host) -> str:
         """iptables-restore and nft with their input."""
-        return removal_script(self.family, host) + _fed(
+        return removal_script(self.family, host) + fed(
             ["nft", "-f", "-"], host.netfilter.unused_text(self.family, self.before)
         )
 
@@ -77,12 +77,13 @@ class RulesChange:
 
 def removal_script(family: int, host: Host) -> str:
     """The command that removes all of ours from the rules of ``family``; empty for none."""
-    return _fed(host.netfilter.restore_command(family), removal_text(host.netfilter.saved(family)))
+    return fed(host.netfilter.restore_command(family), removal_text(host.netfilter.saved(family)))
 
 
 def _restore(family: int, text: str, host: Host) -> None:
     host.netfilter.restore(family, restore_text(text, host.netfilter.saved(family)))
 
 
-def _fed(command: list[str], text: str) -> str:
+def fed(command: list[str], text: str) -> str:
+    """A shell command that gives ``command`` its input; nothing without any."""
     return f"{shlex.join(command)} <<'END'\n{text}END\n" if text else ""

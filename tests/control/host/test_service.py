@@ -30,7 +30,7 @@ class Place:
     def __init__(self, needed: tuple[int, ...] = (4,)) -> None:
         self.now = 1000.0
         self.takes = 0.0
-        self.missing: dict[str, list[Absence]] = {"links": [], "filter": []}
+        self.missing: dict[str, list[Absence]] = {"links": [], "filter": [], "foreign": []}
         self.stubborn: dict[str, str] = {}
         self.error: Exception | None = None
         self.set_up = frozenset({4, 6})
@@ -93,7 +93,7 @@ def it() -> Place:
     """A host of which nothing is missing, after the first looks."""
     place = Place()
     place.run(0.0)
-    assert sorted(place.looks) == ["filter", "links"]
+    assert sorted(place.looks) == ["filter", "foreign", "links"]
     place.looks.clear()
     return place
 
@@ -237,7 +237,7 @@ def test_the_quick_part_first(it: Place) -> None:
     """Where both are due."""
     it.service.news(module.PARTS)
     it.run(SETTLE)
-    assert it.looks == ["links", "filter"]
+    assert it.looks == ["links", "filter", "foreign"]
 
 
 def test_an_operators_mistake_has_its_own_remedy(it: Place) -> None:

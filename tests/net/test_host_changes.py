@@ -1,0 +1,119 @@
+"""The host changes under a daemon at work: links, firewalls, sysctls; the service goes on, and
+`health` and the log tell of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from offloading import FAMILIES, service
+
+from paraglider.control.api.client import Control
+from paraglider.lab.topology import VIP, Topology
+
+pytestmark = pytest.mark.root
+
+FOREIGN = """
+table inet hostfw {
+  chain forward {
+    type filter hook forward priority 10; policy accept;
+    ct state established,related accept
+    ct status dnat accept
+    reject with icmpx admin-prohibited
+  }
+}
+"""
+
+
+def until(done: Callable[[], object], running: Any) -> None:
+    """Wait for ``done``; a host that is busy may take its time."""
+    deadline = time.monotonic() + 40
+    while not done():
+        assert time.monotonic() < deadline, running.log()
+        time.sleep(0.1)
+
+
+def both(net: Topology, ask: Any) -> bool:
+    """Whether both families are answered."""
+    return all(ask(net, "tcp", VIP[family], 80, 3).total() == 3 for family in FAMILIES)
+
+
+def flap(net: Topology) -> None:
+    """Every link of the balancer goes down and up again."""
+    for name in ("eth0", "eth1"):
+        net.balancer.ip(f"link set {name} down")
+        net.balancer.ip(f"link set {name} up")
+
+
+def reload_firewall(net: Topology) -> None:
+    """As netfilter-persistent does it: the filter table of a file, which knows nothing of us."""
+    for program in ("iptables", "ip6tables"):
+        net.balancer.run(
+            [f"{program}-restore"],
+            text="*filter\n:INPUT ACCEPT\n:FORWARD DROP\n:OUTPUT ACCEPT\nCOMMIT\n",
+        )
+
+
+def flush(net: Topology) -> None:
+    """As `systemctl reload nftables` does it."""
+    net.balancer.run(["nft", "flush", "ruleset"])
+
+
+def legacy(net: Topology) -> None:
+    """Another firewall begins to use iptables-legacy."""
+    for program in ("iptables-legacy", "ip6tables-legacy"):
+        net.balancer.run([program, "-P", "FORWARD", "DROP"])
+
+
+def switch_off(net: Topology) -> None:
+    """Another program's sysctls are applied."""
+    net.balancer.sysctl("net.ipv4.ip_forward=0", "net.ipv6.conf.all.forwarding=0")
+
+
+def drop_addresses(net: Topology) -> None:
+    """A network manager that knows nothing of us takes our addresses away."""
+    for family, prefix in ((4, 24), (6, 64)):
+        address = f"{VIP[family]}/{prefix}"
+        net.balancer.run(["ip", "address", "del", address, "dev", "eth0"])
+
+
+EVENTS = (flap, reload_firewall, flush, legacy, switch_off, drop_addresses)
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload"])
+def test_the_host_changes(
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, forward: str
+) -> None:
+    """Whatever is taken away is back soon, named in the log; at the end of it all is well, a chain
+    that drops is named while it is there, and an undo leaves nothing of ours.
+    """
+    net = topology()
+    serve(net)
+    running = balancer(
+        net, config(*(service(family, forward=forward) for family in FAMILIES)), trouble=True
+    )
+    control = Control(str(running.config.parent.parent / "control.sock"))
+
+    def healthy() -> bool:
+        return bool(control.get("health")["healthy"])
+
+    until(lambda: both(net, ask) and healthy(), running)
+    for event in EVENTS:
+        told = running.log().count("put back")
+        event(net)
+        until(lambda told=told: running.log().count("put back") > told, running)  # type: ignore[misc]
+        until(lambda: both(net, ask) and healthy(), running)
+    if forward == "nat":
+        net.balancer.run(["nft", "-f", "-"], text=FOREIGN)
+        until(lambda: "chain inet hostfw forward" in str(control.get("health")), running)
+        net.balancer.run(["nft", "delete", "table", "inet", "hostfw"])
+        until(lambda: both(net, ask) and healthy(), running)
+    assert running.stop() == 0
+    running.undo()
+    for program in ("iptables", "ip6tables", "iptables-legacy", "ip6tables-legacy"):
+        assert "PARAGLIDER" not in net.balancer.run([f"{program}-save"]).stdout
+    # What the undo has taken back is put back by nobody.
+    assert net.balancer.run(["sysctl", "-n", "net.ipv4.ip_forward"]).stdout.strip() == "0"
