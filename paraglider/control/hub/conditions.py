@@ -9,7 +9,8 @@ one that runs again after any failure ends what it no longer finds.
 
 Lives here: ``Condition``, ``Conditions``.
 Rules: a condition is logged once when it begins, again only when it becomes worse, and once when it
-ends; what comes back within QUIET seconds of its last line is not logged again. Pure but for that.
+ends; what comes back within QUIET seconds of its last line is not logged again. All of it are
+warnings: an error of the log is what the daemon could not do. Pure but for that.
 """
 
 from __future__ import annotations
@@ -109,8 +110,7 @@ class Conditions:
             self._tell(standing)
 
     def _tell(self, standing: Standing) -> None:
-        tell = self._log.error if standing.condition.severity == UNHEALTHY else self._log.warning
-        tell(standing.line)
+        self._log.warning(standing.line, severity=standing.condition.severity)
 
 
 def _cause(over: Standing) -> str:

@@ -69,7 +69,7 @@ def test_worse_is_news_and_better_is_not() -> None:
         clock.now += 5
         for condition in (HIGH, LOW, LOW):
             conditions.put("host", {"eth0": condition})
-    assert [line["log_level"] for line in logs] == ["warning", "error"]
+    assert [line["severity"] for line in logs] == ["degraded", "unhealthy"]
     assert [standing.since for standing in conditions] == [1000.0]
 
 
