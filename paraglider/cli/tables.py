@@ -19,13 +19,14 @@ Row = Mapping[str, Any]
 _COLOURS: Final = {"ready": "green", "drain": "yellow", "maint": "yellow"}
 _COUNTERS: Final = {
     "Flows": "flows",
+    "InAct": "inactive",
     "Conns": "picked",
     "InPkts": "packets_in",
     "OutPkts": "packets_out",
     "InBytes": "bytes_in",
     "OutBytes": "bytes_out",
 }
-_PACKETS: Final = ("InPkts", "OutPkts")
+_RANKS: Final = {"InPkts": 3, "OutPkts": 3, "InAct": 4}
 
 
 def balance(services: Iterable[Row], backends: Iterable[Row]) -> Listing:
@@ -118,7 +119,9 @@ def processes(rows: Iterable[Row]) -> Listing:
             Column("PID", right=True, rank=3),
             Column("Filter", rank=4),
             Column("Up", right=True, rank=1),
-            Column("Flows", right=True),
+            Column("Active", right=True),
+            Column("Closing", right=True, rank=5),
+            Column("HalfOpen", right=True, rank=5),
             Column("Packets", right=True),
             Column("Busy", right=True),
             Column("Queue", right=True),
@@ -134,7 +137,7 @@ def processes(rows: Iterable[Row]) -> Listing:
             "-" if row["pid"] is None else str(row["pid"]),
             row.get("filter") or "-",
             "-" if row["seconds"] is None else duration(row["seconds"]),
-            quantity(row.get("flows")),
+            *(quantity(row.get(name)) for name in ("active", "closing", "half_open")),
             quantity(row.get("packets")),
             share(row.get("busy")),
             *queue(row),
@@ -225,4 +228,4 @@ def _counters(row: Row) -> tuple[str, ...]:
 
 
 def _counter_columns() -> tuple[Column, ...]:
-    return tuple(Column(name, right=True, rank=3 if name in _PACKETS else 0) for name in _COUNTERS)
+    return tuple(Column(name, right=True, rank=_RANKS.get(name, 0)) for name in _COUNTERS)

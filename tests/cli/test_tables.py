@@ -11,6 +11,7 @@ from paraglider.cli.listing import Listing
 
 COUNTS = {
     "flows": 3,
+    "inactive": 6,
     "picked": 120_000,
     "packets_in": 900,
     "packets_out": 800,
@@ -68,14 +69,17 @@ def test_the_balance_is_shaped_like_that_of_ipvsadm() -> None:
         ],
     )
     assert lines(listing) == [
-        "Service / backend State For Weight Flows Conns InPkts OutPkts InBytes OutBytes Last check",
+        (
+            "Service / backend State For Weight Flows InAct Conns InPkts OutPkts InBytes OutBytes"
+            " Last check"
+        ),
         "web tcp 192.168.0.11:80 nat wrr 1 of 2 ready",
-        "all 3 120K 900 800 70000 123M",
-        "-> 10.0.0.1 ready 1h2m 5 3 120K 900 800 70000 123M passed 3s ago in 12 ms: status 200",
-        "-> 10.0.0.2 drain 1h2m 5 3 120K 900 800 70000 123M -",
+        "all 3 6 120K 900 800 70000 123M",
+        "-> 10.0.0.1 ready 1h2m 5 3 6 120K 900 800 70000 123M passed 3s ago in 12 ms: status 200",
+        "-> 10.0.0.2 drain 1h2m 5 3 6 120K 900 800 70000 123M -",
         "six tcp [2001:db8::11]:80 nat wrr 0 of 2 ready",
-        "all - - - - - -",
-        "-> [fd00::1]:8080 down 1h2m 1 - - - - - - -",
+        "all - - - - - - -",
+        "-> [fd00::1]:8080 down 1h2m 1 - - - - - - - -",
     ]
 
 
@@ -95,7 +99,7 @@ def test_a_terminal_is_wide_enough(width: int, there: tuple[str, ...]) -> None:
 def test_services() -> None:
     """A line a service."""
     assert lines(tables.services([service()]))[1] == (
-        "web tcp 192.168.0.11:80 nat wrr flow 1/2 3 120K 900 800 70000 123M"
+        "web tcp 192.168.0.11:80 nat wrr flow 1/2 3 6 120K 900 800 70000 123M"
     )
 
 
@@ -125,7 +129,9 @@ def test_processes() -> None:
         "pid": 77,
         "filter": "worker",
         "seconds": 5.0,
-        "flows": 9,
+        "active": 9,
+        "closing": 20,
+        "half_open": 3,
         "packets": 1000,
         "busy": 0.256,
         "queue": {"waiting": 4, "length": 1024, "overflows": 2, "overruns": 1},
@@ -134,8 +140,8 @@ def test_processes() -> None:
     }
     gone = {"name": "api", "serves": False, "pid": None, "seconds": None}
     assert lines(tables.processes([worker, gone]))[1:] == [
-        "worker 0 on core 1 serves 77 worker 5s 9 1000 26% 9 9 expired=3 no-flow=1",
-        "api is down - - - - - - - -",
+        "worker 0 on core 1 serves 77 worker 5s 9 20 3 1000 26% 9 9 expired=3 no-flow=1",
+        "api is down - - - - - - - - - -",
     ]
 
 

@@ -85,7 +85,12 @@ def _malformed(status: Row) -> Iterable[Row]:
 def _traffic(of: str) -> tuple[Described, ...]:
     """What is counted of a service as of a backend."""
     return (
-        Described(f"paraglider_{of}_flows", "Flows that live now.", plain("flows")),
+        Described(f"paraglider_{of}_flows", "Active flows.", plain("flows")),
+        Described(
+            f"paraglider_{of}_inactive_flows",
+            "Flows that are half-open, or closed and remembered.",
+            plain("inactive"),
+        ),
         Described(f"paraglider_{of}_new_flows_total", "Flows ever given to it.", plain("picked")),
         Described(
             f"paraglider_{of}_in_packets_total", "Packets from clients.", plain("packets_in")
@@ -227,6 +232,17 @@ _WORKER: Final = (
     Described("paraglider_worker_cpu_seconds_total", "CPU time of a worker.", plain("cpu")),
     Described("paraglider_worker_flows", "Flows that a worker has.", plain("flows")),
     Described("paraglider_worker_flows_limit", "Flows that it may have.", plain("bound")),
+    Described("paraglider_worker_active_flows", "Those of them that live.", plain("active")),
+    Described(
+        "paraglider_worker_half_open_flows",
+        "Those that are not established yet: they make room for others.",
+        plain("half_open"),
+    ),
+    Described(
+        "paraglider_worker_closing_flows",
+        "Those that are closed and remembered: they make room first.",
+        plain("closing"),
+    ),
     Described("paraglider_worker_packets_total", "Packets it was given.", plain("packets")),
     Described("paraglider_worker_batches_total", "Batches in which they came.", plain("batches")),
     Described(

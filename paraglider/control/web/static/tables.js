@@ -52,7 +52,7 @@ const BACKEND = [
     bar.lastChild.style.left = `${row.weight_share * 100}%`;
     cell.title = `${share(row.share)} of the new flows of late; ${share(row.weight_share)} by weight`;
   }],
-  ["flows", "Flows", (cell, row) => two(cell, count(row.flows), `${count(row.picked)} in all`, row.picked), "number"],
+  ["flows", "Flows", (cell, row) => two(cell, count(row.flows), `${count(row.inactive)} inactive, ${count(row.picked)} in all`, row.picked), "number"],
   ["flows_per_second", "New/s", (cell, row) => two(cell, rate(row.flows_per_second), ""), "number"],
   ["in", "To backend", (cell, row) => way(cell, row, "in"), "number"],
   ["out", "To client", (cell, row) => way(cell, row, "out"), "number"],
@@ -89,7 +89,7 @@ const WORKER = [
     cell.title = ["established", "openings"].map((name, at) => [name, queues[at]]).filter(([, queue]) => queue)
       .map(([name, queue]) => `${name}: queue full ${queue.overflows}, reader too slow ${queue.overruns}`).join("; ");
   }, "number"],
-  ["bound", "Flows", (cell, row) => gauge(cell, row.flows != null && row.bound ? row.flows / row.bound : null, count(row.flows), row.bound ? `of ${count(row.bound)}` : "")],
+  ["bound", "Flows", (cell, row) => gauge(cell, row.active != null && row.bound ? row.active / row.bound : null, count(row.active), row.bound ? `of ${count(row.bound)}` : "")],
 ];
 
 function two(cell, main, small, exact) {
