@@ -15,6 +15,7 @@ cdef int FIN, SYN, RST, ACK
 cdef int PASS, REWRITTEN
 cdef int COMPLETE, KERNELS
 cdef int ECHO_REPLY, ICMP_ERROR
+cdef int LONGEST
 
 
 cdef class Nat:
@@ -38,6 +39,7 @@ cdef class Nat:
         protocol="unsigned char",
         transport=Py_ssize_t,
         four=bint,
+        cut=bint,
         key=bytes,
         flow=Flow,
         back=Flow,

@@ -11,6 +11,9 @@ one is followed: what the backend expects of the client next, which is in every 
 sends. It tells a RST of the client from a forged one. Where the backend is not seen (``return:
 direct``) the client's own numbers have to do.
 
+A packet that is too long to come whole (``packet.LONGEST``) moves its flow as any other, and its
+verdict is the mark by which the kernel replaces the same (``rules.long``).
+
 A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram and
 an echo request open a new one at another backend, any other segment passes untouched and is
 answered with RST. What the backend still sends is dropped.
@@ -42,7 +45,7 @@ from paraglider.core.flow_states import (
     WINDOW,
 )
 from paraglider.core.marker import Marker
-from paraglider.core.packet import ACK, ECHO_REPLY, FIN, ICMP_ERROR, RST, SYN, parse
+from paraglider.core.packet import ACK, ECHO_REPLY, FIN, ICMP_ERROR, LONGEST, RST, SYN, parse
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.tcp_events import backend_event, client_event
@@ -57,6 +60,7 @@ from paraglider.core.verdict import (
     REASONS,
     REWRITTEN,
     TABLE_FULL,
+    TRUNCATED,
     VERDICT_OF,
 )
 
@@ -90,6 +94,7 @@ class Nat:
         data = buf  # compiled, the bytes themselves
         first = data[offset] if length >= 40 else 0
         kind = 0
+        cut = False
         end = offset + length
         if (
             first == 0x45
@@ -112,7 +117,7 @@ class Nat:
             key = bytes(data[offset + 8 : offset + 44])
             four = False
         else:
-            parsed = parse(buf, offset, length)
+            parsed = parse(buf, offset, length, length != LONGEST)
             if parsed.reason >= 0:
                 return self._refuse(parsed.reason)
             if parsed.kind == ICMP_ERROR:
@@ -121,6 +126,9 @@ class Nat:
             protocol = parsed.protocol
             transport = parsed.transport
             end = parsed.end
+            cut = end > offset + length
+            if cut:
+                length = end - offset
             key = parsed.key
             kind = parsed.kind
             four = data[offset] >> 4 == 4
@@ -209,6 +217,8 @@ class Nat:
             transport_change = rewrite.transport_back
         else:
             return self._refused
+        if cut:
+            return rewrite.carried or self._refuse(TRUNCATED)
         if four:
             value = ((data[offset + 10] << 8 | data[offset + 11]) + change) % 65535
             data[offset + 10] = value >> 8

@@ -21,6 +21,12 @@ SYN: Final = 0x02
 RST: Final = 0x04
 ACK: Final = 0x10
 
+#: bytes of a packet that come at most (nlattr.nla_len is 16 bits, 4 are the header)
+LONGEST: Final = 65531
+#: bytes at least of an IPv4 or IPv6 packet whose length field is 0: a segment of BIG TCP, which is
+#: longer than the field can say (Linux, include/net/ip.h: iph_set_totlen)
+_BIG: Final = 65536
+
 FLOW: Final = 0  # TCP, UDP
 ECHO_REQUEST: Final = 1
 ECHO_REPLY: Final = 2
@@ -38,6 +44,8 @@ _HOP_BY_HOP, _ROUTING, _FRAGMENT = 0, 43, 44
 #: extension headers with the common layout: next header, length in 8 octets less the first
 _EXTENSIONS: Final = frozenset((_HOP_BY_HOP, _ROUTING, 60, 135, 139, 140))
 MAX_EXTENSIONS: Final = 8
+#: hop-by-hop header of 8 bytes that begins with the option jumbo payload, of 4 bytes
+_JUMBO: Final = b"\x00\xc2\x04"
 
 
 class Parsed:
@@ -64,7 +72,8 @@ def parse(buf: bytearray, offset: int, length: int, whole: bool = True) -> Parse
 
     ``whole`` is False for the packet inside an ICMP error and for a head copied for marking:
     there the packet may be cut behind the first 8 bytes of its transport header, and may be the
-    first of several fragments. An IPv6 fragment that is its whole packet (RFC 6946) is none.
+    first of several fragments. Such a head may be one of BIG TCP, whose length is in no field or in
+    a jumbo payload option (RFC 2675). An IPv6 fragment that is its whole packet (RFC 6946) is none.
     """
     parsed = Parsed()
     if length < 20:
@@ -87,6 +96,8 @@ def parse(buf: bytearray, offset: int, length: int, whole: bool = True) -> Parse
 def _walk4(buf: bytearray, offset: int, length: int, whole: bool, parsed: Parsed) -> int:
     header = (buf[offset] & 15) << 2
     total = buf[offset + 2] << 8 | buf[offset + 3]
+    if not total and length >= LONGEST and not whole:
+        total = _BIG
     if header < 20 or header > length:
         return verdict.BAD_HEADER_LENGTH
     if total < header:
@@ -105,6 +116,8 @@ def _walk6(buf: bytearray, offset: int, length: int, whole: bool, parsed: Parsed
     if length < 40:
         return verdict.SHORT
     payload = buf[offset + 4] << 8 | buf[offset + 5]
+    if payload == 0 and not whole:
+        payload = _big6(buf, offset, length)
     if payload == 0:
         return verdict.BAD_TOTAL_LENGTH
     if payload + 40 > length and whole:
@@ -131,6 +144,20 @@ def _walk6(buf: bytearray, offset: int, length: int, whole: bool, parsed: Parsed
         following = buf[at]
         at += size
     return verdict.BAD_EXTENSION
+
+
+def _big6(buf: bytearray, offset: int, length: int) -> int:
+    """The payload's length of an IPv6 packet whose length field is 0, 0 where that is a fault.
+
+    Linux puts the jumbo payload option first and alone into a hop-by-hop header, or has none.
+    """
+    at = offset + 40
+    if buf[offset + 6] == TCP:
+        return _BIG if length >= LONGEST else 0
+    if buf[offset + 6] != _HOP_BY_HOP or length < 48 or bytes(buf[at + 1 : at + 4]) != _JUMBO:
+        return 0
+    payload = int.from_bytes(buf[at + 4 : at + 8], "big")
+    return payload if payload >= _BIG else 0
 
 
 def _transport(buf: bytearray, addresses: slice, limit: int, whole: bool, parsed: Parsed) -> Parsed:

@@ -13,6 +13,7 @@ cdef class Rewrite:
     cdef public bint mapped
     cdef public bint special
     cdef public double udp_reply
+    cdef public long long carried
     cdef public unsigned int address_back
     cdef public unsigned int address_out
     cdef public unsigned int transport_back

@@ -26,8 +26,10 @@ class Rewrite:
     (8 bytes) is the same in every process that has the same VIP, backend and mapped port; which of
     the services of a VIP a flow is of, its port says. Where
     packets reach the backend ``unchanged`` (dsr) it has the VIP's address, and every delta is 0.
-    ``special`` tells that there is more to do than to replace an address: the port is mapped, or
-    the backend is ``lost``, for all flows or for ``datagrams_lost``, those of UDP and echo.
+    ``carried`` is the verdict by which the kernel does the same with a packet that is too long to
+    come whole, 0 where it cannot. ``special`` tells that there is more to do than to replace an
+    address: the port is mapped, or the backend is ``lost``, for all flows or for
+    ``datagrams_lost``, those of UDP and echo.
     ``udp_reply`` is for how many seconds after its last packet an answered UDP flow is kept, 0 for
     as long as any.
     """
@@ -41,6 +43,7 @@ class Rewrite:
         "backend_port",
         "bytes_back",
         "bytes_out",
+        "carried",
         "datagrams_lost",
         "direct",
         "identity",
@@ -73,6 +76,7 @@ class Rewrite:
         self.mapped = bool(backend.port) and backend.port != vip_port
         self.special = self.mapped
         self.lost = self.datagrams_lost = False
+        self.carried = 0
         self.vip_port = vip_port.to_bytes(2, "big")
         self.backend_port = backend.port.to_bytes(2, "big")
         self.direct = direct

@@ -5,14 +5,18 @@ Rules: no I/O. The objects are a worker's own: workers share nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import FlowTable, Timeouts
 from paraglider.core.nat import Nat
-from paraglider.core.service import ServiceMap
+from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
+from paraglider.core.verdict import MARK
 from paraglider.forwarding import offload
 from paraglider.forwarding.services import make_services
+from paraglider.rules.marks import backend_marks
 
 
 def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> Nat:
@@ -23,9 +27,19 @@ def build(config: Config, worker: int, now: float, registry: Registry = STRATEGI
     (``policies.load``).
     """
     services = make_services(config, ("nat", "offload"), worker, registry)
+    carry_long(config, services)
     balancer = Balancer(ServiceMap(services))
     flows = FlowTable(timeouts(config), config.flows.max, now)
     return Nat(balancer, flows, offload.make_marker(config, balancer))
+
+
+def carry_long(config: Config, services: Iterable[Service]) -> None:
+    """Give the rewrites of the nat services among ``services`` the verdict for long packets."""
+    marks = backend_marks(config, "nat")
+    for service in services:
+        if not service.offloaded:
+            for backend, mark in zip(service.pool.backends, marks[service.name], strict=True):
+                service.rewrites[backend].carried = MARK | mark << 8
 
 
 def timeouts(config: Config) -> Timeouts:

@@ -68,6 +68,7 @@ class Path:
         self.marker.balancer.services = ServiceMap(services)
         self.marker.know(offload.marks_of(config, services))
         if self._nat is not None:
+            nat.carry_long(config, services)
             self._nat.flows.limit(nat.timeouts(config))
         if self._director is not None:
             services = make_services(config, ("dsr",), worker, registry, made)

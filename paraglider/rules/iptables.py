@@ -19,7 +19,7 @@ from dataclasses import replace
 from paraglider.config.model import Config
 from paraglider.rules.branches import branched
 from paraglider.rules.dsr import dsr_tables
-from paraglider.rules.marks import OFFLOADED, ROUTED
+from paraglider.rules.marks import LONG, OFFLOADED, ROUTED
 from paraglider.rules.matches import (
     ICMP,
     any_icmp,
@@ -36,6 +36,7 @@ from paraglider.rules.traffic import Traffic, port_matches, traffic_of, without
 
 _ECHO_REPLY = {4: 0, 6: 129}
 _REDIRECT = {4: 5, 6: 137}  # RFC 792; RFC 4861, 4.5
+_UNREPLACED = (f"-m mark --mark {LONG} -j DROP",)
 
 
 def queue_rules(config: Config, family: int, cores: tuple[int, ...], seed: int) -> RuleSet | None:
@@ -272,9 +273,18 @@ def _steering(steering: Steering, family: int) -> tuple[Chain, ...]:
 
 
 def _filter(nat: Traffic, offload: Traffic) -> Table:
-    rewritten = (f"-m mark --mark {OURS} -j ACCEPT",) if nat.services else ()
+    rewritten = (f"-m mark --mark {OURS} -j ACCEPT", *_UNREPLACED) if nat.services else ()
     carried = (f"-m connmark --mark {OFFLOADED} -j ACCEPT",) if offload.services else ()
-    return accept_table((*rewritten, *carried))
+    accepted = accept_table((*rewritten, *carried))
+    if not nat.services:
+        return accepted
+    long = Chain(
+        "PARAGLIDER-LONG",
+        "a long packet that the kernel was to rewrite, without our nft table: not the host's own",
+        _UNREPLACED,
+    )
+    jumps = (*accepted.jumps, ("INPUT", long.name))
+    return Table(accepted.name, (*accepted.chains, long), jumps)
 
 
 def accept_table(rules: tuple[str, ...]) -> Table:

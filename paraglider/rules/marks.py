@@ -1,20 +1,21 @@
-"""Marks of ``forward: offload``, ``forward: dsr`` and ``start``: whose a packet is, as 32 bits.
+"""Marks of backends: whose a packet is, as 32 bits.
 
 Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
 kernel's maps and policy rules, and by the workers, which answer it; under ``start`` the kernel
 does.
-Rules: a mark of offload follows from what a flow's service is: VIP, protocol and port (the lowest
-of several), and from the backend's address and mapped port; one of dsr from the backend's address,
-since nothing but the way there depends on it. So a mark stays when the file is put into another
-order or spelling, when a service is renamed or gets ports above its first, and connections that
-the kernel knows by it stay the backend's; where one changes all the same, they get the new one
-(``system.conntrack``). Where two hash alike, the one that comes later in the order of the alphabet
-takes the next free mark.
+Rules: a mark of offload, and one of a long packet of nat, follows from what a flow's service is:
+VIP, protocol and port (the lowest of several), and from the backend's address and mapped port; one
+of dsr from the backend's address, since nothing but the way there depends on it. So a mark stays
+when the file is put into another order or spelling, when a service is renamed or gets ports above
+its first, and connections that the kernel knows by it stay the backend's; where one changes all the
+same, they get the new one (``system.conntrack``). Where two hash alike, the one that comes later in
+the order of the alphabet takes the next free mark.
 """
 
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 from paraglider.config.model import Backend, Config, Service
 from paraglider.config.types import IPAddress
@@ -37,6 +38,12 @@ DSR_BASE = 0x52000000
 LEASE = 0x00400000
 """The bit by which a worker says of a flow of dsr that the kernel may mark its packets itself."""
 
+LONG_BASE = 0x53000000
+"""The bits that all marks of long packets of nat have in common; the mask is ``MASK``."""
+
+LONG = f"0x{LONG_BASE:08x}/0x{MASK:08x}"
+"""Mark and mask, as ``-m mark --mark`` takes them."""
+
 ROUTED = f"0x{DSR_BASE:08x}/0x{MASK:08x}"
 """Mark and mask, as ``-m mark --mark`` takes them."""
 
@@ -50,12 +57,15 @@ def family_mark(family: int) -> int:
     return BASE | _FAMILY_BIT[family]
 
 
-def backend_marks(config: Config) -> dict[str, tuple[int, ...]]:
-    """The marks of every ``forward: offload`` service by its name, in the order of its backends.
+def backend_marks(
+    config: Config, forward: Literal["offload", "nat"] = "offload"
+) -> dict[str, tuple[int, ...]]:
+    """The marks of every service with ``forward`` by its name, in the order of its backends.
 
     The marks of a family do not depend on the services of the other.
     """
-    services = [service for service in config.services if service.forward == "offload"]
+    base = BASE if forward == "offload" else LONG_BASE
+    services = [service for service in config.services if service.forward == forward]
     taken: set[int] = set()
     marks: dict[str, int] = {}
     for identity, family in sorted(
@@ -63,7 +73,7 @@ def backend_marks(config: Config) -> dict[str, tuple[int, ...]]:
         for service in services
         for backend in service.backends
     ):
-        marks[identity] = _free(identity, family_mark(family), _SPACE, taken)
+        marks[identity] = _free(identity, base | _FAMILY_BIT[family], _SPACE, taken)
         taken.add(marks[identity])
     return {
         service.name: tuple(marks[_identity(service, backend)] for backend in service.backends)
@@ -90,6 +100,12 @@ def way_family(mark: int) -> int:
 def target_port(service: Service, backend: Backend) -> int:
     """The port that the kernel sends flows of ``service`` to, 0 where the client's is kept."""
     return backend.port or service.single_port or 0
+
+
+def mapped_ports(service: Service, backend: Backend) -> tuple[int, int] | None:
+    """The port of the VIP and that of ``backend``, where nat replaces one by the other."""
+    vip_port = service.single_port or 0
+    return None if backend.port in (None, 0, vip_port) else (vip_port, backend.port)
 
 
 def _identity(service: Service, backend: Backend) -> str:

@@ -19,6 +19,8 @@ from paraglider.errors import PlatformError
 from paraglider.rules.iptables import queue_rules
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.leases import lease_table
+from paraglider.rules.long import TABLE as LONG_TABLE
+from paraglider.rules.long import long_table
 from paraglider.rules.nft import offload_table
 from paraglider.rules.ruleset import RuleSet
 from paraglider.rules.static import served, static_rules, static_table
@@ -29,7 +31,7 @@ from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
-from paraglider.system.changes.whole import LeasesChange, WholeTable
+from paraglider.system.changes.whole import LeasesChange, LongChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT
 from paraglider.system.sysctl import conf, dotted, neigh
 from paraglider.system.ways import ways
@@ -178,6 +180,8 @@ def filter_steps(
     """
     yield from _table(config, family, cores, seed, host, records)
     yield from _leases(config, family, host, records)
+    if cores:
+        yield from _long(config, family, host, records)
     yield from _rules(config, family, cores, seed, host, records)
     yield from legacy_steps(config, family, cores, host, records)
 
@@ -223,6 +227,12 @@ def _leases(config: Config, family: int, host: Host, records: Records) -> Iterat
     text = lease_table(config, family)
     if text is not None:
         yield table_step(LeasesChange(family, LEASES, text), host, records)
+
+
+def _long(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
+    text = long_table(config, family)
+    if text is not None:
+        yield table_step(LongChange(family, LONG_TABLE, text), host, records)
 
 
 def table_step(change: WholeTable, host: Host, records: Records) -> Step:

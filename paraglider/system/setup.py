@@ -18,6 +18,7 @@ from paraglider.config.static import kernel_only
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.rules.leases import TABLE as LEASES
+from paraglider.rules.long import TABLE as LONG
 from paraglider.rules.nft import TABLE, removal_text
 from paraglider.rules.saved import our_tables
 from paraglider.system.changes.base import Change, Host
@@ -27,7 +28,7 @@ from paraglider.system.changes.routes import ProxyChange
 from paraglider.system.changes.ruleset import RulesChange, removal_script
 from paraglider.system.changes.sysctls import FORWARDING
 from paraglider.system.changes.table import TableChange
-from paraglider.system.changes.whole import LeasesChange, WholeTable
+from paraglider.system.changes.whole import LeasesChange, LongChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.netlink import Neighbour
@@ -46,6 +47,7 @@ from paraglider.system.ways import refuse
 Say = Callable[[str, str], None]
 """Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
 
+_TABLES = (TABLE, LEASES, LONG)
 # Of these the kernel holds more than was said, by which a change of them is told.
 _SETTLING = RulesChange | LegacyChange | TableChange | WholeTable
 
@@ -103,7 +105,7 @@ def _rehearsed(
             host.netfilter.rehearse(step.change.family, step.change.text)
         elif step.action == "apply" and isinstance(step.change, TableChange):
             host.nft.rehearse(step.change.input)
-        elif step.action == "apply" and not _can_lease(step.change, host):
+        elif step.action == "apply" and not _can_do(step.change, host):
             steps.remove(step)
     return steps
 
@@ -118,9 +120,9 @@ def without_leases(steps: Iterable[Step]) -> list[int]:
     return sorted(routed - {c.family for c in changes if isinstance(c, LeasesChange)})
 
 
-def _can_lease(change: Change, host: Host) -> bool:
-    """False for a table of leases that the kernel or nft cannot do."""
-    if not isinstance(change, LeasesChange):
+def _can_do(change: Change, host: Host) -> bool:
+    """False for a table of leases or of long packets that the kernel or nft cannot do."""
+    if not isinstance(change, LeasesChange | LongChange):
         return True
     try:
         return not host.nft.trial(change.text)
@@ -163,8 +165,8 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
     strays = _strays(families, host)
     for family in strays:
         host.netfilter.remove_ours(family)
-        host.nft.remove(family)
-        host.nft.remove(family, LEASES)
+        for table in _TABLES:
+            host.nft.remove(family, table)
         say("done", f"stray rules for IPv{family} removed")
     _tell(failures)
     return len(steps) + len(strays)
@@ -227,7 +229,7 @@ def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
     known = {change.family for change in changes if isinstance(change, RulesChange)}
     for family in _strays(families - known, host):
         text += removal_script(family, host)
-        for table in (TABLE, LEASES):
+        for table in _TABLES:
             if host.nft.held(family, table):
                 text += f"nft -f - <<'END'\n{removal_text(family, table)}END\n"
     return text
@@ -325,6 +327,6 @@ def _strays(families: frozenset[int], host: Host) -> list[int]:
             saved = host.netfilter.saved(family)
         except OperatorError:
             continue  # without iptables on the host there are no rules of ours either
-        if our_tables(saved) or host.nft.held(family) or host.nft.held(family, LEASES):
+        if our_tables(saved) or any(host.nft.held(family, table) for table in _TABLES):
             found.append(family)
     return found

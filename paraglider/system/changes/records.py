@@ -14,7 +14,7 @@ from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.served import ServedChange
 from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
-from paraglider.system.changes.whole import AnswersChange, LeasesChange
+from paraglider.system.changes.whole import AnswersChange, LeasesChange, LongChange
 
 _STORED: dict[str, type[Any]] = {
     cls.kind: cls
@@ -30,6 +30,7 @@ _STORED: dict[str, type[Any]] = {
         DefaultRouteChange,
         ServedChange,
         LeasesChange,
+        LongChange,
         RouteChange,
         PolicyRuleChange,
         ProxyChange,

@@ -1,7 +1,8 @@
 """An nft table that is replaced whole, as a change: what of it is ours is all of it.
 
-Lives here: ``WholeTable``, and its kinds ``LeasesChange`` (``forward: dsr``, a table a family) and
-``AnswersChange`` (the host of a backend of ``return: direct``, a table a service); ``fed``.
+Lives here: ``WholeTable``, and its kinds ``LeasesChange`` (``forward: dsr``) and ``LongChange``
+(``forward: nat``), a table a family, which a host may do without, and ``AnswersChange`` (the host
+of a backend of ``return: direct``, a table a service); ``fed``.
 Rules: what is replaced is replaced in one transaction. What the kernel adds and drops by itself,
 as leases, is no part of what is compared, and flows keep it over a change.
 """
@@ -78,6 +79,14 @@ class LeasesChange(WholeTable):
     __slots__ = ()
     kind = "leases"
     does = "leases of flows"
+
+
+class LongChange(WholeTable):
+    """The table for long packets of one family (``rules.long``)."""
+
+    __slots__ = ()
+    kind = "long"
+    does = "packets too long for a queue"
 
 
 class AnswersChange(WholeTable):

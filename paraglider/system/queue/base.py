@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from paraglider.core.packet import LONGEST
 from paraglider.system.queue.proc import Drops
 
 #: verdict = handle(buffer, offset, length, state of the checksum, now); see ``core.nat``
 Handle = Callable[[bytearray, int, int, int, float], int]
 
-#: the longest packet that fits a netlink attribute (nlattr.nla_len is 16 bits, 4 are the header)
-LONGEST_PACKET = 65531
+#: the longest packet that fits a netlink attribute
+LONGEST_PACKET = LONGEST
 
 
 class Queue(Protocol):

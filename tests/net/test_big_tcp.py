@@ -1,0 +1,98 @@
+"""Segments of BIG TCP, longer than 64 KiB: bulk arrives whole by every way of forwarding."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import directing
+import pytest
+
+from paraglider.lab.balancer import StaticBalancer
+from paraglider.lab.topology import VIP, Topology
+
+pytestmark = pytest.mark.root
+
+LINKS = Path(__file__).parent / "links.py"
+SIZE = 185_000
+BYTES = 10_000_000
+PORT = 9000
+
+
+@pytest.mark.parametrize(
+    ("ways", "io"),
+    [("nat offload proxy", "netlink"), ("nat", "netfilterqueue"), ("dsr", "auto"), ("static", "")],
+)
+def test_bulk(
+    topology: Any,
+    serve_peer: Any,
+    config: Any,
+    service: Any,
+    balancer: Any,
+    peer: Any,
+    start: Any,
+    ways: str,
+    io: str,
+) -> None:
+    """Ten megabytes up and down, both families: whole, and in segments that no queue carries."""
+    net = directing.directed(topology) if ways == "dsr" else topology()
+    for namespace in net.namespaces:
+        namespace.run([sys.executable, str(LINKS), "big", str(SIZE)])
+    ports = dict(enumerate(ways.split(), PORT))
+    services = []
+    for port, way in ports.items():
+        serve_peer(net, port)
+        forward = "offload" if way == "static" else way
+        services += [
+            service(family, name=f"{way}{family}", ports=port, forward=forward) for family in (4, 6)
+        ]
+    if ways == "static":
+        start(net, config(*services))
+    else:
+        balancer(net, config(*services, queue={"io": io}))
+    for port, way in ports.items():
+        for family in (4, 6):
+            for direction, device in (("up", "eth0"), ("down", "eth1")):
+                if way == "dsr" and direction == "down":
+                    continue  # answers do not pass the balancer
+                with Watched(net, device) as watched:
+                    result = peer(net.client, direction, VIP[family], port, BYTES)
+                assert result["sent"] == result["arrived"], (way, family, direction)
+                assert watched.longest > 1 << 16, (way, family, direction)
+
+
+@pytest.fixture
+def start(topology: Any, tmp_path: Path) -> Iterator[Any]:
+    """A function that has the kernel balance a configuration alone; stopped afterwards."""
+    made: list[StaticBalancer] = []
+
+    def begin(net: Topology, text: str) -> None:
+        directory = tmp_path / "static"
+        directory.mkdir()
+        made.append(StaticBalancer(net.balancer, directory, text))
+        made[-1].set_up()
+
+    yield begin
+    for static in made:
+        static.undo()
+
+
+class Watched:
+    """The longest packet that came in by ``device`` of the balancer meanwhile."""
+
+    def __init__(self, net: Topology, device: str) -> None:
+        command = [sys.executable, str(LINKS), "longest", device]
+        self._process = net.balancer.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.longest = 0
+
+    def __enter__(self) -> Watched:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"watching\n"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        said, _ = self._process.communicate(timeout=30)
+        self.longest = int(said)
