@@ -15,6 +15,7 @@ from paraglider.cli.tell import Teller
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
 from paraglider.system import setup
+from paraglider.system.announce import announce_now
 from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
 from paraglider.system.cores import worker_cores
@@ -49,6 +50,7 @@ def carry_out(
         setup.set_up(steps, host, state, told)
         _want(config, families, owner)
         told.sum_up()
+        announce_now(setup.arrived(steps))
         _warn(config, families, host, setup.without_leases(steps))
 
 

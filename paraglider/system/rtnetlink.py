@@ -28,6 +28,7 @@ GETROUTE: Final = 26
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 NDA_DST, NDA_LLADDR, NDA_FLAGS_EXT = 1, 2, 15
 _RTA_DST, _RTA_OIF = 1, 4
+_PROXY: Final = 0x08  # NTF_PROXY
 
 REPLACE: Final = 0x500  # NLM_F_CREATE | NLM_F_REPLACE
 CREATE: Final = 0x600  # NLM_F_CREATE | NLM_F_EXCL
@@ -91,9 +92,9 @@ def neighbour_body(
     return body
 
 
-def neighbours_body(family: int) -> bytes:
-    """What asks for all neighbours of ``family`` (4 or 6)."""
-    return _NEIGHBOUR.pack(FAMILY[family], 0, 0, 0, 0, 0, 0)
+def neighbours_body(family: int, *, proxies: bool = False) -> bytes:
+    """What asks for all neighbours of ``family`` (4 or 6), or for all that the host answers for."""
+    return _NEIGHBOUR.pack(FAMILY[family], 0, 0, 0, 0, _PROXY if proxies else 0, 0)
 
 
 def read_neighbour(message: bytes) -> tuple[int, int, dict[int, bytes]]:

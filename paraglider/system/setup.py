@@ -21,8 +21,10 @@ from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.long import TABLE as LONG
 from paraglider.rules.nft import TABLE, removal_text
 from paraglider.rules.saved import our_tables
+from paraglider.system.announce import Place
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.legacy import LegacyChange
+from paraglider.system.changes.links import AddressChange
 from paraglider.system.changes.records import is_stored
 from paraglider.system.changes.routes import ProxyChange
 from paraglider.system.changes.ruleset import RulesChange, removal_script
@@ -233,6 +235,17 @@ def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
             if host.nft.held(family, table):
                 text += f"nft -f - <<'END'\n{removal_text(family, table)}END\n"
     return text
+
+
+def arrived(steps: Iterable[Step]) -> list[Place]:
+    """The addresses that came here by ``steps``, each with the interface that answers for it."""
+    return [
+        (step.change.interface, step.change.value.ip)
+        if isinstance(step.change, AddressChange)
+        else (step.change.interface, step.change.value)
+        for step in steps
+        if step.action == "apply" and isinstance(step.change, AddressChange | ProxyChange)
+    ]
 
 
 def unresolved(config: Config, families: frozenset[int], host: Host) -> list[str]:
