@@ -43,7 +43,7 @@ from paraglider.rules.steering import worker_queues
 from paraglider.system import privileges
 from paraglider.system.answers import AnswersFile
 from paraglider.system.checks import check_chroot, check_root, check_user, check_vips
-from paraglider.system.cores import worker_cores
+from paraglider.system.cores import agree, worker_cores
 from paraglider.system.owner import STARTED, announce, owner_of, state_path
 from paraglider.system.queue.proc import require_free
 
@@ -91,6 +91,9 @@ def run(
         wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
         for line in HostRules(families).adjust(wanted):
             log.logger().info("host changed", what=line)
+    queued = wanted.without_forwards("proxy").services
+    agree(cores, {service.family for service in queued})
+    carrying = cores if queued else ()
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
     specs.append(ReconcilerSpec(len(specs), wanted, families))
     if named:
@@ -98,7 +101,7 @@ def run(
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger())
     with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.closing(announce()))
+        stack.enter_context(contextlib.closing(announce(carrying)))
         control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
         specs.append(ApiSpec(len(specs), control.listening, os.geteuid(), uid, gid, wanted.chroot))
         token = stack.enter_context(contextlib.closing(Token(wanted)))

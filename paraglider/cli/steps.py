@@ -18,9 +18,9 @@ from paraglider.system import setup
 from paraglider.system.announce import announce_now
 from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
-from paraglider.system.cores import worker_cores
+from paraglider.system.cores import refuse_other_cores, worker_cores
 from paraglider.system.ledger import leftovers
-from paraglider.system.owner import STARTED
+from paraglider.system.owner import SET_UP, STARTED
 from paraglider.system.plan import Step
 from paraglider.system.seed import machine_seed
 from paraglider.system.state import StateFile, in_turn
@@ -44,6 +44,8 @@ def carry_out(
         if dry_run:
             print(setup.script(steps, host) or "# nothing to do: the host is set up\n", end="")
             return
+        if owner == SET_UP:
+            refuse_other_cores(setup.steered(steps))
         # A termination must roll back too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         told = Teller()

@@ -14,6 +14,7 @@ reply. ICMP has no ports for it, and of an ICMP error it hashes the packet insid
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from paraglider.config.model import Service
@@ -43,6 +44,12 @@ def openings_queue(core: int) -> int:
 def worker_queues(core: int) -> tuple[int, int]:
     """The queues of the worker on ``core``: established traffic, and openings."""
     return core, openings_queue(core)
+
+
+def cores_of(text: str) -> tuple[int, ...]:
+    """The cores of the workers that the rules in ``text`` (iptables-save's form) queue for."""
+    numbers = re.findall(r"--queue-num (\d+)", text)
+    return tuple(sorted({int(number) % OPENINGS for number in numbers}))
 
 
 def worker_mark(index: int) -> int:

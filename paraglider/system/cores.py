@@ -1,15 +1,21 @@
 """Which cores carry a worker, and so which queues there are.
 
+Lives here: ``worker_cores``, and ``agree`` and ``refuse_other_cores`` for where the answer differs.
 Rules: the answer is the same for the set-up (which writes the rules) and for the daemon (which
-reads the queues) as long as both may run on the same cores; queue number = core number.
+reads the queues) as long as both may run on the same cores; queue number = core number. Where it
+is not, one of the two refuses: packets would wait in a queue that nobody reads.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from paraglider.config.model import Workers
 from paraglider.errors import OperatorError
+from paraglider.rules.steering import cores_of
+from paraglider.system.owner import daemon_cores, daemons, state_path, stored
 
 
 def worker_cores(
@@ -39,14 +45,50 @@ def worker_cores(
     missing = [core for core in named if core not in may]
     if missing:
         raise OperatorError(
-            f"workers: this process may not run on {_listed(missing)}",
-            f"choose from {_listed(may)}",
+            f"workers: this process may not run on {listed(missing)}",
+            f"choose from {listed(may)}",
         )
     return tuple(chosen)
 
 
-def _listed(cores: list[int]) -> str:
-    """ "core 3" or "cores 0-3, 8"."""
+def agree(cores: tuple[int, ...], families: Iterable[int], path: Path | None = None) -> None:
+    """Raise ``OperatorError`` where the set-up of ``families`` was for other cores than ``cores``,
+    on which the daemon is to work. Nothing happens where nothing is set up.
+
+    ``path`` is that of the set-up's state, this network namespace's by default.
+    """
+    content = stored(state_path() if path is None else path) or {"changes": []}
+    served = set(families)
+    for record in content["changes"]:
+        if record["kind"] != "rules" or record["family"] not in served:
+            continue
+        steered = cores_of(record["text"])
+        if steered and set(steered) != set(cores):
+            raise OperatorError(
+                f"paraglider.config was run for {listed(steered)}, and the daemon would work on"
+                f" {listed(cores)}: packets would wait where nobody takes them",
+                "run paraglider.config as the daemon is run (the file's `workers`, CPUAffinity=,"
+                " AllowedCPUs=, taskset), or name the cores under `workers` and run it again",
+            )
+
+
+def refuse_other_cores(cores: tuple[int, ...]) -> None:
+    """Raise ``OperatorError`` where a daemon balances here on other cores than ``cores``, for which
+    the set-up is to be (none, where it is for no worker).
+    """
+    for pid in daemons():
+        used = daemon_cores(pid)
+        if used and cores and set(used) != set(cores):
+            raise OperatorError(
+                f"the daemon here (process {pid}) works on {listed(used)}, and this set-up would be"
+                f" for {listed(cores)}: packets would wait where nobody takes them",
+                "run it as the daemon was run (the file's `workers`, CPUAffinity=, AllowedCPUs=,"
+                " taskset), or stop the daemon first",
+            )
+
+
+def listed(cores: Sequence[int]) -> str:
+    """What a message calls ``cores``, sorted: "core 3" or "cores 0-3, 8"."""
     parts: list[str] = []
     start = previous = cores[0]
     for core in [*cores[1:], None]:

@@ -40,6 +40,11 @@ class LockFile:
                 f"{path.parent} must be a directory of root's that others cannot write to",
             ) from error
 
+    def write(self, text: str) -> None:
+        """Make ``text`` what is in the file, for others to read; raises ``OSError``."""
+        os.ftruncate(self._number, 0)
+        os.pwrite(self._number, text.encode(), 0)
+
     def close(self) -> None:
         """Give the lock back; again and again does no harm."""
         number, self._number = self._number, -1

@@ -10,11 +10,13 @@ namespace, until all is undone.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
 import struct
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -124,18 +126,31 @@ def lock_path(name: str, directory: Path = RUN_DIRECTORY) -> Path:
     return directory / f"{name}-{netns_cookie():x}.lock"
 
 
-def announce(directory: Path = RUN_DIRECTORY) -> LockFile:
-    """Have ``daemons`` name this process for as long as the lock that is returned is held.
+def announce(cores: Iterable[int] = (), directory: Path = RUN_DIRECTORY) -> LockFile:
+    """Have ``daemons`` name this process for as long as the lock that is returned is held, and
+    ``daemon_cores`` the ``cores`` of its workers.
 
     Raises ``PlatformError`` where there can be none.
     """
-    return LockFile(lock_path(f"daemon-{os.getpid()}", directory))
+    lock = LockFile(lock_path(f"daemon-{os.getpid()}", directory))
+    with contextlib.suppress(OSError):  # /run is full: then nobody is told
+        lock.write(json.dumps(list(cores)))
+    return lock
 
 
 def daemons(directory: Path = RUN_DIRECTORY) -> list[int]:
     """The process ids of the daemons in this network namespace; asked by root."""
     paths = directory.glob(lock_path("daemon-*", directory).name)
     return sorted(int(path.name.split("-")[1]) for path in paths if is_held(path))
+
+
+def daemon_cores(pid: int, directory: Path = RUN_DIRECTORY) -> tuple[int, ...]:
+    """The cores of the workers of the daemon ``pid``; none where it does not tell."""
+    try:
+        text = lock_path(f"daemon-{pid}", directory).read_text(encoding="ascii")
+        return tuple(map(int, json.loads(text)))
+    except (OSError, ValueError, TypeError):
+        return ()
 
 
 def refuse_beside_daemon() -> None:

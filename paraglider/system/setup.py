@@ -21,6 +21,7 @@ from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.long import TABLE as LONG
 from paraglider.rules.nft import TABLE, removal_text
 from paraglider.rules.saved import our_tables
+from paraglider.rules.steering import cores_of
 from paraglider.system.announce import Place
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.legacy import LegacyChange
@@ -235,6 +236,12 @@ def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
             if host.nft.held(family, table):
                 text += f"nft -f - <<'END'\n{removal_text(family, table)}END\n"
     return text
+
+
+def steered(steps: Iterable[Step]) -> tuple[int, ...]:
+    """The cores of the workers that packets are to be queued for after ``steps``."""
+    rules = (s.change for s in steps if s.action != "revert" and isinstance(s.change, RulesChange))
+    return cores_of("".join(change.text for change in rules))
 
 
 def arrived(steps: Iterable[Step]) -> list[Place]:

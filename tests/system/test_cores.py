@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+from pathlib import Path
 
 import pytest
 
-from paraglider.config.model import Workers
+from paraglider.config.model import Config, Workers
 from paraglider.errors import OperatorError
-from paraglider.system.cores import worker_cores
+from paraglider.lab.namespace import Namespace
+from paraglider.rules.iptables import queue_rules
+from paraglider.system.changes.ruleset import RulesChange
+from paraglider.system.cores import agree, listed, refuse_other_cores, worker_cores
+from paraglider.system.owner import announce
+from paraglider.system.state import StateFile
 
 
 def test_by_default_every_allowed_core() -> None:
@@ -57,3 +64,54 @@ def test_a_backward_range_is_refused() -> None:
     """first_core above last_core is told with the range turned round."""
     with pytest.raises(OperatorError, match=r"write \{first_core: 0, last_core: 1\}"):
         worker_cores(Workers(first_core=1, last_core=0), {0, 1})
+
+
+def test_cores_are_listed_as_a_person_would() -> None:
+    """Runs as ranges."""
+    assert [listed(cores) for cores in ((3,), (0, 1), (0, 1, 2, 5))] == [
+        "core 3",
+        "cores 0-1",
+        "cores 0-2, 5",
+    ]
+
+
+def rules(forward: str, cores: tuple[int, ...]) -> RulesChange:
+    """What a set-up for ``cores`` stores."""
+    service = {"name": "a", "vip": "192.168.0.11/24", "protocol": "udp", "backends": ["10.0.0.1"]}
+    service |= {"forward": forward, "ports": 53}
+    sides = {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}}
+    found = queue_rules(
+        Config.model_validate({"services": [service], "network": sides}), 4, cores, 1
+    )
+    assert found is not None
+    return RulesChange(4, found.text(), None)
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
+def test_a_daemon_agrees_with_the_set_up(tmp_path: Path, forward: str) -> None:
+    """On just its cores it starts; on fewer, more or others it says which, and what to do."""
+    state = StateFile(tmp_path, 1)
+    agree((0, 1), {4, 6}, state.path)
+    state.store([rules(forward, (0, 1))])
+    agree((0, 1), {4, 6}, state.path)
+    agree((0,), {6}, state.path)
+    for cores, told in (((1,), "core 1"), ((0, 1, 2), "cores 0-2"), ((2, 3), "cores 2-3")):
+        with pytest.raises(OperatorError) as refused:
+            agree(cores, {4}, state.path)
+        assert f"was run for cores 0-1, and the daemon would work on {told}" in refused.value.what
+        assert "run paraglider.config as the daemon is run" in refused.value.remedy
+
+
+@pytest.mark.root
+def test_a_set_up_agrees_with_the_daemon(inside: Namespace) -> None:
+    """For just its cores it is made; a set-up without workers is no matter of it."""
+    refuse_other_cores((0,))
+    with announce((0, 1)) as lock:
+        assert json.loads(lock.path.read_text()) == [0, 1]
+        refuse_other_cores((0, 1))
+        refuse_other_cores(())
+        with pytest.raises(OperatorError, match="works on cores 0-1, and this set-up would be for"):
+            refuse_other_cores((1,))
+    with announce():
+        refuse_other_cores((1,))
+    refuse_other_cores((1,))
