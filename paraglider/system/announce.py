@@ -20,7 +20,7 @@ import ipaddress
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from math import inf
 from typing import Final
@@ -51,7 +51,8 @@ _TO_ALL_NODES: Final = bytes([0x33, 0x33, 0, 0, 0, 1])  # RFC 2464, 7
 
 _SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
 _SIOCGIFHWADDR: Final = 0x8927
-_IFF_UP, _IFF_LOOPBACK, _IFF_NOARP = 0x1, 0x8, 0x80
+_IFF_UP, _IFF_LOOPBACK, _IFF_RUNNING, _IFF_NOARP = 0x1, 0x8, 0x40, 0x80
+_DECIDING: Final = _IFF_UP | _IFF_LOOPBACK | _IFF_RUNNING | _IFF_NOARP
 
 Place = tuple[str, IPAddress]
 """An interface, and an address that this host answers for there."""
@@ -143,6 +144,12 @@ class Announcer:
             count += self._send(packet, (interface, kind, 0, 0, to))
         return count
 
+    def reachable(self, places: Iterable[Place]) -> list[Place]:
+        """Those of ``places`` whose interface is Ethernet, up, and has a carrier."""
+        every = list(places)
+        links = {name for name, _ in every if self._hardware(name) is not None}
+        return [place for place in every if place[0] in links]
+
     def close(self) -> None:
         """Announce nothing any more."""
         self._socket.close()
@@ -159,7 +166,7 @@ class Announcer:
             raise
 
     def _hardware(self, interface: str) -> bytes | None:
-        """The address of an Ethernet interface that is up, None for every other."""
+        """The address of an Ethernet interface that is up and running, None for every other."""
         request = struct.pack("16s24x", interface.encode()[:15])
         try:
             flags = struct.unpack_from(
@@ -169,7 +176,7 @@ class Announcer:
         except OSError:
             return None
         kind = struct.unpack_from("=H", answer, 16)[0]
-        if kind != _ETHERNET or not flags & _IFF_UP or flags & (_IFF_LOOPBACK | _IFF_NOARP):
+        if kind != _ETHERNET or flags & _DECIDING != _IFF_UP | _IFF_RUNNING:
             return None
         return answer[18:24]
 
@@ -177,39 +184,36 @@ class Announcer:
 class Announcements:
     """Announces addresses when they come here, and at ``REPEATED`` afterwards.
 
-    ``find`` tells where the host has them at that time: those that it has lost are left out.
+    What comes is what was not there at the look before: at the first one everything, and whatever
+    is on a link that was down.
     """
 
-    def __init__(
-        self,
-        announcer: Announcer,
-        find: Callable[[Iterable[IPAddress]], list[Place]] = held,
-    ) -> None:
+    def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer
-        self._find = find
-        self._due: list[tuple[float, frozenset[IPAddress]]] = []
+        self._here: frozenset[Place] = frozenset()
+        self._due: list[tuple[float, frozenset[Place]]] = []
 
-    def put(self, addresses: Iterable[IPAddress], now: float) -> None:
-        """These came at ``now`` (seconds), or their link did."""
-        some = frozenset(addresses)
-        if some:
-            self._due = sorted(
-                [*self._due, *((now + later, some) for later in REPEATED)], key=lambda due: due[0]
-            )
+    def see(self, places: Iterable[Place], now: float) -> None:
+        """``places`` are all that this host answers for now (seconds)."""
+        here = frozenset(self._announcer.reachable(places))
+        came, self._here = here - self._here, here
+        if came:
+            more = ((now + later, came) for later in REPEATED)
+            self._due = sorted([*self._due, *more], key=lambda due: due[0])
 
     def wait(self, now: float) -> float:
-        """Seconds until ``look`` has something to do."""
+        """Seconds until ``announce`` has something to do."""
         return max(0.0, self._due[0][0] - now) if self._due else inf
 
-    def look(self, now: float) -> None:
-        """Announce what is due; raises ``PlatformError`` where the kernel does not say what is
-        here.
+    def announce(self, now: float) -> None:
+        """Announce what is due and still here; raises ``PlatformError`` where the kernel does not
+        say by which hardware addresses.
         """
-        some: set[IPAddress] = set()
+        some: set[Place] = set()
         while self._due and self._due[0][0] <= now:
             some |= self._due.pop(0)[1]
-        if some:
-            self._announcer.announce(self._find(some))
+        if some & self._here:
+            self._announcer.announce(sorted(some & self._here, key=str))
 
 
 def announce_now(places: Sequence[Place]) -> None:

@@ -1,7 +1,4 @@
-"""What the set-up has neighbours know: where the VIPs are, at once, and no way past the balancer.
-
-Nothing is balanced here, for all of it is the kernel's: the daemon is not started.
-"""
+"""What neighbours are to know: where the VIPs are, at once, and no way past the balancer."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import pytest
 from directing import directed
 
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.topology import BALANCER, VIP, Topology
+from paraglider.lab.topology import BALANCER, PUBLIC_PREFIX, VIP, Topology
 
 pytestmark = pytest.mark.root
 
@@ -146,4 +143,23 @@ def test_the_vips_of_dsr_are_announced_too(
     mislead(net)
     text = config(*(service(family, ports=80, forward="dsr") for family in VIP))
     balancer(net, text, start=False)
+    await_told(net)
+
+
+def test_a_vip_that_is_put_back_is_announced(
+    topology: Callable[..., Topology],
+    config: Callable[..., str],
+    service: Callable[..., dict[str, Any]],
+    balancer: Callable[..., Any],
+) -> None:
+    """By the daemon, as all are when it starts: it came to this host."""
+    net = topology()
+    text = config(*(service(family, ports=80) for family in VIP))
+    one = balancer(net, text, start=False, trouble=True)
+    mislead(net)
+    one.start()
+    await_told(net)
+    mislead(net)
+    for family, vip in VIP.items():
+        net.balancer.ip(f"address del {vip}/{PUBLIC_PREFIX[family]} dev eth0")
     await_told(net)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Iterator
@@ -104,7 +103,9 @@ def test_neighbours_are_told_of_what_is_here(inside: Namespace, wire: socket.soc
     assert set(claims(wire, 4)) == {(str(address), hardware) for address in on_link}
     announce_now(places)
     assert set(claims(wire, 4)) == {(str(address), hardware) for address in on_link}
+    assert set(announcer.reachable(places)) == {("eth0", a) for a in on_link}
     inside.ip("link set eth0 down")
+    assert announcer.reachable(places) == []
     assert announcer.announce([*places, ("gone0", VIPS[0])]) == 0
     announcer.close()
 
@@ -127,10 +128,15 @@ def test_what_may_be_announced_are_vips_and_gateways() -> None:
 
 
 class Ears(Announcer):
-    """Hears what is announced."""
+    """Hears what is announced; ``down`` are the links that nothing gets through."""
 
     def __init__(self) -> None:
         self.heard: list[list[IPAddress]] = []
+        self.down: set[str] = set()
+
+    def reachable(self, places: Iterable[Place]) -> list[Place]:
+        """By the links that are not down."""
+        return [place for place in places if place[0] not in self.down]
 
     def announce(self, places: Iterable[Place]) -> int:
         """Keeps them."""
@@ -138,33 +144,51 @@ class Ears(Announcer):
         return len(self.heard[-1])
 
 
+HERE = [("eth0", address) for address in VIPS]
+
+
 def test_announcements_are_repeated_and_end() -> None:
     """At once and at the further times; what the host has lost meanwhile is left out."""
-    ears, here = Ears(), set(VIPS)
-    when = Announcements(
-        ears, lambda some: [("eth0", a) for a in sorted(some, key=str) if a in here]
-    )
-    when.put(VIPS, 100.0)
+    ears, now = Ears(), 100.0
+    when = Announcements(ears)
+    when.see(HERE, now)
     times = []
-    now = 100.0
     while (pause := when.wait(now)) < 3600:
         now += pause
         times.append(now - 100.0)
-        when.look(now)
-        here.discard(VIPS[1])
+        when.announce(now)
+        when.see(HERE[:1], now)
     assert tuple(times) == REPEATED
     assert ears.heard == [[*VIPS], *[[VIPS[0]]] * (len(REPEATED) - 1)]
-    when.put((), now)
+    when.see(HERE[:1], now)
     assert when.wait(now) == float("inf")
+
+
+def test_what_comes_back_is_announced_again() -> None:
+    """An address, and those of a link that was down; what stayed is not."""
+    ears = Ears()
+    when = Announcements(ears)
+    when.see(HERE, 0.0)
+    when.announce(10.0)
+    when.see(HERE[:1], 20.0)
+    when.see(HERE, 30.0)
+    when.announce(40.0)
+    assert ears.heard == [[*VIPS], [VIPS[1]]]
+    ears.down.add("eth0")
+    when.see(HERE, 50.0)
+    ears.down.clear()
+    when.see(HERE, 60.0)
+    when.announce(70.0)
+    assert ears.heard[2:] == [[*VIPS]]
 
 
 def test_announcements_that_are_late_are_sent_once() -> None:
     """A process that was stopped makes up for nothing; two that are due at once are one."""
     ears = Ears()
-    when = Announcements(ears, lambda some: [("eth0", address) for address in some])
-    when.put(VIPS[:1], 0.0)
-    when.put([ipaddress.ip_address("192.0.2.99")], 0.5)
-    when.look(1000.0)
-    assert [len(one) for one in ears.heard] == [2]
-    when.look(2000.0)
+    when = Announcements(ears)
+    when.see(HERE[:1], 0.0)
+    when.see(HERE, 0.5)
+    when.announce(1000.0)
+    assert ears.heard == [[*VIPS]]
+    when.announce(2000.0)
     assert len(ears.heard) == 1

@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Final, Self
 from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.control.host.adjust import HostRules
+from paraglider.control.host.arrivals import Arrivals
 from paraglider.control.host.messages import refusal
 from paraglider.control.host.service import HostService
 from paraglider.control.processes.beginning import introduce, refused, serves
@@ -100,8 +101,10 @@ def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     serves(report)
+    arrivals = Arrivals(spec.config, logger)
+    orders = Orders(spec.families, service, arrivals)
     try:
-        return _Work(spec.life, voice, events, service, Orders(spec.families, service)).run()
+        return _Work(spec.life, voice, events, service, orders, arrivals).run()
     except SystemExit:
         return 0
     except ChannelError:  # the supervisor is gone
@@ -132,7 +135,13 @@ class _Work:
     """
 
     def __init__(
-        self, life: Life, voice: Voice, events: HostEvents, service: HostService, orders: Orders
+        self,
+        life: Life,
+        voice: Voice,
+        events: HostEvents,
+        service: HostService,
+        orders: Orders,
+        arrivals: Arrivals,
     ) -> None:
         self._life = life
         self._turn = time.monotonic()  # when the last turn of ``run`` began
@@ -140,6 +149,7 @@ class _Work:
         self._events = events
         self._service = service
         self._do = orders
+        self._arrivals = arrivals
         self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._waking, self._woken = socket.socketpair()
         self._polled = 0.0
@@ -163,6 +173,7 @@ class _Work:
                     self._answer(order)
                 self._hear()
                 self._service.work()
+                self._arrivals.work(time.monotonic())
 
     def _converse(self) -> None:
         """The thread's part."""
@@ -186,7 +197,9 @@ class _Work:
         self._voice.send({**self._do.do(order), "re": order.get("id")})
 
     def _pause(self) -> float:
-        return min(self._service.wait(), max(0.0, self._polled + POLL - time.monotonic()))
+        now = time.monotonic()
+        polling = max(0.0, self._polled + POLL - now)
+        return min(self._service.wait(), self._arrivals.wait(now), polling)
 
     def _hear(self) -> None:
         news = self._events.collect()
@@ -194,15 +207,19 @@ class _Work:
         if now - self._polled >= POLL:
             self._polled = now
             news |= self._events.poll()
+            self._arrivals.look(now)
+        elif "links" in news:
+            self._arrivals.look(now)
         self._service.news(part for part in PARTS if part in news)
 
 
 class Orders:
     """Does what the hub orders for the daemon of ``families``."""
 
-    def __init__(self, families: frozenset[int], service: HostService) -> None:
+    def __init__(self, families: frozenset[int], service: HostService, arrivals: Arrivals) -> None:
         self._families = families
         self._service = service
+        self._arrivals = arrivals
 
     def do(self, order: Message) -> Message:
         """The answer to ``order``, without its number."""
@@ -233,4 +250,5 @@ class Orders:
     def _adjust(self, config: Config) -> Message:
         done = HostRules(self._families).adjust(config)
         self._service.need(needed(config))
+        self._arrivals.adopt(config)
         return {"done": done}

@@ -14,10 +14,12 @@ from pyroute2 import netns
 
 from paraglider.config.model import Config
 from paraglider.control.host import process as module
+from paraglider.control.host.arrivals import Arrivals
 from paraglider.control.host.process import Orders, ReconcilerSpec, needed
 from paraglider.control.processes.channel import Channel
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
+from paraglider.system.announce import Announcer
 from paraglider.system.privileges import RECONCILER_CAPABILITIES
 
 CONFIG = Config.model_validate(
@@ -64,7 +66,8 @@ def test_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HostRules", Rules)
     monkeypatch.setattr(module.Nft, "load", lambda _, text: said.append(text))
     service = Service()
-    orders = Orders(frozenset({4}), service)  # type: ignore[arg-type]
+    arrivals = Arrivals(CONFIG, None, make=lambda: Announcer.__new__(Announcer))
+    orders = Orders(frozenset({4}), service, arrivals)  # type: ignore[arg-type]
     plain = CONFIG.model_dump(mode="json", by_alias=True)
     assert orders.do({"do": "adjust", "config": plain}) == {"done": ["rules"]}
     assert said == [frozenset({4}), CONFIG]
