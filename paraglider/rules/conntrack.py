@@ -6,6 +6,8 @@ of net/netfilter/nf_conntrack_proto_tcp.c: a half-closed connection (FIN_WAIT, C
 an established one (RFC 5382 REQ-5), one with both FINs (LAST_ACK, TIME_WAIT) and one with a RST
 (CLOSE) are closed. Of UDP the kernel calls "unreplied" also what has had one answer and no more
 (nf_conntrack_proto_udp.c: the stream begins two seconds later), so both have the file's seconds.
+Where a service says how long an answered flow is kept (``udp_reply``), one without an answer has no
+longer, but for what the answer itself may take.
 A policy cannot be changed in place, so its name has its seconds; one that is no longer named by a
 rule stays for the connections that have it.
 
@@ -24,11 +26,11 @@ is none of ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from paraglider.config.model import Timeouts
-from paraglider.rules.traffic import Endpoint, Traffic
+from paraglider.config.model import Config, Service, Timeouts
+from paraglider.rules.traffic import Endpoint, Traffic, traffic_of
 
 INVALID: Final = "invalid"
 """The counter of segments that were dropped as invalid, and the chain that drops them."""
@@ -49,6 +51,14 @@ _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
 _REFUSED_SECONDS: Final = 1
 
 
+#: seconds that an answer may take where an answered UDP flow is kept for less: a resolver that has
+#: to ask others gives up after so many (BIND 9, resolver-query-timeout)
+_ANSWER_SECONDS: Final = 10
+
+Replied = Mapping[int, Iterable[Endpoint]]
+"""The VIPs of services that keep answered UDP flows for so many seconds."""
+
+
 def policies(timeouts: Timeouts) -> dict[str, str]:
     """The timeout policies of balanced connections: names, and what nft calls their content."""
     tcp = {
@@ -65,6 +75,27 @@ def policies(timeouts: Timeouts) -> dict[str, str]:
     return dict((_policy("tcp", tcp), _policy("udp", udp)))
 
 
+def replied(config: Config, family: int) -> Replied:
+    """The VIPs of the ``forward: offload`` services of ``family`` with ``udp_reply``."""
+    found: dict[int, list[Service]] = {}
+    for service in config.services:
+        if service.udp_reply is not None and "udp" in service.protocols:
+            found.setdefault(service.udp_reply, []).append(service)
+    every = {
+        seconds: traffic_of(
+            config.model_copy(update={"services": tuple(found[seconds])}), family, "offload"
+        ).vips
+        for seconds in sorted(found)
+    }
+    return {seconds: vips for seconds, vips in every.items() if vips}
+
+
+def replied_policy(seconds: int) -> tuple[str, str]:
+    """The name and the content of the policy of UDP that is kept ``seconds`` after an answer."""
+    unreplied = max(seconds, _ANSWER_SECONDS)
+    return _policy("udp", {"unreplied": unreplied, "replied": seconds})
+
+
 def refused_policy() -> tuple[str, str]:
     """The name and the content of the policy of what no service takes: segments in mid-stream."""
     states = ("syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack")
@@ -72,31 +103,37 @@ def refused_policy() -> tuple[str, str]:
     return _policy("tcp", seconds)
 
 
-def objects(place: str, family: str, timeouts: Timeouts) -> Iterator[str]:
+def objects(place: str, family: str, timeouts: Timeouts, replied: Replied) -> Iterator[str]:
     """The lines that add the policies and the sets to the table ``place``, where they are not."""
-    for name, content in (*policies(timeouts).items(), refused_policy()):
+    found = (*policies(timeouts).items(), refused_policy(), *map(replied_policy, replied))
+    for name, content in dict(found).items():
         protocol = name.split("-", 1)[0]
         shape = f"protocol {protocol}; l3proto {family}; policy = {{ {content} }};"
         yield f"add ct timeout {place} {name} {{ {shape} }}"
     address = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}[family]
-    for name in (_VIPS, _ANSWERING):
+    for name in (_VIPS, _ANSWERING, *map(_replied_set, replied)):
         yield f"add set {place} {name} {{ type {address} . inet_service; flags interval; }}"
         yield f"flush set {place} {name}"
     kind = f"typeof {_fin(family)}; size {_FIN_SIZE}; flags dynamic, timeout;"
     yield f"add set {place} {_FINS} {{ {kind} timeout {_FIN_SECONDS}s; }}"
 
 
-def elements(place: str, traffic: Traffic) -> Iterator[str]:
-    """The lines that fill the sets with the ends of ``traffic``."""
-    for name, ends in ((_VIPS, traffic.vips), (_ANSWERING, traffic.replies)):
-        items = list(_items(ends))
+def elements(place: str, traffic: Traffic, replied: Replied) -> Iterator[str]:
+    """The lines that fill the sets with the ends of ``traffic``, and with those ``replied``."""
+    tcp = ((_VIPS, "tcp", traffic.vips), (_ANSWERING, "tcp", traffic.replies))
+    udp = ((_replied_set(seconds), "udp", ends) for seconds, ends in replied.items())
+    for name, protocol, ends in (*tcp, *udp):
+        items = list(_items(protocol, ends))
         if items:
             yield f"add element {place} {name} {{ {', '.join(items)} }}"
 
 
-def timed(timeouts: Timeouts) -> Iterator[str]:
+def timed(family: str, timeouts: Timeouts, replied: Replied) -> Iterator[str]:
     """Give a new connection its policy; that of another protocol does nothing."""
-    return (f'ct timeout set "{name}"' for name in policies(timeouts))
+    yield from (f'ct timeout set "{name}"' for name in policies(timeouts))
+    for seconds in replied:
+        name, _ = replied_policy(seconds)
+        yield f'{family} daddr . udp dport @{_replied_set(seconds)} ct timeout set "{name}"'
 
 
 def refused(family: str) -> str:
@@ -132,8 +169,12 @@ def _fin(family: str) -> str:
     return f"{family} saddr . tcp sport . tcp sequence"
 
 
-def _items(ends: Iterable[Endpoint]) -> Iterator[str]:
+def _replied_set(seconds: int) -> str:
+    return f"replied-{seconds}"
+
+
+def _items(protocol: str, ends: Iterable[Endpoint]) -> Iterator[str]:
     for end in ends:
-        if end.protocol == "tcp":
+        if end.protocol == protocol:
             for ports in end.ports:
                 yield f"{end.address} . {ports}"

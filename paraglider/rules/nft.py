@@ -129,7 +129,7 @@ def offload_table(
         *elements(services, marks, family),
         *counter_elements(every, CARRIED, family),
         *add_rules("prerouting", _prerouting(family), family),
-        *add_rules("answered", _answered(config), family),
+        *add_rules("answered", _answered(config, family), family),
         *add_rules(UNANSWERED, _unanswered(services, marks, weights, family, seed), family),
         *add_rules("postrouting", postrouting(hairpin), family),
         *add_rules("forward", carried(), family),
@@ -196,10 +196,16 @@ def tracking(config: Config, family: int) -> Iterator[str]:
     place = f"{name} {TABLE}"
     traffic = traffic_of(config, family, "offload")
     exempt = (rule for end in traffic.exempt for rule in exempted(end, family))
-    yield from conntrack.objects(place, name, config.timeouts)
-    yield from conntrack.elements(place, traffic)
+    replied = conntrack.replied(config, family)
+    yield from conntrack.objects(place, name, config.timeouts, replied)
+    yield from conntrack.elements(place, traffic, replied)
     yield from add_rules("tracked", (conntrack.tracked(),), family)
     yield from add_rules(conntrack.INVALID, conntrack.invalid(name, exempt), family)
+
+
+def timed(config: Config, family: int) -> Iterator[str]:
+    """What gives a new connection of ``family`` its timeouts."""
+    return conntrack.timed(NFT_FAMILY[family], config.timeouts, conntrack.replied(config, family))
 
 
 def exempted(end: Exempt, family: int) -> Iterator[str]:
@@ -338,9 +344,9 @@ def _prerouting(family: int) -> Iterator[str]:
     )
 
 
-def _answered(config: Config) -> Iterator[str]:
+def _answered(config: Config, family: int) -> Iterator[str]:
     yield "ct mark set meta mark"
-    yield from conntrack.timed(config.timeouts)
+    yield from timed(config, family)
     yield from translation("meta mark")
 
 

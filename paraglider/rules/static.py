@@ -49,6 +49,7 @@ from paraglider.rules.nft import (
     postrouting,
     skeleton,
     spans,
+    timed,
     tracking,
     translation,
 )
@@ -84,7 +85,7 @@ def static_table(
         *elements(services, marks, family),
         *counter_elements(every, COUNTED, family),
         *add_rules("prerouting", _prerouting(config, services, marks, family, seed), family),
-        *add_rules("answered", _answered(config), family),
+        *add_rules("answered", _answered(config, family), family),
         *add_rules("postrouting", postrouting(hairpin), family),
         *add_rules("forward", carried(), family),
     ]
@@ -164,9 +165,9 @@ def _prerouting(
     yield conntrack.refused(NFT_FAMILY[family])
 
 
-def _answered(config: Config) -> Iterator[str]:
+def _answered(config: Config, family: int) -> Iterator[str]:
     yield "counter name ct mark map @begun"
-    yield from conntrack.timed(config.timeouts)
+    yield from timed(config, family)
     yield from translation("ct mark")
 
 

@@ -85,7 +85,10 @@ def world(
     services = []
     for family in FAMILIES:
         one = service(family, forward="offload", ports=9000, backends=1)
-        services += [one, {**one, "name": f"echo{family}", "protocol": "udp", "ports": 5353}]
+        echo = {**one, "name": f"echo{family}", "protocol": "udp", "ports": 5353}
+        backends = [{"address": backend_address(family, 1), "port": 5353}]
+        dns = {**echo, "name": f"dns{family}", "ports": 53, "backends": backends}
+        services += [one, echo, dns]
     text = config(*services, timeouts=SECONDS)
     start = request.getfixturevalue("start" if request.param == "static" else "balancer")
     return World(net, start(net, text))
@@ -113,6 +116,8 @@ def timeouts(world: World, peer: Any, family: int) -> None:
     assert 2000 < seconds(closing) <= 3000
     (datagrams,) = world.entries("udp ", "dport=5353 ", f"ipv{family} ")
     assert 90 < seconds(datagrams) <= 150
+    assert peer(world.net.client, "udp", VIP[family], 53, 10)["whole"]
+    assert all(seconds(entry) <= 10 for entry in world.entries("udp ", "dport=53 "))
 
 
 def invalid_segments(world: World, family: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from paraglider.config.model import Config, Timeouts
 from paraglider.rules.conntrack import (
     elements,
@@ -10,6 +12,8 @@ from paraglider.rules.conntrack import (
     policies,
     refused,
     refused_policy,
+    replied,
+    replied_policy,
     timed,
 )
 from paraglider.rules.traffic import traffic_of
@@ -44,9 +48,14 @@ def test_a_name_is_of_its_seconds_alone() -> None:
 
 def test_what_rules_name_is_there() -> None:
     """Every policy, set and counter that a rule names has been added."""
-    added = "\n".join(objects("ip t", "ip", Timeouts()))
-    for rule in (*timed(Timeouts()), refused("ip")):
+    kept = {5: (), 60: ()}
+    added = "\n".join(objects("ip t", "ip", Timeouts(), kept))
+    rules = (*timed("ip", Timeouts(), kept), refused("ip"))
+    assert len(rules) == 5
+    for rule in rules:
         assert f"add ct timeout ip t {rule.split(chr(34))[1]} " in added
+        for name in re.findall(r"@([\w-]+)", rule):
+            assert f"add set ip t {name} " in added
     for name in ("vips", "answering", "fins"):
         assert any(f"@{name}" in rule for rule in invalid("ip", ()))
         assert f"add set ip t {name} " in added
@@ -63,7 +72,29 @@ def test_ends_are_those_of_tcp_each_once() -> None:
 
     services = [service("a", "tcp", 80), service("b", "any", ["80-90"]), service("c", "udp", 53)]
     config = Config.model_validate({"services": services})
-    vips, answering = elements("ip t", traffic_of(config, 4, "offload"))
+    vips, answering = elements("ip t", traffic_of(config, 4, "offload"), {})
     assert vips == "add element ip t vips { 192.0.2.1 . 80-90 }"
     assert answering.endswith("{ 10.0.0.1 . 80-90, 10.0.0.2 . 8080 }")
-    assert not list(elements("ip6 t", traffic_of(config, 6, "offload")))
+    assert not list(elements("ip6 t", traffic_of(config, 6, "offload"), {}))
+
+
+def test_answered_datagrams_are_kept_as_the_service_says() -> None:
+    """Of the services of each number of seconds; port 53 says so by itself, TCP never."""
+    base = {"vip": "192.0.2.1/32", "forward": "offload", "backends": ["10.0.0.1"]}
+    services = [
+        {"name": "dns", "protocol": "udp", "ports": 53},
+        {"name": "zone", "protocol": "tcp", "ports": 53},
+        {"name": "any", "protocol": "any", "ports": 90, "timeouts": {"udp_reply": 5}},
+        {"name": "long", "protocol": "udp", "ports": "70-71", "timeouts": {"udp_reply": 20}},
+        {"name": "none", "protocol": "udp", "ports": 80},
+    ]
+    config = Config.model_validate({"services": [{**base, **s} for s in services]})
+    found = replied(config, 4)
+    lines = list(elements("ip t", traffic_of(config, 6, "offload"), found))
+    assert lines == [
+        "add element ip t replied-5 { 192.0.2.1 . 53, 192.0.2.1 . 90 }",
+        "add element ip t replied-20 { 192.0.2.1 . 70-71 }",
+    ]
+    assert seconds(replied_policy(5)[1]) == {"unreplied": 10, "replied": 5}
+    assert seconds(replied_policy(20)[1]) == {"unreplied": 20, "replied": 20}
+    assert replied(config, 6) == {}
