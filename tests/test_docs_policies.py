@@ -59,7 +59,9 @@ def test_twenty_lines(home: Path) -> None:
 
 def test_the_policy_balances(loaded: LoadedConfig) -> None:
     """Through a balancer: the office on two backends, others on all, the emptier of two drawn."""
-    path = nat.build(loaded.config, 0, 0.0, policies.load(loaded))
+    registry = policies.load(loaded)
+    assert policies.begin(registry) == []
+    path = nat.build(loaded.config, 0, 0.0, registry)
     (service,) = path.balancer.services.services
     balancer = Balancer(path.balancer.services)
     backends = service.pool.backends
@@ -78,7 +80,9 @@ def test_the_policy_balances(loaded: LoadedConfig) -> None:
     assert set(picks("203.0.113.7", 300)) == {0, 1, 2}
     assert backends[2].flows > 120  # it was empty, so that any draw with it goes to it
     assert isinstance(service.strategy, Guard)
-    assert (service.strategy.picked, service.strategy.faults) == (600, 0)
+    # Not `slow`: the machine may be another's for longer than a pick may take.
+    guard = service.strategy
+    assert (guard.picked, guard.raised, guard.wrong) == (600, 0, 0)
 
 
 def test_the_command(home: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -127,7 +127,9 @@ def _situation(file: str, options: Options, live: Live) -> Situation:
     seed = known_seed()
     if seed is not None:
         config = config.seeded(seed)
-    return Situation(config, policies.load(loaded), live)
+    registry = policies.load(loaded)
+    policies.begin_as(config.user, registry)
+    return Situation(config, registry, live)
 
 
 def _text(file: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 import prctl
 
@@ -54,8 +55,18 @@ def limit_parent() -> None:
     limit(*PARENT_CAPABILITIES)
 
 
-def drop(uid: int, gid: int, chroot: str, keep: tuple[int, ...] = NEEDED) -> None:
+def drop(
+    uid: int,
+    gid: int,
+    chroot: str,
+    keep: tuple[int, ...] = NEEDED,
+    ahead: Callable[[], object] | None = None,
+) -> None:
     """Lock this process into ``chroot`` as ``uid``:``gid`` with the capabilities ``keep`` alone.
+
+    ``ahead`` is called while the files of the host can still be read, though as ``uid`` already and
+    without a capability in effect: of those that it could take, ``keep`` and CAP_SYS_CHROOT, none
+    makes it root again.
 
     A worker keeps CAP_NET_ADMIN: the kernel asks for it at every verdict, of the socket's opener
     and of its sender (net/netfilter/nfnetlink.c, nfnetlink_rcv). Everything imported lazily must
@@ -66,17 +77,37 @@ def drop(uid: int, gid: int, chroot: str, keep: tuple[int, ...] = NEEDED) -> Non
         os.setgroups([])
         prctl.capbset.limit()
         prctl.set_keepcaps(True)
-        os.chroot(chroot)
-        os.chdir("/")
+        if ahead is None:
+            os.chroot(chroot)
+            os.chdir("/")
+        else:
+            place = os.open(chroot, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         os.setresgid(gid, gid, gid)
         os.setresuid(uid, uid, uid)
         prctl.cap_inheritable.limit()
+        if ahead is not None:
+            prctl.set_no_new_privs(1)
+            prctl.cap_permitted.limit(*keep, prctl.CAP_SYS_CHROOT)
+            _ahead(ahead, place)
         prctl.cap_permitted.limit(*keep)
         prctl.set_caps(*((one, prctl.CAP_EFFECTIVE, True) for one in keep))
         prctl.set_keepcaps(False)
         prctl.set_no_new_privs(1)
     except OSError as error:
         raise _refused(error) from error
+
+
+def _ahead(call: Callable[[], object], place: int) -> None:
+    """Make ``call`` without a capability in effect, then go to ``place`` and have it as root
+    directory; raises ``OSError``.
+    """
+    prctl.cap_effective.limit()
+    call()
+    prctl.set_caps((prctl.CAP_SYS_CHROOT, prctl.CAP_EFFECTIVE, True))
+    os.fchdir(place)
+    os.close(place)
+    os.chroot(".")
+    prctl.cap_effective.limit()
 
 
 def die_with_parent(parent: int) -> None:

@@ -203,3 +203,32 @@ def test_a_worker_ends_with_its_parent(tmp_path: Path, early: bool) -> None:
     assert ends(worker)
     for descriptor in (writing, waiting, go):
         os.close(descriptor)
+
+
+@pytest.mark.root
+def test_what_is_called_ahead_has_no_rights(tmp_path: Path) -> None:
+    """It sees the host's files, as the user and without a capability; afterwards all is as ever."""
+    tmp_path.chmod(0o755)
+    seen: list[str] = []
+
+    def ahead() -> None:
+        seen.append(Path("/proc/self/status").read_text())
+        seen.append(str(os.getresuid()))
+        seen.append(str(Path("/proc").exists()))
+
+    def act() -> str:
+        privileges.drop(NOBODY, NOBODY, str(tmp_path), ahead=ahead)
+        return "\n".join([*seen, str(Path("/proc").exists())])
+
+    *lines, uids, before, after = in_child(act).splitlines()
+    assert (uids, before, after) == (str((NOBODY,) * 3), "True", "False"), lines
+    found = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert capabilities(found, "CapEff") == capabilities(found, "CapBnd") == 0
+    assert capabilities(found, "CapPrm") == NET_ADMIN | 1 << 18  # CAP_SYS_CHROOT
+    assert found["NoNewPrivs"] == "1"
+
+    def end() -> None:
+        privileges.drop(NOBODY, NOBODY, str(tmp_path), ahead=lambda: None)
+
+    left = status(end)
+    assert capabilities(left, "CapEff") == capabilities(left, "CapPrm") == NET_ADMIN

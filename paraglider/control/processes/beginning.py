@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -53,14 +54,20 @@ def set_title(title: str) -> None:
 
 
 def lock_in(
-    role: str, parent: int, user: tuple[int, int], chroot: str, keep: tuple[int, ...] = ()
+    role: str,
+    parent: int,
+    user: tuple[int, int],
+    chroot: str,
+    keep: tuple[int, ...] = (),
+    ahead: Callable[[], object] | None = None,
 ) -> None:
     """Give up what a process of ``role`` does not need: rights, root directory, system calls.
 
     ``user`` is a user id and a group id, ``keep`` are the capabilities that stay, ``parent`` is the
-    process whose end ends this one. Raises ``PlatformError`` when the kernel refuses a step.
+    process whose end ends this one; ``ahead`` is called as ``user``, before the rest goes. Raises
+    ``PlatformError`` when the kernel refuses a step.
     """
-    privileges.drop(*user, chroot, keep=keep)
+    privileges.drop(*user, chroot, keep=keep, ahead=ahead)
     privileges.die_with_parent(parent)
     seccomp.confine(role)
 

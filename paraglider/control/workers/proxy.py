@@ -18,6 +18,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Final, Self
 
 import uvloop
@@ -36,6 +37,8 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
 from paraglider.errors import ParagliderError
+from paraglider.forwarding import policies
+from paraglider.forwarding.policies import has_policies
 from paraglider.forwarding.proxy.events import WRITE, Events
 from paraglider.forwarding.proxy.header import header
 from paraglider.forwarding.proxy.relay import Relay, Shared
@@ -114,7 +117,10 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
         seccomp.forbid_rings()  # libuv makes one for each loop, and needs none
         loop = uvloop.new_event_loop()
         proxy = _prepare(spec, loop, logger)
-        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot)
+        ahead = partial(_begin_policies, spec, loop, logger)
+        user = (spec.uid, spec.gid)
+        chosen = ahead if has_policies(spec.registry) else None
+        lock_in(spec.filter, parent, user, spec.config.chroot, ahead=chosen)
     except ParagliderError as error:
         return refused(report, error)
 
@@ -143,7 +149,8 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
     introduce(f"paraproxy/{spec.core}", f"paraglider: {spec.name}")
     pin(spec.core)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    _warm_up(spec, loop)
+    if not has_policies(spec.registry):  # which are not to run with these rights
+        _warm_up(spec, loop)
     bound = room(len(spec.listeners))
     events = Events(loop)
     proxy = build(spec.config, spec.number, loop, events, spec.listeners, bound, spec.registry)
@@ -154,6 +161,13 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
     gc.freeze()
     gc.disable()
     return proxy
+
+
+def _begin_policies(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> None:
+    """Import the policies, with the rights of the worker's user, and warm up with them."""
+    for failure in policies.begin(spec.registry):
+        logger.error("policy not imported", error=failure)
+    _warm_up(spec, loop)
 
 
 def room(listeners: int) -> int:

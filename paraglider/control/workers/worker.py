@@ -16,6 +16,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import FrameType
 from typing import Any, ClassVar, Self
 
@@ -32,8 +33,10 @@ from paraglider.control.workers.flow_log import FlowLog
 from paraglider.core.packet import SYN
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forwarding import policies
 from paraglider.forwarding.flows import FlowView
 from paraglider.forwarding.path import Path, build
+from paraglider.forwarding.policies import has_policies
 from paraglider.forwarding.services import States
 from paraglider.rules.steering import worker_queues
 from paraglider.system.ledger import LedgerFiles
@@ -95,7 +98,8 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     logger = log.logger(worker=spec.index, core=spec.core)
     try:
         queue, path = _prepare(spec, logger)
-        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot, NEEDED)
+        ahead = partial(_begin_policies, spec, logger) if has_policies(spec.registry) else None
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot, NEEDED, ahead)
     except ParagliderError as error:
         return refused(report, error)
     serves(report)
@@ -117,7 +121,8 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path]:
     path.put(spec.states)
     if spec.live is not None:
         path.marker.live = spec.live.reader(spec.index)
-    _warm_up(spec.config, spec.registry)
+    if not has_policies(spec.registry):  # which are not to run with these rights
+        _warm_up(spec.config, spec.registry)
     if logger.is_enabled_for(logging.DEBUG):
         path.tell(FlowLog(logger))
     wanted = spec.config.queue
@@ -145,6 +150,13 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path]:
         ledgers.carry_on(path, spec.ledgers, logger)
         spec.ledgers.held.close()
     return queue, path
+
+
+def _begin_policies(spec: WorkerSpec, logger: Any) -> None:
+    """Import the policies, with the rights of the worker's user, and warm up with them."""
+    for failure in policies.begin(spec.registry):
+        logger.error("policy not imported", error=failure)
+    _warm_up(spec.config, spec.registry)
 
 
 def pin(core: int) -> None:

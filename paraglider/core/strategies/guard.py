@@ -12,6 +12,7 @@ says it in words. No exception is kept, since its traceback would be a cycle tha
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import FrameType
 from typing import Final
 
 from paraglider.core.pool import Backend
@@ -46,6 +47,13 @@ class Guard:
         #: where ``number`` stands while the class is called, which may never return
         self.called: list[int] | memoryview[int] = [0]
         self.number = 0
+
+    def become(self, policy: Strategy) -> None:
+        """``policy`` picks from here on."""
+        self._policy = policy
+        self._prepared = False
+        if self._ready:
+            self._prepare()
 
     @property
     def faults(self) -> int:
@@ -128,8 +136,15 @@ def describe(error: BaseException) -> str:
         text = ""
     what = type(error).__name__ + (f": {text[:200]}" if text else "")
     trace = error.__traceback__.tb_next if error.__traceback__ is not None else None
-    while trace is not None and "importlib" in trace.tb_frame.f_code.co_filename:
+    while trace is not None and _imports(trace.tb_frame):
         trace = trace.tb_next
     if trace is None:
         return what
     return f"{what} at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+
+
+def _imports(frame: FrameType) -> bool:
+    """Whether a frame is of who imports the user's code: Python, or one that says so (pytest's
+    ``__tracebackhide__``).
+    """
+    return "importlib" in frame.f_code.co_filename or "__tracebackhide__" in frame.f_locals
