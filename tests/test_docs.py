@@ -140,9 +140,8 @@ class Room:
         shutil.copytree(ROOT / "conf", directory / "conf")
         for file in (ROOT / "conf").glob("*.conf"):
             shutil.copy(file, directory)
-        apart = (
-            "mkdir -p /run/paraglider; mount -t tmpfs tmpfs /run/paraglider; echo; exec sleep inf"
-        )
+        room = "/run/paraglider"
+        apart = f"mkdir -p {room}; mount -t tmpfs -o mode=755 {room} {room}; echo; exec sleep inf"
         holder = namespace.popen(["unshare", "--mount", "sh", "-ec", apart], stdout=subprocess.PIPE)
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"\n"

@@ -181,5 +181,5 @@ def _reason(service: Service, flow: NewFlow) -> str:
     if isinstance(strategy, SmoothRoundRobin):
         return "wrr: whose turn it is, by weight; each worker takes turns of its own"
     if isinstance(strategy, LeastFlows):
-        return "weighted: who has the fewest flows for its weight then, and among equals by turn"
+        return "weighted: who has the fewest flows for its weight then; equals share by weight"
     return "a class of the operator's own decides, which is not asked here"

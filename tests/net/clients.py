@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import VIP, Topology
 
 PEER = Path(__file__).parent / "peer.py"
+HOLDER = Path(__file__).parent / "holder.py"
 PATIENCE = 30.0  # seconds until a client that is to end counts as one that hangs
 
 
@@ -40,3 +44,17 @@ class Client:
         self.go_on()
         self.process.communicate(timeout=PATIENCE)
         return self.lines()[-1].strip()
+
+
+def hold(net: Topology, family: int, count: int) -> Any:
+    """A process in the client that holds ``count`` connections and says on request how they are."""
+    command = [sys.executable, str(HOLDER), VIP[family], "80"]
+    return net.client.popen([*command, str(count)], stdin=-1, stdout=-1)
+
+
+def asked(holder: Any) -> list[str]:
+    """A request over every held connection: who answered, or the error."""
+    holder.stdin.write(b"ask\n")
+    holder.stdin.flush()
+    answers: list[str] = json.loads(holder.stdout.readline())
+    return answers

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clients import asked, hold
 from processes import children
 
 from paraglider.control.api.client import Control
@@ -167,20 +168,6 @@ def test_show_and_top_agree(web: Any, ask: Any, in_terminal: Any) -> None:
         screen.until(drawn)
     screen.press("q")
     assert screen.end() == 0
-
-
-def hold(net: Topology, family: int, count: int) -> Any:
-    """A process in the client that holds ``count`` connections and says on request how they are."""
-    command = [sys.executable, str(Path(__file__).parent / "holder.py"), VIP[family], "80"]
-    return net.client.popen([*command, str(count)], stdin=-1, stdout=-1)
-
-
-def asked(holder: Any) -> list[str]:
-    """A request over every held connection: who answered, or the error."""
-    holder.stdin.write(b"ask\n")
-    holder.stdin.flush()
-    answers: list[str] = json.loads(holder.stdout.readline())
-    return answers
 
 
 @pytest.mark.parametrize("family", FAMILIES)

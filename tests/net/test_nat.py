@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clients import asked, hold
 from counting import echo_requests
 
 from paraglider.lab.balancer import Balancer, start_backend
@@ -236,22 +237,28 @@ def test_services_beside_each_other(
 
 @pytest.mark.parametrize("strategy", ["wrr", "weighted"])
 def test_weights(
-    topology: Any,
-    serve: Any,
-    config: Any,
-    service: Any,
-    balancer: Any,
-    ask: Any,
-    strategy: str,
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, strategy: str
 ) -> None:
-    """Sixty connections over weights 3, 2, 1: thirty, twenty, ten."""
+    """Sixty connections that last, over weights 3, 2, 1: thirty, twenty, ten."""
     net = topology()
     serve(net, udp=())
     weighed = [service(f, ports=80, strategy=strategy, weights=(3, 2, 1)) for f in (4, 6)]
     balancer(net, config(*weighed))
     for family in (4, 6):
-        answers = ask(net, "tcp", VIP[family], 80, 60)
+        answers = Counter(asked(hold(net, family, 60)))
         assert answers == {"backend1": 30, "backend2": 20, "backend3": 10}
+
+
+def test_weighted_shares_flows_that_end(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any
+) -> None:
+    """Each connection ends about when the next one comes: who has none is not always the same."""
+    net = topology()
+    serve(net, udp=())
+    balancer(net, config(service(4, ports=80, strategy="weighted", weights=(1, 1, 1))))
+    answers = ask(net, "tcp", VIP[4], 80, 60)
+    assert set(answers) == NAMES
+    assert min(answers.values()) >= 10
 
 
 @pytest.mark.parametrize("forward", ["nat", "offload"])

@@ -8,34 +8,55 @@ does not.
 
 from __future__ import annotations
 
+from math import inf
+
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 
 
 class LeastFlows:
-    """Fewest live flows per weight; among equals the one that a further flow fills least, and
-    among those the next in turn, so that equal backends share evenly from the first flow on.
+    """Fewest live flows per weight; equals share by weight, smoothly as ``wrr`` does, so that flows
+    that end before the next one comes are spread too.
     """
 
     def __init__(self, worker: int = 0) -> None:
         self._ready: tuple[Backend, ...] = ()
-        self._turn = worker
+        self._credit: list[int] = []
+        self._first = worker
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
-        """Counts live in the backends: only the list is kept."""
+        """Flows are counted in the backends: kept are the list, and the credit of those that stay,
+        no more than a cycle is long.
+        """
+        kept = dict(zip(self._ready, self._credit, strict=True))
+        total = sum(backend.weight for backend in ready)
         self._ready = ready
+        self._credit = [max(-total, min(total, kept.get(backend, 0))) for backend in ready]
+        if ready and not kept:  # workers begin with different ones of several equals
+            self._credit[self._first % len(ready)] += 1
 
     def pick(self, flow: NewFlow) -> Backend:
-        """The least filled backend, looked for from the one whose turn it is."""
+        """The least filled backend; of several, the one with the most credit."""
         ready = self._ready
-        count = len(ready)
-        at = self._turn % count
-        best = ready[at]
-        fill = (best.flows + best.opening) / best.weight
-        for index in range(at + 1, at + count):
-            backend = ready[index % count]
+        least: list[int] = []
+        fill = inf
+        for index, backend in enumerate(ready):
             other = (backend.flows + backend.opening) / backend.weight
-            if other < fill or (other == fill and backend.weight > best.weight):
-                best, fill, at = backend, other, index
-        self._turn = at + 1
-        return best
+            if other < fill:
+                fill = other
+                least = [index]
+            elif other == fill:
+                least.append(index)
+        if len(least) == 1:
+            return ready[least[0]]
+        credit = self._credit
+        total = 0
+        best = least[0]
+        for index in least:
+            weight = ready[index].weight
+            total += weight
+            credit[index] += weight
+            if credit[index] > credit[best]:
+                best = index
+        credit[best] -= total
+        return ready[best]

@@ -30,12 +30,12 @@ def of(flows_and_weights: list[tuple[int, int]]) -> tuple[Backend, ...]:
 @MANY
 @given(fills, st.integers(0, 20))
 def test_the_least_filled_is_picked(flows_and_weights: list[tuple[int, int]], worker: int) -> None:
-    """The pick has the least flows/weight in exact arithmetic, and the most weight among equals."""
+    """The pick has the least flows/weight in exact arithmetic."""
     backends = of(flows_and_weights)
     strategy = LeastFlows(worker)
     strategy.prepare(backends)
     picked = strategy.pick(FLOW)
-    rank = {b: (Fraction(b.flows, b.weight), -b.weight) for b in backends}
+    rank = {b: Fraction(b.flows, b.weight) for b in backends}
     assert rank[picked] == min(rank.values())
 
 
@@ -69,6 +69,37 @@ def test_flows_that_last_fill_by_weight() -> None:
     for _ in range(60):
         strategy.pick(FLOW).flows += 1
     assert [backend.flows for backend in backends] == [30, 20, 10]
+
+
+def test_flows_that_do_not_last_are_shared_by_weight() -> None:
+    """Each ends before the next one comes: no backend has any, and weights decide all the same."""
+    strategy = LeastFlows()
+    strategy.prepare(of([(0, 3), (0, 2), (0, 1)]))
+    names = "".join(strategy.pick(FLOW).name for _ in range(60))
+    assert [names.count(name) for name in "abc"] == [30, 20, 10]
+    assert "ccc" not in names
+
+
+def test_workers_begin_with_different_backends() -> None:
+    """Else the first flows of all workers met at one backend."""
+    begins = []
+    for worker in range(3):
+        strategy = LeastFlows(worker)
+        strategy.prepare(of([(0, 1), (0, 1), (0, 1)]))
+        begins.append(strategy.pick(FLOW).name)
+    assert begins == ["a", "b", "c"]
+
+
+def test_credit_is_no_more_than_a_cycle() -> None:
+    """What was saved beside a heavy backend is not paid out in a burst when that one leaves."""
+    backends = of([(0, 1000), (0, 1), (0, 1)])
+    strategy = LeastFlows()
+    strategy.prepare(backends)
+    for _ in range(500):
+        strategy.pick(FLOW)
+    strategy.prepare(backends[1:])
+    names = "".join(strategy.pick(FLOW).name for _ in range(10))
+    assert abs(names.count("b") - names.count("c")) <= 2
 
 
 def test_equals_behind_a_busy_one_share_evenly() -> None:
