@@ -38,7 +38,7 @@ from paraglider.control.processes.hangs import Hangs
 from paraglider.control.processes.loop import Loop
 from paraglider.control.processes.spec import PATIENCE, READY, Run, Spec
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
-from paraglider.system.seccomp import confined
+from paraglider.system.seccomp import ROLES, confined
 
 LONG_ENOUGH: Final = 5.0
 FIRST_WAIT: Final = 0.25
@@ -281,7 +281,7 @@ class Children:
         if message == READY:
             child.confined = confined(child.pid)
             self._log.info(f"{spec.role} ready", **spec.labels())
-            if not child.confined:
+            if spec.role in ROLES and not child.confined:
                 self._log.warning(f"{spec.role}: no filter of system calls here", **spec.labels())
             with self._faults.contained(f"the start of {spec.role}"):
                 self._owner.came(child)
