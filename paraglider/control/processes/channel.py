@@ -161,7 +161,7 @@ def _is_flat(message: Message) -> bool:
 
 def _whole(digits: str) -> int:
     number = int(digits) if len(digits) <= _DIGITS else _MOST + 1
-    if abs(number) > _MOST:
+    if not _LEAST <= number <= _MOST:
         raise ValueError("a number is too large")
     return number
 
@@ -177,6 +177,8 @@ def _constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-_MOST: Final = (1 << 63) - 1
+# What 64 bits hold with a sign or without: a seed is a number of the second kind.
+_LEAST: Final = -(1 << 63)
+_MOST: Final = (1 << 64) - 1
 _DIGITS: Final = 20  # with a sign
 _DECODER: Final = json.JSONDecoder(parse_int=_whole, parse_float=_real, parse_constant=_constant)

@@ -64,7 +64,22 @@ KINDS = (
     *("report", "verdict", "joined", "left", "answer", "failed", "changed", "targets", "pools"),
     *("config", "sync", "check-failed", "check-passed", "set-maint", "set-drain", "ready", "maint"),
 )
-NUMBERS = (0, 1, -1, 6, 80, 65536, 2**31, 2**63 - 1, -(2**63) + 1, 10**400, 1e308, -1e308, 0.5)
+NUMBERS = (
+    0,
+    1,
+    -1,
+    6,
+    80,
+    65536,
+    2**31,
+    2**63 - 1,
+    2**64 - 1,
+    -(2**63),
+    10**400,
+    1e308,
+    -1e308,
+    0.5,
+)
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
