@@ -9,7 +9,8 @@ import pytest
 
 pytestmark = pytest.mark.root  # the socket is root's
 
-COUNTS = dict.fromkeys(("flows", "picked", "packets_in", "packets_out", "bytes_in", "bytes_out"), 7)
+NAMES = ("flows", "inactive", "picked", "packets_in", "packets_out", "bytes_in", "bytes_out")
+COUNTS = dict.fromkeys(NAMES, 7)
 SERVICE = {
     "service": "web",
     "vip": "2001:db8::11",

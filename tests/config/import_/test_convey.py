@@ -121,7 +121,7 @@ def test_what_has_no_counterpart(more: str, note: str) -> None:
         ('"out"', "5", "f:3:1: `backend`: there are no backends 5"),
         ("servers.a]", "a]", "f:4:1: the backends `out` have no servers; add"),
         ("10.0.0.1:8080", "host:8080", "f:5:1: `addr`: 'host:8080' is no ADDRESS:PORT"),
-        ("10.0.0.1:8080", "127.0.0.1:80", "f:5:1: backend 127.0.0.1 is a loopback address"),
+        ("10.0.0.1:8080", "224.0.0.1:80", "f:5:1: backend 224.0.0.1 is a multicast address"),
         ('"10.0.0.1:8080"', "[1]", "f:5:1: `addr`: a list is no ADDRESS:PORT"),
         ("\naddr", "\nweight = -1\naddr", "f:5:1: `weight`: -1 is out of range"),
         ("[frontends.web]", "frontends = 5\n[f.web]", "f:1:1: `frontends`: 5 is no table"),

@@ -143,7 +143,6 @@ def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
     zeros = dict.fromkeys(("timeouts", "retried", "idle", "resets"), 0)
     assert sample.backend("a", "10.0.0.1") == {
         "flows": 3,
-        "active": 3,
         "picked": 4,
         "bytes_out": 10,
         "bytes_back": 20,
