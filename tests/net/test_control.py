@@ -17,6 +17,7 @@ import pytest
 from clients import asked, hold
 from processes import children
 
+from paraglider.config.memory import flows_for_memory
 from paraglider.control.api.client import Control
 from paraglider.errors import OperatorError
 from paraglider.lab.balancer import Balancer
@@ -99,7 +100,7 @@ def test_show(web: Any, ask: Any) -> None:
     assert (web4["picked"], web4["ready"], web4["backends"]) == (30, 3, 3)
     assert web6["picked"] == 0
     processes = daemon(running).get("workers")
-    assert [row["role"] for row in processes] == ["worker", "worker", "api"]
+    assert [row["role"] for row in processes] == ["worker", "worker", "reconciler", "api"]
     assert all(row["serves"] for row in processes)
     text = command(running, "show")
     assert f"web6 tcp [{VIP[6]}]:80" in text
@@ -128,12 +129,12 @@ def test_the_numbers_of_workers(web: Any, ask: Any) -> None:
     assert row["packets"] >= 30 * 6
     assert 0 <= row["busy"] <= 1
     assert row["cpu"] > 0
-    assert row["bound"] == 1_000_000
+    assert row["bound"] == flows_for_memory()
     assert row["queue"] == {"waiting": 0, "length": 2048, "overflows": 0, "overruns": 0}
     os.kill(row["pid"], signal.SIGSTOP)
     try:
         net.client.run([sys.executable, "-c", CALL.format(VIP[4])])
-        wait_until(lambda: (workers(running)[0]["queue"] or {}).get("waiting", 0) > 0, running)
+        wait_until(lambda: (workers(running)[0]["openings"] or {}).get("waiting", 0) > 0, running)
         wait_until(lambda: workers(running)[0]["age"] > 1, running)
         assert workers(running)[0]["flows"] == 30
     finally:
@@ -149,7 +150,9 @@ def test_show_and_top_agree(web: Any, ask: Any, in_terminal: Any) -> None:
     """What people see, in a list and on a live screen, is what programs are told."""
     net, running = web()
     ask(net, "tcp", VIP[6], 80, 12)
-    wait_until(lambda: sum(r["picked"] for r in members(running, "web6").values()) == 12, running)
+    wait_until(
+        lambda: sum(r["picked"] or 0 for r in members(running, "web6").values()) == 12, running
+    )
     told = json.loads(command(running, "top", "--json", "--interval", "0.1"))
     assert told["services"][1]["picked"] == 12
     assert told["services"][1]["rates"]["picked"] == 0.0
@@ -242,7 +245,7 @@ def test_a_worker_that_comes_back_knows(web: Any, ask: Any) -> None:
     """A replaced worker, and a replaced api process, have the states that were set before."""
     net, running = web(workers=1, trouble=True)
     daemon(running).set_backend("web4", backend_address(4, 1), state="maint")
-    (worker, _) = daemon(running).get("workers")
+    (worker,) = workers(running)
     os.kill(worker["pid"], signal.SIGKILL)
     wait_until(lambda: running.log().count('"worker ready"') == 2, running)
     assert set(ask(net, "tcp", VIP[4], 80, 10)) == {"backend2", "backend3"}

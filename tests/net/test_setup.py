@@ -1,6 +1,6 @@
 """What the rules of the set-up do with real packets, seen by a reader that stands in for workers.
 
-The reader binds the queues of both workers and tells of every packet: the queue, the hook, the
+The reader binds both queues of both workers and tells of every packet: the queue, the hook, the
 head. So no balancer is needed to see that a flow, its replies and the ICMP errors about it meet at
 one worker.
 """
@@ -30,6 +30,7 @@ from scapy.packet import Packet
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import BALANCER, CLIENT, VIP, Topology, backend_address
+from paraglider.rules.steering import OPENINGS, worker_queues
 
 pytestmark = pytest.mark.root
 
@@ -73,7 +74,8 @@ class Reader:
 
     def __init__(self, namespace: Namespace, file: Path, verdict: str, cores: list[int]) -> None:
         self._file = file
-        command = [sys.executable, "-c", READER, verdict, *map(str, cores)]
+        queues = [str(number) for core in cores for number in worker_queues(core)]
+        command = [sys.executable, "-c", READER, verdict, *queues]
         with file.open("wb") as output:
             self._process = namespace.popen(command, stdout=output, stderr=subprocess.STDOUT)
         self.lines(1)
@@ -182,24 +184,33 @@ def send_everything(net: Topology, family: int, protocol: type[Packet]) -> int:
 def test_both_directions_and_their_errors_meet_at_one_worker(
     topology: Any, config: Any, set_up: Any, read: Any, family: int, protocol: type[Packet]
 ) -> None:
-    """Request, reply, and ICMP errors from client, backend and balancer: one queue a flow."""
+    """Request, reply, and ICMP errors from client, backend and balancer: one worker a flow. What
+    opens one waits in that worker's queue of openings, and nothing else does.
+    """
     net = topology()
     set_up(net, config(service(family), workers=2))
     reader = read(net)
     count = send_everything(net, family, protocol)
-    queues = defaultdict(set)
+    workers = defaultdict(set)
     kinds = defaultdict(set)
+    opening = set()
     for queue, hook, mark, head in reader.packets(count):
         packet = parsed(head)
         port = client_port(packet)
-        queues[port].add(queue)
-        kinds[port].add((hook, protocol in packet))
+        kind = (hook, protocol in packet)
+        workers[port].add(queue % OPENINGS)
+        kinds[port].add(kind)
+        if queue >= OPENINGS:
+            opening.add(kind)
+        elif protocol is TCP:
+            assert kind != (PRE, True)
         assert mark >> 16 == 0x5047
     wanted = {(PRE, True), (FORWARD, True), (PRE, False), (FORWARD, False), (OUT, False)}
     assert set(kinds) == set(PORTS)
     assert all(found == wanted for found in kinds.values())
-    assert all(len(found) == 1 for found in queues.values())
-    assert set.union(*queues.values()) == {0, 1}
+    assert opening == ({(PRE, True)} if protocol is TCP else set())
+    assert all(len(found) == 1 for found in workers.values())
+    assert set.union(*workers.values()) == {0, 1}
 
 
 @pytest.mark.parametrize("family", [4, 6])
@@ -236,8 +247,10 @@ def test_echo_and_its_errors_meet_at_one_worker(
     )
     send(net.backends[0], ip(src=backend, dst=client) / answer)
     packets = reader.packets(3)
-    assert len({queue for queue, *_ in packets}) == 1
+    assert len({queue % OPENINGS for queue, *_ in packets}) == 1
     assert sorted(hook for _, hook, *_ in packets) == [PRE, PRE, FORWARD]
+    (request,) = (parsed(head) for queue, *_, head in packets if queue >= OPENINGS)
+    assert (request.src, request.dst, type(request.payload)) == (client, vip, type(ask))
 
 
 DATAGRAM = """\

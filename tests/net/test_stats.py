@@ -60,10 +60,8 @@ def test_numbers(web: Any, ask: Any) -> None:
     here = net.balancer
     ask(net, "tcp", VIP[4], 80, 30)
 
-    def counted() -> int:
-        return int(get(here, "/api/v1/services")[0]["picked"])
-
-    wait_until(lambda: counted() == 30)
+    # A sample of the moment when no worker had told its numbers yet has none.
+    wait_until(lambda: get(here, "/api/v1/services")[0]["picked"] == 30)
     rows = get(here, "/api/v1/backends?service=web4")
     assert [row["backend"] for row in rows] == [backend_address(4, n) for n in (1, 2, 3)]
     assert sum(row["picked"] for row in rows) == 30
@@ -71,7 +69,12 @@ def test_numbers(web: Any, ask: Any) -> None:
     assert get(here, "/api/v1/backends?service=none") == []
     # The sample may be of the moment when not every process had begun.
     wait_until(lambda: get(here, "/api/v1/health")["healthy"])
-    assert {row["role"] for row in get(here, "/api/v1/workers")} == {"worker", "api", "stats"}
+    assert {row["role"] for row in get(here, "/api/v1/workers")} == {
+        "worker",
+        "reconciler",
+        "api",
+        "stats",
+    }
 
     for path in ("/stats.csv", "/;csv"):
         _, headers, body = ask_page(here, path)

@@ -74,7 +74,9 @@ def page(
     serve(net, udp=())
     check = {"type": "tcp", "interval": 1}
     web = service(4, ports=80, strategy="wrr", weights=(2, 1, 3), check=check)
-    running = balancer(net, config(web, stats={"bind": HOST, "admin": True}))
+    running = balancer(
+        net, config(web, stats={"bind": HOST, "admin": True}, flows={"max": 1_000_000})
+    )
     ask(net, "tcp", VIP[4], 80, 30)
     options = webdriver.ChromeOptions()
     options.binary_location = "/usr/bin/chromium"
@@ -144,7 +146,7 @@ def agrees(shown: Page, rows: list[dict[str, Any]]) -> bool:
             and f"{row['bytes_out']} bytes" in shown.js(f"return {cells['out']}.title")
         )
 
-    return sum(row["picked"] for row in rows) == 30 and all(map(agree, rows))
+    return sum(row["picked"] or 0 for row in rows) == 30 and all(map(agree, rows))
 
 
 def looks_drained(shown: Page) -> None:

@@ -89,12 +89,13 @@ def test_privileges_of_the_workers(web: Any, balancer: Any, tmp_path: Path) -> N
 
 
 def test_privileges_of_the_parent(web: Any, balancer: Any) -> None:
-    """The parent has no network capability but the one it hands on, and no way to more."""
+    """The parent has no network capability but those that it hands on, and no way to more."""
     net, text = web
     running = balancer(net, text)
     found = status(running.pid)
-    # CAP_KILL 5, CAP_SETGID 6, CAP_SETUID 7, CAP_SETPCAP 8, CAP_NET_ADMIN 12, CAP_SYS_CHROOT 18
-    wanted = sum(1 << number for number in (5, 6, 7, 8, 12, 18))
+    # CAP_KILL 5, CAP_SETGID 6, CAP_SETUID 7, CAP_SETPCAP 8, CAP_NET_ADMIN 12, CAP_NET_RAW 13,
+    # CAP_SYS_CHROOT 18
+    wanted = sum(1 << number for number in (5, 6, 7, 8, 12, 13, 18))
     assert (
         int(found["CapEff"], 16) == int(found["CapPrm"], 16) == int(found["CapBnd"], 16) == wanted
     )

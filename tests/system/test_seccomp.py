@@ -323,8 +323,11 @@ def test_the_structure_is_the_kernels() -> None:
 
 
 def test_every_role_of_a_process_has_a_filter() -> None:
-    """And none is there that no process has."""
+    """And none is there that no process has. The reconciler runs programs as root; no filter that
+    lets it do so would hold it.
+    """
     sources = (Path(seccomp.__file__).parents[1] / "control").rglob("*.py")
     role = re.compile(r'^    role: ClassVar\[str\] = "([\w ]+)"', re.MULTILINE)
     named = {name for source in sources for name in role.findall(source.read_text())}
-    assert named | {"checker-exec"} == set(ROLES)
+    assert named - {"reconciler"} | {"checker-exec"} == set(ROLES)
+    assert "reconciler" in named

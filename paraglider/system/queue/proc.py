@@ -75,20 +75,23 @@ def _parse(lines: list[str]) -> dict[int, QueueStatus]:
 
 def require_free(numbers: tuple[int, ...], table: Path = TABLE) -> None:
     """Raise OperatorError when a process already reads one of the queues ``numbers``."""
-    taken = [status for number, status in queue_status(table).items() if number in numbers]
+    taken = sorted(status for number, status in queue_status(table).items() if number in numbers)
     if not taken:
         return
     queues = ", ".join(str(status.number) for status in taken)
+    readers = [reader for status in taken if (reader := _reader(status.port))]
+    reader = readers[0] if readers else f"netlink port {taken[0].port}"
     raise OperatorError(
-        f"queue {queues} already has a reader: {_reader(taken[0].port)}",
+        f"queue {queues} already has a reader: {reader}",
         "stop the other paraglider first, or give this one other cores under `workers`",
     )
 
 
-def _reader(port: int) -> str:
-    # The kernel hands a process its own pid as the port of its first netlink socket.
+def _reader(port: int) -> str | None:
+    # The kernel hands a process its own pid as the port of its first netlink socket; those of its
+    # others tell nothing of it.
     try:
         name = Path(f"/proc/{port}/comm").read_text(encoding="utf-8").strip()
     except OSError:
-        return f"netlink port {port}"
+        return None
     return f"process {port} ({name})"

@@ -67,6 +67,17 @@ def test_a_reader_is_named(tmp_path: Path) -> None:
     assert "other cores under `workers`" in caught.value.remedy
 
 
+def test_a_reader_of_several_queues_is_named(tmp_path: Path) -> None:
+    """One of its sockets has its process id, whichever the kernel's table has first."""
+    name = Path("/proc/self/comm").read_text().strip()
+    rows = [QueueStatus(4096, 4294963200, 0, 0, 0, 0), QueueStatus(0, os.getpid(), 0, 0, 0, 0)]
+    with pytest.raises(OperatorError) as caught:
+        require_free((0, 4096), table_with(tmp_path, *rows))
+    assert (
+        caught.value.what == f"queue 0, 4096 already has a reader: process {os.getpid()} ({name})"
+    )
+
+
 def test_a_reader_that_is_no_process(tmp_path: Path) -> None:
     """A port that is no process id is named as the port that it is."""
     table = table_with(tmp_path, QueueStatus(0, 4294963200, 0, 0, 0, 0))
