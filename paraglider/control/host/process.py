@@ -32,7 +32,12 @@ from paraglider.control.host.arrivals import Arrivals
 from paraglider.control.host.messages import refusal
 from paraglider.control.host.service import HostService
 from paraglider.control.processes.beginning import introduce, refused, serves
-from paraglider.control.processes.channel import Channel, ChannelError, Message
+from paraglider.control.processes.channel import (
+    Channel,
+    ChannelClosedError,
+    ChannelError,
+    Message,
+)
 from paraglider.control.processes.life import INTERVAL, Life
 from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
@@ -189,7 +194,9 @@ class _Work:
                     else:
                         self._orders.put(order)
                         self._waking.send(b".")
-        except ChannelError:
+        except ChannelError as error:
+            if not isinstance(error, ChannelClosedError):  # else the supervisor is gone
+                log.logger(role=ReconcilerSpec.role).error("the hub is not heard", error=str(error))
             self._orders.put(None)
             self._waking.send(b".")
 
