@@ -150,10 +150,12 @@ def pause(address: str, port: int) -> Any:
 
 
 def rounds(address: str, port: int, size: int) -> Any:
-    """Transfers both ways over one connection, until a line of input."""
+    """Transfers both ways over one connection, until a line of input; a hundred a second at most,
+    so that several of these leave the cores to what is tested.
+    """
     data, count = pattern(size), 0
     with socket.create_connection((address, port), TIMEOUT) as sock:
-        while not select.select([sys.stdin], [], [], 0)[0]:
+        while not select.select([sys.stdin], [], [], 0.01)[0]:
             sock.sendall(f"up {size}\n".encode() + data)
             if line(sock) != digest(data):
                 return {"error": "up"}

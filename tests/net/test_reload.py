@@ -286,6 +286,13 @@ def test_another_way_of_forwarding(world: Any, tmp_path: Path, before: str, afte
     ]
     assert all(one.begun() for one in idle)
 
+    def live(family: int) -> int:
+        """The flows that `show` has."""
+        return sum(row["flows"] or 0 for row in rows(it.running, family).values())
+
+    if before == "nat":  # workers tell of theirs a moment later; the kernel is asked for its own
+        wait_until(lambda: [live(family) for family in FAMILIES] == [2, 2], it.running.log)
+
     def change() -> dict[str, list[str]]:
         it.write(1, 2, strategy="wrr")
         text = it.running.config.read_text()
