@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from paraglider.lab.topology import VIP, Topology
+from paraglider.rules.steering import worker_queues
 from paraglider.system.queue import QUEUES
 
 pytestmark = pytest.mark.root
@@ -54,12 +55,13 @@ def test_every_byte_arrives(
         mapped = service(family, ports=80)
         mapped["backends"] = [{"address": a, "port": 9000} for a in mapped["backends"]]
         services.append(mapped)
-    balancer(net, config(*services, queue={"io": io}))
+    running = balancer(net, config(*services, queue={"io": io}))
     for family in (4, 6):
         for direction in ("up", "down"):
             result = peer(net.client, direction, VIP[family], 80, SIZE)
             assert result["arrived"] == result["sent"]
-    assert len(queues(net)) == 1
+    assert len(queues_of(running)) == 2
+    assert sorted(queues(net)) == queues_of(running)
     await_verdicts(net)
 
 
@@ -89,7 +91,8 @@ def test_hostile_packets_beside_a_transfer(
             assert result["arrived"] == result["sent"]
     out, _ = hostile.communicate(timeout=60)
     assert int(out) > 2000, out
-    assert sorted(queues(net)) == sorted(worker_cores(running))
+    assert len(queues_of(running)) == 4
+    assert sorted(queues(net)) == queues_of(running)
     await_verdicts(net)
     for family in (4, 6):
         assert peer(net.client, "down", VIP[family], 9000, 1000)["arrived"]
@@ -101,10 +104,11 @@ def test_hostile_packets_beside_a_transfer(
     assert running.trouble() == []
 
 
-def worker_cores(running: Any) -> list[int]:
-    """The cores that the log says have a worker."""
+def queues_of(running: Any) -> list[int]:
+    """The queues of the workers that the log says there are: two each."""
     words = [line.split() for line in running.log().splitlines() if '"worker ready"' in line]
-    return [int(w.removeprefix("core=")) for line in words for w in line if w.startswith("core=")]
+    cores = [int(w.removeprefix("core=")) for line in words for w in line if w.startswith("core=")]
+    return sorted(queue for core in cores for queue in worker_queues(core))
 
 
 def test_transfers_beside_each_other(
