@@ -21,7 +21,7 @@ from targets import TARGETS
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 INPUTS = sorted(path for path in CORPUS.rglob("*") if path.is_file())
-RUNS = 500
+RUNS = 120
 
 
 @pytest.mark.parametrize("path", INPUTS, ids=[str(p.relative_to(CORPUS)) for p in INPUTS])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.root
 
 LINKS = Path(__file__).parent / "links.py"
 SIZE = 185_000
-BYTES = 10_000_000
+BYTES = 3_000_000
 PORT = 9000
 
 
@@ -37,7 +37,7 @@ def test_bulk(
     ways: str,
     io: str,
 ) -> None:
-    """Ten megabytes up and down, both families: whole, and in segments that no queue carries."""
+    """Three megabytes up and down, both families: whole, and in segments that no queue carries."""
     net = directing.directed(topology) if ways == "dsr" else topology()
     for namespace in net.namespaces:
         namespace.run([sys.executable, str(LINKS), "big", str(SIZE)])
