@@ -234,8 +234,8 @@ def test_many_at_once(world: Any, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
 def test_a_service_is_known_by_what_it_serves(world: Any, tmp_path: Path, forward: str) -> None:
-    """Another name, more ports, a range, all and back: no connection that lives is lost, also where
-    a backend leaves meanwhile, and at the next restart.
+    """A range of ports, all and back, then fewer and another name at once: no connection that lives
+    is lost, also where a backend leaves meanwhile, and at the next restart.
     """
     it: World = world(forward)
     long = [
@@ -253,7 +253,7 @@ def test_a_service_is_known_by_what_it_serves(world: Any, tmp_path: Path, forwar
             lambda: f"{[one.lines()[-1:] for one in long]}\n{it.running.log()}",
         )
 
-    for ports in (9000, "9000-9010", "1-65535", [80, 9000], 9000):
+    for ports in ("9000-9010", "1-65535", [80, 9000]):
         it.write(1, 2, ports=ports)
         it.reload()
         go_on()
