@@ -74,9 +74,9 @@ def names(text: str) -> set[str]:
 
 
 def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
-    """promtool finds nothing to mend; every metric of the table is there, and so all that
-    dashboard and alerts ask for; numbers are those of the flows that there were, and the control
-    socket says the same.
+    """promtool finds nothing to mend; every metric of the table is there, that of conditions while
+    something is wrong, and so all that dashboard and alerts ask for; numbers are those of the flows
+    that there were, and the control socket says the same.
     """
     net, running = scraped
     here = net.balancer
@@ -98,7 +98,8 @@ def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, "", "")
     table = {metric.name for section in SECTIONS for metric in section.metrics}
-    assert names(text) == table
+    condition = "paraglider_condition"
+    assert names(text) == table - {condition}
     for file in ("alerts.yml", "grafana-dashboard.json"):
         asked = re.findall(r"\bparaglider_[a-z_]+\b", (CONF / file).read_text(encoding="utf-8"))
         assert names(text) >= set(asked)
@@ -115,10 +116,16 @@ def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
     path = running.config.parent.parent / "control.sock"
     command = ["curl", "-sSf", "--unix-socket", path, "http://paraglider/v1/metrics"]
     said = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert names(said.stdout) == table
+    assert names(said.stdout) == table - {condition}
 
-    Control(str(path)).post(f"backends/web4/{backend_address(4, 1)}", {"state": "drain"})
-    until(here, lambda text: value(text, "paraglider_backend_state", state="drain", **first) == 1)
+    control = Control(str(path))
+    for backend in (1, 2, 3):
+        control.post(f"backends/web4/{backend_address(4, backend)}", {"state": "drain"})
+    nobody = {"source": "services", "object": "service web4", "severity": "unhealthy"}
+    text = until(here, lambda text: value(text, condition, **nobody) == 1)
+    assert value(text, "paraglider_backend_state", state="drain", **first) == 1
+    assert value(text, "paraglider_healthy") == 0
+    assert names(text) == table
 
 
 def test_another_file(scraped: tuple[Topology, Balancer], ask: Any) -> None:
