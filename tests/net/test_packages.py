@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from clients import Client
 from machine import Machine
 
@@ -33,8 +34,19 @@ ROOT = Path(__file__).resolve().parents[2]
 UNIT = "paraglider.service"
 HOST = "paraglider-host.service"
 CONFIG = "/etc/paraglider/paraglider.conf"
+#: the VIP of a service that comes by a reload
+MORE = "192.168.0.13"
 #: where the package may leave something
-PLACES = ("/etc", "/opt", "/usr/bin", "/usr/sbin", "/usr/lib/systemd", "/usr/share", "/run")
+PLACES = (
+    "/etc",
+    "/opt",
+    "/run",
+    "/usr/bin",
+    "/usr/lib/systemd",
+    "/usr/sbin",
+    "/usr/share",
+    "/var/lib",
+)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +130,7 @@ def test_installed_run_removed(
     serve(net, udp=())
     serve_peer(net, 9000)
     addresses = host.run("ip", "-brief", "address").stdout
+    host.run("rm", "-rf", "/var/lib/paraglider")  # the seed of the host below
     before = ours(host)
     install(host, only(built, "*.deb"))
     quiet(host)
@@ -140,10 +153,13 @@ def test_installed_run_removed(
 
     client = Client(net.client, tmp_path / "client", "rounds", VIP[4], 9000, 100_000)
 
+    def ended() -> bool:
+        return client.process.poll() is not None
+
     def goes_on() -> None:
         before = len(client.lines())
-        host.wait_until(lambda: len(client.lines()) >= before + 2 or client.process.poll())
-        assert client.process.poll() is None, client.output.read_text() + host.log()
+        host.wait_until(lambda: len(client.lines()) >= before + 2 or ended())
+        assert not ended(), client.output.read_text() + host.log()
 
     goes_on()
     first = main(host)
@@ -164,6 +180,11 @@ def test_installed_run_removed(
         goes_on()
     assert host.systemctl("show", "-P", "NRestarts", UNIT) == "2"
     assert client.end().startswith('{"rounds": ')
+    last = main(host)
+    kept(host)
+    for address in (VIP[4], MORE):
+        assert ask(net, "tcp", address, 80).total() == 30
+    assert main(host) == last
 
     host.run("systemctl", "stop", UNIT)
     host.wait_until(lambda: host.systemctl("is-active", HOST) == "inactive")
@@ -232,6 +253,35 @@ def reloaded(host: Machine) -> None:
     host.write(CONFIG, right.replace(backends, backends[:26], 1))
     host.run("systemctl", "reload", UNIT)
     assert active(host)
+
+
+def kept(host: Machine) -> None:
+    """What others take away of rules, tables, addresses and sysctls is put back by the daemon, with
+    the rights of its unit; another service of a reload is set up by it too.
+    """
+
+    def there() -> list[bool]:
+        addresses = host.run("ip", "-brief", "address").stdout
+        return [
+            "192.168.0.11/24" in addresses,
+            f"{MORE}/24" in addresses,
+            host.run("sysctl", "-n", "net.ipv4.ip_forward").stdout == "1\n",
+            "PARAGLIDER" in host.run("iptables-save", "-t", "mangle").stdout,
+            *(f"table ip {name} " in tables() for name in ("paraglider", "paraglider-long")),
+        ]
+
+    def tables() -> str:
+        return host.run("nft", "list", "ruleset").stdout
+
+    document = yaml.safe_load(host.path(CONFIG).read_text())
+    more = {**document["services"][0], "name": "more", "vip": f"{MORE}/24"}
+    host.write(CONFIG, yaml.safe_dump({**document, "services": [*document["services"], more]}))
+    host.run("systemctl", "reload", UNIT)
+    assert all(there()), there()
+    host.run("nft", "flush", "ruleset")
+    host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
+    host.run("ip", "address", "del", f"{MORE}/24", "dev", "eth0")
+    host.wait_until(lambda: all(there()))
 
 
 def main(host: Machine) -> int:
