@@ -1,4 +1,4 @@
-"""Fuzzing: the corpus, in the build that is used, and some thousand new inputs a target.
+"""Fuzzing: the corpus, in the build that is used, and a hundred new inputs a target.
 
 ``scripts/fuzz SECONDS`` goes on for as long as is wanted. A crash found belongs into ``corpus``.
 """
