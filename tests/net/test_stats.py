@@ -54,7 +54,7 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def test_numbers(web: Any, ask: Any) -> None:
     """JSON, CSV, history and stream tell of the flows that there were, in a process that has no
-    rights.
+    rights, and that ends when it is told to, whoever listens.
     """
     net, running = web()
     here = net.balancer
@@ -98,10 +98,11 @@ def test_numbers(web: Any, ask: Any) -> None:
         while len(samples) < 2:
             if (line := text.readline()).startswith(b"data: "):
                 samples.append(json.loads(line.removeprefix(b"data: ")))
+        status = Path(f"/proc/{children(running)['paraglider/web']}/status").read_text()
+        assert running.stop() == 0
+    assert "ended badly" not in running.log()
     assert samples[0]["services"][0]["picked"] == 30
     assert samples[0]["at"] < samples[1]["at"]
-
-    status = Path(f"/proc/{children(running)['paraglider/web']}/status").read_text()
     assert {line.split()[1] for line in status.splitlines() if line.startswith("Cap")} == {"0" * 16}
     assert "NoNewPrivs:\t1" in status
 

@@ -29,6 +29,7 @@ from aiohttp.http import HttpProcessingError
 from paraglider.control.api import metrics
 from paraglider.control.api.exposition import CONTENT_TYPE
 from paraglider.control.processes.channel import Message
+from paraglider.control.processes.spec import PATIENCE
 from paraglider.errors import PlatformError
 
 #: asks the hub; raises ``PlatformError``
@@ -54,6 +55,11 @@ def application(ask: Ask, waits: Waits = lambda _: None) -> web.Application:
     return app
 
 
+#: seconds that a request at hand has at the end: less than the supervisor's patience, since a
+#: stream has no end of its own
+SHUTDOWN: Final = PATIENCE / 4
+
+
 def runner(app: web.Application) -> web.AppRunner:
     """What serves ``app``: one request a connection, and no log of its own."""
     return web.AppRunner(
@@ -61,6 +67,7 @@ def runner(app: web.Application) -> web.AppRunner:
         access_log=None,
         logger=faults(),
         handle_signals=False,
+        shutdown_timeout=SHUTDOWN,
         keepalive_timeout=0,
         lingering_time=0,
         max_line_size=8190,
