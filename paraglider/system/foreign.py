@@ -7,17 +7,16 @@ not listed, however many rules they have. What a listing does not tell for certa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from paraglider.config.model import Config
 from paraglider.errors import ParagliderError
 from paraglider.rules.foreign import OF_FORWARD, Passing, judge
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE
-from paraglider.system.programs import run
+from paraglider.system.nft import listed
 
 _FAMILIES: Final = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
@@ -56,7 +55,7 @@ def blocked(config: Config) -> list[Blocked]:
     """
     found: list[Blocked] = []
     for family, table, name in _forward_chains():
-        listing = _listed(["list", "table", family, table])
+        listing = listed(["list", "table", family, table])
         for forward, packets in OF_FORWARD.items():
             versions = tuple(
                 sorted(
@@ -74,7 +73,7 @@ def blocked(config: Config) -> list[Blocked]:
 
 
 def _forward_chains() -> Iterator[tuple[str, str, str]]:
-    for item in _listed(["list", "chains"]):
+    for item in listed(["list", "chains"]):
         chain = item.get("chain", {})
         if (
             chain.get("hook") == "forward"
@@ -83,11 +82,6 @@ def _forward_chains() -> Iterator[tuple[str, str, str]]:
             and chain.get("table") not in (TABLE, LEASES)
         ):
             yield chain["family"], chain["table"], chain["name"]
-
-
-def _listed(arguments: list[str]) -> list[dict[str, Any]]:
-    listing: list[dict[str, Any]] = json.loads(run(["nft", "-j", *arguments]))["nftables"]
-    return listing
 
 
 def seen_from_here(config: Config) -> list[Blocked]:

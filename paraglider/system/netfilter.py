@@ -8,12 +8,12 @@ or table goes only when it was not there before us, is empty, and accepts by def
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, ClassVar
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.rules.saved import PREFIX, our_part, removal_text
+from paraglider.system.nft import listed
 from paraglider.system.programs import attempt, complaint, find_program, run
 
 Tables = dict[str, list[str]]
@@ -84,10 +84,10 @@ class Netfilter:
         if not self._is_nft(family):
             return None
         found: Tables = {}
-        for item in _nft_json(["list", "tables", _NFT_FAMILY[family]]):
+        for item in listed(["list", "tables", _NFT_FAMILY[family]]):
             if (table := item.get("table")) and table["name"] in TABLES:
                 found[table["name"]] = []
-        for item in _nft_json(["list", "chains", _NFT_FAMILY[family]]):
+        for item in listed(["list", "chains", _NFT_FAMILY[family]]):
             if (chain := item.get("chain")) and chain["table"] in found:
                 found[chain["table"]].append(chain["name"])
         return found
@@ -148,7 +148,7 @@ def _unused(family: str, table: str, before: list[str] | None) -> list[str]:
     used: set[str] = set()
     removable: list[str] = []
     others = False
-    for item in _nft_json(["list", "table", family, table]):
+    for item in listed(["list", "table", family, table]):
         if rule := item.get("rule"):
             if not _leads_to_us(rule):
                 used.add(rule["chain"])
@@ -172,8 +172,3 @@ def _unused(family: str, table: str, before: list[str] | None) -> list[str]:
 def _leads_to_us(rule: dict[str, Any]) -> bool:
     targets = (part.get("jump") or part.get("goto") for part in rule["expr"])
     return any(target and target["target"].startswith(PREFIX) for target in targets)
-
-
-def _nft_json(arguments: list[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(run(["nft", "-j", *arguments]))["nftables"]
-    return found

@@ -8,6 +8,7 @@ Rules: one run of nft is one transaction. Only tables of ours are ever named.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from paraglider.errors import OperatorError, PlatformError
@@ -68,8 +69,7 @@ class Nft:
         if not self._there(family, table):
             return ""
         terse = ["-t"] if table == LEASES else []
-        text = run(["nft", "-j", *terse, "list", "table", NFT_FAMILY[family], table])
-        return comparable(json.loads(text)["nftables"])
+        return comparable(listed([*terse, "list", "table", NFT_FAMILY[family], table]))
 
     def counters(self, family: int) -> dict[str, tuple[int, int]] | None:
         """Packets and bytes of the counters of our table by name; None where it is not there.
@@ -78,12 +78,10 @@ class Nft:
         """
         if not self._there(family, TABLE):
             return None
-        listing = json.loads(
-            run(["nft", "-j", "list", "counters", "table", NFT_FAMILY[family], TABLE])
-        )
+        listing = listed(["list", "counters", "table", NFT_FAMILY[family], TABLE])
         return {
             item["counter"]["name"]: (item["counter"]["packets"], item["counter"]["bytes"])
-            for item in listing["nftables"]
+            for item in listing
             if "counter" in item
         }
 
@@ -97,8 +95,27 @@ class Nft:
             find_program("nft")
         except OperatorError:
             return False
-        listing = json.loads(run(["nft", "-j", "list", "tables", NFT_FAMILY[family]]))
-        return any(item.get("table", {}).get("name") == table for item in listing["nftables"])
+        listing = listed(["list", "tables", NFT_FAMILY[family]])
+        return any(item.get("table", {}).get("name") == table for item in listing)
+
+
+def listed(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """What ``nft -j`` with ``arguments`` lists.
+
+    Raises ``PlatformError`` when nft fails, and where what it prints is no JSON: so it is in nft
+    1.0.6 for a table with the flag `owner`, which a program holds that is running.
+    """
+    text = run(["nft", "-j", *arguments])
+    try:
+        found: list[dict[str, Any]] = json.loads(text)["nftables"]
+    except (ValueError, KeyError, TypeError) as error:
+        what = " ".join(arguments)
+        raise PlatformError(
+            f"what `nft -j {what}` prints cannot be read: {error}",
+            "look at `nft list tables`: a table with `flags owner` belongs to a program that runs; "
+            "end it, or update nft",
+        ) from error
+    return found
 
 
 def comparable(listing: list[dict[str, Any]]) -> str:

@@ -98,6 +98,15 @@ def test_a_host_without_nft_has_no_table(monkeypatch: pytest.MonkeyPatch) -> Non
         Nft().require()
 
 
+@pytest.mark.parametrize("printed", ["{", '{"nftables"', '{"other": []}', "[]", ""])
+def test_what_nft_prints_that_is_no_listing(monkeypatch: pytest.MonkeyPatch, printed: str) -> None:
+    """It is the platform's fault, in words, wherever a listing is asked for."""
+    monkeypatch.setattr("paraglider.system.nft.run", lambda _: printed)
+    for ask in (Nft().held, Nft().counters):
+        with pytest.raises(PlatformError, match="cannot be read"):
+            ask(4)
+
+
 def test_what_is_equal_compares_equal() -> None:
     """Handles, the order of elements and counted packets make no difference, all else does."""
     listing = [
