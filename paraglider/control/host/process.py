@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import FrameType
 from typing import Any, ClassVar, Final, Self
 
 from paraglider.config.model import Config
@@ -103,13 +104,19 @@ def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
     service = HostService(
         Reconciler(), voice.send, logger, needed(spec.config), clock=time.monotonic
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    ending = threading.Event()
+
+    def end(_signal: int, _frame: FrameType | None) -> None:
+        ending.set()  # Python ignores what is raised in a callback of its collector
+        sys.exit(0)
+
+    signal.signal(signal.SIGTERM, end)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     serves(report)
     arrivals = Arrivals(spec.config, logger)
     orders = Orders(spec.families, service, arrivals)
     try:
-        return _Work(spec.life, voice, events, service, orders, arrivals).run()
+        return _Work(spec.life, voice, events, service, orders, arrivals).run(ending)
     except SystemExit:
         return 0
     except ChannelError:  # the supervisor is gone
@@ -159,14 +166,17 @@ class _Work:
         self._waking, self._woken = socket.socketpair()
         self._polled = 0.0
 
-    def run(self) -> int:
-        """Until the hub is gone; the exit code. Raises ``SystemExit`` and ``ChannelError``."""
+    def run(self, ending: threading.Event) -> int:
+        """Until the hub is gone or ``ending`` is set; the exit code.
+
+        Raises ``SystemExit`` and ``ChannelError``.
+        """
         self._woken.setblocking(False)
         threading.Thread(target=self._converse, name="hub", daemon=True).start()
         with selectors.DefaultSelector() as selector:
             self._events.register(selector)
             selector.register(self._woken, selectors.EVENT_READ)
-            while True:
+            while not ending.is_set():
                 self._turn = time.monotonic()
                 selector.select(self._pause())
                 with contextlib.suppress(BlockingIOError):
@@ -179,6 +189,7 @@ class _Work:
                 self._hear()
                 self._service.work()
                 self._arrivals.work(time.monotonic())
+        return 0
 
     def _converse(self) -> None:
         """The thread's part."""
