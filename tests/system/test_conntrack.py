@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -38,9 +39,10 @@ def tracked(inside: Any) -> Any:
 
 def connect(port: int, count: int = 1) -> None:
     """Datagrams from as many ports to ``port``; each is a connection, IPv4 and IPv6 by turns."""
-    for number in range(count):
-        family, address = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")][number % 2]
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+    with contextlib.ExitStack() as held:  # all at once, so that no port is taken twice
+        for number in range(count):
+            family, address = [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")][number % 2]
+            sock = held.enter_context(socket.socket(family, socket.SOCK_DGRAM))
             sock.sendto(b"x", (address, port))
 
 
