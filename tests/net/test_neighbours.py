@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ WRONG = "02:00:00:00:00:99"
 FAR = {4: "203.0.113.1", 6: "2001:db8:99::1"}
 REDIRECTS = {4: "IcmpInRedirects", 6: "Icmp6InRedirects"}
 OPTION = {4: "-4", 6: "-6"}
+# The last byte of the addresses from which the rounds of IPv4 come.
+SENDERS = itertools.cycle(range(100, 250))
 
 
 def hardware(namespace: Namespace, interface: str) -> str:
@@ -66,10 +69,16 @@ def send_round(net: Topology, family: int) -> None:
     """Have the first backend send packets that go on by the link on which they came.
 
     Of the first packet of a connection conntrack's NAT lets no redirect pass (Linux,
-    net/netfilter/nf_nat_proto.c: nf_nat_icmp_reply_translation).
+    net/netfilter/nf_nat_proto.c: nf_nat_icmp_reply_translation). After nine redirects that it
+    ignored, a host is told of none until it was silent for 20 s (net/ipv4/route.c:
+    ip_rt_send_redirect): in IPv4, each round comes from another address.
     """
-    ping = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "0.1", FAR[family]]
-    net.backends[0].run(ping, check=False)
+    ping = ["ping", "-n", "-c", "2", "-i", "0.05", "-W", "0.1"]
+    if family == 4:
+        sender = f"10.0.0.{next(SENDERS)}"
+        net.backends[0].ip(f"addr replace {sender}/32 dev eth0")
+        ping += ["-I", sender]
+    net.backends[0].run([*ping, FAR[family]], check=False)
     net.backends[0].run(["ip", OPTION[family], "route", "flush", "cache"])
 
 
