@@ -13,14 +13,11 @@ balancer share the cores; what a flood costs these is in all of them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import statistics
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +28,7 @@ from rich.table import Table
 
 from bench.network import HTTP_PORT, Stage
 from bench.peers import PEERS, Peer
+from bench.staging import staged
 from bench.syns import NETWORKS
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.lab import topology
@@ -72,28 +70,13 @@ class Figures:
         ]
 
 
-@contextlib.contextmanager
-def staged(peer: Peer, interrupts: Interrupts) -> Iterator[Stage]:
-    """A stage on which ``peer`` answers, with a way for the answers to the flood that ends at the
-    client's.
-    """
-    prefix = topology.new_prefix()
-    with tempfile.TemporaryDirectory(prefix=f"paraglider-flood-{prefix}-") as name:
-        stage = Stage(prefix, Path(name) / "stage", direct=peer.direct)
-        try:
-            with interrupts.deferred():
-                stage.build()
-                made = stage.topology
-                network = NETWORKS[4]
-                made.client.ip(f"route add blackhole {network}")
-                for namespace in (made.balancer, *(made.backends if peer.direct else ())):
-                    namespace.ip(f"route add {network} via {topology.CLIENT[4]}")
-                peer.start(stage)
-            stage.await_answers(peer.address, peer.backends)
-            yield stage
-        finally:
-            with interrupts.deferred():
-                stage.close()
+def absorb(stage: Stage) -> None:
+    """Have the answers to the flood end at the client, whichever way they come."""
+    made = stage.topology
+    network = NETWORKS[4]
+    made.client.ip(f"route add blackhole {network}")
+    for namespace in (made.balancer, *(made.backends if stage.direct else ())):
+        namespace.ip(f"route add {network} via {topology.CLIENT[4]}")
 
 
 def honest(stage: Stage, peer: Peer, seconds: int) -> dict[str, Any]:
@@ -150,7 +133,7 @@ def main(rate: int, rounds: int, seconds: int, only: str | None) -> None:
             at = number % len(peers)
             for peer in peers[at:] + peers[:at]:
                 try:
-                    with staged(peer, interrupts) as stage:
+                    with staged(peer, interrupts, absorb) as stage:
                         measure(stage, peer, rate, seconds, found[peer.name])
                 except ParagliderError as error:
                     console.print(f"round {number + 1} · {peer.name}: {error}", markup=False)

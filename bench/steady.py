@@ -3,11 +3,12 @@
 ``python -m bench.steady [--minutes N] [--only nat,offload] [--queries RATE]`` runs wrk with a new
 connection for every request at full speed, with default settings, and DNS queries at a steady rate
 beside it, each from a port of its own, and prints a line for each minute and forward: connections a
-second, the share of the first minute's, failures, queries asked and answered.
+second, the share of the first minute's, failures, queries asked and answered. Before each minute
+the kernel's own DNAT carries the same load for a few seconds: what the machine gives then.
 
 Rules: the real set-up and the real daemon, dnsmasq and nginx, in namespaces of its own that go
-with it. The exit code is 1 where the last minute's rate is under SHARE of the first's, or a query
-has no answer.
+with it. The exit code is 1 where the last minute's rate is under SHARE of the first's, also as a
+ratio to DNAT's of its time, or a query has no answer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,22 +26,31 @@ import yaml
 
 from bench import parse
 from bench.network import BACKENDS, GATEWAY_WITH_PREFIX, HTTP_PORT, VIP, VIP_WITH_PREFIX, Stage
+from bench.peers.base import Peer
+from bench.peers.kernel import Dnat
+from bench.staging import staged
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab import topology
 from paraglider.lab.balancer import Balancer
+from paraglider.lab.interrupts import Interrupts
 
 #: of the first minute's rate, that the last minute must have
 SHARE: Final = 0.95
 MINUTE: Final = 60
+#: how long kernel DNAT is asked before each minute
+PEER_SECONDS: Final = 8
 FORWARDS: Final = ("nat", "offload")
 _GRACE: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """One minute of one forward: connections a second, failed ones, DNS queries."""
+    """One minute of one forward: connections a second, failed ones, DNS queries.
+
+    ``peer``: connections a second through kernel DNAT just before.
+    """
 
     rate: float
+    peer: float
     failed: int
     asked: int
     answered: int
@@ -51,9 +60,13 @@ class Minute:
 def verdict(minutes: list[Minute]) -> str:
     """What is wrong with ``minutes``; empty where nothing is."""
     faults = []
-    share = minutes[-1].rate / minutes[0].rate if minutes[0].rate else 0.0
-    if share < SHARE:
-        faults.append(f"the last minute has {share:.2f} of the first one's rate")
+    first, last = minutes[0], minutes[-1]
+    share = last.rate / first.rate if first.rate else 0.0
+    machine = last.peer / first.peer if first.peer else 1.0
+    if share < SHARE * min(machine, 1.0):
+        faults.append(
+            f"the last minute has {share:.2f} of the first one's rate, kernel DNAT {machine:.2f}"
+        )
     unanswered = sum(minute.asked - minute.answered for minute in minutes)
     if unanswered:
         faults.append(f"{unanswered} DNS queries have no answer")
@@ -78,20 +91,15 @@ def configuration(forward: str, directory: Path) -> str:
     return yaml.safe_dump(document, sort_keys=False)
 
 
-class Run:
-    """One forward under load on a stage of its own, until ``close``."""
+class Defaults(Peer):
+    """A forward with default settings, and dnsmasq on the backends."""
 
     def __init__(self, forward: str) -> None:
-        prefix = topology.new_prefix()
-        directory = Path(tempfile.mkdtemp(prefix=f"paraglider-steady-{prefix}-"))
-        directory.chmod(0o755)
-        self._stage = Stage(prefix, directory)
-        self._forward = forward
+        self.name = self.title = forward
+        self._balancer: Balancer | None = None
 
-    def start(self) -> None:
-        """Build the stage, start servers and daemon, wait until they answer."""
-        stage = self._stage
-        stage.build()
+    def start(self, stage: Stage) -> None:
+        """Start name servers and daemon."""
         for address, backend in zip(BACKENDS, stage.topology.backends, strict=True):
             backend.popen(
                 [
@@ -100,42 +108,56 @@ class Run:
                     *(f"--listen-address={address}", "--address=/test/192.0.2.1"),
                 ]
             )
-        text = configuration(self._forward, stage.directory)
+        text = configuration(self.name, stage.directory)
         self._balancer = Balancer(stage.topology.balancer, stage.directory, text)
         self._balancer.set_up()
         self._balancer.start()
-        stage.await_answers(VIP, len(BACKENDS))
-
-    def minute(self, queries: float, seconds: int = MINUTE) -> Minute:
-        """Load it for ``seconds``."""
-        client = self._stage.topology.client
-        dns = client.popen(
-            [sys.executable, "-m", "bench.dns_load", VIP, str(queries), str(seconds)],
-            stdout=subprocess.PIPE,
-            env={"PYTHONPATH": str(Path(__file__).parents[1])},
-        )
-        wrk = client.run(
-            [
-                *("wrk", "-t2", "-c64", f"-d{seconds}s", "-H", "Connection: close"),
-                f"http://{VIP}:{HTTP_PORT}/",
-            ],
-            check=False,
-            timeout=seconds + _GRACE,
-        )
-        try:
-            out, _ = dns.communicate(timeout=_GRACE)
-            run, answers = parse.wrk(wrk.stdout + wrk.stderr), json.loads(out)
-        except (ValueError, subprocess.TimeoutExpired) as error:
-            raise PlatformError(f"a load gave no figure: {error}") from None
-        return Minute(run.rate, run.failed, answers["asked"], answers["answered"], answers["again"])
 
     def trouble(self) -> list[str]:
         """What the daemon's log says of errors."""
-        return self._balancer.trouble()
+        return [] if self._balancer is None else self._balancer.trouble()
 
-    def close(self) -> None:
-        """Remove everything."""
-        self._stage.close()
+
+def ask(stage: Stage, seconds: int) -> parse.Wrk:
+    """A new connection for every request at full speed, for so long."""
+    command = ["wrk", "-t2", "-c64", f"-d{seconds}s", "-H", "Connection: close"]
+    url = f"http://{VIP}:{HTTP_PORT}/"
+    done = stage.topology.client.run([*command, url], check=False, timeout=seconds + _GRACE)
+    try:
+        return parse.wrk(done.stdout + done.stderr)
+    except ValueError as error:
+        raise PlatformError(f"a load gave no figure: {error}") from None
+
+
+def measure(stage: Stage, peer: Stage, queries: float) -> Minute:
+    """A minute on ``stage``, after ``PEER_SECONDS`` on ``peer``."""
+    machine = ask(peer, PEER_SECONDS)
+    dns = stage.topology.client.popen(
+        [sys.executable, "-m", "bench.dns_load", VIP, str(queries), str(MINUTE)],
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    run = ask(stage, MINUTE)
+    try:
+        out, _ = dns.communicate(timeout=_GRACE)
+        answers = json.loads(out)
+    except (ValueError, subprocess.TimeoutExpired) as error:
+        raise PlatformError(f"the queries gave no figure: {error}") from None
+    asked, answered, again = answers["asked"], answers["answered"], answers["again"]
+    return Minute(run.rate, machine.rate, run.failed, asked, answered, again)
+
+
+def line(forward: str, minutes: list[Minute]) -> str:
+    """What is printed of the last one of ``minutes``."""
+    minute, first = minutes[-1], minutes[0]
+    share = minute.rate / first.rate if first.rate else 0.0
+    machine = minute.peer / first.peer if first.peer else 0.0
+    return (
+        f"{forward} minute {len(minutes)}: {minute.rate:.0f} connections/s"
+        f" ({share:.2f} of the first; kernel DNAT {minute.peer:.0f}, {machine:.2f}),"
+        f" {minute.failed} failed;"
+        f" DNS: {minute.answered} of {minute.asked} answered, {minute.again} again"
+    )
 
 
 @click.command()
@@ -147,26 +169,17 @@ def steady(minutes: int, only: str, queries: float) -> None:
     if os.geteuid() != 0:
         raise OperatorError("network namespaces need root", "run it as root")
     faults = []
-    for forward in only.split(","):
-        run = Run(forward)
-        try:
-            run.start()
-            done: list[Minute] = []
-            for number in range(1, minutes + 1):
-                minute = run.minute(queries)
-                done.append(minute)
-                share = minute.rate / done[0].rate if done[0].rate else 0.0
-                click.echo(
-                    f"{forward} minute {number}: {minute.rate:.0f} connections/s"
-                    f" ({share:.2f} of the first), {minute.failed} failed;"
-                    f" DNS: {minute.answered} of {minute.asked} answered, {minute.again} again"
-                )
-            for line in run.trouble():
-                click.echo(f"{forward} log: {line}")
+    with Interrupts() as interrupts:
+        for forward in only.split(","):
+            peer, done = Defaults(forward), list[Minute]()
+            with staged(Dnat(), interrupts) as machine, staged(peer, interrupts) as stage:
+                for _ in range(minutes):
+                    done.append(measure(stage, machine, queries))
+                    click.echo(line(forward, done))
+                for word in peer.trouble():
+                    click.echo(f"{forward} log: {word}")
             if fault := verdict(done):
                 faults.append(f"{forward}: {fault}")
-        finally:
-            run.close()
     for fault in faults:
         click.echo(fault)
     sys.exit(1 if faults else 0)

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from bench.steady import Minute, configuration, verdict
+from bench.steady import Minute, configuration, line, verdict
 from paraglider.config.load import load
 
 
-def minute(rate: float, asked: int = 240, answered: int = 240) -> Minute:
-    """One minute of ``rate`` connections a second."""
-    return Minute(rate, 0, asked, answered, 0)
+def minute(rate: float, asked: int = 240, answered: int = 240, peer: float = 2000) -> Minute:
+    """One minute of ``rate`` connections a second, ``peer`` through kernel DNAT."""
+    return Minute(rate, peer, 0, asked, answered, 0)
 
 
 def test_a_steady_run_has_no_fault() -> None:
@@ -18,8 +18,22 @@ def test_a_steady_run_has_no_fault() -> None:
 
 def test_a_last_minute_that_is_slower_is_a_fault() -> None:
     """Its share is said."""
-    assert (
-        verdict([minute(1000), minute(940)]) == "the last minute has 0.94 of the first one's rate"
+    fault = "the last minute has 0.94 of the first one's rate, kernel DNAT 1.00"
+    assert verdict([minute(1000), minute(940)]) == fault
+
+
+def test_a_machine_that_gives_less_is_no_fault_of_the_balancer() -> None:
+    """One that gives more does not raise the bar."""
+    assert verdict([minute(1000), minute(800, peer=1600)]) == ""
+    assert verdict([minute(1000), minute(700, peer=1600)])
+    assert verdict([minute(1000), minute(960, peer=4000)]) == ""
+
+
+def test_the_line_of_a_minute() -> None:
+    """Rates, shares of the first minute's, and the queries."""
+    assert line("nat", [minute(1000), minute(900, 10, 9, peer=1800)]) == (
+        "nat minute 2: 900 connections/s (0.90 of the first; kernel DNAT 1800, 0.90), 0 failed;"
+        " DNS: 9 of 10 answered, 0 again"
     )
 
 
