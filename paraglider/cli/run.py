@@ -22,13 +22,14 @@ from paraglider.control.api.process import ApiSpec
 from paraglider.control.host.adjust import HostRules
 from paraglider.control.host.process import ReconcilerSpec
 from paraglider.control.hub.carried import Carried
+from paraglider.control.hub.gathered import gathered, names_in
 from paraglider.control.hub.hub import Hub
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.own_file import OwnFile
-from paraglider.control.hub.sources import gathered, names_in
 from paraglider.control.hub.watch import Watch
 from paraglider.control.lookouts import scout
-from paraglider.control.lookouts.scout import ScoutSpec, ask_once
+from paraglider.control.lookouts.asking import ask_once
+from paraglider.control.lookouts.scout import ScoutSpec
 from paraglider.control.processes.notify import Notifier
 from paraglider.control.roster import Place, be, forget_other_ledgers, make_specs
 from paraglider.control.settings import Settings
@@ -84,7 +85,7 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
-    named, kept = origins(wanted), Kept(AnswersFile(), written=True)
+    named, kept = origins(wanted), Kept(AnswersFile(), log.logger().warning)
     if named:
         scout.preload()
         answers = ask_once(names_in(wanted), uid, gid)

@@ -17,11 +17,12 @@ from paraglider.cli.main import config_option, families
 from paraglider.cli.steps import carry_out, take_back
 from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
+from paraglider.config.model import Config
 from paraglider.config.sources import read_files
 from paraglider.config.validate import check_interfaces
+from paraglider.control.hub.gathered import gathered, names_in
 from paraglider.control.hub.kept import Kept
-from paraglider.control.hub.sources import gathered, names_in
-from paraglider.control.lookouts.scout import ask_once
+from paraglider.control.lookouts.errands import Answered, Failed
 from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root, check_user
@@ -55,9 +56,22 @@ def setup_host(config: str | None, four: bool, six: bool, dry_run: bool, undo: b
         print(f"warning: {line}", file=sys.stderr)
     listed = read_files(loaded)
     check_root(PROG)
-    answers = ask_once(names_in(loaded.config), *check_user(loaded.config.user))
+    answers = _answers(loaded.config)
     found = gathered(loaded.config, listed, answers, _warn, Kept(AnswersFile()))
     carry_out(prepare, found, wanted, SET_UP, dry_run)
+
+
+def _answers(config: Config) -> list[Answered | Failed]:
+    """What the DNS has at the names in ``config``.
+
+    Most files have none, and whoever asks imports more than all the rest of a set-up.
+    """
+    user, names = check_user(config.user), names_in(config)
+    if not names:
+        return []
+    from paraglider.control.lookouts.asking import ask_once
+
+    return ask_once(names, *user)
 
 
 def _warn(line: str) -> None:

@@ -22,8 +22,14 @@ from typing import Final, NamedTuple
 
 from paraglider.errors import PlatformError
 from paraglider.rules.marks import BASE, MASK
-from paraglider.system.nfnetlink import NLM_F_DUMP, ask, attributes, message
-from paraglider.system.queue.messages import NETLINK_NETFILTER, attribute
+from paraglider.system.nfnetlink import (
+    NETLINK_NETFILTER,
+    NLM_F_DUMP,
+    ask,
+    attribute,
+    attributes,
+    message,
+)
 
 PROC: Final = Path("/proc")
 

@@ -25,8 +25,15 @@ from paraglider.system.connections import (
     CTNETLINK,
     tcp_state,
 )
-from paraglider.system.nfnetlink import NLM_F_ACK, NLM_F_DUMP, ask, ask_all, attributes, message
-from paraglider.system.queue.messages import attribute
+from paraglider.system.nfnetlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    ask,
+    ask_all,
+    attribute,
+    attributes,
+    message,
+)
 
 # Attributes of a connection, of its tuple, and of the tuple's two parts.
 _CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY = 1, 2

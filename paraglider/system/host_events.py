@@ -26,8 +26,7 @@ from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.long import TABLE as LONG
 from paraglider.rules.nft import TABLE
 from paraglider.system.netfilter import legacy_tables
-from paraglider.system.nfnetlink import attributes, split
-from paraglider.system.queue.messages import NETLINK_NETFILTER
+from paraglider.system.nfnetlink import NETLINK_NETFILTER, attributes, split
 
 News = Literal["links", "filter", "foreign"]
 """What may be other than before: ``links`` and ``filter`` as in ``reconcile``, and chains of

@@ -25,8 +25,8 @@ from pyroute2.netlink.exceptions import NetlinkError
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
 from paraglider.system import rtnetlink
+from paraglider.system.nfnetlink import attribute
 from paraglider.system.programs import attempt, complaint, run
-from paraglider.system.queue.messages import attribute
 from paraglider.system.rtnetlink import FAMILY
 
 _NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h

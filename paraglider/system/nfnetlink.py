@@ -20,8 +20,8 @@ from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.leases import lease_set
 from paraglider.rules.marks import way_family
 from paraglider.rules.nft import CARRIED, GONE, TABLE, UNANSWERED
-from paraglider.system.queue.messages import NETLINK_NETFILTER, attribute
 
+NETLINK_NETFILTER: Final = 12
 NLM_F_REQUEST: Final = 0x1
 NLM_F_ACK: Final = 0x4
 NLM_F_DUMP: Final = 0x300
@@ -45,6 +45,11 @@ _ATTRIBUTE: Final = struct.Struct("=HH")
 #: requests that are sent at once by ``ask_all``
 BATCH: Final = 32
 _SECONDS: Final = 5  # the kernel answers at once, or something is very wrong
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One netlink attribute with its padding."""
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
 def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: int) -> bytes:

@@ -14,8 +14,14 @@ from typing import Final
 
 from paraglider.config.types import IPAddress
 from paraglider.errors import PlatformError
-from paraglider.system.nfnetlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, ask, attributes
-from paraglider.system.queue.messages import attribute
+from paraglider.system.nfnetlink import (
+    NLM_F_ACK,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    ask,
+    attribute,
+    attributes,
+)
 
 NEWADDR: Final = 20
 DELADDR: Final = 21

@@ -1,7 +1,7 @@
 """Backends from the DNS: the SRV records of a name (RFC 2782), and the addresses of their targets.
 
 Lives here: ``look_up``, which asks by a ``Query``, ``DnsQuery``, which is dnspython's, and
-``preload``.
+``preload``. What is asked for and answered is ``dns_records``'s.
 Rules: of the targets those of the lowest priority that have an address of the family are taken, all
 of them alike for as long as they are listed. A target without such an address is left out; one
 whose address cannot be found out just now fails the whole, for a name server's trouble must not
@@ -12,11 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Final
 
 import dns.asyncbackend
 import dns.asyncresolver
@@ -26,67 +24,23 @@ import dns.rdata
 import dns.resolver
 
 from paraglider.config.types import IPAddress
-from paraglider.errors import PlatformError
+from paraglider.system.dns_records import (
+    MOST_TARGETS,
+    Answer,
+    NoAnswerError,
+    NothingThereError,
+    Query,
+    Reply,
+    Srv,
+    records_of,
+)
 
 #: seconds that one question may take, over all servers and tries
 LIFETIME: Final = 5.0
 #: seconds until one server is asked again, or the next one
 TRY: Final = 1.5
-#: targets of one name that are followed
-MOST_TARGETS: Final = 1000
 #: questions that one name has open at a time
 _AT_ONCE: Final = 16
-_HEAVIEST: Final = 65535
-
-
-class NoAnswerError(PlatformError):
-    """The DNS could not be asked, or what it says names no backend."""
-
-
-class NothingThereError(NoAnswerError):
-    """The DNS says that there is no such name, or nothing of that kind at it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Srv:
-    """One SRV record; ``target`` is absolute, "." where the service is not to be had."""
-
-    priority: int
-    weight: int
-    port: int
-    target: str
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The records of a name, ``Srv`` or addresses as text; ``ttl`` is seconds."""
-
-    records: tuple[Any, ...]
-    ttl: float
-
-
-class Query(Protocol):
-    """Asks the DNS."""
-
-    async def __call__(self, name: str, kind: str) -> Reply:
-        """The records of ``kind`` (SRV, A, AAAA) at ``name``; raises ``NoAnswerError``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One backend as the DNS has it."""
-
-    address: IPAddress
-    port: int
-    weight: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The backends, in the order of their addresses, and for how many seconds they hold."""
-
-    records: tuple[Record, ...]
-    ttl: float
 
 
 async def look_up(name: str, family: int, query: Query) -> Answer:
@@ -106,7 +60,7 @@ async def look_up(name: str, family: int, query: Query) -> Answer:
         records = list(group)
         addresses = await _addresses({record.target for record in records}, family, query, places)
         ttl = min([ttl, *(found.ttl for found in addresses.values())])
-        if listed := _records(records, addresses):
+        if listed := records_of(records, addresses):
             return Answer(listed, ttl)
     raise NothingThereError(f"{name}: no target has an IPv{family} address")
 
@@ -125,21 +79,6 @@ async def _addresses(
 
     ordered = sorted(targets)
     return dict(zip(ordered, await asyncio.gather(*map(one, ordered)), strict=True))
-
-
-def _records(named: Iterable[Srv], addresses: dict[str, Reply]) -> tuple[Record, ...]:
-    """One record an address and port; weights of the same add up, and 0, which RFC 2782 has for
-    "hardly ever", counts as 1: here 0 means never.
-    """
-    weights: dict[tuple[IPAddress, int], int] = {}
-    for record in named:
-        for text in addresses[record.target].records:
-            key = (ipaddress.ip_address(text), record.port)
-            weights[key] = min(weights.get(key, 0) + max(record.weight, 1), _HEAVIEST)
-    return tuple(
-        Record(address, port, weights[address, port])
-        for address, port in sorted(weights, key=lambda key: (int(key[0]), key[1]))
-    )
 
 
 class DnsQuery:

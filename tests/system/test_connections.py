@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from paraglider.rules.marks import BASE
 from paraglider.system import connections
 from paraglider.system.connections import CT_DELETE, CT_NEW, CTNETLINK, Event, Fill, event, fill
-from paraglider.system.nfnetlink import message
-from paraglider.system.queue.messages import attribute
+from paraglider.system.nfnetlink import attribute, message
 
 CREATED = 0x600  # NLM_F_CREATE | NLM_F_EXCL
 ESTABLISHED, LAST_ACK, TIME_WAIT, CLOSE = 3, 6, 7, 8

@@ -14,8 +14,7 @@ import pytest
 from paraglider.system import nfnetlink
 from paraglider.system.connections import Event, Events, Fill, dump, event, fill
 from paraglider.system.conntrack import Conntrack, Entry, entries
-from paraglider.system.nfnetlink import attributes, message, split, table_counters
-from paraglider.system.queue.messages import attribute
+from paraglider.system.nfnetlink import attribute, attributes, message, split, table_counters
 
 FIRST, SECOND, FOREIGN = 0x51000001, 0x51800002, 0x42
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from paraglider.lab.namespace import Namespace
 from paraglider.system import nfnetlink
-from paraglider.system.queue.messages import attribute
+from paraglider.system.nfnetlink import attribute
 
 
 def test_a_request() -> None:
@@ -19,6 +19,17 @@ def test_a_request() -> None:
     assert struct.unpack_from("=IHHII", made) == (28, 10 << 8 | 19, 5, 0, 0)
     assert made[16] == 2
     assert made.endswith(b"abcd")
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_attributes_are_padded_to_four_bytes(size: int) -> None:
+    """The length field counts header and payload; zeroes fill up to the next multiple of four."""
+    data = bytes(range(1, size + 1))
+    made = attribute(10, data)
+    assert len(made) % 4 == 0
+    assert struct.unpack_from("=HH", made) == (4 + size, 10)
+    assert made[4 : 4 + size] == data
+    assert made[4 + size :] == bytes(-size % 4)
 
 
 def test_several_messages_in_one_datagram() -> None:

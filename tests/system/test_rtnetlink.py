@@ -11,7 +11,7 @@ import pytest
 from paraglider.errors import PlatformError
 from paraglider.lab.namespace import Namespace
 from paraglider.system import rtnetlink
-from paraglider.system.queue.messages import attribute
+from paraglider.system.nfnetlink import attribute
 
 HEAD = bytes(16)  # nlmsghdr
 

@@ -17,16 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraglider.system import srv
-from paraglider.system.srv import (
+from paraglider.system.dns_records import (
+    MOST_TARGETS,
     Answer,
-    DnsQuery,
     NoAnswerError,
     NothingThereError,
     Query,
     Reply,
     Srv,
-    look_up,
 )
+from paraglider.system.srv import DnsQuery, look_up
 
 NAME = "_web._tcp.example."
 
@@ -98,7 +98,7 @@ def test_a_target_that_cannot_be_asked_about_fails_the_whole() -> None:
         ([Srv(0, 0, 0, ".")], "not to be had there"),
         ([], "not to be had there"),
         ([Srv(0, 1, 80, "none.")], "no target has an IPv4 address"),
-        ([Srv(0, 1, 80, "a.")] * (srv.MOST_TARGETS + 1), "more than"),
+        ([Srv(0, 1, 80, "a.")] * (MOST_TARGETS + 1), "more than"),
     ],
 )
 def test_no_backends(targets: list[Srv], why: str) -> None:

@@ -10,7 +10,8 @@ desk         its answers to the control socket                          (``desk`
 gate         those to the stats page, which speaks with anybody         (``gate``)
 health       what checks and clients say of backends                    (``health``, ``hints``)
 strangers    hosts that failover found                                  (``strangers``)
-sources      backends that are listed elsewhere                         (``sources``, ``kept``)
+sources      backends that are listed elsewhere                         (``sources``, ``gathered``,
+             ``kept``)
 carried      what the kernel carries of offloaded flows                 (``carried``)
 offloaded    what the kernel is told of backends' states                (``offloaded``)
 watch        what it looks at where flows are offloaded                 (``watch``)

@@ -8,24 +8,26 @@ written is told of once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
 
-from paraglider.control import log
 from paraglider.control.lookouts.errands import Answered, Name, told
 from paraglider.system.answers import AnswersFile
 
 
 class Kept:
-    """The answers in ``file``, to which those that come are added if it is to be ``written``;
-    without one nothing is kept.
+    """The answers in ``file``; without one nothing is kept.
+
+    Those that come are added to it where there is ``warn``, which is told, as structlog's
+    ``warning`` would be, when they cannot be written.
     """
 
-    def __init__(self, file: AnswersFile | None = None, *, written: bool = False) -> None:
-        self._file = file if written else None
+    def __init__(
+        self, file: AnswersFile | None = None, warn: Callable[..., object] | None = None
+    ) -> None:
+        self._file = file
+        self._warn = warn
         self._answers: dict[Name, Answered] = {}
         self._failed = False
-        self._log: Any = log.logger()
         for plain in file.load() if file is not None else ():
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 news = told(plain)
@@ -51,13 +53,13 @@ class Kept:
             self._store()
 
     def _store(self) -> None:
-        if self._file is None:
+        if self._file is None or self._warn is None:
             return
         try:
             self._file.store([answer.plain() for answer in self._answers.values()])
         except OSError as error:
             if not self._failed:
-                self._log.warning(
+                self._warn(
                     "answers of the DNS are not kept for a restart",
                     file=str(self._file.path),
                     why=error.strerror,

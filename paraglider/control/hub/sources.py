@@ -5,8 +5,7 @@ follows from its news.
     news      an answer, or a file that changed, is a list; the last good one is in the hub's own
               configuration, and stays until another is as good
 
-Lives here: ``Sources``; ``names_in``, which names a configuration has; ``gathered``, what a start
-begins with.
+Lives here: ``Sources``. What it begins with is ``gathered``'s.
 Rules: files are read here, with the hub's rights; the scout is not believed. Whatever is found is
 judged as if the configuration listed it, and taken over as a reload would be. A source that fails
 is told of once, and again when it works; a source that fails and works in turns, once a minute.
@@ -14,9 +13,8 @@ is told of once, and again when it works; a source that fails and works in turns
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final, Protocol
@@ -27,12 +25,19 @@ from paraglider.config.model import Backend, BackendSource, Config, Service
 from paraglider.config.problem import ConfigError
 from paraglider.config.sources import FileListing, Found, origins, refusals, resolved
 from paraglider.control import log
+from paraglider.control.hub.gathered import (
+    backends_of,
+    called,
+    first_of,
+    judge,
+    name_of,
+    names_in,
+)
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.orders import AdjustingError
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name, told
 from paraglider.control.processes.channel import Message
 from paraglider.errors import ParagliderError
-from paraglider.system.srv import Record
 
 #: seconds between two lines about one source
 QUIET: Final = 60.0
@@ -74,16 +79,6 @@ class _Offer:
     listing: FileListing | None = None
     answer: Answered | None = None
 
-    def judge(self, config: Config) -> None:
-        """Raises ``ConfigError`` where it contradicts ``config``."""
-        problems = refusals(config, {self.service: self.backends})
-        if not problems:
-            return
-        lines = [f"{problem.what}; {problem.remedy}" for problem in problems]
-        if self.listing is not None and self.listing.has(problems[0]):
-            lines[:1] = self.listing.lines(problems[0])
-        raise ConfigError([_first(lines)])
-
 
 class Sources:
     """Care for the services of ``hub`` whose backends are listed elsewhere (``named``); answers of
@@ -113,7 +108,7 @@ class Sources:
     def order(self) -> Message:
         """What the scout is to look at now."""
         files = {origin.file for origin in self._origins.values() if origin.file is not None}
-        names = (_name(origin, service.family) for service, origin in self._services())
+        names = (name_of(origin, service.family) for service, origin in self._services())
         known = dict.fromkeys(name for name in names if name is not None)
         return Errand(tuple(known), tuple(sorted(files))).plain()
 
@@ -147,8 +142,8 @@ class Sources:
             self._log.error("the scout says what is no news", error=repr(error)[:200])
             return
         if isinstance(news, Failed):
-            if any(_name(origin, s.family) == news.name for s, origin in self._services()):
-                self._failed(_called(news.name), news.why)
+            if any(name_of(origin, s.family) == news.name for s, origin in self._services()):
+                self._failed(called(news.name), news.why)
             return
         subject = news.name if isinstance(news, Answered) else news.file
         if not self._of(subject):
@@ -163,7 +158,7 @@ class Sources:
         return [
             service
             for service, origin in self._services()
-            if subject in (_name(origin, service.family), origin.file)
+            if subject in (name_of(origin, service.family), origin.file)
         ]
 
     def _hear(self, subject: Name | str, news: Answered | Changed) -> None:
@@ -199,7 +194,7 @@ class Sources:
         try:
             backends = backends_of(service, news.records)
         except ValidationError as error:
-            self._failed(_called(news.name), str(error.errors()[0]["msg"]))
+            self._failed(called(news.name), str(error.errors()[0]["msg"]))
             return
         self._offer(_Offer(service.name, backends, answer=news))
 
@@ -207,7 +202,7 @@ class Sources:
         try:
             listed = FileListing.read(self._hub.wanted, service.name, file)
         except ConfigError as error:
-            self._failed(file, _first(error.lines))
+            self._failed(file, first_of(error.lines))
             return
         self._offer(_Offer(service.name, listed.backends, listed))
 
@@ -226,7 +221,7 @@ class Sources:
         wanted = resolved(self._hub.wanted, {name: offer.backends})
         try:
             if wanted != self._hub.wanted:
-                offer.judge(self._hub.wanted)
+                judge(self._hub.wanted, name, offer.backends, offer.listing)
                 self._hub.adopt(wanted, source, lambda: self._accept_again(name))
         except AdjustingError:
             self._soon = True
@@ -247,8 +242,8 @@ class Sources:
 
     def _called(self, name: str) -> str:
         service, origin = next(found for found in self._services() if found[0].name == name)
-        asked = _name(origin, service.family)
-        return _called(asked) if asked is not None else str(origin.file)
+        asked = name_of(origin, service.family)
+        return called(asked) if asked is not None else str(origin.file)
 
     def _failed(self, source: str, why: str) -> None:
         now = self._clock()
@@ -267,75 +262,3 @@ class Sources:
         if trouble is not None and trouble.said is not None:
             self._said[source] = trouble.said
             self._log.info("source of backends works again", source=source)
-
-
-def names_in(config: Config) -> list[Name]:
-    """The names in the DNS that the services of ``config`` name, none twice."""
-    names = (_name(s.source, s.family) for s in config.services if s.source is not None)
-    return list(dict.fromkeys(name for name in names if name is not None))
-
-
-def backends_of(service: Service, records: Iterable[Record]) -> tuple[Backend, ...]:
-    """Backends of ``service``, which has one port; raises ``ValidationError``."""
-    return tuple(
-        Backend(
-            address=record.address,
-            port=None if record.port == service.single_port else record.port,
-            weight=record.weight,
-        )
-        for record in records
-    )
-
-
-def gathered(
-    config: Config,
-    found: Found,
-    answers: Iterable[Answered | Failed],
-    say: Callable[[str], None],
-    kept: Kept,
-) -> Config:
-    """``config`` with what its files list (``found``) and what the DNS answered, now or last
-    (``kept``), as far as that is good; ``say`` is told of names that do not answer.
-    """
-    config = resolved(config, found)
-    by_name = {news.name: news for news in answers}
-    for service in config.services:
-        name = None if service.source is None else _name(service.source, service.family)
-        if name is None:
-            continue
-        news = by_name.get(name)
-        why = "no answer" if news is None else news.why if isinstance(news, Failed) else ""
-        if isinstance(news, Answered):
-            try:
-                config = _begun(config, service, news)
-            except (ParagliderError, ValidationError) as error:
-                why = " ".join(str(error).split())[:200]
-            else:
-                kept.put(news)
-                continue
-        so = f"`{service.name}` has no backends until there are some"
-        if (last := kept.get(name)) is not None:
-            with contextlib.suppress(ParagliderError, ValidationError):
-                config = _begun(config, service, last)
-                so = f"`{service.name}` begins with what it answered last"
-        say(f"{_called(name)}: {why}; {so}")
-    return config
-
-
-def _begun(config: Config, service: Service, answer: Answered) -> Config:
-    """``config`` with what was answered for ``service``; raises where that is no good."""
-    backends = backends_of(service, answer.records)
-    _Offer(service.name, backends).judge(config)
-    return resolved(config, {service.name: backends})
-
-
-def _first(lines: Sequence[str]) -> str:
-    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
-
-
-def _name(origin: BackendSource, family: int) -> Name | None:
-    return Name(origin.dns, origin.server or "", family) if origin.dns is not None else None
-
-
-def _called(name: Name) -> str:
-    return f"DNS {name.name}" + (f" at {name.server}" if name.server else "")

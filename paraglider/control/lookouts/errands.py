@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Final, Self
 
 from paraglider.config.types import parse_endpoint
 from paraglider.health.fields import name, number, text, whole
-from paraglider.system.srv import MOST_TARGETS, Record
+from paraglider.system.dns_records import MOST_TARGETS, Record
 
 Plain = dict[str, Any]
 #: backends that one answer lists at most: a target may have several addresses

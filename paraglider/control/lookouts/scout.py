@@ -5,53 +5,38 @@ It runs as nobody without any capability, for it reads what strangers send. It i
 does, and judges whatever this process says (``errands``). It knows nothing that the hub could not
 tell it again, so one that dies is replaced, and given its errand anew.
 
-Lives here: ``ScoutSpec`` and ``run``, ``Scout``, ``Rhythm``, ``preload``, and ``ask_once``, which
-asks before anything else of a daemon is started.
+Lives here: ``ScoutSpec`` and ``run``, ``Scout``, ``Rhythm``, ``preload``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import select
-import signal
-import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
-from paraglider.config.types import parse_endpoint
 from paraglider.control import log
-from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name, News, told
+from paraglider.control.lookouts.asking import ROLE, QueryFor, ask, dns_query
+from paraglider.control.lookouts.errands import Answered, Changed, Errand, Name, News
 from paraglider.control.lookouts.mouth import Mouth, serve
 from paraglider.control.processes.beginning import introduce, lock_in, refused
 from paraglider.control.processes.spec import Spec
 from paraglider.errors import ParagliderError
 from paraglider.system import file_watch, srv
 from paraglider.system.file_watch import FileWatch, barred
-from paraglider.system.srv import DnsQuery, NoAnswerError, Query
 
 #: seconds that an answer holds at least and at most, whatever its TTL
 LEAST: Final = 2.0
 MOST: Final = 300.0
 #: seconds between two questions that fail, at most; they double from LEAST on
 LONGEST_WAIT: Final = 30.0
-#: seconds for all that it takes to answer for one name
-PATIENCE: Final = 20.0
-#: seconds that a start waits for the DNS
-FIRST_PATIENCE: Final = 6.0
-_LONGEST: Final = 1 << 22
-
-QueryFor = Callable[[Name], Query]
 
 
 @dataclass(frozen=True, slots=True)
 class ScoutSpec(Spec):
     """All that the scout is told at its start: whom to become."""
 
-    role: ClassVar[str] = "scout"
+    role: ClassVar[str] = ROLE
     uid: int
     gid: int
 
@@ -158,23 +143,6 @@ class Scout:
             self.broken.set_exception(error)
 
 
-def dns_query(name: Name) -> Query:
-    """How ``name`` is asked for."""
-    return DnsQuery(parse_endpoint(name.server) if name.server else None)
-
-
-async def ask(name: Name, query: Query) -> Answered | Failed:
-    """What the DNS has at ``name`` now."""
-    try:
-        async with asyncio.timeout(PATIENCE):
-            answer = await srv.look_up(name.name, name.family, query)
-    except NoAnswerError as error:
-        return Failed(name, error.what)
-    except TimeoutError:
-        return Failed(name, f"{name.name}: no answer within {PATIENCE:g} s")
-    return Answered(name, answer.records, answer.ttl)
-
-
 def run(spec: ScoutSpec, report: int, parent: int) -> int:
     """Be the scout until SIGTERM; the exit code of the process.
 
@@ -195,65 +163,3 @@ def preload() -> None:
     """Import all that a scout will need; the supervisor calls it while it may read every file."""
     srv.preload()
     file_watch.preload()
-
-
-def ask_once(
-    names: Sequence[Name], uid: int, gid: int, query_for: QueryFor = dns_query
-) -> list[Answered | Failed]:
-    """What the DNS has at ``names`` now, asked by a process without rights that ends with it.
-
-    What it does not say within FIRST_PATIENCE is missing.
-    """
-    if not names:
-        return []
-    reading, writing = os.pipe()
-    parent = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            os.close(reading)
-            lock_in(ScoutSpec.role, parent, (uid, gid), "/")
-            asyncio.run(_ask_all(names, writing, query_for))
-            status = 0
-        except BaseException as error:  # noqa: BLE001 - nothing of it may go on as the parent
-            with contextlib.suppress(BaseException):
-                log.logger().error("the DNS was not asked", error=repr(error)[:200])
-        finally:
-            os._exit(status)
-    os.close(writing)
-    try:
-        said = _read(reading, time.monotonic() + FIRST_PATIENCE)
-    finally:
-        os.close(reading)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    return said
-
-
-async def _ask_all(names: Sequence[Name], writing: int, query_for: QueryFor) -> None:
-    async def one(name: Name) -> None:
-        line = json.dumps((await ask(name, query_for(name))).plain()).encode() + b"\n"
-        while line:
-            line = line[os.write(writing, line) :]
-
-    await asyncio.gather(*map(one, names))
-
-
-def _read(reading: int, deadline: float) -> list[Answered | Failed]:
-    """The whole lines that come until the end or the deadline."""
-    data = bytearray()
-    while len(data) < _LONGEST:
-        ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
-        more = os.read(reading, 65536) if ready else b""
-        if not more:
-            break
-        data += more
-    found = []
-    for line in data.split(b"\n")[:-1]:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            news = told(json.loads(line))
-            if isinstance(news, Answered | Failed):
-                found.append(news)
-    return found

@@ -11,7 +11,8 @@ import socket
 import struct
 from typing import Final
 
-NETLINK_NETFILTER: Final = 12
+from paraglider.system.nfnetlink import attribute
+
 NFNL_SUBSYS_QUEUE: Final = 3
 NFQNL_MSG_PACKET: Final = 0
 NFQNL_MSG_VERDICT: Final = 1
@@ -49,11 +50,6 @@ ERROR_TYPE: Final = struct.pack("=H", NLMSG_ERROR)
 INFO_HEAD: Final = struct.pack("=HH", 8, NFQA_SKB_INFO)
 
 read_attribute: Final = struct.Struct("=HH").unpack_from
-
-
-def attribute(kind: int, payload: bytes) -> bytes:
-    """One netlink attribute with its padding."""
-    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
 def message(kind: int, queue: int, attributes: bytes, flags: int = NLM_F_REQUEST) -> bytes:

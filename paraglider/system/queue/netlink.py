@@ -20,6 +20,7 @@ from typing import Final
 
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
 from paraglider.errors import PlatformError
+from paraglider.system.nfnetlink import NETLINK_NETFILTER
 from paraglider.system.queue import messages
 from paraglider.system.queue.base import LONGEST_PACKET, Handle
 from paraglider.system.queue.batch import SLOT, open_batch
@@ -113,7 +114,7 @@ def _connect(
     Raises as ``open_queue`` does.
     """
     require_free((number,))
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, messages.NETLINK_NETFILTER)
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
     early: list[bytes] = []
     try:
         sock.bind((0, 0))

@@ -31,7 +31,7 @@ from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forwarding.path import build
-from paraglider.system.srv import Record
+from paraglider.system.dns_records import Record
 
 SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
 

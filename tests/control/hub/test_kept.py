@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from paraglider.control.hub import kept as module
 from paraglider.control.hub.kept import Kept
 from paraglider.control.lookouts.errands import Answered, Failed, Name
 from paraglider.system.answers import AnswersFile
-from paraglider.system.srv import Record
+from paraglider.system.dns_records import Record
 
 A, B = Name("_a._tcp.example", "", 4), Name("_b._tcp.example", "127.0.0.1:8600", 6)
 
@@ -39,6 +38,11 @@ class Counting(AnswersFile):
         super().store(answers)
 
 
+def no_warning(event: str, **facts: Any) -> None:
+    """All can be written."""
+    raise AssertionError(event)
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Counting:
     """No answer was ever kept."""
@@ -47,7 +51,7 @@ def file(tmp_path: Path) -> Counting:
 
 def test_the_next_daemon_has_them(file: Counting) -> None:
     """As they were last; the same once more is not written again."""
-    first = Kept(file, written=True)
+    first = Kept(file, no_warning)
     assert first.get(A) is None
     first.put(answer(A, 1, 2))
     first.put(answer(A, 1, 2, ttl=5.0))
@@ -61,7 +65,7 @@ def test_the_next_daemon_has_them(file: Counting) -> None:
 
 def test_names_that_nobody_asks_for_go(file: Counting) -> None:
     """From the file too; where nothing goes nothing is written."""
-    kept = Kept(file, written=True)
+    kept = Kept(file, no_warning)
     kept.put(answer(A, 1))
     kept.put(answer(B, 1))
     kept.keep_only([A, B])
@@ -89,23 +93,14 @@ def test_what_is_no_answer_is_passed_over(file: Counting) -> None:
     assert kept.get(B) == answer(B, 1)
 
 
-def test_a_file_that_cannot_be_written_is_told_of_once(
-    file: Counting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_cannot_be_written_is_told_of_once(file: Counting) -> None:
     """And what is kept is kept for as long as the daemon lives."""
     lines: list[dict[str, Any]] = []
-
-    class Log:
-        """Remembers warnings."""
-
-        def warning(self, event: str, **facts: Any) -> None:
-            """See structlog."""
-            lines.append({"event": event, **facts})
-
-    monkeypatch.setattr(module.log, "logger", Log)
-    kept = Kept(file, written=True)
+    kept = Kept(file, lambda event, **facts: lines.append({"event": event, **facts}))
     file.refuses = True
     kept.put(answer(A, 1))
     kept.put(answer(B, 1))
-    assert [line["why"] for line in lines] == ["No space left on device"]
+    assert [(line["file"], line["why"]) for line in lines] == [
+        (str(file.path), "No space left on device")
+    ]
     assert kept.get(B) == answer(B, 1)

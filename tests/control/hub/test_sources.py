@@ -18,6 +18,7 @@ from paraglider.config.load import LoadedConfig, parse
 from paraglider.config.model import Config
 from paraglider.config.sources import origins, read_files
 from paraglider.control.hub import sources as sources_module
+from paraglider.control.hub.gathered import gathered
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.orders import AdjustingError
 from paraglider.control.hub.sources import (
@@ -26,12 +27,10 @@ from paraglider.control.hub.sources import (
     RETRY,
     SETTLED,
     Sources,
-    gathered,
-    names_in,
 )
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name
 from paraglider.errors import PlatformError
-from paraglider.system.srv import Record
+from paraglider.system.dns_records import Record
 
 CONF = """\
 network: {private: {interface: eth1, gateway: [10.0.0.254/8]}, public: {interface: eth0}}
@@ -284,49 +283,6 @@ def test_what_is_no_news(message: dict[str, Any]) -> None:
     hub = Hub(parse(CONF.replace("DIR", ""), "conf").config)
     Sources(hub, origins(hub.wanted)).take({"do": "answer", **message})
     assert hub.said_by == []
-
-
-def test_a_start_without_the_dns(scene: Scene) -> None:
-    """Services begin without backends, and that is said."""
-    assert scene.hub.backends("dns") == []
-    assert [line.removesuffix(" some") for line in scene.said] == [
-        "DNS _a._tcp.example: no answer; `dns` has no backends until there are",
-        "DNS _a._tcp.example at 127.0.0.1:8600: no answer; `six` has no backends until there are",
-    ]
-
-
-def test_a_start_with_the_dns(scene: Scene) -> None:
-    """What it answers is there from the beginning, unless it is not good."""
-    config = scene.loaded.config
-    assert names_in(config) == [A, SIX]
-    answers = [Answered(A, records("10.0.0.3 83 1"), 30), Failed(SIX, "refused")]
-    scene.said.clear()
-    begun = gathered(config, read_files(scene.loaded), answers, scene.said.append, Kept())
-    assert Hub(begun).backends("dns") == ["10.0.0.3 1"]
-    assert [line.partition("; ")[0] for line in scene.said] == [
-        "DNS _a._tcp.example at 127.0.0.1:8600: refused"
-    ]
-    bad = [Answered(A, records("192.168.0.14 83 1"), 30)]
-    scene.said.clear()
-    begun = gathered(config, read_files(scene.loaded), bad, scene.said.append, Kept())
-    assert Hub(begun).backends("dns") == []
-    assert "is the VIP itself" in scene.said[0]
-
-
-def test_a_start_with_what_was_answered_before(scene: Scene) -> None:
-    """Where the DNS does not answer, or not well; what is no good any more is left out."""
-    config, files = scene.loaded.config, read_files(scene.loaded)
-    for news in ([], [Failed(A, "refused")], [Answered(A, records("192.168.0.14 83 1"), 30)]):
-        kept = Kept()
-        kept.put(Answered(A, records("10.0.0.3 83 1"), 30))
-        scene.said.clear()
-        begun = gathered(config, files, news, scene.said.append, kept)
-        assert Hub(begun).backends("dns") == ["10.0.0.3 1"]
-        assert scene.said[0].endswith("; `dns` begins with what it answered last")
-        assert Hub(begun).backends("six") == []
-    kept.put(Answered(A, records("192.168.0.14 83 1"), 30))
-    begun = gathered(config, files, [], scene.said.append, kept)
-    assert Hub(begun).backends("dns") == []
 
 
 def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from paraglider.control.lookouts.errands import Answered, Changed, Errand, Failed, Name, News, told
-from paraglider.system.srv import Record
+from paraglider.system.dns_records import Record
 
 NAME = Name("_web._tcp.example", "[::1]:53", 6)
 RECORD = Record(ipaddress.ip_address("fd00::1"), 8080, 3)

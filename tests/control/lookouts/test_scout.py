@@ -26,12 +26,11 @@ from paraglider.control.lookouts.scout import (
     Rhythm,
     Scout,
     ScoutSpec,
-    ask_once,
     run,
 )
 from paraglider.control.processes.channel import Channel
 from paraglider.control.processes.spec import READY
-from paraglider.system.srv import NoAnswerError, Query, Reply, Srv
+from paraglider.system.dns_records import NoAnswerError, Query, Reply, Srv
 
 NOBODY = 65534
 PATIENCE = 20
@@ -47,7 +46,7 @@ class Dns:
         self.asked: list[str] = []
 
     def query_for(self, name: Name) -> Query:
-        """See ``scout.QueryFor``."""
+        """See ``asking.QueryFor``."""
 
         async def query(wanted: str, kind: str) -> Reply:
             if kind == "SRV":
@@ -238,31 +237,3 @@ def said(channel: Channel) -> News:
             await asyncio.sleep(0.01)
 
     return asyncio.run(asyncio.wait_for(hear(), PATIENCE))
-
-
-@pytest.mark.root
-def test_asked_once() -> None:
-    """Before anything is started another process asks, and what it finds is here."""
-    found = ask_once([WEB, API], NOBODY, NOBODY, Dns().query_for)
-    assert sorted(type(news).__name__ for news in found) == ["Answered", "Failed"]
-    assert {news.name for news in found} == {WEB, API}
-
-
-@pytest.mark.root
-def test_asked_once_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start does not wait for an answer for ever, and has the others."""
-    monkeypatch.setattr(scout_module, "FIRST_PATIENCE", 0.5)
-
-    def query_for(name: Name) -> Query:
-        async def silent(wanted: str, kind: str) -> Reply:
-            await asyncio.sleep(3600)
-            raise AssertionError
-
-        return Dns().query_for(name) if name == WEB else silent
-
-    assert [news.name for news in ask_once([API, WEB], NOBODY, NOBODY, query_for)] == [WEB]
-
-
-def test_nothing_to_ask() -> None:
-    """Without names there is no process."""
-    assert ask_once([], NOBODY, NOBODY) == []

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
+from paraglider.system.nfnetlink import attribute
 from paraglider.system.queue import messages
 from paraglider.system.queue.batch import FLUSH, ROUND, SLOT, Batch, open_batch
 
@@ -35,14 +36,14 @@ def packet_message(
     number: int, payload: bytes, *, hook: int = 0, info: int | None = None, mark: bool = True
 ) -> bytes:
     """What the kernel sends: the attributes in its order, the payload last."""
-    attributes = messages.attribute(1, struct.pack("!IHB", number, 0x0800, hook))
-    attributes += messages.attribute(5, struct.pack("!I", 2))
+    attributes = attribute(1, struct.pack("!IHB", number, 0x0800, hook))
+    attributes += attribute(5, struct.pack("!I", 2))
     if mark:
-        attributes += messages.attribute(3, struct.pack("!I", 0x50470000))
+        attributes += attribute(3, struct.pack("!I", 0x50470000))
     if info is not None:
-        attributes += messages.attribute(messages.NFQA_SKB_INFO, struct.pack("!I", info))
+        attributes += attribute(messages.NFQA_SKB_INFO, struct.pack("!I", info))
     if payload:
-        attributes += messages.attribute(messages.NFQA_PAYLOAD, payload)[: 4 + len(payload)]
+        attributes += attribute(messages.NFQA_PAYLOAD, payload)[: 4 + len(payload)]
     return messages.message(messages.NFQNL_MSG_PACKET, QUEUE, attributes)
 
 
