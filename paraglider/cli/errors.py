@@ -1,6 +1,6 @@
 """From exceptions to one message on stderr and an exit code, for every command alike.
 
-Lives here: ``run_command``.
+Lives here: ``run_command``, and ``exit_code`` for who goes on afterwards.
 Rules: an operator's mistake never shows a traceback; a mistake of ours always does. Exit codes:
 0 done, 1 the operator's mistake, 2 the platform refused, 70 a mistake of ours, 130 interrupted. A
 service manager starts the daemon again after anything but 1. An output that cannot be written is
@@ -34,7 +34,7 @@ def run_command(
     ``arguments`` are those of the process when None.
     """
     prepare()
-    code = _exit_code(command, prog, arguments)
+    code = exit_code(command, prog, arguments)
     error = finish()
     if error is not None:
         code = code or (EXIT_MISTAKE if error.errno == errno.EPIPE else PlatformError.exit_code)
@@ -43,7 +43,8 @@ def run_command(
     sys.exit(code)
 
 
-def _exit_code(command: click.Command, prog: str, arguments: Sequence[str] | None) -> int:
+def exit_code(command: click.Command, prog: str, arguments: Sequence[str] | None) -> int:
+    """Runs ``command`` as ``run_command`` does; its exit code, and its complaint on stderr."""
     args = list(arguments) if arguments is not None else None
     try:
         result = command.main(args=args, prog_name=prog, standalone_mode=False)

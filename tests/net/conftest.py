@@ -42,7 +42,8 @@ from paraglider.lab.topology import (
 )
 from paraglider.system.state import StateFile
 
-# With --import-mode=importlib the tests find no module beside them: ``offloading``.
+# With --import-mode=importlib the tests find no module beside them: ``offloading``. Fixtures here
+# import theirs when they are asked for.
 sys.path.insert(0, str(Path(__file__).parent))
 
 PEER = Path(__file__).parent / "peer.py"
@@ -213,6 +214,8 @@ def balancer(
     its log tells of an error or a traceback; ``trouble=True`` says that such are what the test is
     about. (``topology`` is asked for so that the networks outlive the balancers.)
     """
+    from inside import InsideBalancer
+
     made: list[tuple[Balancer, bool]] = []
 
     def make(
@@ -220,7 +223,7 @@ def balancer(
     ) -> Balancer:
         directory = tmp_path / f"balancer{len(made)}"
         directory.mkdir()
-        balancer = Balancer(net.balancer, directory, text, arguments)
+        balancer = InsideBalancer(net.balancer, directory, text, arguments)
         made.append((balancer, trouble))
         balancer.set_up()
         if start:
@@ -248,10 +251,12 @@ def start(
 
     (``topology`` is asked for so that the networks outlive what was started.)
     """
+    from inside import InsideStaticBalancer
+
     made: list[StaticBalancer] = []
 
     def run(net: Topology, text: str) -> StaticBalancer:
-        made.append(StaticBalancer(net.balancer, tmp_path, text))
+        made.append(InsideStaticBalancer(net.balancer, tmp_path, text))
         made[-1].set_up()
         return made[-1]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import directing
 import pytest
+from inside import InsideStaticBalancer
 
-from paraglider.lab.balancer import StaticBalancer
 from paraglider.lab.topology import VIP, Topology
 
 pytestmark = pytest.mark.root
@@ -67,12 +67,12 @@ def test_bulk(
 @pytest.fixture
 def start(topology: Any, tmp_path: Path) -> Iterator[Any]:
     """A function that has the kernel balance a configuration alone; stopped afterwards."""
-    made: list[StaticBalancer] = []
+    made: list[InsideStaticBalancer] = []
 
     def begin(net: Topology, text: str) -> None:
         directory = tmp_path / "static"
         directory.mkdir()
-        made.append(StaticBalancer(net.balancer, directory, text))
+        made.append(InsideStaticBalancer(net.balancer, directory, text))
         made[-1].set_up()
 
     yield begin

@@ -1,0 +1,80 @@
+"""The set-up and what undoes it, run by the test's own process in the balancer's namespace.
+
+It is the same command with the same arguments, and gives what a program gives: lines, complaints,
+an exit code. A process of its own would import for half a second what is here already, twice a
+test; that the programs start is held by ``tests/cli``, ``tests/lab`` and ``test_lab``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+
+import click
+from pyroute2 import netns
+
+from paraglider.cli.errors import exit_code
+from paraglider.cli.main import main
+from paraglider.cli.setup_host import PROG, setup_host
+from paraglider.errors import PlatformError
+from paraglider.lab.balancer import Balancer, StaticBalancer
+from paraglider.lab.namespace import Namespace
+
+
+class InsideBalancer(Balancer):
+    """One that is set up and undone by this process."""
+
+    def set_up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """See ``Balancer``."""
+        arguments = ["-c", str(self.config), *options]
+        return run_inside(self.namespace, setup_host, PROG, arguments, check=check)
+
+
+class InsideStaticBalancer(StaticBalancer):
+    """One that this process starts and stops."""
+
+    def set_up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """See ``StaticBalancer``."""
+        return self._run("start", "-c", str(self.config), *options, check=check)
+
+    def undo(self) -> None:
+        """See ``StaticBalancer``."""
+        self._run("stop")
+
+    def _run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        given = [*self.arguments, *arguments]
+        return run_inside(self.namespace, main, "paraglider", given, check=check)
+
+
+def run_inside(
+    namespace: Namespace,
+    command: click.Command,
+    prog: str,
+    arguments: Sequence[str],
+    *,
+    check: bool,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``command`` in ``namespace``; raises ``PlatformError`` as ``namespace.run`` does."""
+    out, err = io.StringIO(), io.StringIO()
+    with _in(namespace), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = exit_code(command, prog, arguments)
+    given = [prog, *arguments]
+    if check and code != 0:
+        words = (err.getvalue() or out.getvalue()).strip()
+        raise PlatformError(f"{' '.join(given)}: exit {code}: {words[-2000:]}")
+    return subprocess.CompletedProcess(given, code, out.getvalue(), err.getvalue())
+
+
+@contextlib.contextmanager
+def _in(namespace: Namespace) -> Iterator[None]:
+    """Be in ``namespace`` meanwhile, whose commands may take SIGTERM for themselves."""
+    before = signal.getsignal(signal.SIGTERM)
+    netns.pushns(namespace.name)
+    try:
+        yield
+    finally:
+        netns.popns()
+        signal.signal(signal.SIGTERM, before)
