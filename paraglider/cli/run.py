@@ -4,7 +4,8 @@ Everything that can be known to be wrong is said before anything is changed: the
 what this version does not do, root, user, chroot directory, cores, queues, policies.
 
 All modules and files of Paraglider that any process needs are read here, before the supervisor
-gives up CAP_DAC_OVERRIDE: the directory that they are in may be closed to everybody else.
+gives up CAP_DAC_OVERRIDE: the directory that they are in may be closed to everybody else. The scout
+and what asks the DNS, whose libraries are a tenth of the daemon, only where it has such sources.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ from paraglider.control.hub.hub import Hub
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.own_file import OwnFile
 from paraglider.control.hub.watch import Watch
-from paraglider.control.lookouts import scout
-from paraglider.control.lookouts.asking import ask_once
-from paraglider.control.lookouts.scout import ScoutSpec
 from paraglider.control.processes.notify import Notifier
 from paraglider.control.roster import Place, be, forget_other_ledgers, make_specs
 from paraglider.control.settings import Settings
@@ -87,6 +85,9 @@ def run(
     )
     named, kept = origins(wanted), Kept(AnswersFile(), log.logger().warning)
     if named:
+        from paraglider.control.lookouts import scout
+        from paraglider.control.lookouts.asking import ask_once
+
         scout.preload()
         answers = ask_once(names_in(wanted), uid, gid)
         wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
@@ -98,7 +99,7 @@ def run(
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
     specs.append(ReconcilerSpec(len(specs), wanted, families))
     if named:
-        specs.append(ScoutSpec(len(specs), uid, gid))
+        specs.append(scout.ScoutSpec(len(specs), uid, gid))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger())
     with contextlib.ExitStack() as stack:

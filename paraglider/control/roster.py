@@ -18,9 +18,8 @@ from paraglider.control.api.process import ApiSpec
 from paraglider.control.host import process as reconciler
 from paraglider.control.host.process import ReconcilerSpec
 from paraglider.control.hub.health import checked
-from paraglider.control.lookouts import checker, scout
+from paraglider.control.lookouts import checker
 from paraglider.control.lookouts.checker import CheckerSpec, chroot_for, echo_for
-from paraglider.control.lookouts.scout import ScoutSpec
 from paraglider.control.processes import live
 from paraglider.control.processes.counters import Counters
 from paraglider.control.processes.spec import Spec
@@ -105,10 +104,12 @@ def be(spec: Spec, report: int, parent: int) -> int:
         return api.run(spec, report, parent)
     if isinstance(spec, ReconcilerSpec):
         return reconciler.run(spec, report, parent)
-    if isinstance(spec, ScoutSpec):
-        return scout.run(spec, report, parent)
     if isinstance(spec, StatsSpec):
         return stats.run(spec, report, parent)
+    from paraglider.control.lookouts import scout  # loaded by now where there is a spec of it
+
+    if isinstance(spec, scout.ScoutSpec):
+        return scout.run(spec, report, parent)
     raise TypeError(f"nothing is known of a {spec.role}")
 
 

@@ -83,10 +83,7 @@ class Netfilter:
         """The tables that iptables-nft uses and their chains; None with iptables-legacy."""
         if not self._is_nft(family):
             return None
-        found: Tables = {}
-        for item in listed(["list", "tables", _NFT_FAMILY[family]]):
-            if (table := item.get("table")) and table["name"] in TABLES:
-                found[table["name"]] = []
+        found: Tables = {table: [] for table in self._used(family)}
         for item in listed(["list", "chains", _NFT_FAMILY[family]]):
             if (chain := item.get("chain")) and chain["table"] in found:
                 found[chain["table"]].append(chain["name"])
@@ -94,11 +91,10 @@ class Netfilter:
 
     def unused_text(self, family: int, before: Tables | None) -> str:
         """The ``nft`` input that removes empty built-in chains and tables not in ``before``."""
-        now = self.tables(family) if before is not None else None
-        if now is None or before is None:
+        if before is None or not self._is_nft(family):
             return ""
         lines = []
-        for table in now:
+        for table in self._used(family):
             lines += _unused(_NFT_FAMILY[family], table, before.get(table))
         return "".join(f"{line}\n" for line in lines)
 
@@ -106,6 +102,12 @@ class Netfilter:
         """Remove the empty built-in chains and tables that were not there ``before``."""
         if text := self.unused_text(family, before):
             run(["nft", "-f", "-"], text)
+
+    def _used(self, family: int) -> list[str]:
+        """The names of the tables that iptables-nft uses."""
+        listing = listed(["list", "tables", _NFT_FAMILY[family]])
+        named = (item["table"]["name"] for item in listing if "table" in item)
+        return [name for name in named if name in TABLES]
 
     def _is_nft(self, family: int) -> bool:
         return "nf_tables" in run([f"{self._programs[family]}-restore", "--version"])

@@ -16,6 +16,8 @@ from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
 from paraglider.system.programs import attempt, complaint, find_program, run
 
+_ABSENT = "No such file or directory"  # ENOENT, in nft's words
+
 
 class Nft:
     """Our tables in the network namespace that the process runs in."""
@@ -66,19 +68,26 @@ class Nft:
 
         Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
-        if not self._there(family, table):
-            return ""
         terse = ["-t"] if table == LEASES else []
-        return comparable(listed([*terse, "list", "table", NFT_FAMILY[family], table]))
+        listing = _listed_here([*terse, "list", "table", NFT_FAMILY[family], table])
+        return "" if listing is None else comparable(listing)
+
+    def present(self, family: int) -> frozenset[str]:
+        """The names of all tables of ``family``, ours and others'.
+
+        Raises as ``held``.
+        """
+        listing = _listed_here(["list", "tables", NFT_FAMILY[family]]) or []
+        return frozenset(item["table"]["name"] for item in listing if "table" in item)
 
     def counters(self, family: int) -> dict[str, tuple[int, int]] | None:
         """Packets and bytes of the counters of our table by name; None where it is not there.
 
         Raises ``PlatformError`` when nft fails.
         """
-        if not self._there(family, TABLE):
+        listing = _listed_here(["list", "counters", "table", NFT_FAMILY[family], TABLE])
+        if listing is None:
             return None
-        listing = listed(["list", "counters", "table", NFT_FAMILY[family], TABLE])
         return {
             item["counter"]["name"]: (item["counter"]["packets"], item["counter"]["bytes"])
             for item in listing
@@ -87,16 +96,8 @@ class Nft:
 
     def remove(self, family: int, table: str = TABLE) -> None:
         """Remove ``table``, which is ours, if it is there."""
-        if self.held(family, table):
+        if table in self.present(family):
             self.load(removal_text(family, table))
-
-    def _there(self, family: int, table: str) -> bool:
-        try:
-            find_program("nft")
-        except OperatorError:
-            return False
-        listing = listed(["list", "tables", NFT_FAMILY[family]])
-        return any(item.get("table", {}).get("name") == table for item in listing)
 
 
 def listed(arguments: Sequence[str]) -> list[dict[str, Any]]:
@@ -105,7 +106,23 @@ def listed(arguments: Sequence[str]) -> list[dict[str, Any]]:
     Raises ``PlatformError`` when nft fails, and where what it prints is no JSON: so it is in nft
     1.0.6 for a table with the flag `owner`, which a program holds that is running.
     """
-    text = run(["nft", "-j", *arguments])
+    return _read(arguments, run(["nft", "-j", *arguments]))
+
+
+def _listed_here(arguments: Sequence[str]) -> list[dict[str, Any]] | None:
+    """As ``listed``; None where what is to be listed is not there, as without nft nothing is."""
+    try:
+        done = attempt(["nft", "-j", *arguments])
+    except OperatorError:
+        return None
+    if done.returncode != 0 and _ABSENT in done.stderr:
+        return None
+    if done.returncode != 0:
+        raise PlatformError(f"nft -j {' '.join(arguments)} failed: {complaint(done)}")
+    return _read(arguments, done.stdout)
+
+
+def _read(arguments: Sequence[str], text: str) -> list[dict[str, Any]]:
     try:
         found: list[dict[str, Any]] = json.loads(text)["nftables"]
     except (ValueError, KeyError, TypeError) as error:

@@ -347,6 +347,6 @@ def _strays(families: frozenset[int], host: Host) -> list[int]:
             saved = host.netfilter.saved(family)
         except OperatorError:
             continue  # without iptables on the host there are no rules of ours either
-        if our_tables(saved) or any(host.nft.held(family, table) for table in _TABLES):
+        if our_tables(saved) or not host.nft.present(family).isdisjoint(_TABLES):
             found.append(family)
     return found

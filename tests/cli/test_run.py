@@ -9,6 +9,8 @@ import os
 import pwd
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,17 @@ def message(capsys: pytest.CaptureFixture[str]) -> str:
     assert captured.out == ""
     (line,) = captured.err.splitlines()
     return line
+
+
+def test_what_asks_the_dns_is_imported_where_it_is_asked() -> None:
+    """Most files list their backends themselves."""
+    program = (
+        "import sys, paraglider.cli.run; print(sorted({'dns', 'watchfiles'} & {*sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_starts_a_worker_a_core(started: Started, file: Any) -> None:

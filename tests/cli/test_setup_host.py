@@ -33,6 +33,23 @@ def run(host: Namespace, run_in: Any) -> Iterator[Run]:
     host.run([sys.executable, "-m", module, "--undo"], check=False)
 
 
+def test_nothing_is_imported_that_only_a_daemon_needs() -> None:
+    """A set-up is short, and most of it would be that: the log, the loop, the DNS, the queues."""
+    daemons = {"aiohttp", "dns", "netfilterqueue", "prctl", "rich", "scapy", "structlog"}
+    program = (
+        "import sys, paraglider.cli.setup_host\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('paraglider.')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    libraries, ours = (set(line.split()) for line in done.stdout.splitlines())
+    assert "pydantic" in libraries
+    assert not daemons & libraries
+    assert not {"paraglider.control.log", "paraglider.system.queue"} & ours
+
+
 @pytest.mark.root
 def test_undo_leaves_a_bare_host_as_it_was(
     host: Namespace, write: Any, run: Run, snapshot: Any

@@ -237,6 +237,10 @@ class AirNft(Nft):
         else:
             self.tables[place] = text
 
+    def present(self, family: int) -> frozenset[str]:
+        """The names of the tables."""
+        return frozenset(name for of, name in self.tables if of == family)
+
     def held(self, family: int, table: str = TABLE) -> str:
         """The text."""
         return self.tables.get((family, table), "")

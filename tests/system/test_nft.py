@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import Any
 
 import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.rules.nft import CARRIED, KernelTable, offload_table, without_counters
+from paraglider.rules.nft import CARRIED, TABLE, KernelTable, offload_table, without_counters
 from paraglider.system.nft import Nft, comparable
 
 
@@ -42,9 +43,11 @@ def test_loaded_held_and_removed(inside: Any, family: int) -> None:
     nft.load(text(family, *BACKENDS[family]))
     assert nft.held(family) == held
     assert nft.held(10 - family) == ""
+    assert (nft.present(family), nft.present(10 - family)) == ({TABLE}, set())
     nft.remove(family)
     nft.remove(family)
     assert nft.held(family) == ""
+    assert nft.present(family) == set()
 
 
 @pytest.mark.root
@@ -91,8 +94,10 @@ def test_a_host_without_nft_has_no_table(monkeypatch: pytest.MonkeyPatch) -> Non
     def missing(name: str) -> str:
         raise OperatorError(f"the program {name} is missing")
 
-    monkeypatch.setattr("paraglider.system.nft.find_program", missing)
+    for module in ("nft", "programs"):
+        monkeypatch.setattr(f"paraglider.system.{module}.find_program", missing)
     assert Nft().held(4) == ""
+    assert Nft().counters(4) is None
     Nft().remove(4)
     with pytest.raises(OperatorError, match="missing"):
         Nft().require()
@@ -101,10 +106,28 @@ def test_a_host_without_nft_has_no_table(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("printed", ["{", '{"nftables"', '{"other": []}', "[]", ""])
 def test_what_nft_prints_that_is_no_listing(monkeypatch: pytest.MonkeyPatch, printed: str) -> None:
     """It is the platform's fault, in words, wherever a listing is asked for."""
-    monkeypatch.setattr("paraglider.system.nft.run", lambda _: printed)
-    for ask in (Nft().held, Nft().counters):
+
+    def prints(argv: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(argv, 0, printed, "")
+
+    monkeypatch.setattr("paraglider.system.nft.attempt", prints)
+    for ask in (Nft().held, Nft().counters, Nft().present):
         with pytest.raises(PlatformError, match="cannot be read"):
             ask(4)
+
+
+def test_nft_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table that is not there is none; whatever else nft complains of is told."""
+    said = "Error: No such file or directory\nlist table ip paraglider"
+
+    def fails(argv: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(argv, 1, "", said)
+
+    monkeypatch.setattr("paraglider.system.nft.attempt", fails)
+    assert Nft().held(4) == ""
+    said = "Error: Could not process rule: Operation not permitted"
+    with pytest.raises(PlatformError, match="list table ip paraglider failed: .*not permitted"):
+        Nft().held(4)
 
 
 def test_what_is_equal_compares_equal() -> None:
