@@ -25,9 +25,16 @@ settings.register_profile("explore", deadline=None)
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
+#: folders whose files take long
+_LONG = ("net", "tests")
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs root when there is none."""
+    """Skip what needs root when there is none; where processes share the files, begin with those
+    that take long, networks and documents, so that all processes end together.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.parent.name not in _LONG)
     if os.geteuid() == 0:
         return
     skip = pytest.mark.skip(reason="needs root: run sudo scripts/test")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -323,13 +324,15 @@ def test_unknown_flows_and_missing_workers(
     net = topology()
     serve_peer(net, 9000)
     running = balancer(net, config(*(service(f, ports=9000) for f in (4, 6)), workers=2))
-    for family in (4, 6):
-        waiting = start_pause(net, family)
-        assert running.stop() == 0
-        assert peer(net.client, "connect", VIP[family], 9000) == {"error": "timed out"}
-        net.balancer.run([sys.executable, "-c", forget])
-        running.start()
-        out, _ = waiting.communicate(b"go on\n", timeout=30)
+    waiting = {family: start_pause(net, family) for family in (4, 6)}
+    assert running.stop() == 0
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda f: peer(net.client, "connect", VIP[f], 9000), waiting)
+        assert list(found) == [{"error": "timed out"}] * 2
+    net.balancer.run([sys.executable, "-c", forget])
+    running.start()
+    for family, one in waiting.items():
+        out, _ = one.communicate(b"go on\n", timeout=30)
         assert out.strip() == b'{"error": "ECONNRESET"}'
         assert peer(net.client, "connect", VIP[family], 9000) == {"connected": True}
 
