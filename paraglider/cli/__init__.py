@@ -31,4 +31,4 @@ import gc
 # A start makes some hundred thousand objects, all of which stay: to look through the new ones at
 # every 700th, as Python does, is a twentieth of it. Workers, whose garbage counts, see to it
 # themselves.
-gc.set_threshold(20_000, 10, 10)
+gc.set_threshold(50_000, 10, 10)
