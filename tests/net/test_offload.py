@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from itertools import product
 from typing import Any
 
 import pytest
@@ -22,16 +23,15 @@ pytestmark = pytest.mark.root
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("family", FAMILIES)
 def test_every_backend_its_share(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int, workers: int
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, workers: int
 ) -> None:
     """rr over TCP and UDP: ten of thirty each; over two workers each backend has some."""
     net = topology()
     serve(net)
-    echo = service(family, name="echo", protocol="udp", ports=5353)
-    balancer(net, config(service(family), echo, workers=workers))
-    for protocol, port in (("tcp", 80), ("udp", 5353)):
+    echo = [service(f, name=f"echo{f}", protocol="udp", ports=5353) for f in FAMILIES]
+    balancer(net, config(*map(service, FAMILIES), *echo, workers=workers))
+    for family, (protocol, port) in product(FAMILIES, (("tcp", 80), ("udp", 5353))):
         answers = ask(net, protocol, VIP[family], port, 30)
         if workers == 1:
             assert answers == EVEN
@@ -39,19 +39,19 @@ def test_every_backend_its_share(
             assert set(answers) == set(EVEN)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_python_sees_first_packets_alone(
-    topology: Any, serve: Any, config: Any, balancer: Any, family: int
+    topology: Any, serve: Any, config: Any, balancer: Any
 ) -> None:
     """Eight megabytes and a hundred requests over one connection cost one packet in the queue."""
     net = topology()
     serve(net)
-    balancer(net, config(service(family)))
-    before = seen_by_python(net)
-    urls = [url(family, "/big"), *[url(family)] * 100]
-    done = net.client.run(["curl", "-sS", "-o", "/dev/null", *urls, "-w", "%{num_connects}\n"])
-    assert done.stderr == ""
-    assert seen_by_python(net) - before == 1
+    balancer(net, config(*map(service, FAMILIES)))
+    for family in FAMILIES:
+        before = seen_by_python(net)
+        urls = [url(family, "/big"), *[url(family)] * 100]
+        done = net.client.run(["curl", "-sS", "-o", "/dev/null", *urls, "-w", "%{num_connects}\n"])
+        assert done.stderr == ""
+        assert seen_by_python(net) - before == 1
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -92,82 +92,89 @@ def test_what_the_kernel_carries_is_told(
     assert total["bytes_out"] == sum(told("bytes_out"))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_ports_are_mapped(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
-) -> None:
+def test_ports_are_mapped(topology: Any, serve: Any, config: Any, balancer: Any, ask: Any) -> None:
     """The backends answer on a port of their own, and the client hears from the VIP's."""
     net = topology()
     serve(net, http=(80, 8080))
-    backends = [
-        {"address": backend_address(family, 1), "port": 8080},
-        {"address": backend_address(family, 2), "port": 8080, "weight": 2},
-    ]
-    balancer(net, config(service(family, ports=81, strategy="wrr", backends=backends)))
-    assert ask(net, "tcp", VIP[family], 81, 30) == {"backend1": 10, "backend2": 20}
+
+    def mapped(family: int) -> dict[str, Any]:
+        backends = [
+            {"address": backend_address(family, 1), "port": 8080},
+            {"address": backend_address(family, 2), "port": 8080, "weight": 2},
+        ]
+        return service(family, ports=81, strategy="wrr", backends=backends)
+
+    balancer(net, config(*map(mapped, FAMILIES)))
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 81, 30) == {"backend1": 10, "backend2": 20}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_a_range_keeps_the_port(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
     """A service with several ports sends each to the same one; one with all ports has the rest."""
     net = topology()
     serve(net, http=(80, 8000, 8080))
-    some = service(family, ports=["8000-8010"], backends=[backend_address(family, 1)])
-    rest = service(family, name="rest", backends=[backend_address(family, 2)])
-    del rest["ports"]
-    balancer(net, config(some, rest))
-    assert ask(net, "tcp", VIP[family], 8000, 5) == {"backend1": 5}
-    assert ask(net, "tcp", VIP[family], 8080, 5) == {"backend2": 5}
+    services = []
+    for family in FAMILIES:
+        some = service(family, ports=["8000-8010"], backends=[backend_address(family, 1)])
+        rest = service(family, name=f"rest{family}", backends=[backend_address(family, 2)])
+        del rest["ports"]
+        services += [some, rest]
+    balancer(net, config(*services))
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 8000, 5) == {"backend1": 5}
+        assert ask(net, "tcp", VIP[family], 8080, 5) == {"backend2": 5}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_backends_see_the_client_or_the_balancer(
-    topology: Any, serve: Any, config: Any, balancer: Any, family: int
+    topology: Any, serve: Any, config: Any, balancer: Any
 ) -> None:
     """Without ``snat`` the client's own address arrives, with it the one it names."""
     net = topology()
     serve(net)
-    masked = service(family, name="masked", ports=8080, snat=GATEWAY[family])
-    masked["backends"] = [{"address": address, "port": 80} for address in masked["backends"]]
-    balancer(net, config(service(family), masked))
-    for port, address in ((80, CLIENT[family]), (8080, GATEWAY[family])):
-        answer = net.client.run(["curl", "-sS", url(family, "/from", port)]).stdout
-        assert answer.strip() == address
+    services = []
+    for family in FAMILIES:
+        masked = service(family, name=f"masked{family}", ports=8080, snat=GATEWAY[family])
+        masked["backends"] = [{"address": address, "port": 80} for address in masked["backends"]]
+        services += [service(family), masked]
+    balancer(net, config(*services))
+    for family in FAMILIES:
+        for port, address in ((80, CLIENT[family]), (8080, GATEWAY[family])):
+            answer = net.client.run(["curl", "-sS", url(family, "/from", port)]).stdout
+            assert answer.strip() == address
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_hairpin(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
-) -> None:
+def test_hairpin(topology: Any, serve: Any, config: Any, balancer: Any) -> None:
     """A backend, which may get itself, and a client in the backends' own network call the VIP."""
     net = topology()
     serve(net)
     neighbour = net.backends[2]
-    balancer(net, config(service(family, backends=[backend_address(family, n) for n in (1, 2)])))
-    for caller in (net.backends[0], neighbour):
+    two = [service(f, backends=[backend_address(f, n) for n in (1, 2)]) for f in FAMILIES]
+    balancer(net, config(*two))
+    for family, caller in product(FAMILIES, (net.backends[0], neighbour)):
         command = [sys.executable, "-m", "paraglider.lab.client", "tcp", VIP[family], "80", "10"]
         lines = caller.run(command, timeout=60).stdout.splitlines()
         answers = Counter(json.loads(line).get("answer") for line in lines)
         assert answers == {"backend1": 5, "backend2": 5}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_any_is_tcp_udp_and_ping(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
     """``protocol: any`` has all three, and nobody but the backends answers the ping."""
     net = topology()
     serve(net)
-    everything = service(family, protocol="any")
-    del everything["ports"]
-    balancer(net, config(everything))
-    assert ask(net, "tcp", VIP[family], 80, 3).total() == 3
-    assert ask(net, "udp", VIP[family], 5353, 3).total() == 3
-    before = seen_by_python(net)
-    assert ask(net, "ping", VIP[family], 0, 6) == {"": 6}
-    assert seen_by_python(net) - before == 6
+    everything = [service(family, protocol="any") for family in FAMILIES]
+    for one in everything:
+        del one["ports"]
+    balancer(net, config(*everything))
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 3).total() == 3
+        assert ask(net, "udp", VIP[family], 5353, 3).total() == 3
+        before = seen_by_python(net)
+        assert ask(net, "ping", VIP[family], 0, 6) == {"": 6}
+        assert seen_by_python(net) - before == 6
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -209,55 +216,59 @@ def await_closed(net: Topology, left: int) -> None:
     time.sleep(0.3)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_beside_nat_on_one_vip(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
     """One service is offloaded, the other rewritten, by the same worker, from other ports."""
     net = topology()
     serve(net, http=(80, 8080))
-    rewritten = service(family, name="nat", ports=8080, forward="nat")
-    names = service(family, name="names", protocol="udp", ports=5353)
-    balancer(net, config(service(family), rewritten, names))
-    assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
-    assert ask(net, "tcp", VIP[family], 8080, 30) == EVEN
-    assert ask(net, "udp", VIP[family], 5353, 30) == EVEN
-    before = seen_by_python(net)
-    assert net.client.run(["curl", "-sS", "-o", "/dev/null", url(family, "/big")]).stderr == ""
-    assert seen_by_python(net) - before == 1
+    services = []
+    for family in FAMILIES:
+        rewritten = service(family, name=f"nat{family}", ports=8080, forward="nat")
+        names = service(family, name=f"names{family}", protocol="udp", ports=5353)
+        services += [service(family), rewritten, names]
+    balancer(net, config(*services))
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
+        assert ask(net, "tcp", VIP[family], 8080, 30) == EVEN
+        assert ask(net, "udp", VIP[family], 5353, 30) == EVEN
+        before = seen_by_python(net)
+        assert net.client.run(["curl", "-sS", "-o", "/dev/null", url(family, "/big")]).stderr == ""
+        assert seen_by_python(net) - before == 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_through_a_firewall_that_drops(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
     """A policy of DROP on FORWARD stays in force for all but what is balanced, both ways."""
     net = topology()
     serve(net)
-    net.balancer.run(["iptables" if family == 4 else "ip6tables", "-P", "FORWARD", "DROP"])
-    balancer(net, config(service(family)))
-    assert ask(net, "tcp", VIP[family], 80, 6).total() == 6
-    direct = [sys.executable, "-m", "paraglider.lab.client", "tcp", backend_address(family, 1)]
-    gateway = net.client.run(
-        ["ip", "route", "add", backend_address(family, 1), "via", BALANCER[family]]
-    )
-    assert gateway.returncode == 0
-    assert "timed out" in net.client.run([*direct, "80", "1"]).stdout
+    for program in ("iptables", "ip6tables"):
+        net.balancer.run([program, "-P", "FORWARD", "DROP"])
+    balancer(net, config(*map(service, FAMILIES)))
+    for family in FAMILIES:
+        assert ask(net, "tcp", VIP[family], 80, 6).total() == 6
+        backend = backend_address(family, 1)
+        direct = [sys.executable, "-m", "paraglider.lab.client", "tcp", backend, "80", "1"]
+        net.client.run(["ip", "route", "add", backend, "via", BALANCER[family]])
+        assert "timed out" in net.client.run(direct).stdout
 
 
-@pytest.mark.parametrize("family", FAMILIES)
 def test_a_client_keeps_its_backend(
-    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int
+    topology: Any, serve: Any, config: Any, balancer: Any, ask: Any
 ) -> None:
     """With ``affinity: client`` over two workers all of a client's flows meet at one backend, also
     while no daemon runs.
     """
     net = topology()
     serve(net)
-    running = balancer(net, config(service(family, affinity="client"), workers=2))
-    assert len(ask(net, "tcp", VIP[family], 80, 20)) == 1
+    services = [service(family, affinity="client") for family in FAMILIES]
+    running = balancer(net, config(*services, workers=2))
+    for family in FAMILIES:
+        assert len(ask(net, "tcp", VIP[family], 80, 20)) == 1
     assert running.stop() == 0
-    assert len(ask(net, "tcp", VIP[family], 80, 20)) == 1
+    for family in FAMILIES:
+        assert len(ask(net, "tcp", VIP[family], 80, 20)) == 1
 
 
 @pytest.mark.parametrize("beside", [False, True])
