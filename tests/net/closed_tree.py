@@ -44,7 +44,7 @@ def main() -> None:
     for number, tree in enumerate(sorted(trees)):
         if not any(other in tree.parents for other in trees):
             close(tree, int(owner), room / str(number))
-    os.chdir("/")
+    os.chdir(room)  # where nothing is that could be imported
     variables = {
         "NOTIFY_SOCKET": "/nowhere",
         "PATH": os.environ["PATH"],
