@@ -1,33 +1,42 @@
-"""A flood of SYNs, as fast as a program in C would send it; run as a program in a namespace.
+"""A flood of SYNs or of datagrams, as fast as a program in C would send it; run as a program in a
+namespace.
 
 ::
 
-    python bench/syns.py DEVICE HARDWARE VIP PORT COUNT RATE [NETWORK]
+    python bench/syns.py DEVICE HARDWARE VIP PORT COUNT RATE [tcp|udp [NETWORK]]
 
-Sends COUNT segments with SYN alone to VIP and PORT, out of DEVICE to the hardware address HARDWARE,
-RATE a second (0: as fast as it goes), each from another address of NETWORK and another port, and
-prints how many were sent and in how many seconds. They are made ahead of time and go out 64 with
-one system call (sendmmsg on a packet socket). Rules: standard library only; at most ``MOST``
-segments are sent, whatever is asked for.
+Sends COUNT segments with SYN alone (tcp), or datagrams (udp), to VIP and PORT, out of DEVICE to the
+hardware address HARDWARE, RATE a second (0: as fast as it goes), each from another address of
+NETWORK and another port, and prints how many were sent and in how many seconds; SIGTERM ends it
+sooner. They are made ahead of time, and then it prints ``sending``; they go out 64 with one system
+call (sendmmsg on a packet socket), and those that go out again have another port. Rules: standard
+library only; at most ``MOST`` packets are sent, whatever is asked for.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import ipaddress
 import json
 import random
+import signal
 import socket
 import struct
 import sys
 import time
+from collections.abc import Sequence
 
 MOST = 5_000_000
 #: networks for benchmarks (RFC 2544) and for documentation (RFC 3849)
 NETWORKS = {4: "198.18.0.0/15", 6: "2001:db8:f::/64"}
-#: different segments; more than that many repeat
+#: packets that are made; more than that many go out again from other ports
 DIFFERENT = 32768
 _AT_ONCE = 64
+_SENDER = bytes((2, 0, 0, 0, 0, 1))  # locally administered: a bridge drops frames from 0
+_STEP = 7919  # a prime: every port comes before one comes again
+_PAIR = struct.Struct("!H").unpack_from
+_PUT = struct.Struct("!H").pack_into
 
 
 class _Vector(ctypes.Structure):
@@ -53,29 +62,50 @@ def checksum(data: bytes) -> int:
     return 0xFFFF - sum(words) % 65535
 
 
-def syn(source: bytes, vip: bytes, sport: int, port: int, sequence: int) -> bytes:
-    """An IP packet with a segment that has SYN alone and a maximum segment size."""
-    tcp = struct.pack("!HHIIBBHHHBBH", sport, port, sequence, 0, 6 << 4, 2, 64240, 0, 0, 2, 4, 1460)
+def syn(source: bytes, vip: bytes, sport: int, port: int, noise: int) -> bytes:
+    """An IP packet with a segment that has SYN alone and a maximum segment size; ``noise`` is its
+    sequence number.
+    """
+    tcp = struct.pack("!HHIIBBHHHBBH", sport, port, noise, 0, 6 << 4, 2, 64240, 0, 0, 2, 4, 1460)
+    return _packet(source, vip, 6, tcp, 16)
+
+
+def datagram(source: bytes, vip: bytes, sport: int, port: int, noise: int) -> bytes:
+    """An IP packet with a datagram that has ``noise`` and eight bytes more."""
+    udp = struct.pack("!HHHHII", sport, port, 20, 0, noise, 0) + b"word"
+    return _packet(source, vip, 17, udp, 6)
+
+
+def _packet(source: bytes, vip: bytes, protocol: int, inner: bytes, at: int) -> bytes:
+    """An IP packet with ``inner``, whose checksum is at ``at``."""
     if len(vip) == 4:
-        pseudo = source + vip + struct.pack("!BBH", 0, 6, len(tcp))
-        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(tcp), sequence & 0xFFFF, 0, 64, 6, 0)
+        pseudo = source + vip + struct.pack("!BBH", 0, protocol, len(inner))
+        head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(inner), 0, 0, 64, protocol, 0)
         head = head[:10] + checksum(head + source + vip).to_bytes(2, "big") + source + vip
     else:
-        pseudo = source + vip + struct.pack("!II", len(tcp), 6)
-        head = struct.pack("!IHBB", 6 << 28, len(tcp), 6, 64) + source + vip
-    return head + tcp[:16] + checksum(pseudo + tcp).to_bytes(2, "big") + tcp[18:]
+        pseudo = source + vip + struct.pack("!II", len(inner), protocol)
+        head = struct.pack("!IHBB", 6 << 28, len(inner), protocol, 64) + source + vip
+    value = checksum(pseudo + inner) or 0xFFFF
+    return head + inner[:at] + value.to_bytes(2, "big") + inner[at + 2 :]
 
 
-def frames(hardware: bytes, vip: str, port: int, network: str, count: int) -> list[bytes]:
+#: what a flood may be of: what makes a packet, and where in its header stands what may be anything
+KINDS = {"tcp": (syn, 6), "udp": (datagram, 10)}
+
+
+def frames(
+    hardware: bytes, vip: str, port: int, network: str, count: int, kind: str = "tcp"
+) -> list[bytes]:
     """``count`` frames to ``hardware``, from random addresses of ``network`` and random ports."""
+    make, _ = KINDS[kind]
     noise = random.Random(count)  # the same flood every time
     to = ipaddress.ip_address(vip)
     sources = ipaddress.ip_network(network)
-    head = hardware + bytes(6) + (0x0800 if to.version == 4 else 0x86DD).to_bytes(2, "big")
+    head = hardware + _SENDER + (0x0800 if to.version == 4 else 0x86DD).to_bytes(2, "big")
     most = sources.num_addresses - 1
     return [
         head
-        + syn(
+        + make(
             sources[noise.randint(1, most)].packed,
             to.packed,
             noise.randrange(1024, 65536),
@@ -86,16 +116,39 @@ def frames(hardware: bytes, vip: str, port: int, network: str, count: int) -> li
     ]
 
 
-def flood(device: str, made: list[bytes], count: int, rate: int) -> tuple[int, float]:
-    """Send ``count`` of the frames ``made``, again and again, ``rate`` a second; how many were
-    sent, in how many seconds.
+def move_on(arena: bytearray, header: int, noise: int) -> None:
+    """Give the packet in ``arena`` whose transport header is at ``header`` another source port.
+
+    Its checksum stays right: the 16 bits at ``noise`` of the header become as much less, in one's
+    complement.
+    """
+    sport, other = _PAIR(arena, header)[0], _PAIR(arena, header + noise)[0]
+    port = 1024 + (sport - 1024 + _STEP) % (65536 - 1024)
+    _PUT(arena, header, port)
+    _PUT(arena, header + noise, (other + sport - port) % 65535)
+
+
+def flood(
+    device: str,
+    made: list[bytes],
+    count: int,
+    rate: int,
+    kind: str = "tcp",
+    ended: Sequence[int] = (),
+) -> tuple[int, float]:
+    """Send ``count`` packets, the frames ``made`` and then the same from other ports, ``rate`` a
+    second, until there is something in ``ended``; how many were sent, in how many seconds.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    buffers = [ctypes.create_string_buffer(frame, len(frame)) for frame in made]
+    arena = bytearray(b"".join(made))
+    length = len(made[0])  # all have the same
+    header = 14 + (20 if made[0][12] == 8 else 40)
+    noise = KINDS[kind][1]
+    base = ctypes.addressof((ctypes.c_char * len(arena)).from_buffer(arena))
     vectors = (_Vector * len(made))()
     messages = (_Message * len(made))()
-    for vector, message, buffer in zip(vectors, messages, buffers, strict=True):
-        vector.base, vector.length = ctypes.addressof(buffer), len(buffer)
+    for number, (vector, message) in enumerate(zip(vectors, messages, strict=True)):
+        vector.base, vector.length = base + number * length, length
         message.vectors, message.count = ctypes.pointer(vector), 1
     size = ctypes.sizeof(_Message)
     first = ctypes.addressof(messages)
@@ -103,13 +156,16 @@ def flood(device: str, made: list[bytes], count: int, rate: int) -> tuple[int, f
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind((device, 0))
         begun = time.monotonic()
-        while sent < count:
+        while sent < count and not ended:
             room = min(_AT_ONCE, len(made) - at, count - sent)
+            if sent >= len(made):
+                for number in range(at, at + room):
+                    move_on(arena, number * length + header, noise)
             got = libc.sendmmsg(wire.fileno(), ctypes.c_void_p(first + at * size), room, 0)
-            if got < 0:
+            if got < 0 and ctypes.get_errno() not in (errno.ENOBUFS, errno.EAGAIN, errno.EINTR):
                 raise OSError(ctypes.get_errno(), "sendmmsg")
-            sent += got
-            at = (at + got) % len(made)
+            sent += max(got, 0)
+            at = (at + max(got, 0)) % len(made)
             if rate and (ahead := sent / rate - (time.monotonic() - begun)) > 0:
                 time.sleep(ahead)
         return sent, time.monotonic() - begun
@@ -120,10 +176,15 @@ def main(
 ) -> None:
     """See the head of the file."""
     wanted = min(int(count), MOST)
-    network = more[0] if more else NETWORKS[ipaddress.ip_address(vip).version]
+    kind = more[0] if more else "tcp"
+    network = more[1] if more[1:] else NETWORKS[ipaddress.ip_address(vip).version]
     to = bytes.fromhex(hardware.replace(":", ""))
-    made = frames(to, vip, int(port), network, min(wanted, DIFFERENT))
-    sent, seconds = flood(device, made, wanted, int(rate))
+    made = frames(to, vip, int(port), network, min(wanted, DIFFERENT), kind)
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    sys.stdout.write("sending\n")
+    sys.stdout.flush()
+    sent, seconds = flood(device, made, wanted, int(rate), kind, ended)
     sys.stdout.write(f"{json.dumps({'sent': sent, 'seconds': seconds})}\n")
 
 

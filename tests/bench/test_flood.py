@@ -6,12 +6,23 @@ from bench.flood import NAMES, REFERENCE, Figures, table
 from bench.peers import PEERS
 
 
+def figures(*rounds: tuple[int, float, float]) -> Figures:
+    """Figures of rounds: kept of 10, calm and flooded p50."""
+    found = Figures()
+    for kept, calm, flooded in rounds:
+        under = {"tried": 10, "kept": kept, "new_tried": 4, "new_kept": 1, "p50": flooded}
+        found.add({"tried": 10, "kept": 10, "p50": calm}, under, 59_999.6)
+    return found
+
+
 def test_a_row_has_medians_and_ratios() -> None:
-    """The share is compared with the reference's, the flooded median with the calm one."""
-    reference = Figures([0.5, 0.8, 0.7], [1.0], [1.0], [2.0], [60_000.0])
-    figures = Figures([0.9, 0.7, 0.1], [1.0, 2.0, 3.0], [3.0, 9.0, 1.0], [5.0], [59_999.6])
-    wanted = ["nat", "70%", "×1.00", "2.00", "3.00 (×1.5)", "5.0", "60,000"]
-    assert figures.row("nat", reference) == wanted
+    """Shares are compared with the reference's, the flooded median with the calm one's of the same
+    round; what was not measured is left out.
+    """
+    reference = figures((5, 1, 1), (8, 1, 1), (7, 1, 1))
+    row = figures((9, 1, 3), (7, 2, 9), (1, 3, 1)).row("nat", reference)
+    times = "2.00 → 3.00 (×3.0, 0.3–4.5)"
+    assert row == ["nat", "70% (×1.00)", "25% (×1.00)", "-", times, "-", "60,000"]
     assert Figures().row("nat", reference) == ["nat", *"------"]
 
 

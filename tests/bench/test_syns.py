@@ -12,25 +12,36 @@ HARDWARE = bytes(range(6))
 VIP = {4: "192.168.0.11", 6: "2001:db8::11"}
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["first", "again"])
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
 @pytest.mark.parametrize("family", [4, 6])
-def test_segments_are_right(family: int) -> None:
-    """SYN alone, to the VIP, with right checksums, from addresses of the network that differ."""
+def test_packets_are_right(family: int, kind: str, again: bool) -> None:
+    """A SYN alone or a datagram, to the VIP, with right checksums, from addresses of the network
+    that differ; those that go out again have another port.
+    """
     import scapy.layers.inet
     import scapy.layers.inet6  # noqa: F401 - to be known to Ether
     from scapy.layers.l2 import Ether
 
-    made = syns.frames(HARDWARE, VIP[family], 80, syns.NETWORKS[family], 50)
+    made = syns.frames(HARDWARE, VIP[family], 80, syns.NETWORKS[family], 50, kind)
     sources = set()
     for frame in made:
-        packet: Any = Ether(frame)
+        moved = bytearray(frame)
+        if again:
+            header = 34 if family == 4 else 54
+            syns.move_on(moved, header, syns.KINDS[kind][1])
+            assert moved[header : header + 2] != frame[header : header + 2]
+        packet: Any = Ether(bytes(moved))
         layer = packet["IP" if family == 4 else "IPv6"]
-        assert (layer.dst, packet["TCP"].dport, str(packet["TCP"].flags)) == (VIP[family], 80, "S")
-        sources.add((layer.src, packet["TCP"].sport))
-        again = packet.copy()
-        del again["TCP"].chksum
+        inner = packet[kind.upper()]
+        assert (layer.dst, inner.dport) == (VIP[family], 80)
+        assert kind == "udp" or str(inner.flags) == "S"
+        sources.add((layer.src, inner.sport))
+        copy = packet.copy()
+        del copy[kind.upper()].chksum
         if family == 4:
-            del again["IP"].chksum
-        assert bytes(again) == frame
+            del copy["IP"].chksum
+        assert bytes(copy) == bytes(moved)
     assert len(sources) == 50
     prefix = "198.1" if family == 4 else "2001:db8:f:"
     assert all(source.startswith(prefix) for source, _ in sources)

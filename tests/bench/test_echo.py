@@ -1,0 +1,26 @@
+"""The server that sends datagrams back."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+from bench import echo
+
+
+def test_datagrams_come_back() -> None:
+    """As they are, to where they came from."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
+    ):
+        server.bind(("127.0.0.1", 0))
+        serving = threading.Thread(target=echo.serve, args=(server, 2))
+        serving.start()
+        client.settimeout(20)
+        client.connect(server.getsockname())
+        for sent in (b"one", b"two"):
+            client.send(sent)
+            assert client.recv(10) == sent
+        serving.join(20)
+        assert not serving.is_alive()
