@@ -27,6 +27,7 @@ from paraglider.control.hub.gathered import gathered, names_in
 from paraglider.control.hub.hub import Hub
 from paraglider.control.hub.kept import Kept
 from paraglider.control.hub.own_file import OwnFile
+from paraglider.control.hub.refusals import Refusals
 from paraglider.control.hub.watch import Watch
 from paraglider.control.processes.notify import Notifier
 from paraglider.control.roster import Place, be, forget_other_ledgers, make_specs
@@ -131,6 +132,7 @@ def run(
             named=named,
             kept=kept,
             carried=Carried(wanted),
+            refusals=Refusals(wanted),
         )
         privileges.limit_parent()
         status = Supervisor(specs, be, hub, Notifier()).run()

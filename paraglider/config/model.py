@@ -73,6 +73,12 @@ class Queue(Section):
         le=65536,
         description="Packets that may open a flow that the kernel holds for a worker.",
     )
+    openings_rate: int = Field(
+        default=10_000,
+        ge=0,
+        le=10_000_000,
+        description="New flows a second for each worker from clients not known yet; 0: any number.",
+    )
     io: Literal["auto", "netlink", "netfilterqueue"] = Field(
         default="auto", description="Queue I/O; auto takes the fastest that works here."
     )

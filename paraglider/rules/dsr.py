@@ -54,10 +54,7 @@ def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
         Chain(
             "PARAGLIDER-DSR-TO",
             "the client is the source",
-            (
-                steering.by_source(),
-                *to_queues(family, "PARAGLIDER-DSR-OPEN", "PARAGLIDER-DSR-QUEUE"),
-            ),
+            to_queues(family, steering.by_source(), "PARAGLIDER-DSR-OPEN", "PARAGLIDER-DSR-QUEUE"),
         ),
         Chain(
             "PARAGLIDER-DSR-ERROR",
@@ -72,7 +69,7 @@ def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
         Chain(
             "PARAGLIDER-DSR-OPEN",
             "what may open a flow waits in a shorter queue of its own, that of the core + 4096",
-            queues(steering.openings()),
+            (steering.by_source(), *queues(steering.openings())),
         ),
         Chain(
             "PARAGLIDER-DSR-DEFRAG",

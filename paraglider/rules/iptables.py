@@ -217,13 +217,15 @@ def _first_packets(steering: Steering) -> Chain:
 
     A datagram that follows a first one unanswered is NEW too: what has left the host once
     (CONFIRMED) has its backend. So has a SYN that comes again, but a worker is to hear of it, for
-    it speaks against the backend; the kernel does not ask for a backend twice.
+    it speaks against the backend; the kernel does not ask for a backend twice. What has a worker's
+    mark already is more than the workers are to be asked about (``openings``).
     """
     return Chain(
         "PARAGLIDER-NEW",
         "first packets, to be decided about; without a worker: passed, the kernel decides",
         (
             "-m conntrack ! --ctstate NEW -j RETURN",
+            f"-m mark --mark {OURS} -j RETURN",
             "! -p tcp -m conntrack --ctstatus CONFIRMED -j RETURN",
             steering.by_source(),
             *(f"{rule} --queue-bypass" for rule in queues(steering.openings())),
@@ -237,7 +239,7 @@ def _steering(steering: Steering, family: int) -> tuple[Chain, ...]:
         Chain(
             "PARAGLIDER-TO",
             "the client is the source",
-            (steering.by_source(), *to_queues(family, "PARAGLIDER-OPEN", "PARAGLIDER-QUEUE")),
+            to_queues(family, steering.by_source(), "PARAGLIDER-OPEN", "PARAGLIDER-QUEUE"),
         ),
         Chain(
             "PARAGLIDER-BACK",
@@ -262,7 +264,7 @@ def _steering(steering: Steering, family: int) -> tuple[Chain, ...]:
         Chain(
             "PARAGLIDER-OPEN",
             "what may open a flow waits in a shorter queue of its own, that of the core + 4096",
-            queues(steering.openings()),
+            (steering.by_source(), *queues(steering.openings())),
         ),
         Chain(
             "PARAGLIDER-QUEUE-ERROR",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from paraglider.config.types import Exempt
-from paraglider.rules.steering import OPENS
+from paraglider.rules.steering import OPENS, UNKNOWN
 from paraglider.rules.traffic import Traffic, port_matches
 
 ICMP = {4: "-p icmp -m icmp --icmp-type", 6: "-p ipv6-icmp -m icmp6 --icmpv6-type"}
@@ -64,12 +64,16 @@ def queues(numbers: Iterable[tuple[int, int]]) -> tuple[str, ...]:
     )
 
 
-def to_queues(family: int, openings: str, others: str) -> tuple[str, ...]:
+def to_queues(family: int, steer: str, openings: str, others: str) -> tuple[str, ...]:
     """Rules that send requests, echo among them, to the chain ``openings`` where they may open a
-    flow, else to ``others``.
+    flow, else to ``others``, with the mark that the target ``steer`` gives.
+
+    A packet is steered last, since its mark tells what kind it is.
     """
     return (
         f"{OPENS} -g {openings}",
         f"{any_icmp(family)} -g {openings}",
+        f"-m mark --mark {UNKNOWN} -g {openings}",
+        steer,
         f"-g {others}",
     )

@@ -2,8 +2,8 @@
 
 The worker: the kernel's hash of the client's end, as a mark. The queue: what may open a flow waits
 apart, so that a flood of it delays no flow that is there. Those are TCP segments with SYN alone,
-ICMP echo requests, and the first packets of offloaded flows. UDP waits with established traffic:
-nothing in a datagram tells a first one from a later one.
+ICMP echo requests, the first packets of offloaded flows, and datagrams that ``rules.openings`` does
+not know the flow of: nothing in a datagram itself tells a first one from a later one.
 
 Lives here: the marks, the HMARK options and the numbers of the queues.
 Rules: both directions of a flow must give the same mark. HMARK hashes the two addresses in
@@ -28,6 +28,12 @@ MARK_MASK = 0xFFFF0000
 OURS = f"0x{MARK_BASE:08x}/0x{MARK_MASK:08x}"
 """Mark and mask, as ``-m mark --mark`` takes them."""
 
+
+UNKNOWN_MARK = 0x50480000
+"""Mark of a datagram of no flow that is known (``rules.openings``), until it is steered."""
+
+UNKNOWN = f"0x{UNKNOWN_MARK:08x}"
+"""The same, as ``-m mark --mark`` takes it."""
 
 OPENINGS = 4096
 """Queue number of what may open a flow, for the worker of core 0; there are cores up to 4095."""

@@ -16,6 +16,7 @@ from paraglider.errors import ParagliderError
 from paraglider.rules.foreign import OF_FORWARD, Passing, judge
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE
+from paraglider.rules.openings import TABLE as OPENINGS
 from paraglider.system.nft import listed
 
 _FAMILIES: Final = {4: ("ip", "inet"), 6: ("ip6", "inet")}
@@ -79,7 +80,7 @@ def _forward_chains() -> Iterator[tuple[str, str, str]]:
             chain.get("hook") == "forward"
             and chain.get("type") == "filter"
             and chain.get("family") in ("ip", "ip6", "inet")
-            and chain.get("table") not in (TABLE, LEASES)
+            and chain.get("table") not in (TABLE, LEASES, OPENINGS)
         ):
             yield chain["family"], chain["table"], chain["name"]
 

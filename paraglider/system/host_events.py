@@ -25,6 +25,7 @@ from paraglider.errors import PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.long import TABLE as LONG
 from paraglider.rules.nft import TABLE
+from paraglider.rules.openings import TABLE as OPENINGS
 from paraglider.system.netfilter import legacy_tables
 from paraglider.system.nfnetlink import NETLINK_NETFILTER, attributes, split
 
@@ -175,6 +176,8 @@ def _of_tables(message: bytes) -> News | None:
     name = table.rstrip(b"\0").decode(errors="replace")
     if not name or (kind in _ELEMENTS and name != TABLE):
         return None
-    if name in (TABLE, LEASES, LONG) or (name in _IPTABLES and message[16] in _IP_FAMILIES):
+    if name in (TABLE, LEASES, LONG, OPENINGS) or (
+        name in _IPTABLES and message[16] in _IP_FAMILIES
+    ):
         return "filter"
     return "foreign"

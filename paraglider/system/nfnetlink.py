@@ -12,7 +12,7 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final, NamedTuple
 
@@ -20,6 +20,8 @@ from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.leases import lease_set
 from paraglider.rules.marks import way_family
 from paraglider.rules.nft import CARRIED, GONE, TABLE, UNANSWERED
+from paraglider.rules.openings import REFUSED
+from paraglider.rules.openings import TABLE as OPENINGS
 
 NETLINK_NETFILTER: Final = 12
 NLM_F_REQUEST: Final = 0x1
@@ -131,9 +133,21 @@ def table_counters(family: int) -> dict[str, int] | None:
 
     None when there is no such table, or none with these counters.
     """
+    return _named_counters(family, TABLE, (UNANSWERED, GONE))
+
+
+def refused_counters(family: int) -> dict[str, int] | None:
+    """Packets of ``family`` that were dropped ahead of the queues, by what they would have opened
+    (``rules.openings``); None when there is no such table.
+    """
+    found = _named_counters(family, OPENINGS, REFUSED.values())
+    return None if found is None else {what: found[name] for what, name in REFUSED.items()}
+
+
+def _named_counters(family: int, table: str, names: Iterable[str]) -> dict[str, int] | None:
     counters = {}
-    for name in (UNANSWERED, GONE):
-        wanted = attribute(_OBJ_TABLE, TABLE.encode() + b"\0")
+    for name in names:
+        wanted = attribute(_OBJ_TABLE, table.encode() + b"\0")
         wanted += attribute(_OBJ_NAME, name.encode() + b"\0")
         wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
         try:

@@ -14,6 +14,7 @@ from typing import Any
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
+from paraglider.rules.openings import TABLE as OPENINGS
 from paraglider.system.programs import attempt, complaint, find_program, run
 
 _ABSENT = "No such file or directory"  # ENOENT, in nft's words
@@ -64,11 +65,11 @@ class Nft:
 
     def held(self, family: int, table: str = TABLE) -> str:
         """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
-        Of leases, which come and go, nothing is told.
+        Of leases and known clients, which come and go, nothing is told.
 
         Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
-        terse = ["-t"] if table == LEASES else []
+        terse = ["-t"] if table in (LEASES, OPENINGS) else []
         listing = _listed_here([*terse, "list", "table", NFT_FAMILY[family], table])
         return "" if listing is None else comparable(listing)
 

@@ -22,6 +22,8 @@ from paraglider.rules.leases import lease_table
 from paraglider.rules.long import TABLE as LONG_TABLE
 from paraglider.rules.long import long_table
 from paraglider.rules.nft import offload_table
+from paraglider.rules.openings import TABLE as OPENINGS_TABLE
+from paraglider.rules.openings import openings_table
 from paraglider.rules.ruleset import RuleSet
 from paraglider.rules.static import served, static_rules, static_table
 from paraglider.system.changes.base import Action, Change, Host
@@ -31,7 +33,7 @@ from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
-from paraglider.system.changes.whole import LeasesChange, LongChange, WholeTable
+from paraglider.system.changes.whole import LeasesChange, LongChange, OpeningsChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT
 from paraglider.system.sysctl import conf, dotted, neigh
 from paraglider.system.ways import ways
@@ -182,6 +184,7 @@ def filter_steps(
     yield from _leases(config, family, host, records)
     if cores:
         yield from _long(config, family, host, records)
+        yield from _openings(config, family, len(cores), host, records)
     yield from _rules(config, family, cores, seed, host, records)
     yield from legacy_steps(config, family, cores, host, records)
 
@@ -233,6 +236,14 @@ def _long(config: Config, family: int, host: Host, records: Records) -> Iterator
     text = long_table(config, family)
     if text is not None:
         yield table_step(LongChange(family, LONG_TABLE, text), host, records)
+
+
+def _openings(
+    config: Config, family: int, workers: int, host: Host, records: Records
+) -> Iterator[Step]:
+    text = openings_table(config, family, workers)
+    if text is not None:
+        yield table_step(OpeningsChange(family, OPENINGS_TABLE, text), host, records)
 
 
 def table_step(change: WholeTable, host: Host, records: Records) -> Step:

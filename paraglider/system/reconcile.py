@@ -39,7 +39,7 @@ Part = Literal["foreign", "filter", "links"]
 PARTS: Final[tuple[Part, ...]] = ("foreign", "filter", "links")
 
 #: kinds of changes without which the service goes on, with less than it should have
-_MINOR: Final = frozenset({"sysctl", "leases", "long", "neighbour", "directory"})
+_MINOR: Final = frozenset({"sysctl", "leases", "long", "openings", "neighbour", "directory"})
 
 
 class SetUpAtWorkError(OperatorError):

@@ -20,6 +20,7 @@ from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.long import TABLE as LONG
 from paraglider.rules.nft import TABLE, removal_text
+from paraglider.rules.openings import TABLE as OPENINGS
 from paraglider.rules.saved import our_tables
 from paraglider.rules.steering import cores_of
 from paraglider.system.announce import Place
@@ -31,7 +32,7 @@ from paraglider.system.changes.routes import ProxyChange
 from paraglider.system.changes.ruleset import RulesChange, removal_script
 from paraglider.system.changes.sysctls import FORWARDING
 from paraglider.system.changes.table import TableChange
-from paraglider.system.changes.whole import LeasesChange, LongChange, WholeTable
+from paraglider.system.changes.whole import LeasesChange, LongChange, OpeningsChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.system.cores import worker_cores
 from paraglider.system.netlink import Neighbour
@@ -50,7 +51,7 @@ from paraglider.system.ways import refuse
 Say = Callable[[str, str], None]
 """Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
 
-_TABLES = (TABLE, LEASES, LONG)
+_TABLES = (TABLE, LEASES, LONG, OPENINGS)
 # Of these the kernel holds more than was said, by which a change of them is told.
 _SETTLING = RulesChange | LegacyChange | TableChange | WholeTable
 
@@ -124,8 +125,10 @@ def without_leases(steps: Iterable[Step]) -> list[int]:
 
 
 def _can_do(change: Change, host: Host) -> bool:
-    """False for a table of leases or of long packets that the kernel or nft cannot do."""
-    if not isinstance(change, LeasesChange | LongChange):
+    """False for a table that a host may do without (``changes.whole``) and the kernel or nft cannot
+    do.
+    """
+    if not isinstance(change, LeasesChange | LongChange | OpeningsChange):
         return True
     try:
         return not host.nft.trial(change.text)

@@ -50,6 +50,7 @@ def test_the_whole_of_ipv4(air: Any) -> None:
     """Rules first, then sysctls, addresses, and the neighbour; the far backend is none."""
     lines = told(plan(air, config(WEB)))
     assert lines.pop(0) == "table ip paraglider-long: packets too long for a queue"
+    assert lines.pop(0) == "table ip paraglider-openings: limits of new flows"
     assert lines[0].startswith("rules for IPv4: ")
     assert lines[1:] == [
         "sysctl net.ipv4.ip_forward 0 -> 1",
@@ -67,6 +68,7 @@ def test_the_whole_of_ipv6(air: Any) -> None:
     """Router advertisements stay accepted, which must be said before forwarding goes on."""
     lines = told(plan(air, config(SIX)))
     assert lines.pop(0) == "table ip6 paraglider-long: packets too long for a queue"
+    assert lines.pop(0) == "table ip6 paraglider-openings: limits of new flows"
     assert lines[0].startswith("rules for IPv6: ")
     assert lines[1:] == [
         "sysctl net.ipv6.conf.eth0.accept_ra 1 -> 2",
@@ -100,7 +102,7 @@ def test_without_network_interfaces_stay_as_they_are(air: Any) -> None:
     """Rules and sysctls only."""
     lines = told(plan(air, config(WEB, network={})))
     assert not any(line.startswith(("address", "neighbour")) for line in lines)
-    assert [line.split()[0] for line in lines[:2]] == ["table", "rules"]
+    assert [line.split()[0] for line in lines[:3]] == ["table", "table", "rules"]
 
 
 def test_what_the_host_has_already_is_kept_and_not_recorded(air: Any) -> None:
@@ -124,8 +126,11 @@ DSR6 = {**SIX, "forward": "dsr"}
 def test_the_whole_of_dsr(air: Any) -> None:
     """The backends hold the VIP: it is no address of ours, and drawn here when all else is done."""
     lines = told(plan(air, config(DSR)))
-    assert lines[0] == "table ip paraglider-dsr: leases of flows"
-    assert lines[1].startswith("rules for IPv4: ")
+    assert lines[:2] == [
+        "table ip paraglider-dsr: leases of flows",
+        "table ip paraglider-openings: limits of new flows",
+    ]
+    assert lines[2].startswith("rules for IPv4: ")
     assert lines[-6:] == [
         "address 10.0.0.254/8 on eth1",
         "neighbour 10.0.0.1 on eth1 kept resolved",
@@ -266,9 +271,12 @@ def tables(steps: list[Step]) -> list[TableChange]:
 def test_offload_comes_with_its_table(air: Any) -> None:
     """First of all, ahead of the rules that lead packets to it; the rest is as for nat."""
     lines = told(plan(air, config(OFFLOAD)))
-    assert lines[0] == "table ip paraglider: 2 backends"
-    assert lines[1].startswith("rules for IPv4: ")
-    assert lines[2:] == told(plan(air, config(WEB)))[2:]
+    assert lines[:2] == [
+        "table ip paraglider: 2 backends",
+        "table ip paraglider-openings: limits of new flows",
+    ]
+    assert lines[2].startswith("rules for IPv4: ")
+    assert lines[3:] == told(plan(air, config(WEB)))[3:]
 
 
 def test_hairpins_are_where_the_backends_are(air: Any) -> None:
@@ -338,4 +346,4 @@ def test_the_kernel_alone_needs_neither_queues_nor_directory(air: Any) -> None:
     assert [row["name"] for row in table.served] == ["web"]
     assert "NFQUEUE" not in rules.text
     assert "numgen" in table.text
-    assert told(steps)[2:] == told(plan(air, config(WEB)))[2:]
+    assert told(steps)[2:] == told(plan(air, config(WEB)))[3:]

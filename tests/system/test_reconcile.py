@@ -13,6 +13,7 @@ from paraglider.config.model import Config
 from paraglider.errors import PlatformError
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import TABLE, UNANSWERED
+from paraglider.rules.openings import TABLE as OPENINGS
 from paraglider.system import reconcile as module
 from paraglider.system import setup
 from paraglider.system.link_state import LinkState
@@ -143,7 +144,8 @@ def test_a_flushed_firewall(place: Any) -> None:
         it.air.netfilter.remove_ours(family)
     look = it.reconciler.look("filter")
     assert {absence.name for absence in look.restored} == {
-        "rules for IPv4", "rules for IPv6", f"table ip {TABLE}", f"table ip6 {TABLE}",
+        "rules for IPv4", "rules for IPv6",
+        *(f"table {ip} {table}" for ip in ("ip", "ip6") for table in (TABLE, OPENINGS)),
     }  # fmt: skip
     assert look.renewed == (4, 6)
     assert it.names("filter") == []
@@ -164,7 +166,11 @@ def test_the_hash_follows_states(place: Any, monkeypatch: pytest.MonkeyPatch) ->
     rule = '{{"chain": "{}", "expr": [{}]}}'
     held = {"hash": "1", "mark": "2"}
 
+    others = it.air.nft.held
+
     def listing(family: int, table: str = TABLE) -> str:
+        if table != TABLE:
+            return str(others(family, table))
         lines = [rule.format(UNANSWERED, held["hash"]), rule.format("answered", held["mark"])]
         return "".join(f"rule {line}\n" for line in lines)
 

@@ -337,7 +337,8 @@ def test_offload_is_undone_like_the_rest(air: Any, state: StateFile) -> None:
     """The table goes, and the connections to its backends are forgotten."""
     before = air.snapshot()
     set_up(air, state, offloaded("10.0.0.1", "10.0.0.2"))
-    assert set(air.nft.tables) == {(4, TABLE), (6, "paraglider-long")}
+    limits = {(family, "paraglider-openings") for family in (4, 6)}
+    assert set(air.nft.tables) == {(4, TABLE), (6, "paraglider-long"), *limits}
     setup.undo(BOTH, air.host, state, air.say)
     assert air.snapshot() == before
     assert len(air.conntrack.forgotten) == 2

@@ -341,6 +341,15 @@ _KERNEL: Final = (
         "First packets that the kernel dropped, since its table was full.",
         plain("dropped"),
     ),
+    Described(
+        "paraglider_openings_refused_packets_total",
+        "With `forward: nat` and `dsr`: packets that would have opened a flow, of clients not known "
+        "yet, dropped since there were more than `queue.openings_rate`.",
+        lambda row: [
+            ((protocol,), row.get(f"refused_{protocol}")) for protocol in ("tcp", "udp", "icmp")
+        ],
+        ("protocol",),
+    ),
 )
 
 #: all there is

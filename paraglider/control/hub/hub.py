@@ -36,6 +36,7 @@ from paraglider.control.hub.orders import HostOrders
 from paraglider.control.hub.own_file import OwnFile
 from paraglider.control.hub.pools import Key, Member, Pools
 from paraglider.control.hub.questions import Questions
+from paraglider.control.hub.refusals import Refusals
 from paraglider.control.hub.reload import Able, Change, Ending, compare
 from paraglider.control.hub.reloads import NONE_ENDS, Done, Reloads
 from paraglider.control.hub.sources import Sources
@@ -90,6 +91,7 @@ class Hub:
         named: Mapping[str, BackendSource] | None = None,
         kept: Kept | None = None,
         carried: Carried | None = None,
+        refusals: Refusals | None = None,
     ) -> None:
         self.wanted = self.config = config
         self.pools = Pools(config, time.monotonic())
@@ -102,6 +104,7 @@ class Hub:
         self._registry = registry
         self._watch = watch
         self._carried = carried
+        self._refusals = refusals
         self._all_ready = all_ready
         self._children: dict[int, Child] = {}
         self._all: Children | None = None
@@ -230,6 +233,8 @@ class Hub:
         if self._watch is None:
             return inf
         self._watch.look(now)
+        if self._refusals is not None:
+            self.conditions.put("openings", self._refusals.look(now))
         if self._carried is not None:
             self._carried.look(now)
         return INTERVAL
@@ -295,7 +300,9 @@ class Hub:
     @property
     def kernel(self) -> dict[str, int] | None:
         """See ``desk.State``."""
-        return None if self._watch is None else self._watch.kernel
+        offloaded = self._watch.kernel if self._watch is not None else None
+        refused = self._refusals.counts if self._refusals is not None else {}
+        return {**(offloaded or {}), **refused} or None
 
     def traffic(self, samples: Samples) -> Traffic:
         """See ``desk.State``."""
@@ -417,7 +424,7 @@ class Hub:
                 self._send(child.spec.index, self._health.order())
         self._offloaded = Offloaded(config, before=self._offloaded, load=self._orders.load)
         self._offloaded.follow(self.pools.states())
-        self._watch_offloaded()
+        self._watch_kernel()
         for child in self._children.values() if checked(config) else ():
             if child.spec.idle and child.spec.role == "checker" and self._all is not None:
                 self._all.wake(child)
@@ -426,10 +433,12 @@ class Hub:
             self._renewal.go_on(self._all)
         return done
 
-    def _watch_offloaded(self) -> None:
-        """Look at the tables of the families that have offloaded services now."""
+    def _watch_kernel(self) -> None:
+        """Look at the tables of the families that have such services now."""
         if self._watch is not None:
             self._watch.cover(s.family for s in self.config.services if s.forward == "offload")
+        if self._refusals is not None:
+            self._refusals.follow(self.config)
 
     def _look_at_departures(self, now: float) -> float:
         if not self._orders.adjusting:

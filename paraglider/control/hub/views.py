@@ -168,7 +168,9 @@ class Whole(Protocol):
 
     @property
     def kernel(self) -> dict[str, int] | None:
-        """What the kernel says of offloaded flows, where there are any (``watch``)."""
+        """What the kernel says of offloaded flows, where there are any (``watch``), and of new flows
+        that it refuses (``refusals``).
+        """
 
     def processes(self) -> list[Child]:
         """All that there are to be."""

@@ -14,7 +14,7 @@ from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.served import ServedChange
 from paraglider.system.changes.sysctls import ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
-from paraglider.system.changes.whole import AnswersChange, LeasesChange, LongChange
+from paraglider.system.changes.whole import AnswersChange, LeasesChange, LongChange, OpeningsChange
 
 _STORED: dict[str, type[Any]] = {
     cls.kind: cls
@@ -31,6 +31,7 @@ _STORED: dict[str, type[Any]] = {
         ServedChange,
         LeasesChange,
         LongChange,
+        OpeningsChange,
         RouteChange,
         PolicyRuleChange,
         ProxyChange,

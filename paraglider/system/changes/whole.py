@@ -1,8 +1,9 @@
 """An nft table that is replaced whole, as a change: what of it is ours is all of it.
 
-Lives here: ``WholeTable``, and its kinds ``LeasesChange`` (``forward: dsr``) and ``LongChange``
-(``forward: nat``), a table a family, which a host may do without, and ``AnswersChange`` (the host
-of a backend of ``return: direct``, a table a service); ``fed``.
+Lives here: ``WholeTable``, and its kinds ``LeasesChange`` (``forward: dsr``), ``LongChange``
+(``forward: nat``) and ``OpeningsChange`` (both and ``offload``), a table a family, which a host may
+do without, and ``AnswersChange`` (the host of a backend of ``return: direct``, a table a service);
+``fed``.
 Rules: what is replaced is replaced in one transaction. What the kernel adds and drops by itself,
 as leases, is no part of what is compared, and flows keep it over a change.
 """
@@ -87,6 +88,14 @@ class LongChange(WholeTable):
     __slots__ = ()
     kind = "long"
     does = "packets too long for a queue"
+
+
+class OpeningsChange(WholeTable):
+    """The table that limits openings of one family (``rules.openings``)."""
+
+    __slots__ = ()
+    kind = "openings"
+    does = "limits of new flows"
 
 
 class AnswersChange(WholeTable):
