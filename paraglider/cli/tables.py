@@ -12,6 +12,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from paraglider.cli.listing import Column, Listing
+from paraglider.rules.steering import QUEUE_NAMES
 
 Row = Mapping[str, Any]
 
@@ -167,7 +168,7 @@ def serves(process: Row) -> Text:
 
 def queue(process: Row) -> tuple[str, str]:
     """What waits in a worker's queues, and what the kernel had no room for."""
-    found = [process[name] for name in ("queue", "openings") if process.get(name)]
+    found = [process[name] for name in QUEUE_NAMES if process.get(name)]
     if not found:
         return "-", "-"
     waiting = sum(queue["waiting"] for queue in found)

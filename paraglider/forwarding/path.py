@@ -2,8 +2,7 @@
 
 Lives here: ``build``, and ``Path``, what a worker's loop needs of it.
 Rules: where no service is nat's the worker needs the heads of packets alone; where one is, every
-packet comes whole. Where all are offloaded, and only there, the kernel may pass what the worker
-has no room for. A VIP of dsr is no other forward's, so its address tells whose a packet is.
+packet comes whole. A VIP of dsr is no other forward's, so its address tells whose a packet is.
 """
 
 from __future__ import annotations
@@ -34,8 +33,7 @@ Handle = Callable[[bytearray, int, int, int, float], int]
 class Path:
     """``handle`` gives a verdict for a packet (see ``core.nat``); ``marker`` decides for offload.
 
-    ``head`` is how many bytes of a packet it needs, None for all of them; ``fail_open`` tells that
-    a packet may pass undecided.
+    ``head`` is how many bytes of a packet it needs, None for all of them.
     """
 
     def __init__(
@@ -46,7 +44,6 @@ class Path:
         self._flow_paths = {name: path for name, path in paths.items() if path is not None}
         self.handle: Handle = marker.handle if nat_path is None else nat_path.handle
         self.head: int | None = HEAD if nat_path is None else None
-        self.fail_open = not self._flow_paths
         self._nat = nat_path
         self._director = director
         self._vips: set[bytes] = set()  # those of dsr

@@ -228,7 +228,7 @@ def _first_packets(steering: Steering) -> Chain:
             f"-m mark --mark {OURS} -j RETURN",
             "! -p tcp -m conntrack --ctstatus CONFIRMED -j RETURN",
             steering.by_source(),
-            *(f"{rule} --queue-bypass" for rule in queues(steering.openings())),
+            *(f"{rule} --queue-bypass" for rule in queues(steering.offloaded())),
         ),
     )
 

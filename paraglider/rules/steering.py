@@ -1,9 +1,10 @@
-"""Which worker gets a packet, and in which of its two queues.
+"""Which worker gets a packet, and in which of its three queues.
 
 The worker: the kernel's hash of the client's end, as a mark. The queue: what may open a flow waits
 apart, so that a flood of it delays no flow that is there. Those are TCP segments with SYN alone,
-ICMP echo requests, the first packets of offloaded flows, and datagrams that ``rules.openings`` does
-not know the flow of: nothing in a datagram itself tells a first one from a later one.
+ICMP echo requests, and datagrams that ``rules.openings`` does not know the flow of: nothing in a
+datagram itself tells a first one from a later one. The first packets of offloaded flows have a
+third queue: for them the kernel has a backend too, and what finds it full passes.
 
 Lives here: the marks, the HMARK options and the numbers of the queues.
 Rules: both directions of a flow must give the same mark. HMARK hashes the two addresses in
@@ -38,18 +39,21 @@ UNKNOWN = f"0x{UNKNOWN_MARK:08x}"
 OPENINGS = 4096
 """Queue number of what may open a flow, for the worker of core 0; there are cores up to 4095."""
 
+OFFLOADED = 8192
+"""Queue number of the first packets of offloaded flows, for the worker of core 0."""
+
+QUEUE_NAMES = ("queue", "openings", "offloaded")
+"""What the queues of a worker are called where they are shown, in the order of their numbers."""
+
 #: a TCP segment that opens a connection
 OPENS = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
 
 
-def openings_queue(core: int) -> int:
-    """The number of the queue of openings of the worker on ``core``."""
-    return OPENINGS + core
-
-
-def worker_queues(core: int) -> tuple[int, int]:
-    """The queues of the worker on ``core``: established traffic, and openings."""
-    return core, openings_queue(core)
+def worker_queues(core: int) -> tuple[int, int, int]:
+    """The queues of the worker on ``core``: established traffic, openings, and first packets of
+    offloaded flows.
+    """
+    return core, OPENINGS + core, OFFLOADED + core
 
 
 def cores_of(text: str) -> tuple[int, ...]:
@@ -100,7 +104,11 @@ class Steering:
 
     def openings(self) -> tuple[tuple[int, int], ...]:
         """(mark, queue number) of every worker, for what may open a flow."""
-        return tuple((mark, openings_queue(core)) for mark, core in self.queues())
+        return tuple((mark, OPENINGS + core) for mark, core in self.queues())
+
+    def offloaded(self) -> tuple[tuple[int, int], ...]:
+        """(mark, queue number) of every worker, for first packets of offloaded flows."""
+        return tuple((mark, OFFLOADED + core) for mark, core in self.queues())
 
     def _hmark(self, fields: str) -> str:
         return (

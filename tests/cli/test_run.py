@@ -131,7 +131,7 @@ def test_what_asks_the_dns_is_imported_where_it_is_asked() -> None:
 def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
     """Queues are looked at, privileges limited, then the workers supervised, in that order."""
     assert outcome("-c", file()) == 0
-    assert started.calls == [f"free {(CORE, CORE + 4096)}", "limit", "supervise"]
+    assert started.calls == [f"free {(CORE, CORE + 4096, CORE + 8192)}", "limit", "supervise"]
     spec, _ = started.specs
     nobody = pwd.getpwnam("nobody")
     assert (spec.index, spec.core, spec.uid, spec.gid) == (0, CORE, nobody.pw_uid, nobody.pw_gid)
@@ -274,7 +274,7 @@ def test_proxies_beside_others(started: Started, file: Any, proxied: Any) -> Non
     assert [service.name for service in queue.config.services] == ["web6"]
     assert [service.name for service in proxy.config.services] == ["web"]
     assert [queue.index, proxy.index] == [0, 1]
-    assert started.calls == [f"free {(CORE, CORE + 4096)}", "limit", "supervise"]
+    assert started.calls == [f"free {(CORE, CORE + 4096, CORE + 8192)}", "limit", "supervise"]
     forsake(started.specs)
 
 

@@ -173,11 +173,14 @@ def test_a_full_queue_fails_open(
     topology: Any, serve: Any, config: Any, balancer: Any, ask: Any, family: int, io: str
 ) -> None:
     """A worker that does not read: what waits gets its answer later, what finds no room goes by
-    the kernel's hash, and nothing is dropped.
+    the kernel's hash, and nothing is dropped; also where a worker has flows of nat beside them.
     """
     net = topology()
     serve(net)
-    running = balancer(net, config(service(family), queue={"length": 4, "openings": 4, "io": io}))
+    services = [service(family)]
+    if io == "netlink":
+        services.append({**service(family), "name": "nat", "ports": 8080, "forward": "nat"})
+    running = balancer(net, config(*services, queue={"length": 4, "openings": 4, "io": io}))
     (worker,) = workers(running)
     os.kill(worker, signal.SIGSTOP)
     try:
@@ -190,7 +193,7 @@ def test_a_full_queue_fails_open(
         os.kill(worker, signal.SIGCONT)
     assert filling.stdout.readline() == b"connected\n"
     table = net.balancer.run(["cat", "/proc/net/netfilter/nfnetlink_queue"]).stdout
-    assert [line.split()[5:7] for line in table.splitlines()] == [["0", "0"]] * 2
+    assert [line.split()[5:7] for line in table.splitlines()] == [["0", "0"]] * 3
     await_log(running, "first packets without a worker's answer went by the kernel's hash")
 
 

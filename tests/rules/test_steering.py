@@ -39,8 +39,10 @@ def test_marks_count_workers_not_cores() -> None:
 
 def test_openings_have_queues_of_their_own() -> None:
     """No core's number is the queue of another's openings, whatever cores there are."""
-    assert Steering((0, 4095), 0).openings() == ((MARK_BASE, 4096), (MARK_BASE + 1, 8191))
-    assert worker_queues(4095) == (4095, 8191)
+    steering = Steering((0, 4095), 0)
+    assert steering.openings() == ((MARK_BASE, 4096), (MARK_BASE + 1, 8191))
+    assert steering.offloaded() == ((MARK_BASE, 8192), (MARK_BASE + 1, 12287))
+    assert worker_queues(4095) == (4095, 8191, 12287)
 
 
 def test_every_mark_lies_under_the_mask() -> None:

@@ -26,7 +26,7 @@ from paraglider.control.api.exposition import (
 )
 from paraglider.core.pool import State
 from paraglider.core.verdict import DROP, PASS, REASONS
-from paraglider.rules.steering import worker_queues
+from paraglider.rules.steering import QUEUE_NAMES, worker_queues
 
 #: why a packet is malformed: reasons of ``core.verdict`` that speak of its bytes
 MALFORMED: Final = (
@@ -61,15 +61,15 @@ def _workers(status: Row) -> Iterable[Row]:
 
 
 def _queues(status: Row) -> Iterable[Row]:
-    """The kernel's queues that somebody reads, two a worker."""
+    """The kernel's queues that somebody reads, three a worker."""
     return [
         {**row[name], "queue": number, "traffic": traffic}
         for row in status["workers"]
         if row.get("queue")
         for name, number, traffic in zip(
-            ("queue", "openings"),
+            QUEUE_NAMES,
             worker_queues(row["core"]),
-            ("established", "openings"),
+            ("established", "openings", "offloaded"),
             strict=True,
         )
         if row.get(name)
@@ -343,8 +343,8 @@ _KERNEL: Final = (
     ),
     Described(
         "paraglider_openings_refused_packets_total",
-        "With `forward: nat` and `dsr`: packets that would have opened a flow, of clients not known "
-        "yet, dropped since there were more than `queue.openings_rate`.",
+        "With `forward: nat` and `dsr`: packets that would have opened a flow, of clients not "
+        "known yet, dropped since there were more than `queue.openings_rate`.",
         lambda row: [
             ((protocol,), row.get(f"refused_{protocol}")) for protocol in ("tcp", "udp", "icmp")
         ],

@@ -24,7 +24,7 @@ from paraglider.control.processes.child import Child
 from paraglider.control.processes.counters import GAUGES, Sample
 from paraglider.control.workers.worker import WorkerSpec
 from paraglider.core import nat
-from paraglider.rules.steering import worker_queues
+from paraglider.rules.steering import QUEUE_NAMES, worker_queues
 from paraglider.system.queue.proc import QueueStatus
 
 _COUNTED: Final = {
@@ -168,8 +168,8 @@ class Whole(Protocol):
 
     @property
     def kernel(self) -> dict[str, int] | None:
-        """What the kernel says of offloaded flows, where there are any (``watch``), and of new flows
-        that it refuses (``refusals``).
+        """What the kernel says of offloaded flows, where there are any (``watch``), and of new
+        flows that it refuses (``refusals``).
         """
 
     def processes(self) -> list[Child]:
@@ -267,9 +267,10 @@ def _process(
         shown |= _work(sample.head, at, lives=child.pid != 0)
     if isinstance(child.spec, WorkerSpec):
         wanted = child.spec.config.queue
-        established, openings = worker_queues(child.spec.core)
-        shown["queue"] = _queue(queues.get(established), wanted.length)
-        shown["openings"] = _queue(queues.get(openings), wanted.openings)
+        lengths = (wanted.length, wanted.openings, wanted.openings)
+        numbers = worker_queues(child.spec.core)
+        for name, number, length in zip(QUEUE_NAMES, numbers, lengths, strict=True):
+            shown[name] = _queue(queues.get(number), length)
     return shown
 
 

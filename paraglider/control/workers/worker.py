@@ -1,4 +1,4 @@
-"""A worker: one process, one core, a queue for established traffic and one for openings.
+"""A worker: one process, one core, a queue for established traffic and two for openings.
 
 Everything that needs root or a file happens first: the queues' sockets, the flow table, every
 import, one packet of each kind through the packet path. Then privileges go (``system.privileges``),
@@ -127,12 +127,13 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path]:
         path.tell(FlowLog(logger))
     wanted = spec.config.queue
     copy = LONGEST_PACKET if path.head is None else path.head
-    established, openings = worker_queues(spec.core)
-    # Where all is offloaded the kernel has a backend for what is not decided here.
+    established, openings, offloaded = worker_queues(spec.core)
+    # For what is offloaded the kernel has a backend where it is not decided here.
     queue = Reader(
         (
             open_queue(wanted.io, established, wanted.length, copy),
-            open_queue(wanted.io, openings, wanted.openings, copy, path.fail_open),
+            open_queue(wanted.io, openings, wanted.openings, copy),
+            open_queue(wanted.io, offloaded, wanted.openings, copy, fail_open=True),
         )
     )
     if wanted.io == "auto" and queue.name != next(iter(QUEUES)):
@@ -288,12 +289,12 @@ class Count:
 
 def _losses(queue: Reader) -> dict[str, int]:
     """What was lost on the way to or from the queues, by cause; without the zeros."""
-    established, openings = (one.drops for one in queue.queues)
+    established, openings, offloaded = (one.drops for one in queue.queues)
     losses = {
         "faults": queue.faults,
         "overflows": established.overflows,
-        "openings_dropped": openings.overflows,
-        "overruns": established.overruns + openings.overruns,
+        "openings_dropped": openings.overflows + offloaded.overflows,
+        "overruns": established.overruns + openings.overruns + offloaded.overruns,
         "verdicts_refused": queue.refused,
     }
     return {cause: count for cause, count in losses.items() if count}

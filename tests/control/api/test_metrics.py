@@ -54,6 +54,7 @@ def worker(number: int, **changes: Any) -> dict[str, Any]:
         "counts": {"short": 1, "no_backend": 2},
         "queue": {"waiting": 4, "length": 60, "overflows": 1, "overruns": 2},
         "openings": {"waiting": 3, "length": 9, "overflows": 8, "overruns": 0},
+        "offloaded": {"waiting": 2, "length": 9, "overflows": 0, "overruns": 0},
         **changes,
     }
 
@@ -160,6 +161,7 @@ def test_workers_and_queues() -> None:
     assert found["paraglider_worker_flows_ended_total", "worker", "1", "1", "timeout"] == 6
     assert found["paraglider_queue_waiting_packets", "0", "established"] == 4
     assert found["paraglider_queue_waiting_packets", "4097", "openings"] == 3
+    assert found["paraglider_queue_waiting_packets", "8193", "offloaded"] == 2
     assert found["paraglider_queue_dropped_packets_total", "1", "established", "socket"] == 2
     assert found["paraglider_queue_dropped_packets_total", "4096", "openings", "queue"] == 8
 

@@ -155,6 +155,7 @@ def test_a_worker_is_shown_with_what_it_counted() -> None:
     head = {"flows": 5, "bound": 100, "packets": 9, "expired": 2}
     queues = {
         1: QueueStatus(1, 77, waiting=6, copy_range=0, queue_dropped=3, user_dropped=4),
+        8193: QueueStatus(8193, 77, waiting=2, copy_range=0, queue_dropped=0, user_dropped=0),
         4097: QueueStatus(4097, 77, waiting=1, copy_range=0, queue_dropped=8, user_dropped=0),
     }
     (row,) = views.processes([worker()], {3: sample(head)}, queues, AT)
@@ -166,9 +167,10 @@ def test_a_worker_is_shown_with_what_it_counted() -> None:
     assert row["queue"] == {"waiting": 6, "length": length, "overflows": 3, "overruns": 4}
     most = CONFIG.queue.openings
     assert row["openings"] == {"waiting": 1, "length": most, "overflows": 8, "overruns": 0}
+    assert row["offloaded"] == {"waiting": 2, "length": most, "overflows": 0, "overruns": 0}
     (row,) = views.processes([worker(confined=True)], {}, {}, AT)
     assert row["filter"] == "worker"
-    assert row["queue"] is row["openings"] is None
+    assert row["queue"] is row["openings"] is row["offloaded"] is None
 
 
 def test_who_is_dead_has_no_flows() -> None:

@@ -402,7 +402,7 @@ def test_all_that_is_counted_has_its_place() -> None:
     for table in path.tables.values():
         table.evicted = table.expired = 1
     one = SimpleNamespace(drops=SimpleNamespace(overflows=1, overruns=1))
-    counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, queues=(one, one))
+    counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, queues=(one, one, one))
     counters = Counters()
     Writer(counters, Count(path, cast(Reader, counted))).tick()
     sample = counters.read()

@@ -77,16 +77,16 @@ const WORKER = [
   ["busy", "Busy", (cell, row) => gauge(cell, row.busy, share(row.busy), "")],
   ["queue", "Queue", (cell, row) => {
     // Established traffic and openings wait apart: the fuller of the two is what matters.
-    const queues = [row.queue, row.openings].filter(Boolean).map(q => [q.waiting / q.length, q]).sort((a, b) => b[0] - a[0]);
+    const queues = [row.queue, row.openings, row.offloaded].filter(Boolean).map(q => [q.waiting / q.length, q]).sort((a, b) => b[0] - a[0]);
     const [part, queue] = queues[0] || [null, null];
     gauge(cell, part, queue ? count(queue.waiting) : NONE, queue ? `of ${count(queue.length)}` : "");
   }],
   ["drops", "Drops", (cell, row) => {
-    const queues = [row.queue, row.openings].filter(Boolean);
+    const all = [row.queue, row.openings, row.offloaded], queues = all.filter(Boolean);
     const drops = queues.length ? queues.reduce((sum, queue) => sum + queue.overflows + queue.overruns, 0) : null;
     two(cell, count(drops), "");
     cell.classList.toggle("bad", drops > 0);
-    cell.title = ["established", "openings"].map((name, at) => [name, queues[at]]).filter(([, queue]) => queue)
+    cell.title = ["established", "openings", "offloaded"].map((name, at) => [name, all[at]]).filter(([, queue]) => queue)
       .map(([name, queue]) => `${name}: queue full ${queue.overflows}, reader too slow ${queue.overruns}`).join("; ");
   }, "number"],
   ["bound", "Flows", (cell, row) => gauge(cell, row.active != null && row.bound ? row.active / row.bound : null, count(row.active), row.bound ? `of ${count(row.bound)}` : "")],
