@@ -49,7 +49,7 @@ def host() -> Iterator[Namespace]:
             namespace.ip(f"link add {name} type veth peer name {name} netns {peer.name}")
             namespace.ip(f"link set {name} up")
             peer.ip(f"link set {name} up")
-        peer.ip("addr add 10.0.0.1/8 dev eth1", "addr add fd00:10::1/64 dev eth1")
+        peer.ip(*(f"addr add {a} dev eth1" for a in ("10.0.0.1/8", "10.0.0.2/8", "fd00:10::1/64")))
         yield namespace
 
 

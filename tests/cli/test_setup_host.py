@@ -219,6 +219,8 @@ def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: 
     process.stdout.readline()
     done = run("-c", write(), code=1)
     assert "another set-up of paraglider is at work" in done.stderr
+    process.kill()  # what is undone afterwards would wait for it too
+    process.wait()
 
 
 @pytest.mark.root
