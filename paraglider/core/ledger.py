@@ -81,6 +81,11 @@ def fault_of(
     return None
 
 
+def records_of(buffer: bytes | bytearray | memoryview) -> int:
+    """How many records a ledger has, as its header says."""
+    return int(_FIXED.unpack_from(buffer)[3])
+
+
 def write_header(buffer: bytearray | memoryview, records: int, boot: bytes) -> None:
     """Make ``buffer`` an empty ledger, or one with more records; ``boot`` has 16 bytes."""
     struct.pack_into("=16s", buffer, _BOOT.start, boot)
@@ -132,7 +137,7 @@ class Ledger:
     def write(self, identity: bytes, key: bytes, state: int) -> int:
         """Enter a flow; the number of its record, or 0 where there is no memory."""
         number = self._free
-        if number:
+        if 0 < number <= self._high:  # else somebody wrote over it: the rest is found at a restart
             self._free = self._words[number * _WORDS + _LINK]
             self._fill(number, identity, key, state)
             return number
@@ -178,6 +183,13 @@ class Ledger:
     def clear(self) -> None:
         """Forget all flows."""
         self._words[_HIGH] = self._high = self._free = 0
+
+    def begin_anew(self) -> None:
+        """Be the empty ledger that ``buffer`` has become in the meantime."""
+        self._words[_COMPLETE] = 0
+        self._reserved = 0
+        self._refused = False
+        self.clear()
 
     def _fill(self, number: int, identity: bytes, key: bytes, state: int) -> None:
         at = number * _SIZE + _FIRST

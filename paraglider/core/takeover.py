@@ -100,6 +100,21 @@ def adopt(table: FlowTable, other: Ledger, rewrites: Rewrites, now: float) -> Ta
     return taken
 
 
+def write_anew(table: FlowTable, now: float) -> None:
+    """Write all flows of ``table`` into its ledger, which has begun anew (``Ledger.begin_anew``).
+
+    Takes a third of a second for a million of them, in which no packet is handled.
+    """
+    ledger = table.ledger
+    if ledger is None:
+        return
+    ledger.tick(now)
+    for flows in table.forward.values():
+        for flow in flows.values():
+            flow.record = ledger.write(flow.rewrite.identity, flow.forward_key, flow.state)
+    ledger.complete = True
+
+
 def _take(
     table: FlowTable,
     ledger: Ledger,

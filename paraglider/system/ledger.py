@@ -5,7 +5,8 @@ Rules: a file is in /run, which no boot outlives, and readable by root alone; it
 cookie of the network namespace, how packets are steered, the flow table and the worker's core.
 Workers find each other's flows only in files of another steering, which they read and never
 change. A file has one writer, which holds a lock on it as long as it lives. Files are sparse;
-memory is asked for before it is written to, since a page that is missing then ends the process.
+memory is asked for before it is written to. A file that is cut or written over while its worker
+has it ends nobody (``mapped``), and ``LedgerFile`` begins it anew; others are read, not mapped.
 What a file holds never raises: a file that cannot be used is replaced, and the caller told why.
 The parent of a worker holds the files that the worker writes open (``Held``): one that is removed
 is read through its descriptor by the worker that follows.
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import mmap
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,8 +24,17 @@ from pathlib import Path
 from uuid import UUID
 
 from paraglider.config.model import Config
-from paraglider.core.ledger import HEADER, Ledger, fault_of, renew, size_of, write_header
+from paraglider.core.ledger import (
+    HEADER,
+    Ledger,
+    fault_of,
+    records_of,
+    renew,
+    size_of,
+    write_header,
+)
 from paraglider.rules.steering import steered_by_client
+from paraglider.system.mapped import Mapped
 from paraglider.system.owner import RUN_DIRECTORY, boot_id, netns_cookie
 
 #: what ``Held.fault`` says of a file that is gone while the worker writes it
@@ -33,15 +42,39 @@ REMOVED = "its file was removed"
 
 _MODE = 0o600
 _PREFIX = "flows"
-_POPULATE_WRITE = 23  # MADV_POPULATE_WRITE of asm-generic/mman-common.h, Linux 5.14
+_AT_ONCE = 1 << 22  # bytes read at a time
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A ledger; ``fault`` is why what was found in its place was not used, or None."""
+class LedgerFile:
+    """The file of a ledger, which this process writes; ``fault`` is why what was found in its place
+    was not used, or None.
+    """
 
-    ledger: Ledger
-    fault: str | None = None
+    def __init__(self, mapped: Mapped, records: int, fault: str | None = None) -> None:
+        self.fault = fault
+        self._mapped = mapped
+        self._records = records
+        self._boot = _boot()  # here, since the worker will be locked in
+        self._head = memoryview(mapped.memory)[:HEADER]
+        self.ledger = Ledger(memoryview(mapped.memory), mapped.reserve)
+
+    @property
+    def torn(self) -> bool:
+        """Whether a page was found missing: the file is not what the ledger says."""
+        return self._mapped.lost
+
+    @property
+    def damaged(self) -> bool:
+        """Whether who follows could not read it; costs a system call."""
+        if self.torn or self._mapped.cut:
+            return True
+        return fault_of(self._head, self._boot, self._mapped.size) is not None
+
+    def begin_anew(self) -> None:
+        """Have an empty ledger that is not complete; raises OSError where /run has no room."""
+        self._mapped.restore()
+        write_header(self._head, self._records, self._boot)
+        self.ledger.begin_anew()
 
 
 class Held:
@@ -105,7 +138,7 @@ class LedgerFiles:
         name = f"{_PREFIX}-{self.cookie:x}-{self.steering}-{table}-{self.core}"
         return self.directory / name
 
-    def open(self, table: str) -> Opened:
+    def open(self, table: str) -> LedgerFile:
         """The ledger of ``table``, as it was left or a new one; root's, mapped until we end.
 
         Raises OSError where there can be none, or another process has it.
@@ -115,22 +148,20 @@ class LedgerFiles:
         fault = None
         with suppress(FileNotFoundError), _locked(path, os.O_RDWR) as handle:
             try:
-                memory = _mapped(handle, self.records)
+                return _mapped(handle, self.records)
             except ValueError as error:
                 fault = str(error)
                 path.unlink()
-            else:
-                return Opened(_ledger(memory))
         with _locked(path, os.O_RDWR | os.O_CREAT | os.O_EXCL) as handle:
             try:
                 os.ftruncate(handle, size_of(self.records))
-                memory = mmap.mmap(handle, 0)
-                memory.madvise(_POPULATE_WRITE, 0, HEADER)
+                mapped = Mapped(handle)
+                mapped.restore()
             except OSError:
                 path.unlink()
                 raise
-        write_header(memoryview(memory), self.records, _boot())
-        return Opened(_ledger(memory), fault)
+        write_header(memoryview(mapped.memory), self.records, _boot())
+        return LedgerFile(mapped, self.records, fault)
 
     def others(self, table: str) -> Iterator[tuple[Path, Ledger | str]]:
         """The ledgers of ``table`` of another steering, to be read; or why one cannot be. That of
@@ -190,11 +221,13 @@ def _read(path: Path) -> Ledger:
 
 def _ledger_in(handle: int) -> Ledger:
     """The ledger in an open file, which stays as it is; raises ValueError or OSError without."""
-    memory = memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_COPY))
-    fault = fault_of(memory, _boot())
+    content = bytearray()
+    while more := os.pread(handle, _AT_ONCE, len(content)):
+        content += more
+    fault = fault_of(content, _boot())
     if fault is not None:
         raise ValueError(fault)
-    return Ledger(memory)
+    return Ledger(content)
 
 
 @contextmanager
@@ -208,29 +241,17 @@ def _locked(path: Path, flags: int) -> Iterator[int]:
         os.close(handle)
 
 
-def _mapped(handle: int, records: int) -> mmap.mmap:
+def _mapped(handle: int, records: int) -> LedgerFile:
     """The ledger in a file, with room for ``records`` at least; raises ValueError without one."""
-    memory = mmap.mmap(handle, 0)
-    fault = fault_of(memoryview(memory), _boot())
+    size = os.fstat(handle).st_size
+    fault = fault_of(os.pread(handle, HEADER, 0), _boot(), size)
     if fault is not None:
         raise ValueError(fault)
-    renew(memoryview(memory))
-    if len(memory) < size_of(records):
+    if size < size_of(records):
         os.ftruncate(handle, size_of(records))
-        memory = mmap.mmap(handle, 0)
-        write_header(memoryview(memory), records, _boot())
-    return memory
-
-
-def _ledger(memory: mmap.mmap) -> Ledger:
-    """The ledger in ``memory``, whose holes are given pages before they are written to."""
-
-    def reserve(begin: int, end: int) -> bool:
-        begin -= begin % mmap.PAGESIZE
-        try:
-            memory.madvise(_POPULATE_WRITE, begin, end - begin)
-        except OSError:
-            return False
-        return True
-
-    return Ledger(memoryview(memory), reserve)
+    mapped = Mapped(handle)
+    memory = memoryview(mapped.memory)
+    renew(memory)
+    if size < size_of(records):
+        write_header(memory, records, _boot())
+    return LedgerFile(mapped, records_of(memory))

@@ -103,6 +103,16 @@ def test_flows_outlive_workers_and_daemons(
         wait_until(lambda: ledgers(net) == names, running)
         wait_until(lambda: said(running, "flows taken over") == 4, running)
         await_rounds(busy, running)
+        # They are cut under load: written anew, as the next worker finds.
+        for number_of, name in enumerate(names, 1):
+            os.truncate(RUN_DIRECTORY / name, 4096 * (number_of - 1))
+        wait_until(lambda: said(running, "ledger damaged, written anew") == 2, running)
+        await_rounds(busy, running)
+        for count, pid in enumerate(workers(running), 5):
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda count=count: said(running, "flows taken over") == count, running)
+        await_rounds(busy, running)
+        assert said(running, "worker died") == 4
     taken = said(running, "flows taken over")
 
     ends = (signal.SIGKILL, signal.SIGTERM) if everything else (signal.SIGTERM,)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.ledger import HEADER, PORTION, RECORD, Ledger, size_of
-from paraglider.system import ledger as module
+from paraglider.system import mapped as module
 from paraglider.system.ledger import REMOVED, LedgerFiles, files_for, leftovers, steering_of
 from paraglider.system.owner import netns_cookie
 
@@ -79,7 +81,7 @@ def test_one_writer(files: LedgerFiles) -> None:
 @pytest.mark.parametrize(
     ("size", "at", "value", "fault"),
     [
-        (0, 0, b"", "cannot mmap an empty file"),
+        (0, 0, b"", "it is cut"),
         (HEADER - 1, 0, b"", "it is cut"),
         (HEADER + 1, 0, b"", "it is cut"),
         (None, 0, b"garbage", "it is no ledger"),
@@ -102,6 +104,55 @@ def test_what_cannot_be_used_is_replaced(
     opened = files.open("nat")
     assert (opened.fault, flows(opened.ledger)) == (fault, [])
     assert opened.ledger.write(NAME, KEY, 2) == 1
+
+
+def cut(path: Path) -> None:
+    """Cut it in the midst of its records."""
+    os.truncate(path, HEADER + RECORD)
+
+
+def overwrite(path: Path) -> None:
+    """Write over its head, without another length."""
+    with path.open("r+b") as file:
+        file.write(b"garbage")
+
+
+@pytest.mark.parametrize(
+    "harm", [cut, overwrite, lambda path: os.truncate(path, 0)], ids=["cut", "garbage", "empty"]
+)
+def test_a_file_that_is_damaged_at_work(files: LedgerFiles, harm: Callable[[Path], None]) -> None:
+    """Its writer goes on, whatever happens to it, and begins it anew: then it is as good as new."""
+    large = replace(files, records=3 * PORTION)
+    opened = large.open("nat")
+    opened.ledger.complete = True
+    numbers = [opened.ledger.write(NAME, KEY, 2) for _ in range(2 * PORTION)]
+    found = [opened.damaged]
+    harm(large.path("nat"))
+    found.append(opened.damaged)
+    assert found == [False, True]
+    for number in numbers:
+        opened.ledger.erase(number)
+    assert opened.ledger.write(NAME, KEY, 2)
+    opened.begin_anew()
+    assert (opened.damaged, opened.torn, opened.ledger.complete) == (False, False, False)
+    assert flows(opened.ledger) == []
+    assert opened.ledger.write(b"to-web-2", KEY, 2) == 1
+    opened.ledger.complete = True
+    del opened
+    again = large.open("nat")
+    assert (flows(again.ledger), again.fault, again.ledger.complete) == ([b"to-web-2"], None, True)
+
+
+def test_links_that_were_written_over(files: LedgerFiles) -> None:
+    """Garbage among the records leads to no place outside of them."""
+    opened = files.open("nat")
+    numbers = [opened.ledger.write(NAME, KEY, 2) for _ in range(4)]
+    for number in numbers[:3]:
+        opened.ledger.erase(number)
+    with files.path("nat").open("r+b") as file:
+        file.seek(HEADER)
+        file.write(b"\xff" * 3 * RECORD)
+    assert [opened.ledger.write(NAME, KEY, 2) for _ in range(3)] == [3, 5, 6]
 
 
 def test_more_flows_than_before(files: LedgerFiles) -> None:

@@ -2,7 +2,8 @@
 
     removed    /run was emptied: the workers are replaced, one at a time; each takes its flows over
                from the file that its parent holds, into a new one
-    damaged    cut, or written over: what it held does not outlive its worker
+    damaged    cut, or written over: the worker writes it anew (``workers.ledgers``), unless it
+               cannot; until then what it held does not outlive the worker
     none       /run is full or read-only: the same
 
 Lives here: ``LedgerWatch``.

@@ -3,22 +3,70 @@
 Rules: a worker serves whatever it finds: what cannot be taken over is one line of the log. Where
 steering has changed since (other cores, say), nobody knows which flow reaches which worker, so
 each takes over all flows there are; those that never come its way end as idle ones do.
+A ledger that somebody cuts or writes over while the worker has it is written anew from the flows
+that the worker knows.
+
+Lives here: ``carry_on``, ``Ledgers``.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from paraglider.core.flow import FlowTable
 from paraglider.core.ledger import Ledger
-from paraglider.core.takeover import Rewrites, Taken, adopt, resume
+from paraglider.core.takeover import Rewrites, Taken, adopt, resume, write_anew
 from paraglider.forwarding.path import Path
-from paraglider.system.ledger import LedgerFiles
+from paraglider.system.ledger import LedgerFile, LedgerFiles
+
+#: seconds between two looks at files that nobody has missed a page of
+INTERVAL: Final = 0.5
+#: seconds until a file that could not be written anew is tried again
+PAUSE: Final = 5.0
 
 
-def carry_on(path: Path, files: LedgerFiles, logger: Any) -> None:
+class Ledgers:
+    """The ledgers of a worker's flow tables at work."""
+
+    def __init__(self, logger: Any) -> None:
+        self._files: list[tuple[str, FlowTable, LedgerFile]] = []
+        self._log = logger
+        self._next = 0.0
+        self._refused = False
+
+    def add(self, name: str, table: FlowTable, file: LedgerFile) -> None:
+        """``table`` writes into ``file``, which the log calls ``name``."""
+        self._files.append((name, table, file))
+
+    def look(self, now: float) -> None:
+        """Write those anew that are not what they were; called by the tick."""
+        due = now >= self._next
+        if not due and (self._refused or not any(file.torn for _, _, file in self._files)):
+            return
+        self._next = now + INTERVAL
+        for name, table, file in self._files:
+            if file.damaged:
+                self._write(name, table, file, now)
+
+    def _write(self, name: str, table: FlowTable, file: LedgerFile, now: float) -> None:
+        try:
+            file.begin_anew()
+        except OSError as error:
+            self._next = now + PAUSE
+            if not self._refused:
+                why = str(error.strerror)
+                self._log.warning("ledger damaged, cannot be written anew", file=name, why=why)
+            self._refused = True
+            return
+        self._refused = False
+        write_anew(table, now)
+        self._log.warning("ledger damaged, written anew", file=name, flows=len(table))
+
+
+def carry_on(path: Path, files: LedgerFiles, logger: Any) -> Ledgers:
     """Give every flow table of ``path`` its ledger and the flows of the process before it."""
+    ledgers = Ledgers(logger)
     for name, table in path.tables.items():
         try:
             opened = files.open(name)
@@ -29,6 +77,8 @@ def carry_on(path: Path, files: LedgerFiles, logger: Any) -> None:
         if opened.fault is not None:
             logger.warning("ledger not used", file=str(files.path(name)), why=opened.fault)
         _take_over(path, table, name, opened.ledger, files, logger)
+        ledgers.add(str(files.path(name)), table, opened)
+    return ledgers
 
 
 def _take_over(

@@ -97,7 +97,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     """
     logger = log.logger(worker=spec.index, core=spec.core)
     try:
-        queue, path = _prepare(spec, logger)
+        queue, path, journals = _prepare(spec, logger)
         ahead = partial(_begin_policies, spec, logger) if has_policies(spec.registry) else None
         lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot, NEEDED, ahead)
     except ParagliderError as error:
@@ -105,7 +105,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     serves(report)
     status = 0
     try:
-        queue.serve(path.handle, _ticker(spec, path, queue, logger))
+        queue.serve(path.handle, _ticker(spec, path, queue, journals, logger))
     except OSError as error:
         logger.error("queue broke", error=str(error))
         status = PlatformError.exit_code
@@ -114,7 +114,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     return status
 
 
-def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path]:
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, ledgers.Ledgers]:
     introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
@@ -147,10 +147,11 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path]:
     gc.collect()
     gc.freeze()
     gc.disable()
+    journals = ledgers.Ledgers(logger)
     if spec.ledgers is not None:  # last, when packets wait in the queue instead of being lost
-        ledgers.carry_on(path, spec.ledgers, logger)
+        journals = ledgers.carry_on(path, spec.ledgers, logger)
         spec.ledgers.held.close()
-    return queue, path
+    return queue, path, journals
 
 
 def _begin_policies(spec: WorkerSpec, logger: Any) -> None:
@@ -197,9 +198,11 @@ def _warm_up(config: Config, registry: Registry) -> None:
     path.expire(1.0, EXPIRY_BUDGET)
 
 
-def _ticker(spec: WorkerSpec, path: Path, queue: Reader, logger: Any) -> Callable[[float], None]:
+def _ticker(
+    spec: WorkerSpec, path: Path, queue: Reader, journals: ledgers.Ledgers, logger: Any
+) -> Callable[[float], None]:
     """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
-    its counters, and faults into the log once a minute.
+    its journal where that was damaged, its counters, and faults into the log once a minute.
     """
     reported = 0
     report_at = 0.0
@@ -218,6 +221,7 @@ def _ticker(spec: WorkerSpec, path: Path, queue: Reader, logger: Any) -> Callabl
         nonlocal reported, report_at
         spec.life.beat(now)
         path.expire(now, EXPIRY_BUDGET)
+        journals.look(now)
         if commands is not None:
             try:
                 commands.tick(now)

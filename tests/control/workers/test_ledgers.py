@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +15,15 @@ from structlog.testing import capture_logs
 
 from paraglider.config.model import Config
 from paraglider.control import log
-from paraglider.control.workers.ledgers import carry_on
+from paraglider.control.workers.ledgers import Ledgers, carry_on
 from paraglider.forwarding.path import Path as PacketPath
 from paraglider.forwarding.path import build
 from paraglider.system.ledger import LedgerFiles
+from paraglider.system.mapped import Mapped
 
 CLIENT = bytes((192, 168, 0, 100))
 VIP = bytes((192, 168, 0, 11))
+BEGIN = time.monotonic() - 60.0
 
 
 def config(forward: str = "nat", backends: int = 3) -> Config:
@@ -39,7 +44,7 @@ def handled(path: PacketPath, client_port: int, flags: int = 2) -> bytes:
     head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + CLIENT + VIP
     segment = struct.pack("!HHIIBBHHH", client_port, 80, 0, 0, 0x50, flags, 0, 0, 0)
     packet = bytearray(head + segment)
-    path.handle(packet, 0, 40, 0, 1.0)
+    path.handle(packet, 0, 40, 0, BEGIN + 1.0)
     return bytes(packet[16:20])
 
 
@@ -49,12 +54,72 @@ def files(tmp_path: Path) -> LedgerFiles:
     return LedgerFiles(1, "two", 0, 100, tmp_path)
 
 
+def begins(files: LedgerFiles, path: PacketPath) -> tuple[Ledgers, list[Any]]:
+    """A worker with ``path`` begins: its ledgers, and what it logged."""
+    with capture_logs() as logged:
+        ledgers = carry_on(path, files, log.logger())
+    return ledgers, [dict(line) for line in logged]
+
+
 def lives(files: LedgerFiles, wanted: Config | None = None) -> tuple[PacketPath, list[Any]]:
     """A worker begins: its packet path, and what it logged."""
     path = build(wanted or config(), 0, 0.0)
+    return path, begins(files, path)[1]
+
+
+def looks(ledgers: Ledgers, *times: float) -> list[str]:
+    """What the worker's log says when it looks at these times, in seconds from ``BEGIN`` on."""
     with capture_logs() as logged:
-        carry_on(path, files, log.logger())
-    return path, [dict(line) for line in logged]
+        for seconds in times:
+            ledgers.look(BEGIN + seconds)
+    return [line["event"] for line in logged]
+
+
+@pytest.mark.parametrize("length", [0, 4096, 100_000])
+@pytest.mark.parametrize("forward", ["nat", "dsr"])
+def test_a_ledger_that_is_cut_at_work(files: LedgerFiles, forward: str, length: int) -> None:
+    """The worker serves on, writes all of its flows anew, and says so once; the next one has
+    them, and those that began in between.
+    """
+    roomy = replace(files, records=10_000)
+    path = build(config(forward), 0, BEGIN)
+    ledgers, _ = begins(roomy, path)
+    for port in range(30000, 34000):
+        handled(path, port)
+    assert looks(ledgers, 1.0) == []
+    os.truncate(roomy.path(forward), length)
+    for port in range(34000, 35000):
+        handled(path, port)
+    path.expire(BEGIN + 1.1, 10)
+    said = looks(ledgers, 1.1, 1.2, 1.6, 2.2)
+    assert said == ["ledger damaged, written anew"]
+    handled(path, 40000)
+    assert looks(ledgers, 3.0) == []
+    del path, ledgers
+    _, (line,) = lives(roomy, config(forward))
+    assert (line["event"], line["flows"]) == ("flows taken over", 5001)
+
+
+def test_a_ledger_that_cannot_be_written_anew(
+    files: LedgerFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/run is full: told once, tried again now and then, and the worker serves meanwhile."""
+    path = build(config(), 0, BEGIN)
+    ledgers, _ = begins(files, path)
+    os.truncate(files.path("nat"), 0)
+    handled(path, 40000)
+
+    def refuse(_: Mapped) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mapped, "restore", refuse)
+        assert looks(ledgers, 1.0, 1.1, 2.0, 6.0, 6.1) == ["ledger damaged, cannot be written anew"]
+        handled(path, 40001)
+    assert looks(ledgers, 10.9) == []
+    assert looks(ledgers, 11.0) == ["ledger damaged, written anew"]
+    del path, ledgers
+    assert lives(files)[1][0]["flows"] == 2
 
 
 def test_a_worker_carries_on(files: LedgerFiles) -> None:
