@@ -192,6 +192,11 @@ _BACKEND: Final = (
     ),
     *_traffic("backend"),
     Described(
+        "paraglider_backend_repeated_openings_total",
+        "SYNs that came again, since no answer had come; not with `forward: proxy`.",
+        plain("unanswered"),
+    ),
+    Described(
         "paraglider_backend_connect_errors_total",
         "With `forward: proxy`: connections that a backend did not accept.",
         lambda row: [(("refused",), row.get("refused")), (("timeout",), row.get("timeouts"))],

@@ -40,6 +40,7 @@ from paraglider.control.hub.refusals import Refusals
 from paraglider.control.hub.reload import Able, Change, Ending, compare
 from paraglider.control.hub.reloads import NONE_ENDS, Done, Reloads
 from paraglider.control.hub.sources import Sources
+from paraglider.control.hub.unanswered import Unanswered
 from paraglider.control.hub.views import Loaded, Samples, Traffic, samples
 from paraglider.control.hub.watch import INTERVAL, Watch
 from paraglider.control.lookouts.checker import chroot_for
@@ -101,6 +102,7 @@ class Hub:
         self.conditions = Conditions()
         self._assessor = Assessor(self.conditions)
         self._ledgers = LedgerWatch(self.conditions)
+        self._unanswered = Unanswered(self.conditions)
         self._registry = registry
         self._watch = watch
         self._carried = carried
@@ -135,6 +137,7 @@ class Hub:
             "offloaded services": self._look_at_offloaded,
             "the kernel's tables": self._look_at_kernel,
             "health": self._assess,
+            "openings without an answer": self._look_at_openings,
         }
         self._log: Any = log.logger()
 
@@ -249,6 +252,12 @@ class Hub:
                 self._renewal.add(gone)
                 self._renewal.go_on(self._all)
         return self._assessor.wait(now)
+
+    def _look_at_openings(self, now: float) -> float:
+        if not self._unanswered.wait(now):
+            traffic = Traffic(samples(self.processes()), self._carried)
+            self._unanswered.look(self.config, self.pools, traffic, now)
+        return self._unanswered.wait(now)
 
     def assess(self) -> None:
         """See ``views.Whole``."""
