@@ -9,7 +9,7 @@ seen when its worker was last alive: no flow ends early.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
@@ -20,7 +20,16 @@ from paraglider.core.ledger import Ledger
 from paraglider.core.rewrite import Rewrite
 from paraglider.core.service import Service, ServiceMap
 
+#: flows taken over between two signs of life, some 0.1 s where all is interpreted
+BEAT: Final = 8192
+#: what a sign of life is given by
+Beat = Callable[[], object]
+
 _NUMBERS: Final = {"tcp": TCP, "udp": UDP}
+
+
+def _unheard() -> None:
+    """For who is not waited for."""
 
 
 @dataclass(slots=True)
@@ -76,27 +85,35 @@ class Rewrites:
         return protocol, None if service is None else self._rewrites.get((service, identity))
 
 
-def resume(table: FlowTable, ledger: Ledger, rewrites: Rewrites, now: float) -> Taken:
+def resume(
+    table: FlowTable, ledger: Ledger, rewrites: Rewrites, now: float, beat: Beat = _unheard
+) -> Taken:
     """Give the empty ``table`` its ``ledger``, and the flows that are in it.
 
-    A ledger that is not ``complete`` counts as empty.
+    A ledger that is not ``complete`` counts as empty. ``beat`` is called every ``BEAT`` flows.
     """
     table.ledger = ledger
     taken = Taken()
     if ledger.complete:
-        _take(table, ledger, rewrites, now, taken)
+        _take(table, ledger, rewrites, now, taken, beat)
     else:
         ledger.clear()
+    beat()
     ledger.reclaim()
+    beat()
     ledger.tick(now)
     return taken
 
 
-def adopt(table: FlowTable, other: Ledger, rewrites: Rewrites, now: float) -> Taken:
-    """Take the flows of another worker's ledger over into ``table``; ``other`` is only read."""
+def adopt(
+    table: FlowTable, other: Ledger, rewrites: Rewrites, now: float, beat: Beat = _unheard
+) -> Taken:
+    """Take the flows of another worker's ledger over into ``table``; ``other`` is only read, and
+    ``beat`` called as by ``resume``.
+    """
     taken = Taken()
     if other.complete:
-        _take(table, other, rewrites, now, taken)
+        _take(table, other, rewrites, now, taken, beat)
     return taken
 
 
@@ -121,6 +138,7 @@ def _take(
     rewrites: Rewrites,
     now: float,
     taken: Taken,
+    beat: Beat,
 ) -> None:
     in_place = ledger is table.ledger
     before = len(table)
@@ -130,6 +148,8 @@ def _take(
     flows = 0
     for number, state, identity, content in ledger.read():
         flows += 1
+        if not flows % BEAT:
+            beat()
         protocol, rewrite = rewrites.of(state, identity, content)
         flow = None
         if rewrite is None or not _protocol_of(state):

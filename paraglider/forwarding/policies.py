@@ -21,10 +21,11 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final, cast
+from weakref import WeakKeyDictionary
 
 from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Config, Service
@@ -59,6 +60,14 @@ _CLIENTS: Final = {4: bytes((192, 0, 2, 1)), 6: bytes.fromhex("20010db8" + "00" 
 _CLIENT_PORT: Final = (49152).to_bytes(2, "big")
 
 
+#: is told whose policy is called next
+Begins = Callable[[str], object]
+
+
+def _unheard(_service: str) -> None:
+    """For who need not know which policy never returns."""
+
+
 class _Waiting:
     """Stands for a policy that was not imported yet."""
 
@@ -84,32 +93,47 @@ class Policies(dict[str, Factory]):
         self._files = files
         self._classes: dict[str, UserClass] | None = None
         self._made: list[tuple[str, Context, Guard]] = []  # before ``begin``
+        self._guards: WeakKeyDictionary[Guard, str] = WeakKeyDictionary()
+        self._suspended: frozenset[str] = frozenset()
         for service in services:
             self[service.strategy] = partial(self._create, service.strategy, budget)
 
-    def tried(self) -> list[_Fault]:
-        """Import the class of each service, and try it out; what is wrong with each."""
+    def suspend(self, services: Iterable[str]) -> None:
+        """Have no class called for ``services``, and all others for theirs: the next in turn picks,
+        in what is at work and in what is made later.
+        """
+        self._suspended = frozenset(services)
+        for guard, service in self._guards.items():
+            guard.suspend(service in self._suspended)
+
+    def tried(self, begins: Begins = _unheard) -> list[_Fault]:
+        """Import the class of each service, and try it out, unless it is suspended; what is wrong
+        with each.
+        """
         found: dict[str, UserClass] = {}
         faults: list[_Fault] = []
         with self._files.importable():
             for service in self._services:
+                begins(service.name)
                 try:
                     policy = _find(service.strategy, self._directory, self._files)
-                    _try(policy, service)
+                    if service.name not in self._suspended:
+                        _try(policy, service)
                 except OperatorError as error:
                     faults.append((error.what, error.remedy))
                 else:
                     found[service.strategy] = policy
                     faults.append(None)
+            begins("")
         self._classes = found
         return faults
 
-    def begin(self) -> list[str]:
+    def begin(self, begins: Begins = _unheard) -> list[str]:
         """Import the classes, and have them pick where they were asked for already; what failed.
 
         Where one fails, which the trial did not, the next in turn picks.
         """
-        faults = zip(self._services, self.tried(), strict=True)
+        faults = zip(self._services, self.tried(begins), strict=True)
         failed = [f"policy `{service.strategy}`: {fault[0]}" for service, fault in faults if fault]
         for name, context, guard in self._made:
             try:
@@ -126,6 +150,8 @@ class Policies(dict[str, Factory]):
         if self._classes is not None and name in self._classes:
             policy = _made(name, self._classes[name], context)
         guard = Guard(policy, RoundRobin(context.worker), time.perf_counter, budget)
+        guard.suspend(context.service in self._suspended)
+        self._guards[guard] = context.service
         if self._classes is None:
             self._made.append((name, context, guard))
         return guard
@@ -136,9 +162,19 @@ def has_policies(registry: Registry) -> bool:
     return isinstance(registry, Policies)
 
 
-def begin(registry: Registry) -> list[str]:
-    """Import the policies of ``registry``, if it has any, in this process; what failed."""
-    return registry.begin() if isinstance(registry, Policies) else []
+def begin(registry: Registry, begins: Begins = _unheard) -> list[str]:
+    """Import the policies of ``registry``, if it has any, in this process; what failed. ``begins``
+    is told whose is next, by the service's name, and of the end by an empty one.
+    """
+    return registry.begin(begins) if isinstance(registry, Policies) else []
+
+
+def suspend(registry: Registry, services: Iterable[str]) -> None:
+    """Have the next in turn pick for ``services``, and for no others, where the strategy is a
+    policy of ``registry``; what is forked from here on has it so too.
+    """
+    if isinstance(registry, Policies):
+        registry.suspend(services)
 
 
 def begin_as(user: str, registry: Registry) -> None:

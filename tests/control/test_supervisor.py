@@ -62,7 +62,7 @@ class Hub:
         """Log it."""
         log.logger().info("gone", worker=child.spec.index, channel=str(child.channel))
 
-    def doing(self, child: Child) -> dict[str, str]:
+    def hangs(self, child: Child) -> dict[str, str]:
         """Something."""
         return {"deciding": "web"}
 
@@ -118,7 +118,7 @@ class Supervised:
                 WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)
             ]
             if proxied:
-                specs = [ProxySpec(0, 0, 10, config, (), uid=0, gid=0)]
+                specs.append(ProxySpec(workers, 0, 10, config, (), uid=0, gid=0))
             try:
                 return Supervisor(specs, run, Hub(), Notifier()).run()
             except ParagliderError as error:
@@ -536,7 +536,7 @@ def ready_then_slow(_spec: WorkerSpec, report: int) -> int:
 @pytest.mark.parametrize("proxied", [True, False])
 def test_a_proxy_worker_may_drain(supervise: Any, proxied: bool) -> None:
     """It has as long as `timeouts.drain` says before it is killed, which another has not."""
-    running = supervise(ready_then_slow, workers=1, proxied=proxied, PATIENCE=0.1)
+    running = supervise(ready_then_slow, workers=not proxied, proxied=proxied, PATIENCE=0.1)
     running.await_events("ready")
     running.end()
     assert running.status == 0
@@ -613,6 +613,55 @@ def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_pa
     assert [len(running.workers(index)) for index in range(2)] == [2, 1]
     running.end()
     assert running.status == 0
+
+
+def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path) -> None:
+    """One that gives signs of life ahead of its report may hang there too; one that gives none yet
+    is given time.
+    """
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        notes = tmp_path / "0" / f"worker{spec.index}"
+        if len(notes.read_text().split()) == 2:
+            if spec.index == 1:
+                time.sleep(1.0)  # all of that without a sign
+            else:
+                with spec.life.watched():
+                    time.sleep(3600.0)
+        os.write(report, READY)
+        while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
+            spec.life.beat()
+        return 0
+
+    running = supervise(life, HANG=0.5, LOOK=0.05, STARVED=0.5)
+    running.await_events("ready")
+    for index in range(2):
+        os.kill(running.workers(index)[0], signal.SIGKILL)
+    running.await_events("worker ready", 4)
+    assert running.events("worker 0 on core 10: no sign of life for .* killed")
+    assert [len(running.workers(index)) for index in range(2)] == [3, 2]
+    running.end()
+    assert running.status == 0
+
+
+def test_a_worker_that_hangs_at_the_end_is_not_waited_for(supervise: Any, tmp_path: Path) -> None:
+    """Each is killed when its own time is over, whatever longer time another has."""
+
+    def life(spec: WorkerSpec | ProxySpec, report: int) -> int:
+        os.write(report, READY)
+        if spec.role == "worker":
+            time.sleep(3600.0)  # SIGTERM is blocked
+        signal.sigwait((signal.SIGTERM,))
+        while alive(int((tmp_path / "0" / "worker0").read_text())):
+            time.sleep(0.01)
+        return 0
+
+    running = supervise(life, workers=1, proxied=True, PATIENCE=0.1)
+    running.await_events("ready")
+    running.end()
+    assert running.events("worker ended badly")
+    assert not running.events("proxy worker ended badly")
+    assert running.nobody_left()
 
 
 @pytest.mark.parametrize("call", ["fork", "pipe", "socketpair"])

@@ -13,7 +13,7 @@ import pytest
 from paraglider.config.load import ConfigError, LoadedConfig, parse
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
-from paraglider.core.strategies import STRATEGIES, Context, NewFlow, Registry, create
+from paraglider.core.strategies import STRATEGIES, Context, NewFlow, Registry, Strategy, create
 from paraglider.core.strategies.guard import Guard
 from paraglider.errors import OperatorError
 from paraglider.forwarding import nat, policies
@@ -361,3 +361,30 @@ def test_one_that_hangs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "PATIENCE", 0.5)
     write(home, "slow.py", "import time; time.sleep(600)\n" + GOOD)
     assert "took longer than 0.5 s" in refusal(config(home, "slow:Good"))[0]
+
+
+def test_a_suspended_policy_is_imported_and_not_called(home: Path) -> None:
+    """What is at work, and what is made later; until it is not suspended any more."""
+    write(home, "loops.py", GOOD)
+    loaded = config(home, "loops:Good")
+    registry = policies.load(loaded)
+    (service,) = loaded.config.services
+
+    def make() -> Strategy:
+        return create(service.strategy, Context(service=service.name), registry=registry)
+
+    backends = (Backend("a", b"a"), Backend("b", b"b"), Backend("c", b"c"))
+    flow = NewFlow(TCP, bytes(12), 0.0)
+    early = make()
+    policies.suspend(registry, [service.name])
+    said: list[str] = []
+    assert policies.begin(registry, said.append) == []
+    assert said == [service.name, ""]
+    made = [early, make()]
+    for strategy in made:
+        strategy.prepare(backends)
+        assert tuple(strategy.pick(flow) for _ in backends) == backends
+    policies.suspend(registry, [])
+    for strategy in made:
+        assert {strategy.pick(flow) for _ in backends} == {backends[2]}
+    policies.suspend(STRATEGIES, [service.name])  # ours always return

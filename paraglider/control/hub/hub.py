@@ -40,6 +40,7 @@ from paraglider.control.hub.refusals import Refusals
 from paraglider.control.hub.reload import Able, Change, Ending, compare
 from paraglider.control.hub.reloads import NONE_ENDS, Done, Reloads
 from paraglider.control.hub.sources import Sources
+from paraglider.control.hub.suspensions import Suspensions
 from paraglider.control.hub.unanswered import Unanswered
 from paraglider.control.hub.views import Loaded, Samples, Traffic, samples
 from paraglider.control.hub.watch import INTERVAL, Watch
@@ -47,7 +48,6 @@ from paraglider.control.lookouts.checker import chroot_for
 from paraglider.control.processes.channel import Message
 from paraglider.control.processes.child import Child
 from paraglider.control.processes.children import Children
-from paraglider.control.processes.counters import identity
 from paraglider.control.processes.faults import Faults
 from paraglider.control.processes.renewal import Renewal
 from paraglider.control.processes.spec import CARRIERS, Equipment
@@ -103,6 +103,7 @@ class Hub:
         self._assessor = Assessor(self.conditions)
         self._ledgers = LedgerWatch(self.conditions)
         self._unanswered = Unanswered(self.conditions)
+        self._suspensions = Suspensions(registry, self.conditions, self._send_to_carriers)
         self._registry = registry
         self._watch = watch
         self._carried = carried
@@ -191,13 +192,9 @@ class Hub:
         else:
             self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
 
-    def doing(self, child: Child) -> dict[str, str]:
+    def hangs(self, child: Child) -> Mapping[str, str]:
         """See ``child.Owner``."""
-        life, names = child.spec.life, {identity(s.name): s.name for s in self.config.services}
-        if life.decides in names:
-            remedy = "its policy does not return: see `strategy` of the service"
-            return {"deciding": names[life.decides], "remedy": remedy}
-        return {"doing": "takes long"} if life.works_long else {}
+        return self._suspensions.hangs(self.config, child.spec.life)
 
     def look(self, now: float) -> float:
         """See ``supervisor.Hub``."""
@@ -300,6 +297,7 @@ class Hub:
         config = self._sources.prepared(found.config, found.listed) if scouts else found.config
         change = self.adopt(config, said_by, self._reloads.go_on, ending)
         self.loaded = Loaded(True, time.monotonic())
+        self._suspensions.clear()
         if scouts:
             self._sources.follow(found.config)
         for scout in scouts:
@@ -473,10 +471,9 @@ class Hub:
             return
         self._untold = False
         states = self.pools.states()
+        self._send_to_carriers({"do": "pools", "states": states})
         for child in self._children.values():
-            if child.spec.role in CARRIERS:
-                self._send(child.spec.index, {"do": "pools", "states": states})
-            elif child.spec.role == "checker" and child.serves:
+            if child.spec.role == "checker" and child.serves:
                 self._send(child.spec.index, self._health.order())
         self._offloaded.follow(states)
 
@@ -513,6 +510,11 @@ class Hub:
     def _send(self, index: int, message: Message) -> None:
         if self._all is not None:
             self._all.send(self._children[index], message)
+
+    def _send_to_carriers(self, message: Message) -> None:
+        for child in self._children.values():
+            if child.spec.role in CARRIERS:
+                self._send(child.spec.index, message)
 
     def _count_workers(self, changed: Child) -> None:
         """Tell the watch how many workers serve, after one began or ended."""

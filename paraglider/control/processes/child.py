@@ -65,8 +65,8 @@ class Owner(Protocol):
     def went(self, child: Child) -> None:
         """``child`` is gone."""
 
-    def doing(self, child: Child) -> Mapping[str, str]:
-        """What ``child``, which hangs, was about, for the log."""
+    def hangs(self, child: Child) -> Mapping[str, str]:
+        """``child`` hangs, and is killed after this call; what it was about, for the log."""
 
 
 def kill(child: Child, number: signal.Signals) -> None:

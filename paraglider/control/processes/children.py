@@ -146,7 +146,7 @@ class Children:
         """Kill those that give no sign of life; they are replaced as dead ones are."""
         self._hangs.look(now)
         for child in self._children:
-            if not child.pid or child.report >= 0:
+            if not child.pid or (child.report >= 0 and not child.spec.life.is_watched):
                 continue
             child.silence = self._hangs.silence(child.spec.life, child.started, now)
             if not self._hangs.hangs(child.pid, child.spec.life, child.silence, now):
@@ -157,36 +157,42 @@ class Children:
                     f"{child.spec.name}: no sign of life for {child.silence:.0f} s, killed",
                     pid=child.pid,
                     process=self._hangs.state(child.pid),
-                    **self._owner.doing(child),
+                    **self._owner.hangs(child),
                 )
             kill(child, signal.SIGKILL)
 
     def end_all(self) -> None:
-        """End every process: ask, wait, then kill."""
+        """End every process: ask, and kill each that takes longer than it may."""
         for child in self._children:  # what one says that starts is of no interest any more
             self._loop.forget(child.report)
-        longest = max((child.spec.patience for child in self._children), default=PATIENCE)
-        for number, patience in ((signal.SIGTERM, longest), (signal.SIGKILL, PATIENCE)):
-            running = {child.pid: child for child in self._children if child.pid}
-            for child in running.values():
-                kill(child, number)
-            deadline = time.monotonic() + patience
-            while running and time.monotonic() < deadline:
-                try:
-                    pid, status = os.waitpid(-1, os.WNOHANG)
-                except ChildProcessError:  # somebody else has reaped them
-                    return
-                if pid == 0:
-                    self._loop.wait(0.05)
-                    continue
-                if pid not in running:
-                    continue
-                child = running.pop(pid)
-                self._lost(child)
-                if status:
-                    cause = _cause(status)
-                    role = child.spec.role
-                    self._log.warning(f"{role} ended badly", **child.spec.labels(), cause=cause)
+        running = {child.pid: child for child in self._children if child.pid}
+        for child in running.values():
+            kill(child, signal.SIGTERM)
+        begun = time.monotonic()
+        asked = set(running)
+        last = begun + max((child.spec.patience for child in running.values()), default=0.0)
+        while running and time.monotonic() < last + PATIENCE:
+            for pid in [
+                pid for pid in asked if begun + running[pid].spec.patience <= time.monotonic()
+            ]:
+                asked.remove(pid)
+                kill(running[pid], signal.SIGKILL)
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:  # somebody else has reaped them
+                return
+            if pid == 0:
+                self._loop.wait(0.05)
+                continue
+            if pid not in running:
+                continue
+            child = running.pop(pid)
+            asked.discard(pid)
+            self._lost(child)
+            if status:
+                cause = _cause(status)
+                role = child.spec.role
+                self._log.warning(f"{role} ended badly", **child.spec.labels(), cause=cause)
 
     def _start(self, child: Child) -> None:
         """Fork ``child``, or try again later; it is heard of through its report pipe."""
@@ -276,6 +282,8 @@ class Children:
             message = os.read(child.report, 4096)
         except OSError:  # nothing there yet: its time is over
             message = b""
+            about = self._owner.hangs(child)
+            self._log.error(f"{spec.name}: takes too long to start, killed", **about)
             kill(child, signal.SIGKILL)
         self._close_report(child)
         if message == READY:

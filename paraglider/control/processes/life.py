@@ -3,6 +3,7 @@
     word 0   monotonic seconds of the last sign (a double)
     word 1   not 0 while the process does what may take long: it takes over a configuration
     word 2   the service whose policy is called right now (``counters.identity``), else 0
+    word 3   not 0 while a process that starts gives signs of life already
 
 Lives here: ``Life``.
 Rules: the writer costs no system call; the reader believes nothing: a process that writes nonsense
@@ -19,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_BEAT, _LONG, _DECIDING = 0, 1, 2
+_BEAT, _LONG, _DECIDING, _WATCHED = 0, 1, 2, 3
 
 #: seconds between two signs of a process that runs an event loop
 INTERVAL: Final = 0.5
@@ -41,7 +42,7 @@ class Life:
 
     def begin(self, now: float) -> None:
         """A process begins; the one before it may have died in the midst of anything."""
-        self._words[_LONG] = self._words[_DECIDING] = 0
+        self._words[_LONG] = self._words[_DECIDING] = self._words[_WATCHED] = 0
         self._seconds[_BEAT] = now
 
     def beat(self, now: float | None = None) -> None:
@@ -57,6 +58,16 @@ class Life:
         finally:
             self._words[_LONG] = 0
             self.beat()
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """What is done here, ahead of the report that the process serves, gives signs of life."""
+        self.beat()
+        self._words[_WATCHED] = 1
+        try:
+            yield
+        finally:
+            self._words[_WATCHED] = 0
 
     def pulse(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give a sign now, and every INTERVAL seconds for as long as ``loop`` goes round."""
@@ -78,6 +89,11 @@ class Life:
     def works_long(self) -> bool:
         """Whether the process does what may take long."""
         return self._words[_LONG] != 0
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the process, which starts, gives signs of life."""
+        return self._words[_WATCHED] != 0
 
     @property
     def decides(self) -> int:

@@ -2,6 +2,7 @@
 
     pools     the states and weights of the backends, as they are now
     config    another configuration, with the states and weights of its backends
+    suspend   the services whose policies are not to be called, all of them
     flows     list flows, some at most
     kill      end flows
     sync      answered when all that came before has been done
@@ -58,6 +59,9 @@ class Subject(Protocol):
     def put(self, states: States) -> None:
         """Give the backends these states and weights."""
 
+    def suspend(self, services: list[str]) -> None:
+        """Call the policies of all services but of these."""
+
 
 #: one step of a walk; True when it was the last
 Step = Callable[[float], bool]
@@ -100,6 +104,8 @@ class Commands:
         elif kind == "config":
             self._subject.become(Config.model_validate(message["config"]))
             self._subject.put(message["states"])
+        elif kind == "suspend":
+            self._subject.suspend(message["services"])
         elif kind == "sync":
             self._answer(message, {})
         elif kind in ("flows", "kill"):

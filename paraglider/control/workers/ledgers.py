@@ -12,6 +12,7 @@ Lives here: ``carry_on``, ``Ledgers``.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from paraglider.core.flow import FlowTable
@@ -64,8 +65,12 @@ class Ledgers:
         self._log.warning("ledger damaged, written anew", file=name, flows=len(table))
 
 
-def carry_on(path: Path, files: LedgerFiles, logger: Any) -> Ledgers:
-    """Give every flow table of ``path`` its ledger and the flows of the process before it."""
+def carry_on(
+    path: Path, files: LedgerFiles, logger: Any, beat: Callable[[], object] = lambda: None
+) -> Ledgers:
+    """Give every flow table of ``path`` its ledger and the flows of the process before it; ``beat``
+    is called all the while.
+    """
     ledgers = Ledgers(logger)
     for name, table in path.tables.items():
         try:
@@ -76,21 +81,27 @@ def carry_on(path: Path, files: LedgerFiles, logger: Any) -> Ledgers:
             continue
         if opened.fault is not None:
             logger.warning("ledger not used", file=str(files.path(name)), why=opened.fault)
-        _take_over(path, table, name, opened.ledger, files, logger)
+        _take_over(path, table, name, opened.ledger, files, logger, beat)
         ledgers.add(str(files.path(name)), table, opened)
     return ledgers
 
 
 def _take_over(
-    path: Path, table: FlowTable, name: str, ledger: Ledger, files: LedgerFiles, logger: Any
+    path: Path,
+    table: FlowTable,
+    name: str,
+    ledger: Ledger,
+    files: LedgerFiles,
+    logger: Any,
+    beat: Callable[[], object],
 ) -> None:
     begin = time.monotonic()
     rewrites = Rewrites(path.services)
-    taken = [resume(table, ledger, rewrites, begin)]
+    taken = [resume(table, ledger, rewrites, begin, beat)]
     if not ledger.complete:
         for file, other in files.others(name):
             if isinstance(other, Ledger):
-                taken.append(adopt(table, other, rewrites, begin))
+                taken.append(adopt(table, other, rewrites, begin, beat))
             else:
                 logger.warning("ledger not used", file=str(file), why=other)
         ledger.complete = True

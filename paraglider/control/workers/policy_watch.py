@@ -1,7 +1,7 @@
 """What policies did wrong, into the log: once when one is benched, else once a minute.
 
-Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` for one that
-never returns. A policy is a strategy of the user's own; its guard (``core.strategies.guard``)
+Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` and ``begins`` for
+one that never returns. A policy is a strategy of the user's own; its guard (``core.strategies.guard``)
 counts, and logs nothing.
 """
 
@@ -28,6 +28,15 @@ def mark(services: Iterable[Service], life: Life) -> None:
     for name, guard in guards(services):
         guard.called = life.deciding
         guard.number = identity(name)
+
+
+def begins(life: Life) -> Callable[[str], None]:
+    """Have ``life`` tell which service's policy is imported right now: for ``policies.begin``."""
+
+    def name(service: str) -> None:
+        life.deciding[0] = identity(service) if service else 0
+
+    return name
 
 
 def watch(services: Callable[[], Iterable[Service]], logger: Any) -> Callable[[float], None]:

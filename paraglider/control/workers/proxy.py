@@ -165,7 +165,7 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
 
 def _begin_policies(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> None:
     """Import the policies, with the rights of the worker's user, and warm up with them."""
-    for failure in policies.begin(spec.registry):
+    for failure in policies.begin(spec.registry, policy_watch.begins(spec.life)):
         logger.error("policy not imported", error=failure)
     _warm_up(spec, loop)
 
@@ -218,6 +218,10 @@ class Work:
     def put(self, states: States) -> None:
         """See ``commands.Subject``."""
         self._proxy.put(states)
+
+    def suspend(self, services: list[str]) -> None:
+        """See ``commands.Subject``."""
+        policies.suspend(self._spec.registry, services)
 
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""

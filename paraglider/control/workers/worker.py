@@ -25,6 +25,7 @@ from paraglider.control import log
 from paraglider.control.processes.beginning import introduce, lock_in, refused, serves
 from paraglider.control.processes.channel import ChannelClosedError, ChannelError
 from paraglider.control.processes.counters import Writer
+from paraglider.control.processes.life import Life
 from paraglider.control.processes.live import LiveFlows
 from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.control.workers import leases, ledgers, policy_watch
@@ -118,11 +119,12 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, ledgers.Ledge
     introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
+    policy_watch.mark(path.services, spec.life)
     path.put(spec.states)
     if spec.live is not None:
         path.marker.live = spec.live.reader(spec.index)
     if not has_policies(spec.registry):  # which are not to run with these rights
-        _warm_up(spec.config, spec.registry)
+        _warm_up(spec.config, spec.registry, spec.life)
     if logger.is_enabled_for(logging.DEBUG):
         path.tell(FlowLog(logger))
     wanted = spec.config.queue
@@ -149,16 +151,17 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, ledgers.Ledge
     gc.disable()
     journals = ledgers.Ledgers(logger)
     if spec.ledgers is not None:  # last, when packets wait in the queue instead of being lost
-        journals = ledgers.carry_on(path, spec.ledgers, logger)
+        with spec.life.watched():
+            journals = ledgers.carry_on(path, spec.ledgers, logger, spec.life.beat)
         spec.ledgers.held.close()
     return queue, path, journals
 
 
 def _begin_policies(spec: WorkerSpec, logger: Any) -> None:
     """Import the policies, with the rights of the worker's user, and warm up with them."""
-    for failure in policies.begin(spec.registry):
+    for failure in policies.begin(spec.registry, policy_watch.begins(spec.life)):
         logger.error("policy not imported", error=failure)
-    _warm_up(spec.config, spec.registry)
+    _warm_up(spec.config, spec.registry, spec.life)
 
 
 def pin(core: int) -> None:
@@ -172,13 +175,14 @@ def pin(core: int) -> None:
         ) from error
 
 
-def _warm_up(config: Config, registry: Registry) -> None:
+def _warm_up(config: Config, registry: Registry, life: Life) -> None:
     """Send packets of several kinds through a packet path that is then thrown away.
 
     So that no first packet pays for what Python puts off, and nothing is imported after chroot.
     Those of TCP and UDP open a flow of each service, and so call its strategy.
     """
     path = build(config, 0, 0.0, registry)
+    policy_watch.mark(path.services, life)
     for service in path.services:
         head = b"\x45" if len(service.vip) == 4 else b"\x60"
         for protocol in service.protocols:
@@ -214,8 +218,6 @@ def _ticker(
     writer = None
     if spec.counters is not None:
         writer = Writer(spec.counters, Count(path, queue))
-
-    policy_watch.mark(path.services, spec.life)
 
     def tick(now: float) -> None:
         nonlocal reported, report_at
@@ -260,6 +262,10 @@ class Work:
     def put(self, states: States) -> None:
         """See ``commands.Subject``."""
         self._path.put(states)
+
+    def suspend(self, services: list[str]) -> None:
+        """See ``commands.Subject``."""
+        policies.suspend(self._spec.registry, services)
 
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""

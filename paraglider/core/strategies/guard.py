@@ -4,7 +4,8 @@ Whatever the class does, every new flow gets a ready backend: where it raises, o
 no ready backend, the fallback picks. A class that fails or is slow STRIKES times in a row is
 benched: the fallback picks for BENCH seconds, then the class is tried again, and one more failure
 benches it again. A call cannot be interrupted: one that never returns stops its worker, and
-``called`` says which one it is.
+``called`` says which one it is. Who ends that worker has the next one ``suspend`` the class: then
+the fallback picks until it is taken back.
 Rules: the clock is a parameter. Nothing is logged here; what happened is counted, and ``error``
 says it in words. No exception is kept, since its traceback would be a cycle that nobody collects.
 """
@@ -40,6 +41,7 @@ class Guard:
         self._budget = budget
         self._ready: dict[int, Backend] = {}
         self._prepared = False
+        self._suspended = False
         self._strikes = 0
         self._until = 0.0
         self.picked = self.raised = self.wrong = self.slow = self.spared = self.benched = 0
@@ -52,8 +54,13 @@ class Guard:
         """``policy`` picks from here on."""
         self._policy = policy
         self._prepared = False
-        if self._ready:
+        if self._ready and not self._suspended:
             self._prepare()
+
+    def suspend(self, suspended: bool) -> None:
+        """Whether the class is not to be called at all; where it is again, it is told first."""
+        self._suspended = suspended
+        self._prepared = False
 
     @property
     def faults(self) -> int:
@@ -70,12 +77,12 @@ class Guard:
         self._fallback.prepare(ready)
         self._ready = {id(backend): backend for backend in ready}
         self._prepared = False
-        if ready:
+        if ready and not self._suspended:
             self._prepare()
 
     def pick(self, flow: NewFlow) -> Backend:
         """The class's backend if it gives one that is ready, else the fallback's."""
-        if flow.now < self._until:
+        if self._suspended or flow.now < self._until:
             self.spared += 1
             return self._fallback.pick(flow)
         if not self._prepared and not self._prepare():

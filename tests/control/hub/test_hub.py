@@ -360,12 +360,28 @@ def test_sources_without_a_scout(make: Make) -> None:
 
 
 def test_what_a_process_that_hangs_was_about(make: Make) -> None:
-    """The service whose policy does not return; a number that is none of ours says nothing."""
+    """A number that is none of ours, or of a strategy of ours, says nothing."""
     world = make(config("10.0.0.1"))
     life = world.all.worker.spec.life
-    assert world.hub.doing(world.all.worker) == {}
+    assert world.hub.hangs(world.all.worker) == {}
     life.deciding[0] = identity("web")
-    assert world.hub.doing(world.all.worker)["deciding"] == "web"
+    assert world.hub.hangs(world.all.worker) == {}  # no policy
     life.deciding[0] = 12345
     with life.long_work():
-        assert world.hub.doing(world.all.worker) == {"doing": "takes long"}
+        assert world.hub.hangs(world.all.worker) == {"doing": "takes long"}
+
+
+def test_a_reload_has_policies_tried_again(make: Make) -> None:
+    """A policy that did not return is told of to who carries flows, until then."""
+    policy = Config.model_validate(
+        {"services": [{**SERVICE, "strategy": "mine:Own", "backends": ["10.0.0.1"]}]}
+    )
+    world = make(policy)
+    world.files = [policy]
+    world.all.worker.spec.life.deciding[0] = identity("web")
+    assert world.hub.hangs(world.all.worker) == {"deciding": "web", "strategy": "mine:Own"}
+    assert world.all.sent == [{"do": "suspend", "services": ["web"]}]
+    assert world.hub.conditions.status == "degraded"
+    world.hub.reload("a test")
+    assert world.all.sent[1:] == [{"do": "suspend", "services": []}]
+    assert world.hub.conditions.status == "healthy"

@@ -29,6 +29,18 @@ def test_a_sign_reaches_the_parent() -> None:
     life.close()
 
 
+def test_a_start_that_is_watched() -> None:
+    """It gives a sign at once; who begins anew is not watched, however the last one ended."""
+    life = Life()
+    life.begin(0.0)
+    assert not life.is_watched
+    with life.watched():
+        found = life.is_watched, life.last > 0.0
+        life.begin(0.0)
+        assert not life.is_watched
+    assert found == (True, True)
+
+
 def test_long_work_is_told_and_over() -> None:
     """Also where it fails; and its end is a sign of life."""
     life = Life()

@@ -44,6 +44,7 @@ class Subject:
         self.view = view
         self.states: list[States] = []
         self.configs: list[Config] = []
+        self.suspended: list[str] = []
 
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""
@@ -52,6 +53,10 @@ class Subject:
     def put(self, states: States) -> None:
         """See ``commands.Subject``."""
         self.states.append(states)
+
+    def suspend(self, services: list[str]) -> None:
+        """See ``commands.Subject``."""
+        self.suspended = services
 
 
 class Work:
@@ -166,3 +171,12 @@ def test_walks_that_wait_are_bounded() -> None:
     answers = work.ask(do="flows", id=99, limit=1, match={})
     assert {"re": 99, "error": "too many questions at a time"} in answers
     assert not any("error" in answer for answer in work.ask(do="kill", id=100, match={}))
+
+
+def test_policies_are_suspended() -> None:
+    """All that are, each time."""
+    work = Work(None)
+    work.ask(do="suspend", services=["web", "dns"])
+    assert work.subject.suspended == ["web", "dns"]
+    work.ask(do="suspend", services=[])
+    assert work.subject.suspended == []

@@ -209,6 +209,20 @@ def test_an_empty_pool_is_not_shown() -> None:
     assert guard.pick(flow()) is C
 
 
+def test_a_suspended_policy_is_not_called() -> None:
+    """Neither to pick nor to prepare, for as long as that takes; then it is told first."""
+    guard, policy = guarded(lambda: C)
+    told = len(policy.told)
+    guard.suspend(True)
+    guard.prepare((A, B))
+    assert [guard.pick(flow(at)) for at in (0.0, BENCH, 100 * BENCH)] == [A, B, A]
+    assert (policy.asked, len(policy.told), guard.spared, guard.faults) == ([], told, 3, 0)
+    guard.prepare((B, C))
+    guard.suspend(False)
+    assert guard.pick(flow()) is C
+    assert policy.told[told:] == [(B, C)]
+
+
 def test_a_prepare_that_raises() -> None:
     """Its picks would rest on what is gone: tried once more, then benched, then tried again."""
     guard, policy = guarded(lambda: C)
