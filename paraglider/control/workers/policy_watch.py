@@ -1,8 +1,8 @@
 """What policies did wrong, into the log: once when one is benched, else once a minute.
 
-Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` and ``begins`` for
-one that never returns. A policy is a strategy of the user's own; its guard (``core.strategies.guard``)
-counts, and logs nothing.
+Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` and ``begins``
+for one that never returns. A policy is a strategy of the user's own; its guard
+(``core.strategies.guard``) counts, and logs nothing.
 """
 
 from __future__ import annotations
