@@ -23,6 +23,7 @@ from paraglider.config.validate import check_interfaces
 from paraglider.control.hub.gathered import gathered, names_in
 from paraglider.control.hub.kept import Kept
 from paraglider.control.lookouts.errands import Answered, Failed
+from paraglider.errors import OperatorError
 from paraglider.system.answers import AnswersFile
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root, check_user
@@ -37,9 +38,16 @@ PROG = "paraglider.config"
 @click.option("-4", "four", is_flag=True, help="Only the IPv4 services.")
 @click.option("-6", "six", is_flag=True, help="Only the IPv6 services.")
 @click.option("--dry-run", is_flag=True, help="Print the commands; change nothing.")
+@click.option(
+    "--leave-mistakes",
+    is_flag=True,
+    help="Leave a file with mistakes to the daemon that starts next: change nothing, exit 0.",
+)
 @click.option("--undo", is_flag=True, help="Take back what earlier runs did; needs no file.")
 @click.version_option(__version__, prog_name=PROG, message="%(prog)s %(version)s")
-def setup_host(config: str | None, four: bool, six: bool, dry_run: bool, undo: bool) -> None:
+def setup_host(
+    config: str | None, four: bool, six: bool, dry_run: bool, leave_mistakes: bool, undo: bool
+) -> None:
     """Set this host up for balancing: rules, sysctls, addresses, neighbours.
 
     Running it again changes nothing but what has changed in the file.
@@ -49,7 +57,13 @@ def setup_host(config: str | None, four: bool, six: bool, dry_run: bool, undo: b
         check_root(PROG)
         take_back(wanted, SET_UP, dry_run, "nothing to undo")
         return
-    loaded = load_with_marks(find_config(config))
+    try:
+        loaded = load_with_marks(find_config(config))
+    except OperatorError as error:
+        if not leave_mistakes:
+            raise
+        _warn(f"the host stays as it is: {error}")
+        return
     loaded.refuse(check_interfaces(loaded.config, set(Host().netlink.interfaces())))
     loaded.for_families(wanted)
     for line in loaded.lines(warnings(loaded.config)):

@@ -315,3 +315,18 @@ def test_the_launcher_without_an_environment_says_what_to_do(tmp_path: Path) -> 
     )
     assert done.returncode == 1
     assert done.stderr.strip().endswith("run sudo scripts/bootstrap first")
+
+
+def test_mistakes_may_be_left_to_the_daemon(tmp_path: Path) -> None:
+    """A file that cannot be read or is not right: told, nothing is done, and no error of ours;
+    without the option it is one.
+    """
+    wrong = tmp_path / "wrong.conf"
+    wrong.write_text("services: 1\n")
+    for file in (wrong, tmp_path / "none.conf"):
+        done = CliRunner().invoke(setup_host, ["--leave-mistakes", "-c", str(file)])
+        assert (done.exit_code, done.exception) == (0, None)
+        assert "warning: the host stays as it is: " in done.output
+        assert str(file) in done.output
+        done = CliRunner().invoke(setup_host, ["-c", str(file)])
+        assert isinstance(done.exception, OperatorError)

@@ -180,6 +180,7 @@ def test_installed_run_removed(
         goes_on()
     assert host.systemctl("show", "-P", "NRestarts", UNIT) == "2"
     assert client.end().startswith('{"rounds": ')
+    refused(host)
     last = main(host)
     kept(host)
     for address in (VIP[4], MORE):
@@ -252,6 +253,24 @@ def reloaded(host: Machine) -> None:
     assert backends in right  # of the first service, as it comes first
     host.write(CONFIG, right.replace(backends, backends[:26], 1))
     host.run("systemctl", "reload", UNIT)
+    assert active(host)
+
+
+def refused(host: Machine) -> None:
+    """A restart with a mistake in the file ends the unit, which says what it is, and is not tried
+    again; with the file put right it starts.
+    """
+    right = host.path(CONFIG).read_text()
+    host.write(CONFIG, right + "blunder: 1\n")
+    before = host.systemctl("show", "-P", "NRestarts", UNIT)
+    host.run("systemctl", "restart", UNIT, check=False)
+    host.wait_until(lambda: host.systemctl("is-active", UNIT) == "failed")
+    assert "`blunder`" in host.log()
+    shown = host.systemctl("show", "-P", "ExecMainStatus", "-P", "NRestarts", UNIT).split()
+    assert shown in (["1", before], ["1", "0"])
+    host.wait_until(lambda: host.systemctl("is-active", HOST) == "inactive")
+    host.write(CONFIG, right)
+    host.run("systemctl", "start", UNIT)
     assert active(host)
 
 
