@@ -68,6 +68,8 @@ class Options:
     config: str | None
     families: frozenset[int]
     failover: bool
+    debug: bool = False
+    log_style: str = "auto"
 
 
 class LazyGroup(click.Group):
@@ -140,7 +142,7 @@ def main(
     Run `paraglider.config` once before: it sets up addresses, sysctls and queue rules.
     """
     chosen = families(four, six)
-    ctx.obj = Options(config, chosen, failover)
+    ctx.obj = Options(config, chosen, failover, debug, log_style)
     if ctx.invoked_subcommand is not None:
         return
     from paraglider.cli.run import run

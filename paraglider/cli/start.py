@@ -2,11 +2,13 @@
 
 Lives here: the click command ``start``.
 Rules: every check comes before the first change; run again it moves to what the file says by
-now, and established connections go on.
+now, and established connections go on. With ``--watch`` it stays, and leaves the host as it is when
+it ends: `paraglider stop` takes that back.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import click
@@ -17,6 +19,9 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.static import cautions, unserved
 from paraglider.config.validate import check_interfaces
+from paraglider.control import log
+from paraglider.control.host.keeper import keep, only_keeper
+from paraglider.control.processes.notify import Notifier
 from paraglider.rules.static import rounded
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root
@@ -27,8 +32,13 @@ from paraglider.system.setup import prepare_start
 @click.command()
 @config_option
 @click.option("--dry-run", is_flag=True, help="Print the commands; change nothing.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Stay in the foreground, and put back what others take away, until SIGTERM or Ctrl-C.",
+)
 @click.pass_obj
-def start(options: Options, config: str | None, dry_run: bool) -> None:
+def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> None:
     """Balance by the kernel alone: rules, sysctls, addresses; no daemon.
 
     Again with a changed file: new connections go by that, established ones stay where they are.
@@ -42,4 +52,9 @@ def start(options: Options, config: str | None, dry_run: bool) -> None:
         print(f"warning: {line}", file=sys.stderr)
     check_root("paraglider start")
     refuse_beside_daemon()
-    carry_out(prepare_start, loaded.config, options.families, STARTED, dry_run)
+    with only_keeper() if watch else contextlib.nullcontext():
+        carry_out(prepare_start, loaded.config, options.families, STARTED, dry_run)
+        if watch and not dry_run:
+            sys.stdout.flush()
+            log.set_up(options.debug, options.log_style)
+            keep(Notifier())

@@ -100,6 +100,17 @@ class Reconciler:
         """The families that are set up; raises ``OperatorError``."""
         return frozenset(one.family for one in self._load())
 
+    def config(self) -> Config | None:
+        """What all families were set up for last, as one; None where nothing is.
+
+        Raises ``OperatorError``.
+        """
+        every = self._load()
+        if not every:
+            return None
+        services = tuple(s for one in every for s in one.config.services if s.family == one.family)
+        return every[0].config.model_copy(update={"services": services})
+
     def look(self, part: Part, choose: Choose = tuple) -> Look:
         """Compare ``part`` with the host and put back what is missing.
 
@@ -181,12 +192,8 @@ class Reconciler:
             yield from self._links(wanted, records, down)
 
     def _blocked(self) -> Iterator[Absence]:
-        every = self._load()
-        if not every:
-            return
-        services = [s for one in every for s in one.config.services if s.family == one.family]
-        config = every[0].config.model_copy(update={"services": tuple(services)})
-        for found in self._foreign(config):
+        config = self.config()
+        for found in self._foreign(config) if config is not None else ():
             yield Absence(f"chain {found.chain}", vital=False, remedy=str(found))
 
     def _interfaces(self) -> dict[str, LinkState]:

@@ -4,8 +4,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,6 +83,50 @@ def drop_addresses(net: Topology) -> None:
 
 
 EVENTS = (flap, reload_firewall, flush, legacy, switch_off, drop_addresses)
+
+
+def test_the_host_changes_without_a_daemon(
+    topology: Any, serve: Any, config: Any, start: Any, ask: Any, tmp_path: Path
+) -> None:
+    """`start --watch` puts back what is taken away, follows what is started meanwhile, is alone,
+    leaves the host as it is at its end, and ends when all is taken back.
+    """
+    net = topology()
+    serve(net)
+    running = start(net, config(*(service(family, forward="offload") for family in FAMILIES)))
+    log = tmp_path / "keeper.log"
+
+    def watch() -> subprocess.Popen[bytes]:
+        said = log.read_text().count("event=ready") if log.exists() else 0
+        with log.open("ab") as file:
+            process = net.balancer.popen(
+                [*running.setup_command, "--watch"], stdout=file, stderr=file
+            )
+        until(lambda: log.read_text().count("event=ready") > said, running)
+        return process
+
+    keeper = watch()
+    for event in (flap, reload_firewall, flush, switch_off, drop_addresses):
+        told = log.read_text().count("put back")
+        event(net)
+        until(lambda told=told: log.read_text().count("put back") > told, running)  # type: ignore[misc]
+        until(lambda: both(net, ask), running)
+    second = net.balancer.run([*running.setup_command, "--watch"], check=False)
+    assert second.returncode == 1
+    assert "another `paraglider start --watch` keeps this host" in second.stderr
+    running.config.write_text(config(service(4, forward="offload")))
+    running.set_up()
+    flush(net)
+    until(lambda: ask(net, "tcp", VIP[4], 80, 3).total() == 3, running)
+    keeper.terminate()
+    assert keeper.wait(40) == 0
+    assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
+    keeper = watch()
+    running.undo()
+    assert keeper.wait(40) == 0
+    assert "Traceback" not in log.read_text()
+    assert "PARAGLIDER" not in net.balancer.run(["iptables-save"]).stdout
+    assert "paraglider" not in net.balancer.run(["nft", "list", "ruleset"]).stdout
 
 
 @pytest.mark.parametrize("forward", ["nat", "offload"])

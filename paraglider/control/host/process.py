@@ -32,6 +32,7 @@ from paraglider.control.host.adjust import HostRules
 from paraglider.control.host.arrivals import Arrivals
 from paraglider.control.host.messages import refusal
 from paraglider.control.host.service import HostService
+from paraglider.control.host.turns import HostTurns
 from paraglider.control.processes.beginning import introduce, refused, serves
 from paraglider.control.processes.channel import (
     Channel,
@@ -46,10 +47,7 @@ from paraglider.system import connections, privileges
 from paraglider.system.conntrack import Conntrack
 from paraglider.system.host_events import HostEvents
 from paraglider.system.nft import Nft
-from paraglider.system.reconcile import PARTS, Reconciler
-
-#: seconds between two looks at what the kernel does not tell of
-POLL: Final = 1.0
+from paraglider.system.reconcile import Reconciler
 
 #: seconds that programs may take in a row (each of them 60 s: ``system.programs``)
 LONGEST_TURN: Final = 900.0
@@ -116,7 +114,7 @@ def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
     arrivals = Arrivals(spec.config, logger)
     orders = Orders(spec.families, service, arrivals)
     try:
-        return _Work(spec.life, voice, events, service, orders, arrivals).run(ending)
+        return _Work(spec.life, voice, HostTurns(events, service, arrivals), orders).run(ending)
     except SystemExit:
         return 0
     except ChannelError:  # the supervisor is gone
@@ -146,25 +144,14 @@ class _Work:
     what needs no program by itself.
     """
 
-    def __init__(
-        self,
-        life: Life,
-        voice: Voice,
-        events: HostEvents,
-        service: HostService,
-        orders: Orders,
-        arrivals: Arrivals,
-    ) -> None:
+    def __init__(self, life: Life, voice: Voice, turns: HostTurns, orders: Orders) -> None:
         self._life = life
         self._turn = time.monotonic()  # when the last turn of ``run`` began
         self._voice = voice
-        self._events = events
-        self._service = service
+        self._turns = turns
         self._do = orders
-        self._arrivals = arrivals
         self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._waking, self._woken = socket.socketpair()
-        self._polled = 0.0
 
     def run(self, ending: threading.Event) -> int:
         """Until the hub is gone or ``ending`` is set; the exit code.
@@ -174,11 +161,11 @@ class _Work:
         self._woken.setblocking(False)
         threading.Thread(target=self._converse, name="hub", daemon=True).start()
         with selectors.DefaultSelector() as selector:
-            self._events.register(selector)
+            self._turns.register(selector)
             selector.register(self._woken, selectors.EVENT_READ)
             while not ending.is_set():
                 self._turn = time.monotonic()
-                selector.select(self._pause())
+                selector.select(self._turns.pause())
                 with contextlib.suppress(BlockingIOError):
                     self._woken.recv(4096)
                 while not self._orders.empty():
@@ -186,9 +173,7 @@ class _Work:
                     if order is None:
                         return 0
                     self._answer(order)
-                self._hear()
-                self._service.work()
-                self._arrivals.work(time.monotonic())
+                self._turns.turn()
         return 0
 
     def _converse(self) -> None:
@@ -213,22 +198,6 @@ class _Work:
 
     def _answer(self, order: Message) -> None:
         self._voice.send({**self._do.do(order), "re": order.get("id")})
-
-    def _pause(self) -> float:
-        now = time.monotonic()
-        polling = max(0.0, self._polled + POLL - now)
-        return min(self._service.wait(), self._arrivals.wait(now), polling)
-
-    def _hear(self) -> None:
-        news = self._events.collect()
-        now = time.monotonic()
-        if now - self._polled >= POLL:
-            self._polled = now
-            news |= self._events.poll()
-            self._arrivals.look(now)
-        elif "links" in news:
-            self._arrivals.look(now)
-        self._service.news(part for part in PARTS if part in news)
 
 
 class Orders:
