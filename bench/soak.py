@@ -5,7 +5,8 @@ gives each way of forwarding a network of its own, opens long transfers, interac
 flows of UDP over both families, and for so many minutes kills (SIGKILL) or stops (SIGSTOP) one
 process after the other, the supervisor too, in an order drawn from ``--seed``. A supervisor that is
 gone is started again as systemd does it: what it left is killed, a second later it begins anew.
-Then it prints a line a kind of flow, and ends with 1 if one was lost.
+Then it prints a line a kind of flow, and ends with 1 if one was lost. Connections of ``proxy`` end
+with the process that carries them, and are opened once more; those of the others must go on.
 
 Rules: the real set-up and the real daemon. What it makes is removed whatever happens, also by
 Ctrl-C. After each blow it waits until all processes serve again.
@@ -46,7 +47,7 @@ from paraglider.lab.topology import (
     backend_address,
 )
 
-FORWARDS: Final = ("nat", "offload", "dsr")
+FORWARDS: Final = ("nat", "offload", "dsr", "proxy")
 PORT: Final = 7000
 BACKENDS: Final = 3
 #: seconds that a stopped supervisor stands still before the watchdog would end it (here: shorter)
@@ -62,13 +63,14 @@ _ROOT: Final = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One way of forwarding: what became of its flows, by kind and family, why some were lost, and
-    how often each blow was dealt.
+    """One way of forwarding: what became of its flows, by kind and family, why some were lost, how
+    often each blow was dealt, and how many connections ``ended`` with who carried them.
     """
 
     flows: list[dict[str, Any]]
     why: dict[str, int]
     blows: Counter[str]
+    ended: int = 0
 
     @property
     def lost(self) -> int:
@@ -77,7 +79,7 @@ class Outcome:
 
 
 def configuration(forward: str, directory: Path, workers: int) -> str:
-    """The file of one run: a TCP and a UDP service a family."""
+    """The file of one run: a TCP and a UDP service a family, as far as they can be forwarded so."""
     first, last = neighbouring_cores(workers, frozenset(os.sched_getaffinity(0)))
     services = [
         {
@@ -90,7 +92,7 @@ def configuration(forward: str, directory: Path, workers: int) -> str:
             "backends": [backend_address(family, number + 1) for number in range(BACKENDS)],
         }
         for family in (4, 6)
-        for protocol in ("tcp", "udp")
+        for protocol in (("tcp",) if forward == "proxy" else ("tcp", "udp"))
     ]
     for service in services:
         if service["protocol"] == "udp":
@@ -120,6 +122,8 @@ class Soak:
         self._choice = choice
         self._left = contextlib.ExitStack()
         self._blows: Counter[str] = Counter()
+        self._proxied = forward == "proxy"
+        self._ended = self._lost = 0
 
     def __enter__(self) -> Soak:
         try:
@@ -158,7 +162,8 @@ class Soak:
         self._balancer.set_up()
         self._balancer.start()
         self._await_all()
-        arguments = _ends("load", self._transfers, PORT, *VIP.values())
+        what = ("again", "transfer,echo") if self._proxied else ("load", "transfer,echo,udp")
+        arguments = _ends(what[0], self._transfers, PORT, what[1], *VIP.values())
         self._load = net.client.popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_PATH
         )
@@ -171,13 +176,14 @@ class Soak:
         while time.monotonic() < until:
             self._deal(*next(blows))
             time.sleep(BREATH)
-        load = self._load
-        assert load.stdin is not None  # noqa: S101 - stdin=PIPE
-        load.stdin.write(b"\n")
-        load.stdin.flush()
+        self._ask("")
         while "flows" not in (word := self._word()):
             pass
-        return Outcome(word["flows"], word["why"], self._blows)
+        flows, why = word["flows"], word["why"]
+        if self._proxied:
+            open_ = sum(row["open"] for row in flows)
+            flows = [{"kind": "of others", "family": "4/6", "open": open_, "lost": self._lost}]
+        return Outcome(flows, why, self._blows, self._ended)
 
     @property
     def opened(self) -> int:
@@ -205,6 +211,7 @@ class Soak:
         if pid is None:
             return
         self._blows[f"{name} {number.name}"] += 1
+        carried = self._carried(None if name == "supervisor" else pid) if self._proxied else 0
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
         if name == "supervisor":
@@ -214,6 +221,27 @@ class Soak:
         else:
             wait_until(lambda: self._processes().get(name, pid) != pid, f"{name} is replaced")
         self._await_all()
+        if self._proxied:
+            self._reckon(carried)
+
+    def _carried(self, pid: int | None) -> int:
+        """How many connections end with the process ``pid``, or with the daemon."""
+        rows = self._workers() or []
+        return sum(row.get("active") or 0 for row in rows if pid in (None, row["pid"]))
+
+    def _reckon(self, carried: int) -> None:
+        """Count who has ended since the last blow; more than ``carried`` are those of others."""
+        wait_until(lambda: self._count()["open"] == self.opened, "all are connected again")
+        ended = self._count()["ended"]
+        self._lost += max(0, ended - self._ended - carried)
+        self._ended = ended
+
+    def _count(self) -> dict[str, Any]:
+        """What the load says of its connections now."""
+        self._ask("count")
+        while "ended" not in (word := self._word()):
+            pass
+        return word
 
     def _restart(self) -> None:
         """As systemd does it: nothing of the old one stays, and a moment later there is a new."""
@@ -240,15 +268,27 @@ class Soak:
 
     def _await_all(self) -> None:
         """Wait until every process serves, by the daemon's own word."""
-        command = [*_PARAGLIDER, "-c", str(self._balancer.config), "show", "workers", "--json"]
 
         def serve() -> bool:
-            done = self._balancer.namespace.run(command, check=False)
-            if done.returncode:
-                return False
-            return all(row["serves"] for row in json.loads(done.stdout))
+            rows = self._workers()
+            return rows is not None and all(row["serves"] for row in rows)
 
         wait_until(serve, "all processes serve")
+
+    def _workers(self) -> list[dict[str, Any]] | None:
+        """What the daemon says of its processes; None where it does not answer."""
+        command = [*_PARAGLIDER, "-c", str(self._balancer.config), "show", "workers", "--json"]
+        done = self._balancer.namespace.run(command, check=False)
+        if done.returncode:
+            return None
+        rows: list[dict[str, Any]] = json.loads(done.stdout)
+        return rows
+
+    def _ask(self, what: str) -> None:
+        """Give the load a line."""
+        assert self._load.stdin is not None  # noqa: S101 - stdin=PIPE
+        self._load.stdin.write(f"{what}\n".encode())
+        self._load.stdin.flush()
 
     def _word(self) -> dict[str, Any]:
         assert self._load.stdout is not None  # noqa: S101 - stdout=PIPE
@@ -291,6 +331,8 @@ def table(outcomes: dict[str, Outcome]) -> Sequence[str]:
             for row in outcome.flows
         ]
         lines += [f"{forward}: {count} lost: {why}" for why, count in outcome.why.items()]
+        if outcome.ended:
+            lines.append(f"{forward}: {outcome.ended} connections ended with who carried them")
         dealt = ", ".join(f"{name} {count}" for name, count in sorted(outcome.blows.items()))
         lines.append(f"{forward}: {outcome.blows.total()} blows: {dealt}")
     total = sum(outcome.lost for outcome in outcomes.values())

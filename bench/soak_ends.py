@@ -4,10 +4,14 @@
 begins with ``stream`` is sent numbers for ever, one that begins with ``echo`` gets back what it
 sends; a datagram is answered with NAME and the datagram.
 
-``python -m bench.soak_ends load TRANSFERS PORT VIP…`` opens the flows in the client, over all VIPs
-in turn, prints ``{"open": N}`` once all are established, and every second how many were lost. After
-a line of input it waits until each flow has carried something again, SETTLE seconds at most, and
-prints the result: what was lost, by kind, and why.
+``python -m bench.soak_ends load TRANSFERS PORT KINDS VIP…`` opens the flows in the client, over all
+VIPs in turn, prints ``{"open": N}`` once all are established, and every second how many were lost.
+After an empty line of input it waits until each flow has carried something again, SETTLE seconds at
+most, and prints the result: what was lost, by kind, and why.
+
+``… again TRANSFERS PORT KINDS VIP…`` opens a connection that is lost once more. To each line
+``count`` it says ``{"ended": N, "open": M}``: how many have ended so far, and how many are
+established now.
 
 Rules: standard library only. A flow is lost when it is reset or closed, brings what it should not,
 or carries nothing any more; a datagram's flow when another backend answers it.
@@ -91,6 +95,8 @@ class Flow:
 class Load:
     """All flows."""
 
+    again: bool = False
+    ended: int = 0
     flows: list[Flow] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -102,10 +108,19 @@ class Load:
         self.tasks.append(asyncio.create_task(self._carry(carry, flow, vip, port)))
 
     async def _carry(self, carry: Any, flow: Flow, vip: str, port: int) -> None:
-        try:
-            await carry(flow, vip, port)
-        except (OSError, ValueError, asyncio.IncompleteReadError) as error:
-            flow.lost = str(error) or type(error).__name__
+        while not flow.lost:
+            try:
+                await carry(flow, vip, port)
+            except (OSError, ValueError, asyncio.IncompleteReadError) as error:
+                if not self.again:
+                    flow.lost = str(error) or type(error).__name__
+                self.ended += flow.seen > 0
+                flow.seen = 0.0
+                await asyncio.sleep(KEYSTROKE)
+
+    def count(self) -> dict[str, int]:
+        """How many connections have ended, and how many are established."""
+        return {"ended": self.ended, "open": sum(flow.seen > 0 for flow in self.flows)}
 
     def lost(self) -> int:
         """How many are lost so far."""
@@ -174,22 +189,29 @@ async def datagrams(flow: Flow, vip: str, port: int) -> None:
     answers.moved.result()
 
 
-async def load(transfers: int, port: int, vips: list[str]) -> None:
-    """Carry ``transfers`` transfers, a tenth as many echoes and a quarter as many flows of UDP."""
-    everything = Load()
+async def load(transfers: int, port: int, kinds: str, vips: list[str], *, again: bool) -> None:
+    """Carry ``transfers`` transfers, a tenth as many echoes and a quarter as many flows of UDP, as
+    far as they are of ``kinds``.
+    """
+    everything = Load(again)
     counts = {"transfer": transfers, "echo": max(transfers // 10, 2), "udp": max(transfers // 4, 2)}
-    for kind, count in counts.items():
-        for number in range(count):
+    for kind in kinds.split(","):
+        for number in range(counts[kind]):
             everything.begin(kind, vips[number % len(vips)], port)
             await asyncio.sleep(0.005)
     while any(not flow.seen and not flow.lost for flow in everything.flows):
         await asyncio.sleep(0.05)
     say(json.dumps({"open": len(everything.flows) - everything.lost()}))
     loop = asyncio.get_running_loop()
-    word = loop.run_in_executor(None, sys.stdin.readline)
-    while not word.done():
-        await asyncio.wait([word], timeout=1.0)
-        say(json.dumps({"lost": everything.lost()}))
+    asked = "count"
+    while asked == "count":
+        word = loop.run_in_executor(None, sys.stdin.readline)
+        while not word.done():
+            await asyncio.wait([word], timeout=1.0)
+            say(json.dumps({"lost": everything.lost()}))
+        asked = word.result().strip()
+        if asked:
+            say(json.dumps(everything.count()))
     calm = time.monotonic()
     while time.monotonic() < calm + SETTLE and any(
         f.seen < calm + KEYSTROKE and not f.lost for f in everything.flows
@@ -206,8 +228,10 @@ async def load(transfers: int, port: int, vips: list[str]) -> None:
 def main(arguments: list[str]) -> None:
     """See the top."""
     what, first, port = arguments[0], arguments[1], int(arguments[2])
-    addresses = arguments[3:]
-    work = serve(first, port, addresses) if what == "serve" else load(int(first), port, addresses)
+    if what == "serve":
+        work = serve(first, port, arguments[3:])
+    else:
+        work = load(int(first), port, arguments[3], arguments[4:], again=what == "again")
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(work)
 

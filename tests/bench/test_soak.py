@@ -31,14 +31,26 @@ def test_the_table_has_every_kind_and_the_sum() -> None:
     assert lines[-1] == "3 established flows lost"
 
 
+def test_connections_that_end_with_their_process_are_told_apart() -> None:
+    """They are counted, and are no loss."""
+    row = {"kind": "of others", "family": "4/6", "open": 220, "lost": 0}
+    lines = table({"proxy": Outcome([row], {}, Counter(), 75)})
+    assert "proxy: 75 connections ended with who carried them" in lines
+    assert lines[-1] == "0 established flows lost"
+
+
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_the_file_is_good(forward: str, tmp_path: Path) -> None:
-    """TCP and UDP of both families, with default settings, by the forward that is tried."""
+    """TCP and UDP of both families, with default settings, by the forward that is tried (a proxy
+    has no UDP).
+    """
     path = tmp_path / "paraglider.conf"
     path.write_text(configuration(forward, tmp_path, 1), encoding="utf-8")
     services = load(path).services
     assert {(s.family, s.protocol, s.forward) for s in services} == {
-        (family, protocol, forward) for family in (4, 6) for protocol in ("tcp", "udp")
+        (family, protocol, forward)
+        for family in (4, 6)
+        for protocol in (("tcp",) if forward == "proxy" else ("tcp", "udp"))
     }
 
 

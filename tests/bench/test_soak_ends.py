@@ -104,3 +104,23 @@ def test_datagrams_that_another_backend_answers() -> None:
         transport.close()
 
     asyncio.run(run())
+
+
+def test_a_connection_that_ends_is_opened_once_more() -> None:
+    """Where that is asked for: it is counted, and is no loss."""
+
+    async def run() -> None:
+        port = free_port()
+        server = asyncio.create_task(serve("backend1", port, ["127.0.0.1"]))
+        load = Load(again=True)
+        await asyncio.sleep(0)
+        load.begin("echo", "127.0.0.1", port)
+        await until(lambda: load.count() == {"ended": 0, "open": 1})
+        for task in asyncio.all_tasks() - {asyncio.current_task(), server, *load.tasks}:
+            task.cancel()  # the server's end of it
+        await until(lambda: load.count() == {"ended": 1, "open": 1})
+        assert load.lost() == 0
+        for task in (*load.tasks, server):
+            task.cancel()
+
+    asyncio.run(run())

@@ -29,6 +29,16 @@ table inet hostfw {
 }
 """
 
+MAY_DROP = """
+table inet mayfw {
+  chain forward {
+    type filter hook forward priority 10; policy accept;
+    tcp dport 80 drop
+  }
+}
+"""
+BACKENDS = 3
+
 
 def until(done: Callable[[], object], running: Any) -> None:
     """Wait for ``done``; a host that is busy may take its time."""
@@ -146,12 +156,24 @@ def test_the_host_changes(
     def healthy() -> bool:
         return bool(control.get("health")["healthy"])
 
+    def unanswered() -> int:
+        return sum("no answer passed here" in line for line in control.get("health")["problems"])
+
     until(lambda: both(net, ask) and healthy(), running)
     for event in EVENTS:
         told = running.log().count("put back")
         event(net)
         until(lambda told=told: running.log().count("put back") > told, running)  # type: ignore[misc]
         until(lambda: both(net, ask) and healthy(), running)
+    # A chain of which nobody can say that it drops: told of by what happens.
+    net.balancer.run(["nft", "-f", "-"], text=MAY_DROP)
+    for family in FAMILIES:
+        vip = VIP[family] if family == 4 else f"[{VIP[family]}]"
+        for _ in range(2 * BACKENDS):
+            net.client.popen(["curl", "-sm", "60", "-o", "/dev/null", f"http://{vip}/"])
+    until(lambda: unanswered() == len(FAMILIES), running)
+    net.balancer.run(["nft", "delete", "table", "inet", "mayfw"])
+    until(lambda: both(net, ask) and healthy(), running)
     if forward == "nat":
         net.balancer.run(["nft", "-f", "-"], text=FOREIGN)
         until(lambda: "chain inet hostfw forward" in str(control.get("health")), running)

@@ -1,0 +1,83 @@
+"""A policy that never returns, met by a packet: the service goes on without it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import children
+
+from paraglider.control.api.client import Control
+from paraglider.lab.balancer import Balancer
+from paraglider.lab.topology import VIP
+
+pytestmark = pytest.mark.root
+
+#: picks the first backend, and loops at the client's port 6666
+LOOPS = """
+class Loops:
+    def __init__(self, **context):
+        self.ready = ()
+    def prepare(self, ready):
+        self.ready = ready
+    def pick(self, flow):
+        while flow.key[-4:-2] == (6666).to_bytes(2, "big"):
+            pass
+        return self.ready[0]
+"""
+FAMILIES = (4, 6)
+EVENT = "policy does not return, set aside: rr picks until a reload"
+
+
+def wait_until(condition: Callable[[], object], running: Balancer) -> None:
+    """Wait for ``condition``; fail with the log when it does not come true."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, running.log()
+        time.sleep(0.05)
+
+
+def test_a_policy_that_never_returns(
+    topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, tmp_path: Path
+) -> None:
+    """Each worker that it stops is replaced by one that does without it, and so do those that it
+    has not stopped; `nat` and `proxy`, both families. It is in `health`, and a reload tries again.
+    """
+    directory = tmp_path / "policies"
+    directory.mkdir(mode=0o755)
+    (directory / "loops.py").write_text(LOOPS)
+    net = topology()
+    serve(net, udp=())
+    policy = {"strategy": "loops:Loops"}
+    services = [
+        service(family, name=f"{forward}{family}", ports=port, forward=forward, **policy)
+        for family, forward, port in ((4, "nat", 80), (6, "proxy", 80))
+    ]
+    text = config(*services, workers=2, policies={"path": str(directory)})
+    running = balancer(net, text, trouble=True)
+    control = Control(str(running.config.parent.parent / "control.sock"))
+
+    def conditions() -> str:
+        return " ".join(control.get("health")["problems"])
+
+    assert [ask(net, "tcp", VIP[family], 80, 6) for family in FAMILIES] == [{"backend1": 6}] * 2
+    before = children(running)
+    for family in FAMILIES:
+        vip = VIP[family] if family == 4 else f"[{VIP[family]}]"
+        net.client.popen(["curl", "-sm", "60", "--local-port", "6666", f"http://{vip}/"])
+    wait_until(lambda: running.log().count(EVENT) == len(FAMILIES), running)
+    wait_until(lambda: children(running).keys() == before.keys(), running)
+    killed = {name for name, pid in children(running).items() if before[name] != pid}
+    assert {name.partition("/")[0] for name in killed} == {"paraglider", "paraproxy"}
+    assert len(killed) == len(FAMILIES)
+    for family in FAMILIES:
+        spread = ask(net, "tcp", VIP[family], 80, 12)
+        assert set(spread) == {"backend1", "backend2", "backend3"}, spread
+    for name in ("nat4", "proxy6"):
+        assert f"service {name}: its policy `loops:Loops` did not return" in conditions()
+    control.reload({})
+    assert [ask(net, "tcp", VIP[family], 80, 6) for family in FAMILIES] == [{"backend1": 6}] * 2
+    assert "did not return" not in conditions()
