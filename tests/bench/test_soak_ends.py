@@ -110,17 +110,22 @@ def test_a_connection_that_ends_is_opened_once_more() -> None:
     """Where that is asked for: it is counted, and is no loss."""
 
     async def run() -> None:
-        port = free_port()
-        server = asyncio.create_task(serve("backend1", port, ["127.0.0.1"]))
+        met: list[int] = []
+
+        async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            met.append(len(met))
+            await reader.readline()
+            while (line := await reader.readline()) and (met != [0] or line == b"0\n"):
+                writer.write(line)
+            writer.close()
+
+        server = await asyncio.start_server(talk, "127.0.0.1", 0)
         load = Load(again=True)
-        await asyncio.sleep(0)
-        load.begin("echo", "127.0.0.1", port)
-        await until(lambda: load.count() == {"ended": 0, "open": 1})
-        for task in asyncio.all_tasks() - {asyncio.current_task(), server, *load.tasks}:
-            task.cancel()  # the server's end of it
+        load.begin("echo", "127.0.0.1", server.sockets[0].getsockname()[1])
         await until(lambda: load.count() == {"ended": 1, "open": 1})
         assert load.lost() == 0
-        for task in (*load.tasks, server):
+        for task in load.tasks:
             task.cancel()
+        server.close()
 
     asyncio.run(run())
