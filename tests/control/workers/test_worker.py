@@ -23,6 +23,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.control.processes.counters import Counters, Writer
+from paraglider.control.processes.life import Life
 from paraglider.control.workers.worker import Count, _warm_up
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend
@@ -369,7 +370,7 @@ def test_the_warm_up_opens_a_flow_of_each_service(vip: str) -> None:
         {**base, "name": "dns", "protocol": "udp", "ports": "5300-5399"},
     ]
     config = Config.model_validate({"services": services})
-    _warm_up(config, {"rr": Noted})
+    _warm_up(config, {"rr": Noted}, Life())
     wanted = {("all", TCP), ("all", UDP), ("web", TCP), ("dns", UDP)}
     assert wanted <= set(picked)
 
