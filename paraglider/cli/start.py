@@ -8,8 +8,9 @@ it ends: `paraglider stop` takes that back.
 
 from __future__ import annotations
 
-import contextlib
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import click
 
@@ -19,9 +20,6 @@ from paraglider.config.advice import warnings
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.static import cautions, unserved
 from paraglider.config.validate import check_interfaces
-from paraglider.control import log
-from paraglider.control.host.keeper import keep, only_keeper
-from paraglider.control.processes.notify import Notifier
 from paraglider.rules.static import rounded
 from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_root
@@ -52,9 +50,21 @@ def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> N
         print(f"warning: {line}", file=sys.stderr)
     check_root("paraglider start")
     refuse_beside_daemon()
-    with only_keeper() if watch else contextlib.nullcontext():
-        carry_out(prepare_start, loaded.config, options.families, STARTED, dry_run)
-        if watch and not dry_run:
-            sys.stdout.flush()
-            log.set_up(options.debug, options.log_style)
-            keep(Notifier())
+    set_up = partial(carry_out, prepare_start, loaded.config, options.families, STARTED, dry_run)
+    if watch and not dry_run:
+        _keep(set_up, options)
+    else:
+        set_up()
+
+
+def _keep(set_up: Callable[[], None], options: Options) -> None:
+    """Set the host up and keep it so; what that takes is imported while we may read every file."""
+    from paraglider.control import log
+    from paraglider.control.host.keeper import keep, only_keeper
+    from paraglider.control.processes.notify import Notifier
+
+    with only_keeper():
+        set_up()
+        sys.stdout.flush()
+        log.set_up(options.debug, options.log_style)
+        keep(Notifier())
