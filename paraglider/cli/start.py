@@ -60,7 +60,7 @@ def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> N
 def _keep(set_up: Callable[[], None], options: Options) -> None:
     """Set the host up and keep it so; what that takes is imported while we may read every file."""
     from paraglider.control import log
-    from paraglider.control.host.keeper import keep, only_keeper
+    from paraglider.control.keeper import keep, only_keeper
     from paraglider.control.processes.notify import Notifier
 
     with only_keeper():

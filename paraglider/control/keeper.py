@@ -1,8 +1,8 @@
 """Keeps a host as `paraglider start` has set it up, in the foreground and without a daemon.
 
-It is to `start` what the reconciler (``process``) is to the daemon: the same looks, and the same
-rights. What is wrong goes into the log, a line when it begins and one when it ends, and as one word
-to the service manager.
+It is to `start` what the reconciler (``host.process``) is to the daemon: the same looks, and the
+same rights. What is wrong goes into the log, a line when it begins and one when it ends, and as one
+word to the service manager.
 
 Lives here: ``keep``, ``only_keeper``.
 Rules: what is kept is what was set up last, whoever has run `start` since; where nothing is any

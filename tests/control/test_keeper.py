@@ -12,9 +12,9 @@ from structlog.testing import capture_logs
 
 from paraglider.config.model import Config
 from paraglider.control import log
-from paraglider.control.host.keeper import keep, only_keeper
 from paraglider.control.host.messages import HostConditions, Renewed
 from paraglider.control.host.service import HostService
+from paraglider.control.keeper import keep, only_keeper
 from paraglider.control.processes.notify import Notifier
 from paraglider.errors import OperatorError
 
@@ -95,7 +95,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "Arrivals.__init__": lambda *_: None,
         "Arrivals.adopt": lambda *_: None,
     }.items():
-        monkeypatch.setattr(f"paraglider.control.host.keeper.{name}", value)
+        monkeypatch.setattr(f"paraglider.control.keeper.{name}", value)
 
 
 def test_one_at_a_time() -> None:
