@@ -2,6 +2,7 @@
 
 supervisor   the parent of all others, which is the hub too       (``supervisor``)
 roster       which processes a configuration asks for             (``roster``)
+keeper       keeps a host that balances without a daemon          (``keeper``)
 settings     what a daemon was started with; it reads the file    (``settings``)
 log          structured log on standard error                     (``log``)
 
