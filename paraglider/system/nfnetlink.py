@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Final, NamedTuple
 
 from paraglider.rules.leases import TABLE as LEASES
@@ -42,6 +42,8 @@ _OBJECT_COUNTER: Final = 1
 _COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # linux/socket.h, linux/netlink.h
+
 _HEAD: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 #: requests that are sent at once by ``ask_all``
@@ -60,14 +62,20 @@ def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: in
     return _HEAD.pack(16 + len(body), subsystem << 8 | kind, NLM_F_REQUEST | flags, 0, 0) + body
 
 
-def ask(request: bytes, protocol: int = NETLINK_NETFILTER) -> Iterator[bytes]:
-    """Send ``request``; the answers one by one, each a whole message. ``protocol`` is netlink's.
+def ask(
+    request: bytes, protocol: int = NETLINK_NETFILTER, *, strict: bool = False
+) -> Iterator[bytes]:
+    """Send ``request``; the answers one by one, each a whole message. ``protocol`` is netlink's;
+    ``strict`` has the kernel look at all of a dump's request, if it can.
 
     Raises ``OSError`` with the kernel's errno.
     """
     with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)) as sock:
         sock.bind((0, 0))
         sock.settimeout(_SECONDS)
+        if strict:
+            with suppress(OSError):
+                sock.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
         sock.send(request)
         many = bool(struct.unpack_from("=H", request, 6)[0] & NLM_F_DUMP)
         while True:

@@ -30,6 +30,7 @@ from paraglider.system.changes.base import Action, Change, Host
 from paraglider.system.changes.directory import DirectoryChange
 from paraglider.system.changes.legacy import LegacyChange
 from paraglider.system.changes.links import AddressChange, NeighbourChange
+from paraglider.system.changes.routes import RouteChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
 from paraglider.system.changes.table import TableChange
@@ -444,9 +445,14 @@ def _neighbours(config: Config, family: int, host: Host, records: Records) -> It
 
 
 def _ways(config: Config, family: int, host: Host, records: Records) -> Iterator[Step]:
-    for change in ways(config, family):
+    wanted = list(ways(config, family))
+    if not wanted:
+        return
+    interfaces = {change.interface for change in wanted if isinstance(change, RouteChange)}
+    held = host.routing.held(family, sorted(interfaces))
+    for change in wanted:
         old = records.get(change.identity)
-        if change.held(host):
+        if change.value in held:
             yield Step("keep", change, old)
         else:
             yield Step("apply", change, old or change)

@@ -1,6 +1,7 @@
 """Requests to rtnetlink as bytes: for what a set-up asks thousands of times.
 
-Lives here: one request, the messages of addresses, neighbours and the way to an address.
+Lives here: one request, the messages of addresses, neighbours and the way to an address; those of
+routes and policy rules are ``routing``'s.
 A message is nlmsghdr, the header of its kind, and attributes, all of it in host order but for
 addresses (linux/rtnetlink.h, linux/if_addr.h, linux/neighbour.h). A request costs some 50 µs.
 Rules: what the kernel refuses raises ``PlatformError``, but for the error numbers to be ignored.
@@ -29,7 +30,12 @@ GETADDR: Final = 22
 NEWNEIGH: Final = 28
 DELNEIGH: Final = 29
 GETNEIGH: Final = 30
+NEWROUTE: Final = 24
+DELROUTE: Final = 25
 GETROUTE: Final = 26
+NEWRULE: Final = 32
+DELRULE: Final = 33
+GETRULE: Final = 34
 
 IFA_ADDRESS, IFA_LOCAL, IFA_CACHEINFO, IFA_FLAGS = 1, 2, 6, 8
 NDA_DST, NDA_LLADDR, NDA_FLAGS_EXT = 1, 2, 15
@@ -46,8 +52,10 @@ _ADDRESS: Final = struct.Struct("=BBBBI")
 #: ndmsg: family, three bytes of padding, interface, state, flags, type
 _NEIGHBOUR: Final = struct.Struct("=BBHiHBB")
 #: rtmsg: family, lengths of destination and source, TOS, table, protocol, scope, type, flags
-_ROUTE: Final = struct.Struct("=BBBBBBBBI")
+ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _HEAD: Final = struct.Struct("=IHHII")
+_INTERRUPTED: Final = 0x10  # NLM_F_DUMP_INTR
+_TRIES: Final = 3  # where others change such things all the time
 _U32: Final = struct.Struct("=I")
 
 
@@ -58,9 +66,17 @@ def request(what: str, kind: int, body: bytes, flags: int, *ignore: int) -> bool
     return bool(_asked(what, kind, body, flags | NLM_F_ACK, ignore) is not None)
 
 
-def dump(what: str, kind: int, body: bytes) -> list[bytes]:
-    """Everything of a kind, each a whole message; raises ``PlatformError``."""
-    return _asked(what, kind, body, NLM_F_DUMP, ()) or []
+def dump(what: str, kind: int, body: bytes, *, strict: bool = False) -> list[bytes]:
+    """Everything of a kind, each a whole message; raises ``PlatformError``.
+
+    A dump that a change fell into is asked for again. With ``strict`` the kernel goes by what
+    ``body`` says besides the family, and sends no more (since Linux 4.20).
+    """
+    for _ in range(_TRIES):
+        found = _asked(what, kind, body, NLM_F_DUMP, (), strict=strict) or []
+        if not any(_HEAD.unpack_from(one)[2] & _INTERRUPTED for one in found):
+            break
+    return found
 
 
 def get(what: str, kind: int, body: bytes, *ignore: int) -> bytes | None:
@@ -109,9 +125,15 @@ def read_neighbour(message: bytes) -> tuple[int, int, dict[int, bytes]]:
     return index, state, dict(attributes(message, 28))
 
 
+def proxy_body(address: IPAddress, index: int) -> bytes:
+    """An ndmsg of an address that interface ``index`` answers for."""
+    body = _NEIGHBOUR.pack(FAMILY[address.version], 0, 0, index, 0, _PROXY, 0)
+    return body + attribute(NDA_DST, address.packed)
+
+
 def way_body(address: IPAddress) -> bytes:
     """What asks by which route the kernel would send to ``address``."""
-    head = _ROUTE.pack(FAMILY[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
+    head = ROUTE.pack(FAMILY[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
     return head + attribute(_RTA_DST, address.packed)
 
 
@@ -121,12 +143,23 @@ def read_way(message: bytes) -> int | None:
     return _U32.unpack(found[_RTA_OIF])[0] if _RTA_OIF in found else None
 
 
+def read_attributes(message: bytes, size: int) -> dict[int, bytes]:
+    """The attributes of a message whose own header has ``size`` bytes."""
+    return dict(attributes(message, _HEAD.size + size))
+
+
 def _asked(
-    what: str, kind: int, body: bytes, flags: int, ignore: tuple[int, ...]
+    what: str,
+    kind: int,
+    body: bytes,
+    flags: int,
+    ignore: tuple[int, ...],
+    *,
+    strict: bool = False,
 ) -> list[bytes] | None:
     head = _HEAD.pack(_HEAD.size + len(body), kind, NLM_F_REQUEST | flags, 0, 0)
     try:
-        return list(ask(head + body, socket.NETLINK_ROUTE))
+        return list(ask(head + body, socket.NETLINK_ROUTE, strict=strict))
     except OSError as error:
         if error.errno in ignore:
             return None

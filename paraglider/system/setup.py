@@ -252,7 +252,7 @@ def arrived(steps: Iterable[Step]) -> list[Place]:
     return [
         (step.change.interface, step.change.value.ip)
         if isinstance(step.change, AddressChange)
-        else (step.change.interface, step.change.value)
+        else (step.change.interface, step.change.value.address)
         for step in steps
         if step.action == "apply" and isinstance(step.change, AddressChange | ProxyChange)
     ]

@@ -23,7 +23,7 @@ from paraglider.errors import OperatorError
 from paraglider.rules.marks import LEASE, way_marks
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.links import AddressChange
-from paraglider.system.changes.routes import Held, PolicyRuleChange, ProxyChange, RouteChange
+from paraglider.system.changes.routes import PolicyRuleChange, ProxyChange, RouteChange, Way
 
 PRIORITY = 82
 """Of our policy rules: after the local table (0), ahead of the main one (32766)."""
@@ -32,7 +32,7 @@ MARK_MASK = 0xFFFFFFFF & ~LEASE
 """Under which a rule looks at a mark: the lease is no matter of routing."""
 
 
-def ways(config: Config, family: int) -> Iterator[Held]:
+def ways(config: Config, family: int) -> Iterator[Way]:
     """The changes of ``family``, in their order: the VIPs are drawn here when all else is done."""
     public, private = config.network.public, config.network.private
     if public is None or private is None:

@@ -27,7 +27,7 @@ from paraglider.system.conntrack import Conntrack, Entry
 from paraglider.system.netfilter import LegacyNetfilter, Netfilter, Tables
 from paraglider.system.netlink import Neighbour, Netlink
 from paraglider.system.nft import Nft
-from paraglider.system.routing import Route, Routing
+from paraglider.system.routing import PolicyRule, ProxyEntry, Route, Routing, RoutingEntry
 from paraglider.system.sysctl import Sysctl, conf
 
 
@@ -276,16 +276,18 @@ class AirConntrack(Conntrack):
 
 
 class AirRouting(Routing):
-    """Routes, policy rules and proxies in sets."""
+    """Routes, policy rules and proxies in sets; ``lists`` counts how often they were listed."""
 
     def __init__(self) -> None:
         self.routes: set[Route] = set()
-        self.rules: set[tuple[int, ...]] = set()
-        self.proxies: set[tuple[str, IPAddress]] = set()
+        self.rules: set[PolicyRule] = set()
+        self.proxies: set[ProxyEntry] = set()
+        self.lists = 0
 
-    def has_route(self, route: Route) -> bool:
-        """Just this one."""
-        return route in self.routes
+    def held(self, family: int, interfaces: Iterable[str]) -> frozenset[RoutingEntry]:
+        """All that there is."""
+        self.lists += 1
+        return frozenset({*self.routes, *self.rules, *self.proxies})
 
     def add_route(self, route: Route) -> None:
         """Two to the same place do not go together."""
@@ -298,29 +300,21 @@ class AirRouting(Routing):
         """What is not there is no error."""
         self.routes.discard(route)
 
-    def has_rule(self, family: int, mark: int, mask: int, table: int, priority: int) -> bool:
-        """All of it."""
-        return (family, mark, mask, table, priority) in self.rules
-
-    def add_rule(self, family: int, mark: int, mask: int, table: int, priority: int) -> None:
+    def add_rule(self, rule: PolicyRule) -> None:
         """What is there is no error."""
-        self.rules.add((family, mark, mask, table, priority))
+        self.rules.add(rule)
 
-    def remove_rule(self, family: int, mark: int, mask: int, table: int, priority: int) -> None:
+    def remove_rule(self, rule: PolicyRule) -> None:
         """What is not there is no error."""
-        self.rules.discard((family, mark, mask, table, priority))
+        self.rules.discard(rule)
 
-    def has_proxy(self, interface: str, address: IPAddress) -> bool:
-        """The entry."""
-        return (interface, address) in self.proxies
-
-    def add_proxy(self, interface: str, address: IPAddress) -> None:
+    def add_proxy(self, entry: ProxyEntry) -> None:
         """What is there is no error."""
-        self.proxies.add((interface, address))
+        self.proxies.add(entry)
 
-    def remove_proxy(self, interface: str, address: IPAddress) -> None:
+    def remove_proxy(self, entry: ProxyEntry) -> None:
         """What is not there is no error."""
-        self.proxies.discard((interface, address))
+        self.proxies.discard(entry)
 
 
 class AirSysctl(Sysctl):

@@ -103,3 +103,13 @@ def test_what_dsr_cannot_work_with_is_refused_first(air: Any, state: StateFile) 
     with pytest.raises(OperatorError, match="is an address of this host"):
         set_up(air, state, directed())
     assert air.snapshot() == before
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_kernel_is_asked_once_for_all_ways(air: Any, state: StateFile, count: int) -> None:
+    """However many backends there are: once in each set-up."""
+    wanted = directed(backends=[f"10.0.0.{number + 1}" for number in range(count)])
+    for lists in (1, 2):
+        set_up(air, state, wanted)
+        assert air.routing.lists == lists
+    assert len(air.routing.routes) == count + 1

@@ -12,18 +12,18 @@ import shlex
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
-from paraglider.config.types import IPAddress
 from paraglider.system.changes.base import Action, Change, Host
-from paraglider.system.routing import MAIN, Route
+from paraglider.system.routing import MAIN, PolicyRule, ProxyEntry, Route, RoutingEntry
 
 _IP = {4: "ip", 6: "ip -6"}
 
 
-class Held(Change, Protocol):
-    """A change of which the kernel can tell whether it is made."""
+class Way(Change, Protocol):
+    """A change that is an entry of the kernel's routing: made where the kernel lists it."""
 
-    def held(self, host: Host) -> bool:
-        """Whether the kernel has it."""
+    @property
+    def value(self) -> RoutingEntry:
+        """The entry, as ``Routing.held`` lists it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,6 @@ class RouteChange:
         """ip(8)."""
         return self._command("del")
 
-    def held(self, host: Host) -> bool:
-        """Whether just this route is there."""
-        return host.routing.has_route(self.value)
-
     def apply(self, host: Host) -> None:
         """Add it."""
         host.routing.add_route(self.value)
@@ -91,6 +87,11 @@ class PolicyRuleChange:
     priority: int
 
     @property
+    def value(self) -> PolicyRule:
+        """The rule."""
+        return PolicyRule(self.family, self.mark, self.mask, self.table, self.priority)
+
+    @property
     def identity(self) -> tuple[str, ...]:
         """All of it."""
         return (self.kind, str(self.family), self._text())
@@ -107,20 +108,13 @@ class PolicyRuleChange:
         """ip(8)."""
         return f"{_IP[self.family]} rule del {self._text()}\n"
 
-    def held(self, host: Host) -> bool:
-        """Whether the rule is there."""
-        return host.routing.has_rule(*self._fields())
-
     def apply(self, host: Host) -> None:
         """Add it."""
-        host.routing.add_rule(*self._fields())
+        host.routing.add_rule(self.value)
 
     def revert(self, host: Host) -> None:
         """Remove it."""
-        host.routing.remove_rule(*self._fields())
-
-    def _fields(self) -> tuple[int, int, int, int, int]:
-        return self.family, self.mark, self.mask, self.table, self.priority
+        host.routing.remove_rule(self.value)
 
     def _text(self) -> str:
         match = f"fwmark 0x{self.mark:x}/0x{self.mask:x}"
@@ -139,9 +133,9 @@ class ProxyChange:
     address: str
 
     @property
-    def value(self) -> IPAddress:
-        """The address."""
-        return ipaddress.ip_address(self.address)
+    def value(self) -> ProxyEntry:
+        """The entry."""
+        return ProxyEntry(self.interface, ipaddress.ip_address(self.address))
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -161,17 +155,13 @@ class ProxyChange:
         """ip(8)."""
         return self._command("del")
 
-    def held(self, host: Host) -> bool:
-        """Whether the entry is there."""
-        return host.routing.has_proxy(self.interface, self.value)
-
     def apply(self, host: Host) -> None:
         """Add the entry."""
-        host.routing.add_proxy(self.interface, self.value)
+        host.routing.add_proxy(self.value)
 
     def revert(self, host: Host) -> None:
         """Remove the entry."""
-        host.routing.remove_proxy(self.interface, self.value)
+        host.routing.remove_proxy(self.value)
 
     def _command(self, verb: str) -> str:
         return f"ip neighbour {verb} proxy {self.address} dev {shlex.quote(self.interface)}\n"
