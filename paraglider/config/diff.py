@@ -1,9 +1,9 @@
 """What differs between two configurations, in words, and what of it takes a restart.
 
 Lives here: ``differences``, ``in_place`` (the new configuration less what takes a restart), and
-``renamed``, which service is which.
-Rules: pure. Services are known by their names, and one whose name is new by its VIP, protocol and
-ports; backends by ADDRESS or ADDRESS:PORT; a line is what a person would say who reads both files.
+``predecessors``, which service is which.
+Rules: pure. Services are known by their names, or by VIP, protocol and ports; backends by ADDRESS
+or ADDRESS:PORT; a line is what a person would say who reads both files.
 """
 
 from __future__ import annotations
@@ -53,24 +53,40 @@ def in_place(old: Config, new: Config) -> Config:
     return new.model_copy(update={name: getattr(old, name) for name in RESTART})
 
 
-def renamed(old: Config, new: Config) -> dict[str, str]:
-    """The services of ``new`` that ``old`` has by another name, with that name.
+def predecessors(old: Config, new: Config) -> dict[str, str]:
+    """Which service of ``old`` each one of ``new`` goes on from, by their names; nothing of those
+    that are new.
 
-    These are such whose name ``old`` has not, with the same VIP, protocol and way of forwarding as
-    one whose name ``new`` has not, and a port in common with it.
+    It is the one of its name. But where the two have no port in common it is the one that has its
+    VIP, protocol, way of forwarding and a port of it, whose own name is gone or is another's now
+    (two services that swap their ports, or one that gets another name), if there is one: a flow is
+    a service's by what it serves.
     """
-    here, there = ({service.name for service in config.services} for config in (old, new))
-    gone = [service for service in old.services if service.name not in there]
+    names = {service.name: service for service in old.services}
     found: dict[str, str] = {}
+    loose: list[Service] = []
     for service in new.services:
-        for before in gone if service.name not in here else ():
-            if _what(before) == _what(service) and any(
-                a.overlaps(b) for a in before.ports for b in service.ports
-            ):
-                found[service.name] = before.name
-                gone.remove(before)
+        namesake = names.get(service.name)
+        if namesake is None or (_what(namesake) == _what(service) and not _meet(namesake, service)):
+            loose.append(service)
+        else:
+            found[service.name] = names.pop(service.name).name
+    left: dict[tuple[object, ...], list[Service]] = {}
+    for service in names.values():
+        left.setdefault(_what(service), []).append(service)
+    for service in loose:
+        for before in left.get(_what(service), ()):
+            if before.name in names and _meet(before, service):
+                found[service.name] = names.pop(before.name).name
                 break
+    for service in loose:
+        if service.name not in found and service.name in names:
+            found[service.name] = service.name
     return found
+
+
+def _meet(one: Service, other: Service) -> bool:
+    return any(a.overlaps(b) for a in one.ports for b in other.ports)
 
 
 def _what(service: Service) -> tuple[object, ...]:
@@ -80,17 +96,17 @@ def _what(service: Service) -> tuple[object, ...]:
 def _services(old: Config, new: Config) -> Iterator[str]:
     before = {service.name: service for service in old.services}
     after = {service.name: service for service in new.services}
-    names = {was: now for now, was in renamed(old, new).items()}
+    names = {was: now for now, was in predecessors(old, new).items()}
     for name, service in before.items():
-        now = names.get(name, name)
-        if now not in after:
+        if (now := names.get(name)) is None:
             yield f"service {name} removed"
             continue
         if now != name:
             yield f"service {name} is called {now} now"
         yield from _service(service, after[now])
+    known = set(names.values())
     for name, service in after.items():
-        if name not in before and name not in names.values():
+        if name not in known:
             count = len(service.backends)
             yield f"service {name} added, {count} backend{'' if count == 1 else 's'}"
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from paraglider.config.diff import renamed
+from paraglider.config.diff import predecessors
 from paraglider.config.model import Config
 from paraglider.config.model import Service as ServiceConfig
 from paraglider.core.affinity import Affinity
@@ -58,15 +58,19 @@ def put_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What was made of a configuration before: its services as they are now."""
+    """What was made of a configuration before: its services as they are now, by their names, and
+    how they are ``configured``.
+    """
 
     config: Config
+    configured: Mapping[str, ServiceConfig]
     services: Mapping[str, Service]
 
     @classmethod
     def of(cls, config: Config, services: Iterable[Service]) -> Made:
         """From the configuration and all that was made of it."""
-        return cls(config, {service.name: service for service in services})
+        configured = {service.name: service for service in config.services}
+        return cls(config, configured, {service.name: service for service in services})
 
 
 def make_services(
@@ -84,9 +88,9 @@ def make_services(
     """
     chosen = frozenset(forwards)
     place = _Place(config, worker, registry)
-    names = renamed(before.config, config) if before is not None else {}
+    names = predecessors(before.config, config) if before is not None else {}
     return [
-        _service(s, place, _known(s, names.get(s.name, s.name), config, before))
+        _service(s, place, _known(s, names.get(s.name), config, before))
         for s in config.services
         if s.forward in chosen
     ]
@@ -108,12 +112,13 @@ class _Known(NamedTuple):
     same: bool
 
 
-def _known(service: ServiceConfig, name: str, config: Config, before: Made | None) -> _Known | None:
-    """``name`` is what the service was called."""
-    made = None if before is None else before.services.get(name)
-    if before is None or made is None:
+def _known(
+    service: ServiceConfig, name: str | None, config: Config, before: Made | None
+) -> _Known | None:
+    """``name`` is what the service was called, None where there was none."""
+    if before is None or name is None or name not in before.services:
         return None
-    was = next(s for s in before.config.services if s.name == name)
+    made, was = before.services[name], before.configured[name]
     if (was.forward, was.family) != (service.forward, service.family):
         return None
     limits = (config.timeouts.affinity, before.config.timeouts.affinity)

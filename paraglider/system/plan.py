@@ -8,6 +8,7 @@ set-up's records keep the values that were there before the first one.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -395,6 +396,24 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
         # Else a link that goes down takes them along, for good (Linux, addrconf_ifdown).
         yield from sysctl_step(6, conf(6, interface, "keep_addr_on_down"), "1", host, records)
     held = {interface: host.netlink.addresses(interface) for interface in interfaces}
+    # Those of the host itself, which its own connections are to begin from.
+    own = {
+        interface: [
+            address
+            for address in addresses
+            if (interface, address.ip) not in wanted
+            and _address_identity(interface, address) not in records
+        ]
+        for interface, addresses in held.items()
+    }
+    networks = {interface: Networks(a.network for a in found) for interface, found in own.items()}
+    if family == 4:
+        for interface, ip in vips:
+            # Of a network within one of the host's own a VIP would be the first address.
+            address = wanted[interface, ip]
+            same = any(other.network == address.network for other in own[interface])
+            if not same and ip in networks[interface]:
+                wanted[interface, ip] = ipaddress.ip_interface(ip)
     # An address that an earlier set-up gave another prefix is about to be taken back.
     present = {
         (interface, address.ip)
@@ -403,25 +422,38 @@ def _addresses(config: Config, family: int, host: Host, records: Records) -> Ite
         if wanted.get((interface, address.ip)) == address
         or _address_identity(interface, address) not in records
     }
-    # Those of the host itself, which its own connections are to begin from.
-    own = {
-        interface: Networks(
-            address.network
-            for address in addresses
-            if (interface, address.ip) not in wanted
-            and _address_identity(interface, address) not in records
-        )
+    ahead = {
+        interface: _ahead(addresses, own[interface]) if family == 4 else frozenset()
         for interface, addresses in held.items()
     }
     for (interface, ip), address in wanted.items():
-        deprecated = family == 6 and ((interface, ip) in vips or ip in own[interface])
+        deprecated = family == 6 and ((interface, ip) in vips or ip in networks[interface])
         change = AddressChange(family, interface, str(address), deprecated)
         old = records.get(change.identity)
         there = (interface, ip) in present
         if there and isinstance(old, AddressChange) and old.deprecated != deprecated:
             yield Step("apply", replace(change, previous=old.deprecated), change)
+        elif there and old is not None and address in ahead[interface]:
+            yield Step("apply", replace(change, ahead=True), old)
         else:
             yield Step("keep" if there else "apply", change, old if there else change)
+
+
+def _ahead(addresses: Iterable[IPInterface], own: Iterable[IPInterface]) -> frozenset[IPInterface]:
+    """Those of an interface's IPv4 ``addresses`` that stand before an ``own`` one of the same
+    network: the first of a network is its primary address, and the source of what begins here.
+    """
+    waiting: dict[object, list[IPInterface]] = {address.network: [] for address in own}
+    ours = set(own)
+    found: set[IPInterface] = set()
+    for address in addresses:
+        before = waiting.get(address.network)
+        if before is not None and address in ours:
+            found.update(before)
+            before.clear()
+        elif before is not None:
+            before.append(address)
+    return frozenset(found)
 
 
 def _address_identity(interface: str, address: IPInterface) -> tuple[str, ...]:

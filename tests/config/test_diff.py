@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.diff import differences, in_place, restarts
+from paraglider.config.diff import differences, in_place, predecessors, restarts
 from paraglider.config.model import Config
 
 
@@ -73,6 +73,43 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
 def test_in_words(new: Config, lines: list[str]) -> None:
     """A line for each thing that is other, and none for what takes a restart."""
     assert differences(config(), new) == lines
+
+
+WEB = {"name": "web", "ports": 80, "backends": ["10.0.0.1"]}
+TLS = {"name": "tls", "ports": 443, "backends": ["10.0.0.2"]}
+
+
+@pytest.mark.parametrize(
+    ("new", "found"),
+    [
+        ((WEB, TLS), {"web": "web", "tls": "tls"}),
+        ((TLS, WEB), {"web": "web", "tls": "tls"}),
+        (({**WEB, "ports": 443}, {**TLS, "ports": 80}), {"web": "tls", "tls": "web"}),
+        (({**WEB, "name": "tls"}, {**TLS, "name": "web"}), {"web": "tls", "tls": "web"}),
+        (({**WEB, "ports": 443}, {**TLS, "ports": 444}), {"web": "tls"}),
+        (({**WEB, "ports": 81}, TLS), {"web": "web", "tls": "tls"}),
+        (({**WEB, "ports": [80, 443]},), {"web": "web"}),
+        (({**WEB, "name": "www"}, {**TLS, "name": "web"}), {"www": "web", "web": "tls"}),
+        (({**WEB, "forward": "dsr"}, TLS), {"web": "web", "tls": "tls"}),
+        (({**WEB, "protocol": "udp", "ports": 443},), {"web": "web"}),
+    ],
+)
+def test_which_service_is_which(new: tuple[dict[str, Any], ...], found: dict[str, str]) -> None:
+    """By its name while a port is left; else by what it serves; each goes on in one alone."""
+    assert predecessors(config(WEB, TLS), config(*new)) == found
+
+
+def test_swapped_ports_in_words() -> None:
+    """As who gets which name, and what it has besides."""
+    new = config({**WEB, "ports": 443}, {**TLS, "ports": 80})
+    assert differences(config(WEB, TLS), new) == [
+        "service web is called tls now",
+        "service web: backend 10.0.0.1 removed, its flows live on",
+        "service web: backend 10.0.0.2 added",
+        "service tls is called web now",
+        "service tls: backend 10.0.0.2 removed, its flows live on",
+        "service tls: backend 10.0.0.1 added",
+    ]
 
 
 def test_what_takes_a_restart() -> None:

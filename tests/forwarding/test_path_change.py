@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.control.hub.leaving import merge
+from paraglider.control.hub.pools import Pools
 from paraglider.core.flow import TCP
 from paraglider.core.strategies import STRATEGIES
 from paraglider.core.verdict import MARK, PASS, REWRITTEN
@@ -40,6 +42,15 @@ def segment(path: Path, client: int, port: int = 80, flags: int = 2, vip: int = 
     packet = bytearray(head + ports)
     verdict = path.handle(packet, 0, len(packet), 0, 1.0)
     return str(ipaddress.ip_address(bytes(packet[16:20]))) if verdict == REWRITTEN else verdict
+
+
+def reply(path: Path, backend: str, port: int, client: int) -> tuple[str, int]:
+    """Whom a backend's segment to the client's port comes from, when it has been rewritten."""
+    addresses = ipaddress.ip_address(backend).packed + bytes((192, 168, 0, 100))
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, TCP, 0) + addresses
+    packet = bytearray(head + struct.pack("!HHIIBBHHH", port, client, 0, 0, 0x50, 16, 0, 0, 0))
+    assert path.handle(packet, 0, len(packet), 0, 1.0) == REWRITTEN
+    return str(ipaddress.ip_address(bytes(packet[12:16]))), int.from_bytes(packet[20:22], "big")
 
 
 class World:
@@ -102,6 +113,24 @@ def test_what_has_not_changed_is_the_same_object() -> None:
     assert changed.rewrites == first.rewrites
     assert changed.pool.drain_timeout == 9
     assert world.open(2) == [B]
+
+
+def test_ports_that_are_swapped() -> None:
+    """Flows go on both ways, by the port that they were opened to, and new ones by the new file."""
+    first = {"backends": [{"address": A, "port": 8080}]}
+    second = {"backends": [{"address": B, "port": 8081}]}
+    world = World(config(first, second))
+    assert (world.open(1, port=80), world.open(2, port=81)) == ([A], [B])
+    wanted = config({**first, "ports": 81}, {**second, "ports": 80})
+    pools = Pools(world.config, 0.0)
+    merged, leaving = merge(world.config, wanted)
+    pools.adopt(merged, 1.0, leaving)
+    world.become(merged)
+    world.path.put(pools.states())
+    assert (world.again(1, port=80), world.again(2, port=81)) == ([A], [B])
+    for backend, port, client, vip_port in ((A, 8080, 1, 80), (B, 8081, 2, 81)):
+        assert reply(world.path, backend, port, client) == ("192.168.0.11", vip_port)
+    assert (world.open(3, port=80), world.open(4, port=81)) == ([B], [A])
 
 
 def test_services_come_and_go() -> None:

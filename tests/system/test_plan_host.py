@@ -86,6 +86,46 @@ def test_an_earlier_set_ups_vip_becomes_deprecated(air: Any, tmp_path: Path) -> 
     assert addresses(plan(air, config(), state.load()))["2001:db8::11/64"] == ("keep", True)
 
 
+def behind(air: Any, wanted: Config, earlier: Iterable[Change]) -> list[str]:
+    """The addresses that are put behind the host's own; the plan is carried out."""
+    steps = plan(air, wanted, earlier)
+    for step in steps:
+        step.do(air.host)
+    changes = (step.change for step in steps if isinstance(step.change, AddressChange))
+    return [change.address for change in changes if change.ahead]
+
+
+def test_a_vip_of_ipv4_stands_behind_the_hosts_own_address(air: Any) -> None:
+    """Whichever came first, so that it is no source; so does a gateway, but nobody else's."""
+    second = {**WEB, "name": "second", "vip": "192.168.0.12/24", "ports": 81}
+    wanted = config(WEB, second)
+    assert behind(air, wanted, []) == []
+    earlier = [
+        AddressChange(4, "eth0", "192.168.0.11/24"),
+        AddressChange(4, "eth1", "10.0.0.254/8"),
+    ]
+    for interface, own in (("eth0", "192.168.0.1/24"), ("eth1", "10.0.0.5/8")):
+        air.netlink.add_address(interface, ipaddress.ip_interface(own))
+    assert behind(air, wanted, earlier) == ["192.168.0.11/24", "10.0.0.254/8"]
+    assert [str(address) for address in air.netlink.held["eth0"]][:1] == ["192.168.0.12/24"]
+    earlier.append(AddressChange(4, "eth0", "192.168.0.12/24"))
+    assert behind(air, wanted, earlier) == ["192.168.0.12/24"]
+    assert [str(address) for address in air.netlink.held["eth0"] if address.version == 4] == [
+        "192.168.0.1/24",
+        "192.168.0.11/24",
+        "192.168.0.12/24",
+    ]
+    assert behind(air, wanted, earlier) == []
+
+
+def test_a_vip_within_a_wider_network_of_the_host_has_none(air: Any) -> None:
+    """Else it would be the first address of a network of its own, and the source there."""
+    air.netlink.add_address("eth0", ipaddress.ip_interface("192.168.5.1/16"))
+    steps = plan(air, config())
+    assert addresses(steps)["192.168.0.11/32"] == ("apply", False)
+    assert "192.168.0.11/24" not in addresses(steps)
+
+
 @pytest.mark.parametrize(("now", "before"), [("5", "5"), ("1", "1")])
 def test_the_value_before_is_the_last_that_is_not_ours(air: Any, now: str, before: str) -> None:
     """One that came back is set again; one that the operator set since is what undo leads to."""

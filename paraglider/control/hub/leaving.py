@@ -13,12 +13,12 @@ sockets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import inf
-from typing import Final
+from typing import Final, NamedTuple
 
 from paraglider.config import validate
-from paraglider.config.diff import renamed
+from paraglider.config.diff import predecessors
 from paraglider.config.model import Backend, Config, Service
 from paraglider.control.hub.pools import Key
 from paraglider.control.hub.views import Traffic
@@ -77,14 +77,16 @@ class Leaving:
         return any(service in names for service, _ in self.keys)
 
 
+class _Lack(NamedTuple):
+    """Backends that the service ``of`` that name lacks; None for a whole service."""
+
+    of: str | None
+    service: Service
+
+
 def merge(before: Config, wanted: Config) -> tuple[Config, frozenset[Key]]:
     """``wanted`` with what ``before`` has besides and may stay, and which backends these are."""
-    merged = wanted
-    names = {was: now for now, was in renamed(before, wanted).items()}
-    for service in before.services:
-        for candidate in _candidates(service, names.get(service.name, service.name), merged):
-            if not _contradicts(candidate):
-                merged = candidate
+    merged = _fitted(wanted, list(_lacking(before, wanted)))
     leaving = frozenset(_keys(merged) - _keys(wanted))
 
     def weight(service: Service, backend: Backend) -> int:
@@ -105,24 +107,51 @@ def without(config: Config, gone: frozenset[Key]) -> Config:
     return config.model_copy(update={"services": tuple(services)})
 
 
-def _candidates(service: Service, name: str, wanted: Config) -> Iterator[Config]:
-    """``wanted`` with what it lacks of ``service``, which it calls ``name``, as far as there is
-    anything.
+def _lacking(before: Config, wanted: Config) -> Iterator[_Lack]:
+    """What ``wanted`` lacks of ``before``."""
+    names = {was: now for now, was in predecessors(before, wanted).items()}
+    here = {service.name: service for service in wanted.services}
+    for service in before.services:
+        if service.forward == "proxy" or not service.backends:
+            continue
+        if service.name not in names:
+            yield _Lack(None, service)
+            continue
+        now = here[names[service.name]]
+        if (now.forward, now.family) != (service.forward, service.family) or not now.backends:
+            continue
+        known = {backend.name for backend in now.backends}
+        if missing := tuple(b for b in service.backends if b.name not in known):
+            yield _Lack(now.name, service.with_backends(missing))
+
+
+def _fitted(wanted: Config, lacking: Sequence[_Lack]) -> Config:
+    """``wanted`` with what is ``lacking``, but for what would contradict it.
+
+    All is judged at once, and where that finds a contradiction each half by itself, so that a few
+    of very many cost little.
     """
-    if service.forward == "proxy" or not service.backends:
-        return
-    now = next((s for s in wanted.services if s.name == name), None)
-    if now is None:
-        yield wanted.model_copy(update={"services": (*wanted.services, service)})
-        return
-    if (now.forward, now.family) != (service.forward, service.family) or not now.backends:
-        return
-    here = {backend.name for backend in now.backends}
-    missing = tuple(b for b in service.backends if b.name not in here)
-    if missing:
-        more = now.with_backends((*now.backends, *missing))
-        services = tuple(more if s is now else s for s in wanted.services)
-        yield wanted.model_copy(update={"services": services})
+    if not lacking:
+        return wanted
+    config = _with(wanted, lacking)
+    if not _contradicts(config):
+        return config
+    if len(lacking) == 1:
+        return wanted
+    half = len(lacking) // 2
+    return _fitted(_fitted(wanted, lacking[:half]), lacking[half:])
+
+
+def _with(wanted: Config, lacking: Sequence[_Lack]) -> Config:
+    more = {lack.of: lack.service.backends for lack in lacking if lack.of is not None}
+    services = [
+        service.with_backends((*service.backends, *more[service.name]))
+        if service.name in more
+        else service
+        for service in wanted.services
+    ]
+    services += (lack.service for lack in lacking if lack.of is None)
+    return wanted.model_copy(update={"services": tuple(services)})
 
 
 def _contradicts(config: Config) -> bool:

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from paraglider.config.diff import renamed
+from paraglider.config.diff import predecessors
 from paraglider.config.model import Config
 from paraglider.control import log
 from paraglider.core.pool import Backend, Pool
@@ -71,11 +71,10 @@ class Offloaded:
         self._services = [s for s in config.services if s.forward == "offload"]
         marks = backend_marks(config)
         self._pools: dict[str, Pool] = {}
-        names = renamed(before._config, config) if before else {}
+        names = predecessors(before._config, config) if before else {}
         self._marks: dict[int, dict[Backend, int]] = {}  # by family
         for service in self._services:
-            name = names.get(service.name, service.name)
-            known = before._pools.get(name) if before else None
+            known = before._pools.get(names.get(service.name, "")) if before else None
             pool = self._pools[service.name] = make_pool(service, known)
             found = zip(pool.backends, marks[service.name], strict=True)
             self._marks.setdefault(service.family, {}).update(found)

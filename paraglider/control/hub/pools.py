@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from paraglider.config.diff import renamed
+from paraglider.config.diff import predecessors
 from paraglider.config.model import Backend, Config, Service
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
@@ -117,7 +117,7 @@ class Pools:
         file's own does not change, also where its service has another name. Those that are
         ``leaving`` drain; one that is back is ready.
         """
-        names = renamed(self._config, config)
+        names = predecessors(self._config, config)
         self._config = config
         self._members = {
             service.name: {
@@ -142,9 +142,13 @@ class Pools:
         }
 
     def _member(self, service: Service, before: str | None, backend: Backend, now: float) -> Member:
-        """``before`` is what the service was called, where that was something else."""
+        """``before`` is what the service was called. A backend that it had not is in the state that
+        it had in the service that was called as this one is now.
+        """
         name = backend.name
-        known = self._members.get(before or service.name, {}).get(name)
+        known = self._members.get(before or "", {}).get(name)
+        if known is None and (namesake := self._members.get(service.name, {}).get(name)):
+            known = replace(namesake)
         if known is None:
             why = "configured"
             weight = backend.weight

@@ -20,8 +20,10 @@ from paraglider.system.sysctl import conf, dotted
 class AddressChange:
     """An interface gets an address; a ``deprecated`` one is no source for the host's own.
 
-    ``previous`` is whether an earlier set-up's address, which this run replaces, was deprecated; it
-    is not stored, for undoing removes the address.
+    ``previous`` is whether an earlier set-up's address, which this run replaces, was deprecated.
+    ``ahead`` is an IPv4 one that is there and stands before the host's own address of its network,
+    as when that was added later: so it would be the source of the host's connections, and is put
+    behind. Neither is stored, for undoing removes the address.
     """
 
     kind: ClassVar[str] = "address"
@@ -30,6 +32,7 @@ class AddressChange:
     address: str
     deprecated: bool = False
     previous: bool | None = field(default=None, metadata={"stored": False})
+    ahead: bool = field(default=False, metadata={"stored": False})
 
     @property
     def value(self) -> IPInterface:
@@ -46,10 +49,16 @@ class AddressChange:
         preposition = "off" if action == "revert" else "on"
         use = "no" if self.deprecated else "a"
         changed = f", {use} source of the host's own" if self.previous is not None else ""
+        changed += ", behind the host's own address" if self.ahead else ""
         return f"address {self.address} {preposition} {self.interface}{changed}"
 
     def script(self, host: Host) -> str:
         """ip(8)."""
+        if self.ahead:
+            place = f"dev {shlex.quote(self.interface)}\n"
+            there = f"ip address add {self._alone} {place}"
+            again = f"ip address add {self.address} {place}ip address del {self._alone} {place}"
+            return there + self._removal(host) + again
         options = " nodad" if self.family == 6 else ""
         options += " preferred_lft 0" if self.deprecated else ""
         verb = "add"
@@ -59,6 +68,9 @@ class AddressChange:
 
     def revert_script(self, host: Host) -> str:
         """ip(8), with the secondary addresses kept."""
+        return "" if self.ahead else self._removal(host)
+
+    def _removal(self, host: Host) -> str:
         command = f"ip address del {self.address} dev {shlex.quote(self.interface)}\n"
         key, value = self._promotion(host)
         if value in (None, "1"):
@@ -66,22 +78,40 @@ class AddressChange:
         return f"sysctl -w {dotted(key)}=1\n{command}sysctl -w {dotted(key)}={value}\n"
 
     def apply(self, host: Host) -> None:
-        """Add it, or make what is there deprecated or preferred."""
-        if self.previous is not None:
+        """Add it, or make what is there deprecated or preferred, or the last of its network.
+
+        What goes behind is here all the while, as an address without a network.
+        """
+        if self.ahead:
+            host.netlink.add_address(self.interface, self._alone)
+            try:
+                self._remove(host)
+                host.netlink.add_address(self.interface, self.value)
+            finally:
+                host.netlink.remove_address(self.interface, self._alone)
+        elif self.previous is not None:
             host.netlink.set_deprecated(self.interface, self.value, self.deprecated)
         else:
             host.netlink.add_address(self.interface, self.value, deprecated=self.deprecated)
 
     def revert(self, host: Host) -> None:
-        """Remove it, and it alone; or make of it what it was in an earlier set-up.
-
-        With the primary address of an IPv4 subnet the kernel drops the secondary ones, which may
-        be somebody's, unless they are promoted (Linux, net/ipv4/devinet.c: __inet_del_ifa). Where
-        the parameter for that cannot be written they are added again.
-        """
+        """Remove it, and it alone; or make of it what it was in an earlier set-up."""
         if self.previous is not None:
             host.netlink.set_deprecated(self.interface, self.value, self.previous)
-            return
+        elif not self.ahead:
+            self._remove(host)
+
+    @property
+    def _alone(self) -> IPInterface:
+        return ipaddress.ip_interface(self.value.ip)
+
+    def _remove(self, host: Host) -> None:
+        """Remove it alone.
+
+        With the primary address of an IPv4 subnet the kernel drops the secondary ones, which may be
+        somebody's, unless they are promoted (Linux, net/ipv4/devinet.c: __inet_del_ifa). Where the
+        parameter for that cannot be written they are added again.
+        """
         key, value = self._promotion(host)
         if value is None or value == "1":
             host.netlink.remove_address(self.interface, self.value)

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from paraglider.config import validate
 from paraglider.config.model import Config
+from paraglider.config.problem import Problem
 from paraglider.control.hub.leaving import PAUSE, Leaving, merge, without
 from paraglider.control.hub.views import Traffic
 from paraglider.control.processes.counters import Counters, Sample, Writer
@@ -89,6 +91,38 @@ def test_what_contradicts_the_new_does_not_stay(
 ) -> None:
     """Nor does what needs nothing to live on."""
     assert merge(config(*before), config(*after)) == (config(*after), frozenset())
+
+
+def test_ports_that_were_swapped_keep_their_flows() -> None:
+    """Each port has the other's backends now, and its own for as long as they have flows."""
+    merged, leaving = merge(config({}, {}), config({"ports": 81}, {"ports": 80}))
+    assert leaving == {("s0", "10.0.1.1"), ("s1", "10.0.0.1")}
+    assert weights(merged) == {
+        "s0": {"10.0.0.1": 1, "10.0.1.1": 0},
+        "s1": {"10.0.1.1": 1, "10.0.0.1": 0},
+    }
+
+
+@pytest.mark.parametrize("count", [8, 32])
+def test_very_many_are_judged_at_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of few that contradict the rest each costs a judgement for every halving."""
+    judged = 0
+    check = validate.check
+
+    def counted(config: Config) -> list[Problem]:
+        nonlocal judged
+        judged += 1
+        return check(config)
+
+    monkeypatch.setattr(validate, "check", counted)
+    many = [{"ports": 1000 + n} for n in range(count)]
+    merged, leaving = merge(config(*many), config({"name": "new", "ports": 9}))
+    assert (judged, len(merged.services), len(leaving)) == (1, count + 1, count)
+    judged = 0
+    taken = {"name": "taken", "ports": [1, 1003], "protocol": "any", "vip": "192.0.2.1/32"}
+    merged, leaving = merge(config(*many), config({"name": "new", "ports": 9}, taken))
+    assert {name for name, _ in leaving} == {f"s{n}" for n in range(count) if n != 3}
+    assert judged <= 2 * count.bit_length()
 
 
 @pytest.mark.parametrize("forward", ["nat", "offload"])

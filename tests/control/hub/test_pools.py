@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.control.hub.leaving import merge
 from paraglider.control.hub.pools import HEAVIEST, Pools
 from paraglider.core.pool import Event, State
 from paraglider.errors import OperatorError
@@ -95,3 +96,24 @@ def test_the_same_backend_of_two_services_is_two() -> None:
     pools = Pools(Config.model_validate({"services": services}), 0.0)
     pools.apply(pools.find("a", "10.0.0.1"), Event.SET_MAINT, "asked", 1.0)
     assert pools.states() == {"a": {"10.0.0.1": ("maint", 1)}, "b": {"10.0.0.1": ("ready", 1)}}
+
+
+def test_who_moves_with_its_service_is_as_it_was() -> None:
+    """Two services swap their ports: a backend stays as it was set; what is left of it drains."""
+    base = {"vip": "192.0.2.1/24", "protocol": "tcp"}
+    one = {"name": "a", **base, "backends": ["10.0.0.1"]}
+    other = {"name": "b", **base, "backends": ["10.0.0.2"]}
+    before, wanted = (
+        Config.model_validate({"services": [{**one, "ports": 80 + i}, {**other, "ports": 81 - i}]})
+        for i in (0, 1)
+    )
+    pools = Pools(before, 1.0)
+    pools.apply(pools.find("a", "10.0.0.1"), Event.SET_MAINT, "by hand", 2.0)
+    merged, leaving = merge(before, wanted)
+    pools.adopt(merged, 3.0, leaving)
+    assert {(m.service, m.backend): (m.state, m.why) for m in pools} == {
+        ("a", "10.0.0.1"): (State.MAINT, "by hand"),
+        ("a", "10.0.0.2"): (State.DRAIN, "no longer configured"),
+        ("b", "10.0.0.2"): (State.READY, "configured"),
+        ("b", "10.0.0.1"): (State.DRAIN, "no longer configured"),
+    }

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import socket
+from dataclasses import replace
+
 import pytest
 
 from paraglider.errors import PlatformError
@@ -74,6 +78,51 @@ def test_an_address_becomes_deprecated_in_place(inside: Namespace) -> None:
     assert "deprecated" in shown()
     AddressChange(6, "eth0", "2001:db8::11/64", deprecated=True).revert(host)
     assert shown() == ""
+
+
+def source(inside: Namespace) -> str:
+    """Whom a datagram to a neighbour comes from, as it arrives."""
+    inside.ip("neigh replace 192.168.0.50 lladdr 02:00:00:00:00:50 dev eth0")
+    with (
+        socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800)) as tap,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        tap.bind(("eth1", 0x0800))
+        tap.settimeout(10)
+        sender.sendto(b"", ("192.168.0.50", 9))
+        while (packet := tap.recv(2048))[16:20] != bytes([192, 168, 0, 50]):
+            pass
+    return str(ipaddress.ip_address(packet[12:16]))
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("how", ["apply", "script", "read-only"])
+def test_an_address_goes_behind_the_hosts_own(
+    inside: Namespace, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Which was added later: from then on packets come from that, and it has all that it had."""
+    change, host = AddressChange(4, "eth0", "192.168.0.11/24"), Host()
+    change.apply(host)
+    inside.ip("addr add 192.168.0.1/24 dev eth0 label eth0:own")
+    assert source(inside) == "192.168.0.11"
+    behind = replace(change, ahead=True)
+
+    def refuse(key: str, value: str) -> None:
+        raise PlatformError("Read-only file system")
+
+    if how == "script":
+        inside.run(["sh", "-e"], text=behind.script(host))
+    else:
+        if how == "read-only":
+            monkeypatch.setattr(host.sysctl, "write", refuse)
+        behind.apply(host)
+    assert source(inside) == "192.168.0.1"
+    addresses = [str(address) for address in host.netlink.addresses("eth0")]
+    assert [a for a in addresses if ":" not in a] == ["192.168.0.1/24", "192.168.0.11/24"]
+    assert "eth0:own" in inside.run(["ip", "-4", "address", "show", "dev", "eth0"]).stdout
+    behind.revert(host)
+    assert behind.revert_script(host) == ""
+    assert source(inside) == "192.168.0.1"
 
 
 @pytest.mark.root
