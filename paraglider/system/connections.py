@@ -4,7 +4,7 @@ how full its table is.
 Lives here: ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h), as few of their
 attributes as are needed: the connection's id, its mark, TCP's state.
 Rules: a connection without one of our marks is passed over, and a TCP connection that is over
-(TIME_WAIT, CLOSE) counts as ended, though the kernel keeps it for a while. The kernel tells of the
+(TIME_WAIT, CLOSE) is closed, though the kernel remembers it for a while. The kernel tells of the
 end of a connection only when it was asked to tell of connections as that one began: so the set-up
 turns nf_conntrack_events on. Of the many changes of a connection between beginning and end the
 kernel hands over the one that ends it (a classic BPF filter, linux/filter.h).
@@ -18,7 +18,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from paraglider.errors import PlatformError
 from paraglider.rules.marks import BASE, MASK
@@ -53,16 +53,21 @@ _RECEIVE_BUFFER: Final = 64 << 20
 _LONGEST: Final = 1 << 13  # one event is some 300 bytes
 
 
-class Event(NamedTuple):
-    """A connection of ours began or is over."""
+Turn = Literal["began", "closed", "ended", "forgotten"]
+"""Of a connection: that it is there, that it is closed and remembered by the kernel for a while,
+that it has ended without that, that the kernel remembers it no longer."""
 
-    began: bool
+
+class Event(NamedTuple):
+    """What became of a connection of ours."""
+
+    turn: Turn
     identity: int
     mark: int
 
 
 def event(data: bytes) -> Event | None:
-    """What one message tells, None for what is not ours, or was told before."""
+    """What one message tells, None for what is not ours, or is no turn."""
     if len(data) < 20:
         return None
     kind, flags = struct.unpack_from("=HH", data, 4)
@@ -72,9 +77,10 @@ def event(data: bytes) -> Event | None:
     if mark & MASK != BASE:
         return None
     if kind == _NEW and flags & _NLM_F_CREATE:
-        return Event(True, identity, mark)
-    # One that is closed is over; when the kernel forgets it later, that is no news.
-    return Event(False, identity, mark) if closed == (kind == _NEW) else None
+        return Event("began", identity, mark)
+    if kind == _NEW:
+        return Event("closed", identity, mark) if closed else None
+    return Event("forgotten" if closed else "ended", identity, mark)
 
 
 def _told(data: bytes) -> tuple[int, int, bool]:
@@ -94,13 +100,18 @@ def tcp_state(found: Mapping[int, bytes]) -> int:
 
 
 def dump() -> Iterator[Event]:
-    """Every live connection that has one of our marks now; raises ``OSError``."""
+    """Every live connection that has one of our marks now, as ``began``; raises ``OSError``."""
+    return (found for found in every() if found.turn == "began")
+
+
+def every() -> Iterator[Event]:
+    """As ``dump``, and those that are ``closed``; raises ``OSError``."""
     wanted = attribute(CTA_MARK, struct.pack("!I", BASE))
     wanted += attribute(CTA_MARK_MASK, struct.pack("!I", MASK))
     for data in ask(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
         identity, found, closed = _told(data)
-        if found & MASK == BASE and not closed:
-            yield Event(True, identity, found)
+        if found & MASK == BASE:
+            yield Event("closed" if closed else "began", identity, found)
 
 
 def _filter() -> bytes:

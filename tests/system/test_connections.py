@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 
 from paraglider.rules.marks import BASE
 from paraglider.system import connections
-from paraglider.system.connections import CT_DELETE, CT_NEW, CTNETLINK, Event, Fill, event, fill
+from paraglider.system.connections import (
+    CT_DELETE,
+    CT_NEW,
+    CTNETLINK,
+    Event,
+    Fill,
+    Turn,
+    event,
+    fill,
+)
 from paraglider.system.nfnetlink import attribute, message
 
 CREATED = 0x600  # NLM_F_CREATE | NLM_F_EXCL
@@ -28,25 +37,25 @@ def told(kind: int, mark: int, flags: int = CREATED, state: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("kind", "flags", "state", "began"),
+    ("kind", "flags", "state", "turn"),
     [
-        (CT_NEW, CREATED, 0, True),
-        (CT_NEW, CREATED, 1, True),
+        (CT_NEW, CREATED, 0, "began"),
+        (CT_NEW, CREATED, 1, "began"),
         (CT_NEW, 0, ESTABLISHED, None),
         (CT_NEW, 0, LAST_ACK, None),
-        (CT_NEW, 0, TIME_WAIT, False),
-        (CT_NEW, 0, CLOSE, False),
-        (CT_DELETE, 0, 0, False),
-        (CT_DELETE, 0, ESTABLISHED, False),
-        (CT_DELETE, 0, TIME_WAIT, None),
-        (CT_DELETE, 0, CLOSE, None),
+        (CT_NEW, 0, TIME_WAIT, "closed"),
+        (CT_NEW, 0, CLOSE, "closed"),
+        (CT_DELETE, 0, 0, "ended"),
+        (CT_DELETE, 0, ESTABLISHED, "ended"),
+        (CT_DELETE, 0, TIME_WAIT, "forgotten"),
+        (CT_DELETE, 0, CLOSE, "forgotten"),
     ],
 )
-def test_a_connection_of_ours(kind: int, flags: int, state: int, began: bool | None) -> None:
-    """Its beginning and its end are told with identity and mark, each once: a TCP connection ends
-    when it is closed, whenever the kernel forgets it.
+def test_a_connection_of_ours(kind: int, flags: int, state: int, turn: Turn | None) -> None:
+    """Its turns are told with identity and mark: a TCP connection is closed, and forgotten by the
+    kernel later.
     """
-    wanted = None if began is None else Event(began, 77, BASE | 5)
+    wanted = None if turn is None else Event(turn, 77, BASE | 5)
     assert event(told(kind, BASE | 5, flags, state)) == wanted
 
 

@@ -86,12 +86,12 @@ def test_events_tell_of_beginning_and_end(tracked: Any) -> None:
     connect(3)
     began, lost = events.read()
     assert not lost
-    assert [(told.began, told.mark) for told in began] == [(True, FIRST)] * 2
+    assert [(told.turn, told.mark) for told in began] == [("began", FIRST)] * 2
     assert {told.identity for told in began} == {told.identity for told in dump()}
     Conntrack().forget([FIRST])
     ended, _ = events.read()
     assert sorted(told.identity for told in ended) == sorted(told.identity for told in began)
-    assert not any(told.began for told in ended)
+    assert {told.turn for told in ended} == {"ended"}
     assert events.read() == ([], False)
     events.close()
 
@@ -105,7 +105,7 @@ def test_a_closed_connection_is_over(tracked: Any, address: str, reset: bool) ->
     events = Events()
     client, server, listener = established(address, 1)
     began, _ = events.read()
-    assert [(told.began, told.mark) for told in began] == [(True, FIRST)]
+    assert [(told.turn, told.mark) for told in began] == [("began", FIRST)]
     assert marks() == [FIRST]
     client.shutdown(socket.SHUT_WR)  # half-closed is alive
     assert events.read() == ([], False)
@@ -115,12 +115,12 @@ def test_a_closed_connection_is_over(tracked: Any, address: str, reset: bool) ->
     for end in (server, client, listener):
         end.close()
     ended, _ = events.read()
-    assert ended == [Event(False, began[0].identity, FIRST)]
+    assert ended == [Event("closed", began[0].identity, FIRST)]
     assert marks() == []
     assert len(list(entries({FIRST}))) == 1
     Conntrack().forget([FIRST])
     assert not list(entries({FIRST}))
-    assert events.read() == ([], False)
+    assert events.read() == ([Event("forgotten", began[0].identity, FIRST)], False)
     events.close()
 
 
@@ -168,8 +168,8 @@ def test_how_full(tmp_path: Path) -> None:
 def test_what_is_no_event_of_ours() -> None:
     """Another subsystem, another mark, no mark, a stump: none of them is told of."""
     mark = attribute(8, struct.pack("!I", FIRST)) + attribute(12, struct.pack("!I", 99))
-    assert event(message(1, 0, 2, mark, 0x600)) == Event(True, 99, FIRST)
-    assert event(message(1, 2, 2, mark, 0)) == Event(False, 99, FIRST)
+    assert event(message(1, 0, 2, mark, 0x600)) == Event("began", 99, FIRST)
+    assert event(message(1, 2, 2, mark, 0)) == Event("ended", 99, FIRST)
     assert event(message(1, 1, 2, mark, 0)) is None
     assert event(message(3, 0, 2, mark, 0)) is None
     assert event(message(1, 0, 2, attribute(8, struct.pack("!I", FOREIGN)), 0)) is None

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from paraglider.config.model import Config
@@ -44,7 +44,7 @@ class Carried:
         self._services: dict[str, Counter[str]] = {}
         self._last: dict[tuple[int, str], Count] = {}
         self._looked = 0.0
-        self._live: dict[Key, int] = {}
+        self._live: dict[Key, tuple[int, int]] = {}
         self.adopt(config)
         self._look(begun=True)
 
@@ -69,23 +69,23 @@ class Carried:
             self._looked = now
             self._look()
 
-    def count(self, live: Mapping[int, int]) -> None:
-        """These are the live flows, by mark."""
+    def count(self, live: Mapping[int, tuple[int, int]]) -> None:
+        """These are the flows, by mark: live ones, and such as are closed and remembered."""
         self._live = {self._keys[mark]: n for mark, n in live.items() if mark in self._keys}
 
     def backend(self, key: Key) -> Mapping[str, int]:
         """The numbers of one backend; nothing where the kernel does not carry its flows."""
         if key not in self._backends:
             return {}
-        live = {"flows": self._live[key]} if key in self._live else {}
-        return {**_shown(self._backends[key]), **live}
+        live = [self._live[key]] if key in self._live else []
+        return {**_shown(self._backends[key]), **_summed(live)}
 
     def service(self, name: str) -> Mapping[str, int]:
         """The sums over the backends of ``name``, of those that left too, but for live flows."""
         if name not in self._services:
             return {}
-        live = [count for key, count in self._live.items() if key[0] == name]
-        return {**_shown(self._services[name]), **({"flows": sum(live)} if live else {})}
+        live = [counts for key, counts in self._live.items() if key[0] == name]
+        return {**_shown(self._services[name]), **_summed(live)}
 
     def _look(self, *, begun: bool = False) -> None:
         """Add what is new; nothing is of what the tables had when the daemon ``begun``."""
@@ -105,6 +105,14 @@ class Carried:
                 for mark, counts in self._read(family).items():
                     if mark in self._keys:
                         yield from ((mark, what, count) for what, count in counts.items())
+
+
+def _summed(live: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """As ``views`` calls them; nothing where there are none."""
+    return {
+        name: sum(n)
+        for name, n in zip(("flows", "inactive"), zip(*live, strict=True), strict=False)
+    }
 
 
 def _shown(sums: Mapping[str, int]) -> dict[str, int]:

@@ -27,10 +27,14 @@ class LiveCounts:
             if isinstance(child.spec, TrackerSpec):
                 self.counted, self.listed = child.spec.live, child.spec.listed
 
-    def read(self) -> dict[int, int]:
-        """Live flows by mark."""
-        known = (self.listed, self.counted)
-        return {mark: n for each in known if each for mark, n in each.read().items()}
+    def read(self) -> dict[int, tuple[int, int]]:
+        """By mark: the flows that are live, and those that are closed and remembered."""
+        found: dict[int, tuple[int, int]] = {}
+        for each in (self.listed, self.counted):
+            if each is not None:
+                closed = each.closed()
+                found |= {mark: (live, closed[mark]) for mark, live in each.read().items()}
+        return found
 
     def begin_anew(self, config: Config, workers: int) -> set[str]:
         """Have room for ``config``; the roles of the processes that have to begin anew."""

@@ -2,6 +2,7 @@
 
     live    connections that are not closed       written by the tracker
     begun   connections that began, ever          written by the tracker
+    closed  closed ones, still remembered         written by the tracker
     picked  flows decided, ever, a row a worker   written by that worker
 
 A flow is in ``picked`` at once, in ``begun`` and ``live`` when the tracker has heard of it, some
@@ -25,7 +26,8 @@ from paraglider.rules.marks import backend_marks
 
 #: looks, of ten a second, after which a difference that stayed is taken for lost
 PATIENCE: Final = 10
-_LIVE, _BEGUN, _PICKED = 0, 1, 2  # rows; the workers' begin with the last
+NOTHING: Final[Mapping[int, int]] = {}
+_LIVE, _BEGUN, _CLOSED, _PICKED = 0, 1, 2, 3  # rows; the workers' begin with the last
 
 
 class LiveFlows:
@@ -43,25 +45,34 @@ class LiveFlows:
         """The marks that are counted."""
         return frozenset(self._slots)
 
-    def change(self, mark: int, began: int, ended: int) -> None:
-        """So many connections of ``mark`` began and ended; another mark is passed over."""
+    def change(self, mark: int, began: int, ended: int, closed: int = 0) -> None:
+        """So many connections of ``mark`` began and ended, and so many more (or less) are closed
+        and remembered; another mark is passed over.
+        """
         slot = self._slots.get(mark)
         if slot is not None:
             live = self._numbers[slot] + began - ended
             self._numbers[self._at(_BEGUN) + slot] += began
             self._numbers[slot] = max(live, 0)
+            at = self._at(_CLOSED) + slot
+            self._numbers[at] = max(self._numbers[at] + closed, 0)
 
-    def replace(self, counts: Mapping[int, int]) -> None:
-        """These are all connections there are, and none is on its way."""
+    def replace(self, counts: Mapping[int, int], closed: Mapping[int, int] = NOTHING) -> None:
+        """These are all connections there are, and none is on its way; so many are ``closed``."""
         for mark, slot in self._slots.items():
             rows = range(_PICKED, _PICKED + self._workers)
             picked = sum(self._numbers[self._at(row) + slot] for row in rows)
             self._numbers[self._at(_BEGUN) + slot] = picked
             self._numbers[slot] = counts.get(mark, 0)
+            self._numbers[self._at(_CLOSED) + slot] = closed.get(mark, 0)
 
     def read(self) -> dict[int, int]:
         """The live connections of every mark, as the tracker knows them."""
         return dict(zip(self._slots, self._row(_LIVE), strict=True))
+
+    def closed(self) -> dict[int, int]:
+        """The connections of every mark that are closed, and that the kernel remembers."""
+        return dict(zip(self._slots, self._row(_CLOSED), strict=True))
 
     def reader(self, worker: int) -> Reader:
         """What the worker ``worker`` (0, 1, …) reads and writes."""

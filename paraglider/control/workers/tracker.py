@@ -4,7 +4,8 @@ Python sees the first packet of an offloaded flow and nothing of its end. Conntr
 strategies that ask, this process asks for all connections once, hears of every further one that
 begins or ends, and keeps a count a backend where the workers read it (``live``). The others' are
 only shown: those it counts now and then, by asking for all connections, so that flows cost
-nothing. A TCP connection that is closed counts no more, though conntrack keeps it for a while.
+nothing. A TCP connection that is closed is no live flow; it is counted by itself for as long as
+conntrack remembers it.
 
 Events that came faster than they were read are lost; then everything is asked for again. It runs
 as the workers do: as nobody, locked in, with CAP_NET_ADMIN alone.
@@ -27,7 +28,7 @@ from paraglider.control.processes.beginning import introduce, lock_in, refused, 
 from paraglider.control.processes.live import LiveFlows
 from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
-from paraglider.system.connections import Event, Events, dump
+from paraglider.system.connections import Event, Events, Turn, every
 from paraglider.system.privileges import NEEDED
 
 #: seconds between two readings, so that many events come at once; the workers look every 0.1 s
@@ -38,6 +39,8 @@ LONGEST_WAIT: Final = 0.2
 LISTING: Final = 5.0
 #: and at least so many times what one takes: a million connections take some seconds
 LISTING_SHARE: Final = 50.0
+#: turns after which the kernel has the connection
+_STANDING: Final[tuple[Turn, ...]] = ("began", "closed")
 #: and behind everybody else who wants a core: what is only shown may come late
 NICENESS: Final = 19
 
@@ -134,7 +137,7 @@ class Lister:
     def __init__(
         self,
         listed: LiveFlows,
-        everything: Callable[[], Iterable[Event]] = dump,
+        everything: Callable[[], Iterable[Event]] = every,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listed = listed
@@ -149,7 +152,7 @@ class Lister:
         if began < self._next:
             return
         try:
-            self._listed.replace(Counter(told.mark for told in self._everything()))
+            self._listed.replace(*_by_mark((told.mark, told.turn) for told in self._everything()))
         except OSError as error:
             if not self._failed:
                 logger.warning("connections cannot be listed", why=error.strerror)
@@ -161,19 +164,18 @@ class Lister:
 
 
 def follow(live: LiveFlows, events: Iterable[Event]) -> None:
-    """Count what began and what ended."""
-    began: Counter[int] = Counter()
-    ended: Counter[int] = Counter()
+    """Count what became of connections."""
+    turns: dict[int, Counter[Turn]] = {}
     for told in events:
-        (began if told.began else ended)[told.mark] += 1
-    for mark in began.keys() | ended.keys():
-        live.change(mark, began[mark], ended[mark])
+        turns.setdefault(told.mark, Counter())[told.turn] += 1
+    for mark, n in turns.items():
+        live.change(mark, n["began"], n["closed"] + n["ended"], n["closed"] - n["forgotten"])
 
 
 def count_anew(
     live: LiveFlows,
     read: Callable[[], tuple[list[Event], bool]],
-    everything: Callable[[], Iterable[Event]] = dump,
+    everything: Callable[[], Iterable[Event]] = every,
 ) -> None:
     """Count ``everything``, with the events that came meanwhile.
 
@@ -183,11 +185,19 @@ def count_anew(
     lost = True
     while lost:
         read()  # older than the list
-        known = {told.identity: told.mark for told in everything()}
+        known = {told.identity: (told.mark, told.turn) for told in everything()}
         found, lost = read()
         for told in found:
-            if told.began:
-                known[told.identity] = told.mark
+            if told.turn in _STANDING:
+                known[told.identity] = (told.mark, told.turn)
             else:
                 known.pop(told.identity, None)
-    live.replace(Counter(known.values()))
+    live.replace(*_by_mark(known.values()))
+
+
+def _by_mark(connections: Iterable[tuple[int, Turn]]) -> tuple[Counter[int], Counter[int]]:
+    """How many are live and how many closed, by mark."""
+    counts: dict[Turn, Counter[int]] = {turn: Counter() for turn in _STANDING}
+    for mark, turn in connections:
+        counts[turn][mark] += 1
+    return counts["began"], counts["closed"]

@@ -123,9 +123,11 @@ def test_live_flows_are_shown_where_they_are_known(tables: Tables) -> None:
     """Of backends that the tracker counts, and the sum of those of a service."""
     carried = Carried(offloading(A, B), tables.read)
     assert "flows" not in carried.service("web")
-    carried.count({tables.mark[A]: 3, 0x51FFFFFF: 9})
+    carried.count({tables.mark[A]: (3, 2), 0x51FFFFFF: (9, 9)})
     assert carried.backend(("web", A))["flows"] == 3
-    assert "flows" not in carried.backend(("web", B))
-    carried.count({tables.mark[A]: 3, tables.mark[B]: 0})
+    assert carried.backend(("web", A))["inactive"] == 2
+    assert not {"flows", "inactive"} & set(carried.backend(("web", B)))
+    carried.count({tables.mark[A]: (3, 2), tables.mark[B]: (0, 5)})
     assert carried.backend(("web", B))["flows"] == 0
     assert carried.service("web")["flows"] == 3
+    assert carried.service("web")["inactive"] == 7

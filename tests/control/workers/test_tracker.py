@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from paraglider.control.processes.live import LiveFlows
 from paraglider.control.workers.tracker import LISTING, LISTING_SHARE, Lister, count_anew, follow
-from paraglider.system.connections import Event
+from paraglider.system.connections import Event, Turn
 
 MARKS = (0x51000001, 0x51000002, 0x51800003)
 
@@ -23,16 +23,24 @@ class Table:
 
     def __init__(self) -> None:
         self.connections: dict[int, int] = {}
+        self.closed: dict[int, int] = {}
         self.told: list[Event] = []
 
     def happen(self, identity: int, mark: int) -> None:
-        """The connection begins, or ends if it is there."""
-        began = identity not in self.connections
-        if began:
-            self.connections[identity] = mark
-        else:
+        """The connection begins; if it is there it closes, or ends if it is even; and then it is
+        forgotten.
+        """
+        turn: Turn = "began"
+        if identity in self.connections:
             mark = self.connections.pop(identity)
-        self.told.append(Event(began, identity, mark))
+            turn = "closed" if identity % 2 else "ended"
+        elif identity in self.closed:
+            mark, turn = self.closed.pop(identity), "forgotten"
+        if turn == "began":
+            self.connections[identity] = mark
+        elif turn == "closed":
+            self.closed[identity] = mark
+        self.told.append(Event(turn, identity, mark))
 
     def read(self) -> tuple[list[Event], bool]:
         """What was told since the last reading."""
@@ -44,7 +52,9 @@ class Table:
         pending = list(meanwhile)
         for identity in range(13):
             if identity in self.connections:
-                yield Event(True, identity, self.connections[identity])
+                yield Event("began", identity, self.connections[identity])
+            elif identity in self.closed:
+                yield Event("closed", identity, self.closed[identity])
             for _ in range(3):
                 if pending:
                     self.happen(*pending.pop())
@@ -65,15 +75,17 @@ def test_counting_anew_is_exact(
         table.happen(*what)
     count_anew(live, table.read, lambda: table.listed(meanwhile))
     assert +Counter(live.read()) == Counter(table.connections.values())
+    assert +Counter(live.closed()) == Counter(table.closed.values())
     for what in after:
         table.happen(*what)
     follow(live, table.read()[0])
     assert +Counter(live.read()) == Counter(table.connections.values())
+    assert +Counter(live.closed()) == Counter(table.closed.values())
 
 
 def test_a_loss_while_counting_means_counting_again() -> None:
     """The list is asked for until no event was lost beside it."""
-    lists = iter([[Event(True, 1, MARKS[0])], [Event(True, i, MARKS[1]) for i in range(5)]])
+    lists = iter([[Event("began", 1, MARKS[0])], [Event("began", i, MARKS[1]) for i in range(5)]])
     losses = iter([False, True, False, False])
     live = LiveFlows(MARKS)
     count_anew(live, lambda: ([], next(losses)), lambda: next(lists))
@@ -83,10 +95,12 @@ def test_a_loss_while_counting_means_counting_again() -> None:
 def test_marks_that_are_not_counted_are_passed_over() -> None:
     """A backend that left the file may still have connections; a count is never below zero."""
     live = LiveFlows(MARKS[:1])
-    follow(live, [Event(True, 1, MARKS[1]), Event(False, 2, MARKS[0])])
+    follow(live, [Event("began", 1, MARKS[1]), Event("ended", 2, MARKS[0])])
     assert live.read() == {MARKS[0]: 0}
     live.replace({MARKS[0]: 3, MARKS[1]: 7})
     assert live.read() == {MARKS[0]: 3}
+    follow(live, [Event("forgotten", 2, MARKS[0])])
+    assert live.closed() == {MARKS[0]: 0}
 
 
 class Slow:
@@ -109,7 +123,8 @@ class Slow:
         self.now += self.seconds
         if self.connections is None:
             raise OSError(16, "Device or resource busy")
-        return (Event(True, i, mark) for i, mark in enumerate(self.connections))
+        listed = [Event("began", i, mark) for i, mark in enumerate(self.connections)]
+        return iter([*listed, Event("closed", 99, MARKS[0])])
 
     def warning(self, event: str, **details: Any) -> None:
         """A line of the log."""
@@ -125,6 +140,7 @@ def test_listing_keeps_its_pace() -> None:
     slow.connections = [MARKS[0], MARKS[0], MARKS[1], MARKS[2]]
     lister.look(slow)
     assert live.read() == {MARKS[0]: 2, MARKS[1]: 1}
+    assert live.closed() == {MARKS[0]: 1, MARKS[1]: 0}
     slow.now += LISTING - 0.1
     lister.look(slow)
     assert slow.times == 1
