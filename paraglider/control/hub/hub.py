@@ -290,6 +290,14 @@ class Hub:
             return sum(event.mark in marks for event in dump()) if marks else counted
         return counted
 
+    def report(self, then: Callable[[], object]) -> None:
+        """See ``reloads.Body``."""
+        until = time.monotonic() + SOON
+        try:
+            self.questions.ask(self.carriers(), {"do": "report"}, until, lambda _: then())
+        except PlatformError:  # too much is being asked: by the last numbers, then
+            then()
+
     def reload(self, said_by: str, found: Read | None = None, ending: Ending = NONE_ENDS) -> Change:
         """See ``reloads.Body``."""
         found = found or self.read()

@@ -32,7 +32,9 @@ Then = Callable[[ParagliderError | None], object]
 
 
 class AdjustingError(ParagliderError):
-    """The host is being brought to a configuration: try again when ``adjusting`` is over."""
+    """The host is being brought to a configuration, or flows are being counted for it: who wanted
+    it is called again when that is done.
+    """
 
     exit_code = 2
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Protocol
 
 from paraglider.control import log
@@ -40,15 +40,22 @@ class Body(Protocol):
         """Go on with what was found in it; raises ``ParagliderError``."""
 
     def flows_of(self, service: str) -> int:
-        """The live flows of a service."""
+        """The live flows of a service, as they were last written."""
+
+    def report(self, then: Callable[[], object]) -> None:
+        """Have the flows written as they are now; ``then`` is called when that is done."""
 
 
 @dataclass(slots=True)
 class _Job:
     said_by: str
     done: Done
-    ending: Ending
+    force: bool
     found: Read | None = None
+    #: whether flows have been asked for, and whether they have been written since
+    asked: bool = False
+    written: bool = False
+    flows: dict[str, int] = field(default_factory=dict)
 
 
 class Reloads:
@@ -66,7 +73,7 @@ class Reloads:
         if len(self._jobs) >= MOST:
             done(PlatformError("too many reloads at a time", "try again in a moment"))
             return
-        self._jobs.append(_Job(said_by, done, Ending(cache(self._hub.flows_of), force)))
+        self._jobs.append(_Job(said_by, done, force))
         if len(self._jobs) == 1:
             self.go_on()
 
@@ -85,16 +92,32 @@ class Reloads:
 
     def go_on(self) -> None:
         """Do those that need not wait for the host."""
-        while self._jobs:
+        while self._jobs and self._jobs[0].asked == self._jobs[0].written:
             job = self._jobs[0]
             outcome: Change | ParagliderError
             try:
                 if job.found is None:
                     job.found = self._hub.read()
-                outcome = self._hub.reload(job.said_by, job.found, job.ending)
+                ending = Ending(partial(self._flows, job), job.force)
+                outcome = self._hub.reload(job.said_by, job.found, ending)
             except AdjustingError:
                 return
             except ParagliderError as error:
                 outcome = error
             self._jobs.popleft()
             job.done(outcome)
+
+    def _flows(self, job: _Job, service: str) -> int:
+        """The live flows of a service; raises ``AdjustingError`` until they have been written."""
+
+        def written() -> None:
+            job.written = True
+
+        if not job.asked:
+            job.asked = True
+            self._hub.report(written)
+        if not job.written:
+            raise AdjustingError
+        if service not in job.flows:
+            job.flows[service] = self._hub.flows_of(service)
+        return job.flows[service]

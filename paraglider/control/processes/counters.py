@@ -153,6 +153,7 @@ class Writer:
                 self._heirs[service] = at
             else:
                 self._free.append(at)
+        self.walks = 0  # how often all rows have been written
         self._seen: set[tuple[str, str]] = set()
         self._walk = iter(source.traffic())
         self._since, self._spent = time.monotonic_ns(), time.process_time_ns()
@@ -187,6 +188,7 @@ class Writer:
             services = {row.place[0] for row in self._rows.values()}
             for service in self._heirs.keys() - services:
                 self._give_up(self._heirs.pop(service))
+        self.walks += 1
         self._seen.clear()
         self._walk = iter(self._source.traffic())
 

@@ -6,6 +6,7 @@
     flows     list flows, some at most
     kill      end flows
     sync      answered when all that came before has been done
+    report    answered when the numbers of all backends have been written anew
 
 Lives here: ``Commands``, called by the tick of a worker, whatever carries its flows (``Subject``).
 Rules: a tick takes SLICE seconds at most besides what a change of the pools costs; a walk over
@@ -20,6 +21,7 @@ from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
 from paraglider.control.processes.channel import Channel, Message
+from paraglider.control.processes.counters import Writer
 from paraglider.forwarding.flows import Match
 from paraglider.forwarding.services import States
 
@@ -68,16 +70,18 @@ Step = Callable[[float], bool]
 
 
 class Commands:
-    """The hub's messages in ``channel``, for ``subject``."""
+    """The hub's messages in ``channel``, for ``subject``, whose numbers ``writer`` writes."""
 
     def __init__(
         self,
         channel: Channel,
         subject: Subject,
+        writer: Writer | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._channel = channel
         self._subject = subject
+        self._writer = writer
         self._clock = clock
         self._walks: list[Step] = []
 
@@ -108,6 +112,8 @@ class Commands:
             self._subject.suspend(message["services"])
         elif kind == "sync":
             self._answer(message, {})
+        elif kind == "report":
+            self._walks.append(self._reporter(message, self._writer))
         elif kind in ("flows", "kill"):
             self._walk(message)
 
@@ -124,6 +130,18 @@ class Commands:
                 self._lister(message, view, flows) if wanted else self._killer(message, view, flows)
             )
             self._walks.append(walk)
+
+    def _reporter(self, message: Message, writer: Writer | None) -> Step:
+        end = 0 if writer is None else writer.walks + 2  # one may have begun
+
+        def step(_now: float) -> bool:
+            if writer is not None and writer.walks < end:
+                writer.tick()
+                return False
+            self._answer(message, {})
+            return True
+
+        return step
 
     def _lister(self, message: Message, view: View, flows: Iterator[Any | None]) -> Step:
         limit = min(message["limit"], MOST_LISTED)

@@ -212,12 +212,12 @@ def _ticker(
     report_at = 0.0
     look_at_policies = policy_watch.watch(lambda: path.services, logger)
     end_leases = leases.ender(path.leases_to_end, logger)
-    commands = None
-    if spec.channel is not None:
-        commands = Commands(spec.channel, Work(spec, path))
     writer = None
     if spec.counters is not None:
         writer = Writer(spec.counters, Count(path, queue))
+    commands = None
+    if spec.channel is not None:
+        commands = Commands(spec.channel, Work(spec, path), writer)
 
     def tick(now: float) -> None:
         nonlocal reported, report_at

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -20,7 +21,8 @@ class Hub:
 
     def __init__(self) -> None:
         self.files: list[Any] = []
-        self.adjusting = False
+        self.adjusting = self.counting = False
+        self.reported: Callable[[], object] = lambda: None
         self.refusal: ParagliderError | None = None
         self.taken: list[Any] = []
         self.flows = 0
@@ -39,6 +41,13 @@ class Hub:
         """As many as were asked for so far."""
         self.flows += 1
         return self.flows
+
+    def report(self, then: Callable[[], object]) -> None:
+        """At once, or when ``reported`` is called."""
+        if self.counting:
+            self.reported = then
+        else:
+            then()
 
     def reload(self, said_by: str, found: Any = None, ending: Ending = NONE_ENDS) -> Change:
         """Take it over, if the host is ready."""
@@ -95,6 +104,24 @@ def test_flows_are_counted_once() -> None:
     hub.adjusting = False
     hub.reloads.go_on()
     assert hub.endings == [(1, True), (1, True), (2, False)]
+
+
+def test_flows_are_counted_anew() -> None:
+    """A reload that asks for them waits until the workers have written them, and the next one for
+    its own.
+    """
+    hub = Hub()
+    hub.counting = True
+    hub.files = ["one", "two"]
+    hub.ask()
+    hub.ask()
+    for name in ("one", "two"):
+        hub.reloads.go_on()
+        assert name not in hub.words()
+        hub.reported()
+        hub.reloads.go_on()
+        assert hub.words()[-1] == name
+    assert hub.endings == [(1, False), (2, False)]
 
 
 def test_what_the_host_refuses() -> None:

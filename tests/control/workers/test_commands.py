@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.control.processes.channel import Channel
+from paraglider.control.processes.counters import ROWS_A_TICK, Counters, Writer
 from paraglider.control.workers.commands import _AT_ONCE, _MOST_WALKS, MOST_LISTED, SLICE, Commands
 from paraglider.forwarding.flows import Match
 from paraglider.forwarding.services import States
@@ -59,6 +61,23 @@ class Subject:
         self.suspended = services
 
 
+class Source:
+    """Very many backends; how often each was asked for its numbers."""
+
+    def __init__(self) -> None:
+        self.asked: Counter[str] = Counter()
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        return {}
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """See ``counters.Source``."""
+        for number in range(10 * ROWS_A_TICK):
+            self.asked[str(number)] += 1
+            yield "web", str(number), {"flows": number}
+
+
 class Work:
     """Commands for ``view``, and the hub's end. ``step`` is how long a slice's part takes."""
 
@@ -67,7 +86,9 @@ class Work:
         self.subject = Subject(view)
         self._time = 0.0
         self._step = step
-        self.commands = Commands(theirs, self.subject, self._clock)
+        self.source = Source()
+        self.writer = Writer(Counters(), self.source)
+        self.commands = Commands(theirs, self.subject, self.writer, self._clock)
 
     def _clock(self) -> float:
         self._time += self._step
@@ -107,6 +128,20 @@ def test_sync_is_answered_when_all_before_it_is_done() -> None:
     work.hub.send({"do": "pools", "states": {"a": {}}})
     assert work.ask(do="sync", id=3) == [{"re": 3}]
     assert work.subject.states == [{"a": {}}]
+
+
+def test_a_report_is_answered_when_all_numbers_are_new() -> None:
+    """Every backend is asked after the question, however far the writing had come; in slices."""
+    work = Work(None, step=SLICE / 4)
+    work.writer.tick()
+    before = Counter(work.source.asked)
+    answers = work.ask(do="report", id=7)
+    assert answers == []
+    while not answers:
+        answers = work.tick()
+    assert answers == [{"re": 7}]
+    assert len(work.source.asked) == 10 * ROWS_A_TICK
+    assert all(count > before[name] for name, count in work.source.asked.items())
 
 
 def test_flows_are_listed_once_each() -> None:
