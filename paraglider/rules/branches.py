@@ -1,14 +1,16 @@
 """Rules for many addresses, of which a packet is to meet few.
 
 iptables walks a chain rule by rule, so with hundreds of backends a reply would meet hundreds of
-rules, twice. Here they are put into chains of their own by the networks that the addresses are in:
-a packet meets a rule a network, and then those of its own.
+rules, twice, and with hundreds of VIPs a request. Here they are put into chains of their own by the
+networks that the addresses are in: a packet meets a rule a network, and then those of its own.
 
     -s 10.0.0.0/28 -j NAME-0        and in NAME-0:   -s 10.0.0.1 … -g TARGET
     -s 10.0.0.16/28 -j NAME-1                        -s 10.0.0.2 … -g TARGET
 
 Rules: pure. The same addresses give the same chains, whatever their order. A packet that no rule
-of its network takes comes back, and goes on in the chain that it came from.
+of its network takes comes back, and goes on in the chain that it came from; so does one that TARGET
+does not end. Where that has more to do than such a packet should meet, it stands in a chain of its
+own, ``rest``: then a network's chain is gone to, and ends in a goto there.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal
 
 from paraglider.config.types import IPAddress
 from paraglider.rules.ruleset import Chain
@@ -24,14 +27,21 @@ FEW = 24
 """Rules that stay where they are: chains would save little."""
 
 Match = tuple[IPAddress, str]
-"""A source address, and a match that begins with it."""
+"""An address, and a match that begins with it."""
 
 
 def branched(
-    name: str, matches: Sequence[Match], target: str
+    name: str,
+    matches: Sequence[Match],
+    target: str,
+    side: Literal["-s", "-d"] = "-s",
+    rest: str | None = None,
 ) -> tuple[tuple[str, ...], tuple[Chain, ...]]:
     """The rules by which a packet that one of ``matches`` selects goes to ``target``, and the
     chains, ``name-0`` and so on, that these lead to.
+
+    ``side`` is the end of a packet that the addresses are of; ``rest`` is where the caller's chain
+    goes on (see the head of this file).
     """
     bits = _network_bits([address for address, _ in matches])
     if len(matches) <= FEW or bits is None:
@@ -48,8 +58,10 @@ def branched(
             continue
         network = ipaddress.ip_network((inside[0][0], bits), strict=False)
         chain = f"{name}-{len(chains)}"
-        rules.append(f"-s {network} -j {chain}")
-        chains.append(Chain(chain, f"those of {network}", tuple(_rule(m, target) for m in inside)))
+        rules.append(f"{side} {network} {'-j' if rest is None else '-g'} {chain}")
+        selected = [_rule(match, target) for match in inside]
+        selected += [] if rest is None else [f"-g {rest}"]
+        chains.append(Chain(chain, f"those of {network}", tuple(selected)))
     return tuple(rules), tuple(chains)
 
 

@@ -12,8 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from paraglider.rules.branches import branched
 from paraglider.rules.marks import ROUTED
-from paraglider.rules.matches import echo, errors, exempt, queues, requests, to_queues
+from paraglider.rules.matches import (
+    any_icmp,
+    echo,
+    errors,
+    exempt,
+    queues,
+    to_queues,
+    to_requests,
+)
 from paraglider.rules.ruleset import Chain, Table
 from paraglider.rules.steering import Steering
 from paraglider.rules.traffic import Traffic
@@ -25,19 +34,38 @@ def dsr_tables(dsr: Traffic, family: int, steering: Steering) -> tuple[Table, ..
 
 
 def _raw(dsr: Traffic, family: int) -> Table:
-    untracked = Chain(
-        "PARAGLIDER-DSR-RAW",
-        "what goes to the VIPs of dsr is not tracked: the answers do not come by",
-        (
-            "-i lo -j RETURN",
-            *exempt(dsr.exempt),
-            *(f"{match} -j CT --notrack" for match in _all(dsr, family)),
-        ),
+    others = f"{any_icmp(family)} -g PARAGLIDER-DSR-RAW-ICMP"
+    ends, chains = to_requests(
+        "PARAGLIDER-DSR-RAW", dsr, "PARAGLIDER-DSR-NOTRACK", rest="PARAGLIDER-DSR-OTHERS"
     )
-    return Table("raw", (untracked,), jumps=(("PREROUTING", untracked.name),))
+    untracked = (
+        Chain(
+            "PARAGLIDER-DSR-RAW",
+            "what goes to the VIPs of dsr is not tracked: the answers do not come by",
+            (
+                "-i lo -j RETURN",
+                *exempt(dsr.exempt),
+                *ends,
+                "-g PARAGLIDER-DSR-OTHERS" if chains else others,
+            ),
+        ),
+        *chains,
+        *((Chain("PARAGLIDER-DSR-OTHERS", "all but requests", (others,)),) if chains else ()),
+        Chain(
+            "PARAGLIDER-DSR-RAW-ICMP",
+            "nor are the ICMP errors and the ICMP echo of it",
+            (
+                *(f"{match} -g PARAGLIDER-DSR-NOTRACK" for match in echo(dsr, family)),
+                *(f"{match} -g PARAGLIDER-DSR-NOTRACK" for match in _errors(dsr, family)),
+            ),
+        ),
+        Chain("PARAGLIDER-DSR-NOTRACK", "out of conntrack", ("-j CT --notrack",)),
+    )
+    return Table("raw", untracked, jumps=(("PREROUTING", "PARAGLIDER-DSR-RAW"),))
 
 
 def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
+    ends, of_ends = to_requests("PARAGLIDER-DSR", dsr, "PARAGLIDER-DSR-TO")
     chains = (
         Chain(
             "PARAGLIDER-DSR",
@@ -46,7 +74,15 @@ def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
                 "-i lo -j RETURN",
                 f"-m mark --mark {ROUTED} -j RETURN",
                 *exempt(dsr.exempt),
-                *(f"{match} -g PARAGLIDER-DSR-TO" for match in requests(dsr)),
+                *ends,
+                f"{any_icmp(family)} -g PARAGLIDER-DSR-ICMP",
+            ),
+        ),
+        *of_ends,
+        Chain(
+            "PARAGLIDER-DSR-ICMP",
+            "echo requests to the VIPs, and the errors",
+            (
                 *(f"{match} -g PARAGLIDER-DSR-TO" for match in echo(dsr, family)),
                 *(f"{match} -g PARAGLIDER-DSR-ERROR" for match in _errors(dsr, family)),
             ),
@@ -81,23 +117,22 @@ def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
 
 
 def _filter(dsr: Traffic) -> Table:
-    verdicts = Chain(
-        "PARAGLIDER-DSR-ACCEPT",
-        "what has a backend's mark passes, whatever the policy; nobody else answers to the VIPs",
-        (
-            f"-m mark --mark {ROUTED} -j ACCEPT",
-            # As a host does that has the VIP: of TCP only a RST ends what is under way.
-            *(f"-d {vip} -p tcp -j REJECT --reject-with tcp-reset" for vip in dsr.addresses),
-            *(f"-d {vip} -j REJECT" for vip in dsr.addresses),
+    vips = [(vip, f"-d {vip}") for vip in dsr.addresses]
+    refused, chains = branched("PARAGLIDER-DSR-VIPS", vips, "PARAGLIDER-DSR-REFUSE", "-d")
+    verdicts = (
+        Chain(
+            "PARAGLIDER-DSR-ACCEPT",
+            "what has a backend's mark passes, whatever the policy; the VIPs are nobody else's",
+            (f"-m mark --mark {ROUTED} -j ACCEPT", *refused),
+        ),
+        *chains,
+        Chain(
+            "PARAGLIDER-DSR-REFUSE",
+            "as a host does that has the VIP: of TCP only a RST ends what is under way",
+            ("-p tcp -j REJECT --reject-with tcp-reset", "-j REJECT"),
         ),
     )
-    return Table("filter", (verdicts,), jumps=(("FORWARD", verdicts.name),))
-
-
-def _all(dsr: Traffic, family: int) -> Iterable[str]:
-    yield from requests(dsr)
-    yield from echo(dsr, family)
-    yield from _errors(dsr, family)
+    return Table("filter", verdicts, jumps=(("FORWARD", "PARAGLIDER-DSR-ACCEPT"),))
 
 
 def _errors(dsr: Traffic, family: int) -> Iterable[str]:

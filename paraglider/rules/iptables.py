@@ -29,6 +29,7 @@ from paraglider.rules.matches import (
     queues,
     requests,
     to_queues,
+    to_requests,
 )
 from paraglider.rules.ruleset import Chain, RuleSet, Table, joined
 from paraglider.rules.steering import OURS, Steering, steered_by_client
@@ -78,6 +79,20 @@ def _raw(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
     ]
     icmp = any_icmp(family)
     replies, of_replies = _replies(nat, "PARAGLIDER-NOTRACK")
+    after = Chain(
+        "PARAGLIDER-OTHERS",
+        "all but requests to some ports of a VIP",
+        (
+            *(f"{match} -j RETURN" for match in requests(offload)),
+            *local,
+            *(f"{match} -g PARAGLIDER-NOTRACK" for match in requests(nat, all_ports=True)),
+            *replies,
+            f"{icmp} -g PARAGLIDER-ICMP",
+        ),
+    )
+    some, of_some = to_requests(
+        "PARAGLIDER-RAW", nat, "PARAGLIDER-NOTRACK", all_ports=False, rest=after.name
+    )
     return Table(
         "raw",
         chains=(
@@ -87,14 +102,11 @@ def _raw(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
                 (
                     "-i lo -j RETURN",
                     *exempt(nat.exempt),
-                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in requests(nat, all_ports=False)),
-                    *(f"{match} -j RETURN" for match in requests(offload)),
-                    *local,
-                    *(f"{match} -g PARAGLIDER-NOTRACK" for match in requests(nat, all_ports=True)),
-                    *replies,
-                    f"{icmp} -g PARAGLIDER-ICMP",
+                    *some,
+                    *((f"-g {after.name}",) if of_some else after.rules),
                 ),
             ),
+            *((*of_some, after) if of_some else ()),
             *of_replies,
             Chain(
                 "PARAGLIDER-ICMP",
@@ -143,6 +155,15 @@ def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
     segments = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN"
     known = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     nat_to, offload_to = "-g PARAGLIDER-TO", "-g PARAGLIDER-NEW"
+    some, every, some_new, every_new = (
+        to_requests(f"PARAGLIDER-{name}", traffic, target, all_ports=all_ports)
+        for name, traffic, target, all_ports in (
+            ("SOME", nat, "PARAGLIDER-TO", False),
+            ("ALL", nat, "PARAGLIDER-TO", True),
+            ("SOME-NEW", offload, "PARAGLIDER-NEW", False),
+            ("ALL-NEW", offload, "PARAGLIDER-NEW", True),
+        )
+    )
     icmp = (
         *(f"{match} {nat_to}" for match in echo(nat, family)),
         *(f"{match} {offload_to}" for match in echo(offload, family)),
@@ -162,16 +183,17 @@ def _pre(nat: Traffic, offload: Traffic, family: int, local: tuple[str, ...]) ->
             *((known,) if offload.services else ()),
             "-i lo -j RETURN",
             *exempt((nat if nat.services else offload).exempt),
-            *(f"{match} {nat_to}" for match in requests(nat, all_ports=False)),
-            *(f"{match} {offload_to}" for match in requests(offload, all_ports=False)),
+            *some[0],
+            *some_new[0],
             *local,
-            *(f"{match} {nat_to}" for match in requests(nat, all_ports=True)),
-            *(f"{match} {offload_to}" for match in requests(offload, all_ports=True)),
+            *every[0],
+            *every_new[0],
             *((f"{any_icmp(family)} -g PARAGLIDER-PRE-ICMP",) if icmp else ()),
         ),
     )
     of_icmp = Chain("PARAGLIDER-PRE-ICMP", "echo requests to the VIPs, and the errors", icmp)
-    return (pre, of_icmp) if icmp else (pre,)
+    branches = (*some[1], *some_new[1], *every[1], *every_new[1])
+    return (pre, *branches, of_icmp) if icmp else (pre, *branches)
 
 
 def _back(nat: Traffic, offload: Traffic, dsr: Traffic, family: int) -> tuple[Chain, ...]:

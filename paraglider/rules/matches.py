@@ -6,9 +6,11 @@ Rules: a match has no target yet, a rule has one; neither has its chain.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from paraglider.config.types import Exempt
+from paraglider.rules.branches import Match, branched
+from paraglider.rules.ruleset import Chain
 from paraglider.rules.steering import OPENS, UNKNOWN
 from paraglider.rules.traffic import Traffic, port_matches
 
@@ -31,10 +33,28 @@ def errors(family: int) -> tuple[str, ...]:
 
 def requests(traffic: Traffic, *, all_ports: bool | None = None) -> Iterable[str]:
     """Matches of what goes to the VIPs: to all of their ports, to some of them, or (None) both."""
+    return (match for _, match in _requests(traffic, all_ports))
+
+
+def to_requests(
+    name: str,
+    traffic: Traffic,
+    target: str,
+    *,
+    all_ports: bool | None = None,
+    rest: str | None = None,
+) -> tuple[tuple[str, ...], tuple[Chain, ...]]:
+    """The rules by which ``requests`` go to ``target``, and the chains that they take: as of
+    ``branches.branched``.
+    """
+    return branched(name, list(_requests(traffic, all_ports)), target, "-d", rest)
+
+
+def _requests(traffic: Traffic, all_ports: bool | None) -> Iterator[Match]:
     for end in traffic.vips:
         if all_ports is None or end.all_ports == all_ports:
             for match in port_matches(end.protocol, "destination", end.ports):
-                yield f"-d {end.address} {match}"
+                yield end.address, f"-d {end.address} {match}"
 
 
 def echo(traffic: Traffic, family: int) -> Iterable[str]:

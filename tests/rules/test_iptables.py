@@ -8,6 +8,8 @@ committing.
 
 from __future__ import annotations
 
+import ipaddress
+import itertools
 import os
 from pathlib import Path
 
@@ -121,3 +123,89 @@ def test_the_host_sends_no_redirects(forward: str, family: int) -> None:
         assert found.text().count("-I OUTPUT 1 -j PARAGLIDER-REDIRECT\n") == 1
         kind = {4: "-p icmp -m icmp --icmp-type 5", 6: "-p ipv6-icmp -m icmp6 --icmpv6-type 137"}
         assert found.text().count(f"-A PARAGLIDER-REDIRECT {kind[family]} -j DROP\n") == 1
+
+
+class Walk:
+    """A SYN to port 80 of ``vip`` on its way through the chains of a table: the rules it meets.
+
+    What is asked besides ends and protocol is answered as for the first packet of a flow.
+    """
+
+    def __init__(self, found: RuleSet, vip: str) -> None:
+        self.tables = {t.name: ({c.name: c.rules for c in t.chains}, t.jumps) for t in found.tables}
+        self.vip = ipaddress.ip_address(vip)
+        self.met = 0
+
+    def through(self, table: str, hook: str) -> str:
+        """The target that ends it, nothing for none."""
+        chains, jumps = self.tables.get(table, ({}, ()))
+        for builtin, chain in jumps:
+            if builtin == hook and (end := self._chain(chains, chain)):
+                return end
+        return ""
+
+    def _chain(self, chains: dict[str, tuple[str, ...]], name: str) -> str:
+        for rule in chains[name]:
+            self.met += 1
+            words = rule.split()
+            if not self._matches(words):
+                continue
+            option = "-g" if "-g" in words else "-j"
+            target = words[words.index(option) + 1]
+            if target in chains:
+                end = self._chain(chains, target)
+                if end or option == "-g":
+                    return end
+            elif target == "RETURN":
+                return ""
+            elif target in ("NFQUEUE", "REJECT", "DROP", "ACCEPT"):
+                return target
+        return ""
+
+    def _matches(self, words: list[str]) -> bool:
+        given = dict(itertools.pairwise(words))
+        if "-s" in given or "-i" in given or given.get("-p", "tcp") != "tcp" or "!" in words:
+            return False
+        if "--ctstate" in given or "--ctstatus" in given:
+            return False
+        if "--mark" in given and "NFQUEUE" not in words:
+            return False
+        if "-d" in given and self.vip not in ipaddress.ip_network(given["-d"]):
+            return False
+        return given.get("--dport", "80") == "80"
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload", "dsr"])
+def test_a_request_meets_few_rules_however_many_vips_there_are(forward: str) -> None:
+    """The last VIP's as the first one's; all of them reach a queue, and others none."""
+
+    def met(count: int) -> list[int]:
+        services = [
+            {
+                "name": f"s{n}",
+                "vip": f"192.168.{n // 200}.{n % 200 + 1}/32",
+                "protocol": "tcp",
+                "ports": 80,
+                "forward": forward,
+                "backends": [f"10.{n // 200}.{n % 200}.1"],
+            }
+            for n in range(count)
+        ]
+        found = queue_rules(Config.model_validate({"services": services}), 4, (0,), 1)
+        assert found is not None
+        lengths = []
+        for n in range(count):
+            walk = Walk(found, str(services[n]["vip"]).removesuffix("/32"))
+            assert walk.through("raw", "PREROUTING") == ""
+            assert walk.through("mangle", "PREROUTING") == "NFQUEUE"
+            lengths.append(walk.met)
+        other = Walk(found, "192.168.200.1")
+        assert other.through("mangle", "PREROUTING") == ""
+        if forward == "dsr":
+            refused = Walk(found, "192.168.0.1")
+            assert refused.through("filter", "FORWARD") == "REJECT"
+            assert other.through("filter", "FORWARD") == ""
+        return [*lengths, other.met]
+
+    few, many = met(50), met(800)
+    assert max(many) <= 4 * max(few)  # as the root of how many there are
