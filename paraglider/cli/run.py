@@ -42,6 +42,7 @@ from paraglider.forwarding import policies
 from paraglider.rules.steering import worker_queues
 from paraglider.system import privileges
 from paraglider.system.answers import AnswersFile
+from paraglider.system.changes.base import Host
 from paraglider.system.checks import check_chroot, check_root, check_user, check_vips
 from paraglider.system.cores import agree, worker_cores
 from paraglider.system.owner import STARTED, announce, owner_of, state_path
@@ -92,7 +93,7 @@ def run(
         scout.preload()
         answers = ask_once(names_in(wanted), uid, gid)
         wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
-        for line in HostRules(families).adjust(wanted):
+        for line in HostRules(families, Host()).adjust(wanted):
             log.logger().info("host changed", what=line)
     queued = wanted.without_forwards("proxy").services
     agree(cores, {service.family for service in queued})

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.rules.saved import PREFIX, our_part, removal_text
+from paraglider.system.generation import Memo
 from paraglider.system.nft import listed
 from paraglider.system.programs import attempt, complaint, find_program, run
 
@@ -29,6 +30,9 @@ class Netfilter:
 
     _programs: ClassVar[dict[int, str]] = {4: "iptables", 6: "ip6tables"}
 
+    def __init__(self, memo: Memo | None = None) -> None:
+        self._memo = memo or Memo()
+
     def require(self, family: int) -> None:
         """Raises ``OperatorError`` when a program that the rules of ``family`` need is missing."""
         find_program(f"{self._programs[family]}-restore")
@@ -37,8 +41,13 @@ class Netfilter:
             find_program("nft")
 
     def saved(self, family: int) -> str:
-        """What ``iptables-save`` prints for ``family``, all tables."""
-        return run([f"{self._programs[family]}-save"])
+        """What ``iptables-save`` prints for ``family``, all tables; iptables-nft's is read again
+        when anything has changed in nf_tables.
+        """
+        program = f"{self._programs[family]}-save"
+        if not self._is_nft(family):
+            return run([program])
+        return self._memo.get(program, lambda: run([program]))
 
     def ours(self, family: int) -> str:
         """Our part of the rules, comparable with an earlier one."""

@@ -8,20 +8,28 @@ Rules: one run of nft is one transaction. Only tables of ours are ever named.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.rules.delta import delta
 from paraglider.rules.leases import TABLE as LEASES
 from paraglider.rules.nft import NFT_FAMILY, TABLE, removal_text
 from paraglider.rules.openings import TABLE as OPENINGS
+from paraglider.system.generation import Memo
 from paraglider.system.programs import attempt, complaint, find_program, run
 
 _ABSENT = "No such file or directory"  # ENOENT, in nft's words
 
 
 class Nft:
-    """Our tables in the network namespace that the process runs in."""
+    """Our tables in the network namespace that the process runs in.
+
+    What the kernel holds is read again when anything has changed in its nf_tables (``memo``).
+    """
+
+    def __init__(self, memo: Memo | None = None) -> None:
+        self._memo = memo or Memo()
 
     def require(self) -> None:
         """Raises ``OperatorError`` when nft is missing, ``PlatformError`` when the kernel has no
@@ -49,7 +57,15 @@ class Nft:
 
     def rehearse(self, text: str) -> None:
         """Try ``text`` out; raises ``PlatformError`` when the kernel cannot do it."""
-        if said := self.trial(text):
+        self._refuse(self.trial(text))
+
+    def rehearse_change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+        """As ``rehearse``, for ``change``: the kernel looks at it here."""
+        done = attempt(["nft", "-c", "-f", "-"], delta(before, after, anew))
+        self._refuse(complaint(done) if done.returncode != 0 else "")
+
+    def _refuse(self, said: str) -> None:
+        if said:
             raise PlatformError(
                 f"the kernel refuses the nft table: {said}",
                 "it needs nf_tables with nat, masq, ct, hash, numgen and conntrack marks"
@@ -63,12 +79,22 @@ class Nft:
         if done.returncode != 0:
             raise PlatformError(f"a table was refused by nft: {complaint(done)}")
 
+    def change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+        """Lead from the text ``before``, whose table the kernel holds, to that of ``after``, by
+        what differs, and what is named in ``anew`` (``rules.delta``). Raises as ``load``.
+        """
+        if text := delta(before, after, anew):
+            self.load(text)
+
     def held(self, family: int, table: str = TABLE) -> str:
         """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
         Of leases and known clients, which come and go, nothing is told.
 
         Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
+        return self._memo.get((family, table), lambda: self._read(family, table))
+
+    def _read(self, family: int, table: str) -> str:
         terse = ["-t"] if table in (LEASES, OPENINGS) else []
         listing = _listed_here([*terse, "list", "table", NFT_FAMILY[family], table])
         return "" if listing is None else comparable(listing)

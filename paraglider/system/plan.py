@@ -34,7 +34,7 @@ from paraglider.system.changes.links import AddressChange, NeighbourChange
 from paraglider.system.changes.routes import RouteChange
 from paraglider.system.changes.ruleset import RulesChange
 from paraglider.system.changes.sysctls import FORWARDING, ForwardingChange, SysctlChange
-from paraglider.system.changes.table import TableChange
+from paraglider.system.changes.table import TableChange, set_up
 from paraglider.system.changes.whole import LeasesChange, LongChange, OpeningsChange, WholeTable
 from paraglider.system.checks import DEFAULT_CHROOT
 from paraglider.system.sysctl import conf, dotted, neigh
@@ -221,10 +221,13 @@ def _table(
     old = records.get(change.identity)
     if not isinstance(old, TableChange):
         yield Step("apply", change, change)
-    elif old.text == change.text and old.saved == host.nft.held(family):
+        return
+    there = host.nft.held(family)
+    if old.text == change.text and old.saved == there:
         yield Step("keep", old, old)
     else:
-        change = replace(change, previous=(old.text, old.marks))
+        held = bool(there) and set_up(there) == set_up(old.saved)
+        change = replace(change, previous=(old.text, old.marks), held=held)
         yield Step("apply", change, change)
 
 

@@ -22,12 +22,11 @@ from typing import Final, Literal
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError, ParagliderError
-from paraglider.rules.nft import UNANSWERED
 from paraglider.system import setup
 from paraglider.system.changes.base import Change, Host
 from paraglider.system.changes.legacy import LegacyChange
 from paraglider.system.changes.ruleset import RulesChange
-from paraglider.system.changes.table import TableChange
+from paraglider.system.changes.table import TableChange, set_up
 from paraglider.system.changes.whole import WholeTable
 from paraglider.system.foreign import Blocked, blocked
 from paraglider.system.link_state import LinkState, link_state
@@ -232,12 +231,5 @@ def _held(change: Change, host: Host) -> bool:
     if isinstance(change, RulesChange | LegacyChange | WholeTable):
         return change.settled(host).saved == change.saved
     if isinstance(change, TableChange):
-        return _set_up(change.settled(host).saved) == _set_up(change.saved)
+        return set_up(change.settled(host).saved) == set_up(change.saved)
     return True
-
-
-def _set_up(saved: str) -> str:
-    """A table of offloaded flows as the set-up left it, without the hash, which follows states."""
-    lines = saved.splitlines()
-    hashed = f'"chain": "{UNANSWERED}"'
-    return "\n".join(line for line in lines if not (line.startswith("rule ") and hashed in line))

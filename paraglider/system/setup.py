@@ -108,7 +108,7 @@ def _rehearsed(
         if step.action == "apply" and isinstance(step.change, RulesChange):
             host.netfilter.rehearse(step.change.family, step.change.text)
         elif step.action == "apply" and isinstance(step.change, TableChange):
-            host.nft.rehearse(step.change.input)
+            step.change.rehearse(host)
         elif step.action == "apply" and not _can_do(step.change, host):
             steps.remove(step)
     return steps

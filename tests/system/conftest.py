@@ -222,6 +222,15 @@ class AirNft(Nft):
         if self.refuse == "rehearse":
             raise PlatformError("no nat here")
 
+    def rehearse_change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+        """As ``rehearse``."""
+        self.rehearse(after)
+
+    def change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+        """Only from what is there."""
+        assert any(held.startswith(before) for held in self.tables.values())
+        self.load(after)
+
     def trial(self, text: str) -> str:
         """Says something against leases when told to."""
         return "no dynamic sets here" if self.refuse == "leases" else ""

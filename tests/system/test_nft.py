@@ -9,7 +9,15 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.rules.nft import CARRIED, TABLE, KernelTable, offload_table, without_counters
+from paraglider.rules.nft import (
+    CARRIED,
+    NFT_FAMILY,
+    TABLE,
+    KernelTable,
+    offload_table,
+    without_counters,
+)
+from paraglider.system import programs
 from paraglider.system.nft import Nft, comparable
 
 
@@ -63,6 +71,50 @@ def test_elements_are_swapped(inside: Any, family: int) -> None:
     nft.remove(family)
     nft.load(text(family, *BACKENDS[family][1:]))
     assert nft.held(family) == changed
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_change_is_what_differs(inside: Any, family: int) -> None:
+    """From one table to another and back, it leads to what the whole text makes, counters go on."""
+    nft, one, two = Nft(), text(family, *BACKENDS[family][:2]), text(family, *BACKENDS[family][1:])
+    gone = without_counters(family, table(family, BACKENDS[family][0]).marks, CARRIED)
+    nft.load(two)
+    wanted = nft.held(family)
+    nft.remove(family)
+    nft.load(one)
+    nft.rehearse_change(one, two + gone)
+    assert nft.held(family) != wanted
+    nft.change(one, two + gone)
+    assert nft.held(family) == wanted
+    nft.change(two, two)
+    assert nft.held(family) == wanted
+    with pytest.raises(PlatformError, match="refuses"):
+        nft.rehearse_change("", f"delete chain {NFT_FAMILY[family]} paraglider nosuch\n")
+
+
+@pytest.mark.root
+def test_what_has_not_changed_is_not_read_again(
+    inside: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever changes anything in nf_tables, by whichever program."""
+    runs: list[list[str]] = []
+    attempt = programs.attempt
+
+    def counted(argv: list[str], stdin: str = "") -> Any:
+        runs.append(argv)
+        return attempt(argv, stdin)
+
+    monkeypatch.setattr(programs, "attempt", counted)
+    nft = Nft()
+    nft.load(text(4, *BACKENDS[4]))
+    held = nft.held(4)
+    count = len(runs)
+    assert [nft.held(4) for _ in range(4)] == [held] * 4
+    assert len(runs) == count
+    inside.run(["nft", "delete element ip paraglider vips { 192.168.0.11 . 80 }"])
+    assert nft.held(4) != held
+    assert len(runs) > count
 
 
 @pytest.mark.root

@@ -22,10 +22,11 @@ from paraglider.system.wanted import WantedFile
 
 
 class HostRules:
-    """The set-up of ``families`` on this host."""
+    """The set-up of ``families`` on ``host``."""
 
-    def __init__(self, families: frozenset[int]) -> None:
+    def __init__(self, families: frozenset[int], host: Host) -> None:
         self._families = families
+        self._host = host
         self._log: Any = log.logger()
 
     def adjust(self, config: Config) -> list[str]:
@@ -42,7 +43,7 @@ class HostRules:
                 self._log.error(f"set-up: {outcome}", step=what)
 
         with in_turn():
-            host, state = Host(), StateFile()
+            host, state = self._host, StateFile()
             if not state.load():
                 return []
             try:

@@ -44,6 +44,7 @@ from paraglider.control.processes.life import INTERVAL, Life
 from paraglider.control.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.system import connections, privileges
+from paraglider.system.changes.base import Host
 from paraglider.system.conntrack import Conntrack
 from paraglider.system.host_events import HostEvents
 from paraglider.system.nft import Nft
@@ -99,8 +100,9 @@ def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
         return refused(report, error)
     logger = log.logger(role=spec.role)
     voice = Voice(spec.channel)
+    host = Host()  # one, for what it remembers of the kernel's tables
     service = HostService(
-        Reconciler(), voice.send, logger, needed(spec.config), clock=time.monotonic
+        Reconciler(host), voice.send, logger, needed(spec.config), clock=time.monotonic
     )
     ending = threading.Event()
 
@@ -112,7 +114,7 @@ def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     serves(report)
     arrivals = Arrivals(spec.config, logger)
-    orders = Orders(spec.families, service, arrivals)
+    orders = Orders(HostRules(spec.families, host), service, arrivals)
     try:
         return _Work(spec.life, voice, HostTurns(events, service, arrivals), orders).run(ending)
     except SystemExit:
@@ -201,10 +203,10 @@ class _Work:
 
 
 class Orders:
-    """Does what the hub orders for the daemon of ``families``."""
+    """Does what the hub orders, by ``rules`` of the daemon's families."""
 
-    def __init__(self, families: frozenset[int], service: HostService, arrivals: Arrivals) -> None:
-        self._families = families
+    def __init__(self, rules: HostRules, service: HostService, arrivals: Arrivals) -> None:
+        self._rules = rules
         self._service = service
         self._arrivals = arrivals
 
@@ -235,7 +237,7 @@ class Orders:
             return refusal(PlatformError(f"the order {kind} failed: {error!r}"[:500]))
 
     def _adjust(self, config: Config) -> Message:
-        done = HostRules(self._families).adjust(config)
+        done = self._rules.adjust(config)
         self._service.need(needed(config))
         self._arrivals.adopt(config)
         return {"done": done}

@@ -16,7 +16,14 @@ from typing import Any, ClassVar
 
 from paraglider.rules.claims import Claims
 from paraglider.rules.marks import FAMILY_MASK, family_mark
-from paraglider.rules.nft import CARRIED, NFT_FAMILY, TABLE, removal_text, without_counters
+from paraglider.rules.nft import (
+    CARRIED,
+    NFT_FAMILY,
+    TABLE,
+    UNANSWERED,
+    removal_text,
+    without_counters,
+)
 from paraglider.rules.static import COUNTED
 from paraglider.system.changes.base import Action, Host
 from paraglider.system.changes.whole import fed
@@ -31,7 +38,8 @@ class TableChange:
     UDP ports (VIP, first, last), ``saved`` what the kernel made of it (empty until it is applied).
     ``served`` is what the marks stand for, where the kernel balances alone; empty with a daemon.
     ``claims`` tell which of the marks a connection has. ``previous`` is what this run replaces,
-    text and marks. Neither is stored, for undoing removes all.
+    text and marks; ``held`` tells that the kernel holds just that but for the hash of the daemon.
+    None of these is stored, for undoing removes all.
     """
 
     kind: ClassVar[str] = "table"
@@ -43,6 +51,7 @@ class TableChange:
     served: list[dict[str, Any]] = field(default_factory=list)
     claims: Claims | None = field(default=None, compare=False, metadata={"stored": False})
     previous: tuple[str, list[int]] | None = field(default=None, metadata={"stored": False})
+    held: bool = field(default=False, metadata={"stored": False})
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -69,6 +78,13 @@ class TableChange:
         """What nft is fed: the text, and the removal of what it leaves of the previous one."""
         return self.text + self._rest(self.gone)
 
+    def rehearse(self, host: Host) -> None:
+        """Raises ``PlatformError`` when the kernel cannot do it."""
+        if self.previous is not None and self.held:
+            host.nft.rehearse_change(self.previous[0], self.input, (UNANSWERED,))
+        else:
+            host.nft.rehearse(self.input)
+
     def script(self, host: Host) -> str:
         """nft(8) with its input, and conntrack(8)."""
         return fed(self.input) + "".join(_forget(mark) for mark in self._forgotten)
@@ -84,7 +100,10 @@ class TableChange:
         """Bring the kernel to the text, then mark connections anew, and forget those that must
         begin anew.
         """
-        host.nft.load(self.input)
+        if self.previous is not None and self.held:
+            host.nft.change(self.previous[0], self.input, (UNANSWERED,))
+        else:
+            host.nft.load(self.input)
         if self.gone and self.claims is not None:
             host.conntrack.mark_anew(frozenset(self.gone), self._owner)
         if self.gone and self.served:
@@ -122,6 +141,15 @@ class TableChange:
     def settled(self, host: Host) -> TableChange:
         """The same with what the kernel made of the text."""
         return replace(self, saved=host.nft.held(self.family))
+
+
+def set_up(saved: str) -> str:
+    """What the kernel holds of a table as the set-up left it: without the hash, which follows the
+    states of backends.
+    """
+    lines = saved.splitlines()
+    hashed = f'"chain": "{UNANSWERED}"'
+    return "\n".join(line for line in lines if not (line.startswith("rule ") and hashed in line))
 
 
 def _forget(mark: int, mask: int = 0) -> str:

@@ -11,6 +11,7 @@ from paraglider.config.model import Config
 from paraglider.control.host.adjust import HostRules
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.system import setup
+from paraglider.system.changes.base import Host
 from paraglider.system.state import StateFile
 from paraglider.system.wanted import WantedFile
 
@@ -48,7 +49,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, str]) -> None:
 
 def adjust(config: Config = CONFIG) -> list[str]:
     """What is said to have been done."""
-    return HostRules(frozenset({4})).adjust(config)
+    return HostRules(frozenset({4}), Host()).adjust(config)
 
 
 def test_what_was_done(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:

@@ -56,21 +56,17 @@ def test_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[Any] = []
 
     class Rules:
-        def __init__(self, families: Any) -> None:
-            said.append(families)
-
         def adjust(self, config: Config) -> list[str]:
             said.append(config)
             return ["rules"]
 
-    monkeypatch.setattr(module, "HostRules", Rules)
     monkeypatch.setattr(module.Nft, "load", lambda _, text: said.append(text))
     service = Service()
     arrivals = Arrivals(CONFIG, None, make=lambda: Announcer.__new__(Announcer))
-    orders = Orders(frozenset({4}), service, arrivals)  # type: ignore[arg-type]
+    orders = Orders(Rules(), service, arrivals)  # type: ignore[arg-type]
     plain = CONFIG.model_dump(mode="json", by_alias=True)
     assert orders.do({"do": "adjust", "config": plain}) == {"done": ["rules"]}
-    assert said == [frozenset({4}), CONFIG]
+    assert said == [CONFIG]
     assert service.needed == {4}
     assert orders.do({"do": "hash", "text": "flush"}) == {}
     assert said[-1] == "flush"

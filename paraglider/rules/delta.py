@@ -1,0 +1,78 @@
+"""From one text of a table of ours to another, as little nft input as leads there.
+
+A table's text (``rules.nft``) leads to the same table from whatever there was: it empties chains,
+maps and sets, and fills them. With thousands of backends that takes the kernel seconds, most of
+which it takes anew what it has already. Where it is known to hold just what one text made, the
+difference to the next one is enough: objects that are new, elements of maps that went and came, and
+those chains and sets that are other, whole.
+
+Rules: pure. Lines are what ``rules.nft`` and ``rules.conntrack`` write: one command each, sets and
+chains flushed before they are filled, elements of a map one a line. What is no such line (the
+removal of objects) comes last, as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+#: elements in one command
+AT_ONCE: Final = 500
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What a text has: lines that add ``objects``, in order; of every ``chains``, ``maps`` and
+    ``sets`` that it empties, by family, table and name, the lines that fill it; the ``rest``.
+    """
+
+    objects: list[str] = field(default_factory=list)
+    chains: dict[str, list[str]] = field(default_factory=dict)
+    maps: dict[str, list[str]] = field(default_factory=dict)
+    sets: dict[str, list[str]] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)
+
+
+def delta(before: str, after: str, anew: Iterable[str] = ()) -> str:
+    """The nft input that leads to what ``after`` makes where the kernel holds what ``before`` made;
+    chains and sets named in ``anew`` are filled anew all the same.
+    """
+    old, new = _read(before), _read(after)
+    known, again = set(old.objects), frozenset(anew)
+    lines = [line for line in new.objects if line not in known]
+    for place, wanted in new.maps.items():
+        lines += _elements(place, old.maps.get(place, []), wanted)
+    for kind, held, contents in (("set", old.sets, new.sets), ("chain", old.chains, new.chains)):
+        for place, wanted in contents.items():
+            if held.get(place) != wanted or place.rpartition(" ")[2] in again:
+                lines += [f"flush {kind} {place}", *wanted]
+    return "".join(f"{line}\n" for line in (*lines, *new.rest))
+
+
+def _elements(place: str, held: list[str], wanted: list[str]) -> Iterator[str]:
+    """What makes a map that has the elements of the lines ``held`` have those of ``wanted``."""
+    start = len(f"add element {place} {{ ")
+    for verb, some, others in (("delete", held, set(wanted)), ("add", wanted, set(held))):
+        found = [line[start:-2] for line in some if line not in others]
+        for first in range(0, len(found), AT_ONCE):
+            yield f"{verb} element {place} {{ {', '.join(found[first : first + AT_ONCE])} }}"
+
+
+def _read(text: str) -> _Lines:
+    found = _Lines()
+    emptied = {"chain": found.chains, "map": found.maps, "set": found.sets}
+    for line in text.splitlines():
+        verb, kind, *words = line.split(" ", 5)
+        place = " ".join(words[:3])
+        if verb == "flush":
+            emptied[kind][place] = []
+        elif verb == "add" and kind == "rule":
+            found.chains[place].append(line)
+        elif verb == "add" and kind == "element":
+            (found.maps if place in found.maps else found.sets)[place].append(line)
+        elif verb == "add":
+            found.objects.append(line)
+        else:
+            found.rest.append(line)
+    return found
