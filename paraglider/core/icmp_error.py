@@ -98,7 +98,8 @@ def _rewrite(
     """Replace our end of the flow in both packets: address before, address after, port after.
 
     Our end is the destination of the error towards the backend, whose inner packet it sent; and
-    the source of the error towards the client, unless a router in between or we speak.
+    the source of the error towards the client, whoever sent it (RFC 5508 REQ-5c): the address of a
+    router behind us means nothing to a client.
     """
     before, after, _ = end
     size = len(before)
@@ -106,9 +107,10 @@ def _rewrite(
     at = offset + (12 if size == 4 else 8) + (size if to_backend else 0)
     covered = ones_sum(buf[icmp])
     change = 0
-    if buf[at : at + size] == before:
+    sender = bytes(buf[at : at + size])
+    if sender == before or not to_backend:
         buf[at : at + size] = after
-        change = ones_sum(after) - ones_sum(before)
+        change = ones_sum(after) - ones_sum(sender)
         if size == 4:
             _adjust(buf, offset + 10, change)
     _rewrite_inner(buf, inner_at, error.end, inner, to_backend, end)

@@ -154,8 +154,7 @@ def towards_client(
     server = family.backends[0]
     before = build(family, family.client, server, backend_port, False)
     after = build(family, family.client, family.vip, vip_port, False)
-    seen = family.vip if sender == server else sender
     return (
         error(family, kind, sender, family.client, before, kept),
-        error(family, kind, seen, family.client, after, kept),
+        error(family, kind, family.vip, family.client, after, kept),
     )

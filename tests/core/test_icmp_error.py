@@ -91,8 +91,8 @@ def test_towards_the_client(
     ports: tuple[int, int] | None,
     kept: int | None,
 ) -> None:
-    """An error about a request reaches the client as one about its packet to the VIP; the backend
-    itself is called the VIP, a router in between or the balancer stays what it is.
+    """An error about a request reaches the client as one about its packet to the VIP, and from the
+    VIP, whoever sent it: the backend, a router in between or the balancer (RFC 5508 REQ-5c).
     """
     senders = {"backend": family.backends[0], "router": family.router, "balancer": family.vip}
     before, after = towards_client(family, kind, senders[sender], inner, ports, kept)
