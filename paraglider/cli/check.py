@@ -22,7 +22,9 @@ from paraglider.config.model import BackendSource, Service
 from paraglider.config.sources import origins, read_files, resolved
 from paraglider.config.validate import check_interfaces
 from paraglider.forwarding import policies
+from paraglider.system.changes.base import Host
 from paraglider.system.foreign import seen_from_here
+from paraglider.system.neighbours import crowded
 
 
 @click.command()
@@ -39,6 +41,8 @@ def check(options: Options, config: str | None, host: bool) -> None:
     whole = resolved(loaded.config, read_files(loaded))
     policies.load(loaded)
     for line in loaded.lines(warnings(loaded.config)):
+        print(f"warning: {line}", file=sys.stderr)
+    for line in crowded(whole, options.families, Host()) if host else ():
         print(f"warning: {line}", file=sys.stderr)
     drops = seen_from_here(whole.for_families(options.families)) if host else []
     for chain in drops:
