@@ -36,8 +36,10 @@ CONFIG = Config.model_validate(
         (
             "2",
             [
-                "3 neighbours by IPv4 (2 backends, 1 others now), and the kernel keeps 2:"
-                " sysctl -w net.ipv4.neigh.default.gc_thresh3=6"
+                (
+                    "3 neighbours by IPv4 (2 backends, 1 others now), and the kernel keeps 2:"
+                    " sysctl -w net.ipv4.neigh.default.gc_thresh3=6"
+                )
             ],
         ),
     ],
