@@ -292,9 +292,13 @@ class Hub:
 
     def report(self, then: Callable[[], object]) -> None:
         """See ``reloads.Body``."""
+
+        def written(_: object) -> None:
+            then()
+
         until = time.monotonic() + SOON
         try:
-            self.questions.ask(self.carriers(), {"do": "report"}, until, lambda _: then())
+            self.questions.ask(self.carriers(), {"do": "report"}, until, written)
         except PlatformError:  # too much is being asked: by the last numbers, then
             then()
 
