@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from paraglider.config.types import IPAddress
 from paraglider.errors import PlatformError
 from paraglider.system import rtnetlink
-from paraglider.system.queue.messages import attribute
+from paraglider.system.nfnetlink import attribute
 from paraglider.system.rtnetlink import FAMILY, ROUTE
 
 MAIN: Final = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
