@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import subprocess
 from typing import Any
 
 import pytest
@@ -98,14 +99,14 @@ def test_what_has_not_changed_is_not_read_again(
     inside: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever changes anything in nf_tables, by whichever program."""
-    runs: list[list[str]] = []
-    attempt = programs.attempt
+    runs: list[Any] = []
+    start = subprocess.run
 
-    def counted(argv: list[str], stdin: str = "") -> Any:
+    def counted(argv: Any, **how: Any) -> Any:
         runs.append(argv)
-        return attempt(argv, stdin)
+        return start(argv, **how)
 
-    monkeypatch.setattr(programs, "attempt", counted)
+    monkeypatch.setattr(programs.subprocess, "run", counted)
     nft = Nft()
     nft.load(text(4, *BACKENDS[4]))
     held = nft.held(4)
