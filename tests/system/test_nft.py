@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import subprocess
 from typing import Any
 
 import pytest
