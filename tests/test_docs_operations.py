@@ -40,7 +40,7 @@ MESSAGES = [
     if call.args and (found := pieces(call.args[0]))
 ]
 CONDITIONS = [
-    pytest.param(re.split("[;:]", found[0])[0], id=place)
+    pytest.param(re.split("[;:]", found[0])[0].strip(" `"), id=place)
     for place, call in calls(frozenset({"Condition"}))
     if len(call.args) == 2 and (found := pieces(call.args[1]))
 ]
