@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paraglider.config import document
@@ -175,3 +176,60 @@ def test_no_text_raises(text: str) -> None:
     """Whatever the text, the answer is a document."""
     parsed = parse(text)
     assert parsed.problems or not parsed.broken
+
+
+WORDS = [
+    *(
+        "a",
+        "b: ",
+        ": ",
+        "- ",
+        "-",
+        "\n",
+        "\n  ",
+        "\n    ",
+        "[",
+        "]",
+        "{",
+        "}",
+        ", ",
+        ",",
+        "#",
+        " # x",
+    ),
+    *(
+        "'",
+        '"',
+        "fd00::1",
+        "10.0.0.1",
+        ":80",
+        "0x1",
+        "010",
+        "1_0",
+        "22:80",
+        "true",
+        "~",
+        "null",
+        "|",
+    ),
+    *("&a ", "*a", "<<: *a", "!t ", ">", "? ", "%", "---", "...", "@", "`", "1e3", ".inf", " "),
+]
+
+
+@settings(max_examples=400)
+@given(st.lists(st.sampled_from(WORDS), max_size=14).map("".join))
+def test_the_quick_way_and_the_slow_say_the_same(text: str) -> None:
+    """Where the quick one says anything: the data, and where everything stands."""
+    quick = document._quickly(text)
+    if quick is not None:
+        slow = document._slowly(text)
+        assert (quick.data, quick.problems) == (slow.data, slow.problems)
+        assert quick.marks == slow.marks
+
+
+def test_a_plain_file_goes_the_quick_way() -> None:
+    """The examples too."""
+    assert document._quickly("a: [1, {b: fd00::1}]\n") is not None
+    for path in (Path(__file__).parents[2] / "conf").glob("paraglider*.conf"):
+        text = path.read_text(encoding="utf-8")
+        assert document._quickly(text) is not None or not text.isascii()

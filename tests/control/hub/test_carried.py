@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.control.hub.carried import AGE, INTERVAL, Carried
+from paraglider.control.hub.carried import AGE, INTERVAL, SHARE, Carried
 from paraglider.rules.marks import backend_marks
 from paraglider.system.nfnetlink import Count
 
@@ -82,6 +82,23 @@ def test_looks_are_as_far_apart_as_somebody_asks(tables: Tables) -> None:
     plain.look(500.0)
     assert tables.times == 0
     assert plain.backend(("web", A)) == {}
+
+
+def test_reading_takes_a_small_part_of_the_time(tables: Tables) -> None:
+    """With very many backends a look takes long, and the next one waits accordingly."""
+    now = [100.0]
+
+    def read(family: int) -> Mapping[int, Mapping[str, Count]]:
+        now[0] += 0.5
+        return tables.read(family)
+
+    carried = Carried(offloading(A), read, lambda: now[0])
+    carried.look(100.0)
+    looks = tables.times
+    carried.look(100.0 + 0.5 * SHARE - 0.1, AGE)
+    assert tables.times == looks
+    carried.look(100.0 + 0.5 * SHARE, AGE)
+    assert tables.times == looks + 1
 
 
 def test_a_table_that_was_made_anew(tables: Tables) -> None:
