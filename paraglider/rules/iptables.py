@@ -32,7 +32,7 @@ from paraglider.rules.matches import (
     to_requests,
 )
 from paraglider.rules.ruleset import Chain, RuleSet, Table, joined
-from paraglider.rules.steering import OURS, Steering, steered_by_client
+from paraglider.rules.steering import ANSWERS, OURS, Steering, steered_by_client
 from paraglider.rules.traffic import Traffic, port_matches, traffic_of, without
 
 _ECHO_REPLY = {4: 0, 6: 129}
@@ -261,12 +261,26 @@ def _steering(steering: Steering, family: int) -> tuple[Chain, ...]:
         Chain(
             "PARAGLIDER-TO",
             "the client is the source",
-            to_queues(family, steering.by_source(), "PARAGLIDER-OPEN", "PARAGLIDER-QUEUE"),
+            to_queues(family, steering.by_source(), "PARAGLIDER-TO-OPEN", "PARAGLIDER-QUEUE"),
+        ),
+        Chain(
+            "PARAGLIDER-TO-OPEN",
+            "the same, of what may open a flow",
+            (steering.by_source(), "-g PARAGLIDER-OPEN"),
         ),
         Chain(
             "PARAGLIDER-BACK",
             "the client is the destination",
-            (steering.by_destination(), "-g PARAGLIDER-QUEUE"),
+            (
+                f"{ANSWERS} -g PARAGLIDER-BACK-OPEN",
+                steering.by_destination(),
+                "-g PARAGLIDER-QUEUE",
+            ),
+        ),
+        Chain(
+            "PARAGLIDER-BACK-OPEN",
+            "the same, of what answers an opening",
+            (steering.by_destination(), "-g PARAGLIDER-OPEN"),
         ),
         Chain(
             "PARAGLIDER-TO-ERROR",
@@ -286,7 +300,7 @@ def _steering(steering: Steering, family: int) -> tuple[Chain, ...]:
         Chain(
             "PARAGLIDER-OPEN",
             "what may open a flow waits in a shorter queue of its own, that of the core + 4096",
-            (steering.by_source(), *queues(steering.openings())),
+            queues(steering.openings()),
         ),
         Chain(
             "PARAGLIDER-QUEUE-ERROR",

@@ -1,10 +1,11 @@
 """Which worker gets a packet, and in which of its three queues.
 
 The worker: the kernel's hash of the client's end, as a mark. The queue: what may open a flow waits
-apart, so that a flood of it delays no flow that is there. Those are TCP segments with SYN alone,
-ICMP echo requests, and datagrams that ``rules.openings`` does not know the flow of: nothing in a
-datagram itself tells a first one from a later one. The first packets of offloaded flows have a
-third queue: for them the kernel has a backend too, and what finds it full passes.
+apart, so that a flood of it delays no flow that is there. Those are TCP segments with SYN alone
+and the backends' answers to them, but for clients that ``rules.openings`` knows, ICMP echo
+requests, and datagrams that it does not know the flow of: nothing in a datagram itself tells a
+first one from a later one. The first packets of offloaded flows have a third queue: for them the
+kernel has a backend too, and what finds it full passes.
 
 Lives here: the marks, the HMARK options and the numbers of the queues.
 Rules: both directions of a flow must give the same mark. HMARK hashes the two addresses in
@@ -33,8 +34,11 @@ OURS = f"0x{MARK_BASE:08x}/0x{MARK_MASK:08x}"
 UNKNOWN_MARK = 0x50480000
 """Mark of a datagram of no flow that is known (``rules.openings``), until it is steered."""
 
-UNKNOWN = f"0x{UNKNOWN_MARK:08x}"
-"""The same, as ``-m mark --mark`` takes it."""
+KNOWN_MARK = 0x50490000
+"""Mark of a SYN of a client that is known, and of its answer, until it is steered."""
+
+UNKNOWN, KNOWN = f"0x{UNKNOWN_MARK:08x}", f"0x{KNOWN_MARK:08x}"
+"""The same, as ``-m mark --mark`` takes them."""
 
 OPENINGS = 4096
 """Queue number of what may open a flow, for the worker of core 0; there are cores up to 4095."""
@@ -45,8 +49,9 @@ OFFLOADED = 8192
 QUEUE_NAMES = ("queue", "openings", "offloaded")
 """What the queues of a worker are called where they are shown, in the order of their numbers."""
 
-#: a TCP segment that opens a connection
-OPENS = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN"
+#: a TCP segment that opens a connection, and the one that answers it, of a client not known
+OPENS = f"-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m mark ! --mark {KNOWN}"
+ANSWERS = f"-p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN,ACK -m mark ! --mark {KNOWN}"
 
 
 def worker_queues(core: int) -> tuple[int, int, int]:
