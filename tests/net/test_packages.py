@@ -262,12 +262,10 @@ def refused(host: Machine) -> None:
     """
     right = host.path(CONFIG).read_text()
     host.write(CONFIG, right + "blunder: 1\n")
-    before = host.systemctl("show", "-P", "NRestarts", UNIT)
     host.run("systemctl", "restart", UNIT, check=False)
     host.wait_until(lambda: host.systemctl("is-active", UNIT) == "failed")
     assert "`blunder`" in host.log()
-    shown = host.systemctl("show", "-P", "ExecMainStatus", "-P", "NRestarts", UNIT).split()
-    assert shown in (["1", before], ["1", "0"])
+    assert host.systemctl("show", "-P", "ExecMainStatus", UNIT) == "1"
     host.wait_until(lambda: host.systemctl("is-active", HOST) == "inactive")
     host.write(CONFIG, right)
     host.run("systemctl", "start", UNIT)
