@@ -33,6 +33,7 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 UNIT = "paraglider.service"
 HOST = "paraglider-host.service"
+STATIC = "paraglider-static.service"
 CONFIG = "/etc/paraglider/paraglider.conf"
 #: the VIP of a service that comes by a reload
 MORE = "192.168.0.13"
@@ -193,6 +194,12 @@ def test_installed_run_removed(
     assert host.run("nft", "list", "ruleset").stdout == ""
     assert list(host.path("/run/paraglider").iterdir()) == []
 
+    kernel_alone(host)
+    assert ask(net, "tcp", VIP[4], 80).total() == 30
+    host.run("systemctl", "stop", STATIC)
+    assert host.run("ip", "-brief", "address").stdout == addresses
+    assert host.run("nft", "list", "ruleset").stdout == ""
+
     host.run("systemctl", "start", UNIT)
     host.run("dpkg", "--no-triggers", "--purge", "paraglider")
     assert host.run("ip", "-brief", "address").stdout == addresses
@@ -270,6 +277,36 @@ def refused(host: Machine) -> None:
     host.write(CONFIG, right)
     host.run("systemctl", "start", UNIT)
     assert active(host)
+
+
+def kernel_alone(host: Machine) -> None:
+    """`paraglider start --watch` with the rights of its unit: it puts back what is taken away, is
+    started again when it is killed, and takes another file over by a reload.
+    """
+    document = yaml.safe_load(host.path(CONFIG).read_text())
+    plain = {key: document[key] for key in ("network", "services")}
+    host.write(CONFIG, yaml.safe_dump(plain))
+    host.run("systemctl", "start", STATIC)
+
+    def whole() -> bool:
+        return "table ip paraglider " in host.run("nft", "list", "ruleset").stdout
+
+    assert whole()
+    for how in ("flush", "kill"):
+        if how == "kill":
+            last = host.systemctl("show", "-P", "MainPID", STATIC)
+            host.run("kill", "-KILL", last)
+            host.wait_until(
+                lambda last=last: (
+                    host.systemctl("show", "-P", "MainPID", STATIC) not in ("0", last)
+                    and host.systemctl("is-active", STATIC) == "active"
+                )
+            )
+            assert whole()
+        host.run("nft", "flush", "ruleset")
+        host.wait_until(whole)
+    host.wait_until(lambda: host.systemctl("show", "-P", "StatusText", STATIC) == "healthy")
+    host.run("systemctl", "reload", STATIC)
 
 
 def kept(host: Machine) -> None:
