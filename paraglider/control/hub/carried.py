@@ -54,7 +54,8 @@ class Carried:
         self._backends: dict[Key, Counter[str]] = {}
         self._services: dict[str, Counter[str]] = {}
         self._last: dict[tuple[int, str], Count] = {}
-        self._looked = 0.0
+        #: when the tables were last read (monotonic seconds)
+        self.looked = 0.0
         self._live: dict[Key, tuple[int, int]] = {}
         self.adopt(config)
         self._look(begun=True)
@@ -76,9 +77,9 @@ class Carried:
 
     def look(self, now: float, age: float = INTERVAL) -> None:
         """Read the tables, if what was read is older than ``age`` seconds."""
-        if self._keys and now - self._looked >= max(age, SHARE * self._took):
+        if self._keys and now - self.looked >= max(age, SHARE * self._took):
             begun = self._clock()
-            self._looked = now
+            self.looked = now
             self._look()
             self._took = self._clock() - begun
 

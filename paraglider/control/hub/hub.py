@@ -253,7 +253,8 @@ class Hub:
     def _look_at_openings(self, now: float) -> float:
         if not self._unanswered.wait(now):
             traffic = Traffic(samples(self.processes()), self._carried)
-            self._unanswered.look(self.config, self.pools, traffic, now)
+            read = now if self._carried is None else self._carried.looked
+            self._unanswered.look(self.config, self.pools, traffic, now, read)
         return self._unanswered.wait(now)
 
     def assess(self) -> None:

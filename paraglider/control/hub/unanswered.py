@@ -38,7 +38,7 @@ _NAMED: Final = 3
 
 @dataclass(slots=True)
 class _Seen:
-    """What was counted of a backend, and when (``at``), at its last answer; ``again`` and
+    """What was counted of a backend, and by when (``at``), at its last answer; ``again`` and
     ``again_at`` of SYNs that came again since.
     """
 
@@ -62,19 +62,20 @@ class Unanswered:
         """Seconds until the next look is due."""
         return max(0.0, self._next - now)
 
-    def look(self, config: Config, pools: Pools, traffic: Traffic, now: float) -> None:
-        """Look at what has been counted by ``now``."""
+    def look(self, config: Config, pools: Pools, traffic: Traffic, now: float, read: float) -> None:
+        """Look at what the workers have counted by ``now``, and the kernel by ``read``."""
         found: dict[str, Condition] = {}
         seen: dict[Key, _Seen] = {}
         for service in config.services:
             if not _passes_here(service):
                 continue
             silent: dict[str, int] = {}
+            known = read if service.forward == "offload" else now
             for member in pools.of(service.name):
                 key = service.name, member.backend
-                one = seen[key] = self._count(key, traffic, now)
+                one = seen[key] = self._count(key, traffic, now, known)
                 openings = _of(traffic, key, "picked") - one.openings
-                if member.takes_flows and _is_silent(one, now):
+                if member.takes_flows and _is_silent(one, now, known):
                     silent[member.backend] = max(openings, one.again)
             if silent:
                 found[f"service {service.name}"] = _condition(service, silent)
@@ -82,11 +83,11 @@ class Unanswered:
         self._next = now + INTERVAL + A_BACKEND * len(seen)
         self._conditions.put("answers", found)
 
-    def _count(self, key: Key, traffic: Traffic, now: float) -> _Seen:
+    def _count(self, key: Key, traffic: Traffic, now: float, known: float) -> _Seen:
         answers, repeated = _of(traffic, key, "packets_out"), _of(traffic, key, "unanswered")
         one = self._seen.get(key)
         if one is None or answers != one.answers:
-            return _Seen(answers, _of(traffic, key, "picked"), repeated, now)
+            return _Seen(answers, _of(traffic, key, "picked"), repeated, known)
         if repeated - one.repeated > one.again:
             one.again, one.again_at = repeated - one.repeated, now
         return one
@@ -97,8 +98,8 @@ def _passes_here(service: Service) -> bool:
     return tcp and service.forward in ("nat", "offload") and service.answers == "via"
 
 
-def _is_silent(one: _Seen, now: float) -> bool:
-    return one.again >= LEAST and now - one.at >= SILENCE and now - one.again_at < LATELY
+def _is_silent(one: _Seen, now: float, known: float) -> bool:
+    return one.again >= LEAST and known - one.at >= SILENCE and now - one.again_at < LATELY
 
 
 def _of(traffic: Traffic, key: Key, name: str) -> int:
