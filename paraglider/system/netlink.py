@@ -1,8 +1,7 @@
 """Interfaces, addresses and neighbours of the network namespace, by rtnetlink.
 
-Lives here: the requests that the set-up makes (their bytes are ``rtnetlink``'s), and ``requests``
-for those that are few enough for pyroute2. Default routes are asked for and put back by ip(8),
-whose words say all that a route has.
+Lives here: the requests that the set-up makes; their bytes are ``rtnetlink``'s. Default routes are
+asked for and put back by ip(8), whose words say all that a route has.
 Rules: adding what is there and removing what is not are no errors, so that a half-done set-up can
 be repeated and undone; any other refusal is a ``PlatformError``.
 """
@@ -14,13 +13,8 @@ import ipaddress
 import socket
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
-
-from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
 
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
@@ -262,18 +256,3 @@ def _neighbour(message: bytes) -> tuple[int, IPAddress, Neighbour]:
         managed=bool(more & _MANAGED),
     )
     return index, ipaddress.ip_address(found[rtnetlink.NDA_DST]), entry
-
-
-@contextmanager
-def requests(what: str, *ignore: int) -> Iterator[Any]:
-    """An rtnetlink socket for requests that amount to ``what``; a refusal raises
-    ``PlatformError``, but for the error numbers in ``ignore``, which only end the block.
-    """
-    try:
-        with IPRoute() as route:
-            yield route
-    except NetlinkError as error:
-        if error.code not in ignore:
-            raise PlatformError(f"cannot {what}: {error.args[1]}") from error
-    except OSError as error:
-        raise PlatformError(f"cannot {what}: {error.strerror or error}") from error

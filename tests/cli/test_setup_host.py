@@ -35,7 +35,7 @@ def run(host: Namespace, run_in: Any) -> Iterator[Run]:
 
 def test_nothing_is_imported_that_only_a_daemon_needs() -> None:
     """A set-up is short, and most of it would be that: the log, the loop, the DNS, the queues."""
-    daemons = {"aiohttp", "dns", "netfilterqueue", "prctl", "rich", "scapy", "structlog"}
+    daemons = {"aiohttp", "asyncio", "dns", "netfilterqueue", "prctl", "rich", "scapy", "structlog"}
     program = (
         "import sys, paraglider.cli.setup_host\n"
         "print(*sorted({name.partition('.')[0] for name in sys.modules}))\n"

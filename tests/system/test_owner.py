@@ -79,8 +79,10 @@ def test_a_namespace_has_one_number() -> None:
 
 
 def test_asking_costs_the_daemon_no_memory() -> None:
-    """pyroute2, which the changes need, is not imported for it."""
-    script = "import sys, paraglider.system.owner; print('pyroute2' in sys.modules)"
+    """What a set-up changes, and how, is not imported for it."""
+    script = (
+        "import sys, paraglider.system.owner; print('paraglider.system.changes' in sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
