@@ -74,7 +74,7 @@ class Queue(Section):
         description="Packets that may open a flow that the kernel holds for a worker.",
     )
     openings_rate: int = Field(
-        default=20_000,
+        default=30_000,
         ge=0,
         le=10_000_000,
         description="New flows a second for each worker from clients not known yet; 0: any number.",
