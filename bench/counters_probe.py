@@ -27,6 +27,7 @@ from paraglider.config.model import Config
 from paraglider.control.processes.counters import Counters, Writer
 from paraglider.control.workers.worker import Count
 from paraglider.forwarding.path import Path, build
+from paraglider.rules.steering import worker_queues
 from paraglider.system.queue import Reader
 from paraglider.system.queue.reader import TICK
 
@@ -80,7 +81,9 @@ def measure(backends: int, slices: int, seconds: float) -> Cost:
     if path.flows != FLOWS:
         raise AssertionError(f"{path.flows} flows in the table instead of {FLOWS}")
     one = SimpleNamespace(drops=SimpleNamespace(overflows=0, overruns=0))
-    queue = SimpleNamespace(packets=0, batches=0, faults=0, refused=0, queues=(one, one))
+    queue = SimpleNamespace(
+        packets=0, batches=0, faults=0, refused=0, queues=(one,) * len(worker_queues(0))
+    )
     counters = Counters()
     writer = Writer(counters, Count(path, cast(Reader, queue)))
     found: dict[bool, list[float]] = {False: [], True: []}

@@ -13,7 +13,7 @@ from paraglider.config import listing
 from paraglider.config.load import load, parse
 from paraglider.config.sources import origins
 from paraglider.control.hub import sources
-from paraglider.control.lookouts import scout
+from paraglider.control.lookouts import asking, scout
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
@@ -70,7 +70,7 @@ def test_numbers() -> None:
         f"lists {listing.MOST} backends at most",
         f"after {scout.LEAST:g} s at least and {scout.MOST:g} s at most",
         f"up to {scout.LONGEST_WAIT:g} s",
-        f"waits {scout.FIRST_PATIENCE:g} s for the DNS",
+        f"waits {asking.FIRST_PATIENCE:g} s for the DNS",
     ):
         assert words in flat
     assert (sources.QUIET, sources.REMINDER) == (60, 3600)

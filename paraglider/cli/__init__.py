@@ -25,10 +25,3 @@ errors      from exceptions to messages and exit codes, for every command alike
 One module a command, loaded when it is used. Exit codes: 0 done, 1 the operator's mistake,
 2 the platform refused, 130 interrupted.
 """
-
-import gc
-
-# A start makes some hundred thousand objects, all of which stay: to look through the new ones at
-# every 700th, as Python does, is a twentieth of it. Workers, whose garbage counts, see to it
-# themselves.
-gc.set_threshold(50_000, 10, 10)

@@ -1,6 +1,6 @@
 """From exceptions to one message on stderr and an exit code, for every command alike.
 
-Lives here: ``run_command``, and ``exit_code`` for who goes on afterwards.
+Lives here: ``begin``, ``run_command``, and ``exit_code`` for who goes on afterwards.
 Rules: an operator's mistake never shows a traceback; a mistake of ours always does. Exit codes:
 0 done, 1 the operator's mistake, 2 the platform refused, 70 a mistake of ours, 130 interrupted. A
 service manager starts the daemon again after anything but 1. An output that cannot be written is
@@ -10,6 +10,7 @@ such an error too; one whose reader has gone (`| head`) ends with 1 and says not
 from __future__ import annotations
 
 import errno
+import gc
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +25,16 @@ from paraglider.system.streams import finish, prepare
 EXIT_MISTAKE = 1
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits(3)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def begin() -> None:
+    """What a program begins with, before it imports what its command needs.
+
+    A start makes some hundred thousand objects, all of which stay: to look through the new ones at
+    every 700th, as Python does, is a twentieth of it. Workers, whose garbage counts, see to it
+    themselves.
+    """
+    gc.set_threshold(50_000, 10, 10)
 
 
 def run_command(

@@ -15,7 +15,7 @@ from typing import NoReturn
 import click
 
 from paraglider import __version__
-from paraglider.cli.errors import run_command
+from paraglider.cli.errors import begin, run_command
 
 # Name → where the command is, and what `paraglider --help` says of it.
 COMMANDS = {
@@ -160,4 +160,5 @@ def main(
 
 def entry() -> NoReturn:
     """The console script `paraglider`."""
+    begin()
     run_command(main, "paraglider")

@@ -60,7 +60,7 @@ def test_every_byte_arrives(
         for direction in ("up", "down"):
             result = peer(net.client, direction, VIP[family], 80, SIZE)
             assert result["arrived"] == result["sent"]
-    assert len(queues_of(running)) == 2
+    assert len(queues_of(running)) == 3
     assert sorted(queues(net)) == queues_of(running)
     await_verdicts(net)
 
@@ -91,7 +91,7 @@ def test_hostile_packets_beside_a_transfer(
             assert result["arrived"] == result["sent"]
     out, _ = hostile.communicate(timeout=60)
     assert int(out) > 2000, out
-    assert len(queues_of(running)) == 4
+    assert len(queues_of(running)) == 6
     assert sorted(queues(net)) == queues_of(running)
     await_verdicts(net)
     for family in (4, 6):
@@ -105,7 +105,7 @@ def test_hostile_packets_beside_a_transfer(
 
 
 def queues_of(running: Any) -> list[int]:
-    """The queues of the workers that the log says there are: two each."""
+    """The queues of the workers that the log says there are: three each."""
     words = [line.split() for line in running.log().splitlines() if '"worker ready"' in line]
     cores = [int(w.removeprefix("core=")) for line in words for w in line if w.startswith("core=")]
     return sorted(queue for core in cores for queue in worker_queues(core))
