@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from typing import Any
@@ -84,6 +85,9 @@ def test_it_can_be_put_aside(live: Any) -> None:
     live.process.send_signal(signal.SIGTSTP)
     live.until(lambda: not live.taken)
     live.until(lambda: live.settings == live.settings_before)
+    # It stops after it has given the terminal back, and what goes on before it stops is lost.
+    stopped = os.WSTOPPED | os.WNOHANG | os.WNOWAIT
+    live.until(lambda: os.waitid(os.P_PID, live.process.pid, stopped))
     live.process.send_signal(signal.SIGCONT)
     live.until(lambda: live.taken)
     live.press("q")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,14 @@ def test_bulk(
             for direction, device in (("up", "eth0"), ("down", "eth1")):
                 if way == "dsr" and direction == "down":
                     continue  # answers do not pass the balancer
-                with Watched(net, device) as watched:
-                    result = peer(net.client, direction, VIP[family], port, BYTES)
-                assert result["sent"] == result["arrived"], (way, family, direction)
-                assert watched.longest > 1 << 16, (way, family, direction)
+                # Beside a busy process a transfer may have only shorter segments, by its window.
+                longest, until = 0, time.monotonic() + 60
+                while longest <= 1 << 16:
+                    assert time.monotonic() < until, (way, family, direction, longest)
+                    with Watched(net, device) as watched:
+                        result = peer(net.client, direction, VIP[family], port, BYTES)
+                    assert result["sent"] == result["arrived"], (way, family, direction)
+                    longest = watched.longest
 
 
 @pytest.fixture
