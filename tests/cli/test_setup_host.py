@@ -211,8 +211,8 @@ def test_silent_backends_are_a_warning(write: Any, run: Run, web: Any) -> None:
 def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: Run) -> None:
     """Two at once would not know what the other changed."""
     holder = (
-        "import time\nfrom paraglider.system.state import only_one\n"
-        "with only_one():\n print('held', flush=True)\n time.sleep(60)"
+        "import signal\nfrom paraglider.system.state import only_one\n"
+        "with only_one():\n print('held', flush=True)\n signal.pause()"
     )
     process = host.popen([sys.executable, "-c", holder], stdout=subprocess.PIPE)
     assert process.stdout is not None

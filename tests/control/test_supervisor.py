@@ -235,7 +235,7 @@ def ready_then_deaf(_spec: WorkerSpec, report: int) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.write(report, READY)
     while True:
-        time.sleep(60)
+        signal.pause()
 
 
 def silent(_spec: WorkerSpec, _report: int) -> int:

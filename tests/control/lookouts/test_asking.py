@@ -33,7 +33,7 @@ def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", 0.01)
 
     async def silent(wanted: str, kind: str) -> Reply:
-        await asyncio.sleep(3600)
+        await asyncio.Event().wait()
         raise AssertionError
 
     why = f"{WEB.name}: no answer within 0.01 s"
@@ -58,7 +58,7 @@ def test_asked_once_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def query_for(name: Name) -> Query:
         async def silent(wanted: str, kind: str) -> Reply:
-            await asyncio.sleep(3600)
+            await asyncio.Event().wait()
             raise AssertionError
 
         return query_for_web(name) if name == WEB else silent
