@@ -19,13 +19,13 @@ HERE = Path(__file__).resolve().parent
 #: every packet passes these; each .py has its types in a .pxd beside it
 COMPILED = (
     "paraglider/core/_sums.pyx",
-    "paraglider/core/ledger.py",
-    "paraglider/core/rewrite.py",
+    "paraglider/core/journal.py",
+    "paraglider/core/translation.py",
     "paraglider/core/flow.py",
     "paraglider/core/tcp_events.py",
-    "paraglider/core/nat.py",
-    "paraglider/system/queue/_batch.pyx",
-    "paraglider/system/queue/netlink.py",
+    "paraglider/forward/nat/datapath.py",
+    "paraglider/netfilter/queue/_batch.pyx",
+    "paraglider/netfilter/queue/netlink.py",
 )
 
 
@@ -78,7 +78,7 @@ setup(
     packages=find_packages(include=["paraglider", "paraglider.*"]),
     package_data={
         "paraglider": ["py.typed"],
-        "paraglider.control.web": ["static/*"],
+        "paraglider.daemon.web": ["static/*"],
         "": ["*.pxd", "*.pyx", "*.pyi"],
     },
     ext_modules=extensions(),

@@ -18,7 +18,7 @@ BUILDS = (COMPILED, INTERPRETED)
 #: what is set in the environment to get a build
 ENVIRONMENT = {COMPILED: "PARAGLIDER_PURE=", INTERPRETED: "PARAGLIDER_PURE=1"}
 
-_ASK = "import paraglider.core.nat as m; print(m.__file__)"
+_ASK = "import paraglider.forward.nat.datapath as m; print(m.__file__)"
 
 
 def command(build: str, *arguments: str) -> list[str]:

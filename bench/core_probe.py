@@ -26,10 +26,11 @@ import yaml
 from bench import builds, parse
 from bench.results import CoreResult, CoreSize
 from paraglider.config.load import load_with_marks
-from paraglider.control.workers.worker import EXPIRY_BUDGET
-from paraglider.core import nat as core
+from paraglider.daemon.workers.worker import EXPIRY_BUDGET
 from paraglider.errors import OperatorError
-from paraglider.forwarding import nat, policies
+from paraglider.forward.nat import build as nat
+from paraglider.forward.nat import datapath as core
+from paraglider.host import policies
 
 CHUNK = 100  # flows between two looks at the clock
 NEAR = 50  # chunks before a size over which the cost of a flow is taken

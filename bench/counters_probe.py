@@ -24,12 +24,12 @@ from typing import cast
 
 from bench.core_probe import AS_ON_THE_WIRE, VIP, syns
 from paraglider.config.model import Config
-from paraglider.control.processes.counters import Counters, Writer
-from paraglider.control.workers.worker import Count
-from paraglider.forwarding.path import Path, build
-from paraglider.rules.steering import worker_queues
-from paraglider.system.queue import Reader
-from paraglider.system.queue.reader import TICK
+from paraglider.daemon.processes.counters import Counters, Writer
+from paraglider.daemon.workers.worker import Count
+from paraglider.forward.path import Path, build
+from paraglider.netfilter.queue import Reader
+from paraglider.netfilter.queue.reader import TICK
+from paraglider.netfilter.rules.steering import worker_queues
 
 BACKENDS = (10, 1000)
 FLOWS = 1000

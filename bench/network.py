@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from paraglider.errors import PlatformError
-from paraglider.lab import story
+from paraglider.lab import scenario
 from paraglider.lab.topology import (
     BALANCER,
     GATEWAY,
@@ -123,4 +123,4 @@ class Stage:
 
     def close(self) -> None:
         """Undo the set-up, end all processes, remove the namespaces and files; again is no harm."""
-        story.remove(self.prefix, self.directory)
+        scenario.remove(self.prefix, self.directory)

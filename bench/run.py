@@ -37,7 +37,7 @@ from bench.peers import PEERS, Peer
 from bench.report import sample_line
 from bench.results import PeerResult, Results
 from paraglider.errors import ParagliderError
-from paraglider.lab import namespace, story, topology
+from paraglider.lab import namespace, scenario, topology
 from paraglider.lab.interrupts import Interrupts
 
 CORE = "core"  # what ``--only`` calls the flow table
@@ -117,7 +117,7 @@ class Run:
         return self.results
 
     def _measure(self, interrupts: Interrupts) -> None:
-        namespace.stale(keep=[note["prefix"] for note in story.notes().values()])
+        namespace.stale(keep=[note["prefix"] for note in scenario.notes().values()])
         options, results = self.options, self.results
         results.peers = [PeerResult(p.name, p.title, p.missing(), p.cannot) for p in options.peers]
         there = [result for result in results.peers if result.missing is None]

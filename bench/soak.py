@@ -36,7 +36,7 @@ import yaml
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.interrupts import Interrupts
-from paraglider.lab.story import neighbouring_cores
+from paraglider.lab.scenario import neighbouring_cores
 from paraglider.lab.topology import (
     GATEWAY,
     PRIVATE_PREFIX,

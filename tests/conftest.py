@@ -18,6 +18,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import settings
+from pyroute2 import netns
+
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import new_prefix
 
 # Explored on purpose, not by whoever happens to run the tests: a run says the same of one tree
 # each time, and no example has a time to keep on a machine that others use too.
@@ -144,3 +148,17 @@ def in_terminal() -> Iterator[Callable[..., Screen]]:
     yield run
     for screen in made:
         screen.close()
+
+
+@pytest.fixture
+def inside() -> Iterator[Namespace]:
+    """A network namespace of its own, with loopback and one veth pair, that the test runs in."""
+    with Namespace(f"{new_prefix()}-host") as namespace:
+        namespace.ip(
+            "link add eth0 type veth peer name eth1", "link set eth0 up", "link set eth1 up"
+        )
+        netns.pushns(namespace.name)
+        try:
+            yield namespace
+        finally:
+            netns.popns()

@@ -63,13 +63,13 @@ def test_pure_means_interpreted(module: str) -> None:
 
 def test_what_exists_only_compiled_is_absent_when_pure() -> None:
     """The compiled batch cannot be had then, so that its interpreted twin serves."""
-    done = loaded_from("paraglider.system.queue._batch", PARAGLIDER_PURE="1")
+    done = loaded_from("paraglider.netfilter.queue._batch", PARAGLIDER_PURE="1")
     assert "ModuleNotFoundError" in done.stderr
 
 
 def test_this_run_is_what_it_says() -> None:
     """The tests run the build that the environment asks for, and not the other by accident."""
-    nat = importlib.import_module("paraglider.core.nat")
+    nat = importlib.import_module("paraglider.forward.nat.datapath")
     pure = bool(os.environ.get(_compiled.PURE)) or shutil.which("cc") is None
     assert Path(str(nat.__file__)).suffix == (".py" if pure else ".so")
 
@@ -104,6 +104,6 @@ def test_the_finder_leaves_others_alone() -> None:
     find = _compiled.InterpretedFinder.find_spec
     assert find("json.decoder", None) is None
     assert find("paraglider.core", [str(PACKAGE)]) is None
-    spec = find("paraglider.core.nat", [str(PACKAGE / "core")])
+    spec = find("paraglider.forward.nat.datapath", [str(PACKAGE / "forward" / "nat")])
     assert spec is not None
-    assert str(spec.origin).endswith("nat.py")
+    assert str(spec.origin).endswith("datapath.py")

@@ -22,10 +22,10 @@ import prctl
 import pytest
 import yaml
 
+from paraglider.host.seccomp import ROLES
 from paraglider.lab.balancer import READY, STOP_TIMEOUT, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import GATEWAY, VIP, Plan, Topology, backend_address
-from paraglider.system.seccomp import ROLES
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = ROOT / ".venv" / "bin"
@@ -324,7 +324,7 @@ def test_the_drawing_has_every_process() -> None:
     """The first page of the architecture names each role that a process of the source has."""
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     drawing = page.partition("## On one page")[2].split("```")[1]
-    sources = (ROOT / "paraglider" / "control").rglob("*.py")
+    sources = (ROOT / "paraglider" / "daemon").rglob("*.py")
     role = re.compile(r'^    role: ClassVar\[str\] = "([\w ]+)"', re.MULTILINE)
     roles = {name for source in sources for name in role.findall(source.read_text())}
     assert len(roles) >= 6

@@ -11,7 +11,7 @@ from paraglider.config.health import Check, Expect, Failover
 from paraglider.config.load import parse
 from paraglider.config.model import Service
 from paraglider.config.section import Section
-from paraglider.health import checker, machine, rounds
+from paraglider.health import checker, rise_and_fall, sweep
 from paraglider.health.probes import http
 
 PAGE = (Path(__file__).parents[1] / "docs" / "health.md").read_text(encoding="utf-8")
@@ -65,12 +65,12 @@ def test_numbers() -> None:
     """What the page promises in numbers is what the code does."""
     flat = " ".join(PAGE.split())
     for words in (
-        f"falls {machine.FALLS} times within {machine.PERIOD:g} s",
-        f"up to {machine.LONGEST_HOLD:g} s",
+        f"falls {rise_and_fall.FALLS} times within {rise_and_fall.PERIOD:g} s",
+        f"up to {rise_and_fall.LONGEST_HOLD:g} s",
         f"At most {checker.AT_ONCE} looks run at a time, and {checker.PROGRAMS_AT_ONCE} programs",
-        f"at most {rounds.MOST} of them",
+        f"at most {sweep.MOST} of them",
         f"the first {http.BODY >> 10} KiB of the body",
     ):
         assert words in flat
-    assert machine.Rules(8, 1, 1).fast == 2
-    assert machine.ramp(0, 10) == 1 / 20
+    assert rise_and_fall.Rules(8, 1, 1).fast == 2
+    assert rise_and_fall.ramp(0, 10) == 1 / 20

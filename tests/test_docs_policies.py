@@ -17,7 +17,9 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.strategies import NewFlow, create
 from paraglider.core.strategies.guard import BENCH, STRIKES, Guard
-from paraglider.forwarding import nat, policies, services
+from paraglider.forward import services
+from paraglider.forward.nat import build as nat
+from paraglider.host import policies
 
 PAGE = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
 BLOCKS: list[tuple[str, str]] = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from paraglider.config.check import MOST_LISTENED
 from paraglider.config.load import parse
 from paraglider.config.model import Timeouts
-from paraglider.config.validate import MOST_LISTENED
-from paraglider.forwarding.proxy.relay import BUFFER
+from paraglider.forward.proxy.relay import BUFFER
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "proxy.md").read_text(encoding="utf-8")
@@ -37,10 +37,10 @@ def test_its_numbers_are_the_programs() -> None:
 @pytest.mark.parametrize(
     ("message", "file"),
     [
-        ("is in use", "system/listeners.py"),
-        ("no interface has the VIP, nobody can call it", "control/roster.py"),
-        ("a backend does not accept", "control/workers/proxy.py"),
-        ("no socket left to accept with", "control/workers/proxy.py"),
+        ("is in use", "forward/proxy/listeners.py"),
+        ("no interface has the VIP, nobody can call it", "daemon/process_specs.py"),
+        ("a backend does not accept", "daemon/workers/proxy_worker.py"),
+        ("no socket left to accept with", "daemon/workers/proxy_worker.py"),
     ],
 )
 def test_the_messages_it_explains_are_said(message: str, file: str) -> None:

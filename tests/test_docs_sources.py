@@ -12,8 +12,8 @@ from paraglider.cli.main import main
 from paraglider.config import listing
 from paraglider.config.load import load, parse
 from paraglider.config.sources import origins
-from paraglider.control.hub import sources
-from paraglider.control.lookouts import asking, scout
+from paraglider.daemon.controller import sources
+from paraglider.daemon.monitor import discovery, dns_lookup
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
@@ -68,9 +68,9 @@ def test_numbers() -> None:
     flat = " ".join(PAGE.split())
     for words in (
         f"lists {listing.MOST} backends at most",
-        f"after {scout.LEAST:g} s at least and {scout.MOST:g} s at most",
-        f"up to {scout.LONGEST_WAIT:g} s",
-        f"waits {asking.FIRST_PATIENCE:g} s for the DNS",
+        f"after {discovery.LEAST:g} s at least and {discovery.MOST:g} s at most",
+        f"up to {discovery.LONGEST_WAIT:g} s",
+        f"waits {dns_lookup.FIRST_PATIENCE:g} s for the DNS",
     ):
         assert words in flat
     assert (sources.QUIET, sources.REMINDER) == (60, 3600)

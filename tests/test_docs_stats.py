@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from paraglider.config.load import parse
-from paraglider.control.web import events, history, process, routes, sample, token
-from paraglider.control.web.feed import Feed
-from paraglider.control.web.guard import Guard
+from paraglider.daemon.web import events, history, process, routes, sample, token
+from paraglider.daemon.web.feed import Feed
+from paraglider.daemon.web.guard import Guard
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "stats.md").read_text(encoding="utf-8")

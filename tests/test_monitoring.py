@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paraglider.control.api.metrics import SECTIONS
+from paraglider.daemon.http.metrics import SECTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 ALERTS = ROOT / "conf" / "alerts.yml"

@@ -135,7 +135,7 @@ def test_the_unit_is_locked_in() -> None:
 def test_the_page_is_part_of_the_package(tmp_path: Path) -> None:
     """What the stats page serves is installed with it, uPlot's licence too."""
     setup_output("-q", "build_py", "--build-lib", str(tmp_path))
-    static = Path("paraglider/control/web/static")
+    static = Path("paraglider/daemon/web/static")
     built = {path.name for path in (tmp_path / static).iterdir()}
     assert built == {path.name for path in (ROOT / static).iterdir()}
     assert {"index.html", "page.js", "uPlot.iife.min.js", "uPlot.LICENSE.txt"} <= built

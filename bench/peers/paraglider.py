@@ -29,7 +29,7 @@ from paraglider.config.load import load
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab.balancer import Balancer, StaticBalancer
 from paraglider.lab.namespace import execute
-from paraglider.lab.story import STATIC, neighbouring_cores
+from paraglider.lab.scenario import STATIC, neighbouring_cores
 
 
 class Built(Balancer):

@@ -17,19 +17,19 @@ import sys
 import click
 
 from paraglider.cli.main import Options, config_option
+from paraglider.cli.step_printer import Teller
 from paraglider.cli.steps import TERMINATED
-from paraglider.cli.tell import Teller
 from paraglider.config.load import LoadedConfig, find_config, load_with_marks
 from paraglider.config.model import Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError
-from paraglider.rules import backend as text
-from paraglider.system import backend_plan, setup
-from paraglider.system.backend_plan import Role
-from paraglider.system.changes.base import Host
-from paraglider.system.checks import check_root
-from paraglider.system.plan import Step
-from paraglider.system.state import StateFile, in_turn
+from paraglider.host import apply, backend_plan
+from paraglider.host.backend_plan import Role
+from paraglider.host.changes.base import Host
+from paraglider.host.checks import check_root
+from paraglider.host.plan import Step
+from paraglider.host.state import StateFile, in_turn
+from paraglider.netfilter.rules import backend as text
 
 PROG = "paraglider backend-setup"
 
@@ -117,7 +117,7 @@ def _apply(config: Config, roles: list[Role], host: Host) -> None:
         if not steps:
             print(f"nothing to do for `{role.service.name}`: {text.need(role.service)[1]}")
             continue
-        setup.set_up(steps, host, state, told)
+        apply.set_up(steps, host, state, told)
         for note in backend_plan.notes(config, role, host):
             print(f"warning: {role.service.name}: {note}", file=sys.stderr)
     if not told.nothing:
@@ -132,7 +132,7 @@ def _undo(names: tuple[str, ...]) -> None:
             raise OperatorError(f"{name!r} is not set up here", f"these are: {', '.join(served)}")
     told = Teller()
     for name in names or served:
-        setup.take_back(backend_plan.undo_plan(name, state.load()), host, state, told)
+        apply.take_back(backend_plan.undo_plan(name, state.load()), host, state, told)
     if told.nothing:
         print("nothing to undo")
     else:

@@ -16,15 +16,15 @@ import click
 
 from paraglider.cli.main import Options, config_option
 from paraglider.config.advice import warnings
+from paraglider.config.check import check_interfaces
+from paraglider.config.describe import meaning
 from paraglider.config.load import find_config, load_with_marks
-from paraglider.config.meaning import meaning
 from paraglider.config.model import BackendSource, Service
 from paraglider.config.sources import origins, read_files, resolved
-from paraglider.config.validate import check_interfaces
-from paraglider.forwarding import policies
-from paraglider.system.changes.base import Host
-from paraglider.system.foreign import seen_from_here
-from paraglider.system.neighbours import crowded
+from paraglider.host import policies
+from paraglider.host.changes.base import Host
+from paraglider.host.foreign import seen_from_here
+from paraglider.host.neighbours import crowded
 
 
 @click.command()

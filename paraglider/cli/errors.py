@@ -18,9 +18,9 @@ from typing import NoReturn
 
 import click
 
-from paraglider.config.problem import ConfigError
+from paraglider.config.diagnostics import ConfigError
 from paraglider.errors import ParagliderError, PlatformError
-from paraglider.system.streams import finish, prepare
+from paraglider.host.streams import finish, prepare
 
 EXIT_MISTAKE = 1
 EXIT_FAULT = 70  # EX_SOFTWARE of sysexits(3)

@@ -15,22 +15,22 @@ from typing import NamedTuple
 
 import click
 
-from paraglider.cli import explained
-from paraglider.cli.asking import control_of, json_option, print_json
+from paraglider.cli import explain_output
+from paraglider.cli.common_options import control_of, json_option, print_json
 from paraglider.cli.main import Options
 from paraglider.config import source
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
-from paraglider.control.api.client import Control
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies import NewFlow
+from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError, ParagliderError
-from paraglider.forwarding import policies
-from paraglider.forwarding.explain import Capture, Situation, compare, fates
-from paraglider.forwarding.listing import NOTHING, Live, backends_in, flow_key, flows_in
-from paraglider.system.capture import ip_packets
-from paraglider.system.seed import known_seed
+from paraglider.forward.explain import Capture, Situation, compare, fates
+from paraglider.forward.listing import NOTHING, Live, backends_in, flow_key, flows_in
+from paraglider.host import policies
+from paraglider.host.capture import ip_packets
+from paraglider.host.seed import known_seed
 
 
 @click.command()
@@ -77,7 +77,7 @@ def explain(
         asked = None if offline else _daemon(control_of(options, config), client)
         live = NOTHING if asked is None else asked.live
     situation = _situation(str(file), options, live)
-    report = explained.Report(situation)
+    report = explain_output.Report(situation)
     if asked is not None:
         report.asked(asked.socket, len(live.flows), asked.more)
     if named is not None:
@@ -97,7 +97,7 @@ def explain(
     if as_json:
         print_json(report.data)
     else:
-        print("\n".join(explained.lines(report.data)))
+        print("\n".join(explain_output.lines(report.data)))
 
 
 class _Asked(NamedTuple):

@@ -12,9 +12,9 @@ from typing import Any
 import click
 
 from paraglider.cli import tables
-from paraglider.cli.asking import control_of, json_option, print_json, put
+from paraglider.cli.common_options import control_of, json_option, print_json, put
 from paraglider.cli.main import config_option
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 
 
 @click.group(invoke_without_command=True)

@@ -1,14 +1,14 @@
 """`paraglider health`: is all well? With `--exit-code` for keepalived's track_script.
 
 Lives here: the click command ``health``.
-Rules: the first line is one word (``control.hub.conditions``), then a line a condition.
+Rules: the first line is one word (``daemon.controller.conditions``), then a line a condition.
 """
 
 from __future__ import annotations
 
 import click
 
-from paraglider.cli.asking import control_of, json_option, print_json
+from paraglider.cli.common_options import control_of, json_option, print_json
 from paraglider.cli.errors import EXIT_MISTAKE
 from paraglider.cli.main import Options, config_option
 

@@ -11,11 +11,11 @@ import sys
 import click
 
 from paraglider.config import source
-from paraglider.config.import_ import convey
-from paraglider.config.import_.formats import FORMATS, draft_of
-from paraglider.config.import_.render import render
+from paraglider.config.diagnostics import report
+from paraglider.config.importers import convey
+from paraglider.config.importers.formats import FORMATS, draft_of
+from paraglider.config.importers.render import render
 from paraglider.config.load import accepted
-from paraglider.config.problem import report
 
 
 @click.command("import")

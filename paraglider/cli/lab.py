@@ -8,12 +8,15 @@ import click
 from rich.console import Console
 
 from paraglider.errors import OperatorError
-from paraglider.lab import failover_story, story
+from paraglider.lab import failover_scenario, scenario
 
 
 @click.command()
 @click.option(
-    "--forward", type=click.Choice(story.FORWARDS), default="nat", help="How packets are forwarded."
+    "--forward",
+    type=click.Choice(scenario.FORWARDS),
+    default="nat",
+    help="How packets are forwarded.",
 )
 @click.option("--workers", type=click.IntRange(1, 4096), default=1, help="Workers, one a core.")
 @click.option(
@@ -46,11 +49,11 @@ def lab(
         raise OperatorError("the lab makes network namespaces, which needs root", "use sudo")
     console = Console(highlight=False)
     if down:
-        gone = story.down()
+        gone = scenario.down()
         console.print(f"Removed {', '.join(gone)}." if gone else "No lab was left up.")
         return
-    options = story.Options(forward, workers, connections, backends, keep, failover)
-    told = failover_story.FailoverLab if failover else story.Lab
+    options = scenario.Options(forward, workers, connections, backends, keep, failover)
+    told = failover_scenario.FailoverLab if failover else scenario.Lab
     try:
         good = told(options, console).run()
     except KeyboardInterrupt:

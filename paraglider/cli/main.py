@@ -44,7 +44,7 @@ COMMANDS = {
 }
 
 
-#: ``paraglider.control.log.STYLES``, whose module only the daemon loads
+#: ``paraglider.daemon.log.STYLES``, whose module only the daemon loads
 LOG_STYLES = ("auto", "text", "json", "syslog")
 
 _CONFIG = ("-c", "--config", "-config")  # the last is how the Go Paraglider spells it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from paraglider.cli.asking import control_of, json_option, print_json
+from paraglider.cli.common_options import control_of, json_option, print_json
 from paraglider.cli.main import Options, config_option
 
 

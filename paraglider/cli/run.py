@@ -17,36 +17,35 @@ from functools import partial
 
 from paraglider.config.load import find_config
 from paraglider.config.sources import origins
-from paraglider.control import log
-from paraglider.control.api.listening import ControlSocket
-from paraglider.control.api.process import ApiSpec
-from paraglider.control.host.adjust import HostRules
-from paraglider.control.host.process import ReconcilerSpec
-from paraglider.control.hub.carried import Carried
-from paraglider.control.hub.gathered import gathered, names_in
-from paraglider.control.hub.hub import Hub
-from paraglider.control.hub.kept import Kept
-from paraglider.control.hub.own_file import OwnFile
-from paraglider.control.hub.refusals import Refusals
-from paraglider.control.hub.watch import Watch
-from paraglider.control.processes.notify import Notifier
-from paraglider.control.roster import Place, be, forget_other_ledgers, make_specs
-from paraglider.control.settings import Settings
-from paraglider.control.supervisor import Supervisor
-from paraglider.control.web.bound import StatsSocket
-from paraglider.control.web.process import StatsSpec
-from paraglider.control.web.routes import files as page_files
-from paraglider.control.web.token import Token
+from paraglider.daemon import log
+from paraglider.daemon.controller.config_watcher import OwnFile
+from paraglider.daemon.controller.controller import Hub
+from paraglider.daemon.controller.dns_cache import Kept
+from paraglider.daemon.controller.kernel_counters import Carried
+from paraglider.daemon.controller.refusals import Refusals
+from paraglider.daemon.controller.startup_sources import gathered, names_in
+from paraglider.daemon.controller.table_monitor import Watch
+from paraglider.daemon.host_helper.adjust import HostRules
+from paraglider.daemon.host_helper.process import ReconcilerSpec
+from paraglider.daemon.http.listening import ControlSocket
+from paraglider.daemon.http.process import ApiSpec
+from paraglider.daemon.process_specs import Place, be, forget_other_ledgers, make_specs
+from paraglider.daemon.processes.notify import Notifier
+from paraglider.daemon.settings import Settings
+from paraglider.daemon.supervisor import Supervisor
+from paraglider.daemon.web.bound import StatsSocket
+from paraglider.daemon.web.process import StatsSpec
+from paraglider.daemon.web.routes import files as page_files
+from paraglider.daemon.web.token import Token
 from paraglider.errors import OperatorError
-from paraglider.forwarding import policies
-from paraglider.rules.steering import worker_queues
-from paraglider.system import privileges
-from paraglider.system.answers import AnswersFile
-from paraglider.system.changes.base import Host
-from paraglider.system.checks import check_chroot, check_root, check_user, check_vips
-from paraglider.system.cores import agree, worker_cores
-from paraglider.system.owner import STARTED, announce, owner_of, state_path
-from paraglider.system.queue.proc import require_free
+from paraglider.host import policies, privileges
+from paraglider.host.changes.base import Host
+from paraglider.host.checks import check_chroot, check_root, check_user, check_vips
+from paraglider.host.cores import agree, worker_cores
+from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.ownership import STARTED, announce, owner_of, state_path
+from paraglider.netfilter.queue.proc import require_free
+from paraglider.netfilter.rules.steering import worker_queues
 
 
 def run(
@@ -87,10 +86,10 @@ def run(
     )
     named, kept = origins(wanted), Kept(AnswersFile(), log.logger().warning)
     if named:
-        from paraglider.control.lookouts import scout
-        from paraglider.control.lookouts.asking import ask_once
+        from paraglider.daemon.monitor import discovery
+        from paraglider.daemon.monitor.dns_lookup import ask_once
 
-        scout.preload()
+        discovery.preload()
         answers = ask_once(names_in(wanted), uid, gid)
         wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
         for line in HostRules(families, Host()).adjust(wanted):
@@ -101,7 +100,7 @@ def run(
     specs = make_specs(wanted, Place(cores, uid, gid), registry)
     specs.append(ReconcilerSpec(len(specs), wanted, families))
     if named:
-        specs.append(scout.ScoutSpec(len(specs), uid, gid))
+        specs.append(discovery.ScoutSpec(len(specs), uid, gid))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     watch = Watch(offloaded, log.logger())
     with contextlib.ExitStack() as stack:

@@ -16,19 +16,19 @@ from paraglider.cli.errors import run_command
 from paraglider.cli.main import config_option, families
 from paraglider.cli.steps import carry_out, take_back
 from paraglider.config.advice import warnings
+from paraglider.config.check import check_interfaces
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.sources import read_files
-from paraglider.config.validate import check_interfaces
-from paraglider.control.hub.gathered import gathered, names_in
-from paraglider.control.hub.kept import Kept
-from paraglider.control.lookouts.errands import Answered, Failed
+from paraglider.daemon.controller.dns_cache import Kept
+from paraglider.daemon.controller.startup_sources import gathered, names_in
+from paraglider.daemon.monitor.discovery_messages import Answered, Failed
 from paraglider.errors import OperatorError
-from paraglider.system.answers import AnswersFile
-from paraglider.system.changes.base import Host
-from paraglider.system.checks import check_root, check_user
-from paraglider.system.owner import SET_UP
-from paraglider.system.setup import prepare
+from paraglider.host.apply import prepare
+from paraglider.host.changes.base import Host
+from paraglider.host.checks import check_root, check_user
+from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.ownership import SET_UP
 
 PROG = "paraglider.config"
 
@@ -83,7 +83,7 @@ def _answers(config: Config) -> list[Answered | Failed]:
     user, names = check_user(config.user), names_in(config)
     if not names:
         return []
-    from paraglider.control.lookouts.asking import ask_once
+    from paraglider.daemon.monitor.dns_lookup import ask_once
 
     return ask_once(names, *user)
 

@@ -12,10 +12,10 @@ import sys
 import click
 
 from paraglider.cli import tables
-from paraglider.cli.asking import control_of, json_option, print_json, put
+from paraglider.cli.common_options import control_of, json_option, print_json, put
 from paraglider.cli.main import Options, config_option
-from paraglider.system.checks import check_root
-from paraglider.system.owner import STARTED, owner_of, state_path
+from paraglider.host.checks import check_root
+from paraglider.host.ownership import STARTED, owner_of, state_path
 
 
 @click.command()
@@ -34,7 +34,7 @@ def show(options: Options, what: str, config: str | None, as_json: bool) -> None
     """
     check_root("paraglider show")
     if owner_of(state_path()) == STARTED:
-        from paraglider.cli.show_started import show_started
+        from paraglider.cli.show_static import show_started
 
         show_started(options.families, as_json=as_json)
         return

@@ -17,14 +17,14 @@ import click
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.steps import carry_out
 from paraglider.config.advice import warnings
+from paraglider.config.check import check_interfaces
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.static import cautions, unserved
-from paraglider.config.validate import check_interfaces
-from paraglider.rules.static import rounded
-from paraglider.system.changes.base import Host
-from paraglider.system.checks import check_root
-from paraglider.system.owner import STARTED, refuse_beside_daemon
-from paraglider.system.setup import prepare_start
+from paraglider.host.apply import prepare_start
+from paraglider.host.changes.base import Host
+from paraglider.host.checks import check_root
+from paraglider.host.ownership import STARTED, refuse_beside_daemon
+from paraglider.netfilter.rules.static import rounded
 
 
 @click.command()
@@ -59,9 +59,9 @@ def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> N
 
 def _keep(set_up: Callable[[], None], options: Options) -> None:
     """Set the host up and keep it so; what that takes is imported while we may read every file."""
-    from paraglider.control import log
-    from paraglider.control.keeper import keep, only_keeper
-    from paraglider.control.processes.notify import Notifier
+    from paraglider.daemon import log
+    from paraglider.daemon.processes.notify import Notifier
+    from paraglider.daemon.static_watch import keep, only_keeper
 
     with only_keeper():
         set_up()

@@ -11,20 +11,20 @@ import signal
 import sys
 from collections.abc import Callable
 
-from paraglider.cli.tell import Teller
+from paraglider.cli.step_printer import Teller
 from paraglider.config.model import Config
 from paraglider.config.static import kernel_only
-from paraglider.system import setup
-from paraglider.system.announce import announce_now
-from paraglider.system.answers import AnswersFile
-from paraglider.system.changes.base import Host
-from paraglider.system.cores import refuse_other_cores, worker_cores
-from paraglider.system.ledger import leftovers
-from paraglider.system.owner import SET_UP, STARTED
-from paraglider.system.plan import Step
-from paraglider.system.seed import machine_seed
-from paraglider.system.state import StateFile, in_turn
-from paraglider.system.wanted import WantedFile
+from paraglider.host import apply
+from paraglider.host.announce import announce_now
+from paraglider.host.changes.base import Host
+from paraglider.host.cores import refuse_other_cores, worker_cores
+from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.journal_files import leftovers
+from paraglider.host.ownership import SET_UP, STARTED
+from paraglider.host.plan import Step
+from paraglider.host.seed import machine_seed
+from paraglider.host.state import StateFile, in_turn
+from paraglider.host.wanted import WantedFile
 
 Prepare = Callable[[Config, frozenset[int], Host, StateFile], list[Step]]
 """What makes the plan: ``setup.prepare`` or ``setup.prepare_start``."""
@@ -42,18 +42,18 @@ def carry_out(
         config = config.seeded(machine_seed(_told))
         steps = prepare(config, families, host, state)
         if dry_run:
-            print(setup.script(steps, host) or "# nothing to do: the host is set up\n", end="")
+            print(apply.script(steps, host) or "# nothing to do: the host is set up\n", end="")
             return
         if owner == SET_UP:
-            refuse_other_cores(setup.steered(steps))
+            refuse_other_cores(apply.steered(steps))
         # A termination must roll back too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         told = Teller()
-        setup.set_up(steps, host, state, told)
+        apply.set_up(steps, host, state, told)
         _want(config, families, owner)
         told.sum_up()
-        announce_now(setup.arrived(steps))
-        _warn(config, families, host, setup.without_leases(steps))
+        announce_now(apply.arrived(steps))
+        _warn(config, families, host, apply.without_leases(steps))
 
 
 def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str) -> None:
@@ -65,13 +65,13 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
         if whole and (answers := AnswersFile().path).exists():
             kept.append((answers, "answers of the DNS"))
         if dry_run:
-            script = setup.undo_script(families, host, state)
+            script = apply.undo_script(families, host, state)
             script += "".join(f"rm -f {path}\n" for path, _ in kept)
             print(script or f"# {nothing}\n", end="")
             return
         told = Teller()
         WantedFile().drop(families)  # first: what is undone must not be put back
-        steps = setup.undo(families, host, state, told)
+        steps = apply.undo(families, host, state, told)
         for path, what in kept:
             path.unlink(missing_ok=True)
             told("done", f"{what} {path} removed")
@@ -94,7 +94,7 @@ def _want(config: Config, families: frozenset[int], owner: str) -> None:
 
 
 def _warn(config: Config, families: frozenset[int], host: Host, asked: list[int]) -> None:
-    for address in setup.unresolved(config, families, host):
+    for address in apply.unresolved(config, families, host):
         print(
             f"warning: the backend {address} does not answer for its hardware address;"
             " is it up, and on the private interface's link?",
@@ -106,7 +106,7 @@ def _warn(config: Config, families: frozenset[int], host: Host, asked: list[int]
             " dsr services passes a worker",
             file=sys.stderr,
         )
-    for address in setup.foreign_sources(config, families, host):
+    for address in apply.foreign_sources(config, families, host):
         print(
             f"warning: no interface here has the `snat` address {address}; do the backends'"
             " replies to it come to this host?",

@@ -11,8 +11,8 @@ import click
 
 from paraglider.cli.main import Options, config_accepted
 from paraglider.cli.steps import take_back
-from paraglider.system.checks import check_root
-from paraglider.system.owner import SET_UP, STARTED, owner_of, state_path
+from paraglider.host.checks import check_root
+from paraglider.host.ownership import SET_UP, STARTED, owner_of, state_path
 
 
 @click.command()

@@ -12,7 +12,7 @@ from typing import Any, Final
 from rich.text import Text
 
 from paraglider.cli.listing import Column, Listing
-from paraglider.rules.steering import QUEUE_NAMES
+from paraglider.netfilter.rules.steering import QUEUE_NAMES
 
 Row = Mapping[str, Any]
 

@@ -16,13 +16,13 @@ from typing import Any, Final
 import click
 from rich.console import Group
 
-from paraglider.cli.asking import control_of, json_option, print_json, put, width
-from paraglider.cli.frame import SORTS, View, frame, pressed, report, settled
+from paraglider.cli.common_options import control_of, json_option, print_json, put, width
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.rates import rated
 from paraglider.cli.terminal import Terminal, usable
-from paraglider.control.api.client import Control
-from paraglider.control.processes.loop import Loop
+from paraglider.cli.top_screen import SORTS, View, frame, pressed, report, settled
+from paraglider.daemon.http.client import Control
+from paraglider.daemon.processes.loop import Loop
 from paraglider.errors import ParagliderError
 
 #: the signals that end it

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config
-from paraglider.config.problem import Path, Problem
 
 # What the standards ask of a device that forgets flows: seconds, and where that is said.
 MINIMA = {

@@ -20,8 +20,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from paraglider.config.diagnostics import Mark, Marks, Path, Problem
 from paraglider.config.model import Backend
-from paraglider.config.problem import Mark, Marks, Path, Problem
 from paraglider.config.types import parse_address, parse_port, shown
 
 #: backends of one file

@@ -15,11 +15,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from paraglider.config import document, messages, source, validate
-from paraglider.config.import_ import glider
-from paraglider.config.import_.draft import Draft
+from paraglider.config import check, messages, reader, source
+from paraglider.config.diagnostics import ConfigError, Marks, Path, PathSet, Problem, report
+from paraglider.config.importers import glider
+from paraglider.config.importers.draft import Draft
 from paraglider.config.model import Config
-from paraglider.config.problem import ConfigError, Marks, Path, PathSet, Problem, report
 from paraglider.errors import OperatorError
 
 __all__ = ["ConfigError", "LoadedConfig", "find_config", "load", "load_with_marks"]
@@ -89,7 +89,7 @@ def load_with_marks(path: str | FilePath) -> LoadedConfig:
 
 def parse(text: str, file: str) -> LoadedConfig:
     """The configuration in ``text``; ``file`` is its name in messages. Raises ``ConfigError``."""
-    parsed = document.parse(text)
+    parsed = reader.parse(text)
     problems = list(parsed.problems)
     if not parsed.broken and not isinstance(parsed.data, dict):
         what = "the file is no mapping of keys to values"
@@ -160,4 +160,4 @@ def _consistent(data: Any, unknown: PathSet) -> list[Problem]:
         config = _modelled(messages.repaired(data, unknown))
     except ValidationError:
         return []  # too little is left to be judged; the problems found so far come first
-    return [problem for problem in validate.check(config) if not problem.rests_on(unknown)]
+    return [problem for problem in check.check(config) if not problem.rests_on(unknown)]

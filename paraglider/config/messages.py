@@ -18,8 +18,8 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from paraglider.config.diagnostics import Marks, Path, Problem, spelled
 from paraglider.config.model import Backend, Config, PrivateSide, PublicSide, Service
-from paraglider.config.problem import Marks, Path, Problem, spelled
 from paraglider.config.section import Section
 from paraglider.config.types import parse_port_range, quoted, several, shown, ticked
 

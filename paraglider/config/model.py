@@ -4,7 +4,7 @@ Lives here: one class a section, one documented field a key. The JSON Schema in
 ``conf/paraglider.schema.json`` is generated from these classes.
 Rules: a field's own type and range are checked here; what concerns several fields or several
 services is checked in ``validate``; what needs the host (interfaces, users, cores) is checked
-by ``paraglider.system``. No I/O.
+by ``paraglider.host``. No I/O.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from paraglider.config import document
-from paraglider.config.problem import ConfigError
+from paraglider.config import reader
+from paraglider.config.diagnostics import ConfigError
 
 
 def read(file: str, remedy: str = "give another with -c FILE", *, pipes: bool = False) -> str:
@@ -77,9 +77,9 @@ def _may_read(user: str, number: int) -> bool:
 
 def read_from(stream: BinaryIO, file: str) -> str:
     """The text in ``stream``, which messages call ``file``; raises ``ConfigError``, ``OSError``."""
-    content = stream.read(document.MAX_BYTES + 1)
-    if len(content) > document.MAX_BYTES:
-        limit = document.MAX_BYTES // 1_000_000
+    content = stream.read(reader.MAX_BYTES + 1)
+    if len(content) > reader.MAX_BYTES:
+        limit = reader.MAX_BYTES // 1_000_000
         raise ConfigError([f"{file}:1:1: the file is larger than {limit} MB; is it the right one?"])
     return decoded(content, file)
 

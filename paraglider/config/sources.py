@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from paraglider.config import listing, source, validate
+from paraglider.config import check, listing, source
+from paraglider.config.diagnostics import ConfigError, Path, Problem, report
 from paraglider.config.listing import Listing
 from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Backend, BackendSource, Config
-from paraglider.config.problem import ConfigError, Path, Problem, report
 
 #: backends that were found, by the names of their services
 Found = Mapping[str, tuple[Backend, ...]]
@@ -103,7 +103,7 @@ def read_files(loaded: LoadedConfig) -> dict[str, tuple[Backend, ...]]:
 
 def refusals(config: Config, found: Found) -> list[Problem]:
     """What speaks against ``found`` in ``config``, which is valid without."""
-    return validate.check(resolved(config, found))
+    return check.check(resolved(config, found))
 
 
 def _placed(problem: Problem, read: list[FileListing], loaded: LoadedConfig) -> Iterator[str]:

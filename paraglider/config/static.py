@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config, Service
-from paraglider.config.problem import Path, Problem
 
 _FORWARDS = ("nat", "offload")
 _STRATEGIES = ("rr", "wrr", "weighted", "source")

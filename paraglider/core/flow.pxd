@@ -1,8 +1,8 @@
 # Types of flow.py where it is compiled; the meaning is documented there.
 import cython
 
-from paraglider.core.ledger cimport Ledger
-from paraglider.core.rewrite cimport Rewrite
+from paraglider.core.journal cimport Ledger
+from paraglider.core.translation cimport Rewrite
 
 # Constants that flow.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int ACTIVE, OPENING, CLASSES, DONE_CLASS, GONE, GROWTHS, ICMP_OPEN, UDP_ANSWERED

@@ -47,8 +47,8 @@ from paraglider.core.flow_states import (
     UDP_ANSWERED,
     UDP_NEW,
 )
-from paraglider.core.ledger import Ledger
-from paraglider.core.rewrite import Rewrite
+from paraglider.core.journal import Ledger
+from paraglider.core.translation import Rewrite
 
 TCP: Final = 6
 UDP: Final = 17

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import ICMP, ICMP6
 from paraglider.core.pool import Backend, Pool
-from paraglider.core.rewrite import Rewrite
 from paraglider.core.strategies.base import Strategy
+from paraglider.core.translation import Rewrite
 
 Ports = tuple[tuple[int, int], ...]
 ALL_PORTS: Ports = ((1, 65535),)

@@ -22,9 +22,7 @@ from typing import Any, Final
 
 from paraglider.config.health import Check
 from paraglider.core.pool import Event
-from paraglider.health import discovery
-from paraglider.health.echo import Echo
-from paraglider.health.machine import Machine, Rules
+from paraglider.health import failover
 from paraglider.health.messages import (
     Found,
     Hint,
@@ -37,12 +35,14 @@ from paraglider.health.messages import (
     Verdict,
     order,
 )
+from paraglider.health.pinger import Echo
 from paraglider.health.probes.base import Probe, look
 from paraglider.health.probes.http import Http
 from paraglider.health.probes.icmp import Icmp
 from paraglider.health.probes.program import program
 from paraglider.health.probes.tcp import tcp
-from paraglider.health.rounds import Rounds
+from paraglider.health.rise_and_fall import Machine, Rules
+from paraglider.health.sweep import Rounds
 
 #: looks at a time, of all kinds; a descriptor or two each
 AT_ONCE: Final = 256
@@ -231,7 +231,7 @@ class Checker:
         """One round after the other, for as long as failover is on."""
         while self._scope is not None and self._rounds is not None:
             began, scope, rounds = time.monotonic(), self._scope, self._rounds
-            answers = await discovery.survey(echo, scope, rounds.known)
+            answers = await failover.survey(echo, scope, rounds.known)
             now = time.monotonic()
             for change in rounds.ended(answers, now):
                 if not change.listed:

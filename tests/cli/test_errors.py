@@ -10,7 +10,7 @@ import click
 import pytest
 
 from paraglider.cli.errors import run_command
-from paraglider.config.problem import ConfigError
+from paraglider.config.diagnostics import ConfigError
 from paraglider.errors import OperatorError, PlatformError
 
 

@@ -18,7 +18,7 @@ from scapy.utils import wrpcap
 from paraglider.cli import explain as module
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError
 
 TEXT = """\

@@ -13,7 +13,7 @@ from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
 from paraglider.config.load import load
 
-SAMPLES = Path(__file__).parents[1] / "config" / "import_" / "samples"
+SAMPLES = Path(__file__).parents[1] / "config" / "importers" / "samples"
 
 
 def outcome(*arguments: str) -> Any:

@@ -12,7 +12,7 @@ import pytest
 import paraglider
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import COMMANDS, LOG_STYLES, families, main
-from paraglider.control import log
+from paraglider.daemon import log
 
 
 def outcome(*arguments: str) -> Any:

@@ -22,12 +22,12 @@ import yaml
 from paraglider.cli import run as command
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
-from paraglider.control.api.process import ApiSpec
-from paraglider.control.lookouts.checker import CheckerSpec
-from paraglider.control.workers.proxy import ProxySpec
-from paraglider.control.workers.worker import WorkerSpec
+from paraglider.daemon.http.process import ApiSpec
+from paraglider.daemon.monitor.checker import CheckerSpec
+from paraglider.daemon.workers.proxy_worker import ProxySpec
+from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError
-from paraglider.system import checks
+from paraglider.host import checks
 
 CORE = min(os.sched_getaffinity(0))
 WEB4 = {

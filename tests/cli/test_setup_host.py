@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from paraglider.cli.setup_host import setup_host
 from paraglider.errors import OperatorError
+from paraglider.host.ownership import RUN_DIRECTORY
 from paraglider.lab.namespace import Namespace
-from paraglider.system.owner import RUN_DIRECTORY
 
 ROOT = Path(__file__).parents[2]
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -47,7 +47,7 @@ def test_nothing_is_imported_that_only_a_daemon_needs() -> None:
     libraries, ours = (set(line.split()) for line in done.stdout.splitlines())
     assert "pydantic" in libraries
     assert not daemons & libraries
-    assert not {"paraglider.control.log", "paraglider.system.queue"} & ours
+    assert not {"paraglider.daemon.log", "paraglider.netfilter.queue"} & ours
 
 
 @pytest.mark.root
@@ -68,7 +68,7 @@ def test_undo_leaves_a_bare_host_as_it_was(
 @pytest.mark.root
 def test_undo_removes_ledgers(host: Namespace, write: Any, run: Run) -> None:
     """With the last of the families, and with nothing else to undo; the dry run says so."""
-    program = "from paraglider.system.owner import netns_cookie; print(f'{netns_cookie():x}')"
+    program = "from paraglider.host.ownership import netns_cookie; print(f'{netns_cookie():x}')"
     cookie = host.run([sys.executable, "-c", program]).stdout.strip()
     ledger = RUN_DIRECTORY / f"flows-{cookie}-0-nat-0"
     run("-c", write())
@@ -211,7 +211,7 @@ def test_silent_backends_are_a_warning(write: Any, run: Run, web: Any) -> None:
 def test_a_second_set_up_at_a_time_is_refused(host: Namespace, write: Any, run: Run) -> None:
     """Two at once would not know what the other changed."""
     holder = (
-        "import signal\nfrom paraglider.system.state import only_one\n"
+        "import signal\nfrom paraglider.host.state import only_one\n"
         "with only_one():\n print('held', flush=True)\n signal.pause()"
     )
     process = host.popen([sys.executable, "-c", holder], stdout=subprocess.PIPE)
@@ -257,7 +257,7 @@ def test_a_missing_program_is_told_before_anything_changes(
 ) -> None:
     """Without the tools of iptables, the message names the Debian package."""
     code = (
-        "import shutil; from paraglider.system import programs; which = shutil.which\n"
+        "import shutil; from paraglider.netfilter import programs; which = shutil.which\n"
         "programs.shutil.which = lambda name, path=None: "
         "None if name.startswith('ip6tables') else which(name, path=path)\n"
         "from paraglider.cli.setup_host import entry; entry()"

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from paraglider.cli.main import Options
 from paraglider.cli.start import start
-from paraglider.config.problem import ConfigError
+from paraglider.config.diagnostics import ConfigError
 from paraglider.errors import OperatorError
 from paraglider.lab.namespace import Namespace
 

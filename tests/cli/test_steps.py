@@ -10,9 +10,9 @@ import pytest
 
 from paraglider.cli import steps
 from paraglider.config.model import Config
-from paraglider.system.changes.links import AddressChange
-from paraglider.system.plan import Step
-from paraglider.system.state import StateFile
+from paraglider.host.changes.links import AddressChange
+from paraglider.host.plan import Step
+from paraglider.host.state import StateFile
 
 BOTH = frozenset({4, 6})
 CONFIG = Config.model_validate(

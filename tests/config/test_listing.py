@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paraglider.config.diagnostics import Path, report
 from paraglider.config.listing import MOST, MOST_TOLD, parse
 from paraglider.config.model import Backend
-from paraglider.config.problem import Path, report
 
 PLACE: Path = ("services", 0, "backends")
 

@@ -13,9 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from paraglider.config import document
+from paraglider.config import reader
+from paraglider.config.diagnostics import Problem
 from paraglider.config.load import ConfigError, find_config, load, parse
-from paraglider.config.problem import Problem
 from paraglider.errors import OperatorError
 
 GOOD = """\
@@ -215,7 +215,7 @@ def test_impossible_file_name(name: str) -> None:
 
 def test_too_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file beyond all measure is refused before it is parsed."""
-    monkeypatch.setattr(document, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(reader, "MAX_BYTES", 1_000_000)
     file = tmp_path / "c"
     file.write_bytes(b"#" * 1_000_001)
     with pytest.raises(ConfigError, match="the file is larger than 1 MB"):

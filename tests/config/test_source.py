@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.config import document
-from paraglider.config.problem import ConfigError
+from paraglider.config import reader
+from paraglider.config.diagnostics import ConfigError
 from paraglider.config.source import decoded, read, read_for, read_from
 
 
@@ -70,7 +70,7 @@ def test_who_else_may_read_it(
 
 def test_stream_is_read_up_to_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a stream, too, no more than the bound is read."""
-    monkeypatch.setattr(document, "MAX_BYTES", 1_000_000)
+    monkeypatch.setattr(reader, "MAX_BYTES", 1_000_000)
     assert read_from(io.BytesIO(b"x" * 1_000_000), "f") == "x" * 1_000_000
     stream = io.BytesIO(b"x" * 5_000_000)
     with pytest.raises(ConfigError, match="f:1:1: the file is larger than 1 MB"):

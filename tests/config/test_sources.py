@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from paraglider.config.diagnostics import ConfigError
 from paraglider.config.load import LoadedConfig, parse
 from paraglider.config.model import Backend
-from paraglider.config.problem import ConfigError
 from paraglider.config.sources import read_files, refusals, resolved
 
 CONF = """\

@@ -19,8 +19,8 @@ from scapy.layers.inet6 import (
 from scapy.packet import Packet, Raw
 
 from paraglider.core import flow
-from paraglider.core.nat import Nat
 from paraglider.core.verdict import REWRITTEN
+from paraglider.forward.nat.datapath import Nat
 
 CLIENT_PORT, IDENTIFIER = 40000, 0x1234
 #: services of the world, as protocol and VIP port: port at the backend

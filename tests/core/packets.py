@@ -32,14 +32,14 @@ from scapy.packet import Packet, Raw
 from scapy.utils import checksum as scapy_checksum
 
 from paraglider.core import flow, strategies
-from paraglider.core import nat as nat_module
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
 from paraglider.core.flow import FlowTable, Timeouts
-from paraglider.core.nat import Nat
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
+from paraglider.forward.nat import datapath as nat_module
+from paraglider.forward.nat.datapath import Nat
 
 #: whether the packet path runs compiled
 COMPILED = not str(nat_module.__file__).endswith(".py")

@@ -43,7 +43,7 @@ from paraglider.core.flow_states import (
     UDP_NEW,
     UDP_OPEN,
 )
-from paraglider.core.rewrite import Rewrite
+from paraglider.core.translation import Rewrite
 
 SHORT = Timeouts(syn=4, established=30, closed_rst=2, closed_fin=6.5, udp=5, icmp=2.25)
 VIPS = (packed(V4.vip), packed(V4.other_vip))

@@ -16,11 +16,11 @@ import pytest
 from packets import V4, packed, service
 
 from paraglider.core.balancer import Balancer
-from paraglider.core.director import Director
 from paraglider.core.flow import TCP, UDP, FlowTable, Timeouts
-from paraglider.core.nat import Nat
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REWRITTEN
+from paraglider.forward.dsr.datapath import Director
+from paraglider.forward.nat.datapath import Nat
 
 SCALE = 4000
 FLOOD_SCALE = 500

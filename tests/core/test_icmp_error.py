@@ -29,8 +29,8 @@ from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6
 from scapy.packet import Packet, Raw
 
 from paraglider.core import flow
-from paraglider.core.nat import Nat
 from paraglider.core.verdict import BAD_CHECKSUM, DROP, REWRITTEN
+from paraglider.forward.nat.datapath import Nat
 
 inners = pytest.mark.parametrize(
     ("inner", "ports"), [row[1:] for row in INNERS], ids=[row[0] for row in INNERS]

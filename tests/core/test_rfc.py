@@ -13,8 +13,8 @@ from scapy.layers.inet import UDP
 from scapy.packet import Raw
 
 from paraglider.core import flow
-from paraglider.core.nat import Nat
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
+from paraglider.forward.nat.datapath import Nat
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 PORT, IDENTIFIER = 40000, 4711

@@ -23,8 +23,8 @@ from paraglider.core.flow_states import (
 )
 from paraglider.core.packet import ACK, FIN, RST, SYN
 from paraglider.core.pool import Backend
-from paraglider.core.rewrite import Rewrite
 from paraglider.core.tcp_events import backend_event, client_event
+from paraglider.core.translation import Rewrite
 
 NOTHING = -1
 TOP = 1 << 32

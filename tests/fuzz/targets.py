@@ -20,28 +20,28 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
 from paraglider.config import listing
-from paraglider.config.import_.formats import FORMATS, draft_of
+from paraglider.config.diagnostics import ConfigError
+from paraglider.config.importers.formats import FORMATS, draft_of
 from paraglider.config.load import accepted, parse
-from paraglider.config.problem import ConfigError
-from paraglider.control.lookouts import errands
-from paraglider.control.web import token
-from paraglider.control.web.guard import Guard
-from paraglider.core import ledger, packet, strategies
+from paraglider.core import journal, packet, strategies
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
-from paraglider.core.director import Director
 from paraglider.core.flow import TCP, UDP, FlowTable, Timeouts
-from paraglider.core.ledger import Ledger
-from paraglider.core.marker import Marker
-from paraglider.core.nat import Nat
+from paraglider.core.journal import Ledger
 from paraglider.core.pool import Backend, Pool
+from paraglider.core.restore import Rewrites, resume
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
-from paraglider.core.takeover import Rewrites, resume
+from paraglider.daemon.monitor import discovery_messages
+from paraglider.daemon.web import token
+from paraglider.daemon.web.guard import Guard
 from paraglider.errors import OperatorError
+from paraglider.forward.dsr.datapath import Director
+from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.offload.datapath import Marker
 from paraglider.health import messages
-from paraglider.system import connections, conntrack, nfnetlink
-from paraglider.system.capture import ip_packets
-from paraglider.system.queue import messages as queue
+from paraglider.host.capture import ip_packets
+from paraglider.netfilter import connections, conntrack, nfnetlink
+from paraglider.netfilter.queue import messages as queue
 
 BOOT: Final = bytes(range(16))
 #: client, VIP and backend of each family
@@ -88,7 +88,7 @@ def _series(data: bytes, handle: Callable[[bytearray, int, int, int, float], Any
 
 
 def _nat(data: bytes) -> None:
-    """``core.nat``: packets of flows, both ways, errors among them."""
+    """``forward.nat.datapath``: packets of flows, both ways, errors among them."""
     path = Nat(Balancer(ServiceMap(_services())), FlowTable(Timeouts(), 8))
 
     def handle(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> None:
@@ -100,7 +100,7 @@ def _nat(data: bytes) -> None:
 
 
 def _director(data: bytes) -> None:
-    """``core.director``: what dsr looks at."""
+    """``forward.dsr.datapath``: what dsr looks at."""
     services = _services(routed=True)
     marks = {s.pool.backends[0]: 0x51000001 + i for i, s in enumerate(services)}
     path = Director(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8), marks, 1 << 23)
@@ -108,7 +108,7 @@ def _director(data: bytes) -> None:
 
 
 def _marker(data: bytes) -> None:
-    """``core.marker``: first packets of offload."""
+    """``forward.offload.datapath``: first packets of offload."""
     services = _services()
     marks = {b: 0x51000001 + i for i, s in enumerate(services) for b in s.pool.backends}
     path = Marker(Balancer(ServiceMap(services)), marks, bound=8)
@@ -116,9 +116,9 @@ def _marker(data: bytes) -> None:
 
 
 def _journal(data: bytes) -> None:
-    """``core.ledger`` and ``core.takeover``: a journal of flows that somebody damaged."""
+    """``core.journal`` and ``core.restore``: a journal of flows that somebody damaged."""
     buffer = bytearray(data)
-    if ledger.fault_of(buffer, BOOT) is not None:
+    if journal.fault_of(buffer, BOOT) is not None:
         return
     found = Ledger(buffer)
     table = FlowTable(Timeouts(), 64)
@@ -129,14 +129,14 @@ def _journal(data: bytes) -> None:
 
 
 def _queue(data: bytes) -> None:
-    """``system.queue.messages``: what the kernel's queue sends."""
+    """``netfilter.queue.messages``: what the kernel's queue sends."""
     queue.answer(data)
     at = queue.payload_at(bytearray(data), 0, len(data))
     assert 0 <= at <= len(data) + 4
 
 
 def _netlink(data: bytes) -> None:
-    """``system.nfnetlink``, ``connections``, ``conntrack``: dumps and events of the kernel."""
+    """``netfilter.nfnetlink``, ``connections``, ``conntrack``: dumps and events of the kernel."""
     for one in nfnetlink.split(data):
         connections.event(one)
         conntrack._entry(one)
@@ -170,14 +170,14 @@ def _listing(data: bytes) -> None:
 
 
 def _capture(data: bytes) -> None:
-    """``system.capture``: pcap and pcapng."""
+    """``host.capture``: pcap and pcapng."""
     with contextlib.suppress(OperatorError):
         for _ in ip_packets(io.BytesIO(data), "fuzzed"):
             pass
 
 
 def _http(data: bytes) -> None:
-    """``control.web``: Host, Origin, the path and the token of a request, a line each."""
+    """``daemon.web``: Host, Origin, the path and the token of a request, a line each."""
     lines = (_text(data).replace("\r", "").split("\n") + [""] * 4)[:4]
     host, origin, path, given = lines
     headers = {"Host": host} | ({"Origin": origin} if origin else {})
@@ -192,7 +192,7 @@ def _http(data: bytes) -> None:
 
 @cache
 def _readers() -> tuple[Callable[[Any], Any], ...]:
-    return errands.told, errands.Errand.of, messages.told, messages.order
+    return discovery_messages.told, discovery_messages.Errand.of, messages.told, messages.order
 
 
 def _messages(data: bytes) -> None:

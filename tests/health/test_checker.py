@@ -17,7 +17,7 @@ import pytest
 from paraglider.config.health import Check, Failover
 from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
-from paraglider.health import discovery
+from paraglider.health import failover
 from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
 from paraglider.health.messages import (
     Found,
@@ -31,7 +31,7 @@ from paraglider.health.messages import (
     told,
 )
 from paraglider.health.probes.base import ProbeError, Step, UnableError
-from paraglider.health.rounds import Answer
+from paraglider.health.sweep import Answer
 
 PATIENCE = 30
 QUICK: dict[str, Any] = {"interval": 0.1, "rise": 2, "fall": 2}
@@ -254,7 +254,7 @@ class Network:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.alive: set[str] = set()
-        monkeypatch.setattr(discovery, "survey", self.survey)
+        monkeypatch.setattr(failover, "survey", self.survey)
 
     async def survey(
         self, echo: object, scope: Scope, known: Collection[IPAddress]

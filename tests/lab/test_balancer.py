@@ -12,7 +12,7 @@ import pytest
 from paraglider.errors import PlatformError
 from paraglider.lab.balancer import READY, TROUBLE, Balancer, start_backend
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.story import Options, configuration
+from paraglider.lab.scenario import Options, configuration
 from paraglider.lab.topology import VIP, Plan, Topology
 
 

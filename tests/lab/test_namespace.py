@@ -13,7 +13,7 @@ import pytest
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab import namespace
 from paraglider.lab.namespace import Namespace, execute
-from paraglider.lab.story import notes
+from paraglider.lab.scenario import notes
 from paraglider.lab.topology import new_prefix
 
 

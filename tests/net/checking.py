@@ -10,8 +10,8 @@ import json
 import sys
 
 from paraglider.health.checker import Checker
-from paraglider.health.echo import Echo
 from paraglider.health.messages import Plain
+from paraglider.health.pinger import Echo
 
 
 def tell(plain: Plain) -> None:

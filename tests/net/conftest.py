@@ -27,10 +27,11 @@ import pytest
 import yaml
 from pyroute2 import netns
 
+from paraglider.host.state import StateFile
 from paraglider.lab import namespace
 from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.story import neighbouring_cores, notes
+from paraglider.lab.scenario import neighbouring_cores, notes
 from paraglider.lab.topology import (
     GATEWAY,
     PRIVATE_PREFIX,
@@ -40,7 +41,6 @@ from paraglider.lab.topology import (
     Topology,
     backend_address,
 )
-from paraglider.system.state import StateFile
 
 # With --import-mode=importlib the tests find no module beside them: ``offloading``. Fixtures here
 # import theirs when they are asked for.

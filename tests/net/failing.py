@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.lab.balancer import Balancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address

@@ -21,7 +21,7 @@ from naming import NAME, NameServer
 from naming import PORT as DNS_PORT
 from processes import children
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.errors import ParagliderError
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP

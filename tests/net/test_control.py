@@ -19,7 +19,7 @@ from clients import asked, hold
 from processes import children
 
 from paraglider.config.memory import flows_for_memory
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address

@@ -18,10 +18,10 @@ from directing import EVEN, FAMILIES, answers_by, directed, leases, service
 from offloading import await_log, seen_by_python, url
 from processes import workers
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
-from paraglider.rules.nft import NFT_FAMILY
+from paraglider.netfilter.rules.nft import NFT_FAMILY
 
 pytestmark = pytest.mark.root
 

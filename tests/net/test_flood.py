@@ -18,10 +18,10 @@ import pytest
 from directing import directed
 from processes import workers
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology
-from paraglider.rules.nft import NFT_FAMILY
+from paraglider.netfilter.rules.nft import NFT_FAMILY
 
 pytestmark = pytest.mark.root
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paraglider.lab.topology import VIP, backend_address
-from paraglider.system.queue import QUEUES
+from paraglider.netfilter.queue import QUEUES
 
 pytestmark = pytest.mark.root
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from offloading import FAMILIES, service
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.lab.topology import VIP, Topology
 
 pytestmark = pytest.mark.root

@@ -38,10 +38,10 @@ from paraglider.core.checksum import COMPLETE
 from paraglider.core.flow import TCP as TCP_NUMBER
 from paraglider.core.flow import UDP as UDP_NUMBER
 from paraglider.core.flow import FlowTable, Timeouts
-from paraglider.core.nat import Nat
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 from paraglider.core.verdict import DROP, REWRITTEN
+from paraglider.forward.nat.datapath import Nat
 
 pytestmark = pytest.mark.root
 

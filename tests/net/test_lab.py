@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.lab import namespace, story
+from paraglider.lab import namespace, scenario
 
 pytestmark = pytest.mark.root
 LAB = [sys.executable, "-m", "paraglider", "lab"]
 
 
 #: prints the cookie of its network namespace, as the names of state files have it
-COOKIE = "from paraglider.system.owner import netns_cookie; print(f'{netns_cookie():x}')"
+COOKIE = "from paraglider.host.ownership import netns_cookie; print(f'{netns_cookie():x}')"
 
 
 def state() -> set[str]:
@@ -31,7 +31,7 @@ def state() -> set[str]:
     return {
         str(path)
         for kind in ("setup", "backend", "lab")
-        for path in story.STATE.glob(f"{kind}-*.json")
+        for path in scenario.STATE.glob(f"{kind}-*.json")
     }
 
 
@@ -211,7 +211,7 @@ def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> 
         while not _picks(url[1]) > 60:  # more than the story's own: there is traffic
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        (note,) = (state() - before) & {str(path) for path in story.notes()}
+        (note,) = (state() - before) & {str(path) for path in scenario.notes()}
         assert json.loads(Path(note).read_text())["prefix"] == f"pg{lab.pid}"
         assert not [name for name in namespace.stale([f"pg{lab.pid}"]) if str(lab.pid) in name]
     finally:

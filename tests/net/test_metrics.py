@@ -14,9 +14,9 @@ import yaml
 from browsing import HOST, PATIENCE, ask_page
 from prometheus_client.parser import text_string_to_metric_families
 
-from paraglider.control.api.client import Control
-from paraglider.control.api.exposition import CONTENT_TYPE
-from paraglider.control.api.metrics import SECTIONS
+from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.exposition import CONTENT_TYPE
+from paraglider.daemon.http.metrics import SECTIONS
 from paraglider.errors import OperatorError
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.namespace import Namespace

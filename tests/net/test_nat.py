@@ -320,7 +320,9 @@ def test_unknown_flows_and_missing_workers(
     """Without a worker nothing answers, not even RST; after a restart without the ledgers, an old
     connection's next segment is answered by RST, so that the client connects anew at once.
     """
-    forget = "from paraglider.system.ledger import leftovers; [p.unlink() for p in leftovers()]"
+    forget = (
+        "from paraglider.host.journal_files import leftovers; [p.unlink() for p in leftovers()]"
+    )
     net = topology()
     serve_peer(net, 9000)
     running = balancer(net, config(*(service(f, ports=9000) for f in (4, 6)), workers=2))

@@ -16,7 +16,7 @@ from failing import control, wait_until
 from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service, url
 from processes import children
 
-from paraglider.control.hub.carried import AGE
+from paraglider.daemon.controller.kernel_counters import AGE
 from paraglider.lab.topology import BALANCER, CLIENT, GATEWAY, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -209,7 +209,7 @@ def test_weighted_counts_live_flows(
 def await_closed(net: Topology, left: int) -> None:
     """Wait until conntrack has ``left`` live connections of ours, and the workers know."""
     deadline = time.monotonic() + 20
-    script = "from paraglider.system.connections import dump; print(len(list(dump())))"
+    script = "from paraglider.netfilter.connections import dump; print(len(list(dump())))"
     while int(net.balancer.run([sys.executable, "-c", script]).stdout) > left:
         assert time.monotonic() < deadline
         time.sleep(0.1)

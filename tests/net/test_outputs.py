@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from failing import wait_until
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.errors import ParagliderError
 from paraglider.lab.topology import VIP
 

@@ -20,8 +20,8 @@ from clients import Client
 from machine import Machine
 
 import paraglider
+from paraglider.host import privileges
 from paraglider.lab.topology import VIP, Topology
-from paraglider.system import privileges
 
 pytestmark = [
     pytest.mark.root,
@@ -90,7 +90,7 @@ def test_the_wheel_is_compiled_and_installs(built: Path, tmp_path: Path) -> None
     wheel = only(built, f"paraglider-{paraglider.__version__}-*.whl")
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(tmp_path), str(wheel)], check=True)
-    code = "import paraglider.core.nat as nat; print(nat.__file__)"
+    code = "import paraglider.forward.nat.datapath as nat; print(nat.__file__)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
@@ -115,7 +115,11 @@ def test_the_sdist_is_whole_and_clean(built: Path) -> None:
         "docs/operations.md",
         "paraglider/py.typed",
     }
-    wanted |= {"paraglider/core/nat.pxd", "scripts/bootstrap", "scripts/debian/postinst"}
+    wanted |= {
+        "paraglider/forward/nat/datapath.pxd",
+        "scripts/bootstrap",
+        "scripts/debian/postinst",
+    }
     assert wanted <= names
     assert not [name for name in names if name.endswith((".so", ".pyc", ".c"))]
 
@@ -231,7 +235,10 @@ def quiet(host: Machine) -> None:
     # keepalived's own check of the example, where the interfaces and the command are.
     host.run("keepalived", "-t", "-f", "/usr/share/doc/paraglider/examples/keepalived.conf")
     # Everything is bundled, but what Debian's python3 brings itself.
-    code = "import sys, aiohttp, paraglider.core.nat as n; print(sys.prefix, aiohttp.__file__, n)"
+    code = (
+        "import sys, aiohttp, paraglider.forward.nat.datapath as n;"
+        " print(sys.prefix, aiohttp.__file__, n)"
+    )
     told = host.run("/opt/paraglider/bin/python3", "-I", "-c", code).stdout
     assert told.startswith("/opt/paraglider /opt/paraglider/lib/")
     assert ".so" in told

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from processes import children
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP
 

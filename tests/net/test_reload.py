@@ -15,7 +15,7 @@ import pytest
 from directing import directed
 from failing import Load, Peer, control, rows, tries, wait_until
 
-from paraglider.config.problem import ConfigError
+from paraglider.config.diagnostics import ConfigError
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 

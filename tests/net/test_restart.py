@@ -18,10 +18,10 @@ import pytest
 from clients import Client
 from processes import workers
 
+from paraglider.host.ownership import RUN_DIRECTORY
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology
-from paraglider.system.owner import RUN_DIRECTORY
-from paraglider.system.queue import QUEUES
+from paraglider.netfilter.queue import QUEUES
 
 pytestmark = pytest.mark.root
 
@@ -51,7 +51,7 @@ def await_rounds(clients: list[Client], running: Balancer, more: int = 2) -> Non
 
 def ledgers(net: Topology) -> list[str]:
     """The ledgers of the balancer's namespace."""
-    command = "from paraglider.system.owner import netns_cookie; print(f'{netns_cookie():x}')"
+    command = "from paraglider.host.ownership import netns_cookie; print(f'{netns_cookie():x}')"
     cookie = net.balancer.run([sys.executable, "-c", command]).stdout.strip()
     return sorted(path.name for path in RUN_DIRECTORY.glob(f"flows-{cookie}-*"))
 

@@ -30,7 +30,7 @@ from scapy.packet import Packet
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import BALANCER, CLIENT, VIP, Topology, backend_address
-from paraglider.rules.steering import OPENINGS, worker_queues
+from paraglider.netfilter.rules.steering import OPENINGS, worker_queues
 
 pytestmark = pytest.mark.root
 

@@ -11,9 +11,9 @@ import pytest
 from failing import Load, Peer, control, wait_until
 from naming import FAMILIES, NAME, PORT, NameServer
 
+from paraglider.host.ownership import RUN_DIRECTORY
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address
-from paraglider.system.owner import RUN_DIRECTORY
 
 pytestmark = pytest.mark.root
 

@@ -13,7 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from paraglider.control.api.client import Control
+from paraglider.daemon.http.client import Control
 from paraglider.lab.balancer import Balancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 

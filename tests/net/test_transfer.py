@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from paraglider.lab.topology import VIP, Topology
-from paraglider.rules.steering import worker_queues
-from paraglider.system.queue import QUEUES
+from paraglider.netfilter.queue import QUEUES
+from paraglider.netfilter.rules.steering import worker_queues
 
 pytestmark = pytest.mark.root
 

@@ -5,8 +5,8 @@ Lives here: ``Icmp``.
 
 from __future__ import annotations
 
-from paraglider.health.echo import Echo
 from paraglider.health.messages import Target
+from paraglider.health.pinger import Echo
 from paraglider.health.probes.base import Step, UnableError
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packets import MANY, V4, V6, Family, nat, packed, service
 
-from paraglider.config.validate import STRATEGIES as CONFIGURED
+from paraglider.config.check import STRATEGIES as CONFIGURED
 from paraglider.core.flow import ICMP, TCP, Flow, FlowTable
 from paraglider.core.pool import Backend, Event, Pool
 from paraglider.core.strategies import STRATEGIES, Context, NewFlow, create

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from paraglider.health.echo import Echo
+from paraglider.health.pinger import Echo
 from paraglider.health.probes.base import Look
 from paraglider.health.probes.icmp import Icmp
 

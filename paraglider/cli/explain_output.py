@@ -1,0 +1,206 @@
+"""What `paraglider explain` has found, as data (`--json`) and as lines for a person.
+
+Lives here: ``Report``, which gathers the data; ``lines``, which words it.
+Rules: the words are made from the data alone, so both forms say the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from paraglider.core.explain import Explanation
+from paraglider.core.impact import Fate
+from paraglider.core.strategies import NewFlow
+from paraglider.forward.explain import MOST_FLOWS, Capture, Change, Situation, spelled
+
+_BY_TURN: Final = "no hash decides, in one file or in both: new flows go by turn"
+_PACKETS: Final = {
+    "to_services": "of these flows",
+    "from_services": "answers of services",
+    "of_others": "to and from others",
+    "not_flows": "fragments, errors, other protocols",
+    "not_ip": "no IP",
+    "of_further_flows": f"of further flows: only {MOST_FLOWS} are told apart",
+}
+_FATES: Final = {
+    Fate.KEPT: "keep their backend",
+    Fate.MOVED: "would get another one, opened anew",
+    Fate.LOST: "lose their service or backend",
+    Fate.OPEN: "go by turn",
+}
+
+
+class Report:
+    """Gathers what was found, in ``data``."""
+
+    def __init__(self, situation: Situation) -> None:
+        self._situation = situation
+        self.data: dict[str, Any] = {}
+
+    def asked(self, socket: str, flows: int, more: bool) -> None:
+        """The daemon at ``socket`` has listed its flows, all unless there are ``more``."""
+        self.data["daemon"] = {"socket": socket, "flows": flows, "more": more}
+
+    def flow(self, flow: NewFlow) -> None:
+        """One flow."""
+        self.data["flows"] = [self._explained(flow)]
+
+    def capture(self, capture: Capture) -> None:
+        """The flows of a capture, and what its other packets were."""
+        found = self.data.setdefault("flows", [])
+        for each in capture.flows.values():
+            seen = {"packets": each.packets, "begins": each.begins}
+            found.append({**self._explained(each.flow), **seen})
+        self.data["packets"] = {name: capture.counts[name] for name in _PACKETS}
+
+    def against(self, file: str, changes: Iterable[Change]) -> None:
+        """What another file changes."""
+        self.data["against"] = {"file": file, "services": [_changed(each) for each in changes]}
+
+    def moved(self, whose: str, fates: Mapping[str, Counter[Fate]]) -> None:
+        """What becomes of the flows of a capture ("pcap"), or of live ones ("live")."""
+        self.data["against"][whose] = {
+            service: {"flows": counts.total(), **{fate.value: counts[fate] for fate in Fate}}
+            for service, counts in fates.items()
+        }
+
+    def _explained(self, flow: NewFlow) -> dict[str, Any]:
+        found = self._situation.explain(flow)
+        return {
+            "protocol": flow.protocol_name,
+            "client": str(flow.client_address),
+            "client_port": flow.client_port,
+            "vip": str(flow.vip_address),
+            "port": flow.port,
+            "service": found.service.name if found.service is not None else None,
+            "backend": found.backend.name if found.backend is not None else None,
+            "candidates": [
+                {"backend": each.backend.name, "weight": each.backend.weight, "share": each.share}
+                for each in found.candidates
+            ],
+            "why": [{"about": step.about, "text": step.text} for step in found.why]
+            + self._unlisted(found),
+        }
+
+    def _unlisted(self, found: Explanation) -> list[dict[str, str]]:
+        """A word on backends that the file does not list."""
+        service = found.service
+        if service is None or service.pool.backends:
+            return []
+        source = self._situation.source_of(service)
+        text = f"its backends are listed in {source}; give those of the daemon with --backends"
+        return [{"about": "state", "text": text}]
+
+
+def _changed(change: Change) -> dict[str, Any]:
+    moved = change.moved
+    return {
+        "service": change.before.name,
+        "of": [spelled(piece) for piece in change.pieces],
+        "becomes": change.after.name if change.after is not None else None,
+        "hash_space": None
+        if moved is None
+        else {"moved": moved.moved, "of": moved.of, "sampled": moved.sampled},
+        "shares": {
+            name: {"before": before, "after": after}
+            for name, (before, after) in change.shares.items()
+        },
+    }
+
+
+def lines(data: Mapping[str, Any]) -> Iterator[str]:
+    """``data`` of a report in words."""
+    flows = data.get("flows", [])
+    if "packets" in data:
+        for flow in flows:
+            yield _short(flow)
+        yield from _packets(data["packets"])
+    else:
+        for flow in flows:
+            yield from _long(flow)
+    if "against" in data:
+        if flows or "packets" in data:
+            yield ""
+        yield from _against(data["against"])
+    if "daemon" in data:
+        daemon = data["daemon"]
+        some = f", {daemon['flows']} of its flows" if daemon["more"] else ""
+        yield f"States and flows are those of the daemon at {daemon['socket']}{some}."
+
+
+def _long(flow: Mapping[str, Any]) -> Iterator[str]:
+    yield _head(flow)
+    yield f"  {'backend':<9} {_answer(flow)}"
+    for candidate in flow["candidates"]:
+        share = _percent(candidate["share"])
+        yield f"  {'':<9} {candidate['backend']:<22} {share:>7}  weight {candidate['weight']}"
+    for step in flow["why"]:
+        yield f"  {step['about']:<9} {step['text']}"
+
+
+def _short(flow: Mapping[str, Any]) -> str:
+    middle = "" if flow["begins"] else " (from its middle on: only a flow that is known goes there)"
+    service = f"`{flow['service']}`, " if flow["service"] is not None else ""
+    return f"{_head(flow)}: {service}{_answer(flow)}; {flow['why'][-1]['text']}{middle}"
+
+
+def _head(flow: Mapping[str, Any]) -> str:
+    client, vip = (_bracketed(flow[key]) for key in ("client", "vip"))
+    if flow["protocol"] in ("icmp", "icmp6"):
+        return f"{flow['protocol']} {flow['client']} → {flow['vip']} (echo {flow['client_port']})"
+    return f"{flow['protocol']} {client}:{flow['client_port']} → {vip}:{flow['port']}"
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def _answer(flow: Mapping[str, Any]) -> str:
+    if flow["backend"] is not None:
+        return str(flow["backend"])
+    return f"one of {len(flow['candidates'])}" if flow["candidates"] else "none"
+
+
+def _percent(share: float | None) -> str:
+    return "?" if share is None else f"{share * 100:.1f} %"
+
+
+def _packets(counts: Mapping[str, int]) -> Iterator[str]:
+    yield f"{sum(counts.values())} packets:"
+    for name, words in _PACKETS.items():
+        if counts[name]:
+            yield f"  {counts[name]:>9} {words}"
+
+
+def _against(against: Mapping[str, Any]) -> Iterator[str]:
+    yield f"against {against['file']}:"
+    for change in against["services"]:
+        yield from _change(change)
+    for whose, words in (("live", "live flows"), ("pcap", "flows of the capture")):
+        for service, counts in against.get(whose, {}).items():
+            told = (f"{counts[fate]} {text}" for fate, text in _FATES.items() if counts[fate])
+            yield f"  `{service}`, {counts['flows']} {words}: {', '.join(told)}"
+    if "live" in against:
+        yield "  A reload moves no live flow whose backend stays."
+
+
+def _change(change: Mapping[str, Any]) -> Iterator[str]:
+    what = f"`{change['service']}` ({', '.join(change['of'])})"
+    if change["becomes"] is None:
+        yield f"  {what}: no service has it any more"
+        return
+    if change["becomes"] != change["service"]:
+        what += f", now `{change['becomes']}`"
+    space = change["hash_space"]
+    if space is None:
+        yield f"  {what}: {_BY_TURN}"
+    else:
+        unit = "flows that were tried" if space["sampled"] else "entries of the table"
+        share = _percent(space["moved"] / space["of"])
+        counted = f"{space['moved']} of {space['of']} {unit}"
+        yield f"  {what}: {share} of the hash space moves ({counted})"
+    for name, share in change["shares"].items():
+        before, after = _percent(share["before"]), _percent(share["after"])
+        yield f"    {name:<22} {before:>7} → {after:>7} of new flows"

@@ -1,0 +1,298 @@
+"""What concerns several fields or several services: contradictions, each with its remedy.
+
+Lives here: ``check`` (all contradictions of a configuration that the model has accepted),
+``check_interfaces`` (against the interfaces of a host, given as names).
+Rules: a finding names the path of what it points at, and in ``needs`` every other path that it
+rests on, so that ``load`` can leave it out when one of those is itself in error. Pure: the host
+is an argument.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+from collections.abc import Iterator
+
+from paraglider.config.check_dsr import check_dsr
+from paraglider.config.check_health import check_health
+from paraglider.config.check_shared import check_shared
+from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.model import UNSEEDED, Config, Service
+from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
+
+STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
+#: a class of the operator's own, as `strategy` names it
+STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
+MOST_LISTENED = 1024  # ports of a service that a proxy worker opens a socket for, each
+
+
+def check(config: Config) -> list[Problem]:
+    """Every contradiction in ``config``; empty when there is none."""
+    problems = [*_process(config), *_network(config)]
+    for index, service in enumerate(config.services):
+        path: Path = ("services", index)
+        problems += [*_addresses(path, service), *_backends(path, service)]
+        problems += [*_ways(path, service), *_strategy(path, service)]
+        problems += check_health(path, service)
+    problems += [*_names(config), *_claims(config), *check_shared(config)]
+    problems += check_dsr(config)
+    return problems
+
+
+def check_interfaces(config: Config, existing: set[str]) -> list[Problem]:
+    """The interfaces of `network` that are not among ``existing``, the names on the host."""
+    named = {"public": config.network.public, "private": config.network.private}
+    there = ", ".join(sorted(existing - {"lo"})) or "none but lo"
+    return [
+        Problem(
+            ("network", side, "interface"),
+            f"there is no interface `{section.interface}` on this host",
+            f"the interfaces here are: {there}",
+        )
+        for side, section in named.items()
+        if section is not None and section.interface not in existing
+    ]
+
+
+def _process(config: Config) -> Iterator[Problem]:
+    first, last = config.workers.first_core, config.workers.last_core
+    if first is not None and last is not None and first > last:
+        path: Path = ("workers", "first_core")
+        what = f"`first_core` {first} is above `last_core` {last}"
+        remedy = f"write first_core: {last}, last_core: {first}"
+        yield Problem(path, what, remedy, needs=(("workers", "last_core"),))
+    if config.stats is not None and not is_endpoint(config.stats.bind):
+        what = f"`bind`: {shown(config.stats.bind)} is no ADDRESS:PORT"
+        remedy = 'write one such as "127.0.0.1:9777" or "[::1]:9777"'
+        yield Problem(("stats", "bind"), what, remedy)
+    broadcast = config.failover.broadcast
+    if broadcast is not None and broadcast.version != 4:
+        what = f"`broadcast`: {broadcast} is IPv6, which has no broadcast"
+        remedy = "write the IPv4 broadcast address of the backends' network, or leave it out"
+        yield Problem(("failover", "broadcast"), what, remedy)
+
+
+def _network(config: Config) -> Iterator[Problem]:
+    gateways = config.network.private.gateway if config.network.private is not None else ()
+    taken: dict[IPAddress, tuple[str, Path]] = {}
+    for index, service in enumerate(config.services):
+        path: Path = ("services", index)
+        taken.setdefault(service.vip.ip, (f"the VIP of `{service.name}`", (*path, "vip")))
+        for number, backend in enumerate(service.backends):
+            place = (*path, "backends", number, "address")
+            taken.setdefault(backend.address, (f"a backend of `{service.name}`", place))
+    for index, gateway in enumerate(gateways):
+        place = ("network", "private", "gateway", index)
+        if gateway.ip in taken:
+            whose, needed = taken[gateway.ip]
+            what = f"gateway {gateway.ip} is also {whose}"
+            remedy = "give the balancer an address of its own on the private side"
+            yield Problem(place, what, remedy, needs=(needed,))
+        if gateway in gateways[:index]:
+            yield Problem(place, f"gateway {gateway} is listed twice", "keep one of the two")
+
+
+def _addresses(path: Path, service: Service) -> Iterator[Problem]:
+    vip, needs = service.vip, ((*path, "vip"),)
+    forward: tuple[Path, ...] = ((*path, "forward"),)
+    ours = service.forward == "proxy"  # which listens and connects here, on loopback too
+    bad = _unusable(vip.ip, ours)
+    if bad:
+        yield Problem(
+            (*path, "vip"),
+            f"VIP {vip.ip} is {bad}",
+            _instead(vip.ip, service, "a unicast address"),
+            needs=forward,
+        )
+    elif vip.version == 4 and vip.network.prefixlen < 31 and vip.ip in _ends(vip.network):
+        what = f"VIP {vip.ip} is the network or broadcast address of {vip.network}"
+        yield Problem((*path, "vip"), what, "write a host's address, or another prefix")
+    for index, backend in enumerate(service.backends):
+        place = (*path, "backends", index, "address")
+        bad = _unusable(backend.address, ours)
+        if backend.address.version != vip.version:
+            what = f"backend {backend.address} is IPv{backend.address.version}"
+            what += f", the VIP {vip.ip} is IPv{vip.version}"
+            remedy = f"write an IPv{vip.version} backend; each family needs a service of its own"
+            yield Problem(place, what, remedy, needs=needs)
+        elif bad:
+            what = f"backend {backend.address} is {bad}"
+            remedy = _instead(backend.address, service, "the address of a real server")
+            yield Problem(place, what, remedy, needs=forward)
+        elif backend.address == vip.ip and not (ours and _elsewhere(backend.port, service)):
+            what = f"backend {backend.address} is the VIP itself"
+            remedy = "write the server's own address"
+            if ours:
+                remedy += ", or a `port` that the service does not have"
+            ports = ((*path, "ports"), (*path, "backends", index, "port"))
+            yield Problem(place, what, remedy, needs=(*needs, *forward, *ports))
+    if service.snat is not None and service.snat.version != vip.version:
+        what = f"`snat` {service.snat} is IPv{service.snat.version}, the VIP is IPv{vip.version}"
+        remedy = f"write an IPv{vip.version} address"
+        yield Problem((*path, "snat"), what, remedy, needs=needs)
+
+
+def _elsewhere(port: int | None, service: Service) -> bool:
+    """Whether a connection to ``port`` of the VIP is none to ``service`` again."""
+    return port is not None and all(port not in span for span in service.ports)
+
+
+def _instead(address: IPAddress, service: Service, usual: str) -> str:
+    """What to write where ``address`` is unusable."""
+    if address.is_loopback and service.protocol == "tcp" and not service.all_ports:
+        return f"write {usual}, or use `forward: proxy`, which takes loopback too"
+    return f"write {usual}"
+
+
+def _unusable(address: IPAddress, here: bool = False) -> str:
+    """Why no packet of a flow can carry ``address``; empty when it can. With ``here`` no packet is
+    forwarded: connections end and begin on this host.
+    """
+    if address.is_multicast:
+        return "a multicast address"
+    if address.is_unspecified:
+        return "the unspecified address"
+    if address.is_loopback and not here:
+        return "a loopback address"
+    if address.is_link_local and address.version == 6:
+        return "a link-local address"
+    if str(address) == "255.255.255.255":
+        return "the broadcast address"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return f"an IPv4 address in IPv6 form ({address.ipv4_mapped})"
+    return ""
+
+
+def _ends(network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> tuple[IPAddress, ...]:
+    return (network.network_address, network.broadcast_address)
+
+
+def _backends(path: Path, service: Service) -> Iterator[Problem]:
+    seen: dict[tuple[IPAddress, int | None], Path] = {}
+    for index, backend in enumerate(service.backends):
+        item: Path = (*path, "backends", index)
+        place: Path = (*item, "address")
+        port = backend.port if backend.port is not None else service.single_port
+        first = seen.setdefault((backend.address, port), item)
+        if first is not item:
+            where = f"`backends[{first[-1]}]`"
+            at = f" port {port}" if port is not None else ""
+            what = f"backend {backend.address}{at} appears twice (first as {where})"
+            remedy = "keep one, and give it a higher weight if it is to get more"
+            needs = [(*item, "port"), (*first, "address"), (*first, "port")]
+            # Written once as the service's own port and once as its default: the same backend.
+            if backend.port != service.backends[int(first[-1])].port:
+                needs.append((*path, "ports"))
+            yield Problem(place, what, remedy, needs=tuple(needs))
+        if backend.port is None:
+            continue
+        place = (*item, "port")
+        if service.protocol == "any":
+            what = "`port` with `protocol: any`, which keeps the port of the client's packet"
+            remedy = "leave `port` out, or make one service for tcp and one for udp"
+            yield Problem(place, what, remedy, at="key", needs=((*path, "protocol"),))
+        elif service.single_port is None:
+            many = "all" if service.all_ports else "several"
+            what = f"`port` maps to one port, but the service has {many} ports"
+            remedy = "leave `port` out, or give the service a single port"
+            yield Problem(place, what, remedy, at="key", needs=((*path, "ports"),))
+    if service.source is None and not any(backend.weight for backend in service.backends):
+        remedy = "give a backend a weight of 1 or more"
+        yield Problem((*path, "backends"), "every backend has weight 0", remedy, at="key")
+
+
+def _ways(path: Path, service: Service) -> Iterator[Problem]:
+    """What goes with which `forward`."""
+    forward, needs = service.forward, ((*path, "forward"),)
+    if service.snat is not None and forward != "offload":
+        what = f"`snat` has no meaning with `forward: {forward}`"
+        remedy = "leave `snat` out, or use `forward: offload`"
+        yield Problem((*path, "snat"), what, remedy, at="key", needs=needs)
+    if service.return_ == "direct" and forward not in ("nat", "dsr"):
+        what = f"`return: direct` does not go with `forward: {forward}`"
+        yield Problem((*path, "return"), what, "write `return: via`, or leave it out", needs=needs)
+    if service.proxy_protocol is not None and forward != "proxy":
+        what = f"`proxy_protocol` has no meaning with `forward: {forward}`"
+        remedy = "leave it out, or use `forward: proxy`"
+        yield Problem((*path, "proxy_protocol"), what, remedy, at="key", needs=needs)
+    if forward == "proxy":
+        yield from _proxy(path, service)
+
+
+def _proxy(path: Path, service: Service) -> Iterator[Problem]:
+    if service.protocol != "tcp":
+        what = f"`forward: proxy` carries TCP alone, the service is `{service.protocol}`"
+        remedy = "write `protocol: tcp`, or another forward"
+        yield Problem((*path, "forward"), what, remedy, needs=((*path, "protocol"),))
+    ports = sum(len(span) for span in service.ports)
+    if ports > MOST_LISTENED:
+        named = "all ports" if service.all_ports else f"{ports} ports"
+        what = f"`forward: proxy` listens on every port, and the service has {named}"
+        remedy = f"name at most {MOST_LISTENED} ports, or use another forward"
+        needs = ((*path, "ports"),)
+        yield Problem((*path, "forward"), what, remedy, needs=needs)
+
+
+def _strategy(path: Path, service: Service) -> Iterator[Problem]:
+    if "seed" in service.model_fields_set and service.strategy in UNSEEDED:
+        what = f"`seed` has no meaning with `strategy: {service.strategy}`"
+        remedy = "leave `seed` out, or use `strategy: source` or `strategy: maglev`"
+        needs = ((*path, "strategy"),)
+        yield Problem((*path, "seed"), what, remedy, at="key", needs=needs)
+    if service.strategy in STRATEGIES or STRATEGY_CLASS.fullmatch(service.strategy):
+        return
+    close = difflib.get_close_matches(service.strategy, STRATEGIES, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    remedy = f"{hint}write one of: {', '.join(STRATEGIES)}, package.module:Class"
+    what = f"`strategy`: {shown(service.strategy)} is not known"
+    yield Problem((*path, "strategy"), what, remedy)
+
+
+def _names(config: Config) -> Iterator[Problem]:
+    first: dict[str, int] = {}
+    for index, service in enumerate(config.services):
+        earlier = first.setdefault(service.name, index)
+        if earlier != index:
+            what = f"two services are named `{service.name}` (first as `services[{earlier}]`)"
+            needs: tuple[Path, ...] = (("services", earlier, "name"),)
+            place: Path = ("services", index, "name")
+            yield Problem(place, what, "give each service its own name", needs=needs)
+
+
+def _claims(config: Config) -> Iterator[Problem]:
+    """Two services that claim the same VIP, protocol and port, or its ICMP echo.
+
+    Some ports within another's all ports are no conflict: the narrower service has them.
+    """
+    claims: dict[tuple[IPAddress, str, bool], list[tuple[PortRange, int]]] = {}
+    for index, service in enumerate(config.services):
+        for protocol in service.protocols:
+            key = (service.vip.ip, protocol, service.all_ports)
+            claims.setdefault(key, []).extend((ports, index) for ports in service.ports)
+    clashes: dict[tuple[int, int], list[str]] = {}
+    for (_, protocol, _), ranges in claims.items():
+        widest = None  # of the ranges so far, the one that reaches furthest
+        for ports, index in sorted(ranges):
+            if widest is not None and ports.overlaps(widest[0]):
+                pair = (min(index, widest[1]), max(index, widest[1]))
+                clashes.setdefault(pair, []).append(f"{protocol} {_where(ports, widest[0])}")
+            if widest is None or ports.last > widest[0].last:
+                widest = (ports, index)
+    echo: dict[IPAddress, int] = {}
+    for index, service in enumerate(config.services):
+        if service.protocol == "any" and (first := echo.setdefault(service.vip.ip, index)) != index:
+            clashes.setdefault((first, index), []).append("ICMP echo")
+    for (earlier, later), which in clashes.items():
+        owner, second = config.services[earlier], config.services[later]
+        what = f"`{owner.name}` has {', '.join(dict.fromkeys(which))} of {second.vip.ip} already"
+        remedy = "give each service its own VIP or ports, or put the backends into one service"
+        keys = ("vip", "protocol", "ports")
+        needs = tuple(("services", index, key) for index in (earlier, later) for key in keys)
+        present = "ports" if "ports" in second.model_fields_set else "vip"
+        yield Problem(("services", later, present), what, remedy, needs=needs)
+
+
+def _where(left: PortRange, right: PortRange) -> str:
+    shared = PortRange(max(left.first, right.first), min(left.last, right.last))
+    return "on all ports" if shared == ALL_PORTS else f"port {shared}"

@@ -1,0 +1,104 @@
+"""Services that share a port of a backend, so that nobody could tell whose answers come from it.
+
+Lives here: ``check_shared``, which ``validate`` calls for the whole.
+Rules: as in ``validate``. It is the port at the backend that counts, mapped or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.model import Config, Service
+from paraglider.config.types import ALL_PORTS, IPAddress, PortRange
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """Ports of one backend from which a service's answers come.
+
+    ``vip`` is the source that the backend gives them by ``return: direct``, with the port where it
+    is another; None under ``return: via``.
+    """
+
+    service: int
+    backend: int
+    ports: PortRange
+    vip: tuple[IPAddress, int | None] | None = None
+
+
+_Claims = dict[tuple[IPAddress, str], list[_Claim]]
+"""By the backend's address and the transport protocol."""
+
+
+def check_shared(config: Config) -> list[Problem]:
+    """Every backend of ``config`` that two services cannot share as they do."""
+    return [*_conntrack(config), *_direct(config)]
+
+
+def _conntrack(config: Config) -> Iterator[Problem]:
+    """The replies to nat are kept out of conntrack, and with them those to offload would be."""
+    awaited = _claims(config, lambda s: s.forward == "nat" and s.return_ == "via")
+    offloaded = _claims(config, lambda s: s.forward == "offload")
+    remedy = "use the same `forward` for both, or another port or backend for one"
+    for claim, other in _clashes(offloaded, awaited):
+        nat = config.services[other.service].name
+        yield _problem(config, claim, other, f"serves `{nat}` by `forward: nat`", remedy)
+
+
+def _direct(config: Config) -> Iterator[Problem]:
+    """The backend gives one source to all answers that leave a port of it for a client."""
+    direct = _claims(config, lambda s: s.forward == "nat" and s.return_ == "direct")
+    # With `snat` answers go to the balancer, and proxy and dsr have sources of their own.
+    others = _claims(config, lambda s: s.forward in ("nat", "offload") and s.snat is None)
+    remedy = "use another port or backend for one of the two"
+    for claim, other in _clashes(others, direct):
+        named = config.services[other.service].name
+        what = f"answers as the VIP of `{named}` (`return: direct`)"
+        yield _problem(config, claim, other, what, remedy)
+
+
+def _claims(config: Config, chosen: Callable[[Service], bool]) -> _Claims:
+    found: _Claims = {}
+    for index, service in enumerate(config.services):
+        for number, backend in enumerate(service.backends) if chosen(service) else ():
+            vip = None
+            if service.return_ == "direct":
+                mapped = backend.port not in (None, service.single_port)
+                vip = service.vip.ip, service.single_port if mapped else None
+            for protocol in service.protocols:
+                claims = found.setdefault((backend.address, protocol), [])
+                ports = service.reply_ports(backend)
+                claims.extend(_Claim(index, number, span, vip) for span in ports)
+    return found
+
+
+def _clashes(claims: _Claims, others: _Claims) -> Iterator[tuple[_Claim, _Claim]]:
+    """Each backend's first claim on ports that another service has, and not as the same VIP."""
+    told: set[tuple[int, int]] = set()
+    for key, mine in claims.items():
+        theirs = others.get(key, [])
+        for claim in mine:
+            place = claim.service, claim.backend
+            # Of two that claim alike the later one is told of.
+            rivals = (
+                other
+                for other in theirs
+                if claim.ports.overlaps(other.ports)
+                and claim.service != other.service
+                and (claim.vip is None or claim.vip != other.vip)
+                and (claim.vip is None or claim.service > other.service)
+            )
+            if place not in told and (rival := next(rivals, None)) is not None:
+                told.add(place)
+                yield claim, rival
+
+
+def _problem(config: Config, claim: _Claim, other: _Claim, what: str, remedy: str) -> Problem:
+    path: Path = ("services", claim.service, "backends", claim.backend, "address")
+    where = "on all ports" if claim.ports == ALL_PORTS else f"port {claim.ports}"
+    address = config.services[claim.service].backends[claim.backend].address
+    keys = ("forward", "return", "vip", "protocol", "ports", "backends")
+    needs = tuple(("services", i, key) for i in (claim.service, other.service) for key in keys)
+    return Problem(path, f"backend {address} {where} {what}", remedy, needs=needs)

@@ -1,0 +1,91 @@
+"""The formats that can be imported: how each is known by its content, and what reads it.
+
+Lives here: ``FORMATS``, ``draft_of``.
+Rules: the first line that only one format can have decides; comments say nothing. Raises
+``ConfigError`` alone, whatever the text is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from paraglider.config import reader
+from paraglider.config.diagnostics import ConfigError, Mark
+from paraglider.config.importers import convey, glider, ipvsadm, loaded
+from paraglider.config.importers.draft import Draft
+
+_OURS = re.compile(r"services\s*:")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """One format: its name in words, what a line of it looks like, what reads it, and how long
+    a line of it may be.
+    """
+
+    title: str
+    looks: re.Pattern[str]
+    convert: Callable[[str], Draft]
+    longest_line: int = 4096
+
+
+def _glider(text: str) -> Draft:
+    parsed = reader.parse(text)
+    if not parsed.broken and glider.is_glider(parsed.data):
+        return glider.convert(parsed)
+    draft = Draft(marks=parsed.marks, problems=list(parsed.problems))
+    if not draft.problems:
+        draft.wrong((), Mark(1, 1), f"there is no `{glider.ROOT}`; write its keys below it")
+    return draft
+
+
+FORMATS = {
+    "loaded": Format("loaded's configuration", loaded.LOOKS, loaded.convert),
+    "glider": Format(
+        "the Go Paraglider's configuration",
+        re.compile(rf"[\"'{{]?{glider.ROOT}[\"']?\s*:"),
+        _glider,
+        longest_line=reader.MAX_BYTES,
+    ),
+    "convey": Format("Convey's configuration", convey.LOOKS, convey.convert, convey.LONGEST_LINE),
+    "ipvsadm": Format("a listing of ipvsadm-save", ipvsadm.LOOKS, ipvsadm.convert),
+}
+
+
+def draft_of(
+    text: str, file: str, name: str | None = None, mode: convey.Mode | None = None
+) -> tuple[Format, Draft]:
+    """The format of ``text`` (that called ``name``, or what it looks like), and its draft.
+
+    ``mode`` is how Convey was run. Raises ``ConfigError`` when the text looks like none of them.
+    """
+    chosen = FORMATS[name or _detected(text, file)]
+    for index, line in enumerate(_lines(text)):
+        if len(line) > chosen.longest_line:
+            what = f"a line of {len(line)} characters is no line of {chosen.title}"
+            raise ConfigError([f"{file}:{index + 1}:1: {what}; is it the right file?"])
+    if chosen is FORMATS["convey"]:
+        return chosen, convey.convert(text, mode)
+    return chosen, chosen.convert(text)
+
+
+def _detected(text: str, file: str) -> str:
+    for line in _lines(text):
+        if _OURS.match(line):
+            remedy = "use it as it is"
+            raise ConfigError([f"{file}:1:1: this is a paraglider.conf already; {remedy}"])
+        for name, each in FORMATS.items():
+            if each.looks.match(line):
+                return name
+    known = ", ".join(FORMATS)
+    if not text.strip():
+        raise ConfigError([f"{file}:1:1: the file is empty; name one of these: {known}"])
+    what = f"this looks like none of these: {known}"
+    raise ConfigError([f"{file}:1:1: {what}; name its format with --from if it is one"])
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The lines one after the other, without a list of them all."""
+    return (match[0] for match in re.finditer(r"[^\n]*(?:\n|$)", text))

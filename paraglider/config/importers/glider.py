@@ -1,0 +1,119 @@
+"""The Go Paraglider's ``glider.yaml``: one frontend, its address towards the backends, backends.
+
+Lives here: ``is_glider``, ``convert``.
+Rules: what the Go tool does with iptables is `forward: offload` here: the kernel rewrites the
+destination, and the source to `privateip`; round robin over ADDRESS:PORT, TCP alone. Keys that it
+does not know it passes over; here they are notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from paraglider.config.diagnostics import Path, PathSet, Problem, spelled
+from paraglider.config.importers.draft import Draft
+from paraglider.config.reader import Document
+from paraglider.config.types import parse_address, parse_endpoint, shown, ticked
+
+ROOT = "frontend"
+_SERVICE: Path = ("services", 0)
+_OURS = {"bind": "vip", "privateip": "snat", "backends": "backends"}
+
+
+def is_glider(data: Any) -> bool:
+    """True when ``data``, a YAML file's, has the root key of the Go tool and not ours."""
+    return isinstance(data, dict) and ROOT in data and "services" not in data
+
+
+def convert(document: Document) -> Draft:
+    """The service that a ``glider.yaml`` describes; ``document`` is one that ``is_glider`` of."""
+    return _Conversion(document).draft
+
+
+class _Conversion:
+    def __init__(self, document: Document) -> None:
+        self._marks = document.marks
+        self.draft = Draft(problems=[self._moved(problem) for problem in document.problems])
+        self._misread = PathSet(problem.path for problem in self.draft.problems)
+        self._strangers(document.data, (), (ROOT,))
+        self._frontend(document.data[ROOT])
+
+    def _moved(self, problem: Problem) -> Problem:
+        """A mistake in the YAML itself, under the path that our own configuration has for it."""
+        path, mark = problem.path, self._marks.of(problem)
+        if path[:1] == (ROOT,) and len(path) > 1 and path[1] in _OURS:
+            path = (*_SERVICE, _OURS[str(path[1])], *path[2:])
+        return replace(problem, path=path, mark=mark)
+
+    def _strangers(self, section: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
+        for key in section:
+            if key not in known:
+                remedy = f"the keys here are: {', '.join(known)}"
+                mark = self._marks.key((*path, key))
+                self.draft.note(mark, f"unknown key {ticked(key)}; {remedy}")
+
+    def _frontend(self, frontend: Any) -> None:
+        draft, place = self.draft, self._marks.key((ROOT,))
+        if not isinstance(frontend, dict):
+            remedy = f"write keys here: {', '.join(_OURS)}"
+            what = f"`{ROOT}`: {shown(frontend)} is no section"
+            draft.wrong(("services",), place, f"{what}; {remedy}")
+            return
+        self._strangers(frontend, (ROOT,), tuple(_OURS))
+        fixed = {"name": ROOT, "protocol": "tcp", "forward": "offload", "strategy": "rr"}
+        for key, value in fixed.items():
+            draft.put((*_SERVICE, key), value, place)
+        # Until `bind` says better: what backends' ports are judged by must not fail for want of it.
+        draft.put((*_SERVICE, "ports"), 1, place)
+        for key, ours in _OURS.items():
+            if key not in frontend:
+                what = f"`{ROOT}` has no `{key}`; add `{key}: ...`"
+                draft.wrong((*_SERVICE, ours), place, what)
+        if "bind" in frontend:
+            self._put(("bind",), frontend["bind"], (*_SERVICE, "vip"), self._bind)
+        if "privateip" in frontend:
+            self._put(("privateip",), frontend["privateip"], (*_SERVICE, "snat"), self._privateip)
+        if "backends" in frontend:
+            self._backends(frontend["backends"])
+
+    def _put(self, path: Path, value: Any, ours: Path, put: Callable[[Any, Path], None]) -> None:
+        """Has ``put`` set the value at ``path`` under its path here, or says what is wrong."""
+        if self._misread.touches(ours):
+            return
+        try:
+            put(value, ours)
+        except ValueError as error:
+            mark = self._marks.value((ROOT, *path))
+            self.draft.wrong(ours, mark, f"`{spelled(path)}`: {error}")
+
+    def _bind(self, value: Any, ours: Path) -> None:
+        address, port = parse_endpoint(value)
+        mark = self._marks.value((ROOT, "bind"))
+        self.draft.put(ours, str(address), mark, "bind")
+        self.draft.put((*_SERVICE, "ports"), port, mark)
+
+    def _privateip(self, value: Any, ours: Path) -> None:
+        mark = self._marks.value((ROOT, "privateip"))
+        self.draft.put(ours, str(parse_address(value)), mark, "privateip: what the backends see")
+
+    def _backends(self, backends: Any) -> None:
+        ours: Path = (*_SERVICE, "backends")
+        mark = self._marks.value((ROOT, "backends"))
+        if not isinstance(backends, list) or not backends:
+            empty = backends is None or backends == []
+            said = "the list is empty" if empty else f"{shown(backends)} is no list"
+            remedy = "write an ADDRESS:PORT on a line of its own, after a dash"
+            self.draft.wrong(ours, mark, f"`backends`: {said}; {remedy}")
+            return
+        for index, backend in enumerate(backends):
+            path: Path = ("backends", index)
+            self.draft.put((*ours, index), {}, self._marks.value((ROOT, *path)))
+            self._put(path, backend, (*ours, index), self._backend)
+
+    def _backend(self, value: Any, ours: Path) -> None:
+        address, port = parse_endpoint(value)
+        mark = self._marks.value((ROOT, "backends", ours[-1]))
+        self.draft.put((*ours, "address"), str(address), mark)
+        self.draft.put((*ours, "port"), port, mark)

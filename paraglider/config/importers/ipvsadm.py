@@ -1,0 +1,335 @@
+"""A listing of ``ipvsadm-save -n``: the kernel's own balancer, LVS.
+
+Lives here: ``LOOKS``, ``convert``.
+Rules: a service of ours has one way of forwarding, one of theirs a way for each server; the way of
+the first server counts. What cannot be taken over (marks instead of a VIP, names, tunnels) is left
+out, or replaced by what is nearest, and noted; a listing without any service is a mistake.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from paraglider.config.diagnostics import Mark, Path
+from paraglider.config.importers.draft import Draft, number
+from paraglider.config.types import IPAddress, parse_address, shown
+
+LOOKS = re.compile(r"\s*(\S*ipvsadm\s+)?(-A|-a|--add-service|--add-server)\s+-")
+
+# What ipvsadm(8) calls an option → the short name; those with a value, and those without.
+_LONG = {
+    "--add-service": "-A",
+    "--add-server": "-a",
+    "--clear": "-C",
+    "--tcp-service": "-t",
+    "--udp-service": "-u",
+    "--fwmark-service": "-f",
+    "--scheduler": "-s",
+    "--persistent": "-p",
+    "--netmask": "-M",
+    "--sched-flags": "-b",
+    "--real-server": "-r",
+    "--weight": "-w",
+    "--u-threshold": "-x",
+    "--l-threshold": "-y",
+    "--gatewaying": "-g",
+    "--ipip": "-i",
+    "--masquerading": "-m",
+    "--ops": "-o",
+    "--ipv6": "-6",
+    "--numeric": "-n",
+}
+_VALUED = {"-t", "-u", "--sctp-service", "-f", "-s", "-M", "-b", "-r", "-w", "-x", "-y", "--pe"} | {
+    "--tun-type",
+    "--tun-port",
+}
+_BARE = {"-A", "-a", "-C", "-g", "-i", "-m", "-o", "-6", "-n", "--tun-nocsum", "--tun-csum"}
+# Their scheduler → our strategy, and whether it is the same thing.
+_SCHEDULERS = {
+    "rr": ("rr", True),
+    "wrr": ("wrr", True),
+    "lc": ("weighted", True),
+    "wlc": ("weighted", True),
+    "sh": ("source", True),
+    "mh": ("maglev", True),
+    "sed": ("weighted", False),
+    "nq": ("weighted", False),
+    "lblc": ("weighted", False),
+    "lblcr": ("weighted", False),
+    "ovf": ("weighted", False),
+    "fo": ("weighted", False),
+    "twos": ("weighted", False),
+    "dh": ("source", False),
+}
+_UNWEIGHTED = ("rr", "lc")
+_WAYS = {"-m": "masquerading", "-g": "gatewaying", "-i": "tunnel"}
+_PERSISTENT = 300  # seconds, where `-p` says none (ipvsadm(8))
+_ALL_OF_IT = ("255.255.255.255", "128")  # masks that leave a client's address as it is
+
+
+@dataclass(slots=True)
+class _Line:
+    """One command: its options, short names, with the column that each value stands in."""
+
+    mark: Mark
+    options: dict[str, str]
+
+
+@dataclass(slots=True)
+class _Listed:
+    """A service with its servers; ``vip`` is None where it is left out."""
+
+    line: _Line
+    vip: tuple[IPAddress, int] | None
+    servers: list[_Line] = field(default_factory=list)
+
+
+def convert(text: str) -> Draft:
+    """The services of a listing."""
+    draft = Draft()
+    services = []
+    for listed in _listed(text, draft):
+        servers = _usable(listed, draft)
+        if listed.vip is not None and servers:
+            services.append((listed, listed.vip, servers))
+    # A VIP of ours is an address of this host, or under dsr of none but the backends.
+    own = {vip[0] for _, vip, servers in services if _way(servers[0][0]) != "-g"}
+    for index, (listed, vip, servers) in enumerate(services):
+        _service(listed, vip, servers, ("services", index), draft, vip[0] in own)
+    _interfaces(draft)
+    persistent = [listed.line for listed, _, _ in services if "-p" in listed.line.options]
+    if not services and not draft.problems:
+        what = "there is no service that could be taken over; save the rules with `ipvsadm-save -n`"
+        draft.wrong(("services",), Mark(1, 1), what)
+    _persistence(persistent, draft)
+    return draft
+
+
+def _listed(text: str, draft: Draft) -> list[_Listed]:
+    """The services in their order, each with its servers."""
+    found: dict[tuple[str, str], _Listed] = {}
+    for line in _lines(text, draft):
+        options = line.options
+        flag = next((flag for flag in ("-t", "-u", "--sctp-service", "-f") if flag in options), "")
+        key = (flag, options.get(flag, ""))
+        if "-C" in options:
+            continue
+        if not flag or ("-A" in options) == ("-a" in options):
+            what = "this is no line of ipvsadm-save; write `-A -t VIP:PORT -s rr` or `-a -t ...`"
+            draft.wrong(("services",), line.mark, what)
+        elif "-a" in options:
+            if key in found:
+                found[key].servers.append(line)
+            else:
+                what = f"the service {shown(key[1])} of this server is in no line above"
+                draft.wrong(("services",), line.mark, f"{what}; add it with -A")
+        elif key in found:
+            what = f"the service {shown(key[1])} is added twice"
+            draft.wrong(("services",), line.mark, f"{what}; keep one of the two")
+        else:
+            found[key] = _Listed(line, _vip(flag, key[1], line.mark, draft))
+    return list(found.values())
+
+
+def _lines(text: str, draft: Draft) -> Iterator[_Line]:
+    for index, line in enumerate(text.split("\n")):
+        words = line.split()
+        if words and words[0].rpartition("/")[2] == "ipvsadm":
+            words = words[1:]
+        if not words or words[0].startswith("#"):
+            continue
+        mark = Mark(index + 1, len(line) - len(line.lstrip()) + 1)
+        options = _options(words, mark, draft)
+        if options is not None:
+            yield _Line(mark, options)
+        if draft.hopeless:
+            return
+
+
+def _options(words: list[str], mark: Mark, draft: Draft) -> dict[str, str] | None:
+    """The options of one line; None where one is wrong."""
+    options: dict[str, str] = {}
+    rest = iter(words)
+    following = next(rest, None)
+    while following is not None:
+        word, equals, joined = following.partition("=")
+        name = _LONG.get(word, word)
+        following = next(rest, None)
+        if name in _BARE:
+            options[name] = ""
+        elif name in _VALUED or (name == "-p" and (equals or _is_number(following))):
+            value = joined if equals else following
+            if value is None:
+                draft.wrong(("services",), mark, f"{shown(word)} has no value; add one")
+                return None
+            options[name] = value
+            following = following if equals else next(rest, None)
+        elif name == "-p":
+            options[name] = str(_PERSISTENT)
+        else:
+            what = f"{shown(word)} is no option of ipvsadm-save"
+            draft.wrong(("services",), mark, f"{what}; leave it out")
+            return None
+    return options
+
+
+def _is_number(word: str | None) -> bool:
+    return word is not None and isinstance(number(word), int)
+
+
+def _vip(flag: str, text: str, mark: Mark, draft: Draft) -> tuple[IPAddress, int] | None:
+    if flag not in ("-t", "-u"):
+        kind = "a firewall mark" if flag == "-f" else "SCTP"
+        what = f"the service of {kind} {shown(text)} is left out"
+        draft.note(mark, f"{what}; a service here has a VIP, and TCP or UDP")
+        return None
+    return _endpoint(text, mark, draft)
+
+
+def _endpoint(text: str, mark: Mark, draft: Draft) -> tuple[IPAddress, int] | None:
+    """The address and port of ``text``, port 0 for all; None, and noted, where it has names."""
+    host, _, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    try:
+        its_port = number(port)
+        if not isinstance(its_port, int) or its_port > 65535:
+            raise ValueError
+        return parse_address(host), its_port
+    except ValueError:
+        what = f"{shown(text)} is no address and port, so it is left out"
+        draft.note(mark, f"{what}; save the rules with `ipvsadm-save -n`")
+        return None
+
+
+def _usable(listed: _Listed, draft: Draft) -> list[tuple[_Line, IPAddress, int]]:
+    """The servers that can be taken over; what is not is noted."""
+    if listed.vip is None:
+        return []
+    found = []
+    ways = [_way(server) for server in listed.servers]
+    for server, way in zip(listed.servers, ways, strict=True):
+        if "-r" not in server.options:
+            draft.wrong(("services",), server.mark, "this server has no address; add -r IP:PORT")
+            continue
+        text = server.options["-r"]
+        address = _endpoint(text, server.mark, draft)
+        if way != ways[0]:
+            what = f"server {shown(text)} is forwarded by {_WAYS[way]}, the first by"
+            remedy = "a service has one way of forwarding, so it is left out"
+            draft.note(server.mark, f"{what} {_WAYS[ways[0]]}; {remedy}")
+        elif address is not None:
+            found.append((server, *address))
+    text = listed.line.options.get("-t") or listed.line.options.get("-u") or ""
+    if not any(line.options.get("-w") != "0" for line, _, _ in found):
+        what = f"the service {shown(text)} has no server that takes connections"
+        draft.note(listed.line.mark, f"{what}; it is left out")
+        return []
+    return found
+
+
+def _way(server: _Line) -> str:
+    """How packets get to ``server``; gatewaying where nothing is said (ipvsadm(8))."""
+    return next((way for way in _WAYS if way in server.options), "-g")
+
+
+def _service(
+    listed: _Listed,
+    vip: tuple[IPAddress, int],
+    servers: list[tuple[_Line, IPAddress, int]],
+    path: Path,
+    draft: Draft,
+    own_vip: bool,
+) -> None:
+    """Puts one service; ``own_vip`` tells that its VIP has to be an address of this host."""
+    options, mark = listed.line.options, listed.line.mark
+    protocol = "tcp" if "-t" in options else "udp"
+    address, port = vip
+    tail = f"{address}-{port}".replace(":", "-") if port else f"{address}".replace(":", "-")
+    draft.put((*path, "name"), f"{protocol}-{tail}", mark)
+    draft.put((*path, "vip"), str(address), mark)
+    draft.put((*path, "protocol"), protocol, mark)
+    if port:
+        draft.put((*path, "ports"), port, mark)
+    way = _way(servers[0][0])
+    dsr = way == "-g" and not own_vip
+    draft.put((*path, "forward"), "dsr" if dsr else "nat", mark, _WAYS[way])
+    if way == "-g" and own_vip:
+        what = "the VIP is also forwarded otherwise, which does not go with `forward: dsr`"
+        remedy = "this forwards by nat; give the service another VIP for dsr"
+        draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
+    if way == "-i":
+        draft.put((*path, "return"), "direct", mark)
+        what = "there are no tunnels: this forwards by nat, and the backends answer directly"
+        remedy = "see `paraglider backend-setup` for what they need"
+        draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
+    theirs = options.get("-s", "wlc")
+    strategy, same = _SCHEDULERS.get(theirs, ("weighted", False))
+    draft.put((*path, "strategy"), strategy, mark, theirs if theirs != strategy and same else "")
+    if not same:
+        what = f"the scheduler {shown(theirs)} has no counterpart; {strategy} is the nearest"
+        draft.note(mark, what, (*path, "strategy"))
+    if "-p" in options:
+        draft.put((*path, "affinity"), "client", mark, f"-p {options['-p']}")
+    _left_out(listed.line, path, draft)
+    for index, (server, real, its_port) in enumerate(servers):
+        item: Path = (*path, "backends", index)
+        draft.put((*item, "address"), str(real), server.mark)
+        if way == "-m" and port and its_port not in (0, port):
+            draft.put((*item, "port"), its_port, server.mark)
+        weight = number(server.options.get("-w", "1"))
+        if weight != 1 and (theirs not in _UNWEIGHTED or weight == 0 or isinstance(weight, str)):
+            draft.put((*item, "weight"), weight, server.mark)
+        _left_out(server, path, draft)
+
+
+def _interfaces(draft: Draft) -> None:
+    """Names for the interfaces where dsr needs them: a listing tells none."""
+    for index, service in enumerate(draft.data.get("services", ())):
+        if service["forward"] == "dsr":
+            mark = draft.marks.value(("services", index))
+            for side, name in (("public", "eth0"), ("private", "eth1")):
+                draft.put(("network", side, "interface"), name, mark)
+            what = "dsr needs the names of the interfaces, which are not told"
+            remedy = "write the one towards the clients, and the one towards the backends"
+            draft.note(mark, f"{what}; {remedy}", ("network",))
+            return
+
+
+def _left_out(line: _Line, path: Path, draft: Draft) -> None:
+    """Notes the options of one line that nothing here stands for."""
+    words = {
+        "-b": "flags of the scheduler",
+        "--pe": "a persistence engine",
+        "-o": "one-packet scheduling",
+        "-x": "an upper threshold of connections",
+        "-y": "a lower threshold of connections",
+    }
+    for option, what in words.items():
+        if option in line.options and line.options[option] != "0":
+            said = f"{option} {line.options[option]}".strip()
+            draft.note(line.mark, f"{shown(said)}, {what}, has no counterpart; leave it out", path)
+    mask = line.options.get("-M", _ALL_OF_IT[0])
+    if mask not in _ALL_OF_IT:
+        what = f"clients are kept one by one, not by the mask {shown(mask)}"
+        draft.note(line.mark, f"{what}; leave it out", path)
+
+
+def _persistence(lines: list[_Line], draft: Draft) -> None:
+    """One time for the whole file, where each service of theirs has its own: the longest."""
+    if not lines:
+        return
+    times = [(number(line.options["-p"]), line.mark) for line in lines]
+    for seconds, mark in times:
+        if not isinstance(seconds, int):
+            draft.wrong(("timeouts", "affinity"), mark, f"-p {shown(seconds)}; write seconds")
+            return
+    longest, mark = max(times)
+    draft.put(("timeouts", "affinity"), longest, mark, "-p")
+    if any(seconds != longest for seconds, _ in times):
+        what = (
+            f"a client is kept for one time in all services; {longest} s is the longest of theirs"
+        )
+        draft.note(mark, what, ("timeouts", "affinity"))

@@ -1,0 +1,367 @@
+"""The text of a YAML file → plain data, with the place of every key and value.
+
+Lives here: ``parse``. PyYAML composes the tree of nodes (never constructs objects); this module
+turns nodes into dict, list, str, int, float, bool and None.
+Rules: what YAML would read as something a person does not mean (``22:80`` as base 60, ``0100``
+as octal) is a problem here, never a silent number. Size, depth and aliases are bounded, so that
+no text takes the process down. No I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+from yaml.composer import Composer
+from yaml.resolver import Resolver
+
+from paraglider.config.diagnostics import Mark, Marks, Path, Problem
+from paraglider.config.types import shown, ticked
+
+MAX_BYTES = 10_000_000
+MAX_NODES = 250_000  # after aliases are followed; a backend with three keys is seven nodes
+MAX_DEPTH = 32  # the format needs six
+
+_TAG = "tag:yaml.org,2002:"
+_TEXT_TAGS = {_TAG + name for name in ("str", "timestamp", "value", "merge")}
+_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9_]{0,24})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+_CParser: Any = yaml.CSafeLoader.__mro__[1] if yaml.__with_libyaml__ else None
+_UNUSUAL = re.compile(r"[^\n -~]|\?|[|>][-+0-9]*#")  # where libyaml reads another text than PyYAML
+
+_BREAKS = "\0\r\n\x85\u2028\u2029"  # the end of a line, or of the text
+_ENDS = f"#{_BREAKS}"
+
+# PyYAML's words for common slips → what is wrong, and what would be right.
+_YAML_SLIPS = (
+    (r"found character '\\t'", "a tab stands where YAML allows no tab", "write spaces there"),
+    (
+        r"found character '(.)' that cannot start",
+        r"a value cannot start with {}",
+        "put the value in quotes",
+    ),
+    (
+        "mapping values are not allowed here",
+        "a second `key:` on one line, or wrong indentation",
+        "give each key its own line, and quote a text that contains `: `",
+    ),
+    (
+        "expected <block end>",
+        "the indentation does not match the lines above",
+        "start the keys of one section, and the dashes of one list, in the same column",
+    ),
+    (
+        "could not find expected ':'",
+        "this is no `key: value`",
+        "write a colon and a space after the key",
+    ),
+    ("found unexpected end of stream", "a quoted text has no end", "close the quote"),
+    (r"expected ',' or '\]'", "a list in [ ] is not closed", "write a comma or `]` here"),
+    (r"expected ',' or '\}'", "a section in {{ }} is not closed", "write a comma or `}` here"),
+    (
+        r"found undefined alias (.*)",
+        "alias {} has no anchor",
+        "define it with `&` above, or quote a text that starts with `*`",
+    ),
+    (r"found duplicate anchor (.*); first", "anchor {} is defined twice", "rename one of the two"),
+    (
+        "but found another document",
+        "a second document starts here",
+        "keep one, and delete the line `---`",
+    ),
+)
+
+
+@dataclass(slots=True)
+class Document:
+    """One YAML document: its data, where everything stands, and what is wrong with it.
+
+    ``broken`` is true when the text could not be read at all, so that ``data`` means nothing.
+    """
+
+    data: Any = None
+    marks: Marks = field(default_factory=Marks)
+    problems: list[Problem] = field(default_factory=list)
+    broken: bool = False
+
+
+class _TooLargeError(Exception):
+    """The text is deeper or larger than any configuration; carries where that became clear."""
+
+    def __init__(self, mark: Mark, what: str) -> None:
+        super().__init__(what)
+        self.mark = mark
+        self.what = what
+
+
+class _Bounded(Composer):
+    """PyYAML's composer of nodes with a bound on their number and depth."""
+
+    _depth = _nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        self._nodes += 1
+        if self._depth > MAX_DEPTH or self._nodes > MAX_NODES:
+            mark = _mark(self.peek_event().start_mark)  # type: ignore[attr-defined]
+            raise _TooLargeError(mark, _bound_passed(self._depth))
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+class _Composer(_Bounded, yaml.SafeLoader):
+    """PyYAML's loader as far as the nodes, with tabs where YAML 1.2 has them separate tokens
+    (section 6.2).
+    """
+
+    def __init__(self, text: str) -> None:
+        yaml.SafeLoader.__init__(self, text)
+        self._dash = self._plain = -1  # where the last of them ended
+
+    def fetch_block_entry(self) -> None:
+        super().fetch_block_entry()
+        self._dash = self.index
+
+    def fetch_plain(self) -> None:
+        super().fetch_plain()
+        self._plain = self.index
+
+    def scan_to_next_token(self) -> None:
+        """Skip white space, line breaks and comments. A tab that would indent, or that is part of a
+        text without quotes, is left, where PyYAML then finds a mistake.
+        """
+        if self.index == 0 and self.peek() == "\ufeff":
+            self.forward()
+        indents = self.column == 0 or self.index == self._dash
+        while True:
+            length = 0
+            while self.peek(length) in " \t":
+                length += 1
+            follows = self.peek(length)
+            if "\t" in self.prefix(length) and follows not in _ENDS:
+                within = self.index == self._plain and follows not in ":,]}"
+                if within or (indents and not self.flow_level):
+                    self.forward(self.prefix(length).index("\t"))
+                    return
+            self.forward(length)
+            if self.peek() == "#":
+                while self.peek() not in _BREAKS:
+                    self.forward()
+            if not self.scan_line_break():  # type: ignore[no-untyped-call]
+                return
+            indents = True
+            if not self.flow_level:
+                self.allow_simple_key = True
+
+
+def _quickly(text: str) -> Document | None:
+    """What ``text`` says, by libyaml, which takes a tenth of the time; None where it is not there,
+    or finds anything to say of it: how and where that is said is ``_Composer``'s.
+
+    The two differ in tabs, other line ends and other letters than ASCII's, question marks in lists
+    and sections in brackets, and comments at once behind `|`: such a text is read slowly.
+    """
+    if _CParser is None or not text.isascii() or _UNUSUAL.search(text):
+        return None
+
+    class Quick(_Bounded, _CParser, Resolver):  # type: ignore[misc]  # it has no types
+        def __init__(self) -> None:
+            _CParser.__init__(self, text)
+            Composer.__init__(self)
+            Resolver.__init__(self)
+
+        def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+            node = super().compose_scalar_node(anchor)
+            if not node.value and not node.style:
+                raise yaml.YAMLError("where nothing stands the two do not agree on the place")
+            return node
+
+    document = Document()
+    try:
+        root = Quick().get_single_node()
+        if root is None:
+            return None
+        document.data = _Builder(document).build(root, ())
+    except (yaml.YAMLError, _TooLargeError):
+        return None
+    return None if document.problems else document
+
+
+def parse(text: str) -> Document:
+    """One YAML document as plain data; never raises: every mistake is in ``problems``."""
+    return _quickly(text) or _slowly(text)
+
+
+def _slowly(text: str) -> Document:
+    document = Document()
+    try:
+        loader = _Composer(text)
+        try:
+            root = loader.get_single_node()
+        finally:
+            loader.dispose()
+        if root is None:
+            raise _TooLargeError(Mark(1, 1), "the file is empty")
+        document.data = _Builder(document).build(root, ())
+    except yaml.MarkedYAMLError as error:
+        document.broken = True
+        document.problems = [_reworded(error)]
+    except yaml.reader.ReaderError as error:
+        document.broken = True
+        document.problems = [_unprintable(text, error)]
+    except _TooLargeError as error:
+        document.broken = True
+        remedy = "start from the example conf/paraglider.conf"
+        document.problems = [Problem((), error.what, remedy, mark=error.mark)]
+    return document
+
+
+def _bound_passed(depth: int) -> str:
+    if depth > MAX_DEPTH:
+        return f"sections are nested more than {MAX_DEPTH} deep"
+    return f"the file has more than {MAX_NODES} keys and values"
+
+
+def _mark(mark: Any) -> Mark:
+    return Mark(mark.line + 1, mark.column + 1) if mark is not None else Mark(1, 1)
+
+
+def _reworded(error: yaml.MarkedYAMLError) -> Problem:
+    raw = f"{error.context or ''}: {error.problem or ''}".strip(": ")
+    mark = _mark(error.problem_mark or error.context_mark)
+    # A quote without end is found at the end of the file; where it starts is what helps.
+    if "unexpected end of stream" in raw and error.context_mark is not None:
+        mark = _mark(error.context_mark)
+    for pattern, what, remedy in _YAML_SLIPS:
+        match = re.search(pattern, raw)
+        if match:
+            return Problem((), what.format(*match.groups()), remedy, mark=mark)
+    remedy = "check the indentation, quotes and brackets here"
+    return Problem((), f"the YAML does not parse ({raw})", remedy, mark=mark)
+
+
+def _unprintable(text: str, error: yaml.reader.ReaderError) -> Problem:
+    position = error.position if isinstance(error.position, int) else 0
+    before = text[:position]
+    mark = Mark(before.count("\n") + 1, position - before.rfind("\n"))
+    character = error.character
+    code = character if isinstance(character, int) else ord(str(character)[0])
+    what = f"character U+{code:04X} is not allowed in YAML"
+    return Problem((), what, "delete it", mark=mark)
+
+
+class _Builder:
+    """Turns nodes into data; one instance a document."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._marks = document.marks
+        self._nodes = 0
+
+    def build(self, node: yaml.Node, path: Path) -> Any:
+        # Aliases share nodes, so the tree can be larger than its text, or even without end.
+        self._nodes += 1
+        if len(path) > MAX_DEPTH or self._nodes > MAX_NODES:
+            raise _TooLargeError(_mark(node.start_mark), _bound_passed(len(path)))
+        self._marks.values[path] = _mark(node.start_mark)
+        if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
+            return self._mapping(node, path)
+        if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
+            return [self.build(item, (*path, index)) for index, item in enumerate(node.value)]
+        if isinstance(node, yaml.ScalarNode):
+            self._marks.texts[path] = node.value
+            return self._scalar(node, path)
+        return self._unknown_tag(node, path)
+
+    def _problem(self, path: Path, what: str, remedy: str, mark: Mark | None = None) -> None:
+        self._document.problems.append(Problem(path, what, remedy, mark=mark))
+
+    def _unknown_tag(self, node: yaml.Node, path: Path) -> None:
+        tag = node.tag.replace(_TAG, "!!")
+        self._problem(path, f"the YAML tag {shown(tag)} means nothing here", "leave the tag out")
+
+    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        first: dict[str, Mark] = {}
+        for key, value in self._entries(node, path):
+            mark = _mark(key.start_mark)
+            if not isinstance(key, yaml.ScalarNode):
+                self._problem((*path, "?"), "a key is not plain text", "write `key: value`", mark)
+                continue
+            name = str(key.value)
+            if name in first:
+                what = f"{ticked(name)} appears twice in one section"
+                what += f" (first in line {first[name].line})"
+                self._problem((*path, name), what, "keep one of the two", mark)
+                continue
+            first[name] = mark
+            self._marks.keys[(*path, name)] = mark
+            data[name] = self.build(value, (*path, name))
+            if name.endswith(":") and not key.style and data[name] is None:
+                what = f"{shown(name + ':')} ends in a colon, so YAML reads it as a key"
+                self._problem(path, what, f'put it in quotes: "{name}:"', mark)
+        for key, value in self._merged(node, path):
+            name = str(key.value)
+            if name not in data:
+                self._marks.keys[(*path, name)] = _mark(key.start_mark)
+                data[name] = self.build(value, (*path, name))
+        return data
+
+    @staticmethod
+    def _is_merge(key: yaml.Node) -> bool:
+        return isinstance(key, yaml.ScalarNode) and key.tag == _TAG + "merge"
+
+    def _entries(self, node: yaml.MappingNode, path: Path) -> Iterator[tuple[yaml.Node, yaml.Node]]:
+        return ((key, value) for key, value in node.value if not self._is_merge(key))
+
+    def _merged(
+        self, node: yaml.MappingNode, path: Path
+    ) -> Iterator[tuple[yaml.ScalarNode, yaml.Node]]:
+        """The entries that ``<<: *anchor`` brings in, the section's own not among them."""
+        for key, value in node.value:
+            if not self._is_merge(key):
+                continue
+            sources = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for source in sources:
+                if not isinstance(source, yaml.MappingNode):
+                    what = "`<<` takes in something that is no section"
+                    place = _mark(key.start_mark)
+                    self._problem((*path, "<<"), what, "write `<<: *anchor`", place)
+                    continue
+                for inner, inner_value in source.value:
+                    if isinstance(inner, yaml.ScalarNode) and not self._is_merge(inner):
+                        yield inner, inner_value
+
+    def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
+        text = str(node.value)
+        if node.tag in _TEXT_TAGS:
+            if _CONTROL.search(text):
+                what = f"{shown(text)} contains a control character"
+                self._problem(path, what, "write the text on one line, without escapes")
+            return text
+        if node.tag == _TAG + "null":
+            return None
+        if node.tag == _TAG + "bool" and text.lower() in yaml.SafeLoader.bool_values:
+            return yaml.SafeLoader.bool_values[text.lower()]
+        if node.tag == _TAG + "float":
+            return self._float(text)
+        if node.tag == _TAG + "int":
+            if _DECIMAL.fullmatch(text):
+                return int(text.replace("_", ""))
+            what = f"{shown(text)[1:-1]} is no decimal number, though YAML reads it as a number"
+            remedy = f'write it in decimal, or in quotes ("{shown(text)[1:-1]}") if it is a text'
+            self._problem(path, what, remedy)
+            return None
+        return self._unknown_tag(node, path)
+
+    @staticmethod
+    def _float(text: str) -> float | str:
+        try:
+            return float(text.replace("_", ""))
+        except ValueError:
+            return text  # base 60, .inf: no field takes them, and as text they show as written

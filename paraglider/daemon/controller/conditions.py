@@ -1,0 +1,126 @@
+"""What is wrong with the daemon and its host now: one table, from which `paraglider health` reads.
+
+Every source (the assessor of processes, a reconciler of the host, …) puts the complete set of what
+it finds wrong, again and again; what it no longer names is over. So a source needs no memory, and
+one that runs again after any failure ends what it no longer finds.
+
+    degraded     the service goes on, with less than it should have
+    unhealthy    clients are not served, or an established flow can be lost
+
+Lives here: ``Condition``, ``Conditions``.
+Rules: a condition is logged once when it begins, again only when it becomes worse, and once when it
+ends; what comes back within QUIET seconds of its last line is not logged again. All of it are
+warnings: an error of the log is what the daemon could not do. Pure but for that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from paraglider.daemon import log
+
+Severity = Literal["degraded", "unhealthy"]
+
+HEALTHY: Final = "healthy"
+DEGRADED: Final = "degraded"
+UNHEALTHY: Final = "unhealthy"
+#: seconds between two lines of the log that say that the same condition has begun
+QUIET: Final = 60.0
+#: conditions of one source at most; the rest is one condition more, which counts them
+MOST: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Something that is wrong: how bad it is, and one line with the cause and the remedy."""
+
+    severity: Severity
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A condition that there is: who found it, of what, since when (monotonic seconds)."""
+
+    source: str
+    object: str
+    condition: Condition
+    since: float
+
+    @property
+    def line(self) -> str:
+        """What the log and `paraglider health` say."""
+        return f"{self.object}: {self.condition.text}"
+
+
+class Conditions:
+    """The conditions of all sources; ``clock`` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._standing: dict[str, dict[str, Standing]] = {}
+        self._said: dict[tuple[str, str], float] = {}  # when the log last had it begin
+        self._log: Any = log.logger()
+
+    def __iter__(self) -> Iterator[Standing]:
+        """The worst first, then by source, in the order in which the source named them."""
+        every = [s for source in self._standing.values() for s in source.values()]
+        yield from sorted(every, key=lambda s: s.condition.severity != UNHEALTHY)
+
+    @property
+    def status(self) -> str:
+        """HEALTHY, or the worst severity that there is."""
+        found = {s.condition.severity for s in self}
+        return next((s for s in (UNHEALTHY, DEGRADED) if s in found), HEALTHY)
+
+    def put(self, source: str, found: Mapping[str, Condition], *, logged: bool = True) -> None:
+        """``found`` is all that ``source`` finds wrong now, by the object; not ``logged`` where
+        the log has it from elsewhere.
+        """
+        now = self._clock()
+        before = self._standing.get(source, {})
+        after: dict[str, Standing] = {}
+        for name, condition in _bounded(source, found).items():
+            known = before.get(name)
+            begun = known.since if known is not None else now
+            after[name] = standing = Standing(source, name, condition, begun)
+            if not logged:
+                continue
+            if known is None:
+                self._begin(standing, now)
+            elif known.condition.severity == DEGRADED and condition.severity == UNHEALTHY:
+                self._tell(standing)
+        for name, over in before.items():
+            if name not in after and (source, name) in self._said:
+                self._log.info(f"{name}: no longer {over.condition.severity}", was=_cause(over))
+        self._standing[source] = after
+        self._said = {
+            key: said
+            for key, said in self._said.items()
+            if now - said < QUIET or key[1] in self._standing.get(key[0], {})
+        }
+
+    def _begin(self, standing: Standing, now: float) -> None:
+        key = standing.source, standing.object
+        if now - self._said.get(key, -QUIET) >= QUIET:
+            self._said[key] = now
+            self._tell(standing)
+
+    def _tell(self, standing: Standing) -> None:
+        self._log.warning(standing.line, severity=standing.condition.severity)
+
+
+def _cause(over: Standing) -> str:
+    return over.condition.text.split(";")[0]
+
+
+def _bounded(source: str, found: Mapping[str, Condition]) -> Mapping[str, Condition]:
+    if len(found) <= MOST:
+        return found
+    kept = dict(list(found.items())[:MOST])
+    left = list(found.values())[MOST:]
+    worst: Severity = "unhealthy" if any(c.severity == UNHEALTHY for c in left) else "degraded"
+    return {**kept, source: Condition(worst, f"{len(left)} more objects are not well")}

@@ -1,0 +1,536 @@
+"""The hub: what is true of services and backends now, and who is told of it.
+
+It holds the configuration and the table of pools, hears the processes and answers the control
+socket (``desk``). Every change of a state or weight goes through ``move`` and ``weigh``: the table
+first, then the log, then the processes. Another configuration comes by ``adopt``: the host first
+(by the reconciler, ``orders``), since that may fail, then the table, then the processes, in place
+where they can take it, else by replacing them one after the other. A process that starts inherits
+all of it.
+
+Rules: runs in the supervisor, with its rights; never waits for a process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any, Final
+
+from paraglider.config.model import BackendSource, Config
+from paraglider.core.pool import DOWN, Event
+from paraglider.core.strategies import Registry
+from paraglider.daemon import log
+from paraglider.daemon.controller.assessor import Assessor
+from paraglider.daemon.controller.broadcast import Questions
+from paraglider.daemon.controller.conditions import Conditions
+from paraglider.daemon.controller.config_watcher import OwnFile
+from paraglider.daemon.controller.dns_cache import Kept
+from paraglider.daemon.controller.drained import Departures
+from paraglider.daemon.controller.draining import merge
+from paraglider.daemon.controller.handlers import SOON, Desk
+from paraglider.daemon.controller.health import Health, checked
+from paraglider.daemon.controller.host_requests import HostOrders
+from paraglider.daemon.controller.journal_watch import LedgerWatch
+from paraglider.daemon.controller.kernel_counters import AGE, Carried
+from paraglider.daemon.controller.kernel_tables import Offloaded, Over
+from paraglider.daemon.controller.live_counts import LiveCounts
+from paraglider.daemon.controller.pools import Key, Member, Pools
+from paraglider.daemon.controller.readonly_handlers import Gate
+from paraglider.daemon.controller.refusals import Refusals
+from paraglider.daemon.controller.reload import Able, Change, Ending, compare
+from paraglider.daemon.controller.reloads import NONE_ENDS, Done, Reloads
+from paraglider.daemon.controller.sources import Sources
+from paraglider.daemon.controller.suspended_policies import Suspensions
+from paraglider.daemon.controller.table_monitor import INTERVAL, Watch
+from paraglider.daemon.controller.unanswered import Unanswered
+from paraglider.daemon.controller.views import Loaded, Samples, Traffic, samples
+from paraglider.daemon.monitor.checker import chroot_for
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.faults import Faults
+from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.rolling_restart import Renewal
+from paraglider.daemon.processes.spec import CARRIERS, Equipment
+from paraglider.daemon.settings import Read
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forward.path import kind_of
+from paraglider.netfilter.connections import dump
+from paraglider.netfilter.rules.marks import backend_marks
+
+#: seconds between two times that states are sent to the processes, but for who waits for it
+TOLD: Final = 0.02
+#: seconds until what is looked at is looked at again, at most
+AFTER_A_FAULT: Final = 1.0
+
+
+class Hub:
+    """The hub of ``config``; ``registry`` has its strategies, ``watch`` and ``carried`` look at the
+    kernel.
+
+    ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
+    hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
+    brings the host to another configuration, if not the reconciler (``HostOrders.adjust``).
+    ``named`` is where services have their backends listed, if not in the file; ``config`` has what
+    was found there, and what the DNS says is ``kept``.
+    ``wanted`` is the configuration as it was asked for, ``config`` the one at work: it still has
+    backends that left, as long as they have flows.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        watch: Watch | None = None,
+        all_ready: Callable[[], None] = lambda: None,
+        token: bytes | None = None,
+        *,
+        read: Callable[[], Read],
+        file: OwnFile,
+        adjust: Callable[[Config, Callable[[], object]], list[str]] | None = None,
+        named: Mapping[str, BackendSource] | None = None,
+        kept: Kept | None = None,
+        carried: Carried | None = None,
+        refusals: Refusals | None = None,
+    ) -> None:
+        self.wanted = self.config = config
+        self.pools = Pools(config, time.monotonic())
+        self.questions = Questions(self._send)
+        self.started = time.monotonic()
+        self.loaded = Loaded(True, self.started)
+        self.conditions = Conditions()
+        self._assessor = Assessor(self.conditions)
+        self._ledgers = LedgerWatch(self.conditions)
+        self._unanswered = Unanswered(self.conditions)
+        self._suspensions = Suspensions(registry, self.conditions, self._send_to_carriers)
+        self._registry = registry
+        self._watch = watch
+        self._carried = carried
+        self._refusals = refusals
+        self._all_ready = all_ready
+        self._children: dict[int, Child] = {}
+        self._all: Children | None = None
+        self.desk = Desk(self)
+        self._gate = Gate(self.desk, token)
+        self._health = Health(self)
+        self._sources = Sources(self, named or {}, kept=kept)
+        self._orders = HostOrders(self.questions, self._reconciler)
+        self._offloaded = Offloaded(config, load=self._orders.load)
+        self._read = read
+        self._file = file
+        self._adjust = adjust or self._orders.adjust
+        self._reloads = Reloads(self)
+        self._departures = Departures(self, self._orders)
+        self._renewal = Renewal()
+        self._live = LiveCounts()
+        self._untold = False
+        self._tell_at = 0.0
+        self._faults = Faults()
+        self._steps: dict[str, Callable[[float], float]] = {
+            "questions to processes": self.questions.look,
+            "backends that are listed elsewhere": self._sources.look,
+            "the configuration file": self._look_at_file,
+            "reloads": self._look_at_reloads,
+            "backends that left": self._look_at_departures,
+            "what the checker found": self._look_at_found,
+            "states for the processes": self._look_at_states,
+            "offloaded services": self._look_at_offloaded,
+            "the kernel's tables": self._look_at_kernel,
+            "health": self._assess,
+            "openings without an answer": self._look_at_openings,
+        }
+        self._log: Any = log.logger()
+
+    def attach(self, children: Children) -> None:
+        """See ``supervisor.Hub``."""
+        self._all = children
+        self._children = {child.spec.index: child for child in children}
+        self._live = LiveCounts(children)
+
+    def ready(self) -> None:
+        """See ``supervisor.Hub``."""
+        self._all_ready()
+
+    def equipment(self) -> Equipment:
+        """See ``child.Owner``."""
+        states = self.pools.states()
+        return Equipment(self.config, states, self._registry, self._live.counted, self._live.listed)
+
+    def came(self, child: Child) -> None:
+        """See ``child.Owner``."""
+        self._count_workers(child)
+        self._ledgers.came(child)
+        if child.spec.role == "checker":
+            self._send(child.spec.index, self._health.order())
+        elif child.spec.role == "scout":
+            self._send(child.spec.index, self._sources.order())
+        if self._all is not None:
+            self._renewal.go_on(self._all)
+
+    def went(self, child: Child) -> None:
+        """See ``child.Owner``."""
+        self.questions.gone(child.spec.index)
+        self._count_workers(child)
+
+    def heard(self, child: Child, message: Message) -> None:
+        """See ``child.Owner``."""
+        if "re" in message:
+            self.questions.answer(child.spec.index, message)
+        elif child.spec.role in ("api", "stats"):
+            number = message.get("id")
+            answerer = self.desk if child.spec.role == "api" else self._gate
+            answerer.take(
+                message, lambda reply: self._send(child.spec.index, {**reply, "re": number})
+            )
+        elif child.spec.role == "checker":
+            self._health.take(message)
+        elif child.spec.role == "scout":
+            self._sources.take(message)
+        elif child.spec.role == "reconciler":
+            self._orders.hear(message, self.conditions, self._renewed)
+        else:
+            self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
+
+    def hangs(self, child: Child) -> Mapping[str, str]:
+        """See ``child.Owner``."""
+        return self._suspensions.hangs(self.config, child.spec.life)
+
+    def look(self, now: float) -> float:
+        """See ``supervisor.Hub``."""
+        pause = AFTER_A_FAULT
+        for what, step in self._steps.items():
+            with self._faults.contained(what):
+                pause = min(pause, step(now))
+        return pause
+
+    def _look_at_file(self, now: float) -> float:
+        if not self.wanted.watch:
+            return inf
+        if self._file.changed(now):
+            self._reloads.attempt("watch")
+        return self._file.wait(now)
+
+    def _look_at_found(self, now: float) -> float:
+        if not self._orders.adjusting:
+            self._health.settle(now)
+        if not self._health.wait(now):
+            self._pass_on_hints(now)
+        return self._health.wait(now)
+
+    def _look_at_states(self, now: float) -> float:
+        if self._untold and now >= self._tell_at:
+            self._tell_at = now + TOLD
+            self.flush()
+        return self._tell_at - now if self._untold else inf
+
+    def _look_at_offloaded(self, now: float) -> float:
+        if over := self._offloaded.tick(now):
+            self._forget(over)
+        return inf
+
+    def _look_at_kernel(self, now: float) -> float:
+        if self._watch is None:
+            return inf
+        self._watch.look(now)
+        if self._refusals is not None:
+            self.conditions.put("openings", self._refusals.look(now))
+        if self._carried is not None:
+            self._carried.look(now)
+        return INTERVAL
+
+    def _assess(self, now: float) -> float:
+        if not self._assessor.wait(now):
+            self.assess()
+            processes = self.processes()
+            self._assessor.workers(processes, samples(processes), now)
+            self._assessor.faults(self._faults.last, now)
+            if self._all is not None and (gone := self._ledgers.look(processes)):
+                self._renewal.add(gone)
+                self._renewal.go_on(self._all)
+        return self._assessor.wait(now)
+
+    def _look_at_openings(self, now: float) -> float:
+        if not self._unanswered.wait(now):
+            traffic = Traffic(samples(self.processes()), self._carried)
+            read = now if self._carried is None else self._carried.looked
+            self._unanswered.look(self.config, self.pools, traffic, now, read)
+        return self._unanswered.wait(now)
+
+    def assess(self) -> None:
+        """See ``views.Whole``."""
+        self._assessor.services(self.config, self.pools)
+        self._assessor.processes(self.processes())
+
+    def close(self) -> None:
+        """See ``supervisor.Hub``."""
+        self._offloaded.close()
+
+    def hang_up(self, done: Callable[[], object]) -> None:
+        """See ``supervisor.Hub``."""
+        self._reloads.attempt("SIGHUP", done)
+
+    def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
+        """See ``desk.State``."""
+        self._reloads.ask(said_by, done, force=force)
+
+    def read(self) -> Read:
+        """See ``reloads.Body``."""
+        self.loaded = Loaded(False, time.monotonic())
+        self._file.note()
+        found = self._read()
+        for line in found.warnings:
+            self._log.warning(line)
+        return found
+
+    def flows_of(self, service: str) -> int:
+        """See ``reloads.Body``."""
+        counted = self.traffic(samples(self.processes())).total(service)["flows"] or 0
+        marks = backend_marks(self.config).get(service, ())
+        with contextlib.suppress(OSError):  # then those that were listed last
+            return sum(event.mark in marks for event in dump()) if marks else counted
+        return counted
+
+    def report(self, then: Callable[[], object]) -> None:
+        """See ``reloads.Body``."""
+
+        def written(_: object) -> None:
+            then()
+
+        until = time.monotonic() + SOON
+        try:
+            self.questions.ask(self.carriers(), {"do": "report"}, until, written)
+        except PlatformError:  # too much is being asked: by the last numbers, then
+            then()
+
+    def reload(self, said_by: str, found: Read | None = None, ending: Ending = NONE_ENDS) -> Change:
+        """See ``reloads.Body``."""
+        found = found or self.read()
+        scouts = [child for child in self.processes() if child.spec.role == "scout"]
+        config = self._sources.prepared(found.config, found.listed) if scouts else found.config
+        change = self.adopt(config, said_by, self._reloads.go_on, ending)
+        self.loaded = Loaded(True, time.monotonic())
+        self._suspensions.clear()
+        if scouts:
+            self._sources.follow(found.config)
+        for scout in scouts:
+            self._send(scout.spec.index, self._sources.order())
+        return change
+
+    @property
+    def kernel(self) -> dict[str, int] | None:
+        """See ``desk.State``."""
+        offloaded = self._watch.kernel if self._watch is not None else None
+        refused = self._refusals.counts if self._refusals is not None else {}
+        return {**(offloaded or {}), **refused} or None
+
+    def traffic(self, samples: Samples) -> Traffic:
+        """See ``desk.State``."""
+        if self._carried is not None:
+            self._carried.look(time.monotonic(), AGE)
+            self._carried.count(self._live.read())
+        return Traffic(samples, self._carried)
+
+    def processes(self) -> list[Child]:
+        """See ``desk.State``; without those that are idle."""
+        return [child for child in self._children.values() if not child.spec.idle]
+
+    def carriers(self) -> list[int]:
+        """See ``desk.State``."""
+        return [i for i, c in self._children.items() if c.spec.role in CARRIERS and c.serves]
+
+    def move(self, member: Member, event: Event, why: str) -> None:
+        """Move ``member`` by ``event``, which may change nothing, and tell of it."""
+        before = member.state
+        if self.pools.apply(member, event, why, time.monotonic()):
+            tell = self._log.warning if member.state in DOWN else self._log.info
+            tell(
+                "backend changed",
+                service=member.service,
+                backend=member.backend,
+                state=member.state.value,
+                before=before.value,
+                why=why,
+            )
+            self._tell()
+
+    def weigh(self, member: Member, weight: int) -> None:
+        """Give ``member`` another weight, and tell of it."""
+        before = member.weight
+        self.pools.set_weight(member, weight)
+        if member.weight != before:
+            self._log.info(
+                "weight changed",
+                service=member.service,
+                backend=member.backend,
+                weight=weight,
+                before=before,
+            )
+            self._tell()
+
+    @property
+    def adjusting(self) -> bool:
+        """Whether the host is being changed: nothing can be taken over now."""
+        return self._orders.adjusting
+
+    def adopt(
+        self,
+        config: Config,
+        said_by: str,
+        again: Callable[[], object] = lambda: None,
+        ending: Ending = NONE_ENDS,
+    ) -> Change:
+        """Go on with ``config``, whole and valid, which ``said_by`` has asked for, and with the
+        hosts that failover found; what changed.
+
+        What takes a restart stays as it is, and is told of; so does a service whose flows another
+        way of forwarding would end, unless they may (``ending``). Others keep their backends.
+        Raises ``ParagliderError``; nothing has changed then. ``AdjustingError`` is raised while the
+        host has yet to be changed for it; ``again`` is called when that is done, to try again.
+        """
+        roles = {child.spec.role for child in self.processes()}
+        if self._live.counted is None:  # a tracker that only lists hears of no connection's end
+            roles.discard("tracker")
+        able = Able(frozenset(roles), frozenset(self._registry), ending)
+        strangers = self._health.strangers
+        change = compare(self.wanted, strangers.into(config), able)
+        logger = self._log.bind(by=said_by)
+        if change.words:
+            # Known when the checker is told: what was found and has left is looked at no more.
+            before = strangers.keys
+            strangers.adopted(config, change.config)
+            try:
+                done = self.go_on_with(*merge(self.config, change.config), again)
+            except ParagliderError:
+                strangers.keys = before
+                raise
+            self.wanted = change.config
+            if done:
+                logger.info("host changed", what="; ".join(done))
+            logger.info("configuration changed", what="; ".join(change.words))
+        else:
+            strangers.adopted(config, self.wanted)
+        if change.restart:
+            logger.warning("not changed", why="; ".join(change.restart))
+        return change
+
+    def go_on_with(
+        self, config: Config, leaving: frozenset[Key], again: Callable[[], object]
+    ) -> list[str]:
+        """Have the host, the table and the processes go by ``config``; what the host had to have
+        done. Raises as ``adopt``, and ``again`` is as there.
+        """
+        done = self._adjust(config, again)
+        now = time.monotonic()
+        before, self.config = self.config, config
+        self._departures.put(leaving, now)
+        self.pools.adopt(config, now, leaving)
+        renewed: set[str] = set()
+        if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
+            renewed.add("worker")
+        workers = sum(child.spec.role == "worker" for child in self.processes())
+        renewed |= self._live.begin_anew(config, workers)
+        if self._carried is not None:
+            self._carried.adopt(config)
+        if chroot_for(before) != chroot_for(config):
+            renewed.add("checker")
+        plain = config.model_dump(mode="json", by_alias=True)
+        message = {"do": "config", "config": plain, "states": self.pools.states()}
+        for child in self.processes():
+            child.spec = child.spec.equipped(self.equipment())
+            if child.spec.role in CARRIERS and child.spec.role not in renewed:
+                self._send(child.spec.index, message)
+            elif child.spec.role == "checker" and child.serves:
+                self._send(child.spec.index, self._health.order())
+        self._offloaded = Offloaded(config, before=self._offloaded, load=self._orders.load)
+        self._offloaded.follow(self.pools.states())
+        self._watch_kernel()
+        for child in self._children.values() if checked(config) else ():
+            if child.spec.idle and child.spec.role == "checker" and self._all is not None:
+                self._all.wake(child)
+        if self._all is not None:
+            self._renewal.add(c for c in self.processes() if c.spec.role in renewed)
+            self._renewal.go_on(self._all)
+        return done
+
+    def _watch_kernel(self) -> None:
+        """Look at the tables of the families that have such services now."""
+        if self._watch is not None:
+            self._watch.cover(s.family for s in self.config.services if s.forward == "offload")
+        if self._refusals is not None:
+            self._refusals.follow(self.config)
+
+    def _look_at_departures(self, now: float) -> float:
+        if not self._orders.adjusting:
+            self._departures.look(now)
+        return self._departures.wait(now)
+
+    def _look_at_reloads(self, _now: float) -> float:
+        if not self._orders.adjusting:
+            self._reloads.go_on()
+        return inf
+
+    def _tell(self) -> None:
+        """Send the states of the backends to the processes, with the next turn or ``flush``: what
+        a thousand backends that fail at once change is sent once.
+        """
+        self._untold = True
+
+    def flush(self) -> None:
+        """Send what has changed to those who carry flows, and to who looks at the backends; who
+        carries flows and starts later inherits it.
+        """
+        if not self._untold:
+            return
+        self._untold = False
+        states = self.pools.states()
+        self._send_to_carriers({"do": "pools", "states": states})
+        for child in self._children.values():
+            if child.spec.role == "checker" and child.serves:
+                self._send(child.spec.index, self._health.order())
+        self._offloaded.follow(states)
+
+    def _reconciler(self) -> int | None:
+        """The number of the process that changes the host, None while there is none."""
+        found = (c for c in self._children.values() if c.spec.role == "reconciler" and c.serves)
+        return next((child.spec.index for child in found), None)
+
+    def _renewed(self, family: int) -> None:
+        """The table of ``family`` was made anew."""
+        self._offloaded.put_back(family)
+
+    def _pass_on_hints(self, now: float) -> None:
+        """Tell the checker what clients have met."""
+        counters = (child.spec.counters for child in self._children.values())
+        samples = (each.read() for each in counters if each is not None)
+        checkers = [c for c in self._children.values() if c.spec.role == "checker" and c.serves]
+        for hint in self._health.hints(samples, now):
+            for child in checkers:
+                self._send(child.spec.index, hint)
+
+    def _forget(self, over: Over) -> None:
+        """Have the kernel forget connections, once no worker goes by what was before."""
+        until = time.monotonic() + SOON
+
+        def forget(_: object = None) -> None:
+            self._orders.forget(over.marks, over.datagrams, over.passing)
+
+        try:
+            self.questions.ask(self.carriers(), {"do": "sync"}, until, forget)
+        except PlatformError:  # too much is being asked
+            forget()
+
+    def _send(self, index: int, message: Message) -> None:
+        if self._all is not None:
+            self._all.send(self._children[index], message)
+
+    def _send_to_carriers(self, message: Message) -> None:
+        for child in self._children.values():
+            if child.spec.role in CARRIERS:
+                self._send(child.spec.index, message)
+
+    def _count_workers(self, changed: Child) -> None:
+        """Tell the watch how many workers serve, after one began or ended."""
+        if self._watch is not None and changed.spec.role == "worker":
+            workers = [c for c in self._children.values() if c.spec.role == "worker"]
+            self._watch.workers(sum(child.serves for child in workers))

@@ -1,0 +1,49 @@
+"""The memory in which flows are counted that the kernel carries, as the configuration needs it.
+
+Lives here: ``LiveCounts``, of the hub.
+Rules: memory that is too small for a configuration is replaced by larger; whoever writes or reads
+the old one has to begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paraglider.config.model import Config
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.connection_counts import LiveFlows, counted_marks, listed_marks
+from paraglider.daemon.workers.conntrack_counter import TrackerSpec
+
+
+class LiveCounts:
+    """What the tracker counts: ``counted`` as flows come and go, ``listed`` now and then; None
+    where there is none.
+    """
+
+    def __init__(self, children: Iterable[Child] = ()) -> None:
+        self.counted: LiveFlows | None = None
+        self.listed: LiveFlows | None = None
+        for child in children:
+            if isinstance(child.spec, TrackerSpec):
+                self.counted, self.listed = child.spec.live, child.spec.listed
+
+    def read(self) -> dict[int, tuple[int, int]]:
+        """By mark: the flows that are live, and those that are closed and remembered."""
+        found: dict[int, tuple[int, int]] = {}
+        for each in (self.listed, self.counted):
+            if each is not None:
+                closed = each.closed()
+                found |= {mark: (live, closed[mark]) for mark, live in each.read().items()}
+        return found
+
+    def begin_anew(self, config: Config, workers: int) -> set[str]:
+        """Have room for ``config``; the roles of the processes that have to begin anew."""
+        renewed: set[str] = set()
+        listed, wanted = listed_marks(config), counted_marks(config)
+        if self.listed is not None and not listed <= self.listed.marks:
+            self.listed = LiveFlows(listed, 0)
+            renewed |= {"tracker"}
+        if self.counted is not None and not wanted <= self.counted.marks:
+            self.counted = LiveFlows(wanted, workers)
+            renewed |= {"tracker", "worker"}
+        return renewed

@@ -1,0 +1,304 @@
+"""What the control socket shows: services, backends, processes and health, as plain data.
+
+Rules: pure; ``now`` is monotonic seconds, ``wall`` the same instant since the epoch. What a worker
+counted is added up, since the start of the daemon. Packets and bytes are counted from the client's
+side: ``in`` goes to the backend, ``out`` to the client; None where neither a worker nor the kernel
+counts them. Those that the kernel carries are counted as it has them, several in one by GRO.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import paraglider
+from paraglider._compiled import build_of
+from paraglider.config.model import Config, Service
+from paraglider.daemon.controller.conditions import Conditions
+from paraglider.daemon.controller.kernel_counters import Carried
+from paraglider.daemon.controller.pools import Checked, Member, Pools
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.counters import GAUGES, Sample
+from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.forward.nat import datapath as nat
+from paraglider.netfilter.queue.proc import QueueStatus
+from paraglider.netfilter.rules.steering import QUEUE_NAMES, worker_queues
+
+_COUNTED: Final = {
+    "flows": "flows",
+    "inactive": "inactive",
+    "picked": "picked",
+    "packets_in": "packets_out",
+    "bytes_in": "bytes_out",
+    "packets_out": "packets_back",
+    "bytes_out": "bytes_back",
+    "refused": "refused",
+    "timeouts": "timeouts",
+    "retried": "retried",
+    "idle": "idle",
+    "resets": "resets",
+    "unanswered": "unanswered",
+}
+
+#: what of a worker's numbers is not among its ``counts``
+_APART: Final = GAUGES | {"cpu", "packets", "batches"}
+
+#: what the workers counted, by the numbers of their processes
+Samples = Mapping[int, Sample]
+
+
+def samples(children: Iterable[Child]) -> Samples:
+    """What ``children`` have counted so far, as far as they carry flows."""
+    return {c.spec.index: c.spec.counters.read() for c in children if c.spec.counters is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """One moment by both clocks, so that the other of a monotonic time can be told."""
+
+    now: float
+    wall: float
+
+    def date(self, then: float) -> str:
+        """The monotonic ``then`` as ISO 8601, UTC."""
+        return datetime.fromtimestamp(self.epoch(then), UTC).isoformat(timespec="seconds")
+
+    def epoch(self, then: float) -> float:
+        """The monotonic ``then`` as seconds since the epoch."""
+        return self.wall - (self.now - then)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The last try to take over what the configuration file says, and when (monotonic) it was."""
+
+    success: bool
+    at: float
+
+
+class Traffic:
+    """What the workers counted, added up over all of them, and what the kernel ``carried``; None
+    where none of them knows it.
+    """
+
+    def __init__(self, samples: Samples, carried: Carried | None = None) -> None:
+        self._samples = tuple(samples.values())
+        self._carried = carried
+
+    def of(self, service: str, backend: str) -> dict[str, int | None]:
+        """The counters of one backend."""
+        sums = _sums(sample.backend(service, backend) for sample in self._samples)
+        return (
+            sums if self._carried is None else {**sums, **self._carried.backend((service, backend))}
+        )
+
+    def total(self, service: str) -> dict[str, int | None]:
+        """The counters of a service, those of backends that left included."""
+        sums = _sums(sample.service(service) for sample in self._samples)
+        return sums if self._carried is None else {**sums, **self._carried.service(service)}
+
+
+def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int | None]:
+    sums: dict[str, int | None] = dict.fromkeys(_COUNTED)
+    for numbers in found:
+        for name, theirs in _COUNTED.items():
+            if theirs in numbers:
+                sums[name] = (sums[name] or 0) + numbers[theirs]
+    return sums
+
+
+def backends(config: Config, pools: Pools, traffic: Traffic, at: Instant) -> list[dict[str, Any]]:
+    """Every backend of every service of ``config``."""
+    return [
+        _backend(service, member, traffic, at)
+        for service in config.services
+        for member in pools.of(service.name)
+    ]
+
+
+def services(config: Config, pools: Pools, traffic: Traffic) -> list[dict[str, Any]]:
+    """Every service of ``config`` with its backends' sums."""
+    return [_service(service, pools.of(service.name), traffic) for service in config.services]
+
+
+def processes(
+    children: Iterable[Child],
+    samples: Samples,
+    queues: Mapping[int, QueueStatus],
+    at: Instant,
+) -> list[dict[str, Any]]:
+    """Every process: what it is, whether it serves, what it counted; ``queues`` by their number."""
+    return [_process(child, samples.get(child.spec.index), queues, at) for child in children]
+
+
+def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
+    """Whether all is well, and what is not: a line each, and the same in parts."""
+    standing = list(conditions)
+    return {
+        "healthy": not standing,
+        "status": conditions.status,
+        "problems": [each.line for each in standing],
+        "conditions": [
+            {
+                "source": each.source,
+                "object": each.object,
+                "severity": each.condition.severity,
+                "text": each.condition.text,
+                "since": at.date(each.since),
+            }
+            for each in standing
+        ],
+    }
+
+
+class Whole(Protocol):
+    """All that can be shown."""
+
+    config: Config
+    pools: Pools
+    started: float
+    loaded: Loaded
+    conditions: Conditions
+
+    def assess(self) -> None:
+        """Bring the conditions up to date."""
+
+    @property
+    def kernel(self) -> dict[str, int] | None:
+        """What the kernel says of offloaded flows, where there are any (``watch``), and of new
+        flows that it refuses (``refusals``).
+        """
+
+    def processes(self) -> list[Child]:
+        """All that there are to be."""
+
+    def traffic(self, samples: Samples) -> Traffic:
+        """What the workers counted, and the kernel."""
+
+
+def status(
+    whole: Whole, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
+) -> dict[str, Any]:
+    """Services, backends, processes, health, what runs and what it was told, at one instant."""
+    config, pools, children = whole.config, whole.pools, whole.processes()
+    traffic = whole.traffic(samples)
+    whole.assess()
+    return {
+        "at": round(at.wall, 3),
+        "services": services(config, pools, traffic),
+        "backends": backends(config, pools, traffic, at),
+        "workers": processes(children, samples, queues, at),
+        "health": health(whole.conditions, at),
+        "daemon": {
+            "version": paraglider.__version__,
+            "python": platform.python_version(),
+            "build": build_of(nat),
+            "started": round(at.epoch(whole.started), 3),
+        },
+        "config": {
+            "success": whole.loaded.success,
+            "at": round(at.epoch(whole.loaded.at), 3),
+        },
+        "kernel": whole.kernel,
+    }
+
+
+def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[str, Any]:
+    return {
+        "service": service.name,
+        "vip": str(service.vip.ip),
+        "protocol": service.protocol,
+        "ports": "all" if service.all_ports else ",".join(map(str, service.ports)),
+        "forward": service.forward,
+        "strategy": service.strategy,
+        "affinity": service.affinity,
+        "drain_timeout": service.drain_timeout,
+        "backends": len(members),
+        "ready": sum(member.takes_flows for member in members),
+        **traffic.total(service.name),
+    }
+
+
+def _backend(service: Service, member: Member, traffic: Traffic, at: Instant) -> dict[str, Any]:
+    return {
+        "service": service.name,
+        "backend": member.backend,
+        "forward": service.forward,
+        "weight": member.weight,
+        "configured_weight": member.configured,
+        "state": member.state.value,
+        "since": at.date(member.since),
+        "seconds": round(at.now - member.since, 1),
+        "why": member.why,
+        "check": None if member.check is None else _check(member.check, at),
+        "failed_checks": member.failed,
+        "downs": member.downs,
+        **traffic.of(service.name, member.backend),
+    }
+
+
+def _check(check: Checked, at: Instant) -> dict[str, Any]:
+    return {
+        "passed": check.passed,
+        "detail": check.detail,
+        "took": check.took,
+        "at": at.date(check.at),
+        "seconds": round(at.now - check.at, 1),
+    }
+
+
+def _process(
+    child: Child, sample: Sample | None, queues: Mapping[int, QueueStatus], at: Instant
+) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "role": child.spec.role,
+        "name": child.spec.name,
+        **child.spec.labels(),
+        "pid": child.pid or None,
+        "starts": child.starts,
+        "serves": child.serves,
+        "seconds": round(at.now - child.started, 1) if child.pid else None,
+        "filter": child.spec.filter if child.serves and child.confined else None,
+    }
+    if sample is not None:
+        shown |= _work(sample.head, at, lives=child.pid != 0)
+    if isinstance(child.spec, WorkerSpec):
+        wanted = child.spec.config.queue
+        lengths = (wanted.length, wanted.openings, wanted.openings)
+        numbers = worker_queues(child.spec.core)
+        for name, number, length in zip(QUEUE_NAMES, numbers, lengths, strict=True):
+            shown[name] = _queue(queues.get(number), length)
+    return shown
+
+
+def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any]:
+    """What a worker counted; ``age`` is how many seconds ago it last said so. One that is dead has
+    no flows and is not busy.
+    """
+    known = lives and head["alive"] > 0
+    return {
+        "flows": head["flows"] if known else None,
+        "bound": head["bound"] if known else None,
+        **{name: head[name] if known else None for name in ("active", "closing", "half_open")},
+        "busy": head["busy"] / 1e6 if known else None,
+        "cpu": head["cpu"] / 1e9,
+        "packets": head["packets"],
+        "batches": head["batches"],
+        "age": max(round(at.now - head["alive"] / 1e9, 3), 0.0) if head["alive"] else None,
+        "counts": {name: count for name, count in head.items() if count and name not in _APART},
+    }
+
+
+def _queue(status: QueueStatus | None, length: int) -> dict[str, int] | None:
+    """What the kernel says of a queue of a worker; None where nobody reads it."""
+    if status is None:
+        return None
+    return {
+        "waiting": status.waiting,
+        "length": length,
+        "overflows": status.queue_dropped,
+        "overruns": status.user_dropped,
+    }

@@ -1,0 +1,62 @@
+"""What a change of the configuration changes of the host, by the set-up's own plan.
+
+Rules: only where ``paraglider.config`` has set the host up; what it did is brought to the new
+configuration, recorded in the same state, so that `--undo` and the watch go on as ever. All or
+nothing: when a step fails, all are rolled back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from paraglider.config.check import check_interfaces
+from paraglider.config.model import Config
+from paraglider.daemon import log
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.host import apply
+from paraglider.host.changes.base import Host
+from paraglider.host.checks import check_vips
+from paraglider.host.cores import worker_cores
+from paraglider.host.state import StateFile, in_turn
+from paraglider.host.wanted import WantedFile
+
+
+class HostRules:
+    """The set-up of ``families`` on ``host``."""
+
+    def __init__(self, families: frozenset[int], host: Host) -> None:
+        self._families = families
+        self._host = host
+        self._log: Any = log.logger()
+
+    def adjust(self, config: Config) -> list[str]:
+        """Bring the set-up to ``config``; what had to be done, nothing where nothing is set up.
+
+        Raises ``OperatorError`` and ``PlatformError``; nothing has been changed then.
+        """
+        done: list[str] = []
+
+        def say(outcome: str, what: str) -> None:
+            if outcome == "done":
+                done.append(what)
+            elif outcome != "unchanged":
+                self._log.error(f"set-up: {outcome}", step=what)
+
+        with in_turn():
+            host, state = self._host, StateFile()
+            if not state.load():
+                return []
+            try:
+                for problem in check_interfaces(config, set(host.netlink.interfaces())):
+                    raise PlatformError(problem.what, problem.remedy)
+                check_vips(config.services)
+                steps = apply.prepare(config, self._families, host, state)
+                apply.set_up(steps, host, state, say)
+                cores = worker_cores(config.workers)
+                WantedFile().put(config, self._families, cores, state.owner)
+            except ParagliderError as error:
+                raise PlatformError(
+                    f"the host cannot be brought to it: {error.what}",
+                    "run paraglider.config, which may do more than the daemon, then reload",
+                ) from error
+        return done

@@ -1,0 +1,201 @@
+"""What the reconciler does and when: looks at the host, puts back, tells the hub.
+
+    at news        the part of the host that may have changed, after a moment in which more may come
+    by the clock   links every PERIOD seconds, since proxy entries and sysctls have no news; the
+                   filter once a minute, for news that were lost
+    what fails     again after a pause that doubles, up to LONGEST_PAUSE
+
+A look that takes long makes the next one wait: on a host with very many rules no more than a third
+of the time is spent on looks that news ask for, and a twentieth on those by the clock.
+
+Lives here: ``HostService``.
+Rules: time is an argument. A thing that is missing is told of before it is put back, so that
+`paraglider health` has it meanwhile; the log gets one line a thing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+from paraglider.daemon.host_helper.messages import HostConditions, Renewed, Severity
+from paraglider.errors import OperatorError, ParagliderError
+from paraglider.host.reconcile import (
+    PARTS,
+    Absence,
+    Choose,
+    Look,
+    Part,
+    SetUpAtWorkError,
+)
+
+#: seconds between two looks by the clock
+PERIOD: Final[Mapping[Part, float]] = {"links": 1.0, "filter": 60.0, "foreign": 60.0}
+#: seconds in which more news may come
+SETTLE: Final = 0.05
+#: seconds until a look is tried again while a set-up is at work
+AT_WORK: Final = 0.25
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+#: lines of the log that one look writes about what it put back
+LINES: Final = 20
+
+Found = dict[str, tuple[Severity, str]]
+Tell = Callable[[Mapping[str, Any]], None]
+
+
+class Looks(Protocol):
+    """What is needed of ``host.reconcile.Reconciler``."""
+
+    def look(self, part: Part, choose: Choose = ...) -> Look:
+        """Compare and put back; raises ``ParagliderError``."""
+
+    def families(self) -> frozenset[int]:
+        """What is set up; raises ``ParagliderError``."""
+
+
+class HostService:
+    """Looks at the host with ``reconciler`` and tells the hub by ``tell``; ``needed`` are the
+    families that have to be set up for what the daemon does.
+    """
+
+    def __init__(
+        self,
+        reconciler: Looks,
+        tell: Tell,
+        logger: Any,
+        needed: Iterable[int],
+        clock: Callable[[], float],
+    ) -> None:
+        self._reconciler = reconciler
+        self._tell = tell
+        self._log = logger
+        self._clock = clock
+        self._needed = frozenset(needed)
+        self._at: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+        self._took: dict[Part, float] = dict.fromkeys(PARTS, 0.0)
+        self._ended: dict[Part, float] = dict.fromkeys(PARTS, -math.inf)
+        self._found: dict[str, Found] = {}
+        self._failing: dict[Part, dict[str, tuple[float, float, str]]] = {p: {} for p in PARTS}
+        self._said: Found = {}
+
+    def need(self, families: Iterable[int]) -> None:
+        """From now on ``families`` have to be set up."""
+        self._needed = frozenset(families)
+
+    def news(self, parts: Iterable[Part]) -> None:
+        """Some of these may have changed."""
+        for part in parts:
+            soon = max(self._clock() + SETTLE, self._ended[part] + 2 * self._took[part])
+            self._at[part] = min(self._at[part], soon)
+
+    def wait(self) -> float:
+        """Seconds until ``work`` has something to do."""
+        return max(0.0, min(self._at.values()) - self._clock())
+
+    def work(self) -> None:
+        """Look at one part of the host whose time has come, the quick one first."""
+        now = self._clock()
+        for part in reversed(PARTS):
+            if self._at[part] <= now:
+                self._look(part)
+                return
+
+    def _look(self, part: Part) -> None:
+        begun = self._clock()
+        try:
+            look = self._reconciler.look(part, lambda absent: self._choose(part, absent))
+            set_up = self._reconciler.families()
+        except SetUpAtWorkError:
+            self._at[part] = self._clock() + AT_WORK
+            return
+        except (ParagliderError, OSError) as error:
+            self._cannot_look(part, error)
+            return
+        ended = self._clock()
+        self._took[part], self._ended[part] = ended - begun, ended
+        self._at[part] = ended + max(PERIOD[part], 20 * self._took[part])
+        self._failing[part].pop("", None)
+        self._restored(look)
+        self._failed(part, look, ended)
+        self._put(part, look.absent, {a.name for a in look.restored})
+        self._found["set-up"] = {
+            f"set-up of IPv{family}": (
+                "unhealthy",
+                "the host is not set up for it; run paraglider.config",
+            )
+            for family in sorted(self._needed - set_up)
+        }
+        self._say()
+
+    def _choose(self, part: Part, absent: tuple[Absence, ...]) -> list[Absence]:
+        """Tell of what is missing, and give what is to be put back now."""
+        self._put(part, absent, set())
+        self._say()
+        now, failing = self._clock(), self._failing[part]
+        return [a for a in absent if a.name not in failing or failing[a.name][0] <= now]
+
+    def _put(self, part: Part, absent: Iterable[Absence], restored: set[str]) -> None:
+        """What is wrong with ``part`` is what is ``absent`` and not ``restored``."""
+        found: Found = {}
+        for absence in absent:
+            failing = absence.name in self._failing[part]
+            if absence.name in restored or (absence.new and not failing):
+                continue
+            how: Severity = "unhealthy" if absence.vital else "degraded"
+            if absence.step is None:
+                found[absence.name] = (how, absence.remedy)
+            elif failing:
+                why = self._failing[part][absence.name][2]
+                found[absence.name] = (how, f"missing, and cannot be put back: {why}")
+            else:
+                found[absence.name] = (how, "missing; it is being put back")
+        self._found[part] = found
+
+    def _restored(self, look: Look) -> None:
+        for absence in look.restored[:LINES]:
+            if absence.new:
+                self._log.info("host changed", what=absence.name)
+            else:
+                self._log.warning("was missing on the host, put back", object=absence.name)
+        if len(look.restored) > LINES:
+            more = len(look.restored) - LINES
+            self._log.warning("more was missing on the host, put back", objects=more)
+        if look.renewed:
+            self._tell(Renewed(look.renewed).plain())
+
+    def _failed(self, part: Part, look: Look, now: float) -> None:
+        """Note what could not be put back, and when it is tried again."""
+        failing = self._failing[part]
+        names = {absence.name for absence in look.absent} - {a.name for a in look.restored}
+        for name in [name for name in failing if name not in names]:
+            del failing[name]
+        for name, why in look.failed.items():
+            pause = self._pause(failing.get(name))
+            failing[name] = (now + pause, pause, why)
+        if failing:
+            again = min(at for at, _, _ in failing.values())
+            self._at[part] = min(self._at[part], max(again, now + SETTLE))
+
+    def _cannot_look(self, part: Part, error: ParagliderError | OSError) -> None:
+        failing = self._failing[part]
+        pause = self._pause(failing.get(""))
+        failing[""] = (0.0, pause, str(error))
+        self._at[part] = self._clock() + pause
+        fault = "see what is missing" if not isinstance(error, OperatorError) else ""
+        text = f"it cannot be looked at: {error}" + (f"; {fault}" if fault else "")
+        self._found[part] = {f"host: {part}": ("degraded", text)}
+        self._say()
+
+    def _pause(self, before: tuple[float, float, str] | None) -> float:
+        return FIRST_PAUSE if before is None else min(2 * before[1], LONGEST_PAUSE)
+
+    def _say(self) -> None:
+        """Tell the hub all that is wrong, if that is news."""
+        found: Found = {}
+        for part in self._found.values():
+            found |= part
+        if found != self._said:
+            self._said = found
+            self._tell(HostConditions(found).plain())

@@ -1,0 +1,120 @@
+"""The other end of the control socket: what commands ask it with (stdlib http.client).
+
+Lives here: ``Control``, and ``socket_of``, which finds the socket of a configuration file.
+Rules: every failure is an error with a remedy; nothing waits for longer than PATIENCE.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote, urlencode
+
+from paraglider.config import reader
+from paraglider.config.diagnostics import ConfigError
+from paraglider.config.model import Control as ControlSection
+from paraglider.errors import OperatorError, PlatformError
+
+DEFAULT: Final = ControlSection().socket
+#: seconds: the longest that the hub takes for anything, and room
+PATIENCE: Final = 30.0
+RELOAD: Final = 310.0
+
+
+class Control:
+    """The daemon that listens at ``path``."""
+
+    def __init__(self, path: str = DEFAULT, timeout: float = PATIENCE) -> None:
+        self.path = path
+        self._timeout = timeout
+
+    def get(self, what: str, **words: str | int | None) -> Any:
+        """What the daemon says of ``what``: services, backends, flows, workers, health."""
+        given = {name: value for name, value in words.items() if value is not None}
+        return self._ask("GET", f"/v1/{what}?{urlencode(given)}" if given else f"/v1/{what}")
+
+    def post(self, what: str, body: Mapping[str, Any]) -> Any:
+        """Have the daemon do ``what``; returns what it says of it."""
+        return self._ask("POST", f"/v1/{what}", json.dumps(body))
+
+    def reload(self, words: Mapping[str, Any]) -> Any:
+        """Have it read its file again, which may take as long as programs do that change the host;
+        returns what has changed.
+        """
+        return Control(self.path, max(self._timeout, RELOAD)).post("reload", words)
+
+    def set_backend(self, service: str, backend: str, **changes: str | int) -> Any:
+        """Give a backend another state or weight."""
+        return self.post(f"backends/{quote(service, safe='')}/{quote(backend, safe='')}", changes)
+
+    def _ask(self, method: str, target: str, body: str | None = None) -> Any:
+        connection = _Connection(self.path, self._timeout)
+        try:
+            with contextlib.suppress(BrokenPipeError):  # it has answered before it heard all
+                connection.request(method, target, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            answer = json.loads(response.read())
+        except OSError as error:
+            raise self._unreachable(error) from None
+        except (http.client.HTTPException, ValueError):
+            raise PlatformError(
+                f"what answers at {self.path} is no paraglider", "see what listens there"
+            ) from None
+        finally:
+            connection.close()
+        if response.status == http.client.OK:
+            return answer
+        words = answer if isinstance(answer, dict) else {}
+        if isinstance(words.get("lines"), list):
+            raise ConfigError(map(str, words["lines"]))
+        theirs = response.status < http.client.INTERNAL_SERVER_ERROR
+        kind = OperatorError if theirs else PlatformError
+        raise kind(str(words.get("error", response.reason)), str(words.get("remedy", "")))
+
+    def _unreachable(self, error: OSError) -> OperatorError | PlatformError:
+        if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+            return OperatorError(
+                f"no paraglider answers at {self.path}",
+                "start it, or name its configuration file with -c",
+            )
+        if isinstance(error, PermissionError):
+            return OperatorError(f"the control socket {self.path} is not yours", "run with sudo")
+        if isinstance(error, TimeoutError):
+            return PlatformError(f"no answer from {self.path} in {self._timeout:g} s")
+        return PlatformError(f"the control socket {self.path} failed: {error.strerror or error}")
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("paraglider", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        """See ``http.client``."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def socket_of(file: Path) -> str:
+    """The control socket that ``file`` names; the default where it names none.
+
+    The rest of the file may be wrong: it is the daemon that is asked about, not the file. Raises
+    ``OperatorError`` where it cannot be read: the default would be another daemon.
+    """
+    try:
+        data = reader.parse(file.read_text(encoding="utf-8", errors="replace")).data
+    except OSError as error:
+        raise OperatorError(
+            f"{file} cannot be read: {error.strerror}", "name the daemon's configuration file"
+        ) from None
+    section = data.get("control") if isinstance(data, dict) else None
+    path = section.get("socket") if isinstance(section, dict) else None
+    return path if isinstance(path, str) else DEFAULT

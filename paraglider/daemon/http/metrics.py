@@ -1,0 +1,374 @@
+"""Every metric that there is, in one table: what Prometheus is told of the hub's status.
+
+A section is about the rows of one kind (services, backends, workers…), whose labels it names; a
+metric takes its values out of one row. So a backend that is removed has no series from the next
+scrape on. Names go by Prometheus' conventions: base units, a unit at the end, ``_total`` for what
+only grows. ``in`` is from clients to backends, ``out`` the way back, as everywhere.
+
+Rules: pure; what is None in the status has no sample. docs/metrics.md is held to this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from paraglider.core.pool import State
+from paraglider.core.verdict import DROP, PASS, REASONS
+from paraglider.daemon.http.exposition import (
+    Described,
+    Row,
+    Section,
+    Values,
+    count,
+    each,
+    exposed,
+    plain,
+    since,
+)
+from paraglider.netfilter.rules.steering import QUEUE_NAMES, worker_queues
+
+#: why a packet is malformed: reasons of ``core.verdict`` that speak of its bytes
+MALFORMED: Final = (
+    *("short", "bad_version", "bad_header_length", "bad_total_length", "truncated"),
+    *("bad_extension", "short_transport", "short_error"),
+)
+
+
+def render(status: Row) -> bytes:
+    """The text for ``status`` (``views.status``); what it is says ``exposition.CONTENT_TYPE``."""
+    return exposed(SECTIONS, status)
+
+
+def _states(row: Row) -> Values:
+    return [((state.value,), row["state"] == state.value) for state in State]
+
+
+def _of_kind(kind: int) -> dict[str, str]:
+    """The reasons that have a packet passed, or dropped, but for being malformed."""
+    names = (name for name, verdict, _ in REASONS if verdict == kind)
+    return {name: name for name in names if name not in MALFORMED}
+
+
+def _dated(rows: str) -> Callable[[Row], Iterable[Row]]:
+    """The rows of that name, each with the time of the status as ``now``."""
+    return lambda status: [{**row, "now": status["at"]} for row in status[rows]]
+
+
+def _workers(status: Row) -> Iterable[Row]:
+    """The processes that carry flows."""
+    return [row for row in _dated("workers")(status) if "counts" in row]
+
+
+def _queues(status: Row) -> Iterable[Row]:
+    """The kernel's queues that somebody reads, three a worker."""
+    return [
+        {**row[name], "queue": number, "traffic": traffic}
+        for row in status["workers"]
+        if row.get("queue")
+        for name, number, traffic in zip(
+            QUEUE_NAMES,
+            worker_queues(row["core"]),
+            ("established", "openings", "offloaded"),
+            strict=True,
+        )
+        if row.get(name)
+    ]
+
+
+def _malformed(status: Row) -> Iterable[Row]:
+    """The malformed packets of all workers together."""
+    counts = [row["counts"] for row in status["workers"] if "counts" in row]
+    return [{"counts": {name: sum(c.get(name, 0) for c in counts) for name in MALFORMED}}]
+
+
+def _traffic(of: str) -> tuple[Described, ...]:
+    """What is counted of a service as of a backend."""
+    return (
+        Described(f"paraglider_{of}_flows", "Active flows.", plain("flows")),
+        Described(
+            f"paraglider_{of}_inactive_flows",
+            "Flows that are half-open, or closed and remembered.",
+            plain("inactive"),
+        ),
+        Described(f"paraglider_{of}_new_flows_total", "Flows ever given to it.", plain("picked")),
+        Described(
+            f"paraglider_{of}_in_packets_total", "Packets from clients.", plain("packets_in")
+        ),
+        Described(f"paraglider_{of}_in_bytes_total", "Bytes from clients.", plain("bytes_in")),
+        Described(
+            f"paraglider_{of}_out_packets_total", "Packets to clients.", plain("packets_out")
+        ),
+        Described(f"paraglider_{of}_out_bytes_total", "Bytes to clients.", plain("bytes_out")),
+    )
+
+
+_SERVICE_INFO: Final = ("vip", "protocol", "ports", "forward", "strategy", "affinity")
+
+_DAEMON: Final = (
+    Described(
+        "paraglider_build_info",
+        "The version that runs; the value is always 1.",
+        lambda _row: [((), 1)],
+    ),
+)
+_HUB: Final = (
+    Described(
+        "paraglider_status_timestamp_seconds",
+        "When the numbers were taken: they stand still when the supervisor does.",
+        plain("at"),
+    ),
+    Described(
+        "paraglider_start_time_seconds",
+        "When the daemon was started.",
+        plain("daemon", "started"),
+    ),
+    Described(
+        "paraglider_healthy",
+        "Whether nothing is wrong: there is no condition.",
+        plain("health", "healthy"),
+    ),
+    Described(
+        "paraglider_config_last_reload_success",
+        "Whether the last try to read the configuration succeeded.",
+        plain("config", "success"),
+    ),
+    Described(
+        "paraglider_config_last_reload_timestamp_seconds",
+        "When the configuration was last tried to read.",
+        plain("config", "at"),
+    ),
+)
+_CONDITION: Final = (
+    Described(
+        "paraglider_condition",
+        "1 for everything that is wrong now, as `paraglider health` tells it.",
+        lambda _row: [((), 1)],
+    ),
+)
+_SERVICE: Final = (
+    Described(
+        "paraglider_service_info",
+        "What the configuration says of a service; the value is always 1.",
+        lambda row: [(tuple(str(row[name]) for name in _SERVICE_INFO), 1)],
+        _SERVICE_INFO,
+    ),
+    Described("paraglider_service_backends", "Backends of the pool.", plain("backends")),
+    Described("paraglider_service_ready_backends", "Backends that take new flows.", plain("ready")),
+    *_traffic("service"),
+)
+_BACKEND: Final = (
+    Described(
+        "paraglider_backend_state",
+        "1 for the state that a backend is in, 0 for the others.",
+        _states,
+        ("state",),
+    ),
+    Described(
+        "paraglider_backend_state_timestamp_seconds",
+        "When a backend came into its state.",
+        since("seconds"),
+    ),
+    Described("paraglider_backend_weight", "The weight that a backend has now.", plain("weight")),
+    Described(
+        "paraglider_backend_configured_weight",
+        "The weight that the configuration gives it.",
+        plain("configured_weight"),
+    ),
+    Described(
+        "paraglider_backend_check_success",
+        "Whether the last check passed; there is none before the first.",
+        plain("check", "passed"),
+    ),
+    Described(
+        "paraglider_backend_check_duration_seconds",
+        "How long the last check took.",
+        plain("check", "took"),
+    ),
+    Described(
+        "paraglider_backend_check_timestamp_seconds",
+        "When the last check ended.",
+        since("check", "seconds"),
+    ),
+    *_traffic("backend"),
+    Described(
+        "paraglider_backend_repeated_openings_total",
+        "SYNs that came again, since no answer had come; not with `forward: proxy`.",
+        plain("unanswered"),
+    ),
+    Described(
+        "paraglider_backend_connect_errors_total",
+        "With `forward: proxy`: connections that a backend did not accept.",
+        lambda row: [(("refused",), row.get("refused")), (("timeout",), row.get("timeouts"))],
+        ("reason",),
+    ),
+    Described(
+        "paraglider_backend_retries_total",
+        "With `forward: proxy`: connections that another backend was then tried for.",
+        plain("retried"),
+    ),
+    Described(
+        "paraglider_backend_broken_connections_total",
+        "With `forward: proxy`: connections that one end broke off, or that nothing came on.",
+        lambda row: [(("reset",), row.get("resets")), (("idle",), row.get("idle"))],
+        ("reason",),
+    ),
+)
+_PROCESS: Final = (
+    Described("paraglider_process_up", "Whether a process serves.", plain("serves")),
+    Described(
+        "paraglider_process_starts_total",
+        "How often it was started: at first, and in the place of one that died.",
+        plain("starts"),
+    ),
+)
+_WORKER: Final = (
+    Described("paraglider_worker_up", "Whether a worker serves.", plain("serves")),
+    Described(
+        "paraglider_worker_counted_timestamp_seconds",
+        "When a worker last wrote its counters: it does so twenty times a second.",
+        since("age"),
+    ),
+    Described(
+        "paraglider_worker_busy_ratio",
+        "Share of its core that a worker took of late.",
+        plain("busy"),
+    ),
+    Described("paraglider_worker_cpu_seconds_total", "CPU time of a worker.", plain("cpu")),
+    Described("paraglider_worker_flows", "Flows that a worker has.", plain("flows")),
+    Described("paraglider_worker_flows_limit", "Flows that it may have.", plain("bound")),
+    Described("paraglider_worker_active_flows", "Those of them that live.", plain("active")),
+    Described(
+        "paraglider_worker_half_open_flows",
+        "Those that are not established yet: they make room for others.",
+        plain("half_open"),
+    ),
+    Described(
+        "paraglider_worker_closing_flows",
+        "Those that are closed and remembered: they make room first.",
+        plain("closing"),
+    ),
+    Described("paraglider_worker_packets_total", "Packets it was given.", plain("packets")),
+    Described("paraglider_worker_batches_total", "Batches in which they came.", plain("batches")),
+    Described(
+        "paraglider_worker_packets_passed_total",
+        "Packets that went on untouched, by why.",
+        each(("counts",), _of_kind(PASS)),
+        ("reason",),
+    ),
+    Described(
+        "paraglider_worker_packets_dropped_total",
+        "Packets that were dropped, by why; without those that are malformed.",
+        each(("counts",), _of_kind(DROP)),
+        ("reason",),
+    ),
+    Described(
+        "paraglider_worker_flows_ended_total",
+        "Flows that were forgotten: their timeout was over, or others needed the room.",
+        each(("counts",), {"expired": "timeout", "evicted": "pressure"}),
+        ("reason",),
+    ),
+    Described(
+        "paraglider_worker_unwritten_flows_total",
+        "Flows that would not outlive this worker, for want of room in /run.",
+        count("unwritten"),
+    ),
+    Described(
+        "paraglider_worker_faults_total",
+        "Packets dropped since handling them failed; the log has why.",
+        count("faults"),
+    ),
+    Described(
+        "paraglider_worker_refused_verdicts_total",
+        "Verdicts that the kernel refused.",
+        count("verdicts_refused"),
+    ),
+    Described(
+        "paraglider_worker_policy_faults_total",
+        "What strategies of the user's own did wrong.",
+        each(
+            ("counts",),
+            {f"policy_{name}": name for name in ("raised", "wrong", "slow", "benched")},
+        ),
+        ("reason",),
+    ),
+    Described(
+        "paraglider_worker_unserved_connections_total",
+        "With `forward: proxy`: clients that were reset, since no backend accepted.",
+        count("unserved"),
+    ),
+    Described(
+        "paraglider_worker_exhausted_total",
+        "With `forward: proxy`: times that the kernel had no socket left to accept with.",
+        count("exhausted"),
+    ),
+)
+_QUEUE: Final = (
+    Described(
+        "paraglider_queue_waiting_packets", "Packets that wait for a worker.", plain("waiting")
+    ),
+    Described("paraglider_queue_limit_packets", "Packets that may wait at most.", plain("length")),
+    Described(
+        "paraglider_queue_dropped_packets_total",
+        "Packets that the kernel dropped, since its reader began: the queue or its socket full.",
+        lambda row: [(("queue",), row["overflows"]), (("socket",), row["overruns"])],
+        ("full",),
+    ),
+)
+_PACKETS: Final = (
+    Described(
+        "paraglider_packets_malformed_total",
+        "Packets whose bytes make no sense, by what is wrong.",
+        each(("counts",), {name: name for name in MALFORMED}),
+        ("reason",),
+    ),
+)
+_KERNEL: Final = (
+    Described(
+        "paraglider_offload_unanswered_packets_total",
+        "With `forward: offload`: first packets without a worker's answer, which the kernel's hash "
+        "decided, since the table was made.",
+        plain("unanswered"),
+    ),
+    Described(
+        "paraglider_offload_gone_packets_total",
+        "With `forward: offload`: first packets for backends that had left, decided so too.",
+        plain("gone"),
+    ),
+    Described(
+        "paraglider_conntrack_connections",
+        "With `forward: offload`: connections in conntrack's table, of the whole host.",
+        plain("held"),
+    ),
+    Described("paraglider_conntrack_limit", "Connections that it may hold.", plain("limit")),
+    Described(
+        "paraglider_conntrack_dropped_packets_total",
+        "First packets that the kernel dropped, since its table was full.",
+        plain("dropped"),
+    ),
+    Described(
+        "paraglider_openings_refused_packets_total",
+        "With `forward: nat` and `dsr`: packets that would have opened a flow, of clients not "
+        "known yet, dropped since there were more than `queue.openings_rate`.",
+        lambda row: [
+            ((protocol,), row.get(f"refused_{protocol}")) for protocol in ("tcp", "udp", "icmp")
+        ],
+        ("protocol",),
+    ),
+)
+
+#: all there is
+SECTIONS: Final = (
+    Section(lambda status: [status["daemon"]], ("version", "python", "build"), _DAEMON),
+    Section(lambda status: [status], (), _HUB),
+    Section(
+        lambda status: status["health"]["conditions"], ("source", "object", "severity"), _CONDITION
+    ),
+    Section(_dated("services"), ("service",), _SERVICE),
+    Section(_dated("backends"), ("service", "backend"), _BACKEND),
+    Section(_dated("workers"), ("role", "name"), _PROCESS),
+    Section(_workers, ("role", "worker", "core"), _WORKER),
+    Section(_queues, ("queue", "traffic"), _QUEUE),
+    Section(_malformed, (), _PACKETS),
+    Section(lambda status: [status["kernel"]] if status["kernel"] else [], (), _KERNEL),
+)

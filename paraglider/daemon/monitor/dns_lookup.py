@@ -1,0 +1,115 @@
+"""Asking the DNS for backends: one name now, or all names before anything of a daemon is started.
+
+Lives here: ``ask``, ``ask_once``, and ``dns_query``, which asks by dnspython.
+Rules: what strangers send is read by a process without rights (the ``scout``, or one that ends with
+its answers), and bounded in time and length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from paraglider.config.types import parse_endpoint
+from paraglider.daemon import log
+from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name, told
+from paraglider.daemon.processes.bootstrap import lock_in
+from paraglider.host import srv
+from paraglider.host.dns_records import NoAnswerError, Query
+from paraglider.host.srv import DnsQuery
+
+#: of the process that asks, as its filter of system calls has it
+ROLE: Final = "scout"
+#: seconds for all that it takes to answer for one name
+PATIENCE: Final = 20.0
+#: seconds that a start waits for the DNS
+FIRST_PATIENCE: Final = 6.0
+_LONGEST: Final = 1 << 22
+
+QueryFor = Callable[[Name], Query]
+
+
+def dns_query(name: Name) -> Query:
+    """How ``name`` is asked for."""
+    return DnsQuery(parse_endpoint(name.server) if name.server else None)
+
+
+async def ask(name: Name, query: Query) -> Answered | Failed:
+    """What the DNS has at ``name`` now."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            answer = await srv.look_up(name.name, name.family, query)
+    except NoAnswerError as error:
+        return Failed(name, error.what)
+    except TimeoutError:
+        return Failed(name, f"{name.name}: no answer within {PATIENCE:g} s")
+    return Answered(name, answer.records, answer.ttl)
+
+
+def ask_once(
+    names: Sequence[Name], uid: int, gid: int, query_for: QueryFor = dns_query
+) -> list[Answered | Failed]:
+    """What the DNS has at ``names`` now, asked by a process without rights that ends with it.
+
+    What it does not say within FIRST_PATIENCE is missing.
+    """
+    if not names:
+        return []
+    reading, writing = os.pipe()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reading)
+            lock_in(ROLE, parent, (uid, gid), "/")
+            asyncio.run(_ask_all(names, writing, query_for))
+            status = 0
+        except BaseException as error:  # noqa: BLE001 - nothing of it may go on as the parent
+            with contextlib.suppress(BaseException):
+                log.logger().error("the DNS was not asked", error=repr(error)[:200])
+        finally:
+            os._exit(status)
+    os.close(writing)
+    try:
+        said = _read(reading, time.monotonic() + FIRST_PATIENCE)
+    finally:
+        os.close(reading)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return said
+
+
+async def _ask_all(names: Sequence[Name], writing: int, query_for: QueryFor) -> None:
+    async def one(name: Name) -> None:
+        line = json.dumps((await ask(name, query_for(name))).plain()).encode() + b"\n"
+        while line:
+            line = line[os.write(writing, line) :]
+
+    await asyncio.gather(*map(one, names))
+
+
+def _read(reading: int, deadline: float) -> list[Answered | Failed]:
+    """The whole lines that come until the end or the deadline."""
+    data = bytearray()
+    while len(data) < _LONGEST:
+        ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))
+        more = os.read(reading, 65536) if ready else b""
+        if not more:
+            break
+        data += more
+    found = []
+    for line in data.split(b"\n")[:-1]:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            news = told(json.loads(line))
+            if isinstance(news, Answered | Failed):
+                found.append(news)
+    return found

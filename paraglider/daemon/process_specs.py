@@ -1,0 +1,119 @@
+"""Which processes a configuration asks for, and what each of them does.
+
+Lives here: ``make_specs`` and ``live``.
+Rules: what needs rights is opened here, by the parent, before it limits itself: listening sockets,
+those for pings, and the places of ledgers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from paraglider.config.model import Config
+from paraglider.config.types import IPAddress
+from paraglider.core.strategies import Registry
+from paraglider.daemon import log
+from paraglider.daemon.controller.health import checked
+from paraglider.daemon.host_helper import process as reconciler
+from paraglider.daemon.host_helper.process import ReconcilerSpec
+from paraglider.daemon.http import process as api
+from paraglider.daemon.http.process import ApiSpec
+from paraglider.daemon.monitor import checker
+from paraglider.daemon.monitor.checker import CheckerSpec, chroot_for, echo_for
+from paraglider.daemon.processes import connection_counts
+from paraglider.daemon.processes.counters import Counters
+from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.web import process as stats
+from paraglider.daemon.web.process import StatsSpec
+from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
+from paraglider.daemon.workers.conntrack_counter import TrackerSpec
+from paraglider.daemon.workers.proxy_worker import ProxySpec
+from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.forward.proxy.listeners import open_listeners
+from paraglider.host.journal_files import files_for
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where processes run and whom they become."""
+
+    cores: tuple[int, ...]
+    uid: int
+    gid: int
+
+
+def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
+    """The workers for ``config``, and what they need beside them; raises as ``open_listeners`` and
+    ``echo_for``.
+    """
+    specs: list[Spec] = []
+    queued = config.without_forwards("proxy")
+    cores, uid, gid = place.cores, place.uid, place.gid
+    if queued.services:
+        counted, listed = connection_counts.wanted(queued, len(cores))
+        files = files_for(queued, cores)
+        specs += [
+            WorkerSpec(
+                *(i, core, queued, uid, gid),
+                registry=registry,
+                live=counted,
+                ledgers=files[i],
+                counters=Counters(),
+            )
+            for i, core in enumerate(cores)
+        ]
+        if counted is not None or listed is not None:
+            specs.append(TrackerSpec(len(specs), counted, listed, uid, gid, config.chroot))
+    proxied = config.for_forwards("proxy")
+    rows = open_listeners(proxied, len(cores), _missing) if proxied.services else []
+    first = len(specs)
+    specs += [
+        ProxySpec(
+            *(first + i, i, cores[i], proxied, row, uid, gid),
+            registry=registry,
+            counters=Counters(),
+        )
+        for i, row in enumerate(rows)
+    ]
+    echo = echo_for(config, failover=config.failover.enabled)
+    idle = not checked(config)
+    specs.append(CheckerSpec(len(specs), echo, uid, gid, chroot_for(config), idle=idle))
+    return specs
+
+
+def forget_other_ledgers(specs: Sequence[Spec]) -> None:
+    """Remove ledgers of another steering: all of ``specs`` have taken over what they need."""
+    for spec in specs:
+        if isinstance(spec, WorkerSpec) and spec.ledgers is not None:
+            spec.ledgers.remove_others()
+            return
+
+
+def be(spec: Spec, report: int, parent: int) -> int:
+    """Do what ``spec`` is for; the exit code of the process."""
+    if isinstance(spec, WorkerSpec):
+        return worker.run(spec, report, parent)
+    if isinstance(spec, ProxySpec):
+        return proxy_worker.run(spec, report, parent)
+    if isinstance(spec, TrackerSpec):
+        return conntrack_counter.run(spec, report, parent)
+    if isinstance(spec, CheckerSpec):
+        return checker.run(spec, report, parent)
+    if isinstance(spec, ApiSpec):
+        return api.run(spec, report, parent)
+    if isinstance(spec, ReconcilerSpec):
+        return reconciler.run(spec, report, parent)
+    if isinstance(spec, StatsSpec):
+        return stats.run(spec, report, parent)
+    from paraglider.daemon.monitor import discovery  # loaded by now where there is a spec of it
+
+    if isinstance(spec, discovery.ScoutSpec):
+        return discovery.run(spec, report, parent)
+    raise TypeError(f"nothing is known of a {spec.role}")
+
+
+def _missing(vip: IPAddress) -> None:
+    log.logger().warning(
+        "no interface has the VIP, nobody can call it", vip=str(vip), remedy="run paraglider.config"
+    )

@@ -1,0 +1,84 @@
+"""How every process that the supervisor forks begins: its names, its signals, its first word.
+
+Lives here: ``introduce``, ``lock_in``, ``set_title``, ``serves`` and ``refused``.
+Rules: ``report`` is the pipe to the supervisor, which reads READY from it, or an exit code and why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import prctl
+
+from paraglider.daemon.processes.spec import READY
+from paraglider.errors import ParagliderError
+from paraglider.host import privileges, seccomp
+
+_MEMORY: Final = Path("/proc/self/mem")
+_STAT: Final = Path("/proc/self/stat")
+#: places of arg_start and arg_end among the fields of proc_pid_stat(5), counted from 1
+_ARG_START, _ARG_END = 48, 49
+
+
+def introduce(name: str, title: str) -> None:
+    """Be ``name`` (15 bytes, comm in proc(5)) and ``title`` to who lists processes, and leave
+    signals of the terminal, which reach the whole group, to the parent.
+    """
+    prctl.set_name(name)
+    set_title(title)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def set_title(title: str) -> None:
+    """Have ``ps`` show ``title`` as the command line, cut to the length of the one that is there.
+
+    The kernel shows the bytes between arg_start and arg_end (proc_pid_cmdline(5)), and says where
+    they are. Only these are overwritten, through the kernel: the environment, which lies behind
+    them until somebody changes it, is neither read nor moved. Without /proc nothing happens.
+    """
+    with contextlib.suppress(OSError):
+        fields = _STAT.read_bytes().rpartition(b")")[2].split()  # from field 3 on
+        start, end = (int(fields[number - 3]) for number in (_ARG_START, _ARG_END))
+        room = end - start
+        # The last byte stays NUL, else the kernel reads on into the environment.
+        text = title.encode(errors="replace")[: max(room - 1, 0)].ljust(room, b"\0")
+        with _MEMORY.open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            memory.write(text)
+
+
+def lock_in(
+    role: str,
+    parent: int,
+    user: tuple[int, int],
+    chroot: str,
+    keep: tuple[int, ...] = (),
+    ahead: Callable[[], object] | None = None,
+) -> None:
+    """Give up what a process of ``role`` does not need: rights, root directory, system calls.
+
+    ``user`` is a user id and a group id, ``keep`` are the capabilities that stay, ``parent`` is the
+    process whose end ends this one; ``ahead`` is called as ``user``, before the rest goes. Raises
+    ``PlatformError`` when the kernel refuses a step.
+    """
+    privileges.drop(*user, chroot, keep=keep, ahead=ahead)
+    privileges.die_with_parent(parent)
+    seccomp.confine(role)
+
+
+def serves(report: int) -> None:
+    """Tell the supervisor that the work has begun."""
+    os.write(report, READY)
+    os.close(report)
+
+
+def refused(report: int, error: ParagliderError) -> int:
+    """Tell the supervisor why it cannot begin; the exit code to end with."""
+    os.write(report, f"{error.exit_code}{error}".encode())
+    return error.exit_code

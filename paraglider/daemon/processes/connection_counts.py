@@ -1,0 +1,150 @@
+"""Live flows by mark, in memory that all processes of one Paraglider share.
+
+    live    connections that are not closed       written by the tracker
+    begun   connections that began, ever          written by the tracker
+    closed  closed ones, still remembered         written by the tracker
+    picked  flows decided, ever, a row a worker   written by that worker
+
+A flow is in ``picked`` at once, in ``begun`` and ``live`` when the tracker has heard of it, some
+hundredths of a second later: the difference is on its way and counts too. Some never arrive (a
+firewall drops the packet), and some begin that no worker has picked (the kernel's hash); so what
+the difference never falls below for a while is not on its way.
+
+Rules: every number has one writer, and is eight bytes, which the machine writes at once; nobody
+waits for anybody.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from paraglider.config.model import Config
+from paraglider.netfilter.rules.marks import backend_marks
+
+#: looks, of ten a second, after which a difference that stayed is taken for lost
+PATIENCE: Final = 10
+NOTHING: Final[Mapping[int, int]] = {}
+_LIVE, _BEGUN, _CLOSED, _PICKED = 0, 1, 2, 3  # rows; the workers' begin with the last
+
+
+class LiveFlows:
+    """The numbers for each of ``marks``; made before the processes that share it."""
+
+    def __init__(self, marks: Iterable[int], workers: int = 1) -> None:
+        self._slots = {mark: slot for slot, mark in enumerate(sorted(set(marks)))}
+        self._size = len(self._slots)
+        self._workers = workers
+        self._memory = mmap.mmap(-1, max(8 * self._size * (_PICKED + workers), 8))
+        self._numbers = memoryview(self._memory).cast("q")
+
+    @property
+    def marks(self) -> frozenset[int]:
+        """The marks that are counted."""
+        return frozenset(self._slots)
+
+    def change(self, mark: int, began: int, ended: int, closed: int = 0) -> None:
+        """So many connections of ``mark`` began and ended, and so many more (or less) are closed
+        and remembered; another mark is passed over.
+        """
+        slot = self._slots.get(mark)
+        if slot is not None:
+            live = self._numbers[slot] + began - ended
+            self._numbers[self._at(_BEGUN) + slot] += began
+            self._numbers[slot] = max(live, 0)
+            at = self._at(_CLOSED) + slot
+            self._numbers[at] = max(self._numbers[at] + closed, 0)
+
+    def replace(self, counts: Mapping[int, int], closed: Mapping[int, int] = NOTHING) -> None:
+        """These are all connections there are, and none is on its way; so many are ``closed``."""
+        for mark, slot in self._slots.items():
+            rows = range(_PICKED, _PICKED + self._workers)
+            picked = sum(self._numbers[self._at(row) + slot] for row in rows)
+            self._numbers[self._at(_BEGUN) + slot] = picked
+            self._numbers[slot] = counts.get(mark, 0)
+            self._numbers[self._at(_CLOSED) + slot] = closed.get(mark, 0)
+
+    def read(self) -> dict[int, int]:
+        """The live connections of every mark, as the tracker knows them."""
+        return dict(zip(self._slots, self._row(_LIVE), strict=True))
+
+    def closed(self) -> dict[int, int]:
+        """The connections of every mark that are closed, and that the kernel remembers."""
+        return dict(zip(self._slots, self._row(_CLOSED), strict=True))
+
+    def reader(self, worker: int) -> Reader:
+        """What the worker ``worker`` (0, 1, …) reads and writes."""
+        return Reader(self, worker)
+
+    def on_the_way(self) -> list[int]:
+        """Flows picked less connections begun, in the order of the marks' numbers."""
+        picked = [self._row(row) for row in range(_PICKED, _PICKED + self._workers)]
+        begun = self._row(_BEGUN)
+        return [sum(row[slot] for row in picked) - begun[slot] for slot in range(self._size)]
+
+    def picked_by(self, worker: int) -> dict[int, int]:
+        """What the worker has picked so far, before it died and was replaced too."""
+        return dict(zip(self._slots, self._row(_PICKED + worker), strict=True))
+
+    def publish(self, worker: int, picked: Mapping[int, int]) -> None:
+        """The worker has picked so much."""
+        at = self._at(_PICKED + worker)
+        for mark, count in picked.items():
+            self._numbers[at + self._slots[mark]] = count
+
+    def _at(self, row: int) -> int:
+        return row * self._size
+
+    def _row(self, row: int) -> list[int]:
+        return self._numbers[self._at(row) : self._at(row + 1)].tolist()
+
+
+class Reader:
+    """Called twenty times a second with the flows that the worker has decided since its start, by
+    mark; gives the flows of each counted mark, those on their way included.
+    """
+
+    def __init__(self, live: LiveFlows, worker: int) -> None:
+        self._live = live
+        self._worker = worker
+        self._before = live.picked_by(worker)
+        self._differences: deque[list[int]] = deque(maxlen=PATIENCE)
+
+    def __call__(self, decided: Mapping[int, int]) -> dict[int, int]:
+        """See the class."""
+        live = self._live
+        picked = {mark: before + decided.get(mark, 0) for mark, before in self._before.items()}
+        live.publish(self._worker, picked)
+        difference = live.on_the_way()
+        self._differences.append(difference)
+        lost = map(min, zip(*self._differences, strict=True))
+        counts = live.read()
+        for mark, now, never in zip(counts, difference, lost, strict=True):
+            counts[mark] += now - never
+        return counts
+
+
+def wanted(config: Config, workers: int) -> tuple[LiveFlows | None, LiveFlows | None]:
+    """What ``config`` needs to have counted: the backends of its ``counted`` services, if any, and
+    those of its other offloaded services, for somebody to see.
+    """
+    counted, listed = counted_marks(config), listed_marks(config)
+    return (
+        LiveFlows(counted, workers) if counted else None,
+        LiveFlows(listed, 0) if listed else None,
+    )
+
+
+def counted_marks(config: Config) -> frozenset[int]:
+    """The marks of the backends whose flows the strategies of ``config`` ask for."""
+    marks = backend_marks(config)
+    return frozenset(mark for s in config.services if s.counted for mark in marks[s.name])
+
+
+def listed_marks(config: Config) -> frozenset[int]:
+    """The marks of the other offloaded backends, whose flows are shown alone."""
+    marks = backend_marks(config)
+    offloaded = [s for s in config.services if s.forward == "offload" and not s.counted]
+    return frozenset(mark for s in offloaded for mark in marks[s.name])

@@ -1,0 +1,57 @@
+"""Exceptions that nobody foresaw, where one must not end the daemon.
+
+Lives here: ``Faults``.
+Rules: a fault is logged with its traceback when it comes for the first time, and again after QUIET
+seconds at the earliest; a fault is told from another by where it was raised. Errors that a person
+is to read (``ParagliderError``) are the caller's: they are contained only where he says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from paraglider.daemon import log
+
+#: seconds between two tracebacks of the same fault
+QUIET: Final = 600.0
+#: faults that are told apart
+_MOST: Final = 256
+
+
+class Faults:
+    """The faults of one process; ``clock`` is monotonic seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said: dict[tuple[str, str, str, int], float] = {}
+        self.last: dict[str, tuple[float, str]] = {}  # what → when, and the error in a word
+        self._log: Any = log.logger()
+
+    @contextmanager
+    def contained(self, what: str) -> Iterator[None]:
+        """Go on after the block, whatever ``Exception`` it raises; ``what`` is what it does."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the daemon goes on with what it has
+            self.note(what, error)
+
+    def note(self, what: str, error: Exception) -> None:
+        """``what`` has failed with ``error``."""
+        now = self._clock()
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = (
+            (trace.tb_frame.f_code.co_filename, trace.tb_lineno) if trace is not None else ("", 0)
+        )
+        key = (what, type(error).__name__, *place)
+        self.last[what] = now, type(error).__name__
+        if now - self._said.get(key, -QUIET) < QUIET:
+            return
+        if len(self._said) >= _MOST:
+            self._said.clear()
+        self._said[key] = now
+        self._log.error(f"internal error: {what}", error=repr(error)[:200], exc_info=error)

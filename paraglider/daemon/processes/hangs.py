@@ -1,0 +1,108 @@
+"""Processes that hang: which ones give no sign of life (``life``), for how long, and doing what.
+
+A process is silent from its last sign on; the time in which the supervisor itself did not look (it
+was busy, or the whole machine stood still) is nobody's fault and does not count. One that is silent
+for HANG seconds hangs, unless it takes over a configuration (LONG_WORK), or wants to run and is
+given no time by the kernel (STARVED).
+
+Lives here: ``Hangs``.
+Rules: time is an argument; what /proc says of a process is read for silent ones alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from math import inf
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from paraglider.daemon.processes.heartbeat import Life
+
+#: seconds between two looks
+LOOK: Final = 0.5
+#: seconds without a sign of life that are worth being told of
+SILENT: Final = 2.0
+#: seconds after which a process hangs: with the looks and the start of its successor within 5 s
+HANG: Final = 4.0
+#: the same while it takes over a configuration
+LONG_WORK: Final = 60.0
+#: the same while it is runnable and the kernel gives it less than FAIR of a core
+STARVED: Final = 30.0
+FAIR: Final = 0.1
+
+_STATES: Final = {
+    "R": "runs",
+    "S": "waits",
+    "D": "waits for the kernel",
+    "T": "is stopped",
+    "t": "is traced",
+    "Z": "is dead",
+}
+
+
+class Usage(NamedTuple):
+    """What the kernel says of a process: its state, a letter (proc(5)), and its CPU seconds."""
+
+    state: str
+    cpu: float
+
+
+def usage(pid: int) -> Usage | None:
+    """The ``Usage`` of ``pid``; None where there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return Usage(fields[0], (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
+
+
+class Hangs:
+    """Watches processes by their pids."""
+
+    def __init__(self, read: Callable[[int], Usage | None] = usage) -> None:
+        self._read = read
+        self._last = -inf
+        self._since = -inf  # when we began to look without a gap
+        self._begun: dict[int, tuple[float, Usage]] = {}  # silent ones, as they were then
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next look is due."""
+        return max(0.0, self._last + LOOK - now)
+
+    def look(self, now: float) -> None:
+        """A look begins at ``now``; to be called before ``silence`` of every process."""
+        if now - self._last > LOOK + SILENT:
+            self._since = now
+            self._begun.clear()
+        self._last = now
+
+    def silence(self, life: Life, started: float, now: float) -> float:
+        """Seconds for which a process has given no sign of life that it could have given."""
+        return now - max(min(life.last, now), started, self._since)
+
+    def hangs(self, pid: int, life: Life, silence: float, now: float) -> bool:
+        """Whether the process ``pid``, silent for ``silence`` seconds, hangs."""
+        if silence < SILENT:
+            self._begun.pop(pid, None)
+            return False
+        found = self._read(pid)
+        if found is None:
+            return False  # it is dead, which is noticed otherwise
+        begun, before = self._begun.setdefault(pid, (now, found))
+        if silence < HANG:
+            return False
+        if life.works_long:
+            return silence >= LONG_WORK
+        starved = found.state == "R" and found.cpu - before.cpu < FAIR * (now - begun)
+        return silence >= (STARVED if starved else HANG)
+
+    def state(self, pid: int) -> str:
+        """What the process does, in words."""
+        found = self._read(pid)
+        return "is gone" if found is None else _STATES.get(found.state, found.state)
+
+    def forget(self, pid: int) -> None:
+        """``pid`` is no process of ours any more."""
+        self._begun.pop(pid, None)

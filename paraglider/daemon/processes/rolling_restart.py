@@ -1,0 +1,39 @@
+"""Processes that are replaced because they cannot change in place, one at a time.
+
+The others serve meanwhile, and the ledgers keep the flows. What is replaced starts with all that
+has changed by then.
+
+Lives here: ``Renewal``.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.manager import Children
+
+
+class Renewal:
+    """Those of a supervisor's processes that are to be replaced."""
+
+    def __init__(self) -> None:
+        self._due: deque[Child] = deque()
+        self._now: Child | None = None
+
+    def add(self, children: Iterable[Child]) -> None:
+        """Replace these too; who waits already waits once."""
+        self._due.extend(child for child in children if child not in self._due)
+
+    def go_on(self, all_of_them: Children) -> None:
+        """Begin with the next, if none is on its way; to be called after every start."""
+        if self._now is not None and not (self._now.serves and not self._now.dismissed):
+            return
+        self._now = None
+        while self._due:
+            child = self._due.popleft()
+            if child.pid:  # else it is about to start, with all that has changed
+                self._now = child
+                all_of_them.dismiss(child)
+                return

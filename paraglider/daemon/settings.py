@@ -1,0 +1,64 @@
+"""What a daemon was started with, and the configuration that it comes to: at the start, and again
+at every reload.
+
+Lives here: ``Settings``, ``Read``.
+Rules: all that can be wrong with a file is found here, before anything is changed; its errors name
+file, line and column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from paraglider.config.advice import warnings
+from paraglider.config.load import LoadedConfig, load_with_marks
+from paraglider.config.model import Config
+from paraglider.config.sources import Found, read_files
+from paraglider.host.seed import machine_seed
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A file as it was read, what it comes to with the options, and what one may want to know;
+    ``listed`` is what the files of backends that it names list.
+    """
+
+    loaded: LoadedConfig
+    config: Config
+    warnings: tuple[str, ...]
+    listed: Found
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The file, and the options of the command line, which go before what it says."""
+
+    path: Path
+    families: frozenset[int] = frozenset({4, 6})
+    failover: bool = False
+    queue_length: int | None = None
+    user: str | None = None
+
+    def read(self) -> Read:
+        """Read the file, and those of backends that it names; raises ``ConfigError`` with every
+        mistake in them, ``OperatorError``.
+        """
+        loaded = load_with_marks(self.path)
+        config = self._with_failover(loaded.for_families(self.families))
+        noted = loaded.lines(warnings(self._with_failover(loaded.config)))
+        config = config.seeded(machine_seed(noted.append))
+        changes: dict[str, object] = {}
+        if self.queue_length is not None:
+            changes["queue"] = config.queue.model_copy(update={"length": self.queue_length})
+        if self.user is not None:
+            changes["user"] = self.user
+        listed = read_files(loaded)
+        return Read(loaded, config.model_copy(update=changes), tuple(noted), listed)
+
+    def _with_failover(self, config: Config) -> Config:
+        """``config`` with failover on, where the option `-f` is given."""
+        if not self.failover:
+            return config
+        on = config.failover.model_copy(update={"enabled": True})
+        return config.model_copy(update={"failover": on})

@@ -1,0 +1,131 @@
+"""The supervisor: the parent of all processes, and the loop of the hub.
+
+It speaks no network protocol and reads no packet. It waits for signals, for what its processes
+say, and for time (``loop``), cares for the processes (``children``) and lets the hub (``hub``)
+answer and look at things. SIGTERM or SIGINT ends everything, and what does not end within a moment
+is killed; SIGHUP has the configuration read again. The service manager is told of all of it
+(``notify``), and its watchdog fed for as long as anybody carries flows: a worker that hangs does
+not. Once all serve, nothing that fails ends the daemon: it is logged (``faults``), and the loop
+goes on.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any, Final, Protocol
+
+from paraglider.daemon import log
+from paraglider.daemon.processes.child import Owner
+from paraglider.daemon.processes.faults import Faults
+from paraglider.daemon.processes.loop import Loop
+from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.notify import Notifier
+from paraglider.daemon.processes.spec import CARRIERS, Run, Spec
+
+_END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
+#: seconds after a failure of waiting itself
+BREATH: Final = 0.05
+_SIGNALS: Final = (signal.SIGCHLD, signal.SIGHUP, *_END)
+
+
+class Hub(Owner, Protocol):
+    """What the supervisor needs of the hub."""
+
+    def attach(self, children: Children) -> None:
+        """These are its processes."""
+
+    def ready(self) -> None:
+        """Every process serves for the first time."""
+
+    def look(self, now: float) -> float:
+        """Do what is due at ``now``; seconds until there is something again, at most."""
+
+    def hang_up(self, done: Callable[[], object]) -> None:
+        """SIGHUP: the configuration is to be read again; ``done`` is called after it."""
+
+    def close(self) -> None:
+        """All processes have ended."""
+
+
+class Supervisor:
+    """The processes of one Paraglider, and their hub."""
+
+    def __init__(
+        self, specs: Sequence[Spec], run: Run, hub: Hub, notifier: Notifier | None = None
+    ) -> None:
+        self._specs = specs
+        self._run = run
+        self._hub = hub
+        self._notifier = notifier or Notifier({})
+        self._faults = Faults()
+        self._log: Any = log.logger()
+
+    def run(self) -> int:
+        """Start every process, care for them until SIGTERM or SIGINT; the exit code.
+
+        Raises the error of the first that could not start; then none is left running.
+        """
+        with Loop(_SIGNALS) as loop:
+            children = Children(self._specs, self._run, loop, self._hub, self._faults)
+            self._hub.attach(children)
+            try:
+                children.start_all()
+                self._care(children, loop)
+            finally:
+                children.end_all()
+                # It ends already: a second signal to end does not cut that short.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+                self._hub.close()
+        self._log.info("ended")
+        return 0
+
+    def _care(self, children: Children, loop: Loop) -> None:
+        ready = False
+        while True:
+            if not ready and not children.starting:
+                ready = True
+                children.settle()
+                self._hub.ready()
+                self._log.info("ready", workers=sum(c.spec.role in CARRIERS for c in children))
+                self._notifier.ready()
+            pause = children.wait()
+            if ready:
+                with self._faults.contained("the hub"):
+                    now = time.monotonic()
+                    pause = min(self._hub.look(now), self._sign_of_life(children, now))
+            caught = self._wait(loop, min(pause, children.wait()), strict=not ready)
+            if ended := _END & caught:
+                name = ", ".join(number.name for number in sorted(ended))
+                self._log.info("stopping", signal=name)
+                self._notifier.stopping()
+                return
+            if signal.SIGHUP in caught:
+                self._notifier.reloading()
+                with self._faults.contained("a reload"):
+                    self._hub.hang_up(self._notifier.ready)
+            if ready:
+                with self._faults.contained("care for the processes"):
+                    children.look()
+            else:
+                children.look()
+
+    def _wait(self, loop: Loop, pause: float, *, strict: bool) -> frozenset[signal.Signals]:
+        """As ``Loop.wait``; unless ``strict``, with what fails there logged."""
+        try:
+            return loop.wait(pause)
+        except Exception as error:
+            if strict:
+                raise
+            self._faults.note("what came in", error)
+            time.sleep(BREATH)  # where it fails again at once
+            return frozenset()
+
+    def _sign_of_life(self, children: Children, now: float) -> float:
+        """Tell the service manager how many carry flows; seconds until it is to hear again."""
+        carriers = [child for child in children if child.spec.role in CARRIERS]
+        serving = sum(child.serves for child in carriers)
+        self._notifier.status(f"{serving} of {len(carriers)} workers serve")
+        return self._notifier.beat(now) if serving else inf

@@ -1,0 +1,81 @@
+"""The feed: asks the hub how things are, once for all readers, and keeps what it said.
+
+Rules: one question at a time, at most one a second; where answers take long the pause is longer,
+so that the hub and the workers spend no more than a tenth of their time on it, whatever the number
+of readers. Nobody's request makes a question.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+from paraglider.daemon.http.routes import Ask
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.web.history import History
+from paraglider.daemon.web.sample import Row, Sampler
+from paraglider.errors import PlatformError
+
+INTERVAL: Final = 1.0
+#: the pause is this many times as long as the hub took
+_SHARE: Final = 10
+
+
+class Feed:
+    """What ``ask`` answers, over and over; ``told`` is put into every sample."""
+
+    def __init__(self, ask: Ask, told: Row, *, interval: float = INTERVAL) -> None:
+        self._ask = ask
+        self._told = told
+        self._interval = interval
+        self._sampler = Sampler()
+        self._changed = asyncio.Condition()
+        self.history = History()
+        self.sample: Row | None = None
+        self.number = 0
+        self._text = b""
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        clock = asyncio.get_running_loop().time
+        while True:
+            before = clock()
+            # Where the hub is busy the page says how old its numbers are.
+            with contextlib.suppress(PlatformError):
+                await self._look(clock)
+            took = clock() - before
+            await asyncio.sleep(max(self._interval - took, took * _SHARE, 0.0))
+
+    def now(self) -> Row:
+        """The last sample; raises ``PlatformError`` before the first."""
+        if self.sample is None:
+            raise PlatformError("nothing is known yet", "ask again in a moment")
+        return self.sample
+
+    async def after(self, number: int) -> tuple[int, bytes]:
+        """The number and text of the first sample with a higher number than ``number``."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.number > number)
+            return self.number, self._text
+
+    async def _look(self, clock: Callable[[], float]) -> None:
+        reply = await self._ask({"do": "status"})
+        if "ok" not in reply:
+            raise PlatformError(str(reply.get("error")))
+        self._take(reply["ok"], clock())
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _take(self, status: Message, now: float) -> None:
+        self.sample = {**self._told, **self._sampler.take(status, now)}
+        self.history.record(self.sample)
+        self._text = json.dumps(self.sample, separators=(",", ":")).encode()
+        self.number += 1
+
+
+def of_service(rows: list[dict[str, Any]], service: str | None) -> list[dict[str, Any]]:
+    """The rows of ``service``, or all."""
+    return [row for row in rows if service in (None, row["service"])]

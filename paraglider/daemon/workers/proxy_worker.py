@@ -1,0 +1,355 @@
+"""A proxy worker: one process, one core, its own sockets on every port of the proxy services.
+
+The sockets are bound before it is forked, so it needs no privilege at all: once everything is
+imported and the listening has begun, it becomes the user, locked in, without a single capability.
+From there on an event loop (uvloop) accepts and carries. SIGTERM ends the accepting; connections
+that live have `timeouts.drain` seconds to end.
+
+The cyclic collector is off, as in the workers that read queues: connections leave no cycles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, Final, Self
+
+import uvloop
+
+from paraglider.config.model import Config
+from paraglider.core.flow import TCP
+from paraglider.core.pool import Backend
+from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
+from paraglider.daemon import log
+from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.channel import Channel, ChannelError
+from paraglider.daemon.processes.counters import Writer
+from paraglider.daemon.processes.spec import Equipment, Spec
+from paraglider.daemon.workers import policy_watch
+from paraglider.daemon.workers.commands import Commands, Subject
+from paraglider.daemon.workers.flow_log import FlowLog
+from paraglider.daemon.workers.worker import EXPIRY_BUDGET, pin
+from paraglider.errors import ParagliderError
+from paraglider.forward.proxy.counts import Tally
+from paraglider.forward.proxy.events import WRITE, Events
+from paraglider.forward.proxy.header import header
+from paraglider.forward.proxy.listeners import Listener
+from paraglider.forward.proxy.listing import ProxyView
+from paraglider.forward.proxy.relay import Relay, Shared
+from paraglider.forward.proxy.server import Proxy, build
+from paraglider.forward.services import States, make_services
+from paraglider.host import policies, seccomp
+from paraglider.host.policies import has_policies
+
+#: seconds between two looks at what is over, and at what went wrong
+TICK: Final = 0.5
+#: seconds between two slices of a walk over the connections
+PAUSE: Final = 0.02
+#: backends whose counters one look writes
+ROWS_A_TICK: Final = 256
+#: seconds between two lines of the log about the same backend
+AGAIN: Final = 60.0
+#: file descriptors that are not for connections: the loop's, the listening sockets, the log
+_SPARE_FILES: Final = 64
+_FILES_A_CONNECTION: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySpec(Spec):
+    """All that a proxy worker is told: its place, its sockets, whom to become, where to be locked
+    in, strategies. ``index`` is among all processes, ``number`` among the proxy workers.
+    """
+
+    role: ClassVar[str] = "proxy worker"
+    number: int
+    core: int
+    config: Config
+    listeners: tuple[Listener, ...]
+    uid: int
+    gid: int
+    registry: Registry = field(default_factory=lambda: STRATEGIES)
+    states: States = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.role} {self.number} on core {self.core}"
+
+    @property
+    def patience(self) -> float:
+        """Seconds that it may take to end."""
+        return self.config.timeouts.drain + 1.0
+
+    def labels(self) -> dict[str, int]:
+        """What the log says of it beside its role."""
+        return {"worker": self.number, "core": self.core}
+
+    def equipped(self, equipment: Equipment) -> Self:
+        """See ``spec.Spec``."""
+        return replace(
+            self,
+            config=equipment.config.for_forwards("proxy"),
+            states=equipment.states,
+            registry=equipment.registry,
+        )
+
+    def release(self) -> None:
+        """See ``spec.Spec``."""
+        for listener in self.listeners:
+            listener.forsake()
+
+
+def run(spec: ProxySpec, report: int, parent: int) -> int:
+    """Be the proxy worker ``spec`` until SIGTERM; the exit code of the process.
+
+    ``report`` is the pipe to the supervisor, ``parent`` its process id.
+    """
+    logger = log.logger(role=spec.role, **spec.labels())
+    try:
+        seccomp.forbid_rings()  # libuv makes one for each loop, and needs none
+        loop = uvloop.new_event_loop()
+        proxy = _prepare(spec, loop, logger)
+        ahead = partial(_begin_policies, spec, loop, logger)
+        user = (spec.uid, spec.gid)
+        chosen = ahead if has_policies(spec.registry) else None
+        lock_in(spec.filter, parent, user, spec.config.chroot, ahead=chosen)
+    except ParagliderError as error:
+        return refused(report, error)
+
+    work = Work(spec, proxy)
+
+    def stop() -> None:
+        logger.info("draining", connections=proxy.live)
+        proxy.drain(work.config.timeouts.drain, loop.stop)
+
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    proxy.start()
+    spec.life.pulse(loop)
+    policy_watch.mark(proxy.services, spec.life)
+    serves(report)
+    writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
+    Watch(loop, proxy, logger, writer).start()
+    if spec.channel is not None:
+        Ear(loop, spec.channel, work, logger).open()
+    loop.run_forever()
+    logger.info("stopped", **counts(proxy))
+    loop.close()
+    return 0
+
+
+def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> Proxy:
+    introduce(f"paraproxy/{spec.core}", f"paraglider: {spec.name}")
+    pin(spec.core)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if not has_policies(spec.registry):  # which are not to run with these rights
+        _warm_up(spec, loop)
+    bound = room(len(spec.listeners))
+    events = Events(loop)
+    proxy = build(spec.config, spec.number, loop, events, spec.listeners, bound, spec.registry)
+    proxy.put(spec.states)
+    if logger.is_enabled_for(logging.DEBUG):
+        proxy.tell(FlowLog(logger))
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    return proxy
+
+
+def _begin_policies(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> None:
+    """Import the policies, with the rights of the worker's user, and warm up with them."""
+    for failure in policies.begin(spec.registry, policy_watch.begins(spec.life)):
+        logger.error("policy not imported", error=failure)
+    _warm_up(spec, loop)
+
+
+def room(listeners: int) -> int:
+    """Take all the file descriptors that there may be; how many connections they are enough for."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return max((most - listeners - _SPARE_FILES) // _FILES_A_CONNECTION, 1)
+
+
+def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
+    """Have every service pick a backend, and carry a few bytes between sockets of our own.
+
+    So that no first connection pays for what Python puts off, and nothing is imported after chroot.
+    """
+    for service in make_services(spec.config, ("proxy",), spec.number, spec.registry):
+        key = service.vip * 2 + bytes(2) + service.ports[0][0].to_bytes(2, "big")
+        header("v1", key)
+        if service.pool.ready:
+            service.strategy.pick(NewFlow(TCP, key, loop.time()))
+    client, near = socket.socketpair()
+    far, backend = socket.socketpair()
+    for end in (client, near, far, backend):
+        end.setblocking(False)
+    events = Events(loop)
+    events.watch(far.fileno(), WRITE, lambda _mask: None)
+    shared = Shared(loop, events, established=1.0, closing=1.0)
+    relay = Relay(shared, near, far, Tally(), lambda _relay: loop.stop(), b"first")
+    client.close()
+    backend.close()
+    relay.start()
+    loop.run_forever()  # to where the relay closes, or at once where it has
+    events.close()
+
+
+class Work:
+    """What the hub's commands are for: ``proxy``, which was built for ``spec``."""
+
+    def __init__(self, spec: ProxySpec, proxy: Proxy) -> None:
+        self._spec = spec
+        self._proxy = proxy
+        self.config = spec.config
+
+    @property
+    def view(self) -> ProxyView:
+        """See ``commands.Subject``."""
+        return self._proxy.view
+
+    def put(self, states: States) -> None:
+        """See ``commands.Subject``."""
+        self._proxy.put(states)
+
+    def suspend(self, services: list[str]) -> None:
+        """See ``commands.Subject``."""
+        policies.suspend(self._spec.registry, services)
+
+    def become(self, config: Config) -> None:
+        """See ``commands.Subject``."""
+        wanted = config.for_forwards("proxy")
+        with self._spec.life.long_work():
+            self._proxy.become(wanted, self.config, self._spec.number, self._spec.registry)
+        policy_watch.mark(self._proxy.services, self._spec.life)
+        self.config = wanted
+
+
+class Ear:
+    """Does what the hub says through ``channel``, at once and in slices (``commands``)."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        channel: Channel,
+        subject: Subject,
+        logger: Any,
+    ) -> None:
+        self._loop = loop
+        self._channel = channel
+        self._commands = Commands(channel, subject)
+        self._log = logger
+        self._again: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Hear from now on."""
+        self._loop.add_reader(self._channel.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        try:
+            self._commands.tick(self._loop.time())
+        except ChannelError as error:  # where the parent is gone, the kernel tells us to end too
+            self._loop.remove_reader(self._channel.fileno())
+            self._log.warning("the hub is gone", error=str(error))
+            return
+        if self._commands.busy:
+            self._again = self._loop.call_later(PAUSE, self._hear)
+
+
+class Watch:
+    """Looks twice a second at what is over, has ``writer`` write what was counted, and tells the
+    log what went wrong: once a minute.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        proxy: Proxy,
+        logger: Any,
+        writer: Writer | None = None,
+    ) -> None:
+        self._loop = loop
+        self._proxy = proxy
+        self._log = logger
+        self._writer = writer
+        self._look_at_policies = policy_watch.watch(lambda: proxy.services, logger)
+        self._told: dict[tuple[str, str], tuple[int, float]] = {}
+        loop.set_exception_handler(self._fault)
+
+    def start(self) -> None:
+        """Look for the first time, and then again and again."""
+        self.look(self._loop.time())
+        self._loop.call_later(TICK, self.start)
+
+    def look(self, now: float) -> None:
+        """Look once."""
+        self._proxy.expire(now, EXPIRY_BUDGET)
+        if self._writer is not None:
+            self._writer.tick()
+        self._look_at_policies(now)
+        for service, tallies in self._proxy.tallies.items():
+            for backend, tally in tallies.items():
+                self._look_at(service, backend, tally, now)
+        exhausted = self._proxy.exhausted
+        if self._is_new("", "", exhausted, now):
+            self._log.error("no socket left to accept with", times=exhausted)
+
+    def _look_at(self, service: str, backend: Backend, tally: Tally, now: float) -> None:
+        if self._is_new(service, backend.name, tally.refused + tally.timeouts, now):
+            troubles = {"refused": tally.refused, "timeouts": tally.timeouts}
+            found = {name: count for name, count in troubles.items() if count}
+            where = {"service": service, "backend": backend.name}
+            self._log.warning("a backend does not accept", **where, **found)
+
+    def _is_new(self, service: str, backend: str, count: int, now: float) -> bool:
+        before, again = self._told.get((service, backend), (0, 0.0))
+        if count <= before or now < again:
+            return False
+        self._told[service, backend] = (count, now + AGAIN)
+        return True
+
+    def _fault(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
+        self._log.error("fault", what=context.get("message"), exc_info=context.get("exception"))
+
+
+class Count:
+    """What the worker of ``proxy`` counts, as ``counters.Source``."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        self._proxy = proxy
+        self.traffic = proxy.traffic
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        live = self._proxy.live
+        bound = self._proxy.bound
+        return {"flows": live, "active": live, "bound": bound, **_own_counts(self._proxy)}
+
+
+def _own_counts(proxy: Proxy) -> dict[str, int]:
+    """What is not one backend's."""
+    return {
+        "connections": sum(b.picked for s in proxy.services for b in s.pool.backends),
+        "unserved": proxy.unserved,
+        "exhausted": proxy.exhausted,
+        **policy_watch.counts(proxy.services),
+    }
+
+
+def counts(proxy: Proxy) -> dict[str, int]:
+    """Connections by what became of them, bytes and faults, over all backends; without zeros."""
+    totals = _own_counts(proxy)
+    for tallies in proxy.tallies.values():
+        for tally in tallies.values():
+            for name, count in tally.counts().items():
+                totals[name] = totals.get(name, 0) + count
+    return {name: count for name, count in totals.items() if count}

@@ -1,0 +1,314 @@
+"""A worker: one process, one core, a queue for established traffic and two for openings.
+
+Everything that needs root or a file happens first: the queues' sockets, the flow table, every
+import, one packet of each kind through the packet path. Then privileges go (``host.privileges``),
+the worker says that it is ready, and from there on it only reads packets and gives verdicts.
+Python's cyclic collector is off: the packet path makes no cycles, and a collection over a million
+flows would hold every packet up.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from types import FrameType
+from typing import Any, ClassVar, Self
+
+from paraglider.config.model import Config
+from paraglider.core.packet import SYN
+from paraglider.core.strategies import STRATEGIES, Registry
+from paraglider.daemon import log
+from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.channel import ChannelClosedError, ChannelError
+from paraglider.daemon.processes.connection_counts import LiveFlows
+from paraglider.daemon.processes.counters import Writer
+from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.processes.spec import Equipment, Spec
+from paraglider.daemon.workers import journals, leases, policy_watch
+from paraglider.daemon.workers.commands import Commands
+from paraglider.daemon.workers.flow_log import FlowLog
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forward.flows import FlowView
+from paraglider.forward.path import Path, build
+from paraglider.forward.services import States
+from paraglider.host import policies
+from paraglider.host.journal_files import LedgerFiles
+from paraglider.host.policies import has_policies
+from paraglider.host.privileges import NEEDED
+from paraglider.netfilter.queue import QUEUES, Reader, open_queue
+from paraglider.netfilter.queue.base import LONGEST_PACKET
+from paraglider.netfilter.rules.steering import worker_queues
+
+#: flows that one call of ``tick`` looks at: 20,000 a second, and under 5 ms also interpreted
+EXPIRY_BUDGET = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec(Spec):
+    """All that a worker is told: its place, whom to become, where to be locked in, strategies,
+    where live flows are counted that it does not see the end of, where its flows are written
+    down, and what the hub has decided about the backends.
+    """
+
+    role: ClassVar[str] = "worker"
+    core: int
+    config: Config
+    uid: int
+    gid: int
+    registry: Registry = field(default_factory=lambda: STRATEGIES)
+    live: LiveFlows | None = None
+    ledgers: LedgerFiles | None = None
+    states: States = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"worker {self.index} on core {self.core}"
+
+    def labels(self) -> dict[str, int]:
+        """What the log says of it beside its role."""
+        return {"worker": self.index, "core": self.core}
+
+    def release(self) -> None:
+        """See ``spec.Spec``."""
+        if self.ledgers is not None:
+            self.ledgers.held.close()
+
+    def equipped(self, equipment: Equipment) -> Self:
+        """See ``spec.Spec``."""
+        return replace(
+            self,
+            config=equipment.config.without_forwards("proxy"),
+            states=equipment.states,
+            registry=equipment.registry,
+            live=equipment.live,
+        )
+
+
+def run(spec: WorkerSpec, report: int, parent: int) -> int:
+    """Be the worker ``spec`` until SIGTERM; the exit code of the process.
+
+    ``report`` is the pipe to the supervisor, ``parent`` its process id.
+    """
+    logger = log.logger(worker=spec.index, core=spec.core)
+    try:
+        queue, path, journals = _prepare(spec, logger)
+        ahead = partial(_begin_policies, spec, logger) if has_policies(spec.registry) else None
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.config.chroot, NEEDED, ahead)
+    except ParagliderError as error:
+        return refused(report, error)
+    serves(report)
+    status = 0
+    try:
+        queue.serve(path.handle, _ticker(spec, path, queue, journals, logger))
+    except OSError as error:
+        logger.error("queue broke", error=str(error))
+        status = PlatformError.exit_code
+    logger.info("stopped", flows=path.flows, **_counts(path, queue))
+    queue.close()
+    return status
+
+
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, journals.Ledgers]:
+    introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
+    pin(spec.core)
+    path = build(spec.config, spec.index, time.monotonic(), spec.registry)
+    policy_watch.mark(path.services, spec.life)
+    path.put(spec.states)
+    if spec.live is not None:
+        path.marker.live = spec.live.reader(spec.index)
+    if not has_policies(spec.registry):  # which are not to run with these rights
+        _warm_up(spec.config, spec.registry, spec.life)
+    if logger.is_enabled_for(logging.DEBUG):
+        path.tell(FlowLog(logger))
+    wanted = spec.config.queue
+    copy = LONGEST_PACKET if path.head is None else path.head
+    established, openings, offloaded = worker_queues(spec.core)
+    # For what is offloaded the kernel has a backend where it is not decided here.
+    queue = Reader(
+        (
+            open_queue(wanted.io, established, wanted.length, copy),
+            open_queue(wanted.io, openings, wanted.openings, copy),
+            open_queue(wanted.io, offloaded, wanted.openings, copy, fail_open=True),
+        )
+    )
+    if wanted.io == "auto" and queue.name != next(iter(QUEUES)):
+        logger.warning("slow queue I/O", io=queue.name, why="the kernel refuses the fast one")
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        queue.stop()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    held = journals.Ledgers(logger)
+    if spec.ledgers is not None:  # last, when packets wait in the queue instead of being lost
+        with spec.life.watched():
+            held = journals.carry_on(path, spec.ledgers, logger, spec.life.beat)
+        spec.ledgers.held.close()
+    return queue, path, held
+
+
+def _begin_policies(spec: WorkerSpec, logger: Any) -> None:
+    """Import the policies, with the rights of the worker's user, and warm up with them."""
+    for failure in policies.begin(spec.registry, policy_watch.begins(spec.life)):
+        logger.error("policy not imported", error=failure)
+    _warm_up(spec.config, spec.registry, spec.life)
+
+
+def pin(core: int) -> None:
+    """Run on ``core`` alone; raises ``PlatformError``."""
+    try:
+        os.sched_setaffinity(0, {core})
+    except OSError as error:
+        raise PlatformError(
+            f"the kernel refuses core {core}: {error.strerror}",
+            "name cores under `workers` that this process may use (see `taskset -p 1`)",
+        ) from error
+
+
+def _warm_up(config: Config, registry: Registry, life: Life) -> None:
+    """Send packets of several kinds through a packet path that is then thrown away.
+
+    So that no first packet pays for what Python puts off, and nothing is imported after chroot.
+    Those of TCP and UDP open a flow of each service, and so call its strategy.
+    """
+    path = build(config, 0, 0.0, registry)
+    policy_watch.mark(path.services, life)
+    for service in path.services:
+        head = b"\x45" if len(service.vip) == 4 else b"\x60"
+        for protocol in service.protocols:
+            packet = bytearray(head + bytes(79))
+            if len(service.vip) == 4:
+                packet[2:4] = len(packet).to_bytes(2, "big")
+                packet[9] = protocol
+                packet[16:20] = service.vip
+            else:
+                packet[4:6] = (len(packet) - 40).to_bytes(2, "big")
+                packet[6] = protocol
+                packet[24:40] = service.vip
+            transport = 20 if len(service.vip) == 4 else 40
+            packet[transport + 2 : transport + 4] = service.ports[0][0].to_bytes(2, "big")
+            packet[transport + 13] = SYN
+            path.handle(packet, 0, len(packet), 0, 0.0)
+    path.expire(1.0, EXPIRY_BUDGET)
+
+
+def _ticker(
+    spec: WorkerSpec, path: Path, queue: Reader, journals: journals.Ledgers, logger: Any
+) -> Callable[[float], None]:
+    """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
+    its journal where that was damaged, its counters, and faults into the log once a minute.
+    """
+    reported = 0
+    report_at = 0.0
+    look_at_policies = policy_watch.watch(lambda: path.services, logger)
+    end_leases = leases.ender(path.leases_to_end, logger)
+    writer = None
+    if spec.counters is not None:
+        writer = Writer(spec.counters, Count(path, queue))
+    commands = None
+    if spec.channel is not None:
+        commands = Commands(spec.channel, Work(spec, path), writer)
+
+    def tick(now: float) -> None:
+        nonlocal reported, report_at
+        spec.life.beat(now)
+        path.expire(now, EXPIRY_BUDGET)
+        journals.look(now)
+        if commands is not None:
+            try:
+                commands.tick(now)
+            except ChannelError as error:
+                if not isinstance(
+                    error, ChannelClosedError
+                ):  # else the parent is gone, and so are we
+                    logger.error("the hub does not hear", error=str(error))
+                queue.stop()
+        end_leases()
+        if writer is not None:
+            writer.tick()
+        look_at_policies(now)
+        losses = _losses(queue)
+        troubles = sum(losses.values())
+        if troubles > reported and now >= report_at:
+            reported, report_at = troubles, now + 60
+            logger.error("packets lost", **losses, exc_info=queue.first_fault)
+
+    return tick
+
+
+class Work:
+    """What the hub's commands are for: ``path``, which was built for ``spec``."""
+
+    def __init__(self, spec: WorkerSpec, path: Path) -> None:
+        self._spec = spec
+        self._path = path
+        self._config = spec.config
+
+    @property
+    def view(self) -> FlowView | None:
+        """See ``commands.Subject``."""
+        return self._path.view
+
+    def put(self, states: States) -> None:
+        """See ``commands.Subject``."""
+        self._path.put(states)
+
+    def suspend(self, services: list[str]) -> None:
+        """See ``commands.Subject``."""
+        policies.suspend(self._spec.registry, services)
+
+    def become(self, config: Config) -> None:
+        """See ``commands.Subject``."""
+        wanted = config.without_forwards("proxy")
+        with self._spec.life.long_work():
+            self._path.become(wanted, self._config, self._spec.index, self._spec.registry)
+        policy_watch.mark(self._path.services, self._spec.life)
+        self._config = wanted
+
+
+class Count:
+    """What the worker with ``path`` and ``queue`` counts, as ``counters.Source``."""
+
+    def __init__(self, path: Path, queue: Reader) -> None:
+        self._path = path
+        self._queue = queue
+        self.traffic = path.traffic
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        path, queue = self._path, self._queue
+        return {
+            "flows": path.flows,
+            "bound": path.bound,
+            **path.groups,
+            "packets": queue.packets,
+            "batches": queue.batches,
+            **_counts(path, queue),
+        }
+
+
+def _losses(queue: Reader) -> dict[str, int]:
+    """What was lost on the way to or from the queues, by cause; without the zeros."""
+    established, openings, offloaded = (one.drops for one in queue.queues)
+    losses = {
+        "faults": queue.faults,
+        "overflows": established.overflows,
+        "openings_dropped": openings.overflows + offloaded.overflows,
+        "overruns": established.overruns + openings.overruns + offloaded.overruns,
+        "verdicts_refused": queue.refused,
+    }
+    return {cause: count for cause, count in losses.items() if count}
+
+
+def _counts(path: Path, queue: Reader) -> dict[str, int]:
+    return {**path.counts(), **_losses(queue), **policy_watch.counts(path.services)}

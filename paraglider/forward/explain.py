@@ -1,0 +1,242 @@
+"""A configuration, and what is known of a daemon that runs by it, asked about flows.
+
+Lives here: ``Situation`` (which backend a flow gets, and why), ``Capture`` (the flows among
+captured packets), ``compare`` (what another file would change).
+Rules: the services are made as for a worker, by ``services``; nothing here decides. No I/O.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from paraglider.config.model import Backend as BackendConfig
+from paraglider.config.model import Config
+from paraglider.config.types import Exempt
+from paraglider.core.balancer import Balancer
+from paraglider.core.explain import Explanation, Step, explain, shares
+from paraglider.core.flow import PROTOCOL_NAMES, TCP, UDP
+from paraglider.core.impact import Fate, Moved, Overlap, fate, moved, overlaps, same
+from paraglider.core.packet import ACK, ECHO_REQUEST, FLOW, SYN, Parsed, parse, reverse
+from paraglider.core.pool import Backend, Event, State
+from paraglider.core.service import Service, ServiceMap
+from paraglider.core.strategies import NewFlow, Registry
+from paraglider.forward.listing import NOTHING, Live, LiveFlow
+from paraglider.forward.services import make_services
+
+#: flows of a capture that are told apart; what further ones bring is counted
+MOST_FLOWS: Final = 100_000
+
+#: what leads from ready to each state
+_EVENTS: Final = {
+    State.READY: (),
+    State.DRAIN: (Event.SET_DRAIN,),
+    State.MAINT: (Event.SET_MAINT,),
+    State.DOWN: (Event.CHECK_FAILED,),
+    State.DRAIN_DOWN: (Event.SET_DRAIN, Event.CHECK_FAILED),
+}
+
+
+class Situation:
+    """The services of ``config`` as a worker has them; with ``live``, as a running one has them.
+
+    ``registry`` has the strategies that they name (``policies.load``). A service that hashes and
+    has no seed (``Config.seeded``) keeps its picks open.
+    """
+
+    def __init__(self, config: Config, registry: Registry, live: Live = NOTHING) -> None:
+        self.config = _with_listed(config, live)
+        forwards = {service.forward for service in config.services}
+        self.services = make_services(self.config, forwards, 0, registry)
+        self.balancer = Balancer(ServiceMap(self.services))
+        self._seeded = {s.name for s in config.services if s.seed is not None}
+        self._by_name = {service.name: service for service in self.services}
+        self._existing: dict[tuple[int, bytes], Backend] = {}
+        self._live_states(live)
+        for each in live.flows:
+            self._live_flow(each)
+
+    def explain(self, flow: NewFlow) -> Explanation:
+        """Which backend ``flow`` gets, and why."""
+        exempt = next((e for e in self.config.network.exempt if _matches(e, flow)), None)
+        if exempt is not None:
+            step = Step("exempt", f"`exempt` has {exempt}: the packet is not balanced")
+            return Explanation(None, None, (), (step,))
+        existing = self._existing.get((flow.protocol, flow.key))
+        service = self.balancer.find(flow.protocol, flow.key)
+        seeded = service is None or service.name in self._seeded
+        return explain(self.balancer, flow, existing, seeded=seeded)
+
+    def source_of(self, service: Service) -> str | None:
+        """Where the backends of ``service`` are listed, if neither in the file nor known."""
+        configured = next(s for s in self.config.services if s.name == service.name)
+        source = configured.source
+        return None if source is None else source.file or source.dns
+
+    def _live_states(self, live: Live) -> None:
+        for each in live.backends:
+            service = self._by_name.get(each.service)
+            backend = self._found(service, each.backend, 0) if service is not None else None
+            if service is None or backend is None:
+                continue
+            if each.weight is not None:
+                service.pool.set_weight(backend, each.weight)
+            for event in _EVENTS[each.state]:
+                service.pool.apply(backend, event)
+
+    def _live_flow(self, live: LiveFlow) -> None:
+        flow, service = live.flow, self._by_name.get(live.service)
+        backend = live.backend
+        if service is not None:
+            backend = self._found(service, backend, flow.port) or backend
+            if service.affinity is not None:
+                service.affinity.hold(flow.client, backend)
+        self._existing[flow.protocol, flow.key] = backend
+
+    @staticmethod
+    def _found(service: Service, named: Backend, port: int) -> Backend | None:
+        return next((b for b in service.pool.backends if same(b, named, port)), None)
+
+
+def _with_listed(config: Config, live: Live) -> Config:
+    """``config`` with the backends that the daemon knows where the file only names their source."""
+    found: dict[str, list[BackendConfig]] = {}
+    for each in live.backends:
+        address = ipaddress.ip_address(each.backend.address)
+        backend = BackendConfig(address=address, port=each.backend.port or None)
+        found.setdefault(each.service, []).append(backend)
+    services = tuple(
+        service.with_backends(tuple(found[service.name]))
+        if service.source is not None and service.name in found
+        else service
+        for service in config.services
+    )
+    return config.model_copy(update={"services": services})
+
+
+def _matches(exempt: Exempt, flow: NewFlow) -> bool:
+    """True when an end of ``flow`` is exempt, as the rules have it."""
+    if exempt.port is not None and flow.protocol_name not in ("tcp", "udp"):
+        return False
+    if exempt.protocol not in (None, flow.protocol_name):
+        return False
+    ends = ((flow.client, flow.client_port), (flow.vip, flow.port))
+    return any(
+        exempt.address.packed == address and exempt.port in (None, port) for address, port in ends
+    )
+
+
+@dataclass(slots=True)
+class Captured:
+    """A flow of a capture: its packets towards the VIP, and whether its beginning is there."""
+
+    flow: NewFlow
+    packets: int
+    begins: bool
+
+
+@dataclass(slots=True)
+class Capture:
+    """The flows to services among captured packets, and what the other packets were."""
+
+    flows: dict[tuple[int, bytes], Captured] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def take(self, packets: Iterable[bytes | None], services: ServiceMap) -> Capture:
+        """Looks at ``packets`` (None: a frame without IP), and returns itself."""
+        balancer = Balancer(services)
+        for packet in packets:
+            self.counts[self._look(packet, balancer)] += 1
+        return self
+
+    def _look(self, packet: bytes | None, balancer: Balancer) -> str:
+        if packet is None:
+            return "not_ip"
+        buffer = bytearray(packet)
+        parsed = parse(buffer, 0, len(buffer), whole=False)
+        if parsed.reason >= 0 or parsed.kind not in (FLOW, ECHO_REQUEST):
+            return "not_flows"  # fragments, ICMP errors and replies, other protocols
+        known = self.flows.get((parsed.protocol, parsed.key))
+        if known is not None:
+            known.packets += 1
+            return "to_services"
+        if balancer.find(parsed.protocol, parsed.key) is None:
+            answers = balancer.find(parsed.protocol, reverse(parsed.key)) is not None
+            return "from_services" if answers else "of_others"
+        if len(self.flows) >= MOST_FLOWS:
+            return "of_further_flows"
+        flow = NewFlow(parsed.protocol, parsed.key, 0.0)
+        begins = _begins(buffer, parsed)
+        self.flows[parsed.protocol, parsed.key] = Captured(flow, 1, begins)
+        return "to_services"
+
+
+def _begins(buffer: bytearray, parsed: Parsed) -> bool:
+    """True when a flow begins with this packet."""
+    flags = parsed.transport + 13
+    if parsed.protocol != TCP or flags >= len(buffer):
+        return parsed.protocol != TCP
+    return buffer[flags] & (SYN | ACK) == SYN
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What ``before`` becomes where ``pieces`` of it have the service ``after`` (None: nobody).
+
+    ``moved`` is None where flows go by turn, in one of the two or in both.
+    """
+
+    before: Service
+    after: Service | None
+    pieces: tuple[Overlap, ...]
+    moved: Moved | None
+    shares: dict[str, tuple[float | None, float | None]]
+
+
+def compare(old: Situation, new: Situation) -> Iterator[Change]:
+    """What becomes of each service of ``old``."""
+    for before in old.services:
+        found: dict[int, list[Overlap]] = {}
+        for piece in overlaps(before, old.balancer.services, new.balancer.services):
+            found.setdefault(id(piece.service), []).append(piece)
+        for pieces in found.values():
+            yield _change(before, tuple(pieces))
+
+
+def _change(before: Service, pieces: tuple[Overlap, ...]) -> Change:
+    after, port = pieces[0].service, pieces[0].first
+    if after is None:
+        return Change(before, None, pieces, None, {})
+    had = {b.name: share for b, share in shares(before).items()}
+    have = {b.name: share for b, share in shares(after).items()}
+    both = {name: (had.get(name, 0.0), have.get(name, 0.0)) for name in {**had, **have}}
+    return Change(before, after, pieces, moved(before, after, pieces[0].protocol, port), both)
+
+
+def fates(
+    flows: Iterable[tuple[NewFlow, Backend | None]], old: Situation, new: Situation, lives: bool
+) -> dict[str, Counter[Fate]]:
+    """What becomes of ``flows`` (with their backends, None for what ``old`` says), by the name of
+    their service; flows to no service of ``old`` are left out.
+    """
+    counts: dict[str, Counter[Fate]] = {}
+    for flow, actual in flows:
+        before = old.explain(flow)
+        if before.service is not None:
+            backend = actual if actual is not None else before.backend
+            counts.setdefault(before.service.name, Counter())[
+                fate(flow, backend, lives, new.explain(flow))
+            ] += 1
+    return counts
+
+
+def spelled(piece: Overlap) -> str:
+    """A piece of a service as messages tell it."""
+    protocol = PROTOCOL_NAMES[piece.protocol]
+    if piece.protocol not in (TCP, UDP) or (piece.first, piece.last) == (1, 65535):
+        return protocol
+    span = str(piece.first) if piece.first == piece.last else f"{piece.first}-{piece.last}"
+    return f"{protocol} {span}"

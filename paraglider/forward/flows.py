@@ -1,0 +1,139 @@
+"""The flows of a packet path, for those who ask: which they are, and how to end some of them.
+
+Lives here: ``Match``, which flows are meant; ``FlowView``, the path's side of it.
+Rules: nothing here is on the way of a packet. A walk gives something for every flow that it looks
+at, so that it can be done in slices; a million flows hold no packet up.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from paraglider.core.flow import PROTOCOL_NAMES, Flow, FlowTable
+from paraglider.core.flow_states import GONE, STATE_NAMES
+from paraglider.core.pool import Backend
+from paraglider.core.translation import Rewrite
+from paraglider.errors import OperatorError
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+FIELDS = ("client", "backend", "service")
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """Which flows are meant: of clients in a network, to a backend, of a service; None for any."""
+
+    client: IPNetwork | None = None
+    backend: str | None = None
+    service: str | None = None
+
+    @classmethod
+    def of(cls, words: Mapping[str, Any]) -> Match:
+        """From text by field; raises ``OperatorError``."""
+        given = {name: words[name] for name in FIELDS if words.get(name) is not None}
+        for name, value in given.items():
+            if not isinstance(value, str) or not value:
+                raise OperatorError(f"`{name}` is no text", "write an address or a name")
+        client = None
+        if "client" in given:
+            try:
+                client = ipaddress.ip_network(given["client"], strict=False)
+            except ValueError:
+                raise OperatorError(
+                    f"client {given['client']!r} is no address and no network",
+                    "write one such as 192.0.2.1 or 192.0.2.0/24",
+                ) from None
+        return cls(client, given.get("backend"), given.get("service"))
+
+    def words(self) -> dict[str, str]:
+        """The text that ``of`` reads."""
+        client = None if self.client is None else str(self.client)
+        found = {"client": client, "backend": self.backend, "service": self.service}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def takes_client(self, address: bytes) -> bool:
+        """Whether the client at ``address`` (packed) is meant."""
+        network = self.client
+        if network is None:
+            return True
+        if len(address) != network.max_prefixlen // 8:
+            return False
+        shift = network.max_prefixlen - network.prefixlen
+        number = int.from_bytes(address, "big") >> shift
+        return number == int(network.network_address) >> shift
+
+    def takes_backend(self, backend: Backend) -> bool:
+        """Whether ``backend`` is meant: by its name, or by its address alone."""
+        wanted = self.backend
+        if wanted is None or wanted == backend.name:
+            return True
+        return wanted == str(ipaddress.ip_address(backend.address))
+
+
+class FlowView:
+    """The flows in ``tables``; ``services`` has the name of the service of each rewrite.
+
+    ``ended``, where given, is told of each flow that is ended here, and when.
+    """
+
+    def __init__(
+        self,
+        tables: Iterable[FlowTable],
+        services: Mapping[Rewrite, str],
+        ended: Callable[[Flow, float], None] | None = None,
+    ) -> None:
+        self._tables = tuple(tables)
+        self._services = services
+        self._ended = ended
+
+    def walk(self, match: Match) -> Iterator[Flow | None]:
+        """A flow that ``match`` means, or None for one that it does not, until all were seen; a
+        flow may come twice.
+        """
+        meant: dict[Rewrite, bool] = {}
+        for flow in chain.from_iterable(table.walk() for table in self._tables):
+            rewrite = flow.rewrite
+            if rewrite not in meant:
+                service = self._services.get(rewrite)
+                right = match.service is None or match.service == service
+                meant[rewrite] = right and match.takes_backend(rewrite.backend)
+            if (
+                flow.state != GONE
+                and meant[rewrite]
+                and match.takes_client(flow.forward_key[: len(rewrite.vip)])
+            ):
+                yield flow
+            else:
+                yield None
+
+    def describe(self, flow: Flow, now: float) -> dict[str, Any]:
+        """What there is to say of ``flow``."""
+        key, rewrite = flow.forward_key, flow.rewrite
+        size = len(rewrite.vip)
+        return {
+            "service": self._services.get(rewrite, ""),
+            "protocol": PROTOCOL_NAMES[flow.protocol],
+            "client": str(ipaddress.ip_address(key[:size])),
+            "client_port": int.from_bytes(key[-4:-2], "big"),
+            "vip": str(ipaddress.ip_address(rewrite.vip)),
+            "port": int.from_bytes(key[-2:], "big"),
+            "backend": rewrite.backend.name,
+            "state": STATE_NAMES[flow.state],
+            "idle": round(max(now - flow.seen, 0.0), 1),
+        }
+
+    def forget(self, flow: Flow, now: float) -> bool:
+        """End ``flow`` here: its next segment meets the local stack, which answers RST. False
+        when it has ended already.
+        """
+        for table in self._tables:
+            if flow.state != GONE and table.forward[flow.protocol].get(flow.forward_key) is flow:
+                table.forget(flow, now)
+                if self._ended is not None:
+                    self._ended(flow, now)
+                return True
+        return False

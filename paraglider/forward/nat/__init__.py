@@ -1,0 +1,1 @@
+"""`forward: nat`: the worker rewrites every packet of a flow."""

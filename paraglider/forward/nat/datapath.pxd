@@ -1,0 +1,78 @@
+# Types of nat.py where it is compiled; the meaning is documented there.
+import cython
+
+from paraglider.core.flow cimport Flow, FlowTable
+from paraglider.core.translation cimport Rewrite
+from paraglider.core.tcp_events cimport backend_event, client_event
+
+# Constants that nat.py imports or sets: C numbers here, so that comparing them costs nothing.
+cdef int TCP, UDP, ICMP6
+cdef int ESTABLISHED, SYN_SENT, UDP_ANSWERED, UDP_NEW, UDP_OPEN
+cdef int B_RST, C_SYN, EVENTS
+cdef unsigned int WINDOW
+cdef bytes ONE_SIDED_NEXT, TWO_SIDED_NEXT
+cdef int FIN, SYN, RST, ACK
+cdef int PASS, REWRITTEN
+cdef int COMPLETE, KERNELS
+cdef int ECHO_REPLY, ICMP_ERROR
+cdef int LONGEST
+
+
+cdef class Nat:
+    cdef public object balancer
+    cdef public object marker
+    cdef public FlowTable flows
+    cdef public list counts
+    cdef public object opened
+    cdef public unsigned int _sequence
+    cdef public long long _refused  # a mark makes it longer than 32 bits
+    cdef dict _tcp_forward
+    cdef dict _tcp_reverse
+    cdef dict _udp_forward
+    cdef dict _udp_reverse
+
+    @cython.locals(
+        data="unsigned char *",
+        first="unsigned char",
+        kind=int,
+        end=Py_ssize_t,
+        protocol="unsigned char",
+        transport=Py_ssize_t,
+        four=bint,
+        cut=bint,
+        key=bytes,
+        flow=Flow,
+        back=Flow,
+        flags="unsigned char",
+        opening=bint,
+        rewrite=Rewrite,
+        change="long long",
+        transport_change="long long",
+        value="long long",
+        at=Py_ssize_t,
+    )
+    cpdef long long handle(
+        self, bytearray buf, Py_ssize_t offset, Py_ssize_t length, int checksum, double now
+    ) except -1
+    @cython.locals(event=int, state=int, after=int, direct=bint)
+    cdef Flow _client_segment(
+        self, Flow flow, bytearray buf, Py_ssize_t transport, bytes key, double now
+    )
+    @cython.locals(event=int, after=int)
+    cdef _backend_segment(self, Flow flow, bytearray buf, Py_ssize_t transport, double now)
+    @cython.locals(rewrite=Rewrite)
+    cdef _client_datagram(self, Flow flow, double now)
+    cdef Flow _elsewhere(self, Flow flow, bint opening, double now)
+    cpdef int _refuse(self, int reason) except -1
+
+
+@cython.locals(total="long long", value="long long")
+cdef long long _complete(
+    bytearray buf,
+    Py_ssize_t source,
+    Py_ssize_t size,
+    Py_ssize_t transport,
+    Py_ssize_t end,
+    Py_ssize_t at,
+    int protocol,
+) except -1

@@ -1,0 +1,373 @@
+"""The packet path of ``forward: nat``: one packet in, rewritten in place, a verdict out.
+
+Towards the backend the destination is replaced, on the way back the source; ports where they are
+mapped; checksums by adding a delta (RFC 1624). A packet that belongs to no flow opens one when it
+may: a TCP segment with SYN alone, any UDP packet, an ICMP echo request. Every other TCP segment
+without a flow passes untouched: addressed to a local VIP it meets the local stack, which answers
+RST, so that the client connects anew at once instead of hanging.
+
+What moves a TCP flow from state to state is the tables of ``flow_states``. Of sequence numbers
+one is followed: what the backend expects of the client next, which is in every packet that it
+sends. It tells a RST of the client from a forged one. Where the backend is not seen (``return:
+direct``) the client's own numbers have to do.
+
+A packet that is too long to come whole (``packet.LONGEST``) moves its flow as any other, and its
+verdict is the mark by which the kernel replaces the same (``rules.long``).
+
+A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram and
+an echo request open a new one at another backend, any other segment passes untouched and is
+answered with RST. What the backend still sends is dropped.
+
+Rules: ``handle`` is called for every packet: no allocation beyond the key, one look-up, no call
+for an established flow. It never raises for any bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from paraglider.core import icmp_error
+from paraglider.core.balancer import Balancer
+from paraglider.core.checksum import COMPLETE, KERNELS, sum_of
+from paraglider.core.flow import ICMP6, TCP, UDP, Flow, FlowTable
+from paraglider.core.flow_states import (
+    B_RST,
+    C_SYN,
+    DOUBTFUL,
+    ESTABLISHED,
+    EVENTS,
+    ONE_SIDED_NEXT,
+    SYN_SENT,
+    TWO_SIDED_NEXT,
+    UDP_ANSWERED,
+    UDP_NEW,
+    UDP_OPEN,
+    WINDOW,
+)
+from paraglider.core.packet import ACK, ECHO_REPLY, FIN, ICMP_ERROR, LONGEST, RST, SYN, parse
+from paraglider.core.pool import Backend
+from paraglider.core.strategies.base import NewFlow
+from paraglider.core.tcp_events import backend_event, client_event
+from paraglider.core.verdict import (
+    COLLISION,
+    FLOW_LOST,
+    FROM_FORGOTTEN,
+    FROM_LOST,
+    NO_FLOW,
+    NO_SERVICE,
+    PASS,
+    REASONS,
+    REWRITTEN,
+    TABLE_FULL,
+    TRUNCATED,
+    VERDICT_OF,
+)
+from paraglider.forward.offload.datapath import Marker
+
+
+class Nat:
+    """Flows, balancer and counters of one worker.
+
+    ``marker`` decides for the services that are offloaded: they share the queue.
+    ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
+    set, is told of every new flow.
+    """
+
+    def __init__(self, balancer: Balancer, flows: FlowTable, marker: Marker | None = None) -> None:
+        self.balancer = balancer
+        self.marker = Marker(balancer, {}) if marker is None else marker
+        self.flows = flows
+        self.counts = [0] * len(REASONS)
+        self.opened: Callable[[Flow], None] | None = None
+        self._refused = PASS
+        self._sequence = 0  # of the last SYN that may open a flow, for ``marker``
+        self._tcp_forward = flows.forward[TCP]
+        self._tcp_reverse = flows.reverse[TCP]
+        self._udp_forward = flows.forward[UDP]
+        self._udp_reverse = flows.reverse[UDP]
+
+    def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
+        """The verdict for the IP packet in ``buf[offset:offset + length]``, rewritten in place.
+
+        ``checksum`` is COMPLETE, UNFINISHED or KERNELS; ``now`` is monotonic seconds.
+        """
+        data = buf  # compiled, the bytes themselves
+        first = data[offset] if length >= 40 else 0
+        kind = 0
+        cut = False
+        end = offset + length
+        if (
+            first == 0x45
+            and not (data[offset + 6] & 0x3F) | data[offset + 7]
+            and data[offset + 2] << 8 | data[offset + 3] == length
+            and (data[offset + 9] == TCP or data[offset + 9] == UDP)
+        ):
+            protocol = data[offset + 9]
+            transport = offset + 20
+            key = bytes(data[offset + 12 : offset + 24])
+            four = True
+        elif (
+            first >> 4 == 6
+            and length >= 60
+            and (data[offset + 4] << 8 | data[offset + 5]) + 40 == length
+            and (data[offset + 6] == TCP or data[offset + 6] == UDP)
+        ):
+            protocol = data[offset + 6]
+            transport = offset + 40
+            key = bytes(data[offset + 8 : offset + 44])
+            four = False
+        else:
+            parsed = parse(buf, offset, length, length != LONGEST)
+            if parsed.reason >= 0:
+                return self._refuse(parsed.reason)
+            if parsed.kind == ICMP_ERROR:
+                reason = icmp_error.translate(buf, offset, parsed, self.flows)
+                return self._refuse(reason) if reason >= 0 else REWRITTEN
+            protocol = parsed.protocol
+            transport = parsed.transport
+            end = parsed.end
+            cut = end > offset + length
+            if cut:
+                length = end - offset
+            key = parsed.key
+            kind = parsed.kind
+            four = data[offset] >> 4 == 4
+
+        # Whose packet is it: a client's (forward), a backend's (reverse), or nobody's yet.
+        if protocol == TCP:
+            flow = self._tcp_forward.get(key)
+            back = None if flow is not None else self._tcp_reverse.get(key)
+            flags = data[transport + 13]
+            if back is not None:
+                if back.state != ESTABLISHED or flags & (FIN | SYN | RST):
+                    self._backend_segment(back, buf, transport, now)
+                else:
+                    back.expected = (
+                        data[transport + 8] << 24
+                        | data[transport + 9] << 16
+                        | data[transport + 10] << 8
+                        | data[transport + 11]
+                    )
+            elif flow is not None:
+                if flow.state != ESTABLISHED or flags & (FIN | SYN | RST) or flow.rewrite.direct:
+                    flow = self._client_segment(flow, buf, transport, key, now)
+            elif flags & (FIN | SYN | RST | ACK) == SYN:
+                self._sequence = int.from_bytes(data[transport + 4 : transport + 8], "big")
+                flow = self._open(TCP, key, now)
+            else:
+                return self._refuse(self._stray(TCP, key))
+        elif protocol == UDP:
+            flow = self._udp_forward.get(key)
+            back = None if flow is not None else self._udp_reverse.get(key)
+            if back is not None:
+                if back.state == UDP_NEW:
+                    self.flows.move(back, UDP_ANSWERED, now)
+            elif flow is None:
+                flow = self._open(UDP, key, now)
+            elif flow.state != UDP_OPEN:
+                self._client_datagram(flow, now)
+        elif kind == ECHO_REPLY:
+            flow = None
+            back = self.flows.reverse[protocol].get(key)
+            if back is None:
+                return self._refuse(NO_FLOW)
+        else:
+            back = None
+            flow = self.flows.forward[protocol].get(key)
+            if flow is None:
+                flow = self._open(protocol, key, now)
+
+        if flow is not None:
+            rewrite = flow.rewrite
+            if rewrite.special:
+                if rewrite.lost if protocol == TCP else rewrite.datagrams_lost:
+                    opening = (
+                        protocol != TCP or data[transport + 13] & (FIN | SYN | RST | ACK) == SYN
+                    )
+                    flow = self._elsewhere(flow, opening, now)
+                    if flow is None:
+                        return self._refused
+                    rewrite = flow.rewrite
+                if rewrite.mapped:
+                    buf[transport + 2 : transport + 4] = rewrite.backend_port
+            flow.seen = now
+            rewrite.packets_out += 1
+            rewrite.bytes_out += length
+            if four:
+                buf[offset + 16 : offset + 20] = rewrite.backend_address
+            else:
+                buf[offset + 24 : offset + 40] = rewrite.backend_address
+            change = rewrite.address_out
+            transport_change = rewrite.transport_out
+        elif back is not None:
+            rewrite = back.rewrite
+            if rewrite.special:
+                if rewrite.lost:
+                    return self._refuse(FROM_LOST)
+                if rewrite.mapped:
+                    buf[transport : transport + 2] = rewrite.vip_port
+            back.seen = now
+            rewrite.packets_back += 1
+            rewrite.bytes_back += length
+            if four:
+                buf[offset + 12 : offset + 16] = rewrite.vip
+            else:
+                buf[offset + 8 : offset + 24] = rewrite.vip
+            change = rewrite.address_back
+            transport_change = rewrite.transport_back
+        else:
+            return self._refused
+        if cut:
+            return rewrite.carried or self._refuse(TRUNCATED)
+        if four:
+            value = ((data[offset + 10] << 8 | data[offset + 11]) + change) % 65535
+            data[offset + 10] = value >> 8
+            data[offset + 11] = value & 255
+        if protocol == TCP:
+            at = transport + 16
+        elif protocol == UDP:
+            at = transport + 6
+        elif protocol == ICMP6:
+            at = transport + 2
+        else:
+            return REWRITTEN  # ICMP covers no address
+        if checksum == COMPLETE:
+            value = data[at] << 8 | data[at + 1]
+            if protocol != UDP:
+                value = (value + transport_change) % 65535
+            elif value:  # 0 says that there is none, and so a computed 0 is sent as 0xffff
+                value = (value + transport_change) % 65535 or 0xFFFF
+            data[at] = value >> 8
+            data[at + 1] = value & 255
+        else:
+            if checksum == KERNELS:  # a sum, no complement; the pseudo-header has no ports
+                value = ((data[at] << 8 | data[at + 1]) - change) % 65535
+            elif four:
+                value = _complete(buf, offset + 12, 8, transport, end, at, protocol)
+            else:
+                value = _complete(buf, offset + 8, 32, transport, end, at, protocol)
+            data[at] = value >> 8
+            data[at + 1] = value & 255
+        return REWRITTEN
+
+    def _client_segment(
+        self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
+    ) -> Flow | None:
+        """The flow that a client's TCP segment belongs to: ``flow``, moved on, or a new one."""
+        direct = flow.rewrite.direct
+        event = client_event(flow, buf, transport, direct, WINDOW, now)
+        if event < 0:
+            return flow
+        state = flow.state
+        if event == C_SYN and state == SYN_SENT and not flow.rewrite.lost:
+            flow.rewrite.backend.unanswered += 1
+        after = (ONE_SIDED_NEXT if direct else TWO_SIDED_NEXT)[state * EVENTS + event]
+        if after == state:
+            return flow
+        if event != C_SYN:
+            self.flows.move(flow, after, now)
+            return flow
+        self.flows.forget(flow, now)
+        return self._open(TCP, key, now, flow.rewrite.backend if state in DOUBTFUL else None)
+
+    def _backend_segment(self, flow: Flow, buf: bytearray, transport: int, now: float) -> None:
+        """Move ``flow`` on by a backend's TCP segment that does more than to go on."""
+        event = backend_event(flow, buf, transport)
+        if event < 0:
+            return
+        if event == B_RST and flow.state == SYN_SENT:
+            flow.rewrite.backend.refused += 1
+        after = TWO_SIDED_NEXT[flow.state * EVENTS + event]
+        if after != flow.state:
+            self.flows.move(flow, after, now)
+
+    def _client_datagram(self, flow: Flow, now: float) -> None:
+        """Move ``flow`` on by a client's datagram that is not its first."""
+        rewrite = flow.rewrite
+        if (flow.state == UDP_ANSWERED or rewrite.direct) and not rewrite.udp_reply:
+            self.flows.move(flow, UDP_OPEN, now)
+
+    def _stray(self, protocol: int, key: bytes) -> int:
+        """Why a packet that belongs to no flow and opens none is refused."""
+        size = (len(key) - 4) // 2
+        if self.balancer.services.is_source(protocol, key[:size], key[-4:-2]):
+            return FROM_FORGOTTEN
+        return NO_FLOW
+
+    def _elsewhere(self, flow: Flow, opening: bool, now: float) -> Flow | None:
+        """What comes of a client's packet on ``flow``, whose backend is lost: a new flow where
+        the packet may open one, or None with the verdict in ``_refused``.
+        """
+        self.flows.forget(flow, now)
+        if opening:
+            return self._open(flow.protocol, flow.forward_key, now)
+        self._refused = self._refuse(FLOW_LOST)
+        return None
+
+    def _open(
+        self, protocol: int, key: bytes, now: float, before: Backend | None = None
+    ) -> Flow | None:
+        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``. It goes
+        to ``before``, where that is given and takes new flows.
+        """
+        service = self.balancer.find(protocol, key)
+        if service is None:
+            reason = NO_SERVICE
+            if protocol == UDP and key[-4:-2] != key[-2:]:  # else a client of its own kind: NTP
+                reason = self._stray(protocol, key)
+            self._refused = self._refuse(NO_SERVICE if reason == NO_FLOW else reason)
+            return None
+        if service.offloaded:
+            sequence = self._sequence if protocol == TCP else 0
+            self._refused = self.marker.decide(service, protocol, key, now, sequence)
+            return None
+        rewrites = service.rewrites
+        reverse = self.flows.reverse[protocol]
+
+        reverse_key = b""  # of the backend last asked about, which is the one chosen
+
+        def taken(backend: Backend) -> bool:
+            nonlocal reverse_key
+            reverse_key = rewrites[backend].reverse_key(key)
+            return reverse_key in reverse
+
+        backend = before
+        if before is None or not before.ready or before not in rewrites or taken(before):
+            backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
+        if backend is None:
+            self._refused = self._refuse(self.balancer.refusal(service, protocol))
+            return None
+        if reverse_key in reverse:
+            self._refused = self._refuse(COLLISION)
+            return None
+        if not self.flows.make_room(protocol, now):
+            self._refused = self._refuse(TABLE_FULL)
+            return None
+        rewrite = rewrites[backend]
+        flow = self.flows.open(protocol, key, reverse_key, rewrite, now)
+        if protocol == UDP and rewrite.direct and rewrite.udp_reply:
+            self.flows.move(flow, UDP_ANSWERED, now)  # as far as it can be seen
+        if self.opened is not None:
+            self.opened(flow)
+        return flow
+
+    def _refuse(self, reason: int) -> int:
+        self.counts[reason] += 1
+        return VERDICT_OF[reason]
+
+
+def _complete(
+    buf: bytearray, source: int, size: int, transport: int, end: int, at: int, protocol: int
+) -> int:
+    """The transport checksum of ``buf[transport:end]``, computed in full; its place is ``at``.
+
+    ``source`` is where the source address stands, ``size`` the length of both addresses.
+    """
+    buf[at] = buf[at + 1] = 0
+    total = protocol + end - transport
+    if source + size == transport:
+        total += sum_of(buf, source, end)
+    else:
+        total += sum_of(buf, source, source + size) + sum_of(buf, transport, end)
+    value = (0xFFFF - total) % 65535
+    return 0xFFFF if value == 0 and protocol == UDP else value

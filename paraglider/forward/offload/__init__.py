@@ -1,0 +1,1 @@
+"""`forward: offload`: the worker decides, connection tracking carries the flow."""

@@ -1,0 +1,179 @@
+"""From an accepted client to a backend that accepts, or to none.
+
+The balancer chooses; a backend that refuses, that no way leads to, or that does not answer in
+time is passed over, and the next one is tried, each ready one once. Of all this the client notices
+nothing but the time it takes: its bytes wait in the kernel. Where none accepts, it gets a reset.
+
+Rules: the flow counts for a backend, and binds a client with affinity, from the choice on.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+from paraglider.core.pool import Backend
+from paraglider.core.service import Service
+from paraglider.core.strategies.base import NewFlow
+from paraglider.forward.proxy.counts import Tally
+from paraglider.forward.proxy.events import BROKEN, WRITE
+from paraglider.forward.proxy.relay import Shared, hang_up
+
+_FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}  # by the length of an address
+
+
+class Front:
+    """A service as attempts see it.
+
+    ``choose`` is the balancer's; ``tallies`` and ``hosts`` have every backend of the service,
+    ``connect`` is how many seconds one may take to accept.
+    """
+
+    __slots__ = ("choose", "connect", "family", "hosts", "service", "tallies")
+
+    def __init__(
+        self,
+        service: Service,
+        choose: Callable[[Service, NewFlow, Callable[[Backend], bool]], Backend | None],
+        connect: float,
+    ) -> None:
+        self.service = service
+        self.choose = choose
+        self.connect = connect
+        self.family = _FAMILIES[len(service.vip)]
+        self.tallies = {backend: Tally() for backend in service.pool.backends}
+        self.hosts = {b: socket.inet_ntop(self.family, b.address) for b in service.pool.backends}
+
+    def take(self, backend: Backend, client: bytes) -> None:
+        """A flow of ``client`` is given to ``backend``."""
+        backend.flows += 1
+        backend.picked += 1
+        if self.service.affinity is not None:
+            self.service.affinity.hold(client, backend)
+            self.service.affinity.confirm(client)  # the kernel has shaken hands with it
+
+    def give_back(self, backend: Backend, client: bytes, now: float) -> None:
+        """A flow of ``client`` to ``backend`` is over."""
+        backend.flows -= 1
+        if self.service.affinity is not None:
+            self.service.affinity.release(client, now)
+
+
+class Attempt:
+    """Connects ``client``, whose connection is ``flow``; ``over`` is told once how it ended:
+    ``backend`` and ``socket`` are set then, its writing still waited for; or both are None, and the
+    client has been reset.
+    """
+
+    __slots__ = (
+        "_over",
+        "_shared",
+        "_timer",
+        "_tried",
+        "backend",
+        "client",
+        "flow",
+        "front",
+        "socket",
+    )
+
+    def __init__(
+        self,
+        shared: Shared,
+        front: Front,
+        client: socket.socket,
+        flow: NewFlow,
+        over: Callable[[Attempt], None],
+    ) -> None:
+        self.front = front
+        self.client = client
+        self.flow = flow
+        self.backend: Backend | None = None
+        self.socket: socket.socket | None = None
+        self._shared = shared
+        self._over = over
+        self._tried: dict[Backend, None] = {}  # in the order they were tried
+        self._timer = shared.loop.call_later(front.connect, self._too_late)
+
+    def start(self) -> None:
+        """Try the backends in turn until one may accept."""
+        front = self.front
+        while True:
+            backend = front.choose(front.service, self.flow, self._tried.__contains__)
+            if backend is None or backend in self._tried:
+                break
+            if self._tried:
+                front.tallies[next(reversed(self._tried))].retried += 1
+            self._tried[backend] = None
+            self.backend = backend
+            front.take(backend, self.flow.client)
+            try:
+                self.socket = self._connect(backend)
+            except OSError as error:
+                self._gone()
+                if error.errno in _OURS:
+                    break
+                front.tallies[backend].refused += 1
+            else:
+                return
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Give up, and reset the client."""
+        self._timer.cancel()
+        if self.backend is not None:
+            self._gone()
+        hang_up(self.client)
+        self._over(self)
+
+    def _connect(self, backend: Backend) -> socket.socket:
+        """A socket that connects to ``backend``; raises OSError."""
+        front = self.front
+        end = socket.socket(front.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = end.connect_ex((front.hosts[backend], backend.port or self.flow.port))
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, "connect")
+            self._shared.events.watch(end.fileno(), WRITE, self._answered)
+        except OSError:
+            end.close()
+            raise
+        return end
+
+    def _answered(self, mask: int) -> None:
+        """The backend has accepted or refused."""
+        if mask & BROKEN and self.backend is not None:
+            self.front.tallies[self.backend].refused += 1
+            self._next()
+            return
+        self._timer.cancel()
+        self._over(self)
+
+    def _too_late(self) -> None:
+        """The backend has not answered in time."""
+        if self.backend is not None:
+            self.front.tallies[self.backend].timeouts += 1
+        self._next()
+
+    def _next(self) -> None:
+        self._gone()
+        self._timer.cancel()
+        self._timer = self._shared.loop.call_later(self.front.connect, self._too_late)
+        self.start()
+
+    def _gone(self) -> None:
+        """The backend at hand is none for this flow."""
+        if self.socket is not None:
+            self._shared.events.forget(self.socket.fileno(), closing=True)
+            self.socket.close()
+            self.socket = None
+        if self.backend is not None:
+            self.front.give_back(self.backend, self.flow.client, self._shared.loop.time())
+            self.backend = None
+
+
+#: what a connection attempt fails of that is no backend's fault: nothing is left here
+_OURS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)

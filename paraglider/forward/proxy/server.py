@@ -1,0 +1,305 @@
+"""The proxy of one worker: accepts, has backends chosen, and knows every live connection.
+
+Lives here: ``Proxy``; ``build`` makes one from the configuration.
+Rules: sockets come in listening, or bound and about to (``host.listeners``). As many connections
+as ``bound`` are held; then the rest wait in the kernel until one ends. What listens can be told to
+stop for good; connections that live then have so many seconds to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+from paraglider.config.model import Config
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import TCP
+from paraglider.core.pool import Backend
+from paraglider.core.service import Service, ServiceMap
+from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
+from paraglider.core.tracing import Decision, Witness
+from paraglider.forward.proxy.attempt import Attempt, Front
+from paraglider.forward.proxy.counts import Tally
+from paraglider.forward.proxy.events import Events
+from paraglider.forward.proxy.header import Version, header
+from paraglider.forward.proxy.listeners import Listener
+from paraglider.forward.proxy.listing import ProxyView
+from paraglider.forward.proxy.relay import Relay, Shared
+from paraglider.forward.services import Made, States, make_services, put_states
+
+#: connections taken at one wake-up of a listening socket
+BATCH: Final = 64
+#: seconds without accepting after the kernel had no descriptor or memory left for it
+PAUSE: Final = 0.1
+
+
+class Proxy:
+    """Serves ``listeners`` for ``services``; nothing is accepted before ``start``.
+
+    ``versions`` has the PROXY protocol of the services that want it, by name. ``opened``, where
+    set, is told of every connection that a backend accepted: protocol, key, backend.
+    """
+
+    def __init__(
+        self,
+        shared: Shared,
+        services: Iterable[Service],
+        listeners: Iterable[Listener],
+        *,
+        connect: float,
+        bound: int,
+        versions: dict[str, Version] | None = None,
+    ) -> None:
+        self.services = tuple(services)
+        self.opened: Callable[[int, bytes, Backend], None] | None = None
+        self.unserved = 0  # clients that were reset, since no backend accepted
+        self.exhausted = 0  # times that the kernel had no socket left to accept with
+        self._balancer = Balancer(ServiceMap(self.services))
+        choose = self._balancer.choose
+        self._fronts = {s.name: Front(s, choose, connect) for s in self.services}
+        self._versions = versions or {}
+        self._shared = shared
+        self._loop = shared.loop
+        self._bound = bound
+        self._attempts: set[Attempt] = set()
+        self._relays: dict[Relay, Attempt] = {}
+        self._listeners = tuple(listeners)
+        self._accepting = False
+        self._resume: asyncio.TimerHandle | None = None
+        self._drained: Callable[[], None] | None = None
+        self._last_call: asyncio.TimerHandle | None = None
+
+    def tell(self, told: Callable[[Decision], None]) -> None:
+        """Have ``told`` called for every connection that a backend accepted, with why it got it."""
+        witness = Witness(self._balancer.services)
+        self._balancer = witness
+        for front in self._fronts.values():
+            front.choose = witness.choose
+        self.opened = lambda *flow: told(witness.told(*flow))
+
+    @property
+    def live(self) -> int:
+        """Connections that are carried, and attempts at one."""
+        return len(self._attempts) + len(self._relays)
+
+    @property
+    def tallies(self) -> dict[str, dict[Backend, Tally]]:
+        """The counts of every backend by its service's name."""
+        return {name: front.tallies for name, front in self._fronts.items()}
+
+    def become(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
+        """Serve by ``config``, where it was by ``before``: connections keep their backends.
+
+        It listens where it did, but for services that are gone; arguments as of ``build``.
+        """
+        old = self.services
+        made = Made.of(before, old)
+        self.services = tuple(make_services(config, ("proxy",), worker, registry, made))
+        for service in set(old) - set(self.services):
+            service.pool.retire()
+        self._balancer.services = ServiceMap(self.services)
+        limits = config.timeouts
+        self._shared = replace(
+            self._shared, established=limits.established, closing=limits.half_closed
+        )
+        self._versions = _versions(config)
+        fronts, self._fronts = self._fronts, {}
+        for service in self.services:
+            front = Front(service, self._balancer.choose, limits.connect)
+            if service.name in fronts:
+                front.tallies.update(
+                    (backend, tally)
+                    for backend, tally in fronts[service.name].tallies.items()
+                    if backend in front.tallies
+                )
+            self._fronts[service.name] = front
+        for listener in self._listeners:
+            if listener.service not in self._fronts:
+                self._loop.remove_reader(listener.socket.fileno())
+                listener.close()
+        self._listeners = tuple(one for one in self._listeners if one.service in self._fronts)
+
+    @property
+    def view(self) -> ProxyView:
+        """The connections that are carried."""
+        return ProxyView(self._relays)
+
+    def put(self, states: States) -> None:
+        """Give the backends the states and weights that the hub has decided."""
+        put_states(((s.name, s.pool) for s in self.services), states)
+
+    @property
+    def bound(self) -> int:
+        """Connections that it holds at most."""
+        return self._bound
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """Of each service and backend what it has had since the start of this worker."""
+        for name, tallies in self.tallies.items():
+            for backend, tally in tallies.items():
+                found = tally.counts()
+                found["bytes_out"], found["bytes_back"] = found.pop("sent"), found.pop("received")
+                yield name, backend.name, {"flows": backend.flows, "picked": backend.picked} | found
+
+    def start(self) -> None:
+        """Listen, and accept from now on."""
+        for listener in self._listeners:
+            listener.socket.listen(listener.backlog)
+        self._accept_again()
+
+    def drain(self, seconds: float, drained: Callable[[], None]) -> None:
+        """Accept what waits and then no more; call ``drained`` once the last connection ended.
+
+        Those that live after ``seconds`` are reset. Called again, it gives them another time.
+        """
+        if self._drained is None:
+            self._stop_listening()
+        self._drained = drained
+        if self._last_call is not None:
+            self._last_call.cancel()
+        self._last_call = self._loop.call_later(seconds, self._end)
+        self._over()
+
+    def expire(self, now: float, budget: int) -> None:
+        """Time passes. Reset what backends have that are lost (``core.pool``), and forget clients
+        whose affinity is over, ``budget`` a service at most.
+        """
+        lost: set[Backend | None] = set()
+        for service in self.services:
+            service.pool.tick(now)
+            lost.update(backend for backend in service.pool.backends if backend.lost)
+            if service.affinity is not None:
+                service.affinity.expire(now, budget)
+        if lost:
+            for relay, attempt in list(self._relays.items()):
+                if attempt.backend in lost:
+                    relay.reset()
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            while self._accept(listener):
+                pass
+        self._pause()
+        if self._resume is not None:
+            self._resume.cancel()
+        for listener in self._listeners:
+            listener.close()
+
+    def _end(self) -> None:
+        """The time to drain is over."""
+        for attempt in list(self._attempts):
+            attempt.abandon()
+        for relay in list(self._relays):
+            relay.reset()
+
+    def _accept_again(self) -> None:
+        self._resume = None
+        if not self._accepting and self._drained is None:
+            self._accepting = True
+            for listener in self._listeners:
+                accept = partial(self._accept, listener)
+                self._loop.add_reader(listener.socket.fileno(), accept)
+
+    def _pause(self) -> None:
+        if self._accepting:
+            self._accepting = False
+            for listener in self._listeners:
+                self._loop.remove_reader(listener.socket.fileno())
+
+    def _accept(self, listener: Listener) -> bool:
+        """Take what waits at ``listener``, as far as there is room; True when more may wait."""
+        for _ in range(BATCH):
+            if self.live >= self._bound:
+                self._pause()
+                return False
+            try:
+                client, address = listener.socket.accept()
+            except BlockingIOError:
+                return False
+            except ConnectionAbortedError:
+                continue  # that client is gone already
+            except OSError:
+                self.exhausted += 1
+                self._pause()
+                if self._resume is None:
+                    self._resume = self._loop.call_later(PAUSE, self._accept_again)
+                return False
+            client.setblocking(False)
+            packed = socket.inet_pton(client.family, address[0].partition("%")[0])
+            key = packed + listener.vip + address[1].to_bytes(2, "big") + listener.port
+            self._begin(listener.service, client, key)
+        return True
+
+    def _begin(self, service: str, client: socket.socket, key: bytes) -> None:
+        front, flow = self._fronts[service], NewFlow(TCP, key, self._loop.time())
+        attempt = Attempt(self._shared, front, client, flow, self._tried)
+        self._attempts.add(attempt)
+        attempt.start()
+
+    def _tried(self, attempt: Attempt) -> None:
+        """An attempt has ended, well or not."""
+        self._attempts.discard(attempt)
+        backend, end = attempt.backend, attempt.socket
+        if backend is None or end is None:
+            self.unserved += 1
+            self._over()
+            return
+        front, key = attempt.front, attempt.flow.key
+        version = self._versions.get(front.service.name)
+        first = header(version, key) if version is not None else b""
+        tally = front.tallies[backend]
+        relay = Relay(self._shared, attempt.client, end, tally, self._ended, first)
+        self._relays[relay] = attempt
+        if self.opened is not None:
+            self.opened(TCP, key, backend)
+        relay.start()
+
+    def _ended(self, relay: Relay) -> None:
+        """A relay has closed."""
+        attempt = self._relays.pop(relay)
+        assert attempt.backend is not None  # noqa: S101 - else there were no relay
+        attempt.front.give_back(attempt.backend, attempt.flow.client, self._loop.time())
+        self._over()
+
+    def _over(self) -> None:
+        """There is one connection less."""
+        if self._drained is not None:
+            if not self.live and self._last_call is not None:
+                self._last_call.cancel()
+                self._last_call = None
+                self._drained()
+        elif not self._accepting and self._resume is None and self.live < self._bound:
+            self._accept_again()
+
+
+def build(
+    config: Config,
+    worker: int,
+    loop: asyncio.AbstractEventLoop,
+    events: Events,
+    listeners: Iterable[Listener],
+    bound: int,
+    registry: Registry = STRATEGIES,
+) -> Proxy:
+    """The proxy of worker number ``worker`` (0, 1, …) for the proxy services of ``config``.
+
+    ``bound`` is how many connections it may hold. ``registry`` has the strategies that the
+    services name (``policies.load``).
+    """
+    limits = config.timeouts
+    return Proxy(
+        Shared(loop, events, limits.established, limits.half_closed),
+        make_services(config, ("proxy",), worker, registry),
+        listeners,
+        connect=limits.connect,
+        bound=min(bound, config.flows.max),
+        versions=_versions(config),
+    )
+
+
+def _versions(config: Config) -> dict[str, Version]:
+    return {s.name: s.proxy_protocol for s in config.services if s.proxy_protocol}

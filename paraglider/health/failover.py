@@ -1,0 +1,133 @@
+"""Failover mode (`-f`), as loaded had it, for IPv4 and IPv6: the I/O of one round.
+
+1. One ping to the broadcast address of the backends' network, IPv6: to all nodes (ff02::1) on the
+   private interface. We ask from our global address there, so that hosts answer from theirs, not
+   from a link-local one that no packet could be forwarded to (RFC 6724, rule 2). Who is known and
+   has not answered after half the time is asked by itself: most hosts ignore broadcast pings.
+2. A TCP connection to ``port_alive`` of everyone who answered.
+
+Our own addresses are never backends: those that the file names, and all others of this host,
+which are known by the kernel's choosing them as the source towards themselves.
+
+Lives here: ``survey``, ``is_ours``.
+Rules: what a round means is ``rounds``' to say. A network full of answers costs at most
+``rounds.MOST`` connections besides those to the known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import socket
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from paraglider.config.types import IPAddress
+from paraglider.health.messages import Scope
+from paraglider.health.pinger import Echo, Question
+from paraglider.health.probes.base import phrase
+from paraglider.health.probes.tcp import connected
+from paraglider.health.sweep import MOST, Answer
+
+ALL_NODES: Final = ipaddress.IPv6Address("ff02::1")  # RFC 4291, section 2.7.1
+#: connections at a time
+_AT_ONCE: Final = 64
+#: any port will do to have the kernel choose a source; nothing is sent
+_DISCARD: Final = 9
+
+
+async def survey(echo: Echo, scope: Scope, known: Collection[IPAddress]) -> dict[IPAddress, Answer]:
+    """One round: an answer for each of ``known``, and for every other host that is in question."""
+    answers = {address: Answer(alive=False, detail="no answer to ping") for address in known}
+    with echo.asking() as question:
+        half = scope.failover.timeout / 2
+        _ask_all(echo, question, scope, known)
+        if scope.failover.discover:
+            await asyncio.sleep(half)  # nobody knows how many there are
+        else:
+            await _until(question, known, half)
+        for address in set(known) - question.answers.keys():
+            try:
+                echo.send(question, address)
+            except OSError as error:
+                answers[address] = Answer(alive=False, detail=f"ping: {phrase(error)}")
+        await _until(question, known, half)
+        heard = list(question.answers)
+    present = [address for address in heard if address in answers]
+    if scope.failover.discover:
+        strangers = (address for address in heard if _in_question(address, scope, known))
+        present += [address for address, _ in zip(strangers, range(MOST), strict=False)]
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def judge(address: IPAddress) -> Answer:
+        async with at_once:
+            return await _served(address, scope)
+
+    judged = await asyncio.gather(*(judge(address) for address in present))
+    answers.update(zip(present, judged, strict=True))
+    return answers
+
+
+def is_ours(address: IPAddress) -> bool:
+    """Whether ``address`` is one of this host's."""
+    return _source_towards(address) == address
+
+
+def _ask_all(echo: Echo, question: Question, scope: Scope, known: Iterable[IPAddress]) -> None:
+    """Ask everybody; where that cannot be, as on an interface that is down, nobody answers."""
+    for address in scope.broadcasts:
+        # Everyone known is asked by himself besides, and what comes of that says the cause.
+        with contextlib.suppress(OSError):
+            echo.send(question, address)
+    if not scope.interface:
+        return
+    towards = (_source_towards(address) for address in known if address.version == 6)
+    for source in (*scope.sources, *(address for address in towards if address is not None)):
+        try:
+            echo.send(question, ALL_NODES, source=source, interface=scope.interface)
+        except OSError:
+            continue  # not an address of that interface, or not now: perhaps the next is
+        return
+
+
+async def _until(question: Question, known: Collection[IPAddress], seconds: float) -> None:
+    """Wait until all of ``known`` have answered, at most so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            while not question.answers.keys() >= set(known):
+                question.heard.clear()
+                await question.heard.wait()
+    except TimeoutError:
+        return
+
+
+def _in_question(address: IPAddress, scope: Scope, known: Collection[IPAddress]) -> bool:
+    if address in known or address in scope.never:
+        return False
+    return not address.is_link_local and not address.is_loopback and not is_ours(address)
+
+
+async def _served(address: IPAddress, scope: Scope) -> Answer:
+    """Whether ``address`` accepts a connection to the port that says who is alive."""
+    port = scope.failover.port_alive
+    try:
+        async with asyncio.timeout(scope.failover.timeout):
+            await connected(address, port)
+    except TimeoutError:
+        detail = f"port {port}: connect timed out after {scope.failover.timeout:g} s"
+        return Answer(alive=False, detail=detail)
+    except OSError as error:
+        return Answer(alive=False, detail=f"port {port}: {phrase(error)}")
+    return Answer(alive=True, detail=f"answers a ping, and port {port}")
+
+
+def _source_towards(address: IPAddress) -> IPAddress | None:
+    """The address that the kernel would send from; None where there is no way."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect((str(address), _DISCARD))
+            return ipaddress.ip_address(sock.getsockname()[0].partition("%")[0])
+    except OSError:
+        return None

@@ -1,0 +1,131 @@
+"""Failover's rounds: who answered → which backends go down, come back, join, leave.
+
+    listed   in the file: taken for up until it is known better; goes down and comes back
+    found    not in the file: joins after ``rise`` good rounds, where that is wanted; leaves after
+             ``fall`` bad ones
+
+Up and down are ``machine``'s, a round being a check, so that a host that comes and goes is held
+here too.
+
+Lives here: ``Rounds``, ``Answer``, ``Change``.
+Rules: pure; time is an argument. At most MOST hosts that are not listed are remembered, so that a
+network full of answers costs no more than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from paraglider.config.health import Failover
+from paraglider.config.types import IPAddress
+from paraglider.core.pool import Event
+from paraglider.health.rise_and_fall import Machine, Rules
+
+#: hosts beyond the listed ones
+MOST: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a round found out about one host, in one line."""
+
+    alive: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A host went up or down; ``listed`` says whether the file has it."""
+
+    address: IPAddress
+    up: bool
+    listed: bool
+    detail: str
+
+
+_SILENT: Final = Answer(alive=False, detail="no answer to ping")
+
+
+class Rounds:
+    """The hosts of one network."""
+
+    def __init__(self, failover: Failover) -> None:
+        self._settings = failover
+        self._listed: dict[IPAddress, Machine] = {}
+        self._others: dict[IPAddress, Machine] = {}
+
+    @property
+    def known(self) -> frozenset[IPAddress]:
+        """The hosts that are asked one by one: the listed, and those that have joined."""
+        joined = (address for address, machine in self._others.items() if machine.up)
+        return frozenset((*self._listed, *joined))
+
+    def up(self, address: IPAddress, unknown: bool = True) -> bool:
+        """Whether a known host is up; ``unknown`` for one that nothing is known of."""
+        machine = self._listed.get(address) or self._others.get(address)
+        return unknown if machine is None else machine.up
+
+    def follow(
+        self,
+        failover: Failover,
+        listed: Iterable[IPAddress],
+        now: float,
+        *,
+        down: Container[IPAddress] = (),
+    ) -> None:
+        """Other settings or other listed hosts; what is known of a host stays.
+
+        Of the hosts that are new here, those in ``down`` are known to be down.
+        """
+        self._settings = failover
+        before, self._listed = self._listed, {}
+        for address in listed:
+            machine = before.get(address) or self._others.pop(address, None)
+            self._listed[address] = machine or self._machine(now, up=address not in down)
+        for machine in (*self._listed.values(), *self._others.values()):
+            machine.follow(self._rules, now)
+
+    def joined(self, address: IPAddress, now: float) -> None:
+        """A host that an earlier process found."""
+        if address not in self._listed:
+            self._others.setdefault(address, self._machine(now, up=True))
+
+    def ended(self, answers: Mapping[IPAddress, Answer], now: float) -> list[Change]:
+        """A round ended with these answers; who is not among them was silent."""
+        changes: list[Change] = []
+        for address, machine in self._listed.items():
+            answer = answers.get(address, _SILENT)
+            if self._tell(machine, answer, now) is not None:
+                changes.append(Change(address, machine.up, True, answer.detail))
+        if self._settings.discover:
+            self._meet(answers, now)
+        for address, machine in list(self._others.items()):
+            answer = answers.get(address, _SILENT)
+            if self._tell(machine, answer, now) is not None:
+                changes.append(Change(address, machine.up, False, answer.detail))
+            elif not machine.up and not answer.alive and now >= machine.held_until:
+                del self._others[address]  # it never came, or left and is not awaited
+        return changes
+
+    @property
+    def _rules(self) -> Rules:
+        settings = self._settings
+        return Rules(settings.check_cycle, settings.rise, settings.fall)
+
+    def _machine(self, now: float, *, up: bool) -> Machine:
+        return Machine(self._rules, now, 0.0, up=up)
+
+    def _meet(self, answers: Mapping[IPAddress, Answer], now: float) -> None:
+        """Take hosts in of which nothing is known yet."""
+        for address, answer in answers.items():
+            if len(self._others) >= MOST:
+                return
+            if answer.alive and address not in self._listed and address not in self._others:
+                self._others[address] = self._machine(now, up=False)
+
+    @staticmethod
+    def _tell(machine: Machine, answer: Answer, now: float) -> Event | None:
+        machine.began(now)
+        return machine.result(answer.alive, now, 0.0)

@@ -1,0 +1,361 @@
+"""Carries a plan out, rolls it back when a step fails, and undoes it later.
+
+Lives here: ``prepare`` (the checks and the plan), ``set_up``, ``undo``, the scripts of the dry run,
+and the seed of the steering.
+Rules: nothing is changed before every check has passed; a change is in the state before it is
+made, and no longer when it is taken back; after a failure the host is as it was before the run.
+What happens is told to ``say``, one line a step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from paraglider.config.model import Config
+from paraglider.config.static import kernel_only
+from paraglider.config.types import IPAddress
+from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.host.announce import Place
+from paraglider.host.changes.base import Change, Host
+from paraglider.host.changes.legacy import LegacyChange
+from paraglider.host.changes.links import AddressChange
+from paraglider.host.changes.records import is_stored
+from paraglider.host.changes.replaced_table import (
+    LeasesChange,
+    LongChange,
+    OpeningsChange,
+    WholeTable,
+)
+from paraglider.host.changes.routes import ProxyChange
+from paraglider.host.changes.ruleset import RulesChange, removal_script
+from paraglider.host.changes.sysctls import FORWARDING
+from paraglider.host.changes.table import TableChange
+from paraglider.host.checks import DEFAULT_CHROOT, check_chroot, check_user
+from paraglider.host.cores import worker_cores
+from paraglider.host.dsr_routes import refuse
+from paraglider.host.netlink import Neighbour
+from paraglider.host.plan import (
+    Step,
+    make_plan,
+    needs_kernel,
+    on_link_backends,
+    refuse_read_only,
+    undo_plan,
+)
+from paraglider.host.seed import steering_seed
+from paraglider.host.state import StateFile
+from paraglider.netfilter.rules.leases import TABLE as LEASES
+from paraglider.netfilter.rules.long import TABLE as LONG
+from paraglider.netfilter.rules.nft import TABLE, removal_text
+from paraglider.netfilter.rules.openings import TABLE as OPENINGS
+from paraglider.netfilter.rules.saved import our_tables
+from paraglider.netfilter.rules.steering import cores_of
+
+Say = Callable[[str, str], None]
+"""Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
+
+_TABLES = (TABLE, LEASES, LONG, OPENINGS)
+# Of these the kernel holds more than was said, by which a change of them is told.
+_SETTLING = RulesChange | LegacyChange | TableChange | WholeTable
+
+_RESOLVE_SECONDS = 2.0  # how long backends may take to tell their hardware address
+_RESOLVE_PAUSE = 0.05
+
+
+def prepare(config: Config, families: frozenset[int], host: Host, state: StateFile) -> list[Step]:
+    """Check what can be known of the host before a change, and return the plan.
+
+    The interfaces must have been checked (``config.check.check_interfaces``). Raises
+    ``OperatorError`` for the operator's mistakes and ``PlatformError`` where the kernel lacks what
+    the rules need; nothing has been changed then.
+    """
+    check_user(config.user)
+    if config.chroot != DEFAULT_CHROOT or Path(DEFAULT_CHROOT).exists():
+        check_chroot(config.chroot)
+    return _rehearsed(config, families, worker_cores(config.workers), host, state)
+
+
+def prepare_start(
+    config: Config, families: frozenset[int], host: Host, state: StateFile
+) -> list[Step]:
+    """As ``prepare``, for the kernel alone: no workers, so neither user, directory nor cores.
+
+    What the kernel cannot do must have been refused (``config.static.unserved``).
+    """
+    return _rehearsed(kernel_only(config), families, (), host, state)
+
+
+def _rehearsed(
+    config: Config,
+    families: frozenset[int],
+    cores: tuple[int, ...],
+    host: Host,
+    state: StateFile,
+) -> list[Step]:
+    earlier = state.load()
+    for family in sorted({service.family for service in config.services} & families):
+        if host.sysctl.read(FORWARDING[family]) is None:
+            raise PlatformError(
+                f"the kernel has no IPv{family}",
+                f"turn it on, or leave the IPv{family} services out",
+            )
+        if needs_kernel(config, family):
+            host.netfilter.require(family)
+    if any(s.forward == "offload" for s in config.for_families(families).services):
+        host.nft.require()
+    for family in sorted(families):
+        refuse(config, family, host, earlier)
+    steps = make_plan(config, families, cores, steering_seed(), host, earlier)
+    refuse_read_only(steps, host)
+    for step in list(steps):
+        if step.action == "apply" and isinstance(step.change, RulesChange):
+            host.netfilter.rehearse(step.change.family, step.change.text)
+        elif step.action == "apply" and isinstance(step.change, TableChange):
+            step.change.rehearse(host)
+        elif step.action == "apply" and not _can_do(step.change, host):
+            steps.remove(step)
+    return steps
+
+
+def without_leases(steps: Iterable[Step]) -> list[int]:
+    """The families whose dsr flows can have no leases here: each of their packets is asked about.
+
+    ``steps`` are those of ``prepare``.
+    """
+    changes = [step.change for step in steps if step.action != "revert"]
+    routed = {change.family for change in changes if isinstance(change, ProxyChange)}
+    return sorted(routed - {c.family for c in changes if isinstance(c, LeasesChange)})
+
+
+def _can_do(change: Change, host: Host) -> bool:
+    """False for a table that a host may do without (``changes.replaced_table``) and the kernel or
+    nft cannot
+    do.
+    """
+    if not isinstance(change, LeasesChange | LongChange | OpeningsChange):
+        return True
+    try:
+        return not host.nft.trial(change.text)
+    except OperatorError:  # no nft
+        return False
+
+
+def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
+    """Carry ``steps`` out; when one fails, roll all back and raise ``PlatformError``."""
+    ledger = _Ledger(state)
+    for position, step in enumerate(steps):
+        if step.action == "keep":
+            say("unchanged", step.describe())
+            continue
+        try:
+            ledger.begin(step)
+            step.do(host)
+            ledger.end(step, host)
+        except BaseException as error:
+            say("failed", step.describe())
+            _roll_back(steps[: position + 1], host, ledger, say)
+            if isinstance(error, ParagliderError | OSError):
+                raise PlatformError(
+                    f"step {position + 1} of {len(steps)} failed ({step.describe()}): {error}",
+                    "everything done before it was rolled back",
+                ) from error
+            raise
+        say("done", step.describe())
+    ledger.close()
+
+
+def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> int:
+    """Take back what earlier set-ups did for ``families``; returns the number of steps.
+
+    Every step is tried; raises ``PlatformError`` at the end when some failed. Those stay in the
+    state. Chains of ours that no state knows of are removed too.
+    """
+    steps = undo_plan(_in(families, state.load()))
+    failures = _take_back(steps, host, state, say)
+    strays = _strays(families, host)
+    for family in strays:
+        host.netfilter.remove_ours(family)
+        for table in _TABLES:
+            host.nft.remove(family, table)
+        say("done", f"stray rules for IPv{family} removed")
+    _tell(failures)
+    return len(steps) + len(strays)
+
+
+def take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
+    """Carry ``steps`` out, which all take something back.
+
+    Every step is tried; raises ``PlatformError`` at the end when some failed. Those stay in the
+    state.
+    """
+    _tell(_take_back(steps, host, state, say))
+
+
+def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> list[str]:
+    ledger = _Ledger(state)
+    failures = []
+    for step in steps:
+        try:
+            step.do(host)
+            ledger.end(step, host)
+        except (ParagliderError, OSError) as error:
+            say("failed", step.describe())
+            failures.append(f"{step.describe()}: {error}")
+        else:
+            say("done", step.describe())
+    ledger.close()
+    return failures
+
+
+def _tell(failures: list[str]) -> None:
+    if failures:
+        raise PlatformError("; ".join(failures), "put it right and run this again")
+
+
+def repair(steps: Iterable[Step], host: Host, state: StateFile) -> list[tuple[Step, str]]:
+    """Carry each of ``steps`` out, whatever becomes of the others; those that failed, and why."""
+    ledger = _Ledger(state)
+    failed = []
+    for step in steps:
+        try:
+            ledger.begin(step)
+            step.do(host)
+            ledger.end(step, host)
+        except (ParagliderError, OSError) as error:
+            failed.append((step, str(error)))
+    ledger.close()
+    return failed
+
+
+def script(steps: Iterable[Step], host: Host) -> str:
+    """What the steps amount to as commands, for ``--dry-run``."""
+    return "".join(step.script(host) for step in steps)
+
+
+def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
+    """What ``undo`` amounts to as commands."""
+    changes = list(_in(families, state.load()))
+    text = script(undo_plan(changes), host)
+    known = {change.family for change in changes if isinstance(change, RulesChange)}
+    for family in _strays(families - known, host):
+        text += removal_script(family, host)
+        for table in _TABLES:
+            if host.nft.held(family, table):
+                text += f"nft -f - <<'END'\n{removal_text(family, table)}END\n"
+    return text
+
+
+def steered(steps: Iterable[Step]) -> tuple[int, ...]:
+    """The cores of the workers that packets are to be queued for after ``steps``."""
+    rules = (s.change for s in steps if s.action != "revert" and isinstance(s.change, RulesChange))
+    return cores_of("".join(change.text for change in rules))
+
+
+def arrived(steps: Iterable[Step]) -> list[Place]:
+    """The addresses that came here by ``steps``, each with the interface that answers for it."""
+    return [
+        (step.change.interface, step.change.value.ip)
+        if isinstance(step.change, AddressChange)
+        else (step.change.interface, step.change.value.address)
+        for step in steps
+        if step.action == "apply" and isinstance(step.change, AddressChange | ProxyChange)
+    ]
+
+
+def unresolved(config: Config, families: frozenset[int], host: Host) -> list[str]:
+    """The on-link backends whose hardware address the kernel does not find, after a short wait."""
+    if config.network.private is None:
+        return []
+    interface = config.network.private.interface
+    waiting = [a for family in sorted(families) for a in on_link_backends(config, family, host)]
+    deadline = time.monotonic() + _RESOLVE_SECONDS
+    while True:
+        known: dict[IPAddress, Neighbour] = {}
+        for family in {address.version for address in waiting}:
+            known |= host.netlink.neighbours(interface, family)
+        waiting = [a for a in waiting if (entry := known.get(a)) is None or not entry.resolved]
+        if not waiting or time.monotonic() >= deadline:
+            return [str(address) for address in waiting]
+        time.sleep(_RESOLVE_PAUSE)
+
+
+def foreign_sources(config: Config, families: frozenset[int], host: Host) -> list[str]:
+    """The `snat` addresses that no interface of the host has: replies to them go elsewhere."""
+    here = {
+        address.ip
+        for interface in host.netlink.interfaces()
+        for address in host.netlink.addresses(interface)
+    }
+    sources = (service.snat for service in config.for_families(families).services)
+    return [str(a) for a in dict.fromkeys(sources) if a is not None and a not in here]
+
+
+class _Ledger:
+    """The state while steps are taken: what is stored, and what was before the run."""
+
+    def __init__(self, state: StateFile) -> None:
+        self._state = state
+        self._before = {change.identity: change for change in state.load()}
+        self._now = dict(self._before)
+
+    def begin(self, step: Step) -> None:
+        """Store what the step is about to change."""
+        if step.action == "apply" and step.record is not None and is_stored(step.record):
+            self._put(step.record)
+
+    def end(self, step: Step, host: Host) -> None:
+        """Store what the step came to."""
+        if step.action == "revert":
+            self._now.pop(step.change.identity, None)
+            self._state.drop(step.change)
+        elif isinstance(step.record, _SETTLING):
+            self._put(step.record.settled(host))
+
+    def rolled_back(self, step: Step) -> None:
+        """Store of the step's change what was stored before the run."""
+        if (change := self._before.get(step.change.identity)) is not None:
+            self._put(change)
+        elif self._now.pop(step.change.identity, None) is not None:
+            self._state.drop(step.change)
+
+    def close(self) -> None:
+        """All steps have been taken; the order of the first set-up is that of undoing."""
+        order = dict.fromkeys((*self._before, *self._now))
+        self._state.store(self._now[identity] for identity in order if identity in self._now)
+
+    def _put(self, change: Change) -> None:
+        self._now[change.identity] = change
+        self._state.note(change)
+
+
+def _roll_back(steps: list[Step], host: Host, ledger: _Ledger, say: Say) -> None:
+    for step in reversed(steps):
+        if step.action == "keep":
+            continue
+        try:
+            step.roll_back(host)
+        except (ParagliderError, OSError) as error:
+            # The rest is rolled back all the same; the state keeps this one for --undo.
+            say("failed", f"rolling back {step.describe()}: {error}")
+        else:
+            ledger.rolled_back(step)
+            say("rolled back", step.describe())
+    ledger.close()
+
+
+def _in(families: frozenset[int], changes: Iterable[Change]) -> list[Change]:
+    return [change for change in changes if change.family in families]
+
+
+def _strays(families: frozenset[int], host: Host) -> list[int]:
+    found = []
+    for family in sorted(families):
+        try:
+            saved = host.netfilter.saved(family)
+        except OperatorError:
+            continue  # without iptables on the host there are no rules of ours either
+        if our_tables(saved) or not host.nft.present(family).isdisjoint(_TABLES):
+            found.append(family)
+    return found

@@ -1,0 +1,115 @@
+"""An nft table that is replaced whole, as a change: what of it is ours is all of it.
+
+Lives here: ``WholeTable``, and its kinds ``LeasesChange`` (``forward: dsr``), ``LongChange``
+(``forward: nat``) and ``OpeningsChange`` (both and ``offload``), a table a family, which a host may
+do without, and ``AnswersChange`` (the host of a backend of ``return: direct``, a table a service);
+``fed``.
+Rules: what is replaced is replaced in one transaction. What the kernel adds and drops by itself,
+as leases, is no part of what is compared, and flows keep it over a change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
+
+from paraglider.host.changes.base import Action, Host
+from paraglider.netfilter.rules.nft import NFT_FAMILY, removal_text
+
+
+@dataclass(frozen=True, slots=True)
+class WholeTable:
+    """The table called ``table``.
+
+    ``text`` is the nft input that leads to it, ``saved`` what the kernel made of it (empty until
+    it is applied). ``previous`` is the text that this run replaces; it is not stored, for undoing
+    removes all.
+    """
+
+    kind: ClassVar[str]
+    #: what the table does, in words
+    does: ClassVar[str]
+    family: int
+    table: str
+    text: str
+    saved: str = ""
+    previous: str | None = field(default=None, metadata={"stored": False})
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Family and table."""
+        return (self.kind, str(self.family), self.table)
+
+    def describe(self, action: Action) -> str:
+        """The table, and what it is for."""
+        name = f"table {NFT_FAMILY[self.family]} {self.table}"
+        if action == "revert":
+            return f"{name} removed"
+        changed = " in place of another" if action == "apply" and self.previous is not None else ""
+        return f"{name}: {self.does}{changed}"
+
+    def script(self, host: Host) -> str:
+        """nft(8) with its input."""
+        return fed(self.text)
+
+    def revert_script(self, host: Host) -> str:
+        """nft(8); nothing where the table is gone."""
+        if not host.nft.held(self.family, self.table):
+            return ""
+        return fed(removal_text(self.family, self.table))
+
+    def apply(self, host: Host) -> None:
+        """Bring the kernel to the text."""
+        host.nft.load(self.text)
+
+    def revert(self, host: Host) -> None:
+        """Back to the previous text, or to none at all."""
+        if self.previous is not None:
+            host.nft.load(self.previous)
+        else:
+            host.nft.remove(self.family, self.table)
+
+    def settled(self, host: Host) -> Self:
+        """The same with what the kernel made of the text."""
+        return replace(self, saved=host.nft.held(self.family, self.table))
+
+
+class LeasesChange(WholeTable):
+    """The table of leases of one family (``rules.leases``)."""
+
+    __slots__ = ()
+    kind = "leases"
+    does = "leases of flows"
+
+
+class LongChange(WholeTable):
+    """The table for long packets of one family (``rules.long``)."""
+
+    __slots__ = ()
+    kind = "long"
+    does = "packets too long for a queue"
+
+
+class OpeningsChange(WholeTable):
+    """The table that limits openings of one family (``rules.openings``)."""
+
+    __slots__ = ()
+    kind = "openings"
+    does = "limits of new flows"
+
+
+class AnswersChange(WholeTable):
+    """The table of one service on a backend's host (``rules.backend``)."""
+
+    __slots__ = ()
+    kind = "answers"
+    does = "answers leave as the VIP"
+
+    def revert_script(self, host: Host) -> str:
+        """nft(8), also where the table is yet to be made: this is the end of a script to read."""
+        return fed(removal_text(self.family, self.table))
+
+
+def fed(text: str) -> str:
+    """A shell command that gives nft ``text``."""
+    return f"nft -f - <<'END'\n{text}END\n"

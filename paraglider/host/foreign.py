@@ -1,0 +1,93 @@
+"""Forward chains of other firewalls that drop what is balanced here.
+
+Lives here: ``Blocked``, and ``blocked``, which asks nft for the chains and what is in them.
+Rules: only reads. Tables of ours are not looked at. Tables without a filter on the forward hook are
+not listed, however many rules they have. What a listing does not tell for certain is not told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from paraglider.config.model import Config
+from paraglider.errors import ParagliderError
+from paraglider.netfilter.nft import listed
+from paraglider.netfilter.rules.foreign import OF_FORWARD, Passing, judge
+from paraglider.netfilter.rules.leases import TABLE as LEASES
+from paraglider.netfilter.rules.nft import TABLE
+from paraglider.netfilter.rules.openings import TABLE as OPENINGS
+
+_FAMILIES: Final = {4: ("ip", "inet"), 6: ("ip6", "inet")}
+
+
+@dataclass(frozen=True, slots=True)
+class Blocked:
+    """The chain ``family table name`` drops ``packet``: of services with ``forward``, in
+    ``versions`` of IP.
+    """
+
+    family: str
+    table: str
+    name: str
+    forward: str
+    packet: Passing
+    versions: tuple[int, ...]
+
+    @property
+    def chain(self) -> str:
+        """The chain, as nft takes it."""
+        return f"{self.family} {self.table} {self.name}"
+
+    def __str__(self) -> str:
+        """What it does, and the remedy."""
+        which = " and ".join(f"IPv{version}" for version in self.versions)
+        return (
+            f"this chain of another firewall drops {self.packet.what} (`forward: {self.forward}`,"
+            f" {which}); let them pass: nft insert rule {self.chain} {self.packet.match} accept"
+        )
+
+
+def blocked(config: Config) -> list[Blocked]:
+    """What the forward chains of others drop of the services of ``config``.
+
+    Needs CAP_NET_ADMIN; raises ``ParagliderError`` where nft is missing or fails.
+    """
+    found: list[Blocked] = []
+    for family, table, name in _forward_chains():
+        listing = listed(["list", "table", family, table])
+        for forward, packets in OF_FORWARD.items():
+            versions = tuple(
+                sorted(
+                    {
+                        s.family
+                        for s in config.services
+                        if s.forward == forward and family in _FAMILIES[s.family]
+                    }
+                )
+            )
+            hit = next((p for p in packets if versions and judge(listing, name, p)), None)
+            if hit is not None:
+                found.append(Blocked(family, table, name, forward, hit, versions))
+    return found
+
+
+def _forward_chains() -> Iterator[tuple[str, str, str]]:
+    for item in listed(["list", "chains"]):
+        chain = item.get("chain", {})
+        if (
+            chain.get("hook") == "forward"
+            and chain.get("type") == "filter"
+            and chain.get("family") in ("ip", "ip6", "inet")
+            and chain.get("table") not in (TABLE, LEASES, OPENINGS)
+        ):
+            yield chain["family"], chain["table"], chain["name"]
+
+
+def seen_from_here(config: Config) -> list[Blocked]:
+    """As ``blocked``; nothing where we may not look or have no nft."""
+    try:
+        return blocked(config)
+    except ParagliderError:
+        return []

@@ -1,0 +1,183 @@
+"""What the kernel says of changes of the host: links, addresses, routes, rules, firewalls.
+
+    rtnetlink      links, addresses, policy rules; routes to one address or of a default;
+                   neighbours that go, and proxy entries
+    nf_tables      chains and rules: of our tables, of those that iptables-nft uses, of others
+    legacy tables  tell nobody: their number of rules and their size are read now and then
+
+Lives here: ``HostEvents``, which collects what may have changed.
+Rules: only that something may have changed is told, never what; messages that were lost (ENOBUFS)
+mean everything. A legacy table is asked for only where it is there: to ask is to make it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import selectors
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+from paraglider.errors import PlatformError
+from paraglider.netfilter.iptables import legacy_tables
+from paraglider.netfilter.nfnetlink import NETLINK_NETFILTER, attributes, split
+from paraglider.netfilter.rules.leases import TABLE as LEASES
+from paraglider.netfilter.rules.long import TABLE as LONG
+from paraglider.netfilter.rules.nft import TABLE
+from paraglider.netfilter.rules.openings import TABLE as OPENINGS
+
+News = Literal["links", "filter", "foreign"]
+"""What may be other than before: ``links`` and ``filter`` as in ``reconcile``, and chains of
+others."""
+
+EVERYTHING: Final[frozenset[News]] = frozenset({"links", "filter", "foreign"})
+
+# linux/rtnetlink.h: RTNLGRP_LINK, _NEIGH, _IPV4_IFADDR, _IPV4_ROUTE, _IPV4_RULE, _IPV6_IFADDR,
+# _IPV6_ROUTE, _IPV6_RULE, _IPV4_NETCONF, _IPV6_NETCONF
+_GROUPS: Final = (1, 3, 5, 7, 8, 9, 11, 19, 24, 25)
+_ROUTES: Final = frozenset({24, 25})  # RTM_NEWROUTE, RTM_DELROUTE
+_NEWNEIGH, _DELNEIGH = 28, 29
+_PROXY: Final = 0x08  # NTF_PROXY, linux/neighbour.h
+_WHOLE: Final = frozenset({0, 32, 128})  # prefix lengths of the routes that we set
+
+_SOL_NETLINK: Final = 270
+_ADD_MEMBERSHIP: Final = 1  # linux/netlink.h
+_NFNLGRP_NFTABLES: Final = 7  # linux/netfilter/nfnetlink.h
+_TABLE_NAME: Final = 1  # the first attribute of every message about a table and what is in it
+_ELEMENTS: Final = frozenset({12, 14})  # NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM
+_GENERATION: Final = 15  # NFT_MSG_NEWGEN, which ends every transaction
+_IPTABLES: Final = frozenset({"raw", "mangle", "filter"})
+_IP_FAMILIES: Final = frozenset({int(socket.AF_INET), int(socket.AF_INET6)})
+
+_RECEIVE_BUFFER: Final = 1 << 20
+
+#: by family, the socket and the level of the option that tells of a legacy table
+#: (linux/netfilter_ipv4/ip_tables.h: IPT_SO_GET_INFO, struct ipt_getinfo)
+_LEGACY: Final = {
+    4: (socket.AF_INET, socket.IPPROTO_IP),
+    6: (socket.AF_INET6, socket.IPPROTO_IPV6),
+}
+_GET_INFO: Final = 64
+_INFO: Final = struct.Struct("32s13I")  # name, hooks, entry and underflow offsets, entries, size
+
+
+class HostEvents:
+    """The kernel's news of this network namespace; needs CAP_NET_ADMIN for those of nf_tables.
+
+    Raises ``PlatformError`` where the kernel has none of that to tell.
+    """
+
+    def __init__(self, proc: Path = Path("/proc/net")) -> None:
+        self._proc = proc
+        try:
+            self._links = _subscribed(socket.NETLINK_ROUTE, _GROUPS)
+            self._tables = _subscribed(NETLINK_NETFILTER, (_NFNLGRP_NFTABLES,))
+        except OSError as error:
+            raise PlatformError(
+                f"the kernel's events cannot be heard: {error.strerror}", "start as root"
+            ) from error
+        self._legacy = self._read_legacy()
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Have ``selector`` wake up for news; ``collect`` then takes them."""
+        selector.register(self._links, selectors.EVENT_READ)
+        selector.register(self._tables, selectors.EVENT_READ)
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._links.close()
+        self._tables.close()
+
+    def collect(self) -> set[News]:
+        """What may have changed since the last call."""
+        news: set[News] = set()
+        for sock, meaning in ((self._links, _of_links), (self._tables, _of_tables)):
+            for message in _messages(sock):
+                if message is None:
+                    return set(EVERYTHING)
+                if (one := meaning(message)) is not None:
+                    news.add(one)
+        return news
+
+    def poll(self) -> set[News]:
+        """As ``collect``, for what the kernel does not tell of by itself."""
+        before, self._legacy = self._legacy, self._read_legacy()
+        return {"filter", "foreign"} if before != self._legacy else set()
+
+    def _read_legacy(self) -> dict[tuple[int, str], bytes]:
+        return {
+            (family, table): _legacy_info(family, table)
+            for family in _LEGACY
+            for table in legacy_tables(family, self._proc)
+        }
+
+
+def _legacy_info(family: int, table: str) -> bytes:
+    """What tells one content of a legacy table from most others: how many rules, and their size;
+    empty where the kernel does not say.
+    """
+    address_family, level = _LEGACY[family]
+    room = ctypes.create_string_buffer(table.encode(), _INFO.size)  # the answer takes its place
+    length = ctypes.c_uint32(_INFO.size)
+    library = ctypes.CDLL(None)
+    with socket.socket(address_family, socket.SOCK_DGRAM) as sock:
+        to = (sock.fileno(), level, _GET_INFO, room, ctypes.byref(length))
+        return room.raw if library.getsockopt(*to) == 0 else b""
+
+
+def _subscribed(protocol: int, groups: tuple[int, ...]) -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        sock.bind((0, 0))
+        for group in groups:
+            sock.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _messages(sock: socket.socket) -> Iterator[bytes | None]:
+    """The messages that wait at ``sock``; None where some were lost."""
+    while True:
+        try:
+            data = sock.recv(1 << 16)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield None
+            continue
+        yield from split(data)
+
+
+def _of_links(message: bytes) -> News | None:
+    """nlmsghdr, then rtmsg (family, destination's length, …) or ndmsg (…, flags at byte 10)."""
+    (kind,) = struct.unpack_from("=H", message, 4)
+    if kind in _ROUTES:
+        return "links" if len(message) > 17 and message[17] in _WHOLE else None
+    if kind == _NEWNEIGH:
+        return "links" if len(message) > 26 and message[26] & _PROXY else None
+    return "links"
+
+
+def _of_tables(message: bytes) -> News | None:
+    """nlmsghdr, nfgenmsg (family, …), then attributes; the first one names the table."""
+    if len(message) < 20 or message[4] == _GENERATION:
+        return None
+    kind = message[4]  # of the two bytes, the other is the subsystem
+    table = next((v for t, v in attributes(message) if t == _TABLE_NAME), b"")
+    name = table.rstrip(b"\0").decode(errors="replace")
+    if not name or (kind in _ELEMENTS and name != TABLE):
+        return None
+    if name in (TABLE, LEASES, LONG, OPENINGS) or (
+        name in _IPTABLES and message[16] in _IP_FAMILIES
+    ):
+        return "filter"
+    return "foreign"

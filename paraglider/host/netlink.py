@@ -1,0 +1,258 @@
+"""Interfaces, addresses and neighbours of the network namespace, by rtnetlink.
+
+Lives here: the requests that the set-up makes; their bytes are ``rtnetlink``'s. Default routes are
+asked for and put back by ip(8), whose words say all that a route has.
+Rules: adding what is there and removing what is not are no errors, so that a half-done set-up can
+be repeated and undone; any other refusal is a ``PlatformError``.
+"""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import struct
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+
+from paraglider.config.types import IPAddress, IPInterface
+from paraglider.errors import PlatformError
+from paraglider.host import rtnetlink
+from paraglider.host.rtnetlink import FAMILY
+from paraglider.netfilter.nfnetlink import attribute
+from paraglider.netfilter.programs import attempt, complaint, run
+
+_NODAD = 0x02  # IFA_F_NODAD, linux/if_addr.h
+_FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME, linux/if_addr.h
+_MANAGED = 0x01  # NTF_EXT_MANAGED, linux/neighbour.h: the kernel keeps the entry resolved
+_NUD_INCOMPLETE, _NUD_STALE, _NUD_FAILED = 0x01, 0x04, 0x20
+_NUD_RESOLVED = 0x02 | _NUD_STALE | 0x08 | 0x10 | 0x40 | 0x80  # all that have a hardware address
+_NUD_FIXED = 0x40 | 0x80  # NUD_NOARP, NUD_PERMANENT: somebody's decision, not the kernel's
+_STATES = ("linkdown", "dead")  # what ip(8) says of a route and does not take back
+_DISCARD = 9  # RFC 863: a datagram that nobody answers, to make the kernel resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A neighbour entry: its hardware address, and who keeps it.
+
+    ``resolved``: it has a hardware address; ``fixed``: it was set by hand; ``managed``: the
+    kernel was asked to keep it resolved.
+    """
+
+    hardware: str | None
+    resolved: bool
+    fixed: bool
+    managed: bool
+
+
+class Netlink:
+    """Requests to the kernel about the namespace that the process runs in."""
+
+    def interfaces(self) -> frozenset[str]:
+        """The names of all interfaces."""
+        return frozenset(name for _, name in socket.if_nameindex())
+
+    def addresses(self, interface: str) -> tuple[IPInterface, ...]:
+        """The addresses of ``interface``, both families; none when there is no such interface."""
+        if (index := self._index(interface)) is None:
+            return ()
+        what = f"list the addresses of {interface}"
+        found = (
+            _address(message)
+            for family in FAMILY
+            for message in rtnetlink.dump(
+                what, rtnetlink.GETADDR, rtnetlink.address_body(family, 0)
+            )
+        )
+        return tuple(address for at, address in found if at == index)
+
+    def add_address(
+        self, interface: str, address: IPInterface, *, deprecated: bool = False
+    ) -> None:
+        """Add ``address``; an IPv6 one is usable at once (no duplicate address detection).
+
+        A ``deprecated`` one is not chosen as the source of connections that the host begins while
+        there is another (RFC 4862, 5.5.4).
+        """
+        what = f"add {address} to {interface}"
+        body = self._address_body(interface, address, _lifetimes(deprecated) if deprecated else b"")
+        rtnetlink.request(what, rtnetlink.NEWADDR, body, rtnetlink.CREATE, errno.EEXIST)
+
+    def set_deprecated(self, interface: str, address: IPInterface, deprecated: bool) -> None:
+        """Have an IPv6 ``address`` that is there be deprecated, or preferred."""
+        what = f"change {address} on {interface}"
+        body = self._address_body(interface, address, _lifetimes(deprecated))
+        rtnetlink.request(what, rtnetlink.NEWADDR, body, rtnetlink.REPLACE)
+
+    def remove_address(self, interface: str, address: IPInterface, *, keep: bool = False) -> None:
+        """Remove ``address``.
+
+        The kernel takes the secondary addresses of an IPv4 subnet along with its primary one
+        unless promote_secondaries is set: that is for the caller to see to, or for ``keep``, by
+        which they are added again, as they were.
+        """
+        if (index := self._index(interface)) is None:
+            return
+        others = self._others(interface, address) if keep else []
+        what = f"remove {address} from {interface}"
+        body = rtnetlink.address_body(
+            address.version,
+            index,
+            address.network.prefixlen,
+            attribute(rtnetlink.IFA_LOCAL, address.packed),
+        )
+        rtnetlink.request(what, rtnetlink.DELADDR, body, 0, errno.EADDRNOTAVAIL)
+        for message in others:
+            what = f"add {_address(message)[1]} to {interface} again"
+            rtnetlink.request(what, rtnetlink.NEWADDR, message[16:], rtnetlink.CREATE, errno.EEXIST)
+
+    def _others(self, interface: str, address: IPInterface) -> list[bytes]:
+        """The other IPv4 addresses of ``interface`` in the network of ``address``."""
+        index, body = self._index(interface), rtnetlink.address_body(4, 0)
+        what = f"list the addresses of {interface}"
+        return [
+            message
+            for message in rtnetlink.dump(what, rtnetlink.GETADDR, body)
+            for at, other in [_address(message)]
+            if at == index and other != address and other.network == address.network
+        ]
+
+    def _address_body(self, interface: str, address: IPInterface, lifetimes: bytes) -> bytes:
+        attributes = attribute(rtnetlink.IFA_LOCAL, address.packed)
+        attributes += attribute(rtnetlink.IFA_ADDRESS, address.packed)
+        if address.version == 6:
+            attributes += attribute(rtnetlink.IFA_FLAGS, struct.pack("=I", _NODAD))
+        index, length = self._wanted_index(interface), address.network.prefixlen
+        return rtnetlink.address_body(address.version, index, length, attributes + lifetimes)
+
+    def interface_towards(self, address: IPAddress) -> str | None:
+        """The interface by which the kernel would send to ``address``, None without a route."""
+        unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
+        what, body = f"find the way to {address}", rtnetlink.way_body(address)
+        found = rtnetlink.get(what, rtnetlink.GETROUTE, body, *unreachable)
+        index = rtnetlink.read_way(found) if found is not None else None
+        return socket.if_indextoname(index) if index else None
+
+    def default_routes(self, family: int) -> tuple[str, ...]:
+        """The default routes of the main table in ip(8)'s words, which ``replace_route`` takes."""
+        listing = run(["ip", f"-{family}", "-oneline", "route", "show", "default", "table", "main"])
+        lines = (line.split() for line in listing.splitlines())
+        return tuple(" ".join(word for word in words if word not in _STATES) for words in lines)
+
+    def replace_route(self, family: int, route: str) -> None:
+        """Add ``route``, given in ip(8)'s words, in place of one of the same metric."""
+        run(["ip", f"-{family}", "route", "replace", *route.split()])
+
+    def remove_route(self, family: int, route: str) -> None:
+        """Remove ``route``, given in ip(8)'s words; what is not there is no error."""
+        done = attempt(["ip", f"-{family}", "route", "del", *route.split()])
+        if done.returncode != 0 and "No such process" not in done.stderr:
+            raise PlatformError(f"cannot remove the route {route}: {complaint(done)}")
+
+    def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
+        """The entry of ``address`` on ``interface``, or None."""
+        if (index := self._index(interface)) is None:
+            return None
+        what = f"look for the neighbour {address}"
+        body = rtnetlink.neighbour_body(address, index)
+        found = rtnetlink.get(what, rtnetlink.GETNEIGH, body, errno.ENOENT)
+        return None if found is None else _neighbour(found)[2]
+
+    def neighbours(self, interface: str, family: int) -> dict[IPAddress, Neighbour]:
+        """All entries of ``family`` (4 or 6) on ``interface``."""
+        what, body = f"list the neighbours of {interface}", rtnetlink.neighbours_body(family)
+        messages = rtnetlink.dump(what, rtnetlink.GETNEIGH, body)
+        index = self._index(interface)
+        found = (_neighbour(message) for message in messages)
+        return {address: entry for at, address, entry in found if at == index}
+
+    def manage_neighbour(self, interface: str, address: IPAddress) -> None:
+        """Have the kernel resolve ``address`` now and keep it resolved.
+
+        Before Linux 5.16 the kernel does not know how to keep it: then it resolves it once.
+        """
+        index = self._wanted_index(interface)
+        body = rtnetlink.neighbour_body(address, index, more=_MANAGED)
+        with suppress(PlatformError):
+            what = f"manage the neighbour {address}"
+            rtnetlink.request(what, rtnetlink.NEWNEIGH, body, rtnetlink.REPLACE)
+        found = self.neighbour(interface, address)
+        if found is not None and found.managed:
+            return
+        if found is not None and not found.resolved:
+            self._delete_neighbour(index, address)
+        _probe(interface, address)
+
+    def forget_neighbour(self, interface: str, address: IPAddress, keep: str | None) -> None:
+        """End what ``manage_neighbour`` began: the entry goes, or stays as an ordinary one.
+
+        ``keep`` is the hardware address of an entry that was there before.
+        """
+        if (index := self._index(interface)) is None:
+            return
+        found = self.neighbour(interface, address)
+        if found is None or found.fixed:
+            return
+        if keep is None:
+            self._delete_neighbour(index, address)
+            return
+        hardware = found.hardware or keep
+        body = rtnetlink.neighbour_body(address, index, _NUD_STALE, hardware)
+        what = f"release the neighbour {address}"
+        rtnetlink.request(what, rtnetlink.NEWNEIGH, body, rtnetlink.REPLACE)
+
+    def _delete_neighbour(self, index: int, address: IPAddress) -> None:
+        what, body = f"remove the neighbour {address}", rtnetlink.neighbour_body(address, index)
+        rtnetlink.request(what, rtnetlink.DELNEIGH, body, 0, errno.ENOENT)
+
+    def _index(self, interface: str) -> int | None:
+        try:
+            return socket.if_nametoindex(interface)
+        except OSError:
+            return None
+
+    def _wanted_index(self, interface: str) -> int:
+        if (index := self._index(interface)) is None:
+            raise PlatformError(f"the interface {interface} is gone")
+        return index
+
+
+def _probe(interface: str, address: IPAddress) -> None:
+    """Send one datagram to ``address``, so that the kernel asks who has it."""
+    with socket.socket(FAMILY[address.version], socket.SOCK_DGRAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+        # No route or no answer: the caller looks at the neighbour entry, not at the datagram.
+        with suppress(OSError):
+            probe.sendto(b"", (str(address), _DISCARD))
+
+
+def _lifetimes(deprecated: bool) -> bytes:
+    """The attribute by which an address lasts for ever, preferred or not (ifa_cacheinfo: preferred
+    and valid lifetime, and when it was made and changed).
+    """
+    lifetimes = struct.pack("=IIII", 0 if deprecated else _FOREVER, _FOREVER, 0, 0)
+    return attribute(rtnetlink.IFA_CACHEINFO, lifetimes)
+
+
+def _address(message: bytes) -> tuple[int, IPInterface]:
+    """The interface's index, and the address."""
+    index, prefix, _, found = rtnetlink.read_address(message)
+    # On a point-to-point link IFA_ADDRESS is the peer's and IFA_LOCAL ours.
+    local = found.get(rtnetlink.IFA_LOCAL) or found[rtnetlink.IFA_ADDRESS]
+    return index, ipaddress.ip_interface((local, prefix))
+
+
+def _neighbour(message: bytes) -> tuple[int, IPAddress, Neighbour]:
+    """The interface's index, the address, and the entry."""
+    index, state, found = rtnetlink.read_neighbour(message)
+    hardware = found.get(rtnetlink.NDA_LLADDR)
+    more = int.from_bytes(found.get(rtnetlink.NDA_FLAGS_EXT, b""), sys.byteorder)
+    entry = Neighbour(
+        hardware=None if hardware is None else hardware.hex(":"),
+        resolved=bool(state & _NUD_RESOLVED),
+        fixed=bool(state & _NUD_FIXED),
+        managed=bool(more & _MANAGED),
+    )
+    return index, ipaddress.ip_address(found[rtnetlink.NDA_DST]), entry

@@ -1,0 +1,235 @@
+"""Compares what the host was set up for with what is there, and puts back what is missing.
+
+    filter   our chains and tables, as the last set-up made them, by the records in its state. This
+             runs iptables-save and nft, which take their time where others have many rules
+    foreign  forward chains of other firewalls that drop what is balanced: told of, not changed
+    links    sysctls, addresses, neighbours, routes, policy rules and proxy entries, by a plan of
+             what is wanted (``wanted``): also what was so before us and was taken away since. This
+             asks the kernel alone
+
+Lives here: ``Reconciler``, ``Absence`` (one thing that is missing), ``Look`` (what one look found).
+Rules: level-triggered: a look needs nothing of the one before it, and what could not be put back is
+found again by the next. Nothing is taken back here, and nothing is done after an undo, or while
+a set-up is at work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from paraglider.config.model import Config
+from paraglider.errors import OperatorError, ParagliderError
+from paraglider.host import apply
+from paraglider.host.changes.base import Change, Host
+from paraglider.host.changes.legacy import LegacyChange
+from paraglider.host.changes.replaced_table import WholeTable
+from paraglider.host.changes.ruleset import RulesChange
+from paraglider.host.changes.table import TableChange, set_up
+from paraglider.host.foreign import Blocked, blocked
+from paraglider.host.link_state import LinkState, link_state
+from paraglider.host.plan import Records, Step, legacy_steps, link_steps
+from paraglider.host.state import StateFile, only_one
+from paraglider.host.wanted import Wanted, WantedFile
+
+Part = Literal["foreign", "filter", "links"]
+PARTS: Final[tuple[Part, ...]] = ("foreign", "filter", "links")
+
+#: kinds of changes without which the service goes on, with less than it should have
+_MINOR: Final = frozenset({"sysctl", "leases", "long", "openings", "neighbour", "directory"})
+
+
+class SetUpAtWorkError(OperatorError):
+    """A set-up is changing the host: look again when it has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Absence:
+    """Something that is to be on the host and is not: its name, whether clients are not served
+    without it, and the step that puts it back; None where nobody here can (an interface is down),
+    and then ``remedy`` says who can. ``new`` is what was never there: an interface that came.
+    """
+
+    name: str
+    vital: bool
+    step: Step | None = None
+    remedy: str = ""
+    new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was ``absent``, what of it is ``restored``, why others could not be (by name), and the
+    families whose table of offloaded flows was made anew.
+    """
+
+    absent: tuple[Absence, ...]
+    restored: tuple[Absence, ...]
+    failed: dict[str, str]
+    renewed: tuple[int, ...]
+
+
+Choose = Callable[[tuple[Absence, ...]], Iterable[Absence]]
+"""Told of what is missing, gives what of it is to be put back now."""
+
+
+class Reconciler:
+    """The host of one network namespace, and what ``wanted`` and the ``state`` say of it."""
+
+    def __init__(
+        self,
+        host: Host | None = None,
+        wanted: WantedFile | None = None,
+        *,
+        state: Callable[..., StateFile] = StateFile,
+        interface: Callable[[str], LinkState] = link_state,
+        foreign: Callable[[Config], list[Blocked]] = blocked,
+    ) -> None:
+        self._host = host or Host()
+        self._file = wanted or WantedFile()
+        self._state = state
+        self._interface = interface
+        self._foreign = foreign
+        self._known: set[tuple[str, ...]] = set()  # what was there at some look
+        self._wanted: tuple[object, list[Wanted]] = (None, [])
+
+    def families(self) -> frozenset[int]:
+        """The families that are set up; raises ``OperatorError``."""
+        return frozenset(one.family for one in self._load())
+
+    def config(self) -> Config | None:
+        """What all families were set up for last, as one; None where nothing is.
+
+        Raises ``OperatorError``.
+        """
+        every = self._load()
+        if not every:
+            return None
+        services = tuple(s for one in every for s in one.config.services if s.family == one.family)
+        return every[0].config.model_copy(update={"services": services})
+
+    def look(self, part: Part, choose: Choose = tuple) -> Look:
+        """Compare ``part`` with the host and put back what is missing.
+
+        ``choose`` is told of all that is missing, and gives what is to be put back now. Raises
+        ``SetUpAtWorkError``, and ``ParagliderError`` where the host cannot be looked at.
+        """
+        if part == "foreign":
+            return Look(tuple(self._blocked()), (), {}, ())
+        try:
+            if not tuple(self._absent(part)):
+                return Look((), (), {}, ())
+        except ParagliderError:
+            pass  # a set-up at work may be the reason; if not, it is raised again below
+        # Something is missing, or a set-up is at work, or has just been undone.
+        with self._alone():
+            absent = tuple(self._absent(part))
+            chosen = [a for a in (choose(absent) if absent else ()) if a.step is not None]
+            names = {id(a.step): a.name for a in chosen}
+            steps = [a.step for a in chosen if a.step is not None]
+            failed = apply.repair(steps, self._host, self._state_file()) if steps else []
+        why = {names[id(step)]: said for step, said in failed}
+        back = tuple(a for a in chosen if a.name not in why)
+        tables = (a.step.change for a in back if a.step is not None)
+        renewed = {change.family for change in tables if isinstance(change, TableChange)}
+        return Look(absent, back, why, tuple(sorted(renewed)))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(only_one())
+            except OperatorError as error:
+                raise SetUpAtWorkError(error.what, error.remedy) from error
+            yield
+
+    def _state_file(self) -> StateFile:
+        wanted = self._load()
+        return self._state(owner=wanted[0].owner) if wanted else self._state()
+
+    def _load(self) -> list[Wanted]:
+        """What is wanted; the file is read again when it was replaced."""
+        try:
+            found = self._file.path.stat()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise OperatorError(
+                f"{self._file.path} cannot be read: {error.strerror}", "see who may enter /run"
+            ) from error
+        sign = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._wanted[0] != sign:
+            self._wanted = (sign, self._file.load())
+        return self._wanted[1]
+
+    def _absent(self, part: Part) -> Iterator[Absence]:
+        families = self.families()
+        if not families:
+            return
+        records = {change.identity: change for change in self._state_file().load()}
+        if part == "filter":
+            for change in records.values():
+                if change.family in families and not _held(change, self._host):
+                    name = change.describe("keep").partition(": ")[0]  # without how many there are
+                    yield _absence(Step("apply", change, change), name)
+            for wanted in self._load():
+                # Somebody may have begun to use iptables-legacy since the set-up.
+                scope = wanted.config.for_families(frozenset({wanted.family}))
+                for step in legacy_steps(scope, wanted.family, wanted.cores, self._host, records):
+                    if step.action == "apply" and step.change.identity not in records:
+                        yield _absence(step, step.change.describe("keep"))
+            return
+        links = self._interfaces()
+        for name, state in links.items():
+            if state != "up":
+                remedy = _OF_LINKS[state].format(name)
+                yield Absence(f"interface {name}", vital=True, remedy=remedy)
+        down = {name for name, state in links.items() if state != "up"}
+        for wanted in self._load():
+            yield from self._links(wanted, records, down)
+
+    def _blocked(self) -> Iterator[Absence]:
+        config = self.config()
+        for found in self._foreign(config) if config is not None else ():
+            yield Absence(f"chain {found.chain}", vital=False, remedy=str(found))
+
+    def _interfaces(self) -> dict[str, LinkState]:
+        """The interfaces that the configuration names, and how they are."""
+        networks = [one.config.network for one in self._load()]
+        sides = [side for network in networks for side in (network.public, network.private)]
+        names = dict.fromkeys(side.interface for side in sides if side is not None)
+        return {name: self._interface(name) for name in names}
+
+    def _links(self, wanted: Wanted, records: Records, down: set[str]) -> Iterator[Absence]:
+        family = wanted.family
+        scope = wanted.config.for_families(frozenset({family}))
+        for step in link_steps(scope, family, self._host, records):
+            identity = step.change.identity
+            if step.action != "apply":
+                self._known.add(identity)
+                continue
+            new = identity not in self._known and identity not in records
+            if getattr(step.change, "interface", None) not in down:
+                yield _absence(step, step.change.describe("keep"), new=new)
+
+
+_OF_LINKS: Final[dict[LinkState, str]] = {
+    "gone": "it is gone; what was on it is put back when it is there again",
+    "down": "it is down; ip link set {0} up",
+    "no carrier": "it has no carrier; see to the cable, or to the other end",
+}
+
+
+def _absence(step: Step, name: str, *, new: bool = False) -> Absence:
+    return Absence(name, vital=step.change.kind not in _MINOR, step=step, new=new)
+
+
+def _held(change: Change, host: Host) -> bool:
+    """Whether the kernel holds our part of the packet filter as the set-up left it."""
+    if isinstance(change, RulesChange | LegacyChange | WholeTable):
+        return change.settled(host).saved == change.saved
+    if isinstance(change, TableChange):
+        return set_up(change.settled(host).saved) == set_up(change.saved)
+    return True

@@ -1,0 +1,110 @@
+"""What the host was set up for last, kept in a file beside the state of the set-up.
+
+The state (``state``) says what was changed, so that it can be undone; this says what the host is to
+be, so that what is missing can be put back: by the daemon's reconciler, and without a daemon.
+
+Lives here: ``Wanted``, and its file, one entry a family.
+Rules: as the state, the file belongs to one network namespace and to one boot, and is replaced as a
+whole. It is written when a set-up has succeeded, and loses a family when that is undone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from paraglider.config.model import Config
+from paraglider.errors import PlatformError
+from paraglider.host.ownership import (
+    RUN_DIRECTORY,
+    SET_UP,
+    VERSION,
+    boot_id,
+    damaged,
+    replace_file,
+    state_path,
+    stored,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """``family`` is to be as ``config`` asks, with workers on ``cores``; none where the kernel
+    balances alone. ``owner`` is who has set it up (``owner.SET_UP`` or ``STARTED``).
+    """
+
+    family: int
+    config: Config
+    cores: tuple[int, ...]
+    owner: str = SET_UP
+
+
+class WantedFile:
+    """The file of the network namespace with ``cookie``, this one when None."""
+
+    def __init__(self, directory: Path = RUN_DIRECTORY, cookie: int | None = None) -> None:
+        self.path = state_path(directory, cookie, "wanted")
+
+    def load(self) -> list[Wanted]:
+        """What is wanted, a family each; nothing where nothing is set up.
+
+        Raises ``OperatorError`` when the file is not one of ours.
+        """
+        content = stored(self.path)
+        if content is None:
+            return []
+        try:
+            return [
+                Wanted(
+                    int(family),
+                    Config.model_validate(entry["config"]),
+                    tuple(int(core) for core in entry["cores"]),
+                    content["owner"],
+                )
+                for family, entry in sorted(content["families"].items())
+            ]
+        except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(self.path, error) from error
+
+    def put(
+        self, config: Config, families: Iterable[int], cores: tuple[int, ...], owner: str
+    ) -> None:
+        """From now on ``families`` are to be as ``config`` asks; the others stay as they are."""
+        served = {service.family for service in config.services}
+        gone = frozenset(families)
+        kept = [known for known in self.load() if known.family not in gone]
+        new = [Wanted(family, config, cores, owner) for family in sorted(gone & served)]
+        self._store([*kept, *new])
+
+    def drop(self, families: Iterable[int]) -> None:
+        """Nothing is wanted of ``families`` any more."""
+        gone = frozenset(families)
+        self._store([known for known in self.load() if known.family not in gone])
+
+    def _store(self, wanted: list[Wanted]) -> None:
+        try:
+            if not wanted:
+                self.path.unlink(missing_ok=True)
+                return
+            content = {
+                "version": VERSION,
+                "boot": boot_id(),
+                "owner": wanted[0].owner,
+                "families": {
+                    str(one.family): {
+                        "config": one.config.model_dump(mode="json", by_alias=True),
+                        "cores": list(one.cores),
+                    }
+                    for one in wanted
+                },
+            }
+            replace_file(self.path, json.dumps(content))
+        except OSError as error:
+            raise PlatformError(
+                f"cannot keep what the host is to be in {self.path}: {error.strerror}",
+                "without it nothing that others remove would be put back",
+            ) from error

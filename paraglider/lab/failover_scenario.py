@@ -1,0 +1,263 @@
+"""What ``paraglider lab -f`` does: a backend dies under load and returns, a host joins, one drains.
+
+Lives here: ``FailoverLab``, a run of the lab with another story.
+Rules: as in ``story``; all along, clients open connections over both families, and what is said of
+a moment was counted from there on. What is waited for are states of the daemon, as ``show`` has
+them; whoever waits in vain says so and goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+
+from paraglider.daemon.http.client import Control
+from paraglider.errors import OperatorError, ParagliderError
+from paraglider.lab import namespace
+from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.interrupts import Interrupts
+from paraglider.lab.load_clients import Count, Crowd
+from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, Options, configuration, notes
+from paraglider.lab.topology import VIP, Plan, Topology, backend_address
+
+#: ways of forwarding that tell this story
+FORWARDS = ("nat", "offload")
+CHECK = {"type": "tcp", "interval": 0.5, "rise": 2, "fall": 2}
+ROUNDS = {"check_cycle": 1, "timeout": 1, "rise": 1, "fall": 2, "discover": True}
+#: tries of each family that are counted of a moment
+TRIES = 60
+#: bytes of the download that a drain must not cut
+LONG = 40_000_000
+#: seconds until a state that does not come counts as not coming
+PATIENCE = 20.0
+
+
+def failover_configuration(text: str) -> str:
+    """The lab's file ``text`` for this story: HTTP alone, checked, its failover quick."""
+    document = yaml.safe_load(text)
+    document["failover"] = ROUNDS
+    document["services"] = [
+        {**service, "check": CHECK}
+        for service in document["services"]
+        if service["name"].startswith("web")
+    ]
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+class FailoverLab(Lab):
+    """One run; ``run`` says whether everything was as it should be."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        if options.forward not in FORWARDS:
+            raise OperatorError(
+                f"the lab tells of failover with --forward {' or '.join(FORWARDS)}",
+                "leave out -f, or choose one of these",
+            )
+        if options.backends < 2:
+            raise OperatorError(
+                "where one backend dies another has to be left", "ask for --backends 2 or more"
+            )
+        super().__init__(options, console)
+        self._faults: list[str] = []
+
+    def _configuration(self, cores: frozenset[int]) -> str:
+        return failover_configuration(configuration(self.options, self.directory, cores))
+
+    def _tell(self, interrupts: Interrupts) -> bool:
+        options, say = self.options, self._say
+        namespace.stale(keep=[note["prefix"] for note in notes().values()])
+        (self.directory / "empty").mkdir(parents=True, mode=0o700)
+        say(
+            f"[bold]1.[/] Building a client, a balancer, {options.backends} backends and a host"
+            f" that no file lists, as network namespaces [cyan]{self.prefix}-*[/]"
+        )
+        built = Topology(Plan(backends=options.backends + 1), prefix=self.prefix)
+        for number in range(1, options.backends + 1):
+            self._serve(built, number)
+        balancer = Balancer(built.balancer, self.directory, self._config, ["-f"])
+        say(f"[bold]2.[/] Setting the balancer up: [cyan]paraglider.config -c {balancer.config}[/]")
+        with interrupts.deferred():
+            balancer.set_up()
+        say(f"[bold]3.[/] Starting the daemon: [cyan]paraglider -c {balancer.config} -f[/]")
+        balancer.start()
+        crowd = Crowd(built, self.directory, HTTP_PORT)
+        Story(self, built, crowd).tell()
+        crowd.stop()
+        for line in balancer.trouble():
+            self.fault(f"the daemon says: {line}")
+        if not options.keep:
+            self._faults += self._end(balancer, interrupts, 9)
+        return not self._faults
+
+    def say(self, what: str) -> None:
+        """Print ``what``."""
+        self._say(what)
+
+    def fault(self, what: str) -> None:
+        """Print and keep what is wrong."""
+        self._faults.append(what)
+        self._say(f"[red]✗[/] {escape(what)}")
+
+    @property
+    def control(self) -> Control:
+        """The daemon."""
+        return Control(str(self.directory / "control.sock"))
+
+    @staticmethod
+    def _serve(built: Topology, number: int) -> None:
+        start_backend(built.backends[number - 1], f"backend{number}", http=(HTTP_PORT,))
+
+
+class Story:
+    """What happens once all are at work, in the order of ``tell``."""
+
+    def __init__(self, lab: FailoverLab, built: Topology, crowd: Crowd) -> None:
+        self._lab = lab
+        self._built = built
+        self._crowd = crowd
+        self._all = range(1, lab.options.backends + 1)
+        self._calm = 0  # tries of which none may fail
+
+    def tell(self) -> None:
+        """All of it."""
+        try:
+            self._load()
+            outage = self._kill()
+            self._revive()
+            self._join()
+            self._drain()
+        except ParagliderError as error:
+            self._lab.fault(str(error))
+            return
+        self._lab.say(
+            f"[green]✓[/] Of {self._calm} connections while a backend was out, back, joining or"
+            f" draining none failed; of {outage.tries} until the dead one was out"
+            f" {outage.failed} did."
+        )
+
+    def _load(self) -> None:
+        self._lab.say(
+            "[bold]4.[/] Clients open connections all the time, over IPv4 and IPv6, until the end"
+        )
+        self._count("all well", self._all)
+
+    def _kill(self) -> Count:
+        self._lab.say("[bold]5.[/] Killing backend2")
+        moment, since = self._crowd.now(), time.monotonic()
+        for pid in self._built.backends[1].pids():
+            self._built.backends[1].run(["kill", "-KILL", str(pid)], check=False)
+        self._await("down", 2)
+        took = time.monotonic() - since
+        outage = self._crowd.between(moment)
+        why = self._rows(4)[backend_address(4, 2)]["why"]
+        self._lab.say(
+            f"   out after {took:.1f} s ({escape(why)}); until then {outage.failed} of"
+            f" {outage.tries} connections failed"
+        )
+        self._count("while it is out", (n for n in self._all if n != 2))
+        return outage
+
+    def _revive(self) -> None:
+        self._lab.say("[bold]6.[/] Starting backend2 again")
+        self._timed("back", lambda: self._start(2), "ready", 2)
+        self._count("since it is back", self._all)
+
+    def _join(self) -> None:
+        new = len(self._all) + 1
+        self._lab.say(f"[bold]7.[/] Starting backend{new}, which no file lists")
+        # Hosts are asked by a ping of their network, which Linux ignores over IPv4 if not told.
+        self._built.backends[new - 1].sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
+        self._timed("joined", lambda: self._start(new), "ready", new)
+        self._all = range(1, new + 1)
+        self._count("since it joined", self._all)
+
+    def _drain(self) -> None:
+        self._lab.say(f"[bold]8.[/] Draining the backend of a download of {LONG:,} bytes")
+        download = Download(self._built)
+        number = int(download.backend.removeprefix("backend"))
+        self._lab.say(
+            "   [cyan]paraglider set backend"
+            f" web4/{backend_address(4, number)} state drain[/], and of web6"
+        )
+        for family in FAMILIES:
+            self._set(family, number, "drain")
+        self._count(f"while backend{number} drains", (n for n in self._all if n != number))
+        got = download.rest()
+        self._lab.say(f"   the download went on, from backend{number}, to {got:,} bytes")
+        if got != LONG:
+            self._lab.fault(f"{got} bytes of {LONG} were downloaded")
+
+    def _start(self, number: int) -> None:
+        start_backend(self._built.backends[number - 1], f"backend{number}", http=(HTTP_PORT,))
+
+    def _timed(self, what: str, begin: Callable[[], None], state: str, number: int) -> None:
+        """Have something begin that ends in a state, and say how long it took."""
+        since = time.monotonic()
+        begin()
+        self._await(state, number)
+        self._lab.say(f"   {what} after {time.monotonic() - since:.1f} s")
+
+    def _await(self, state: str, number: int) -> None:
+        """Wait for the state of a backend in both families, and until all who carry flows know."""
+        deadline = time.monotonic() + PATIENCE
+        for family in FAMILIES:
+            address = backend_address(family, number)
+            while self._rows(family).get(address, {}).get("state") != state:
+                if time.monotonic() > deadline:
+                    raise OperatorError(f"backend{number} is not {state} after {PATIENCE:g} s")
+                time.sleep(0.05)
+            weight = self._rows(family)[address]["weight"]
+            # Answered when it is so everywhere, also where nothing changes.
+            self._lab.control.set_backend(f"web{family}", address, weight=weight)
+
+    def _rows(self, family: int) -> dict[str, dict[str, Any]]:
+        found = self._lab.control.get("backends", service=f"web{family}")
+        return {row["backend"]: row for row in found}
+
+    def _set(self, family: int, number: int, state: str) -> None:
+        self._lab.control.set_backend(f"web{family}", backend_address(family, number), state=state)
+
+    def _count(self, when: str, backends: Iterable[int]) -> None:
+        """Count the next connections: they are to reach these backends, and none may fail."""
+        found = self._crowd.next(TRIES)
+        self._calm += found.tries
+        self._lab.say(f"   {when}: {found.words()}")
+        if found.failed:
+            self._lab.fault(f"{when}: {', '.join(found.errors)}")
+        if found.answers.keys() != {f"backend{number}" for number in backends}:
+            self._lab.fault(f"{when}: {', '.join(sorted(found.answers)) or 'nobody'} answered")
+
+
+class Download:
+    """A long download that waits in its midst: ``backend`` is whose it is."""
+
+    def __init__(self, built: Topology) -> None:
+        command = [sys.executable, "-m", "paraglider.lab.client", "download", VIP[4]]
+        self._process = built.client.popen(
+            [*command, str(HTTP_PORT), str(LONG)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self.backend = str(self._line().get("answer", "nobody"))
+
+    def rest(self) -> int:
+        """Go on to the end; the bytes that came in all."""
+        assert self._process.stdin is not None  # noqa: S101 - stdin=PIPE
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        got = int(self._line().get("bytes", 0))
+        self._process.kill()
+        self._process.wait()
+        return got
+
+    def _line(self) -> dict[str, Any]:
+        assert self._process.stdout is not None  # noqa: S101 - stdout=PIPE
+        line = self._process.stdout.readline()
+        found: dict[str, Any] = json.loads(line) if line else {}
+        return found

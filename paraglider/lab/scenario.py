@@ -1,0 +1,357 @@
+"""What ``paraglider lab`` does: build, set up, balance, show who answered, remove.
+
+Lives here: ``Options``, the lab's configuration, ``Lab`` (one run) and ``down``.
+Rules: only commands that an operator has are used (the set-up and the daemon); what is claimed at
+the end was counted on this run; a lab removes all it made, however it ends, unless it was to be
+kept, and then leaves a note in ``STATE`` by which ``down`` finds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.console import Console, RenderableType
+from rich.markup import escape
+
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.lab import direct, namespace, port_forward, topology
+from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
+from paraglider.lab.interrupts import Interrupts
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.results import Row, count_answers, ping_counts, table
+from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, PUBLIC_PREFIX, VIP, Plan, Topology
+
+STATE = Path("/run/paraglider")
+HTTP_PORT = 80
+UDP_PORT = 5353
+ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
+STATIC = "static"  # no `forward` of the file: the kernel alone, by `paraglider start`
+DSR = "dsr"
+FORWARDS = ("nat", "offload", DSR, "proxy", STATIC)
+FAMILIES = (4, 6)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the lab shows: ``connections`` are opened a family and protocol."""
+
+    forward: str = "nat"
+    workers: int = 1
+    connections: int = 30
+    backends: int = 3
+    keep: bool = False
+    failover: bool = False
+
+
+def neighbouring_cores(wanted: int, allowed: frozenset[int]) -> tuple[int, int]:
+    """First and last of ``wanted`` neighbouring cores among ``allowed``.
+
+    Raises ``OperatorError`` when there are no so many.
+    """
+    for first in sorted(allowed):
+        if all(core in allowed for core in range(first, first + wanted)):
+            return first, first + wanted - 1
+    raise OperatorError(
+        f"{wanted} workers need as many neighbouring cores, and this process may run on "
+        f"{', '.join(map(str, sorted(allowed)))}",
+        "ask for fewer with --workers",
+    )
+
+
+def configuration(options: Options, directory: Path, allowed: frozenset[int]) -> str:
+    """The lab's configuration file: a TCP, a UDP and an all-protocols service a family; a proxy
+    carries TCP alone.
+    """
+    first, last = neighbouring_cores(options.workers, allowed)
+    services: list[dict[str, object]] = []
+    for family in FAMILIES:
+        common = {
+            "forward": "offload" if options.forward == STATIC else options.forward,
+            "strategy": "rr",
+            "backends": [
+                topology.backend_address(family, number)
+                for number in range(1, options.backends + 1)
+            ],
+        }
+        vip = f"{VIP[family]}/{PUBLIC_PREFIX[family]}"
+        any_vip = f"{ANY_VIP[family]}/{PUBLIC_PREFIX[family]}"
+        services.append(
+            {"name": f"web{family}", "vip": vip, "protocol": "tcp", "ports": HTTP_PORT, **common}
+        )
+        if options.forward == "proxy":
+            continue
+        services += [
+            {"name": f"echo{family}", "vip": vip, "protocol": "udp", "ports": UDP_PORT, **common},
+            {"name": f"all{family}", "vip": any_vip, "protocol": "any", **common},
+        ]
+    document: dict[str, object] = {
+        "workers": {"first_core": first, "last_core": last},
+        "chroot": str(directory / "empty"),
+        "control": {"socket": str(directory / "control.sock")},
+        "network": {
+            "public": {"interface": "eth0"},
+            "private": {
+                "interface": "eth1",
+                "gateway": [f"{GATEWAY[family]}/{PRIVATE_PREFIX[family]}" for family in FAMILIES],
+            },
+        },
+        "services": services,
+    }
+    if options.keep and options.forward != STATIC:
+        document["stats"] = {"bind": f"{port_forward.ADDRESS}:{port_forward.PORT}", "admin": True}
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+class Lab:
+    """One run of the lab; ``run`` says whether everything was as it should be."""
+
+    def __init__(self, options: Options, console: Console) -> None:
+        if options.connections < options.backends:
+            raise OperatorError(
+                f"{options.connections} connections cannot reach {options.backends} backends",
+                "ask for at least as many with --connections",
+            )
+        self.options = options
+        self.console = console
+        self.prefix = topology.new_prefix()
+        name = f"paraglider-lab-{self.prefix}-{secrets.token_hex(4)}"
+        self.directory = Path(tempfile.gettempdir()) / name
+        self._undo_needed = True
+        self._config = self._configuration(frozenset(os.sched_getaffinity(0)))
+
+    def run(self) -> bool:
+        """Tell the story; with ``keep`` everything stays up. Ctrl-C removes all and goes on up."""
+        kept = False
+        with Interrupts() as interrupts:
+            try:
+                try:
+                    good = self._tell(interrupts)
+                    if self.options.keep:
+                        self._note()
+                        kept = True
+                    return good
+                finally:
+                    self._clean(interrupts, kept)
+            finally:
+                self._clean(interrupts, kept)
+
+    def _configuration(self, cores: frozenset[int]) -> str:
+        return configuration(self.options, self.directory, cores)
+
+    def _tell(self, interrupts: Interrupts) -> bool:
+        options, say = self.options, self._say
+        namespace.stale(keep=[note["prefix"] for note in notes().values()])
+        (self.directory / "empty").mkdir(parents=True, mode=0o700)
+        say(
+            f"[bold]1.[/] Building a client, a balancer and {options.backends} backends as network"
+            f" namespaces [cyan]{self.prefix}-*[/]"
+        )
+        plan = Plan(backends=options.backends, direct=options.forward == DSR)
+        built = Topology(plan, prefix=self.prefix)
+        for number, backend in enumerate(built.backends, 1):
+            start_backend(backend, f"backend{number}", http=(HTTP_PORT,), udp=(UDP_PORT,))
+        static = options.forward == STATIC
+        make = StaticBalancer if static else Balancer
+        balancer = make(built.balancer, self.directory, self._config)
+        command = "paraglider start" if static else "paraglider.config"
+        say(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
+        with interrupts.deferred():
+            balancer.set_up()
+            if options.forward == DSR:
+                names = [
+                    str(service["name"]) for service in yaml.safe_load(self._config)["services"]
+                ]
+                say(
+                    "   and each backend: [cyan]paraglider backend-setup -c"
+                    f" {balancer.config} {' '.join(names)} --apply[/]"
+                )
+                direct.set_up(built.backends, balancer.config, names)
+        workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
+        daemon = f"Starting the daemon, {workers}: [cyan]paraglider -c {balancer.config}[/]"
+        say(f"[bold]3.[/] {'No daemon: the kernel balances by itself' if static else daemon}")
+        balancer.start()
+        say(
+            f"[bold]4.[/] Opening {options.connections} connections a protocol and family from the"
+            " client"
+        )
+        rows = self._ask(built)
+        say(table(rows, options.backends))
+        faults = [fault for row in rows for fault in row.faults(options.workers)]
+        faults += self._past(built)
+        faults += [f"the daemon says: {line}" for line in balancer.trouble()]
+        for fault in faults:
+            say(f"[red]✗[/] {escape(fault)}")
+        if not options.keep:
+            faults += self._end(balancer, interrupts, 5)
+        if not faults:
+            shares = "/".join(map(str, rows[0].counts))
+            say(
+                "[green]✓[/] Every backend answered over IPv4 and IPv6; round robin shared"
+                f" {options.connections} connections {shares}."
+            )
+        return not faults
+
+    def _end(self, balancer: Balancer, interrupts: Interrupts, step: int) -> list[str]:
+        """Stop and undo, which is the step of that number; what is wrong with that."""
+        daemon = "" if self.options.forward == STATIC else "Stopping the daemon, "
+        end = f"{daemon}undoing the set-up, removing the namespaces"
+        self._say(f"[bold]{step}.[/] {end[0].upper()}{end[1:]}")
+        faults = []
+        code = balancer.stop()
+        if code != 0:
+            faults.append(f"the daemon ended with exit {code}")
+            self._say(f"[red]✗[/] {escape(faults[-1])}")
+        with interrupts.deferred():
+            balancer.undo()
+            self._undo_needed = False
+        return faults
+
+    def _ask(self, built: Topology) -> list[Row]:
+        """Have the client open its connections; one row a protocol and family."""
+        rows = []
+        tries = [("tcp", HTTP_PORT, VIP), ("udp", UDP_PORT, VIP), ("ping", 0, ANY_VIP)]
+        for protocol, port, vips in tries[:1] if self.options.forward == "proxy" else tries:
+            for family in FAMILIES:
+                before = ping_counts(built.backends, family)
+                command = [sys.executable, "-m", "paraglider.lab.client", protocol]
+                command += [vips[family], str(port), str(self.options.connections)]
+                done = built.client.run(command, timeout=120)
+                row = count_answers(protocol, family, done.stdout, self.options.backends)
+                if protocol == "ping":
+                    after = ping_counts(built.backends, family)
+                    row = row.with_counts(after[i] - before[i] for i in range(len(after)))
+                rows.append(row)
+        return rows
+
+    def _past(self, built: Topology) -> list[str]:
+        """Under dsr: show that answers pass the balancer by; what is wrong with that."""
+        if self.options.forward != DSR:
+            return []
+        try:
+            found = direct.download(built, HTTP_PORT)
+        except PlatformError as error:
+            return [str(error)]
+        self._say(
+            f"   Downloaded {found.got:,} bytes; meanwhile the balancer sent {found.sent:,} bytes"
+            " to the client's network"
+        )
+        return found.faults()
+
+    def _note(self) -> None:
+        """Leave the note by which ``down`` finds this lab, and say how to play with it."""
+        STATE.mkdir(mode=0o755, exist_ok=True)
+        note = {"prefix": self.prefix, "directory": str(self.directory)}
+        _note_path(self.prefix).write_text(json.dumps(note), encoding="utf-8")
+        client, balancer = f"{self.prefix}-client", f"{self.prefix}-balancer"
+        hints = (
+            ("Ask over IPv4", f"ip netns exec {client} curl http://{VIP[4]}/"),
+            ("Ask over IPv6", f"ip netns exec {client} curl 'http://[{VIP[6]}]/'"),
+            *self._inside(client, balancer),
+            *self._page(client, balancer),
+            ("Read its configuration", f"cat {self.directory / 'paraglider.conf'}"),
+            ("Tear it down", "paraglider lab --down"),
+        )
+        self.console.print("The lab stays up. Play with it as root:")
+        for what, command in hints:
+            self.console.print(
+                f"  {what + ':':<26}[cyan]{command}[/]", highlight=False, soft_wrap=True
+            )
+
+    def _page(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
+        """Traffic that goes on, and the page that shows it, where there is a daemon."""
+        if self.options.forward == STATIC:
+            return ()
+        command = [sys.executable, "-m", "paraglider.lab.traffic", str(HTTP_PORT)]
+        Namespace(client, attach=True).popen([*command, *VIP.values()])
+        url = port_forward.open_window(Namespace(balancer, attach=True))
+        return (
+            ("See it live", url),
+            ("To change backends there", f"cat {self.directory / 'stats.token'}"),
+        )
+
+    def _inside(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
+        """What else to ask, and where to look at what balances."""
+        log = ("Read the daemon's log", f"tail -f {self.directory / 'daemon.log'}")
+        if self.options.forward == "proxy":
+            return (("See the connections", f"ip netns exec {balancer} ss -tnp"), log)
+        common = (
+            ("Ping a backend", f"ip netns exec {client} ping {ANY_VIP[4]}"),
+            ("See the rules", f"ip netns exec {balancer} iptables-save"),
+        )
+        if self.options.forward == STATIC:
+            return (
+                *common,
+                ("See the table", f"ip netns exec {balancer} nft list ruleset"),
+                ("See what is counted", f"ip netns exec {balancer} paraglider show"),
+            )
+        queues = "cat /proc/net/netfilter/nfnetlink_queue"
+        return (*common, ("See the queues", f"ip netns exec {balancer} {queues}"), log)
+
+    def _say(self, what: RenderableType) -> None:
+        self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))
+
+    def _clean(self, interrupts: Interrupts, kept: bool) -> None:
+        if not kept:
+            interrupts.ignore()
+            remove(self.prefix, self.directory, undo=self._undo_needed)
+
+
+def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
+    """End a lab's daemon, undo its set-up, remove its namespaces and files; again does no harm.
+
+    Raises ``PlatformError`` when something is left.
+    """
+    balancer, config = f"{prefix}-balancer", directory / "paraglider.conf"
+    try:
+        if config.exists() and direct.needed(config):
+            for name in namespace.names():
+                if name.startswith(f"{prefix}-backend"):
+                    direct.undo(namespace.Namespace(name, attach=True), config)
+        if undo and balancer in namespace.names() and config.exists():
+            namespace.end_processes(balancer)
+            attached = namespace.Namespace(balancer, attach=True)
+            option = ["-c", str(config)]
+            # One of the two has set it up; to the other there is nothing to take back.
+            attached.run([sys.executable, "-m", "paraglider", "stop", *option])
+            attached.run([sys.executable, "-m", "paraglider.cli.setup_host", *option, "--undo"])
+    finally:
+        namespace.remove_all(prefix)
+        shutil.rmtree(directory, ignore_errors=True)
+        _note_path(prefix).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            STATE.rmdir()  # only when nothing else is in there
+    left = [name for name in namespace.names() if name.startswith(f"{prefix}-")]
+    if left:
+        raise PlatformError(f"namespaces are left: {', '.join(left)}", "ip netns delete NAME")
+
+
+def notes() -> dict[Path, dict[str, str]]:
+    """The notes of the labs that were left up."""
+    found = {}
+    for path in sorted(STATE.glob("lab-*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            found[path] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def down() -> list[str]:
+    """Remove every lab that was left up, and what died labs left; returns the prefixes."""
+    gone = []
+    for note in notes().values():
+        remove(note["prefix"], Path(note["directory"]))
+        gone.append(note["prefix"])
+    gone += sorted({name.rpartition("-")[0] for name in namespace.stale()})
+    return gone
+
+
+def _note_path(prefix: str) -> Path:
+    return STATE / f"lab-{prefix}.json"

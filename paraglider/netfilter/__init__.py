@@ -1,0 +1,1 @@
+"""The kernel's packet side: queues, connection tracking, nftables and iptables, text of rules."""

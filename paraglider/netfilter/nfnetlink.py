@@ -1,0 +1,216 @@
+"""Requests to netfilter over a bare netlink socket: for processes that may run no program.
+
+Lives here: the messages, one request and its answers, what the kernel has counted in our
+table, and the end of leases. A message is nlmsghdr, nfgenmsg (family, version, resource) and
+attributes; integers inside are in network order (linux/netfilter/nfnetlink.h).
+Rules: CAP_NET_ADMIN is all that is needed; what the kernel refuses raises ``OSError``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from typing import Final, NamedTuple
+
+from paraglider.netfilter.rules.leases import TABLE as LEASES
+from paraglider.netfilter.rules.leases import lease_set
+from paraglider.netfilter.rules.marks import way_family
+from paraglider.netfilter.rules.nft import CARRIED, GONE, TABLE, UNANSWERED
+from paraglider.netfilter.rules.openings import REFUSED
+from paraglider.netfilter.rules.openings import TABLE as OPENINGS
+
+NETLINK_NETFILTER: Final = 12
+NLM_F_REQUEST: Final = 0x1
+NLM_F_ACK: Final = 0x4
+NLM_F_DUMP: Final = 0x300
+NLMSG_ERROR: Final = 2
+NLMSG_DONE: Final = 3
+NLA_TYPE_MASK: Final = 0x3FFF
+
+_NFTABLES: Final = 10  # NFNL_SUBSYS_NFTABLES
+_GETOBJ: Final = 19  # NFT_MSG_GETOBJ (linux/netfilter/nf_tables.h)
+_OBJ_TABLE, _OBJ_NAME, _OBJ_TYPE, _OBJ_DATA = 1, 2, 3, 4
+_DELSETELEM: Final = 14  # NFT_MSG_DELSETELEM: without elements, all of a set
+_SET_TABLE, _SET_NAME = 1, 2
+_BATCH_BEGIN: Final = 0x10  # NFNL_MSG_BATCH_BEGIN
+_BATCH_END: Final = 0x11
+_OBJECT_COUNTER: Final = 1
+_COUNTER_BYTES, _COUNTER_PACKETS = 1, 2
+_FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+_SOL_NETLINK, _GET_STRICT_CHK = 270, 12  # linux/socket.h, linux/netlink.h
+
+_HEAD: Final = struct.Struct("=IHHII")
+_ATTRIBUTE: Final = struct.Struct("=HH")
+#: requests that are sent at once by ``ask_all``
+BATCH: Final = 32
+_SECONDS: Final = 5  # the kernel answers at once, or something is very wrong
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One netlink attribute with its padding."""
+    return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
+
+
+def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: int) -> bytes:
+    """A whole request; ``family`` is an AF_ number or 0 for all."""
+    body = struct.pack("=BBH", family, 0, 0) + attributes
+    return _HEAD.pack(16 + len(body), subsystem << 8 | kind, NLM_F_REQUEST | flags, 0, 0) + body
+
+
+def ask(
+    request: bytes, protocol: int = NETLINK_NETFILTER, *, strict: bool = False
+) -> Iterator[bytes]:
+    """Send ``request``; the answers one by one, each a whole message. ``protocol`` is netlink's;
+    ``strict`` has the kernel look at all of a dump's request, if it can.
+
+    Raises ``OSError`` with the kernel's errno.
+    """
+    with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(_SECONDS)
+        if strict:
+            with suppress(OSError):
+                sock.setsockopt(_SOL_NETLINK, _GET_STRICT_CHK, 1)
+        sock.send(request)
+        many = bool(struct.unpack_from("=H", request, 6)[0] & NLM_F_DUMP)
+        while True:
+            data = sock.recv(1 << 17)
+            for one in split(data):
+                (kind,) = struct.unpack_from("=H", one, 4)
+                if kind == NLMSG_ERROR:
+                    number = -struct.unpack_from("=i", one, 16)[0]
+                    if number:
+                        raise OSError(number, os.strerror(number))
+                    return
+                if kind == NLMSG_DONE:
+                    return
+                yield one
+            if not many:
+                return
+
+
+def ask_all(requests: Sequence[bytes]) -> None:
+    """Send ``requests``, each of which asks for an acknowledgement (``NLM_F_ACK``) and for no more.
+
+    One about something that is not there is passed over. Raises ``OSError`` with the kernel's
+    errno of the first that was refused; those after it in its BATCH have been sent too.
+    """
+    with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as sock:
+        sock.bind((0, 0))
+        sock.settimeout(_SECONDS)
+        for first in range(0, len(requests), BATCH):
+            batch = requests[first : first + BATCH]
+            sock.send(b"".join(batch))
+            left = len(batch)
+            while left > 0:
+                for one in split(sock.recv(1 << 17)):
+                    left -= 1
+                    number = -struct.unpack_from("=i", one, 16)[0]
+                    if number not in (0, errno.ENOENT):
+                        raise OSError(number, os.strerror(number))
+
+
+def split(data: bytes) -> Iterator[bytes]:
+    """The messages in one datagram."""
+    at = 0
+    while at + 16 <= len(data):
+        (size,) = struct.unpack_from("=I", data, at)
+        if not 16 <= size <= len(data) - at:
+            return
+        yield data[at : at + size]
+        at += (size + 3) & ~3
+
+
+def attributes(data: bytes, at: int = 20) -> Iterator[tuple[int, bytes]]:
+    """Type and payload of the attributes from ``at`` on."""
+    while at + 4 <= len(data):
+        size, kind = _ATTRIBUTE.unpack_from(data, at)
+        if not 4 <= size <= len(data) - at:
+            return
+        yield kind & NLA_TYPE_MASK, data[at + 4 : at + size]
+        at += (size + 3) & ~3
+
+
+def table_counters(family: int) -> dict[str, int] | None:
+    """First packets that our table of ``family`` (4 or 6) has counted, by the counter's name.
+
+    None when there is no such table, or none with these counters.
+    """
+    return _named_counters(family, TABLE, (UNANSWERED, GONE))
+
+
+def refused_counters(family: int) -> dict[str, int] | None:
+    """Packets of ``family`` that were dropped ahead of the queues, by what they would have opened
+    (``rules.openings``); None when there is no such table.
+    """
+    found = _named_counters(family, OPENINGS, REFUSED.values())
+    return None if found is None else {what: found[name] for what, name in REFUSED.items()}
+
+
+def _named_counters(family: int, table: str, names: Iterable[str]) -> dict[str, int] | None:
+    counters = {}
+    for name in names:
+        wanted = attribute(_OBJ_TABLE, table.encode() + b"\0")
+        wanted += attribute(_OBJ_NAME, name.encode() + b"\0")
+        wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
+        try:
+            answers = list(ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, 0)))
+        except FileNotFoundError:  # ENOENT
+            return None
+        counters[name] = sum(
+            _count(dict(attributes(answer)).get(_OBJ_DATA, b"")).packets for answer in answers
+        )
+    return counters
+
+
+class Count(NamedTuple):
+    """What one counter has counted."""
+
+    packets: int
+    bytes: int
+
+
+def carried_counters(family: int) -> dict[int, dict[str, Count]]:
+    """What our table of ``family`` has counted of each backend, by its mark and by what it is
+    (``CARRIED``); nothing where there is no such table.
+    """
+    wanted = attribute(_OBJ_TABLE, TABLE.encode() + b"\0")
+    wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
+    found: dict[int, dict[str, Count]] = {}
+    for answer in ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, NLM_F_DUMP)):
+        parts = dict(attributes(answer))
+        what, _, mark = parts.get(_OBJ_NAME, b"").rstrip(b"\0").decode().rpartition("-")
+        if what in CARRIED:
+            found.setdefault(int(mark, 16), {})[what] = _count(parts.get(_OBJ_DATA, b""))
+    return found
+
+
+def end_leases(mark: int) -> None:
+    """End the leases of all dsr flows to the backend with ``mark``; nothing happens where there is
+    no table of leases. A set is emptied in one transaction (linux/netfilter/nfnetlink.h: batches).
+    """
+    family = _FAMILY[way_family(mark)]
+    wanted = attribute(_SET_TABLE, LEASES.encode() + b"\0")
+    wanted += attribute(_SET_NAME, lease_set(mark).encode() + b"\0")
+    begin, end = (_batch_end(kind) for kind in (_BATCH_BEGIN, _BATCH_END))
+    try:
+        list(ask(begin + message(_NFTABLES, _DELSETELEM, family, wanted, NLM_F_ACK) + end))
+    except FileNotFoundError:  # ENOENT: every packet is asked about
+        return
+
+
+def _batch_end(kind: int) -> bytes:
+    body = struct.pack("!BBH", 0, 0, _NFTABLES)
+    return _HEAD.pack(16 + len(body), kind, NLM_F_REQUEST, 0, 0) + body
+
+
+def _count(data: bytes) -> Count:
+    """The counter whose attributes are ``data``."""
+    inner = dict(attributes(data, 0))
+    both = (inner.get(kind, b"") for kind in (_COUNTER_PACKETS, _COUNTER_BYTES))
+    return Count(*(int.from_bytes(value, "big") for value in both))

@@ -1,0 +1,183 @@
+"""The tables of ours in nftables, through nft's own program.
+
+Lives here: the trial of a table's text, its application and removal, and what the kernel holds of
+it, in a form that can be compared.
+Rules: one run of nft is one transaction. Only tables of ours are ever named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.netfilter.generation import Memo
+from paraglider.netfilter.programs import attempt, complaint, find_program, run
+from paraglider.netfilter.rules.delta import delta
+from paraglider.netfilter.rules.leases import TABLE as LEASES
+from paraglider.netfilter.rules.nft import NFT_FAMILY, TABLE, removal_text
+from paraglider.netfilter.rules.openings import TABLE as OPENINGS
+
+_ABSENT = "No such file or directory"  # ENOENT, in nft's words
+
+
+class Nft:
+    """Our tables in the network namespace that the process runs in.
+
+    What the kernel holds is read again when anything has changed in its nf_tables (``memo``).
+    """
+
+    def __init__(self, memo: Memo | None = None) -> None:
+        self._memo = memo or Memo()
+
+    def require(self) -> None:
+        """Raises ``OperatorError`` when nft is missing, ``PlatformError`` when the kernel has no
+        conntrack; loads it where it is a module.
+        """
+        find_program("nft")
+        probe = f"add table ip {TABLE}-probe\nadd chain ip {TABLE}-probe c\n"
+        probe += f"add rule ip {TABLE}-probe c ct mark 1\n"
+        done = attempt(["nft", "-c", "-f", "-"], probe)
+        if done.returncode != 0:
+            raise PlatformError(
+                f"the kernel cannot balance by itself: {complaint(done)}",
+                "`forward: offload` and `start` need nf_tables and nf_conntrack; the daemon's"
+                " `forward: nat` does without",
+            )
+
+    def trial(self, text: str) -> str:
+        """What is said against ``text``, empty for nothing: it is tried out in a namespace that is
+        gone afterwards, or, where we may not make one, the kernel looks at it here.
+        """
+        done = attempt(["unshare", "--net", find_program("nft"), "-f", "-"], text)
+        if done.returncode != 0 and done.stderr.startswith("unshare:"):
+            done = attempt(["nft", "-c", "-f", "-"], text)
+        return complaint(done) if done.returncode != 0 else ""
+
+    def rehearse(self, text: str) -> None:
+        """Try ``text`` out; raises ``PlatformError`` when the kernel cannot do it."""
+        self._refuse(self.trial(text))
+
+    def rehearse_change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+        """As ``rehearse``, for ``change``: the kernel looks at it here."""
+        done = attempt(["nft", "-c", "-f", "-"], delta(before, after, anew))
+        self._refuse(complaint(done) if done.returncode != 0 else "")
+
+    def _refuse(self, said: str) -> None:
+        if said:
+            raise PlatformError(
+                f"the kernel refuses the nft table: {said}",
+                "it needs nf_tables with nat, masq, ct, hash, numgen and conntrack marks"
+                " (CONFIG_NFT_NAT and so on), and with timeout policies"
+                " (CONFIG_NF_CONNTRACK_TIMEOUT); the daemon's `forward: nat` does without",
+            )
+
+    def load(self, text: str) -> None:
+        """Apply ``text``; raises ``PlatformError`` with the complaint, nothing is changed then."""
+        done = attempt(["nft", "-f", "-"], text)
+        if done.returncode != 0:
+            raise PlatformError(f"a table was refused by nft: {complaint(done)}")
+
+    def change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+        """Lead from the text ``before``, whose table the kernel holds, to that of ``after``, by
+        what differs, and what is named in ``anew`` (``rules.delta``). Raises as ``load``.
+        """
+        if text := delta(before, after, anew):
+            self.load(text)
+
+    def held(self, family: int, table: str = TABLE) -> str:
+        """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
+        Of leases and known clients, which come and go, nothing is told.
+
+        Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
+        """
+        return self._memo.get((family, table), lambda: self._read(family, table))
+
+    def _read(self, family: int, table: str) -> str:
+        terse = ["-t"] if table in (LEASES, OPENINGS) else []
+        listing = _listed_here([*terse, "list", "table", NFT_FAMILY[family], table])
+        return "" if listing is None else comparable(listing)
+
+    def present(self, family: int) -> frozenset[str]:
+        """The names of all tables of ``family``, ours and others'.
+
+        Raises as ``held``.
+        """
+        listing = _listed_here(["list", "tables", NFT_FAMILY[family]]) or []
+        return frozenset(item["table"]["name"] for item in listing if "table" in item)
+
+    def counters(self, family: int) -> dict[str, tuple[int, int]] | None:
+        """Packets and bytes of the counters of our table by name; None where it is not there.
+
+        Raises ``PlatformError`` when nft fails.
+        """
+        listing = _listed_here(["list", "counters", "table", NFT_FAMILY[family], TABLE])
+        if listing is None:
+            return None
+        return {
+            item["counter"]["name"]: (item["counter"]["packets"], item["counter"]["bytes"])
+            for item in listing
+            if "counter" in item
+        }
+
+    def remove(self, family: int, table: str = TABLE) -> None:
+        """Remove ``table``, which is ours, if it is there."""
+        if table in self.present(family):
+            self.load(removal_text(family, table))
+
+
+def listed(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """What ``nft -j`` with ``arguments`` lists.
+
+    Raises ``PlatformError`` when nft fails, and where what it prints is no JSON: so it is in nft
+    1.0.6 for a table with the flag `owner`, which a program holds that is running.
+    """
+    return _read(arguments, run(["nft", "-j", *arguments]))
+
+
+def _listed_here(arguments: Sequence[str]) -> list[dict[str, Any]] | None:
+    """As ``listed``; None where what is to be listed is not there, as without nft nothing is."""
+    try:
+        done = attempt(["nft", "-j", *arguments])
+    except OperatorError:
+        return None
+    if done.returncode != 0 and _ABSENT in done.stderr:
+        return None
+    if done.returncode != 0:
+        raise PlatformError(f"nft -j {' '.join(arguments)} failed: {complaint(done)}")
+    return _read(arguments, done.stdout)
+
+
+def _read(arguments: Sequence[str], text: str) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(text)["nftables"]
+    except (ValueError, KeyError, TypeError) as error:
+        what = " ".join(arguments)
+        raise PlatformError(
+            f"what `nft -j {what}` prints cannot be read: {error}",
+            "look at `nft list tables`: a table with `flags owner` belongs to a program that runs; "
+            "end it, or update nft",
+        ) from error
+    return found
+
+
+def comparable(listing: list[dict[str, Any]]) -> str:
+    """nft's JSON of a table without what differs between equal ones: handles, the order of a
+    map's elements and that of counters, what was counted, and what packets put into a set.
+    """
+    lines = []
+    for item in listing:
+        for kind, content in item.items():
+            if kind == "metainfo":
+                continue
+            kept = {
+                key: sorted(value, key=json.dumps) if key == "elem" else value
+                for key, value in content.items()
+                if key not in ("handle", "packets", "bytes")
+                and not (key == "elem" and "timeout" in content.get("flags", ()))
+            }
+            lines.append(f"{kind} {json.dumps(kept, sort_keys=True)}")
+    # Only among rules is the order meaning.
+    lines.sort(key=lambda line: "" if line.startswith("rule ") else line)
+    return "".join(f"{line}\n" for line in lines)

@@ -1,0 +1,2 @@
+# The compiled twin has the interface of the interpreted one.
+from paraglider.netfilter.queue.batch import Batch as Batch

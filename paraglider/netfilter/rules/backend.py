@@ -1,0 +1,205 @@
+"""What a backend's own host needs for its service: which of four things, and its nft or tc text.
+
+Lives here: ``need`` (the VIP on loopback, a route through the balancer, its answers rewritten, or
+nothing), the table that rewrites answers under ``return: direct``, and Convey's tc form of it.
+
+    postrouting  answers of the backend's address and port leave as the VIP and its port
+
+Rules: the rewriting keeps no state, so that it outlives every restart and fills up with nothing:
+whoever is neither in the backends' own network nor exempt is taken for a client of the balancer.
+It comes after conntrack and NAT, which go on seeing the backend's own address. Only where a
+service has ports that the host's own connections start from is conntrack asked for the direction,
+for else those would be rewritten too. One table a service and family, so that each is set up and
+undone by itself.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from paraglider.config.model import Backend, Network, Service
+from paraglider.config.types import Exempt, IPAddress, IPInterface, IPNetwork, PortRange
+from paraglider.netfilter.rules.nft import NFT_FAMILY, port_match
+
+Need = Literal["loopback", "route", "rewrite", "nothing"]
+
+CHAIN = "answers"
+# Behind all source NAT (100): a container's answer has the backend's address by then.
+_PRIORITY = 150
+_ECHO_REPLY = {4: "icmp type echo-reply", 6: "icmpv6 type echo-reply"}
+_PROTOCOL_NUMBER = {"tcp": 6, "udp": 17}
+
+
+def need(service: Service) -> tuple[Need, str]:
+    """What ``service`` needs of its backends' hosts, and why, in a sentence."""
+    if service.forward == "dsr":
+        return "loopback", (
+            "packets arrive with the VIP as their destination: the host has to have it, without"
+            " telling its neighbours"
+        )
+    if service.forward == "proxy":
+        header = (
+            f"; its server has to understand PROXY protocol {service.proxy_protocol}"
+            if service.proxy_protocol is not None
+            else ""
+        )
+        return "nothing", f"the balancer connects by itself, from its own address{header}"
+    if service.return_ == "direct":
+        return "rewrite", (
+            "answers go straight to the client, who talks to the VIP: they have to leave with it"
+            " as their source"
+        )
+    if service.snat is not None:
+        return "nothing", f"packets come from the balancer's {service.snat}, and answers go there"
+    return "route", (
+        "packets come from the client's own address: answers have to pass the balancer, which"
+        " gives them the VIP as their source"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spared:
+    """To whom answers keep the backend's address: networks, and endpoints that are exempt."""
+
+    networks: tuple[IPNetwork, ...]
+    exempt: tuple[Exempt, ...]
+
+
+def spared(network: Network, service: Service, own: IPInterface | None) -> Spared:
+    """Who connects to the backends of ``service`` past the balancer, or is the balancer.
+
+    The networks of the gateways, or, where none of the family is told, the one that the host has
+    the backend's address in (``own``). Where the VIP is in it too, clients may be: then it is the
+    gateways' addresses alone.
+    """
+    gateways = network.private.gateway if network.private is not None else ()
+    links = [gateway for gateway in gateways if gateway.version == service.family]
+    if not links and own is not None and service.vip.ip not in own.network:
+        links = [own]
+    found = (
+        link.network if service.vip.ip not in link.network else ipaddress.ip_network(link.ip)
+        for link in links
+    )
+    exempt = tuple(e for e in network.exempt if e.address.version == service.family)
+    return Spared(tuple(dict.fromkeys(found)), exempt)
+
+
+def tracked(service: Service, local_ports: PortRange) -> bool:
+    """Whether the host's own connections may start from a port of ``service``.
+
+    ``local_ports`` is the range from which it takes them.
+    """
+    return any(ports.overlaps(local_ports) for ports in service.ports)
+
+
+def table_name(service: Service) -> str:
+    """The table of ``service``, as nft has it within the family."""
+    return f"paraglider-backend-{service.name}"
+
+
+def answers_table(
+    service: Service, backends: Iterable[Backend], sparing: Spared, local_ports: PortRange
+) -> str:
+    """The nft input by which answers of ``backends``, which are this host, leave as the VIP.
+
+    It leads to the same table from whatever it was.
+    """
+    place = f"{NFT_FAMILY[service.family]} {table_name(service)}"
+    rules = [
+        *_sparing(service.family, sparing),
+        *_rewriting(service, backends, tracked(service, local_ports)),
+    ]
+    hook = f"type filter hook postrouting priority {_PRIORITY}; policy accept;"
+    lines = [
+        f"add table {place}",
+        f"add chain {place} {CHAIN} {{ {hook} }}",
+        f"flush chain {place} {CHAIN}",
+        *(f"add rule {place} {CHAIN} {rule}" for rule in rules),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def tc_unfit(service: Service, local_ports: PortRange) -> str | None:
+    """Why tc's nat cannot do for ``service`` what the table does; None when it can."""
+    if service.family == 6:
+        return "tc's nat action rewrites IPv4 alone"
+    if any(backend.port not in (None, service.single_port) for backend in service.backends):
+        return "tc's nat action maps no ports"
+    if any(len(ports) > 1 for ports in service.ports):
+        return "tc's u32 matches single ports, not ranges"
+    if tracked(service, local_ports):
+        return "tc cannot tell an answer from a connection of the host's own"
+    return None
+
+
+def tc_script(
+    service: Service, backends: Iterable[Backend], sparing: Spared, interface: str
+) -> str:
+    """Convey's form of the same, for a ``service`` that is not ``tc_unfit``.
+
+    ``interface`` is the one by which answers leave. Where Convey excepts the balancer's address,
+    this excepts all that is spared; and it hangs its filters on ``clsact``, which leaves the
+    interface's own queueing alone.
+    """
+    base = "tc filter add dev $DEV egress protocol ip"
+    lines = [
+        f"DEV={interface}",
+        "tc qdisc add dev $DEV clsact",
+        *(f"{base} prio 1 u32 match ip dst {end} action ok" for end in sparing.networks),
+    ]
+    for end in sparing.exempt:
+        for protocol in (end.protocol,) if end.protocol else ("tcp", "udp") if end.port else ("",):
+            match = f"match ip dst {end.address}/32"
+            if protocol:
+                match += f" match ip protocol {_PROTOCOL_NUMBER[protocol]} 0xff"
+            if end.port:
+                match += f" match ip dport {end.port} 0xffff"
+            lines.append(f"{base} prio 1 u32 {match} action ok")
+    for address in dict.fromkeys(backend.address for backend in backends):
+        for protocol in service.protocols:
+            for ports in service.ports:
+                match = (
+                    f"match ip src {address}/32 match ip protocol {_PROTOCOL_NUMBER[protocol]} 0xff"
+                    f" match ip sport {ports.first} 0xffff"
+                )
+                nat = f"action nat egress {address}/32 {service.vip.ip}"
+                lines.append(f"{base} prio 10 u32 {match} {nat}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _sparing(family: int, sparing: Spared) -> Iterator[str]:
+    to = f"{NFT_FAMILY[family]} daddr"
+    # What the host sends to itself, and what is no answer to a client of the balancer.
+    yield 'oifname "lo" return'
+    for network in sparing.networks:
+        yield f"{to} {_short(network)} return"
+    for end in sparing.exempt:
+        match = f"meta l4proto {end.protocol} " if end.protocol else ""
+        if end.port:
+            transport = end.protocol or "meta l4proto { tcp, udp } th"
+            match = f"{transport} dport {end.port} "
+        yield f"{to} {end.address} {match}return"
+
+
+def _rewriting(service: Service, backends: Iterable[Backend], by_direction: bool) -> Iterator[str]:
+    ip = NFT_FAMILY[service.family]
+    answer = "ct direction reply " if by_direction else ""
+    for backend in backends:
+        end = f"{ip} saddr {backend.address}"
+        vip = f"{ip} saddr set {service.vip.ip}"
+        port = ""
+        if backend.port is not None and backend.port != service.single_port:
+            port = f"{{}} sport set {service.single_port} "
+        for protocol in service.protocols:
+            match = port_match(protocol, "sport", service.reply_ports(backend))
+            yield f"{end} {match} {answer}{port.format(protocol)}{vip}"
+        if service.protocol == "any":
+            yield f"{end} {_ECHO_REPLY[service.family]} {vip}"
+
+
+def _short(network: IPNetwork) -> IPAddress | IPNetwork:
+    """An address alone as nft lists it."""
+    return network.network_address if network.num_addresses == 1 else network

@@ -1,0 +1,180 @@
+"""What our table asks of connection tracking (``forward: offload`` and ``start``): nft's text.
+
+Timeouts. A balanced connection gets a timeout policy (nft's ``ct timeout``) with its first packet,
+so that the file's seconds hold for it and the host's for all others. conntrack's states are those
+of net/netfilter/nf_conntrack_proto_tcp.c: a half-closed connection (FIN_WAIT, CLOSE_WAIT) lives as
+an established one (RFC 5382 REQ-5), one with both FINs (LAST_ACK, TIME_WAIT) and one with a RST
+(CLOSE) are closed. Of UDP the kernel calls "unreplied" also what has had one answer and no more
+(nf_conntrack_proto_udp.c: the stream begins two seconds later), so both have the file's seconds.
+Where a service says how long an answered flow is kept (``udp_reply``), one without an answer has no
+longer, but for what the answer itself may take.
+A policy cannot be changed in place, so its name has its seconds; one that is no longer named by a
+rule stays for the connections that have it.
+
+Invalid segments. What conntrack calls invalid of a balanced connection (a segment outside the
+window, say) is not translated: one to a VIP would be answered with RST by the local stack, one of
+a backend would reach the client with the backend's address, and be answered with RST by it. Both
+are dropped, whatever ``nf_conntrack_tcp_be_liberal`` is, which would be the whole host's. A
+segment with ACK alone that belongs to no connection is not invalid but new
+(``nf_conntrack_tcp_loose``), so it meets the local stack, which answers RST. A FIN is invalid in
+both cases. It is dropped once: where it comes again, with the same sequence number, nobody has
+acknowledged it, so there is no connection, and it is passed to be answered with RST.
+
+Rules: pure text; a SYN,ACK of a backend passes, for a router may see one half of a connection that
+is none of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from paraglider.config.model import Config, Service, Timeouts
+from paraglider.netfilter.rules.traffic import Endpoint, Traffic, traffic_of
+
+INVALID: Final = "invalid"
+"""The counter of segments that were dropped as invalid, and the chain that drops them."""
+
+# Behind conntrack (-200), ahead of everything that looks at packets.
+TRACKED_CHAIN: Final = {"tracked": "type filter hook prerouting priority -190"}
+"""The base chain of ``invalid``, with its hook."""
+
+_VIPS: Final = "vips"
+_ANSWERING: Final = "answering"
+_FINS: Final = "fins"
+_FIN_SECONDS: Final = 120  # the longest pause between two retransmissions (Linux, TCP_RTO_MAX)
+_FIN_SIZE: Final = 65536
+_FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
+
+#: seconds that a connection is kept which the local stack answered with RST: its port may be used
+#: again soon
+_REFUSED_SECONDS: Final = 1
+
+
+#: seconds that an answer may take where an answered UDP flow is kept for less: a resolver that has
+#: to ask others gives up after so many (BIND 9, resolver-query-timeout)
+_ANSWER_SECONDS: Final = 10
+
+Replied = Mapping[int, Iterable[Endpoint]]
+"""The VIPs of services that keep answered UDP flows for so many seconds."""
+
+
+def policies(timeouts: Timeouts) -> dict[str, str]:
+    """The timeout policies of balanced connections: names, and what nft calls their content."""
+    tcp = {
+        "syn_sent": timeouts.syn,
+        "syn_recv": timeouts.syn,
+        "established": timeouts.established,
+        "fin_wait": timeouts.established,
+        "close_wait": timeouts.established,
+        "last_ack": timeouts.after_fin,
+        "time_wait": timeouts.after_fin,
+        "close": timeouts.after_rst,
+    }
+    udp = {"unreplied": timeouts.udp, "replied": timeouts.udp}
+    return dict((_policy("tcp", tcp), _policy("udp", udp)))
+
+
+def replied(config: Config, family: int) -> Replied:
+    """The VIPs of the ``forward: offload`` services of ``family`` with ``udp_reply``."""
+    found: dict[int, list[Service]] = {}
+    for service in config.services:
+        if service.udp_reply is not None and "udp" in service.protocols:
+            found.setdefault(service.udp_reply, []).append(service)
+    every = {
+        seconds: traffic_of(
+            config.model_copy(update={"services": tuple(found[seconds])}), family, "offload"
+        ).vips
+        for seconds in sorted(found)
+    }
+    return {seconds: vips for seconds, vips in every.items() if vips}
+
+
+def replied_policy(seconds: int) -> tuple[str, str]:
+    """The name and the content of the policy of UDP that is kept ``seconds`` after an answer."""
+    unreplied = max(seconds, _ANSWER_SECONDS)
+    return _policy("udp", {"unreplied": unreplied, "replied": seconds})
+
+
+def refused_policy() -> tuple[str, str]:
+    """The name and the content of the policy of what no service takes: segments in mid-stream."""
+    states = ("syn_sent", "syn_recv", "established", "fin_wait", "close_wait", "last_ack")
+    seconds = dict.fromkeys((*states, "time_wait", "close"), _REFUSED_SECONDS)
+    return _policy("tcp", seconds)
+
+
+def objects(place: str, family: str, timeouts: Timeouts, replied: Replied) -> Iterator[str]:
+    """The lines that add the policies and the sets to the table ``place``, where they are not."""
+    found = (*policies(timeouts).items(), refused_policy(), *map(replied_policy, replied))
+    for name, content in dict(found).items():
+        protocol = name.split("-", 1)[0]
+        shape = f"protocol {protocol}; l3proto {family}; policy = {{ {content} }};"
+        yield f"add ct timeout {place} {name} {{ {shape} }}"
+    address = {"ip": "ipv4_addr", "ip6": "ipv6_addr"}[family]
+    for name in (_VIPS, _ANSWERING, *map(_replied_set, replied)):
+        yield f"add set {place} {name} {{ type {address} . inet_service; flags interval; }}"
+        yield f"flush set {place} {name}"
+    kind = f"typeof {_fin(family)}; size {_FIN_SIZE}; flags dynamic, timeout;"
+    yield f"add set {place} {_FINS} {{ {kind} timeout {_FIN_SECONDS}s; }}"
+
+
+def elements(place: str, traffic: Traffic, replied: Replied) -> Iterator[str]:
+    """The lines that fill the sets with the ends of ``traffic``, and with those ``replied``."""
+    tcp = ((_VIPS, "tcp", traffic.vips), (_ANSWERING, "tcp", traffic.replies))
+    udp = ((_replied_set(seconds), "udp", ends) for seconds, ends in replied.items())
+    for name, protocol, ends in (*tcp, *udp):
+        items = list(_items(protocol, ends))
+        if items:
+            yield f"add element {place} {name} {{ {', '.join(items)} }}"
+
+
+def timed(family: str, timeouts: Timeouts, replied: Replied) -> Iterator[str]:
+    """Give a new connection its policy; that of another protocol does nothing."""
+    yield from (f'ct timeout set "{name}"' for name in policies(timeouts))
+    for seconds in replied:
+        name, _ = replied_policy(seconds)
+        yield f'{family} daddr . udp dport @{_replied_set(seconds)} ct timeout set "{name}"'
+
+
+def refused(family: str) -> str:
+    """Have a connection that conntrack makes of a segment in mid-stream be forgotten soon."""
+    to_vip, (name, _) = f"{family} daddr . tcp dport @{_VIPS}", refused_policy()
+    return f'{_FLAGS} != syn {to_vip} ct timeout set "{name}"'
+
+
+def tracked() -> str:
+    """What leads to ``invalid``."""
+    return f"ct state invalid meta l4proto tcp goto {INVALID}"
+
+
+def invalid(family: str, exempt: Iterable[str]) -> Iterator[str]:
+    """Drop what is of a balanced connection; ``exempt`` are the rules for what is none of it."""
+    yield 'iifname "lo" return'
+    yield from exempt
+    ours = f"{family} saddr . tcp sport @{_ANSWERING} {_FLAGS} != syn | ack"
+    yield f"{ours} counter name {INVALID} drop"
+    yield f"{family} daddr . tcp dport != @{_VIPS} return"
+    fin = f"{_FLAGS} == fin | ack"
+    yield f"{fin} {_fin(family)} @{_FINS} return"
+    yield f"{fin} add @{_FINS} {{ {_fin(family)} }}"
+    yield f"counter name {INVALID} drop"
+
+
+def _policy(protocol: str, seconds: dict[str, int]) -> tuple[str, str]:
+    name = "-".join((protocol, *map(str, seconds.values())))
+    return name, ", ".join(f"{state} : {value}" for state, value in seconds.items())
+
+
+def _fin(family: str) -> str:
+    return f"{family} saddr . tcp sport . tcp sequence"
+
+
+def _replied_set(seconds: int) -> str:
+    return f"replied-{seconds}"
+
+
+def _items(protocol: str, ends: Iterable[Endpoint]) -> Iterator[str]:
+    for end in ends:
+        if end.protocol == protocol:
+            for ports in end.ports:
+                yield f"{end.address} . {ports}"

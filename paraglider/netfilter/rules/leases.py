@@ -1,0 +1,111 @@
+"""The table of ours by which the kernel marks packets of ``forward: dsr`` flows itself: nft's text.
+
+A worker's verdict carries the mark of a backend, and a bit more where the flow may have a lease:
+its key then goes into the set of that backend for some seconds, and while it is there the kernel
+gives its packets the mark ahead of the queue. Packets do not renew a lease: after it the worker is
+asked again, so it knows of every flow that is alive.
+
+    leased   before the queue: a packet whose key is in a backend's set gets that backend's mark
+    asked    what begins or ends a flow goes to the worker, and its lease is over
+    lease    after the queue: the verdict's flow gets its lease, and the bit goes
+
+Rules: one table a family, ``ip paraglider-dsr`` and ``ip6 paraglider-dsr``. The text is one
+transaction that leads to the same chains from whatever they were; base chains are never removed,
+since with one of them every packet goes that waits in a queue of the namespace (Linux,
+net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). A set of a backend that has left is not named any
+more and is empty soon. There is a set a backend, and not one map with marks as its values, because
+nft cannot write an element with a value and an IPv6 key from a packet (nftables 1.0.6,
+src/netlink_linearize.c: netlink_gen_map_stmt reserves 16 bytes for a key). Where the kernel or nft
+cannot do this at all, every packet is asked about, and nothing else changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from paraglider.config.model import Config, Timeouts
+from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK, way_marks
+from paraglider.netfilter.rules.nft import NFT_FAMILY
+
+TABLE = "paraglider-dsr"
+
+LONGEST = 30
+"""Seconds that a lease lasts at most."""
+
+SIZE = 1 << 20
+"""Leases a backend; a flow without one has all its packets asked about."""
+
+# Around iptables' mangle table (-150), in which packets are queued.
+_BEFORE, _AFTER = -155, -145
+
+
+def lease_seconds(timeouts: Timeouts) -> int:
+    """How long a lease lasts: a flow that is alive is asked about well before it is forgotten."""
+    shortest = min(timeouts.established, timeouts.udp)
+    return max(1, min(LONGEST, shortest // 2))
+
+
+def lease_table(config: Config, family: int) -> str | None:
+    """The nft input that leads to the table of ``family``, or None without a dsr service of it."""
+    services = [s for s in config.services if s.family == family and s.forward == "dsr"]
+    if not services:
+        return None
+    marks = sorted(way_marks(config, family).values())
+    vips = dict.fromkeys(str(service.vip.ip) for service in services)
+    seconds = lease_seconds(config.timeouts)
+    lines = [
+        *_skeleton(family, marks),
+        *_rules("leased", _leased(family, marks, vips), family),
+        *_rules(
+            "asked", (f"delete @{lease_set(mark)} {{ {_key(family)} }}" for mark in marks), family
+        ),
+        *_rules("lease", _lease(family, marks, seconds), family),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def lease_set(mark: int) -> str:
+    """The name of the set with the leases of the backend with ``mark``."""
+    return f"to-{mark:08x}"
+
+
+def _skeleton(family: int, marks: Iterable[int]) -> Iterable[str]:
+    place = f"{NFT_FAMILY[family]} {TABLE}"
+    address = f"ipv{family}_addr"
+    key = f"inet_proto . {address} . inet_service . {address} . inet_service"
+    yield f"add table {place}"
+    for mark in marks:
+        kind = f"type {key}; size {SIZE}; flags dynamic, timeout;"
+        yield f"add set {place} {lease_set(mark)} {{ {kind} }}"
+    for chain, priority in (("leased", _BEFORE), ("lease", _AFTER)):
+        kind = f"type filter hook prerouting priority {priority}; policy accept;"
+        yield f"add chain {place} {chain} {{ {kind} }}"
+    yield f"add chain {place} asked"
+    for chain in ("leased", "asked", "lease"):
+        yield f"flush chain {place} {chain}"
+
+
+def _rules(chain: str, rules: Iterable[str], family: int) -> Iterable[str]:
+    return (f"add rule {NFT_FAMILY[family]} {TABLE} {chain} {rule}" for rule in rules)
+
+
+def _leased(family: int, marks: Iterable[int], vips: Iterable[str]) -> Iterable[str]:
+    yield f"{NFT_FAMILY[family]} daddr != {{ {', '.join(vips)} }} return"
+    yield "meta l4proto != { tcp, udp } return"
+    yield "tcp flags & (fin | syn | rst) != 0x0 goto asked"
+    for mark in marks:
+        yield f"{_key(family)} @{lease_set(mark)} meta mark set 0x{mark:08x} return"
+
+
+def _lease(family: int, marks: Iterable[int], seconds: int) -> Iterable[str]:
+    wanted = MASK | LEASE
+    yield f"meta mark & 0x{wanted:08x} != 0x{DSR_BASE | LEASE:08x} return"
+    yield f"meta mark set meta mark & 0x{0xFFFFFFFF & ~LEASE:08x}"
+    for mark in marks:
+        add = f"add @{lease_set(mark)} {{ {_key(family)} timeout {seconds}s }}"
+        yield f"meta mark 0x{mark:08x} {add} return"
+
+
+def _key(family: int) -> str:
+    name = NFT_FAMILY[family]
+    return f"meta l4proto . {name} saddr . th sport . {name} daddr . th dport"

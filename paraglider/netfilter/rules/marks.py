@@ -1,0 +1,123 @@
+"""Marks of backends: whose a packet is, as 32 bits.
+
+Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
+kernel's maps and policy rules, and by the workers, which answer it; under ``start`` the kernel
+does.
+Rules: a mark of offload, and one of a long packet of nat, follows from what a flow's service is:
+VIP, protocol and port (the lowest of several), and from the backend's address and mapped port; one
+of dsr from the backend's address, since nothing but the way there depends on it. So a mark stays
+when the file is put into another order or spelling, when a service is renamed or gets ports above
+its first, and connections that the kernel knows by it stay the backend's; where one changes all the
+same, they get the new one (``netfilter.conntrack``). Where two hash alike, the one that comes later
+in
+the order of the alphabet takes the next free mark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+from paraglider.config.model import Backend, Config, Service
+from paraglider.config.types import IPAddress
+
+BASE = 0x51000000
+"""The bits that all marks have in common."""
+
+MASK = 0xFF000000
+"""The bits that tell a mark of a backend from any other mark."""
+
+OFFLOADED = f"0x{BASE:08x}/0x{MASK:08x}"
+"""Mark and mask, as ``-m connmark --mark`` takes them."""
+
+FAMILY_MASK = 0xFF800000
+"""The bits that tell a mark of a backend of one family from any other mark."""
+
+DSR_BASE = 0x52000000
+"""The bits that all marks of dsr have in common; the mask is ``MASK``."""
+
+LEASE = 0x00400000
+"""The bit by which a worker says of a flow of dsr that the kernel may mark its packets itself."""
+
+LONG_BASE = 0x53000000
+"""The bits that all marks of long packets of nat have in common; the mask is ``MASK``."""
+
+LONG = f"0x{LONG_BASE:08x}/0x{MASK:08x}"
+"""Mark and mask, as ``-m mark --mark`` takes them."""
+
+ROUTED = f"0x{DSR_BASE:08x}/0x{MASK:08x}"
+"""Mark and mask, as ``-m mark --mark`` takes them."""
+
+_FAMILY_BIT = {4: 0, 6: 0x800000}
+_SPACE = 0x800000  # marks a family
+_DSR_SPACE = LEASE
+
+
+def family_mark(family: int) -> int:
+    """The bits that all marks of ``family`` (4 or 6) have in common, under ``FAMILY_MASK``."""
+    return BASE | _FAMILY_BIT[family]
+
+
+def backend_marks(
+    config: Config, forward: Literal["offload", "nat"] = "offload"
+) -> dict[str, tuple[int, ...]]:
+    """The marks of every service with ``forward`` by its name, in the order of its backends.
+
+    The marks of a family do not depend on the services of the other.
+    """
+    base = BASE if forward == "offload" else LONG_BASE
+    services = [service for service in config.services if service.forward == forward]
+    taken: set[int] = set()
+    marks: dict[str, int] = {}
+    for identity, family in sorted(
+        (_identity(service, backend), service.family)
+        for service in services
+        for backend in service.backends
+    ):
+        marks[identity] = _free(identity, base | _FAMILY_BIT[family], _SPACE, taken)
+        taken.add(marks[identity])
+    return {
+        service.name: tuple(marks[_identity(service, backend)] for backend in service.backends)
+        for service in services
+    }
+
+
+def way_marks(config: Config, family: int) -> dict[IPAddress, int]:
+    """The mark of every backend of the ``forward: dsr`` services of ``family``, by its address."""
+    services = (s for s in config.services if s.forward == "dsr" and s.family == family)
+    taken: set[int] = set()
+    marks: dict[IPAddress, int] = {}
+    for address in sorted({b.address for s in services for b in s.backends}, key=str):
+        marks[address] = _free(str(address), DSR_BASE | _FAMILY_BIT[family], _DSR_SPACE, taken)
+        taken.add(marks[address])
+    return marks
+
+
+def way_family(mark: int) -> int:
+    """The family (4 or 6) of the backend whose way has ``mark``."""
+    return 6 if mark & _FAMILY_BIT[6] else 4
+
+
+def target_port(service: Service, backend: Backend) -> int:
+    """The port that the kernel sends flows of ``service`` to, 0 where the client's is kept."""
+    return backend.port or service.single_port or 0
+
+
+def mapped_ports(service: Service, backend: Backend) -> tuple[int, int] | None:
+    """The port of the VIP and that of ``backend``, where nat replaces one by the other."""
+    vip_port = service.single_port or 0
+    return None if backend.port in (None, 0, vip_port) else (vip_port, backend.port)
+
+
+def _identity(service: Service, backend: Backend) -> str:
+    first = "all" if service.all_ports else min(ports.first for ports in service.ports)
+    mapped = 0 if backend.port in (None, service.single_port) else backend.port
+    return f"{service.vip.ip} {service.protocol} {first} {backend.address} {mapped}"
+
+
+def _free(identity: str, base: int, space: int, taken: set[int]) -> int:
+    digest = hashlib.blake2b(identity.encode(), digest_size=4).digest()
+    place = int.from_bytes(digest, "big") % space
+    while (mark := base | place) in taken:
+        place = (place + 1) % space
+    return mark

@@ -1,0 +1,381 @@
+"""The table of ours by which the kernel carries ``forward: offload`` flows: nft's text.
+
+Lives here: maps from marks to backends, the chains that use them, and what happens to a packet
+that no worker has decided about. What the table of ``static`` has in common with it is here too,
+and public.
+
+    prerouting   a worker's answer is translated; without one the service's hash decides
+    answered     the mark is kept in conntrack, the destination becomes the backend
+    unanswered   a mark by the kernel's hash of the client's end, by weight, over the same maps
+    postrouting  the source, where the service asks for it, and where the client is in the
+                 backends' own network, which would answer it directly
+    forward      packets and bytes of each backend, there and back, counted
+    tracked      what conntrack calls invalid is dropped, and ``conntrack`` has more of it
+
+Rules: one table a family, ``ip paraglider`` and ``ip6 paraglider``, so that each is set up and
+undone by itself. The text is one transaction that leads to the same table from whatever it was:
+base chains are never removed, since with one of them every packet goes that waits in a queue of
+the namespace (Linux, net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). Elements and rules are
+swapped, so a packet meets the old table or the new one, never half of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from paraglider.config.model import Config, Service
+from paraglider.config.types import ALL_PORTS, Exempt, PortRange
+from paraglider.netfilter.rules import conntrack
+from paraglider.netfilter.rules.claims import Claims
+from paraglider.netfilter.rules.marks import BASE, MASK, backend_marks, target_port
+from paraglider.netfilter.rules.steering import MARK_BASE, MARK_MASK
+from paraglider.netfilter.rules.traffic import traffic_of
+
+TABLE = "paraglider"
+NFT_FAMILY = {4: "ip", 6: "ip6"}
+
+_JHASH = 0xFFFFFFFF  # its seed has 32 bits
+
+UNANSWERED = "unanswered"
+"""The counter of first packets that no worker decided about."""
+GONE = "gone"
+"""The counter of first packets that a worker decided for a backend that is no longer there."""
+
+MAPS = {
+    "backends": "{address} . inet_service",
+    "addresses": "{address}",
+    "sources": "{address}",
+}
+"""By mark: the backend with its port, the backend where the port is kept, the source address."""
+
+# Just ahead of everybody else's: the first translation of a connection is the one that counts.
+NAT_CHAINS = {
+    "prerouting": "type nat hook prerouting priority -105",
+    "postrouting": "type nat hook postrouting priority 95",
+}
+"""The base chains of translation, with their hooks."""
+
+# Behind the host's firewall: what it drops has not been carried.
+CARRIED_CHAIN = {"forward": "type filter hook forward priority 10"}
+"""The base chain of ``carried``, with its hook."""
+
+CARRIED = ("requests", "replies")
+"""What is counted of each backend by ``carried``: packets and bytes there and back. A map of that
+name leads from its mark to its counter."""
+
+_CHAINS = ("answered", UNANSWERED)
+_ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTable:
+    """The table of ``family``: the nft input that leads to it, and the marks in its maps.
+
+    ``datagrams`` are the UDP ports that it serves: VIP, first port, last port; ``claims`` tell
+    which of the marks a connection has.
+    """
+
+    family: int
+    text: str
+    marks: tuple[int, ...]
+    datagrams: tuple[tuple[str, int, int], ...] = ()
+    claims: Claims | None = None
+
+    @classmethod
+    def of(
+        cls,
+        family: int,
+        lines: Iterable[str],
+        services: Sequence[Service],
+        marks: dict[str, tuple[int, ...]],
+    ) -> KernelTable:
+        """The table of ``services``, given its ``lines`` and the ``marks`` of their backends."""
+        every = sorted(mark for service in services for mark in marks[service.name])
+        text = "".join(f"{line}\n" for line in lines)
+        return cls(family, text, tuple(every), datagrams(services), Claims(services, marks))
+
+
+def datagrams(services: Iterable[Service]) -> tuple[tuple[str, int, int], ...]:
+    """The UDP ports of ``services``: VIP, first port, last port."""
+    return tuple(
+        (str(service.vip.ip), ports.first, ports.last)
+        for service in services
+        if "udp" in service.protocols
+        for ports in service.ports
+    )
+
+
+def offload_table(
+    config: Config, family: int, hairpin: tuple[str, ...], seed: int
+) -> KernelTable | None:
+    """The table of ``family`` (4 or 6), or None when it has no ``forward: offload`` service.
+
+    ``hairpin`` are the interfaces towards the backends: what comes in and goes out by the same
+    one gets the balancer's address as source. ``seed`` is the 32-bit seed of the hash.
+    """
+    services = [s for s in config.services if s.family == family and s.forward == "offload"]
+    if not services:
+        return None
+    marks = backend_marks(config)
+    weights = _weights(services, marks)
+    every = [mark for service in services for mark in marks[service.name]]
+    counters = (UNANSWERED, GONE, *counters_of(every, CARRIED))
+    maps, bases = {**MAPS, **counter_maps(CARRIED)}, {**NAT_CHAINS, **CARRIED_CHAIN}
+    lines = [
+        *skeleton(family, counters, maps, bases, _CHAINS),
+        *tracking(config, family),
+        *elements(services, marks, family),
+        *counter_elements(every, CARRIED, family),
+        *add_rules("prerouting", _prerouting(family), family),
+        *add_rules("answered", _answered(config, family), family),
+        *add_rules(UNANSWERED, _unanswered(services, marks, weights, family, seed), family),
+        *add_rules("postrouting", postrouting(hairpin), family),
+        *add_rules("forward", carried(), family),
+    ]
+    return KernelTable.of(family, lines, services, marks)
+
+
+def fallback_text(config: Config, family: int, seed: int, weights: Mapping[int, int]) -> str:
+    """The nft input by which the hash of ``unanswered`` gives each backend its part of ``weights``,
+    by mark, in a table that is there; none to those without weight.
+    """
+    services = [s for s in config.services if s.family == family and s.forward == "offload"]
+    rules = _unanswered(services, backend_marks(config), weights, family, seed)
+    flush = f"flush chain {NFT_FAMILY[family]} {TABLE} {UNANSWERED}"
+    return "".join(f"{line}\n" for line in (flush, *add_rules(UNANSWERED, rules, family)))
+
+
+def removal_text(family: int, table: str = TABLE) -> str:
+    """The nft input that removes ``table``, which has to be there."""
+    return f"delete table {NFT_FAMILY[family]} {table}\n"
+
+
+def port_match(protocol: str, side: Literal["sport", "dport"], ports: tuple[PortRange, ...]) -> str:
+    """The nft match of ``ports`` of a transport protocol at one end of a packet."""
+    if ports == (ALL_PORTS,):
+        return f"meta l4proto {protocol}"
+    shown = [str(item) for item in ports]
+    return f"{protocol} {side} {shown[0] if len(shown) == 1 else '{ ' + ', '.join(shown) + ' }'}"
+
+
+def skeleton(
+    family: int,
+    counters: Iterable[str],
+    maps: dict[str, str],
+    bases: dict[str, str],
+    chains: Iterable[str],
+) -> Iterator[str]:
+    """Whatever is missing is added, whatever has content is emptied; counters keep theirs.
+
+    ``maps`` are from marks to their values, ``bases`` base chains with their hooks.
+    """
+    place = f"{NFT_FAMILY[family]} {TABLE}"
+    address = f"ipv{family}_addr"
+    bases = {**conntrack.TRACKED_CHAIN, **bases}
+    chains = (*chains, conntrack.INVALID)
+    yield f"add table {place}"
+    for counter in (conntrack.INVALID, *counters):
+        yield f"add counter {place} {counter}"
+    for name, value in maps.items():
+        yield f"add map {place} {name} {{ type mark : {value.format(address=address)}; }}"
+    for name, hook in bases.items():
+        yield f"add chain {place} {name} {{ {hook}; policy accept; }}"
+    for name in chains:
+        yield f"add chain {place} {name}"
+    for name in (*bases, *chains):
+        yield f"flush chain {place} {name}"
+    for name in maps:
+        yield f"flush map {place} {name}"
+
+
+def tracking(config: Config, family: int) -> Iterator[str]:
+    """What is asked of conntrack for the ``forward: offload`` services of ``family``."""
+    name = NFT_FAMILY[family]
+    place = f"{name} {TABLE}"
+    traffic = traffic_of(config, family, "offload")
+    exempt = (rule for end in traffic.exempt for rule in exempted(end, family))
+    replied = conntrack.replied(config, family)
+    yield from conntrack.objects(place, name, config.timeouts, replied)
+    yield from conntrack.elements(place, traffic, replied)
+    yield from add_rules("tracked", (conntrack.tracked(),), family)
+    yield from add_rules(conntrack.INVALID, conntrack.invalid(name, exempt), family)
+
+
+def timed(config: Config, family: int) -> Iterator[str]:
+    """What gives a new connection of ``family`` its timeouts."""
+    return conntrack.timed(NFT_FAMILY[family], config.timeouts, conntrack.replied(config, family))
+
+
+def exempted(end: Exempt, family: int) -> Iterator[str]:
+    """Rules that leave the chain with what is of ``end``, which is never balanced."""
+    protocols = (end.protocol,) if end.protocol else ("tcp", "udp") if end.port else ("",)
+    for side, port in (("daddr", "dport"), ("saddr", "sport")):
+        for protocol in protocols:
+            match = f"{NFT_FAMILY[family]} {side} {end.address}"
+            if end.port:
+                match += f" {protocol} {port} {end.port}"
+            elif protocol:
+                match += f" meta l4proto {protocol}"
+            yield f"{match} return"
+
+
+def elements(
+    services: Iterable[Service], marks: dict[str, tuple[int, ...]], family: int
+) -> Iterator[str]:
+    """What fills ``MAPS``."""
+    for service in services:
+        for mark, backend in zip(marks[service.name], service.backends, strict=True):
+            port = target_port(service, backend)
+            name, end = ("backends", f" . {port}") if port else ("addresses", "")
+            yield add_element(name, mark, f"{backend.address}{end}", family)
+            if service.snat is not None:
+                yield add_element("sources", mark, str(service.snat), family)
+
+
+def add_element(name: str, mark: int, value: str, family: int) -> str:
+    """The line that puts ``value`` into the map ``name`` under ``mark``."""
+    return f"add element {NFT_FAMILY[family]} {TABLE} {name} {{ 0x{mark:08x} : {value} }}"
+
+
+def counter(mark: int, what: str) -> str:
+    """The name of the counter of ``what`` for the backend of ``mark``."""
+    return f"{what}-{mark:08x}"
+
+
+def counters_of(marks: Iterable[int], counted: Sequence[str]) -> Iterator[str]:
+    """The names of all counters of what is ``counted`` of the backends of ``marks``."""
+    return (counter(mark, what) for mark in marks for what in counted)
+
+
+def counter_maps(counted: Iterable[str]) -> dict[str, str]:
+    """The maps, beside ``MAPS``, from marks to the counters of what is ``counted``."""
+    return dict.fromkeys(counted, "counter")
+
+
+def counter_elements(marks: Iterable[int], counted: Sequence[str], family: int) -> Iterator[str]:
+    """What fills ``counter_maps``."""
+    for mark in marks:
+        for what in counted:
+            yield add_element(what, mark, f'"{counter(mark, what)}"', family)
+
+
+def without_counters(family: int, marks: Iterable[int], counted: Sequence[str]) -> str:
+    """The nft input, to follow that of a table, that removes the counters of ``marks`` with it."""
+    place = f"{NFT_FAMILY[family]} {TABLE}"
+    names = counters_of(marks, counted)
+    # Added first, for what is not there cannot be deleted.
+    return "".join(f"add counter {place} {n}\ndelete counter {place} {n}\n" for n in names)
+
+
+def carried() -> Iterator[str]:
+    """Packets and bytes of what goes on to a backend, and of what comes back, by its mark."""
+    yield "ct direction original counter name ct mark map @requests"
+    yield "ct direction reply counter name ct mark map @replies"
+
+
+def add_rules(chain: str, rules: Iterable[str], family: int) -> Iterator[str]:
+    """The lines that put ``rules`` into ``chain``, in their order."""
+    return (f"add rule {NFT_FAMILY[family]} {TABLE} {chain} {rule}" for rule in rules)
+
+
+def translation(mark: str) -> Iterator[str]:
+    """The destination becomes the backend of ``mark``: an expression such as ``meta mark``."""
+    yield f"meta l4proto {{ tcp, udp }} dnat to {mark} map @backends"
+    yield f"dnat to {mark} map @addresses"
+
+
+def first_packets(services: Iterable[Service], family: int) -> Iterator[tuple[Service, str, str]]:
+    """Service, protocol (tcp, udp or icmp) and match of what begins a connection to each VIP."""
+    # Some ports of a VIP may be one service's and all the others another's: the narrower first.
+    for service in sorted(services, key=lambda service: service.all_ports):
+        to_vip = f"{NFT_FAMILY[family]} daddr {service.vip.ip}"
+        for protocol in service.protocols:
+            match = f"{to_vip} {port_match(protocol, 'dport', service.ports)}"
+            if protocol == "tcp":
+                # As a worker has it: any other segment meets the local stack, which answers RST.
+                match += " tcp flags & (fin | syn | rst | ack) == syn"
+            yield service, protocol, match
+        if service.protocol == "any":
+            yield service, "icmp", f"{to_vip} {_ECHO[family]}"
+
+
+def by_hash(fields: str, seed: int, shares: Iterable[tuple[int, int]]) -> str:
+    """A mark by the kernel's hash of ``fields``; ``shares`` are marks, each with its part."""
+    ranges, total = spans(shares)
+    return f"jhash {fields} mod {total} seed 0x{seed & _JHASH:08x} map {ranges}"
+
+
+def spans(shares: Iterable[tuple[int, int]]) -> tuple[str, int]:
+    """The map from numbers to marks that gives each its part, one after the other, and how many
+    numbers there are; a part of 0 is left out.
+    """
+    ranges = []
+    total = 0
+    for mark, part in shares:
+        if part:
+            first, total = total, total + part
+            ranges.append(f"{first}-{total - 1}" if part > 1 else f"{first}")
+            ranges[-1] += f" : 0x{mark:08x}"
+    return f"{{ {', '.join(ranges)} }}", total
+
+
+def postrouting(hairpin: tuple[str, ...]) -> Iterator[str]:
+    """The source address, where the service names one and where backends are met by a client of
+    their own network.
+    """
+    yield f"ct mark & 0x{MASK:08x} != 0x{BASE:08x} return"
+    yield "snat to ct mark map @sources"
+    if hairpin:
+        both = ", ".join(f'"{name}" . "{name}"' for name in hairpin)
+        yield f"iifname . oifname {{ {both} }} masquerade"
+
+
+def _prerouting(family: int) -> Iterator[str]:
+    yield conntrack.refused(NFT_FAMILY[family])
+    yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} jump answered"
+    # The maps did not have it: the backend left while the packet waited.
+    yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} counter name {GONE} goto {UNANSWERED}"
+    # A worker's own mark: nobody reads its queue, or the queue is full.
+    yield (
+        f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}"
+        f" counter name {UNANSWERED} goto {UNANSWERED}"
+    )
+
+
+def _answered(config: Config, family: int) -> Iterator[str]:
+    yield "ct mark set meta mark"
+    yield from timed(config, family)
+    yield from translation("meta mark")
+
+
+def _weights(services: list[Service], marks: dict[str, tuple[int, ...]]) -> dict[int, int]:
+    """The weights of the file, by mark."""
+    return {
+        mark: backend.weight
+        for service in services
+        for mark, backend in zip(marks[service.name], service.backends, strict=True)
+    }
+
+
+def _unanswered(
+    services: list[Service],
+    marks: dict[str, tuple[int, ...]],
+    weights: Mapping[int, int],
+    family: int,
+    seed: int,
+) -> Iterator[str]:
+    """Sets the mark by a hash of the client's end; each backend has its weight of the space.
+
+    Where none has any, a first packet stays as it is, and the host refuses it.
+    """
+    for service, protocol, match in first_packets(services, family):
+        shares = [(mark, weights[mark]) for mark in marks[service.name]]
+        if not any(weight for _, weight in shares):
+            continue
+        fields = f"{NFT_FAMILY[family]} saddr"
+        if protocol != "icmp" and service.affinity != "client":
+            fields += f" . {protocol} sport"
+        mark = by_hash(fields, seed, shares)
+        yield f"{match} meta mark set {mark} goto answered"

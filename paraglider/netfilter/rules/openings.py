@@ -1,0 +1,298 @@
+"""The table of ours that keeps floods of new flows from the workers: nft's text.
+
+What may open a flow costs a worker, the backends and the ways between them some ten times what it
+costs to be dropped ahead of the queue. So only so much of it may come from clients that are not
+known yet; a client that has shown that it hears the answers is known for a while, and may open as
+many flows as it likes. Of datagrams, those of flows that a worker has taken wait with established
+traffic, all others with the openings.
+
+    arriving   ahead of the queue: what opens a flow; what is beyond the limits is dropped and
+               counted, of offload given to the kernel's hash, as without a worker
+    accepted   behind the queue: a datagram's flow is known from here on. Of dsr and of nat whose
+               answers pass elsewhere, a client is known that ends or leases a flow that it opened
+    answers    a backend's answers to SYNs of known clients
+    replied    a client is known to which a backend sends data or its FIN, behind the queue too:
+               TCP does that after the client has acknowledged the backend's SYN
+
+Limits, for a family and a protocol: ``queue.openings_rate`` a worker, and of that ``_SHARE`` at
+most for each network of clients (/24, /56), so that what floods from one network costs the others
+nothing. Where the sets are full nobody else becomes known, and nothing else changes.
+
+Rules: one table a family, ``ip paraglider-openings`` and ``ip6 paraglider-openings``. The text is
+one transaction that leads to the same table from whatever it was; base chains and what packets have
+put into the sets stay. Where the kernel or nft cannot do this, nothing is limited, and datagrams
+wait with established traffic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
+
+from paraglider.config.model import Config
+from paraglider.config.types import ALL_PORTS, PortRange
+from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK
+from paraglider.netfilter.rules.nft import NFT_FAMILY, exempted
+from paraglider.netfilter.rules.steering import KNOWN_MARK, MARK_BASE, MARK_MASK, UNKNOWN_MARK
+from paraglider.netfilter.rules.traffic import Endpoint, Traffic, traffic_of, united_ports
+
+TABLE: Final = "paraglider-openings"
+
+REFUSED: Final = {"tcp": "refused-tcp", "udp": "refused-udp", "icmp": "refused-icmp"}
+"""The counters of packets that were dropped, by what they would have opened."""
+
+#: seconds for which a client is known after its last answer
+_KNOWN_SECONDS: Final = 600
+#: seconds for which a flow is known after its first packet, which may be a flood's …
+_FIRST_SECONDS: Final = 10
+#: … and after a further datagram; more than a lease of dsr lasts
+_FLOW_SECONDS: Final = 60
+#: clients and flows that are known at most; some 100 bytes each
+_CLIENTS: Final = 1 << 18
+_FLOWS: Final = 1 << 20
+#: networks of clients that are limited at most, and for how long without a packet
+_NETWORKS: Final = 1 << 16
+_NETWORK_SECONDS: Final = 10
+#: seconds for which a SYN that was dropped is remembered: clients send it again after one and three
+_AGAIN_SECONDS: Final = 4
+#: connections a second that a known client opens ahead of the openings, and how many at once
+_FAVOURED: Final = 500
+#: the part of the rate that one network of clients may have
+_SHARE: Final = 10
+_NETWORK: Final = {4: "ip saddr & 255.255.255.0", 6: "ip6 saddr & ffff:ffff:ffff:ff00::"}
+#: what is known of a client: one of IPv6 has the addresses of a network
+_CLIENT: Final = {4: "ip {}", 6: "ip6 {} & ffff:ffff:ffff:ffff::"}
+
+# Around iptables' mangle table (-150), in which packets are queued, within the chains of leases.
+_BASES: Final = {
+    "arriving": ("prerouting", -152),
+    "accepted": ("prerouting", -146),
+    "answers": ("forward", -152),
+    "replied": ("forward", -146),
+}
+_FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
+_ENDS: Final = "tcp flags & (fin | syn | rst) == fin"
+_ECHO: Final = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
+_OURS: Final = f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}"
+_ROUTED: Final = f"meta mark & 0x{MASK:08x} == 0x{DSR_BASE:08x}"
+_LEASED: Final = f"meta mark & 0x{MASK | LEASE:08x} == 0x{DSR_BASE | LEASE:08x}"
+
+
+class _Limit(NamedTuple):
+    """So many packets a second, so many at once: no more than there is room for in the queues."""
+
+    rate: int
+    burst: int
+
+    def over(self, share: int = 1) -> str:
+        """The match of what is more than one of so many parts of the rate."""
+        rate = max(self.rate // share, 1)
+        return f"limit rate over {rate}/second burst {max(min(rate, self.burst), 5)} packets"
+
+    def within(self) -> str:
+        """The match of what is not more than the rate."""
+        return self.over().replace(" over", "")
+
+
+def openings_table(config: Config, family: int, workers: int) -> str | None:
+    """The nft input that leads to the table of ``family`` for so many ``workers``, or None where
+    no packets of it are queued.
+    """
+    nat, dsr, offload = (traffic_of(config, family, way) for way in ("nat", "dsr", "offload"))
+    if not (nat.services or dsr.services or offload.services):
+        return None
+    limit = _Limit(config.queue.openings_rate * workers, config.queue.openings * workers)
+    queued = bool(nat.services or dsr.services)
+    chains = {
+        "arriving": _arriving(family, nat, dsr, offload, limit),
+        "refused": _refused(family, limit) if queued else (),
+        "segment": _segment(family, nat, limit) if queued else (),
+        "datagram": _datagram(family, limit) if queued else (),
+        "accepted": _accepted(family, nat, dsr),
+        "answers": _answers(family, nat),
+        "replied": _replied(family, nat),
+    }
+    proxy = traffic_of(config, family, "proxy")
+    place = f"{NFT_FAMILY[family]} {TABLE}"
+    lines = [
+        *_skeleton(place, family, chains),
+        *_elements(place, (nat, dsr), offload, proxy),
+        *(f"add rule {place} {chain} {rule}" for chain, rules in chains.items() for rule in rules),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _skeleton(place: str, family: int, chains: Iterable[str]) -> Iterator[str]:
+    address = f"ipv{family}_addr"
+    yield f"add table {place}"
+    yield from (f"add counter {place} {name}" for name in REFUSED.values())
+    for name in ("queued-tcp", "queued-udp", "offloaded-tcp", "offloaded-udp", "answering"):
+        yield f"add set {place} {name} {{ type {address} . inet_service; flags interval; }}"
+        yield f"flush set {place} {name}"
+    yield f"add set {place} queued-icmp {{ type {address}; }}"
+    yield f"flush set {place} queued-icmp"
+    for name, key, size, seconds in (
+        ("known", address, _CLIENTS, _KNOWN_SECONDS),
+        ("flows", f"{address} . inet_service", _FLOWS, _FIRST_SECONDS),
+        ("opened", f"{address} . inet_service", _FLOWS, _FIRST_SECONDS),
+        ("again", f"{address} . inet_service", _CLIENTS, _AGAIN_SECONDS),
+        ("networks", address, _NETWORKS, _NETWORK_SECONDS),
+        ("favoured", address, _NETWORKS, _NETWORK_SECONDS),
+    ):
+        kind = f"type {key}; size {size}; flags dynamic, timeout; timeout {seconds}s;"
+        yield f"add set {place} {name} {{ {kind} }}"
+    for chain in chains:
+        base = ""
+        if chain in _BASES:
+            hook, priority = _BASES[chain]
+            base = f" {{ type filter hook {hook} priority {priority}; policy accept; }}"
+        yield f"add chain {place} {chain}{base}"
+    yield from (f"flush chain {place} {chain}" for chain in chains)
+
+
+def _elements(
+    place: str, queued: Iterable[Traffic], offload: Traffic, proxy: Traffic
+) -> Iterator[str]:
+    """What fills the sets of VIPs and ports. Where one way of forwarding has some ports of a VIP
+    and another all of them, the former are not the latter's.
+    """
+    queued = tuple(queued)
+    found: dict[str, list[str]] = {}
+    ends = [end for traffic in (*queued, offload, proxy) for end in traffic.vips]
+    narrow = [end for end in ends if not end.all_ports]
+    for traffic in (*queued, offload):
+        kind = "offloaded" if traffic is offload else "queued"
+        for end in traffic.vips:
+            ports = _left(end, narrow) if end.all_ports else end.ports
+            items = found.setdefault(f"{kind}-{end.protocol}", [])
+            items.extend(f"{end.address} . {item}" for item in ports)
+        if traffic is not offload:
+            found.setdefault("queued-icmp", []).extend(map(str, traffic.echo_vips))
+    for end in (end for traffic in queued for end in traffic.replies if end.protocol == "tcp"):
+        found.setdefault("answering", []).extend(f"{end.address} . {item}" for item in end.ports)
+    for name, items in found.items():
+        if items:
+            yield f"add element {place} {name} {{ {', '.join(items)} }}"
+
+
+def _left(end: Endpoint, narrow: Iterable[Endpoint]) -> Iterator[PortRange]:
+    """The ports of ``end``, which has all, that none of ``narrow`` has."""
+    taken = united_ports(
+        ports
+        for other in narrow
+        if (other.address, other.protocol) == (end.address, end.protocol)
+        for ports in other.ports
+    )
+    first = ALL_PORTS.first
+    for ports in taken:
+        if first < ports.first:
+            yield PortRange(first, ports.first - 1)
+        first = ports.last + 1
+    if first <= ALL_PORTS.last:
+        yield PortRange(first, ALL_PORTS.last)
+
+
+def _arriving(
+    family: int, nat: Traffic, dsr: Traffic, offload: Traffic, limit: _Limit
+) -> Iterator[str]:
+    to = f"{NFT_FAMILY[family]} daddr"
+    yield f"meta l4proto tcp {_FLAGS} != syn return"  # nearly every packet ends here
+    if offload.services:
+        yield "ct state established,related return"
+    yield 'iifname "lo" return'
+    for traffic in (nat, dsr, offload):
+        if traffic.services:
+            for end in traffic.exempt:
+                yield from exempted(end, family)
+            break
+    if dsr.services:
+        yield f"{_ROUTED} return"
+    if nat.services or dsr.services:
+        yield f"{to} . tcp dport @queued-tcp goto segment"
+        yield f"{to} . udp dport @queued-udp goto datagram"
+    if offload.services and limit.rate:
+        # A worker's mark, as where no worker has answered.
+        hashed = f"{limit.over()} meta mark set 0x{MARK_BASE:08x} return"
+        yield from (f"{to} . {p} dport @offloaded-{p} {hashed}" for p in ("tcp", "udp"))
+    if limit.rate and (nat.echo_vips or dsr.echo_vips):
+        drop = f"counter name {REFUSED['icmp']} drop"
+        yield f"{_ECHO[family]} {to} @queued-icmp {limit.over()} {drop}"
+
+
+def _segment(family: int, nat: Traffic, limit: _Limit) -> Iterator[str]:
+    """A SYN: one of a client that is not known is limited. One of a client that is waits with
+    established traffic, where it is certain who is, and as long as there are not too many.
+    """
+    client = _CLIENT[family].format("saddr")
+    if nat.services and not _unseen(nat):
+        within = f"limit rate {_FAVOURED}/second burst {_FAVOURED} packets"
+        vips = ", ".join(map(str, nat.addresses))  # dsr's are others
+        favour = f"update @favoured {{ {client} {within} }}"
+        mark = f"meta mark set 0x{KNOWN_MARK:08x} return"
+        yield f"{NFT_FAMILY[family]} daddr {{ {vips} }} {client} @known {favour} {mark}"
+    if not limit.rate:
+        return
+    yield f"{client} @known return"
+    yield f"{_opened(family)} @again {limit.within()} return"
+    yield f"update @networks {{ {_NETWORK[family]} {limit.over(_SHARE)} }} goto refused"
+    yield f"{limit.over()} goto refused"
+
+
+def _refused(family: int, limit: _Limit) -> Iterator[str]:
+    """A SYN that is dropped: it may come again, which those of a flood do not."""
+    if limit.rate:
+        yield f"add @again {{ {_opened(family)} }}"  # on its own: where there is no room it ends
+        yield f"counter name {REFUSED['tcp']} drop"
+
+
+def _opened(family: int) -> str:
+    return f"{NFT_FAMILY[family]} saddr . tcp sport"
+
+
+def _datagram(family: int, limit: _Limit) -> Iterator[str]:
+    """A datagram: one of a flow that is not known waits with the openings, and is limited."""
+    yield f"{NFT_FAMILY[family]} saddr . udp sport @flows return"
+    yield f"meta mark set 0x{UNKNOWN_MARK:08x}"
+    if limit.rate:
+        yield f"{_CLIENT[family].format('saddr')} @known return"
+        yield f"{limit.over()} counter name {REFUSED['udp']} drop"
+
+
+def _accepted(family: int, nat: Traffic, dsr: Traffic) -> Iterator[str]:
+    name = NFT_FAMILY[family]
+    client = _CLIENT[family].format("saddr")
+    for traffic, mark in ((nat, _OURS), (dsr, _ROUTED)):
+        if not traffic.services:
+            continue
+        flow = f"{name} saddr . udp sport"
+        again = f"update @flows {{ {flow} timeout {_FLOW_SECONDS}s }}"
+        yield f"{mark} {flow} @flows {again} return"
+        yield f"{mark} meta l4proto udp add @flows {{ {flow} }} return"
+        if traffic is dsr:
+            yield f"{_LEASED} update @known {{ {client} }} return"
+        if _unseen(traffic):
+            flow = _opened(family)
+            yield f"{mark} {_FLAGS} == syn update @opened {{ {flow} }} return"
+            yield f"{mark} {_ENDS} {flow} @opened update @known {{ {client} }}"
+
+
+def _answers(family: int, nat: Traffic) -> Iterator[str]:
+    """What a backend answers to a SYN of a known client waits with established traffic too."""
+    if nat.services and not _unseen(nat):
+        client = _CLIENT[family].format("daddr")
+        of = f"{NFT_FAMILY[family]} saddr . tcp sport @answering"
+        yield f"{_FLAGS} == syn | ack {of} {client} @known meta mark set 0x{KNOWN_MARK:08x}"
+
+
+def _unseen(traffic: Traffic) -> bool:
+    """Whether answers of ``traffic`` pass elsewhere."""
+    return any(service.answers != "via" for service in traffic.services)
+
+
+def _replied(family: int, nat: Traffic) -> Iterator[str]:
+    if not nat.services:
+        return
+    of = f"{NFT_FAMILY[family]} saddr . tcp sport @queued-tcp"
+    client = _CLIENT[family].format("daddr")
+    said = "tcp flags & (fin | psh) != 0x0 tcp flags & (syn | rst) == 0x0"
+    yield f"{_OURS} {said} {of} update @known {{ {client} }}"

@@ -1,0 +1,88 @@
+"""Rules for many addresses, of which a packet is to meet few.
+
+iptables walks a chain rule by rule, so with hundreds of backends a reply would meet hundreds of
+rules, twice, and with hundreds of VIPs a request. Here they are put into chains of their own by the
+networks that the addresses are in: a packet meets a rule a network, and then those of its own.
+
+    -s 10.0.0.0/28 -j NAME-0        and in NAME-0:   -s 10.0.0.1 … -g TARGET
+    -s 10.0.0.16/28 -j NAME-1                        -s 10.0.0.2 … -g TARGET
+
+Rules: pure. The same addresses give the same chains, whatever their order. A packet that no rule
+of its network takes comes back, and goes on in the chain that it came from; so does one that TARGET
+does not end. Where that has more to do than such a packet should meet, it stands in a chain of its
+own, ``rest``: then a network's chain is gone to, and ends in a goto there.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+from paraglider.config.types import IPAddress
+from paraglider.netfilter.rules.ruleset import Chain
+
+FEW = 24
+"""Rules that stay where they are: chains would save little."""
+
+Match = tuple[IPAddress, str]
+"""An address, and a match that begins with it."""
+
+
+def branched(
+    name: str,
+    matches: Sequence[Match],
+    target: str,
+    side: Literal["-s", "-d"] = "-s",
+    rest: str | None = None,
+) -> tuple[tuple[str, ...], tuple[Chain, ...]]:
+    """The rules by which a packet that one of ``matches`` selects goes to ``target``, and the
+    chains, ``name-0`` and so on, that these lead to.
+
+    ``side`` is the end of a packet that the addresses are of; ``rest`` is where the caller's chain
+    goes on (see the head of this file).
+    """
+    bits = _network_bits([address for address, _ in matches])
+    if len(matches) <= FEW or bits is None:
+        return tuple(_rule(match, target) for match in matches), ()
+    networks: dict[int, list[Match]] = {}
+    for match in matches:
+        networks.setdefault(_shifted(match[0], bits), []).append(match)
+    rules: list[str] = []
+    chains: list[Chain] = []
+    for _, inside in sorted(networks.items()):
+        inside.sort(key=lambda match: int(match[0]))
+        if len(inside) == 1:
+            rules.append(_rule(inside[0], target))
+            continue
+        network = ipaddress.ip_network((inside[0][0], bits), strict=False)
+        chain = f"{name}-{len(chains)}"
+        rules.append(f"{side} {network} {'-j' if rest is None else '-g'} {chain}")
+        selected = [_rule(match, target) for match in inside]
+        selected += [] if rest is None else [f"-g {rest}"]
+        chains.append(Chain(chain, f"those of {network}", tuple(selected)))
+    return tuple(rules), tuple(chains)
+
+
+def _rule(match: Match, target: str) -> str:
+    return f"{match[1]} -g {target}"
+
+
+def _network_bits(addresses: Sequence[IPAddress]) -> int | None:
+    """The length of the networks' prefixes by which a packet meets the fewest rules; None where
+    that would be no fewer than all of them.
+    """
+    if not addresses:
+        return None
+    best, fewest = None, len(addresses)
+    for bits in range(1, addresses[0].max_prefixlen):
+        sizes = Counter(_shifted(address, bits) for address in addresses)
+        met = len(sizes) + max(sizes.values())
+        if met < fewest:
+            best, fewest = bits, met
+    return best
+
+
+def _shifted(address: IPAddress, bits: int) -> int:
+    return int(address) >> (address.max_prefixlen - bits)

@@ -1,0 +1,64 @@
+"""What the commands that ask a daemon share: which daemon is meant, and how answers are printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.cli.common_options import control_of, print_json, put
+from paraglider.cli.main import Options
+from paraglider.daemon.http.client import DEFAULT
+from paraglider.errors import OperatorError
+
+
+def options(config: str | None = None) -> Options:
+    """The options of a command line."""
+    return Options(config, frozenset({4, 6}), failover=False)
+
+
+def test_the_file_leads_to_the_daemon(tmp_path: Path) -> None:
+    """A subcommand's own -c is before that of the command; without a socket it is the default."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("control: {socket: /run/first.sock}\n")
+    second.write_text("services: []\n")
+    assert control_of(options(str(first))).path == "/run/first.sock"
+    assert control_of(options(str(first)), str(second)).path == DEFAULT
+    assert control_of(options(str(second)), str(first)).path == "/run/first.sock"
+
+
+def test_no_file_at_all_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody has to name a file where there is none."""
+
+    def none(_path: object) -> Path:
+        raise OperatorError("there is no file")
+
+    monkeypatch.setattr("paraglider.cli.common_options.find_config", none)
+    assert control_of(options()).path == DEFAULT
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """A mistyped name does not lead to another daemon."""
+    with pytest.raises(OperatorError, match=r"typo\.conf cannot be read: No such file"):
+        control_of(options(str(tmp_path / "typo.conf")))
+
+
+def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is printed reads as what was answered, names as they are written."""
+    answer: Any = {"name": "münchen", "list": [1, None]}
+    print_json(answer)
+    said = capsys.readouterr().out
+    assert json.loads(said) == answer
+    assert "münchen" in said
+
+
+def test_paper_is_wide(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody looks at a screen lines are not broken, but where COLUMNS says so."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    put("x" * 150 + " [b]")
+    assert capsys.readouterr().out == "x" * 150 + " [b]\n"
+    monkeypatch.setenv("COLUMNS", "40")
+    put("x" * 50)
+    assert len(capsys.readouterr().out.splitlines()) == 2

@@ -1,0 +1,27 @@
+"""The table of what `start` began; what it lists is tested end to end."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from paraglider.cli.show_static import listing
+from paraglider.host.static_status import StartedBackend, StartedService
+
+
+def test_the_table_is_shaped_like_that_of_ipvsadm() -> None:
+    """Addresses as they are, brackets too; a service's sums above its backends' counts."""
+    backends = (
+        StartedBackend("fd00::1", 8080, 3, 0.75, 2, 10, 1000, 8, 90000),
+        StartedBackend("fd00::2", None, 1, 0.25, 1, 5, 500, 4, 40000),
+    )
+    service = StartedService("web", "2001:db8::11", "any", "", "wrr", "client", backends)
+    console = Console(markup=False, highlight=False, width=200)
+    with console.capture() as capture:
+        console.print(listing([service]))
+    shown = [" ".join(line.split()) for line in capture.get().splitlines()]
+    assert shown == [
+        "Service → backend Weight Share Conns InPkts OutPkts InBytes OutBytes",
+        "web [2001:db8::11]:* any wrr, a client keeps its backend 3 15 12 1500 130000",
+        "→ [fd00::1]:8080 3 75.0% 2 10 8 1000 90000",
+        "→ fd00::2 1 25.0% 1 5 4 500 40000",
+    ]

@@ -1,0 +1,23 @@
+"""Tests of ``paraglider.cli.step_printer``: one line a step, and the sum."""
+
+from __future__ import annotations
+
+import pytest
+
+from paraglider.cli.step_printer import Teller
+
+
+def test_steps_and_their_sum(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each as it is told, then how many came to what; and whether there was any."""
+    told = Teller()
+    assert told.nothing
+    for outcome, what in (("done", "a"), ("unchanged", "b"), ("done", "c")):
+        told(outcome, what)
+    assert not told.nothing
+    told.sum_up()
+    assert capsys.readouterr().out.splitlines() == [
+        "done        a",
+        "unchanged   b",
+        "done        c",
+        "2 done, 1 unchanged",
+    ]

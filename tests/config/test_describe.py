@@ -1,0 +1,53 @@
+"""The sentence of `paraglider check` about a service's forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.config.describe import meaning
+from paraglider.config.model import Service
+
+
+def service(**changes: Any) -> Service:
+    """A service with these keys."""
+    base = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+    return Service.model_validate({**base, **changes})
+
+
+@pytest.mark.parametrize(
+    ("keys", "wanted", "absent"),
+    [
+        ({}, "every packet passes a worker and is rewritten, both ways", "needs nf_conntrack"),
+        ({"return": "direct"}, "replies go past this host", "both ways"),
+        ({"forward": "offload"}, "the kernel carries the rest at its own speed", "events"),
+        ({"forward": "offload"}, "needs NFQUEUE, nf_conntrack and nft", "last new connection"),
+        ({"forward": "offload"}, "see the client's address", "10.0.0.9"),
+        ({"forward": "offload", "snat": "10.0.0.9"}, "see 10.0.0.9", "the client's address"),
+        ({"forward": "offload", "strategy": "weighted"}, "counted by conntrack's events", "kept"),
+        ({"forward": "offload", "strategy": "a.b:C"}, "counted by conntrack's events", "kept"),
+        ({"forward": "proxy"}, "see this host's address", "PROXY protocol"),
+        ({"forward": "proxy", "proxy_protocol": "v2"}, "by the PROXY protocol v2", "this host's"),
+        ({"forward": "offload", "affinity": "client"}, "from its last new connection", "events"),
+    ],
+)
+def test_what_a_service_is_told(keys: dict[str, Any], wanted: str, absent: str) -> None:
+    """It follows from the service's own keys, and leaves out what does not concern it."""
+    said = meaning(service(**keys))
+    assert wanted in said
+    assert absent not in said
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [{}, {"return": "direct"}, {"forward": "offload"}, {"forward": "dsr"}, {"forward": "proxy"}],
+)
+def test_it_is_one_sentence(keys: dict[str, Any]) -> None:
+    """It begins with the forward, ends with a full stop, and stays on one line."""
+    one = service(**keys)
+    said = meaning(one)
+    assert said.startswith(f"{one.forward}: ")
+    assert said.endswith(".")
+    assert said.count(".") == 1
+    assert "\n" not in said

@@ -1,0 +1,210 @@
+"""What the control socket shows: sums, states with their times, processes, what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.pool import Event
+from paraglider.daemon.controller import views
+from paraglider.daemon.controller.conditions import Condition, Conditions
+from paraglider.daemon.controller.kernel_counters import Carried
+from paraglider.daemon.controller.pools import Checked, Pools
+from paraglider.daemon.controller.views import Instant, Traffic
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.counters import Counters, Sample, Writer
+from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.queue.proc import QueueStatus
+from paraglider.netfilter.rules.marks import backend_marks
+
+CONFIG = Config.model_validate(
+    {
+        "services": [
+            {
+                "name": "web",
+                "vip": "2001:db8::11/64",
+                "protocol": "tcp",
+                "ports": [80, "8000-8010"],
+                "backends": [{"address": "fd00::1", "weight": 3}, "fd00::2"],
+            },
+            {
+                "name": "all",
+                "vip": "192.0.2.1/24",
+                "protocol": "udp",
+                "forward": "offload",
+                "backends": ["10.0.0.1"],
+            },
+        ]
+    }
+)
+AT = Instant(now=1000.0, wall=1_700_000_000.0)
+
+
+class Api(Spec):
+    """A process that carries nothing."""
+
+    role: ClassVar[str] = "api"
+
+
+class Counted:
+    """What a worker counts: some figures, and packets of backends of `web`."""
+
+    def __init__(self, figures: dict[str, int], packets: dict[str, int]) -> None:
+        self._figures = figures
+        self._packets = packets
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        return self._figures
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """See ``counters.Source``."""
+        for backend, packets in self._packets.items():
+            yield "web", backend, {"flows": 1, "picked": 2, "packets_out": packets}
+
+
+def sample(figures: dict[str, int], **packets: int) -> Sample:
+    """What a worker has counted; backends of `web` by the ends of their addresses."""
+    counters = Counters()
+    named = {f"fd00::{end[1:]}": count for end, count in packets.items()}
+    Writer(counters, Counted(figures, named)).tick()
+    return counters.read()
+
+
+@pytest.fixture
+def pools() -> Pools:
+    """All backends, ready since a minute ago."""
+    return Pools(CONFIG, AT.now - 60)
+
+
+def test_traffic_is_the_sum_over_the_workers(pools: Pools) -> None:
+    """Seen from the client: ``in`` goes to the backend; what nobody knows is None, not 0."""
+    traffic = Traffic({0: sample({}, b1=10), 1: sample({}, b1=5, b2=1)})
+    rows = views.backends(CONFIG, pools, traffic, AT)
+    assert [(row["packets_in"], row["packets_out"]) for row in rows] == [
+        (15, None),
+        (1, None),
+        (None, None),
+    ]
+    web, every = views.services(CONFIG, pools, traffic)
+    assert (web["packets_in"], web["flows"], web["picked"]) == (16, 3, 6)
+    assert (every["packets_in"], every["flows"]) == (None, None)
+
+
+def test_what_the_kernel_carries_is_traffic_too(pools: Pools) -> None:
+    """Of offloaded services alone, beside what the workers counted of them; live flows as soon as
+    they are known.
+    """
+    mark = backend_marks(CONFIG)["all"][0]
+    counted = {mark: {"requests": Count(0, 0)}}
+    carried = Carried(CONFIG, lambda family: counted if family == 4 else {})
+    counted[mark] = {"requests": Count(7, 700), "replies": Count(9, 900)}
+    carried.look(10.0)
+    traffic = Traffic({0: sample({}, b1=10)}, carried)
+    assert traffic.of("all", "10.0.0.1") | traffic.total("all") == traffic.of("all", "10.0.0.1")
+    found = traffic.total("all")
+    ways = ("packets_in", "bytes_in", "packets_out", "bytes_out", "flows")
+    assert [found[way] for way in ways] == [7, 700, 9, 900, None]
+    assert traffic.total("web")["packets_in"] == 10
+    carried.count({mark: (4, 6)})
+    found = views.services(CONFIG, pools, traffic)[1]
+    assert (found["flows"], found["inactive"]) == (4, 6)
+
+
+def test_a_service_is_told_as_the_file_has_it(pools: Pools) -> None:
+    """Ports as one text, all of them as that word."""
+    pools.set_weight(pools.find("web", "fd00::2"), 0)
+    web, every = views.services(CONFIG, pools, Traffic({}))
+    assert (web["vip"], web["ports"], web["ready"], web["backends"]) == (
+        "2001:db8::11",
+        "80,8000-8010",
+        1,
+        2,
+    )
+    assert (every["ports"], every["forward"], every["ready"]) == ("all", "offload", 1)
+
+
+def test_times_are_of_the_monotonic_clock(pools: Pools) -> None:
+    """State and last check with how long ago by the one clock, and when by the other."""
+    member = pools.find("web", "fd00::1")
+    pools.apply(member, Event.CHECK_FAILED, "connection refused", 990.0)
+    member.check = Checked(995.5, passed=False, detail="connection refused", took=0.25)
+    (row, *_) = views.backends(CONFIG, pools, Traffic({}), AT)
+    assert (row["state"], row["why"], row["weight"]) == ("down", "connection refused", 3)
+    assert (row["seconds"], row["since"]) == (10.0, "2023-11-14T22:13:10+00:00")
+    assert row["check"] == {
+        "passed": False,
+        "detail": "connection refused",
+        "took": 0.25,
+        "at": "2023-11-14T22:13:15+00:00",
+        "seconds": 4.5,
+    }
+
+
+def worker(**changes: Any) -> Child:
+    """A worker that serves since half a minute ago."""
+    return Child(WorkerSpec(3, 1, CONFIG, 1, 1), pid=77, started=970.0, **changes)
+
+
+def test_a_worker_is_shown_with_what_it_counted() -> None:
+    """Its own numbers, its queue, and counts without those that are 0."""
+    head = {"flows": 5, "bound": 100, "packets": 9, "expired": 2}
+    queues = {
+        1: QueueStatus(1, 77, waiting=6, copy_range=0, queue_dropped=3, user_dropped=4),
+        8193: QueueStatus(8193, 77, waiting=2, copy_range=0, queue_dropped=0, user_dropped=0),
+        4097: QueueStatus(4097, 77, waiting=1, copy_range=0, queue_dropped=8, user_dropped=0),
+    }
+    (row,) = views.processes([worker()], {3: sample(head)}, queues, AT)
+    assert (row["role"], row["core"], row["pid"], row["serves"]) == ("worker", 1, 77, True)
+    assert (row["seconds"], row["flows"], row["bound"], row["packets"]) == (30.0, 5, 100, 9)
+    assert row["counts"] == {"expired": 2}
+    assert row["filter"] is None
+    length = CONFIG.queue.length
+    assert row["queue"] == {"waiting": 6, "length": length, "overflows": 3, "overruns": 4}
+    most = CONFIG.queue.openings
+    assert row["openings"] == {"waiting": 1, "length": most, "overflows": 8, "overruns": 0}
+    assert row["offloaded"] == {"waiting": 2, "length": most, "overflows": 0, "overruns": 0}
+    (row,) = views.processes([worker(confined=True)], {}, {}, AT)
+    assert row["filter"] == "worker"
+    assert row["queue"] is row["openings"] is row["offloaded"] is None
+
+
+def test_who_is_dead_has_no_flows() -> None:
+    """What it counted stays; what it had is gone; one that counts nothing has no numbers."""
+    gone = Child(WorkerSpec(3, 1, CONFIG, 1, 1))
+    row, other = views.processes(
+        [gone, Child(Api(4))], {3: sample({"flows": 5, "packets": 9})}, {}, AT
+    )
+    assert (row["pid"], row["serves"], row["seconds"]) == (None, False, None)
+    assert (row["flows"], row["busy"], row["packets"]) == (None, None, 9)
+    assert "flows" not in other
+    assert "queue" not in other
+
+
+def test_health_says_all_that_is_wrong() -> None:
+    """The worst severity, and every condition as a line and in parts."""
+    conditions = Conditions(lambda: 990.0)
+    assert views.health(conditions, AT) == {
+        "healthy": True,
+        "status": "healthy",
+        "problems": [],
+        "conditions": [],
+    }
+    conditions.put("host", {"eth0": Condition("degraded", "is down; plug it in")})
+    found = views.health(conditions, AT)
+    assert (found["healthy"], found["status"]) == (False, "degraded")
+    assert found["problems"] == ["eth0: is down; plug it in"]
+    assert found["conditions"] == [
+        {
+            "source": "host",
+            "object": "eth0",
+            "severity": "degraded",
+            "text": "is down; plug it in",
+            "since": "2023-11-14T22:13:10+00:00",
+        }
+    ]

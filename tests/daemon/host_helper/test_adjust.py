@@ -1,0 +1,93 @@
+"""What a change of the configuration changes of the host: all of it, nothing, or why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import structlog
+
+from paraglider.config.model import Config
+from paraglider.daemon.host_helper.adjust import HostRules
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.host import apply
+from paraglider.host.changes.base import Host
+from paraglider.host.state import StateFile
+from paraglider.host.wanted import WantedFile
+
+CONFIG = Config.model_validate(
+    {
+        "services": [
+            {"name": "a", "vip": "192.0.2.1/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+        ]
+    }
+)
+
+
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A host that is set up; what is done to it from here on."""
+    steps: list[str] = []
+
+    def set_up(plan: Any, _host: Any, _state: Any, say: Any) -> None:
+        for step, outcome in plan:
+            say(outcome, step)
+            if outcome == "failed":
+                raise PlatformError("the step failed", "everything was rolled back")
+            steps.append(step)
+
+    monkeypatch.setattr(StateFile, "load", lambda _self: ["a change"])
+    monkeypatch.setattr(apply, "set_up", set_up)
+    monkeypatch.setattr(WantedFile, "put", lambda *_: None)
+    return steps
+
+
+def plan(monkeypatch: pytest.MonkeyPatch, *steps: tuple[str, str]) -> None:
+    """These are the steps, and what becomes of them."""
+    monkeypatch.setattr(apply, "prepare", lambda *_: steps)
+
+
+def adjust(config: Config = CONFIG) -> list[str]:
+    """What is said to have been done."""
+    return HostRules(frozenset({4}), Host()).adjust(config)
+
+
+def test_what_was_done(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
+    """Without what was so already."""
+    plan(monkeypatch, ("an address", "unchanged"), ("rules", "done"))
+    assert adjust() == ["rules"]
+
+
+def test_a_host_that_nobody_set_up_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its operator has done it by hand."""
+    monkeypatch.setattr(StateFile, "load", lambda _self: [])
+    monkeypatch.setattr(apply, "prepare", lambda *_: pytest.fail("it was planned for"))
+    assert adjust() == []
+
+
+def test_a_step_that_fails(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
+    """What is to be done instead is said, and the log has the step."""
+    plan(monkeypatch, ("sysctl", "failed"), ("rules", "done"))
+    failing = pytest.raises(PlatformError, match="the step failed")
+    with structlog.testing.capture_logs() as logged, failing as caught:
+        adjust()
+    assert caught.value.remedy.startswith("run paraglider.config")
+    assert [(line["event"], line["step"]) for line in logged] == [("set-up: failed", "sysctl")]
+    assert done == []
+
+
+def test_what_can_be_known_before(monkeypatch: pytest.MonkeyPatch, done: list[str]) -> None:
+    """Another interface that is not there, or whatever the plan refuses: nothing is done."""
+    plan(monkeypatch, ("rules", "done"))
+    network = {"public": {"interface": "nowhere0"}}
+    other = CONFIG.model_validate({**CONFIG.model_dump(by_alias=True), "network": network})
+    with pytest.raises(PlatformError, match="nowhere0"):
+        adjust(other)
+
+    def refuse(*_: Any) -> None:
+        raise OperatorError("no such user")
+
+    monkeypatch.setattr(apply, "prepare", refuse)
+    with pytest.raises(PlatformError, match="no such user"):
+        adjust()
+    assert done == []

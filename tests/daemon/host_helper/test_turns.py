@@ -1,0 +1,64 @@
+"""The turns of who keeps a host: news are passed on at once, the rest is asked by the clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import pytest
+
+from paraglider.daemon.host_helper.turns import POLL, HostTurns
+
+
+class Parts:
+    """Events, service and arrivals in one, which take note of what they are asked."""
+
+    def __init__(self) -> None:
+        self.fresh: set[str] = set()
+        self.told: list[list[str]] = []
+        self.polls = self.looks = 0
+
+    def collect(self) -> set[str]:
+        """See ``HostEvents``."""
+        return set(self.fresh)
+
+    def poll(self) -> set[str]:
+        """See ``HostEvents``."""
+        self.polls += 1
+        return {"filter"}
+
+    def news(self, parts: Iterable[str]) -> None:
+        """See ``HostService``."""
+        self.told.append(list(parts))
+
+    def work(self, _now: float = 0.0) -> None:
+        """See ``HostService`` and ``Arrivals``."""
+
+    def look(self, _now: float) -> None:
+        """See ``Arrivals``."""
+        self.looks += 1
+
+    def wait(self, _now: float = 0.0) -> float:
+        """Nothing is due."""
+        return 60.0
+
+
+def test_news_and_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Addresses are looked at when links have news, and each second; filters when they have."""
+    now = 100.0
+    monkeypatch.setattr("paraglider.daemon.host_helper.turns.time.monotonic", lambda: now)
+    parts = Parts()
+    any_part = cast(Any, parts)
+    turns = HostTurns(any_part, any_part, any_part)
+    turns.turn()
+    assert (parts.told, parts.polls, parts.looks) == ([["filter"]], 1, 1)
+    assert turns.pause() == POLL
+    now += POLL / 2
+    turns.turn()
+    parts.fresh = {"links"}
+    turns.turn()
+    assert (parts.told[1:], parts.polls, parts.looks) == ([[], ["links"]], 1, 2)
+    assert turns.pause() == POLL / 2
+    now += POLL / 2
+    turns.turn()
+    assert (parts.told[3:], parts.polls, parts.looks) == ([["filter", "links"]], 2, 3)

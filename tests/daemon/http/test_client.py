@@ -1,0 +1,151 @@
+"""The other end of the control socket: every failure is an error with a remedy."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from paraglider.daemon.http.client import DEFAULT, Control, socket_of
+from paraglider.errors import OperatorError, PlatformError
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    """A socket that listens, at a path short enough."""
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as made:
+        made.bind(f"{directory}/control.sock")
+        made.listen()
+        yield made
+
+
+@pytest.fixture
+def answering(listening: socket.socket) -> Iterator[Callable[[bytes], Control]]:
+    """A function that has one connection be given an answer, whatever it asks."""
+    threads: list[threading.Thread] = []
+
+    def answer(with_: bytes) -> Control:
+        def serve() -> None:
+            end, _ = listening.accept()
+            with end:
+                heard.append(request(end))
+                end.sendall(with_)
+
+        threads.append(threading.Thread(target=serve))
+        threads[-1].start()
+        return Control(listening.getsockname(), 30.0)
+
+    yield answer
+    for thread in threads:
+        thread.join()
+
+
+def request(end: socket.socket) -> bytes:
+    """One request, whole, in however many pieces it comes."""
+    said = b""
+    while b"\r\n\r\n" not in said:
+        said += end.recv(1 << 16)
+    head, _, body = said.partition(b"\r\n\r\n")
+    length = re.search(rb"Content-Length: (\d+)", head)
+    while length is not None and len(body) < int(length[1]):
+        body += end.recv(1 << 16)
+    return head + b"\r\n\r\n" + body
+
+
+#: what the last ones asked
+heard: list[bytes] = []
+
+
+def http(status: int, body: object) -> bytes:
+    """An answer."""
+    text = json.dumps(body)
+    return f"HTTP/1.1 {status} Odd\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+
+
+def test_a_question_and_its_answer(answering: Callable[[bytes], Control]) -> None:
+    """Words that are None are not said; names are quoted."""
+    heard.clear()
+    assert answering(http(200, [1])).get("flows", client="a/b", backend=None, limit=3) == [1]
+    changed = answering(http(200, {"ok": 1})).set_backend("web", "[fd00::1]:80", weight=3)
+    assert changed == {"ok": 1}
+    first, second = (request.decode() for request in heard)
+    assert first.startswith("GET /v1/flows?client=a%2Fb&limit=3 HTTP/1.1\r\n")
+    assert second.startswith("POST /v1/backends/web/%5Bfd00%3A%3A1%5D%3A80 HTTP/1.1\r\n")
+    assert second.endswith('{"weight": 3}')
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(400, OperatorError), (404, OperatorError), (500, PlatformError), (503, PlatformError)],
+)
+def test_a_refusal(
+    answering: Callable[[bytes], Control], status: int, kind: type[Exception]
+) -> None:
+    """The daemon's words, as the fault of whom the status says."""
+    with pytest.raises(kind, match="not so; but so"):
+        answering(http(status, {"error": "not so", "remedy": "but so"})).get("health")
+    with pytest.raises(kind, match="Odd"):
+        answering(http(status, [])).get("health")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"220 mail.example ESMTP\r\n", http(200, 1)[:-1], b"HTTP/1.1 200 OK\r\n\r\n<html>"],
+    ids=["nothing", "another protocol", "half an answer", "no JSON"],
+)
+def test_somebody_else_answers(answering: Callable[[bytes], Control], answer: bytes) -> None:
+    """It is said that this is no daemon of ours, or that it failed; no traceback, no waiting."""
+    with pytest.raises(PlatformError, match=r"is no paraglider|failed"):
+        answering(answer).get("health")
+
+
+def test_a_refusal_before_the_request_is_whole(answering: Callable[[bytes], Control]) -> None:
+    """It is read all the same: what cannot be sent any more does not matter."""
+    refusing = answering(http(413, {"error": "too large", "remedy": "send less"}))
+    with pytest.raises(OperatorError, match="too large; send less"):
+        refusing.post("flows/kill", {"client": "x" * 4_000_000})
+
+
+def test_nobody_is_there(tmp_path: Path, listening: socket.socket) -> None:
+    """No socket, or one that a dead daemon left."""
+    path = listening.getsockname()
+    listening.close()
+    for gone in (path, str(tmp_path / "none")):
+        with pytest.raises(OperatorError, match="no paraglider answers at .*; start it"):
+            Control(gone).get("health")
+
+
+def test_silence(listening: socket.socket) -> None:
+    """A daemon that hangs is waited for no longer than was said."""
+    with pytest.raises(PlatformError, match=r"no answer from .* in 0\.05 s"):
+        Control(listening.getsockname(), 0.05).get("health")
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("control: {socket: /run/a.sock}\n", "/run/a.sock"),
+        ("control: {socket: 5}\n", DEFAULT),
+        ("control: [socket]\n", DEFAULT),
+        ("services: nonsense\n", DEFAULT),
+        ("- 1\n", DEFAULT),
+        ("", DEFAULT),
+    ],
+)
+def test_the_socket_of_a_file(tmp_path: Path, text: str, path: str) -> None:
+    """The rest of the file may be wrong: it is the daemon that is asked about."""
+    file = tmp_path / "paraglider.conf"
+    file.write_text(text)
+    assert socket_of(file) == path
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    """It is not guessed which daemon is meant."""
+    with pytest.raises(OperatorError, match="cannot be read: Is a directory"):
+        socket_of(tmp_path)

@@ -1,0 +1,193 @@
+"""Tests of ``daemon.http.connection_limiter``: few connections at a time, and none for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from paraglider.daemon.http.connection_limiter import Client, Door, Shares, client_of, everybody
+
+
+class Echo(asyncio.Protocol):
+    """Says hello, and what it hears."""
+
+    transports: list[asyncio.BaseTransport]
+
+    def __init__(self, transports: list[asyncio.BaseTransport]) -> None:
+        self.transports = transports
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Say hello."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transports.append(transport)
+        transport.write(b"hello")
+
+
+@contextlib.asynccontextmanager
+async def door(admit: Any = everybody, **bounds: Any) -> AsyncIterator[tuple[Door, Any, Any]]:
+    """A door, its address, and the transports behind it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    transports: list[asyncio.BaseTransport] = []
+    made = Door(listening, admit, lambda: Echo(transports), **bounds)
+    try:
+        yield made, listening.getsockname(), transports
+    finally:
+        made.close()
+        listening.close()
+
+
+async def first(address: Any) -> tuple[bytes, asyncio.StreamReader, asyncio.StreamWriter]:
+    """What a new connection hears first."""
+    reader, writer = await asyncio.open_connection(*address)
+    return await asyncio.wait_for(reader.read(1000), 20), reader, writer
+
+
+def test_strangers_are_told() -> None:
+    """Who is not admitted hears why, and is let go."""
+
+    async def main() -> None:
+        async with door(lambda _: (403, "not you")) as (_, address, transports):
+            said, _, writer = await first(address)
+            assert said.startswith(b"HTTP/1.1 403 ")
+            assert b'{"error": "not you"}' in said
+            assert not transports
+            writer.close()
+
+    asyncio.run(main())
+
+
+def test_few_at_a_time() -> None:
+    """One too many hears so; when one goes, the next is let in."""
+
+    async def main() -> None:
+        async with door(most=2) as (_, address, _transports):
+            kept = [await first(address) for _ in range(2)]
+            assert [said for said, _, _ in kept] == [b"hello", b"hello"]
+            said, _, writer = await first(address)
+            assert b" 503 " in said
+            writer.close()
+            kept[0][2].close()
+            while (await first(address))[0] != b"hello":
+                await asyncio.sleep(0.05)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_none_for_ever() -> None:
+    """A connection is ended when its time is over; one that is kept lives on."""
+
+    async def main() -> None:
+        async with door(lifetime=0.1) as (made, address, transports):
+            _, kept, writer = await first(address)
+            made.keep(transports[0], 60.0)
+            _, ended, other = await first(address)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(ended.read(), 20) == b""
+            assert not kept.at_eof()
+            assert not transports[0].is_closing()
+            writer.close()
+            other.close()
+
+    asyncio.run(main())
+
+
+async def come(address: Any, source: str) -> tuple[bytes, asyncio.StreamReader]:
+    """A connection of ``source``, and what it hears first."""
+    reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0))
+    said = await asyncio.wait_for(reader.read(1000), 20)
+    held.append(writer)
+    return said, reader
+
+
+held: list[asyncio.StreamWriter] = []
+
+
+def sharing(**bounds: int) -> Shares:
+    """Shares of clients that are told apart by their address of loopback; 127.0.0.1 is near."""
+
+    def client(end: socket.socket) -> Client:
+        found = client_of(end)
+        return Client(found.name, found.name == "127.0.0.1")
+
+    return Shares(client=client, **bounds)
+
+
+async def is_over(reader: asyncio.StreamReader) -> bool:
+    """Whether a connection was ended; waits for it."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 20) == b""
+    return True
+
+
+def test_a_client_has_its_share() -> None:
+    """Who has as many as it may loses the oldest for a new one; others keep theirs."""
+
+    async def main() -> None:
+        async with door(most=9, shares=sharing(each=2, reserve=1)) as (made, address, transports):
+            other, mine = [
+                [await come(address, source) for _ in range(2)]
+                for source in ("127.0.0.3", "127.0.0.2")
+            ]
+            said, third = await come(address, "127.0.0.2")
+            assert said == b"hello"
+            assert await is_over(mine[0][1])
+            assert [t.is_closing() for t in transports] == [False, False, True, False, False]
+            for transport in transports[3:]:
+                made.keep(transport, 60.0)  # streams give way to nobody
+            assert b" 503 " in (await come(address, "127.0.0.2"))[0]
+            assert not third.at_eof()
+            assert not any(reader.at_eof() for _, reader in other)
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_slow_clients_keep_nobody_out() -> None:
+    """However many connections one has, or many have, the next who comes is let in: a monitor of
+    this host, which has places of its own, and one from elsewhere.
+    """
+
+    async def main() -> None:
+        async with door(most=6, shares=sharing(each=4, reserve=2)) as (_, address, transports):
+            for source in ("127.0.0.2", "127.0.0.3"):
+                for _ in range(6):
+                    assert (await come(address, source))[0] == b"hello"
+            live = [one for one in transports if not one.is_closing()]
+            assert len(live) == 4
+            for _ in range(2):
+                assert (await come(address, "127.0.0.1"))[0] == b"hello"
+            assert all(not one.is_closing() for one in live)
+            for number in range(4, 12):
+                assert (await come(address, f"127.0.0.{number}"))[0] == b"hello"
+            assert sum(not one.is_closing() for one in transports) == 6
+            for _ in range(8):  # those of this host take no more than is free, then their own
+                assert (await come(address, "127.0.0.1"))[0] == b"hello"
+            assert (await come(address, "127.0.0.20"))[0] == b"hello"
+            assert sum(not one.is_closing() for one in transports) == 6
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+
+
+def test_whose_a_connection_is() -> None:
+    """An IPv4 address, or the network of an IPv6 one; one that is gone is nobody's."""
+
+    class End:
+        def __init__(self, *name: Any) -> None:
+            self.name = name
+
+        def getpeername(self) -> Any:
+            if not self.name:
+                raise OSError
+            return self.name
+
+    def of(*name: Any) -> Client:
+        return client_of(cast(socket.socket, End(*name)))
+
+    assert of("192.0.2.1", 80) == Client("192.0.2.1")
+    assert of("127.0.0.9", 80) == Client("127.0.0.9", near=True)
+    assert of("::1", 80, 0, 0).near
+    assert of("2001:db8::1", 80, 0, 0) == of("2001:db8::2:3", 81, 0, 0) != of("2001:db9::1", 80)
+    assert of("fe80::1%eth0", 80) == of("fe80::2%eth1", 80)
+    assert of() == Client("")

@@ -1,0 +1,214 @@
+"""HTTP in, requests to the hub out: what is refused by its shape or size, and what is asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from paraglider.daemon.http import routes
+from paraglider.daemon.http.connection_limiter import Door, everybody
+from paraglider.daemon.processes.channel import Message
+from paraglider.errors import PlatformError
+
+
+class Talk:
+    """Connections to the requests; ``asked`` is what came to the hub, ``reply`` what it says."""
+
+    def __init__(self) -> None:
+        self.asked: list[Message] = []
+        self.reply: Message | PlatformError = {"ok": ["yes"]}
+        self._made = routes.runner(routes.application(self._ask))
+
+    async def _ask(self, message: Message) -> Message:
+        self.asked.append(message)
+        if isinstance(self.reply, PlatformError):
+            raise self.reply
+        return self.reply
+
+    async def __aenter__(self) -> Talk:
+        await self._made.setup()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._made.cleanup()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection."""
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        server = routes.server_of(self._made)
+        await asyncio.get_running_loop().connect_accepted_socket(server, theirs)
+        return await asyncio.open_connection(sock=ours)
+
+    @property
+    def server(self) -> Any:
+        """What makes a handler of each connection."""
+        return routes.server_of(self._made)
+
+    async def send(self, request: bytes) -> tuple[int, Any]:
+        """Status and JSON of the answer; the connection is over then."""
+        reader, writer = await self.connect()
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return int(head.split()[1]), json.loads(body)
+
+    async def ask(self, first: str, body: str = "") -> tuple[int, Any]:
+        """The same for a request that is begun by ``first``."""
+        head = f"{first} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+        return await self.send((head + body).encode())
+
+
+def talk(what: Callable[[Talk], Awaitable[None]]) -> None:
+    """Have a talk."""
+
+    async def run() -> None:
+        async with Talk() as made:
+            await what(made)
+
+    asyncio.run(run())
+
+
+def test_requests_come_to_the_hub() -> None:
+    """Words of the query and the path, a number as such; what is to be done is the path's."""
+
+    async def what(talk: Talk) -> None:
+        assert await talk.ask("GET /v1/status") == (200, ["yes"])
+        await talk.ask("GET /v1/flows?client=192.0.2.0/24&limit=5&do=kill")
+        await talk.ask("POST /v1/backends/web/%5Bfd00::1%5D:80", '{"weight": 3, "do": "kill"}')
+        await talk.ask("POST /v1/flows/kill", '{"all": true}')
+        await talk.ask("POST /v1/reload")
+        assert talk.asked == [
+            {"do": "status"},
+            {"do": "flows", "client": "192.0.2.0/24", "limit": 5},
+            {"do": "set", "service": "web", "backend": "[fd00::1]:80", "weight": 3},
+            {"do": "kill", "all": True},
+            {"do": "reload"},
+        ]
+
+    talk(what)
+
+
+@pytest.mark.parametrize(
+    ("first", "body", "status", "words"),
+    [
+        ("GET /", "", 404, "not found"),
+        ("GET /v1/nosuch", "", 404, "not found"),
+        ("GET /v1/../v1/status/..", "", 404, "not found"),
+        ("POST /v1/status", "{}", 405, "method not allowed"),
+        ("GET /v1/flows/kill", "", 405, "method not allowed"),
+        ("POST /v1/flows/kill", "{", 400, "the body is no JSON"),
+        ("POST /v1/flows/kill", "[1]", 400, "the body is no JSON object"),
+        ("POST /v1/flows/kill", "[" * 60_000, 400, "the body is no JSON"),
+        ("POST /v1/flows/kill", '"' + "x" * routes.LARGEST + '"', 413, "too large"),
+    ],
+)
+def test_what_is_no_request_never_comes_to_the_hub(
+    first: str, body: str, status: int, words: str
+) -> None:
+    """It is refused in JSON."""
+
+    async def what(talk: Talk) -> None:
+        found, answer = await talk.ask(first, body)
+        assert (found, talk.asked) == (status, [])
+        assert words in answer["error"]
+
+    talk(what)
+
+
+@pytest.mark.parametrize(
+    ("reply", "status"),
+    [
+        ({"error": "x", "remedy": "y", "fault": "operator"}, 400),
+        ({"error": "x", "remedy": "y", "fault": "platform"}, 503),
+        ({"error": "x", "remedy": "y", "fault": "nobody"}, 500),
+        (PlatformError("x", "y"), 503),
+    ],
+)
+def test_a_refusal_of_the_hub(reply: Message | PlatformError, status: int) -> None:
+    """Its words, and a status by whose fault it was."""
+
+    async def what(talk: Talk) -> None:
+        talk.reply = reply
+        found, answer = await talk.ask("GET /v1/health")
+        assert (found, answer["error"], answer["remedy"]) == (status, "x", "y")
+
+    talk(what)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\x16\x03\x01" * 100 + b"\r\n\r\n",
+        b"GET /v1/health HTTP/9.9\r\n\r\n",
+        b"GET /v1/health HTTP/1.1\r\nHost: a\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"x" * 100_000,
+        b"GET / HTTP/1.1\r\nHost: " + b"x" * 100_000,
+    ],
+)
+def test_garbage_is_refused(garbage: bytes) -> None:
+    """And ends its connection, as every answer does."""
+
+    async def what(talk: Talk) -> None:
+        reader, writer = await talk.connect()
+        writer.write(garbage)
+        answer = await asyncio.wait_for(reader.read(), 30)
+        writer.close()
+        assert answer.split()[1] == b"400"
+        assert talk.asked == []
+
+    talk(what)
+
+
+def test_100_mb_are_not_read() -> None:
+    """A request says that it is that long, and sends: it is refused after the first of it."""
+
+    async def what(talk: Talk) -> None:
+        _, writer = await talk.connect()
+        writer.write(
+            b"POST /v1/flows/kill HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n"
+        )
+        sent = 0
+        try:
+            while sent < 100_000_000:
+                writer.write(b"x" * 1_000_000)
+                await writer.drain()
+                sent += 1_000_000
+        except OSError:
+            pass
+        writer.close()
+        assert sent < 100_000_000
+        assert talk.asked == []
+        assert await talk.ask("GET /v1/health") == (200, ["yes"])
+
+    talk(what)
+
+
+def test_half_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that never comes to its end loses its connection; others are answered meanwhile."""
+    monkeypatch.setattr("paraglider.daemon.http.connection_limiter._SWEEP", 0.05)
+
+    async def what(talk: Talk) -> None:
+        listening = socket.create_server(("127.0.0.1", 0))
+        door = Door(listening, everybody, talk.server, lifetime=0.3)
+        reader, writer = await asyncio.open_connection(*listening.getsockname())
+        writer.write(b"GET /v1/hea")
+        assert await talk.ask("GET /v1/health") == (200, ["yes"])
+        assert await asyncio.wait_for(reader.read(), 30) == b""
+        writer.close()
+        door.close()
+        listening.close()
+        assert talk.asked == [{"do": "health"}]
+
+    talk(what)
+
+
+def test_warm_up_asks_nobody() -> None:
+    """What it is for is that nothing is left to import; it ends by itself."""
+    routes.warm_up()

@@ -1,0 +1,98 @@
+"""Hangs: silence that somebody is to blame for, by the clock of the test."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from paraglider.daemon.processes.hangs import (
+    HANG,
+    LONG_WORK,
+    LOOK,
+    SILENT,
+    STARVED,
+    Hangs,
+    Usage,
+    usage,
+)
+from paraglider.daemon.processes.heartbeat import Life
+
+PID = 77
+
+
+class World:
+    """A process that gives no sign from second 0 on, in state ``state``."""
+
+    def __init__(self, state: str = "S", core: float = 0.0) -> None:
+        self.now = 0.0
+        self.state = state
+        self.life = Life()
+        self.life.begin(0.0)
+        self._core = core
+        self.hangs = Hangs(self._usage)
+
+    def _usage(self, pid: int) -> Usage:
+        return Usage(self.state, self._core * self.now)
+
+    def hung_at(self, until: float) -> float | None:
+        """When it hangs, if that is before ``until``; looked at every LOOK seconds."""
+        while self.now < until:
+            self.now += LOOK
+            self.hangs.look(self.now)
+            silence = self.hangs.silence(self.life, 0.0, self.now)
+            if self.hangs.hangs(PID, self.life, silence, self.now):
+                return self.now
+        return None
+
+
+@pytest.mark.parametrize(("state", "core"), [("T", 0.0), ("S", 0.0), ("R", 1.0), ("R", 0.3)])
+def test_stopped_waiting_and_looping_hang(state: str, core: float) -> None:
+    """All within five seconds, with time left for the successor."""
+    when = World(state, core).hung_at(60)
+    assert when is not None
+    assert HANG <= when <= 5.0 - LOOK
+
+
+def test_who_is_given_no_time_does_not_hang_so_soon() -> None:
+    """It wants to run, and the machine is busy with others; for ever is too long all the same."""
+    when = World("R", 0.01).hung_at(120)
+    assert when is not None
+    assert when >= STARVED
+
+
+def test_long_work_may_take_longer() -> None:
+    """And no longer than that."""
+    world = World()
+    with world.life.long_work():
+        world.life.beat(0.0)
+        assert world.hung_at(LONG_WORK - LOOK) is None
+        assert world.hung_at(2 * LONG_WORK) is not None
+
+
+def test_time_in_which_nobody_looked_does_not_count() -> None:
+    """The machine slept, or the supervisor was busy: everybody begins anew."""
+    world = World()
+    assert world.hung_at(SILENT) is None
+    world.now += 3600
+    woken = world.now
+    when = world.hung_at(woken + 60)
+    assert when is not None
+    assert when >= woken + HANG
+
+
+def test_a_sign_of_the_future_is_one_of_now() -> None:
+    """A process that lies about it only keeps itself."""
+    world = World()
+    world.life.beat(1e12)
+    assert world.hung_at(20) is None
+    assert world.hangs.silence(world.life, 0.0, world.now) == 0.0
+
+
+def test_the_kernel_tells_what_a_process_does() -> None:
+    """Of this one, which runs; of one that is not there, nothing."""
+    found = usage(os.getpid())
+    assert found is not None
+    assert found.state == "R"
+    assert found.cpu > 0
+    assert usage(2**22 + 1) is None

@@ -1,0 +1,44 @@
+"""Processes are replaced one at a time."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.rolling_restart import Renewal
+from paraglider.daemon.processes.spec import Spec
+
+
+class Dismissing:
+    """Notes who is dismissed."""
+
+    def __init__(self) -> None:
+        self.dismissed: list[int] = []
+
+    def dismiss(self, child: Child) -> None:
+        """See ``Children``."""
+        self.dismissed.append(child.spec.index)
+        child.dismissed = 1.0
+
+
+def test_one_after_the_other() -> None:
+    """The next goes when the one before serves again, each once; who runs not needs nothing."""
+    first, second, gone = (Child(Spec(i), pid=pid) for i, pid in enumerate((11, 12, 0)))
+    noted = Dismissing()
+    everybody = cast(Children, noted)
+    renewal = Renewal()
+    renewal.add([first, second, gone])
+    renewal.add([second])
+    renewal.go_on(everybody)
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0]
+    first.pid, first.dismissed = 0, 0.0
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0]
+    first.pid = 21
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0, 1]
+    second.pid, second.dismissed = 22, 0.0
+    renewal.go_on(everybody)
+    assert noted.dismissed == [0, 1]

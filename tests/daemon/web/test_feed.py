@@ -1,0 +1,88 @@
+"""Tests of ``paraglider.daemon.web.feed``: one question at a time, whoever reads."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.web.feed import Feed, of_service
+from paraglider.errors import PlatformError
+
+
+def status(at: float) -> dict[str, Any]:
+    """What a hub without services says."""
+    return {"at": at, "services": [], "backends": [], "workers": [], "health": {}}
+
+
+def test_readers_share_a_question() -> None:
+    """A hundred readers get the same samples, and the hub is asked once for each."""
+    asked: list[Message] = []
+
+    async def ask(request: Message) -> Message:
+        asked.append(request)
+        return {"ok": status(1_700_000_000 + len(asked))}
+
+    async def read(feed: Feed) -> list[bytes]:
+        found, number = [], 0
+        while len(found) < 3:
+            number, text = await feed.after(number)
+            found.append(text)
+        return found
+
+    async def main() -> None:
+        feed = Feed(ask, {"host": "lb"}, interval=0.01)
+        with pytest.raises(PlatformError, match="nothing is known yet"):
+            feed.now()
+        readers = [asyncio.create_task(read(feed)) for _ in range(100)]
+        running = asyncio.create_task(feed.run())
+        results = await asyncio.wait_for(asyncio.gather(*readers), 20)
+        running.cancel()
+        assert all(result == results[0] for result in results)
+        assert [json.loads(text)["at"] for text in results[0]] == [
+            1_700_000_001.0 + i for i in range(3)
+        ]
+        assert json.loads(results[0][0])["host"] == "lb"
+        assert len(asked) <= feed.number + 1
+        assert asked[0] == {"do": "status"}
+        assert feed.now()["at"] == 1_700_000_000 + feed.number
+
+    asyncio.run(main())
+
+
+def test_a_hub_that_does_not_answer() -> None:
+    """The last sample stays, and the next question follows; a slow answer makes a longer pause."""
+    pauses: list[float] = []
+    answers: list[Any] = [status(1.0), None, {"error": "too many questions"}, status(2.0)]
+
+    async def ask(_request: Message) -> Message:
+        answer = answers.pop(0)
+        await asyncio.sleep(0.02)
+        if answer is None:
+            raise PlatformError("the hub does not answer")
+        return {"ok": answer} if "at" in answer else answer
+
+    async def main() -> None:
+        feed = Feed(ask, {}, interval=0.001)
+        loop = asyncio.get_running_loop()
+        running = asyncio.create_task(feed.run())
+        begin = loop.time()
+        await asyncio.wait_for(feed.after(1), 20)
+        pauses.append(loop.time() - begin)
+        running.cancel()
+        assert feed.now()["at"] == 2.0
+        assert feed.number == 2
+
+    asyncio.run(main())
+    assert pauses[0] >= 3 * 10 * 0.02  # three pauses, each ten times what the hub took
+
+
+def test_of_service() -> None:
+    """The rows of one service, or all."""
+    rows = [{"service": "a"}, {"service": "b"}]
+    assert of_service(rows, None) == rows
+    assert of_service(rows, "b") == rows[1:]
+    assert of_service(rows, "c") == []

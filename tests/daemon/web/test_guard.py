@@ -1,0 +1,91 @@
+"""Tests of ``paraglider.daemon.web.guard``: who is meant, and who asks."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+
+from paraglider.daemon.web.guard import HEADERS, Guard
+
+
+class Transport:
+    """A connection that reached ``address``."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """The address of ours."""
+        return (self.address, 9777) if name == "sockname" else default
+
+
+def checked(here: str = "127.0.0.1", method: str = "GET", path: str = "/x", **headers: str) -> int:
+    """The status that a request with ``headers`` is refused by, 200 where it is not."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    transport = cast(Any, Transport(here))
+    request = make_mocked_request(method, path, headers=named, transport=transport)
+    try:
+        Guard(["LB.example.org."]).check(request)
+    except web.HTTPException as refusal:
+        return refusal.status
+    return 200
+
+
+@pytest.mark.parametrize(
+    ("host", "here", "expected"),
+    [
+        ("127.0.0.1:9777", "127.0.0.1", 200),
+        ("localhost", "127.0.0.1", 200),
+        ("lb.example.org.:80", "10.0.0.1", 200),
+        ("[::1]:9777", "::1", 200),
+        ("[0:0:0:0:0:0:0:1]", "::1", 200),
+        ("10.0.0.2", "10.0.0.1", 421),
+        ("::1", "::1", 421),
+        ("[::1", "::1", 421),
+        ("[::1]x", "::1", 421),
+        ("[::1]:x", "::1", 421),
+        ("localhost:9777x", "127.0.0.1", 421),
+        ("localhost.evil.example", "127.0.0.1", 421),
+        ("", "", 421),
+        ("evil.example", "127.0.0.1", 421),
+    ],
+)
+def test_host(host: str, here: str, expected: int) -> None:
+    """The name asked for is ours, or the address that the connection reached."""
+    assert checked(here, Host=host) == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "expected"),
+    [
+        ("http://localhost:9777", 200),
+        ("HTTPS://LOCALHOST:9777", 200),
+        ("http://localhost", 403),
+        ("http://evil.example", 403),
+        ("null", 403),
+        ("", 403),
+    ],
+)
+def test_origin(origin: str, expected: int) -> None:
+    """A page that asks is our own: the same name and port."""
+    assert checked(Host="localhost:9777", Origin=origin) == expected
+
+
+def test_another_page_may_only_lead_here() -> None:
+    """From elsewhere a person follows a link to the page; everything else is refused."""
+    elsewhere = {"Host": "localhost", "Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": "navigate"}
+    assert checked(path="/", **elsewhere) == 200
+    assert checked(path="/", method="POST", **elsewhere) == 403
+    assert checked(path="/api/v1/status", **elsewhere) == 403
+    assert checked(path="/", **{**elsewhere, "Sec_Fetch_Mode": "no-cors"}) == 403
+    assert checked(Host="localhost", Sec_Fetch_Site="same-origin") == 200
+
+
+def test_nothing_inline_is_allowed() -> None:
+    """The policy that browsers get names no exception."""
+    policy = HEADERS["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy

@@ -1,0 +1,106 @@
+"""Tests of ``paraglider.daemon.web.routes``: files of the page, what a change becomes, errors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.web.events import Streams
+from paraglider.daemon.web.feed import Feed
+from paraglider.daemon.web.guard import HEADERS, Guard
+from paraglider.daemon.web.routes import TOKEN, application, files
+
+Client = TestClient[Any, Any]
+
+
+def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
+    """Have ``use`` use the page of a hub that knows nothing yet; what the hub was asked."""
+    asked: list[Message] = []
+
+    async def ask(request: Message) -> Message:
+        asked.append(request)
+        return {"error": "no", "remedy": "yes", "fault": "operator"}
+
+    async def main() -> None:
+        feed = Feed(ask, {})
+        app = application(files(), feed, Streams(feed, lambda *_: None), Guard(()), ask)
+        async with TestClient(TestServer(app)) as client:
+            await use(client)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    return asked
+
+
+def test_files() -> None:
+    """Every file of the page comes with its type and tag; one that is known is not sent again."""
+
+    async def use(client: Client) -> None:
+        for name, file in files().items():
+            answer = await client.get(f"/static/{name}")
+            assert await answer.read() == file.body
+            assert answer.headers["Content-Type"] == file.kind
+            assert answer.headers["Cache-Control"] == "no-cache"
+            again = await client.get(f"/static/{name}", headers={"If-None-Match": file.tag})
+            assert (again.status, await again.read()) == (304, b"")
+        index = await client.get("/")
+        assert await index.read() == files()["index.html"].body
+        assert (await client.get("/static/nosuch.js")).status == 404
+
+    assert served(use) == []
+
+
+def test_the_page_has_nothing_inline() -> None:
+    """What its own policy forbids it does not try: no script, style or handler in the markup."""
+    page = files()["index.html"].body.decode()
+    for forbidden in ("<style", " style=", " onclick=", "javascript:", "<script>", "http://"):
+        assert forbidden not in page
+    scripts = [file.body.decode() for name, file in files().items() if name.endswith(".js")]
+    assert not any("innerHTML =" in text for text in scripts if "uPlot (v" not in text[:200])
+
+
+def test_errors_are_json_with_all_headers() -> None:
+    """Nothing known yet, nothing there, a wrong method: each is told, and as well guarded."""
+
+    async def use(client: Client) -> None:
+        for method, path, status in (
+            ("GET", "/api/v1/status", 503),
+            ("GET", "/stats.csv", 503),
+            ("GET", "/nosuch", 404),
+            ("PUT", "/", 405),
+            ("HEAD", "/events", 405),
+        ):
+            answer = await client.request(method, path)
+            assert answer.status == status
+            assert method == "HEAD" or "error" in await answer.json()
+            assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+
+    assert served(use) == []
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+def test_a_change_is_the_hubs_to_judge(token: str | None) -> None:
+    """Place and token are those of the request itself, whatever its body says of them."""
+
+    async def use(client: Client) -> None:
+        body = {"state": "drain", "service": "x", "backend": "y", "do": "kill", "token": "mine"}
+        headers = {} if token is None else {TOKEN: token}
+        answer = await client.post(
+            "/api/v1/backends/web/10.0.0.1", data=json.dumps(body), headers=headers
+        )
+        assert (answer.status, await answer.json()) == (400, {"error": "no", "remedy": "yes"})
+        assert (await client.post("/api/v1/backends/web/b", data="{")).status == 400
+
+    (asked,) = served(use)
+    assert asked == {
+        "do": "set",
+        "service": "web",
+        "backend": "10.0.0.1",
+        "state": "drain",
+        "token": token,
+    }

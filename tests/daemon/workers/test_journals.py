@@ -1,0 +1,208 @@
+"""A worker's flows carried on: from its own ledger, from others', or not, with a word about it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from paraglider.config.model import Config
+from paraglider.daemon import log
+from paraglider.daemon.workers.journals import Ledgers, carry_on
+from paraglider.forward.path import Path as PacketPath
+from paraglider.forward.path import build
+from paraglider.host.journal_files import LedgerFiles
+from paraglider.host.mapped import Mapped
+
+CLIENT = bytes((192, 168, 0, 100))
+VIP = bytes((192, 168, 0, 11))
+BEGIN = time.monotonic() - 60.0  # a minute before each test
+
+
+@pytest.fixture(autouse=True)
+def _a_minute_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flows older than their timeouts are not taken over, and a whole run takes minutes."""
+    monkeypatch.setitem(globals(), "BEGIN", time.monotonic() - 60.0)
+
+
+def config(forward: str = "nat", backends: int = 3) -> Config:
+    """One service."""
+    service = {
+        "name": "web",
+        "vip": "192.168.0.11/24",
+        "protocol": "tcp",
+        "ports": 80,
+        "forward": forward,
+        "backends": [f"10.0.0.{n + 1}" for n in range(backends)],
+    }
+    return Config.model_validate({"services": [service]})
+
+
+def handled(path: PacketPath, client_port: int, flags: int = 2) -> bytes:
+    """The backend's address that a segment to the VIP (by default a SYN) is given."""
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + CLIENT + VIP
+    segment = struct.pack("!HHIIBBHHH", client_port, 80, 0, 0, 0x50, flags, 0, 0, 0)
+    packet = bytearray(head + segment)
+    path.handle(packet, 0, 40, 0, BEGIN + 1.0)
+    return bytes(packet[16:20])
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> LedgerFiles:
+    """A worker's."""
+    return LedgerFiles(1, "two", 0, 100, tmp_path)
+
+
+def begins(files: LedgerFiles, path: PacketPath) -> tuple[Ledgers, list[Any]]:
+    """A worker with ``path`` begins: its ledgers, and what it logged."""
+    with capture_logs() as logged:
+        ledgers = carry_on(path, files, log.logger())
+    return ledgers, [dict(line) for line in logged]
+
+
+def lives(files: LedgerFiles, wanted: Config | None = None) -> tuple[PacketPath, list[Any]]:
+    """A worker begins: its packet path, and what it logged."""
+    path = build(wanted or config(), 0, 0.0)
+    return path, begins(files, path)[1]
+
+
+def looks(ledgers: Ledgers, *times: float) -> list[str]:
+    """What the worker's log says when it looks at these times, in seconds from ``BEGIN`` on."""
+    with capture_logs() as logged:
+        for seconds in times:
+            ledgers.look(BEGIN + seconds)
+    return [line["event"] for line in logged]
+
+
+@pytest.mark.parametrize("length", [0, 4096, 100_000])
+@pytest.mark.parametrize("forward", ["nat", "dsr"])
+def test_a_ledger_that_is_cut_at_work(files: LedgerFiles, forward: str, length: int) -> None:
+    """The worker serves on, writes all of its flows anew, and says so once; the next one has
+    them, and those that began in between.
+    """
+    roomy = replace(files, records=10_000)
+    path = build(config(forward), 0, BEGIN)
+    ledgers, _ = begins(roomy, path)
+    for port in range(30000, 34000):
+        handled(path, port)
+    assert looks(ledgers, 1.0) == []
+    os.truncate(roomy.path(forward), length)
+    for port in range(34000, 35000):
+        handled(path, port)
+    path.expire(BEGIN + 1.1, 10)
+    said = looks(ledgers, 1.1, 1.2, 1.6, 2.2)
+    assert said == ["ledger damaged, written anew"]
+    handled(path, 40000)
+    assert looks(ledgers, 3.0) == []
+    del path, ledgers
+    _, (line,) = lives(roomy, config(forward))
+    assert (line["event"], line["flows"]) == ("flows taken over", 5001)
+
+
+def test_a_ledger_that_cannot_be_written_anew(
+    files: LedgerFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """/run is full: told once, tried again now and then, and the worker serves meanwhile."""
+    path = build(config(), 0, BEGIN)
+    ledgers, _ = begins(files, path)
+    os.truncate(files.path("nat"), 0)
+    handled(path, 40000)
+
+    def refuse(_: Mapped) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mapped, "restore", refuse)
+        assert looks(ledgers, 1.0, 1.1, 2.0, 6.0, 6.1) == ["ledger damaged, cannot be written anew"]
+        handled(path, 40001)
+    assert looks(ledgers, 10.9) == []
+    assert looks(ledgers, 11.0) == ["ledger damaged, written anew"]
+    del path, ledgers
+    assert lives(files)[1][0]["flows"] == 2
+
+
+def test_a_worker_carries_on(files: LedgerFiles) -> None:
+    """The same client's segments go to the same backends; a first start says nothing."""
+    path, logged = lives(files)
+    assert logged == []
+    before = [handled(path, port) for port in (40000, 40001, 40002)]
+    assert len(set(before)) == 3
+    del path
+    path, (line,) = lives(files)
+    assert (line["event"], line["table"], line["flows"]) == ("flows taken over", "nat", 3)
+    assert [handled(path, port, 16) for port in (40000, 40001, 40002)] == before
+
+
+def test_what_is_left_out_is_told(files: LedgerFiles) -> None:
+    """Flows of a backend that is no longer configured."""
+    path, _ = lives(files)
+    for port in range(40000, 40006):
+        handled(path, port)
+    del path
+    _, (line,) = lives(files, config(backends=2))
+    assert (line["flows"], line["unknown"]) == (4, 2)
+
+
+def test_other_cores(files: LedgerFiles) -> None:
+    """Each worker takes over the flows of all; once, also when it is replaced later."""
+    old = [replace(files, core=core) for core in (0, 1)]
+    before = {}
+    for core, port in enumerate((40000, 40001)):
+        path, _ = lives(old[core])
+        before[port] = handled(path, port)
+        del path
+    new = [replace(files, steering="three", core=core) for core in (0, 1, 2)]
+    for each in new:
+        path, (line,) = lives(each)
+        assert line["flows"] == 2
+        assert {port: handled(path, port, 16) for port in before} == before
+        del path
+    new[0].remove_others()
+    assert [lives(each)[1][0]["flows"] for each in new] == [2, 2, 2]
+
+
+def test_a_damaged_ledger_is_told_of(files: LedgerFiles) -> None:
+    """The worker begins with no flows, in a ledger that the next one finds."""
+    files.path("nat").write_bytes(b"this is not what you are looking for" * 10)
+    path, (line,) = lives(files)
+    assert (line["event"], line["why"]) == ("ledger not used", "it is no ledger")
+    handled(path, 40000)
+    del path
+    assert lives(files)[1][0]["flows"] == 1
+
+
+def test_a_damaged_ledger_of_another_is_told_of(files: LedgerFiles) -> None:
+    """The others' flows are taken over all the same."""
+    path, _ = lives(files)
+    handled(path, 40000)
+    del path
+    replace(files, core=1).path("nat").write_bytes(b"")
+    _, logged = lives(replace(files, steering="three"))
+    assert [line["event"] for line in logged] == ["ledger not used", "flows taken over"]
+
+
+def test_without_a_ledger_the_worker_serves(files: LedgerFiles) -> None:
+    """A directory that cannot be, or a file that another has: a warning, and packets pass."""
+    nowhere = replace(files, directory=Path("/proc/nowhere"))
+    path, (line,) = lives(nowhere)
+    assert line["event"] == "flows will not outlive this worker"
+    assert line["log_level"] == "warning"
+    assert handled(path, 40000) != VIP
+    first, _ = lives(files)
+    second, (line,) = lives(files)
+    assert line["event"] == "flows will not outlive this worker"
+    assert handled(second, 40000) != VIP
+    del first
+
+
+def test_where_the_kernel_has_the_flows_there_is_no_ledger(files: LedgerFiles) -> None:
+    """Offload needs none."""
+    assert lives(files, config("offload"))[1] == []
+    assert list(files.directory.iterdir()) == []

@@ -1,0 +1,416 @@
+"""A worker on its own: what it reports, what it becomes, what it counts.
+
+Each runs in a process of its own in a namespace whose packets to 127.0.0.2 go to its queue; its
+report pipe is that process's standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.flow import TCP, UDP
+from paraglider.core.pool import Backend
+from paraglider.core.strategies import Context, NewFlow
+from paraglider.core.strategies.guard import Guard
+from paraglider.core.strategies.rr import RoundRobin
+from paraglider.core.verdict import REASONS
+from paraglider.daemon.processes.counters import Counters, Writer
+from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.workers.worker import Count, _warm_up
+from paraglider.forward.path import build
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.topology import new_prefix
+from paraglider.netfilter.queue import Reader
+
+pytestmark = pytest.mark.root
+
+PATIENCE = 15.0  # seconds until something that must happen counts as not happening
+CORE = min(os.sched_getaffinity(0))
+NOBODY = pwd.getpwnam("nobody")
+
+SCRIPT = """
+import json, os, sys
+from paraglider.config.model import Config
+from paraglider.daemon import log
+from paraglider.daemon.workers import worker
+debug, core, config = json.loads(sys.argv[1])
+log.set_up(debug)
+{extra}
+spec = worker.WorkerSpec(0, core, Config.model_validate(config), {uid}, {gid})
+sys.exit(worker.run(spec, 1, os.getppid()))
+"""
+
+SEND = """
+import socket, sys
+for port in map(int, sys.argv[1:]):
+    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"secret words", ("127.0.0.2", port))
+"""
+
+# The reader as it is, but that what handles its packets raises.
+BROKEN = """
+class Reader(worker.Reader):
+    def serve(self, handle, tick):
+        super().serve(broken, tick)
+def broken(*packet):
+    raise ValueError("a fault of ours")
+worker.Reader = Reader
+"""
+
+
+class Worker:
+    """A worker process: its report, its log."""
+
+    def __init__(self, namespace: Namespace, script: str, argument: str, log: Path) -> None:
+        self.namespace = namespace
+        self._log = log
+        with log.open("wb") as errors:
+            self.process = namespace.popen(
+                [sys.executable, "-c", script, argument], stdout=subprocess.PIPE, stderr=errors
+            )
+        assert self.process.stdout is not None
+        self.report = self.process.stdout.read().decode()
+
+    def log(self) -> str:
+        """All that it logged."""
+        return self._log.read_text()
+
+    def status(self) -> dict[str, str]:
+        """/proc/PID/status."""
+        text = Path(f"/proc/{self.process.pid}/status").read_text()
+        return dict(line.split(":\t", 1) for line in text.splitlines())
+
+    def send(self, *ports: int) -> None:
+        """A UDP datagram to each port of 127.0.0.2."""
+        self.namespace.run([sys.executable, "-c", SEND, *map(str, ports)])
+
+    def stop(self) -> int:
+        """SIGTERM, and the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(PATIENCE)
+
+    def await_log(self, words: str) -> str:
+        """The first line of the log with ``words``."""
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.search(f"^.*{words}.*$", self.log(), re.MULTILINE)):
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.01)
+        return found[0]
+
+
+@pytest.fixture(scope="module")
+def namespace() -> Iterator[Namespace]:
+    """A namespace whose packets to 127.0.0.2 go to the queue of ``CORE``."""
+    with Namespace(f"{new_prefix()}-worker") as made:
+        rule = f"-A OUTPUT -d 127.0.0.2 -j NFQUEUE --queue-num {CORE}"
+        made.run(["iptables-restore"], text=f"*mangle\n{rule}\nCOMMIT\n")
+        yield made
+
+
+@pytest.fixture
+def work(namespace: Namespace, tmp_path: Path) -> Iterator[Callable[..., Worker]]:
+    """A function that starts a worker and waits for its report."""
+    made: list[Worker] = []
+    chroot = tmp_path / "empty"
+    chroot.mkdir()
+
+    def start(
+        *,
+        core: int = CORE,
+        debug: bool = False,
+        extra: str = "",
+        uid: int = NOBODY.pw_uid,
+        **top: Any,
+    ) -> Worker:
+        service = {
+            "name": "dns",
+            "vip": "127.0.0.2/8",
+            "protocol": "udp",
+            "ports": [53, 5353],
+            "backends": ["127.0.0.3"],
+        }
+        config = {"chroot": str(chroot), "services": [service], **top}
+        script = SCRIPT.format(extra=extra, uid=uid, gid=NOBODY.pw_gid)
+        log = tmp_path / f"log{len(made)}"
+        made.append(Worker(namespace, script, json.dumps([debug, core, config]), log))
+        return made[-1]
+
+    yield start
+    for worker in made:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait()
+
+
+def test_ready_without_privileges(work: Any) -> None:
+    """Who says that it is ready is nobody, on its core, by its name, with one capability."""
+    worker = work()
+    assert worker.report == "ready"
+    found = worker.status()
+    assert found["Name"] == f"paraglider/{CORE}"
+    assert found["Uid"].split() == [str(NOBODY.pw_uid)] * 4
+    assert found["Gid"].split() == [str(NOBODY.pw_gid)] * 4
+    assert found["Groups"].split() == []
+    assert int(found["CapEff"], 16) == int(found["CapPrm"], 16) == 1 << 12
+    assert int(found["CapBnd"], 16) == 0
+    assert found["NoNewPrivs"] == "1"
+    assert os.sched_getaffinity(worker.process.pid) == {CORE}
+    title = Path(f"/proc/{worker.process.pid}/cmdline").read_bytes()
+    assert title.startswith(f"paraglider: worker 0 on core {CORE}".encode())
+
+
+def test_locked_in(work: Any, tmp_path: Path) -> None:
+    """Its root directory is the one of the configuration."""
+    worker = work()
+    assert Path(f"/proc/{worker.process.pid}/root").resolve() == tmp_path / "empty"
+
+
+def test_stops_when_asked(work: Any) -> None:
+    """SIGTERM ends it with exit code 0; the packets of the warm-up are not counted."""
+    worker = work()
+    assert worker.stop() == 0
+    line = worker.await_log("event=stopped")
+    assert set(line.split()[3:]) == {"worker=0", f"core={CORE}", "flows=0"}
+    assert "level=error" not in worker.log()
+
+
+def test_other_signals_are_the_parents(work: Any) -> None:
+    """Ctrl-C and a hang-up, which reach the whole group, do not end a worker."""
+    worker = work()
+    worker.process.send_signal(signal.SIGINT)
+    worker.process.send_signal(signal.SIGHUP)
+    worker.send(53)
+    assert worker.process.poll() is None
+    assert worker.stop() == 0
+    assert "flows=1" in worker.await_log("event=stopped")
+
+
+def test_counts_what_it_refused(work: Any) -> None:
+    """At its end it tells of its flows, and by reason of the packets that were none."""
+    worker = work()
+    worker.send(53, 5353, 5353, 99)
+    assert worker.stop() == 0
+    line = worker.await_log("event=stopped")
+    assert "flows=3" in line
+    assert "no_service=1" in line
+
+
+def test_debug_tells_of_new_flows(work: Any) -> None:
+    """With ``-D`` a new flow is a line with both ends and the backend, without any content."""
+    worker = work(debug=True)
+    worker.send(53)
+    line = worker.await_log('event="new flow"')
+    wanted = ("protocol=udp", "client=127.0.0.1", "vip=127.0.0.2", "port=53", "backend=127.0.0.3")
+    assert all(word in line.split() for word in wanted)
+    assert "service=" in line
+    assert re.search(r'why="[a-z]+, of \d+ ready"', line)
+    assert "secret" not in worker.log()
+    assert worker.stop() == 0
+
+
+def test_without_debug_nothing_a_flow(work: Any) -> None:
+    """Without ``-D`` a flow leaves no line."""
+    worker = work()
+    worker.send(53)
+    assert worker.stop() == 0
+    assert "new flow" not in worker.log()
+
+
+def test_a_fault_is_logged_once(work: Any) -> None:
+    """A packet whose handling raises is told of with the place in the code, not its bytes."""
+    worker = work(extra=BROKEN)
+    worker.send(53, 53, 53)
+    line = worker.await_log('event="packets lost"')
+    assert "level=error" in line
+    assert "a fault of ours" in line
+    assert "in broken" in line
+    assert worker.stop() == 0
+    assert worker.log().count("packets lost") == 1
+    assert "secret" not in worker.log()
+
+
+def test_a_queue_with_a_reader(work: Any) -> None:
+    """A second worker on the same queue reports the operator's mistake, and the first lives on."""
+    first = work()
+    second = work()
+    assert second.report.startswith(f"1queue {CORE} already has a reader: process")
+    assert f"process {first.process.pid} (paraglider/{CORE})" in second.report
+    assert second.process.wait(PATIENCE) == 1
+    assert "Traceback" not in second.log()
+    first.send(53)
+    assert first.stop() == 0
+    assert "flows=1" in first.await_log("event=stopped")
+
+
+def test_a_core_that_is_none(work: Any) -> None:
+    """A core that the kernel refuses is reported with the remedy, exit code 2."""
+    worker = work(core=4095)
+    assert worker.report.startswith("2the kernel refuses core 4095: ")
+    assert "`workers`" in worker.report
+    assert worker.process.wait(PATIENCE) == 2
+    assert "Traceback" not in worker.log()
+
+
+def test_a_directory_that_went_away(work: Any, tmp_path: Path) -> None:
+    """A chroot directory that is gone since the check keeps the worker from serving as root."""
+    worker = work(chroot=str(tmp_path / "gone"))
+    assert worker.report.startswith("2the kernel refuses to give up privileges: ")
+    assert worker.process.wait(PATIENCE) == 2
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_every_kind_of_service_warms_up(work: Any, family: int) -> None:
+    """TCP, UDP and echo, port-mapped or not, with affinity: no packet of the warm-up raises."""
+    vip, prefix, backend = (
+        ("127.0.0.2", 8, "127.0.0.3") if family == 4 else ("fd00::2", 64, "fd00::3")
+    )
+    service = {"vip": f"{vip}/{prefix}", "backends": [backend]}
+    services = [
+        {**service, "name": "any", "protocol": "any", "affinity": "client"},
+        {**service, "name": "web", "protocol": "tcp", "ports": [80, 443], "return": "direct"},
+        {
+            **service,
+            "name": "map",
+            "protocol": "tcp",
+            "ports": 8080,
+            "strategy": "wrr",
+            "backends": [{"address": backend, "port": 80}],
+        },
+    ]
+    worker = work(services=services)
+    assert worker.report == "ready"
+    assert worker.stop() == 0
+    assert "flows=0" in worker.await_log("event=stopped")
+    assert "level=error" not in worker.log()
+
+
+POLICY = """
+import os
+
+if os.geteuid() == 0 or "CapEff:\\t0000000000000000" not in open("/proc/self/status").read():
+    raise RuntimeError("it is imported with rights")
+class Picky:
+    def __init__(self, **context): pass
+    def prepare(self, ready): self.ready = ready
+    def pick(self, flow):
+        import {module}
+        return None if flow.port == 5353 else self.ready[0]
+"""
+
+LOAD = """
+import functools
+from paraglider.config.load import LoadedConfig
+from paraglider.config.diagnostics import Marks
+from paraglider.host import policies
+loaded = LoadedConfig(Config.model_validate(config), Marks(), {file!r})
+worker.WorkerSpec = functools.partial(worker.WorkerSpec, registry=policies.load(loaded))
+"""
+
+
+def test_a_policy_picks_without_privileges(work: Any, tmp_path: Path) -> None:
+    """A class of the user's own, with an import of a library when it picks, works after chroot;
+    what it does wrong is logged once, and counted at the end.
+    """
+    service = {
+        "name": "dns",
+        "vip": "127.0.0.2/8",
+        "protocol": "udp",
+        "ports": [53, 5353],
+        "backends": ["127.0.0.3"],
+        "strategy": "picky_of_test:Picky",
+    }
+    (tmp_path / "policies").mkdir(mode=0o755)
+    module = tmp_path / "policies" / "picky_of_test.py"
+    module.write_text(POLICY.format(module="colorsys"))
+    module.chmod(0o644)
+    worker = work(services=[service], extra=LOAD.format(file=str(tmp_path / "paraglider.conf")))
+    assert worker.report == "ready", worker.log()
+    worker.send(53, 5353, 5353)
+    line = worker.await_log("policy at fault")
+    assert 'last="pick returned NoneType, no ready backend"' in line
+    assert "service=dns" in line
+    assert worker.stop() == 0
+    line = worker.await_log("event=stopped")
+    assert "flows=3" in line
+    assert "policy_wrong=2" in line
+    assert "policy_raised" not in line
+
+
+@pytest.mark.parametrize("vip", ["127.0.0.2/8", "fd00::2/64"])
+def test_the_warm_up_opens_a_flow_of_each_service(vip: str) -> None:
+    """Every strategy has picked once for TCP and UDP before privileges go."""
+    picked: list[tuple[str, int]] = []
+
+    class Noted(RoundRobin):
+        def __init__(self, context: Context) -> None:
+            super().__init__()
+            self.service = context.service
+
+        def pick(self, flow: NewFlow) -> Backend:
+            picked.append((self.service, flow.protocol))
+            return super().pick(flow)
+
+    base = {"vip": vip, "backends": ["127.0.0.3" if vip.startswith("127") else "fd00::3"]}
+    services = [
+        {**base, "name": "all", "protocol": "any"},
+        {**base, "name": "web", "protocol": "tcp", "ports": 80},
+        {**base, "name": "dns", "protocol": "udp", "ports": "5300-5399"},
+    ]
+    config = Config.model_validate({"services": services})
+    _warm_up(config, {"rr": Noted}, Life())
+    wanted = {("all", TCP), ("all", UDP), ("web", TCP), ("dns", UDP)}
+    assert wanted <= set(picked)
+
+
+def test_all_that_is_counted_has_its_place() -> None:
+    """Whatever a packet path, a queue and policies count, the memory has a number for it."""
+    config = Config.model_validate(
+        {
+            "services": [
+                {
+                    "name": name,
+                    "vip": "127.0.0.2/8",
+                    "protocol": "tcp",
+                    "ports": port,
+                    "forward": forward,
+                    "backends": [f"127.0.1.{port}"],
+                }
+                for port, (name, forward) in enumerate(
+                    [("web", "nat"), ("bulk", "offload"), ("own", "nat")], 80
+                )
+            ]
+        }
+    )
+    path = build(config, 0, 0.0)
+    own = path.services[-1]
+    own.strategy = Guard(own.strategy, own.strategy, time.monotonic, 1.0)
+    path.marker.counts[:] = [1] * len(REASONS)
+    for name in own.strategy.counts():
+        setattr(own.strategy, name, 1)
+    for table in path.tables.values():
+        table.evicted = table.expired = 1
+    one = SimpleNamespace(drops=SimpleNamespace(overflows=1, overruns=1))
+    counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, queues=(one, one, one))
+    counters = Counters()
+    Writer(counters, Count(path, cast(Reader, counted))).tick()
+    sample = counters.read()
+    proxys = {"connections", "unserved", "exhausted"}
+    zero = {name for name, value in sample.head.items() if value == 0}
+    assert zero - proxys - {"unwritten"} == {"busy", "flows", "active", "closing", "half_open"}
+    for name in ("flows", "inactive"):
+        assert sample.backend("web", "127.0.1.80")[name] == 0
+    assert sample.backend("bulk", "127.0.1.81") == {"picked": 0, "unanswered": 0}
+    counters.close()

@@ -1,0 +1,99 @@
+"""Half flows that are over by our doing: whose leases must end, and who is refused."""
+
+from __future__ import annotations
+
+import pytest
+from packets import FAMILIES, V4, Family, guarded, service
+
+from paraglider.core import flow, verdict
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import Flow, FlowTable, Timeouts
+from paraglider.core.pool import Event, Pool
+from paraglider.core.service import ServiceMap
+from paraglider.forward.dsr import datapath as of_director
+from paraglider.forward.dsr.datapath import ENDED_SECONDS, Director
+
+LEASE = 0x800
+
+families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+
+
+def director(family: Family = V4) -> tuple[Director, Pool]:
+    """A packet path over three backends, with the marks 0, 1 and 2."""
+    made = service(family, protocols=(flow.TCP, flow.UDP), routed=True)
+    marks = {backend: number for number, backend in enumerate(made.pool.backends)}
+    flows = FlowTable(Timeouts(), 100)
+    return Director(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
+
+
+def sent(path: Director, packet: bytes, now: float = 0.0) -> int | None:
+    """The number of the backend that ``packet`` is marked for; None where it is refused."""
+    found = path.handle(guarded(packet), 24, len(packet), 0, now)
+    if found == verdict.PASS:
+        return None
+    assert found & 0xFF == verdict.MARK
+    return found >> 8 & ~LEASE
+
+
+def end(path: Director, now: float) -> None:
+    """End the one flow there is, as an operator would."""
+    (one,) = (each for table in path.flows.forward.values() for each in table.values())
+    assert isinstance(one, Flow)
+    path.flows.forget(one, now)
+    path.ended(one, now)
+
+
+def test_leases_of_lost_backends() -> None:
+    """They are to end when the backend is lost: once, and again when it is lost again."""
+    path, pool = director()
+    assert path.leases_to_end() == set()
+    for _ in range(2):
+        pool.apply(pool.backends[1], Event.CHECK_FAILED)
+        assert path.leases_to_end() == {1}
+        assert path.leases_to_end() == set()
+        pool.apply(pool.backends[1], Event.CHECK_PASSED)
+        assert path.leases_to_end() == set()
+
+
+@families
+def test_a_flow_that_was_ended_by_hand(family: Family) -> None:
+    """Its client is refused until it begins anew; the backend's leases are to end, each time."""
+    path, _ = director(family)
+    for start in (0.0, 10.0):
+        sent(path, family.syn(), start)
+        backend = sent(path, family.segment("A"), start + 1)
+        end(path, start + 2)
+        assert path.leases_to_end() == {backend}
+        assert path.leases_to_end() == set()
+        for _ in range(2):
+            assert sent(path, family.segment("A"), start + 3) is None
+        assert len(path.flows) == 0
+
+
+def test_who_is_silent_for_long_is_not_known() -> None:
+    """As any segment in mid-stream of nobody's, it then goes where the strategy says."""
+    path, _ = director()
+    sent(path, V4.syn())
+    end(path, 1.0)
+    assert sent(path, V4.segment("A"), 1.0 + ENDED_SECONDS) is not None
+
+
+def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest makes room."""
+    monkeypatch.setattr(of_director, "ENDED_MOST", 2)
+    path, _ = director()
+    ports = (1001, 1002, 1003)
+    for port in ports:
+        sent(path, V4.syn(client_port=port))
+        end(path, 1.0)
+    found = [sent(path, V4.segment("A", client_port=port), 2.0) for port in ports]
+    assert [each is None for each in found] == [False, True, True]
+
+
+def test_a_datagram_begins_anew() -> None:
+    """UDP has no beginning that could be waited for."""
+    path, _ = director()
+    sent(path, V4.datagram())
+    end(path, 1.0)
+    assert path.leases_to_end() == {0}
+    assert sent(path, V4.datagram(), 2.0) == 1

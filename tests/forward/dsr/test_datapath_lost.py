@@ -1,0 +1,97 @@
+"""Half flows whose backend is lost: the client's next packet goes to another, which says so."""
+
+from __future__ import annotations
+
+import pytest
+from packets import FAMILIES, Family, guarded, service
+
+from paraglider.core import flow, verdict
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import FlowTable, Timeouts
+from paraglider.core.pool import DATAGRAM_DRAIN, Event, Pool
+from paraglider.core.service import ServiceMap
+from paraglider.forward.dsr.datapath import Director
+
+families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+LEASE = 0x800
+
+
+def director(family: Family, **changes: object) -> tuple[Director, Pool]:
+    """A packet path over three backends, with the marks 0, 1 and 2."""
+    made = service(
+        family,
+        protocols=(flow.TCP, flow.UDP),
+        echo=True,
+        **changes,  # type: ignore[arg-type]
+    )
+    marks = {backend: number for number, backend in enumerate(made.pool.backends)}
+    flows = FlowTable(Timeouts(), 100)
+    return Director(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
+
+
+def backend_of(path: Director, packet: bytes) -> int:
+    """The number of the backend that a packet is marked for."""
+    fringe = 24
+    found = path.handle(guarded(packet), fringe, len(packet), 0, 0.0)
+    assert found & 0xFF == verdict.MARK
+    return found >> 8 & ~LEASE
+
+
+@families
+@pytest.mark.parametrize("kind", ["syn", "segment", "datagram", "echo"])
+def test_the_next_packet_goes_elsewhere(family: Family, kind: str) -> None:
+    """And stays there: a connection in mid-stream meets a backend that answers it with RST."""
+    path, pool = director(family)
+    echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
+    first, packet = {
+        "syn": (family.syn(), family.syn()),
+        "segment": (family.syn(), family.segment("A")),
+        "datagram": (family.datagram(), family.datagram()),
+        "echo": (echo, echo),
+    }[kind]
+    assert backend_of(path, first) == 0
+    pool.apply(pool.backends[0], Event.CHECK_FAILED)
+    other = backend_of(path, packet)
+    assert other != 0
+    assert backend_of(path, packet) == other
+    assert len(path.flows) == 1
+    assert pool.backends[0].flows == 0
+
+
+@families
+def test_flows_that_are_kept(family: Family) -> None:
+    """With ``on_down: keep`` only a SYN goes elsewhere."""
+    path, pool = director(family, on_down="keep")
+    assert backend_of(path, family.syn()) == 0
+    pool.apply(pool.backends[0], Event.CHECK_FAILED)
+    assert backend_of(path, family.segment("A")) == 0
+    assert backend_of(path, family.syn()) != 0
+
+
+@families
+def test_all_down_and_all_used(family: Family) -> None:
+    """A repeated SYN stays at its backend, as if nothing were down."""
+    path, pool = director(family, all_down="use_all")
+    assert backend_of(path, family.syn()) == 0
+    for each in pool.backends:
+        pool.apply(each, Event.CHECK_FAILED)
+    assert [backend_of(path, family.syn()) for _ in range(3)] == [0, 0, 0]
+
+
+@families
+@pytest.mark.parametrize("event", [Event.SET_MAINT, Event.SET_DRAIN])
+def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -> None:
+    """They, and pings, go to another backend, and leases must end; a live connection stays."""
+    path, pool = director(family)
+    for each in pool.backends[1:]:
+        pool.set_weight(each, 0)
+    echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
+    packets = (family.syn(), family.datagram(), echo)
+    assert [backend_of(path, packet) for packet in packets] == [0] * 3
+    pool.apply(pool.backends[0], event)
+    pool.set_weight(pool.backends[1], 1)
+    pool.tick(0.0)
+    pool.tick(DATAGRAM_DRAIN)
+    assert path.leases_to_end() == {0}
+    packets = (family.segment("A"), family.datagram(), echo)
+    assert [backend_of(path, packet) for packet in packets] == [0, 1, 1]

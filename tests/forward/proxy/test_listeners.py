@@ -1,0 +1,151 @@
+"""The listening sockets of proxy workers, on loopback and on addresses that nobody has."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.config.types import IPAddress
+from paraglider.errors import OperatorError
+from paraglider.forward.proxy.listeners import Listener, open_listeners, who_listens
+
+HOSTS = {4: "127.0.0.1", 6: "::1"}
+FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
+PATIENCE = 20.0
+
+
+def config(vip: str, ports: Any, forward: str = "proxy") -> Config:
+    """A configuration with one service."""
+    service = {
+        "name": "web",
+        "vip": vip,
+        "protocol": "tcp",
+        "ports": ports,
+        "forward": forward,
+        "backends": ["10.0.0.1" if "." in vip else "fd00::1"],
+    }
+    return Config.model_validate({"services": [service]})
+
+
+def free_port(family: int = 4) -> int:
+    """A port that nobody has."""
+    with socket.socket(FAMILY[family]) as end:
+        end.bind((HOSTS[family], 0))
+        port: int = end.getsockname()[1]
+        return port
+
+
+def nobody(vip: IPAddress) -> None:
+    """Every VIP is there."""
+    raise AssertionError(vip)
+
+
+@pytest.fixture
+def opened() -> Iterator[list[tuple[Listener, ...]]]:
+    """Rows of listeners; those that are still open at the end are closed."""
+    rows: list[tuple[Listener, ...]] = []
+    yield rows
+    for row in rows:
+        for listener in row:
+            listener.forsake()
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_workers_share_an_address(family: int, opened: Any) -> None:
+    """Each worker has a socket of its own, and all of them together take every connection."""
+    port = free_port(family)
+    opened += open_listeners(config(HOSTS[family], port), 2, nobody)
+    assert [len(row) for row in opened] == [1, 1]
+    ends = [row[0] for row in opened]
+    for listener in ends:
+        listener.socket.listen(listener.backlog)
+        assert (listener.service, listener.port) == ("web", port.to_bytes(2, "big"))
+        assert listener.vip == socket.inet_pton(FAMILY[family], HOSTS[family])
+    taken = [0, 0]
+    clients = [socket.create_connection((HOSTS[family], port), PATIENCE) for _ in range(32)]
+    for number, listener in enumerate(ends):
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                listener.socket.accept()[0].close()
+                taken[number] += 1
+    assert sum(taken) == len(clients)
+    assert all(taken)  # by a hash of the client's end: none with probability 2 to the -31
+    for client in clients:
+        client.close()
+
+
+def test_every_port_of_a_service(opened: Any) -> None:
+    """Lists and ranges: a socket each; services of another forward have none."""
+    port = free_port()
+    opened += open_listeners(config("127.0.0.7", [port, "20000-20002"]), 1, nobody)
+    found = sorted(int.from_bytes(listener.port, "big") for listener in opened[0])
+    assert found == sorted([port, 20000, 20001, 20002])
+    assert open_listeners(config("127.0.0.8", port, "nat"), 2, nobody) == [(), ()]
+
+
+@pytest.mark.parametrize("holder", ["127.0.0.1", "0.0.0.0", "::1", "::"])
+def test_a_port_that_somebody_holds(holder: str, opened: Any) -> None:
+    """It is the operator's to solve: service, address, port and process are named, also where the
+    holder would share the port; no socket stays open.
+    """
+    family = 6 if holder == "::1" else 4
+    kind = socket.AF_INET6 if ":" in holder else socket.AF_INET
+    other = free_port(family)
+    with socket.socket(kind) as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((holder, 0))
+        held.listen()
+        port = held.getsockname()[1]
+        with pytest.raises(OperatorError) as error:
+            open_listeners(config(HOSTS[family], [other, port]), 2, nobody)
+        host = f"[{HOSTS[family]}]" if family == 6 else HOSTS[family]
+        name = Path("/proc/self/comm").read_text().strip()
+        wanted = f"service `web`: {host}:{port} is in use by process {os.getpid()} ({name})"
+        assert error.value.what == wanted
+        assert "another port" in error.value.remedy
+    socket.create_server((HOSTS[family], other), family=FAMILY[family]).close()  # nobody has it
+
+
+@pytest.mark.parametrize("vip", ["192.0.2.99", "2001:db8:ffff::99"])
+def test_a_vip_that_no_interface_has(vip: str, opened: Any) -> None:
+    """It is bound all the same, and told of once."""
+    told: list[str] = []
+    rows = open_listeners(config(vip, [8080, 8081]), 2, lambda a: told.append(str(a)))
+    opened += rows
+    assert told == [vip]
+    assert [len(row) for row in rows] == [2, 2]
+    assert rows[0][0].socket.getsockname()[:2] == (vip, 8080)
+
+
+def test_closed_for_all_who_have_it(opened: Any) -> None:
+    """After `close` nobody listens, though another process has the socket too; it can listen
+    again there.
+    """
+    port = free_port()
+    ((listener,),) = open_listeners(config(HOSTS[4], port), 1, nobody)
+    with listener.socket.dup() as other:
+        listener.socket.listen()
+        listener.close()
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((HOSTS[4], port), PATIENCE)
+        other.listen()
+        socket.create_connection((HOSTS[4], port), PATIENCE).close()
+
+
+def test_closed_before_it_listens(opened: Any) -> None:
+    """That is no error."""
+    ((listener,),) = open_listeners(config(HOSTS[4], free_port()), 1, nobody)
+    listener.close()
+
+
+def test_nobody_listens() -> None:
+    """Then there is no name."""
+    address = config(HOSTS[4], 1).services[0].vip.ip
+    assert who_listens(address, free_port()) is None

@@ -1,0 +1,242 @@
+"""Accepting: whom it counts, how many at a time, and until when."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from paraglider.config.load import parse
+from paraglider.config.model import Config
+from paraglider.core.flow import TCP
+from paraglider.core.strategies import STRATEGIES
+from paraglider.forward.proxy.events import Events
+from paraglider.forward.proxy.server import PAUSE, build
+
+PATIENCE = 20.0
+FEW = 3
+
+
+def accepted(listening: socket.socket) -> socket.socket:
+    """The next connection of a backend."""
+    end, _ = listening.accept()
+    end.settimeout(PATIENCE)
+    return end
+
+
+def test_backends_in_turn(run: Any, server: Any) -> None:
+    """Connections go to the backends as the strategy says, also over IPv6."""
+    for host in ("127.0.0.1", "::1"):
+        backends = [server(host) for _ in range(3)]
+        running = run(*backends)
+        clients = [running.connect() for _ in range(6)]
+        for backend in backends * 2:
+            accepted(backend)
+        assert [b.picked for b in running.pool.backends] == [2, 2, 2]
+        assert running.proxy.live == len(clients)
+
+
+def test_who_is_told_of_a_connection(run: Any, server: Any) -> None:
+    """`opened` hears the protocol, the flow key and the backend."""
+    listening = server()
+    running = run(listening)
+    heard: list[Any] = []
+    running.proxy.opened = lambda *told: heard.append(told)
+    client = running.connect()
+    accepted(listening)
+    running.until(lambda: heard)
+    host = socket.inet_aton("127.0.0.1")
+    ports = [end[1].to_bytes(2, "big") for end in (client.getsockname(), running.address)]
+    assert heard == [(TCP, host + host + ports[0] + ports[1], running.pool.backends[0])]
+
+
+def test_a_port_that_is_not_mapped(run: Any) -> None:
+    """A backend without a port of its own is called at the port that the client called."""
+    running = run(("127.0.0.9", 0))
+    listening = socket.create_server(("127.0.0.9", running.address[1]))
+    listening.settimeout(PATIENCE)
+    with listening, running.connect() as client:
+        client.sendall(b"same")
+        assert accepted(listening).recv(4) == b"same"
+
+
+def test_no_more_than_the_bound(run: Any, server: Any) -> None:
+    """The connection that is one too many waits in the kernel until another has ended."""
+    listening = server()
+    running = run(listening, bound=FEW)
+    clients = [running.connect() for _ in range(FEW + 1)]  # the kernel accepts it at once
+    ends = [accepted(listening) for _ in range(FEW)]
+    clients[FEW].sendall(b"last")
+    running.until(lambda: running.proxy.live == FEW and not running.proxy._accepting)
+    clients[0].close()
+    ends[0].close()
+    assert accepted(listening).recv(4) == b"last"
+
+
+class Poor(socket.socket):
+    """A listening socket in a process that has no descriptor left, the first time."""
+
+    asked = 0
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """Fail once."""
+        self.asked += 1
+        if self.asked == 1:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return super().accept()
+
+
+def test_no_descriptor_left(run: Any, server: Any) -> None:
+    """Accepting pauses instead of spinning, is counted, and goes on."""
+    listening = server()
+    poor = Poor()
+    poor.bind(("127.0.0.1", 0))
+    poor.setblocking(False)
+    running = run(listening, listener=poor)
+    with socket.create_connection(poor.getsockname(), PATIENCE):
+        accepted(listening)
+        assert running.proxy.exhausted == 1
+        assert poor.asked < 10 * PATIENCE / PAUSE
+
+
+@pytest.mark.parametrize("on_down", ["reset", "keep"])
+def test_a_backend_that_is_lost(run: Any, server: Any, on_down: Any) -> None:
+    """Connections of a backend that goes down are reset, or kept where the service says so."""
+    backends = [server(), server()]
+    running = run(*backends)
+    running.pool.on_down = on_down
+    clients = [running.connect() for _ in backends]
+    ends = [accepted(backend) for backend in backends]
+    states = {"web": {"backend1": ("down", 1)}}
+
+    def fall() -> None:
+        running.proxy.put(states)
+        running.proxy.expire(running.loop.time(), 10)
+
+    running.call(fall)
+    if on_down == "reset":
+        with pytest.raises(ConnectionResetError):
+            clients[0].recv(1)
+        running.until(lambda: running.proxy.live == 1)
+    else:
+        clients[0].sendall(b"going on")
+        assert ends[0].recv(8) == b"going on"
+    clients[1].sendall(b"as before")
+    assert ends[1].recv(9) == b"as before"
+
+
+def test_draining_lets_connections_end(run: Any, server: Any) -> None:
+    """Nobody new is accepted, the one that lives goes on, and with its end all is over."""
+    listening = server()
+    running = run(listening)
+    client = running.connect()
+    end = accepted(listening)
+    drained = threading.Event()
+    running.call(lambda: running.proxy.drain(PATIENCE, drained.set))
+    with pytest.raises(ConnectionRefusedError):
+        running.connect()
+    client.sendall(b"going on")
+    assert end.recv(8) == b"going on"
+    assert not drained.is_set()
+    client.close()
+    end.close()
+    assert drained.wait(PATIENCE)
+
+
+def test_draining_takes_what_waits(run: Any, server: Any) -> None:
+    """A connection that the kernel has accepted by then is served."""
+    listening = server()
+    running = run(listening)
+    running.call(running.proxy._pause)
+    client = running.connect()
+    drained = threading.Event()
+    running.call(lambda: running.proxy.drain(PATIENCE, drained.set))
+    client.sendall(b"me too")
+    assert accepted(listening).recv(6) == b"me too"
+
+
+def test_draining_has_an_end(run: Any, server: Any, silent: Any) -> None:
+    """What lives after that time is reset, attempts too."""
+    listening = server()
+    running = run(listening, silent(), connect=PATIENCE)
+    carried, tried = running.connect(), running.connect()
+    end = accepted(listening)
+    running.until(lambda: running.proxy.live == 2)
+    drained = threading.Event()
+    running.call(lambda: running.proxy.drain(0.05, drained.set))
+    assert drained.wait(PATIENCE)
+    for one in (carried, tried, end):
+        one.settimeout(PATIENCE)
+        with pytest.raises(ConnectionResetError):
+            one.recv(1)
+
+
+def test_built_from_the_configuration(run: Any, server: Any) -> None:
+    """Only the proxy services of a file, with the bound that is the smaller."""
+    text = """
+flows: {max: 500}
+timeouts: {connect: 7, established: 70, closing: 30}
+services:
+  - {name: a, vip: 192.168.0.11/24, protocol: tcp, ports: 80, forward: proxy,
+     proxy_protocol: v2, backends: [10.0.0.1]}
+  - {name: b, vip: 192.168.0.11/24, protocol: tcp, ports: 81, backends: [10.0.0.1]}
+"""
+    running = run(server())  # for its loop
+    loop = running.loop
+    config = parse(text, "f").config
+    proxy = running.call(lambda: build(config, 0, loop, Events(loop), (), 1000))
+    assert [service.name for service in proxy.services] == ["a"]
+    assert list(proxy.tallies) == ["a"]
+    assert (proxy._bound, proxy._versions) == (500, {"a": "v2"})
+    assert (proxy._shared.established, proxy._shared.closing) == (70, 30)
+    assert proxy._fronts["a"].connect == 7
+
+
+def test_another_configuration(run: Any, server: Any) -> None:
+    """Connections stay where they are, counted as before; new ones go by the new configuration,
+    and a service that is gone listens no more.
+    """
+    first, second, third = (server() for _ in range(3))
+    ports = [end.getsockname()[1] for end in (first, second, third)]
+    running = run(first, second)
+
+    def config(strategy: str, *backends: int) -> Config:
+        service = {
+            "name": "web",
+            "vip": "127.0.0.1/8",
+            "protocol": "tcp",
+            "forward": "proxy",
+            "ports": running.address[1],
+            "strategy": strategy,
+            "backends": [{"address": "127.0.0.1", "port": port} for port in backends],
+        }
+        return Config.model_validate({"services": [service]})
+
+    def become(old: Config, new: Config) -> None:
+        running.call(lambda: running.proxy.become(new, old, 0, STRATEGIES))
+
+    def carried() -> dict[str, int]:
+        rows = running.call(lambda: list(running.proxy.traffic()))
+        return {name: numbers["flows"] for _, name, numbers in rows}
+
+    begin, changed = config("rr", *ports[:2]), config("wrr", *ports[1:])
+    become(begin, begin)  # from here on backends have the names of the file
+    client = running.connect()
+    end = accepted(first)
+    become(begin, changed)
+    client.sendall(b"still")
+    assert end.recv(5) == b"still"
+    others = [running.connect(), running.connect()]
+    ends = [accepted(second), accepted(third)]
+    assert carried() == {f"127.0.0.1:{port}": 1 for port in ports[1:]}
+    gone = changed.model_copy(update={"services": ()})
+    become(changed, gone)
+    with pytest.raises(ConnectionRefusedError):
+        running.connect()
+    for other in others:
+        other.sendall(b"still")
+    assert [each.recv(5) for each in ends] == [b"still"] * 2

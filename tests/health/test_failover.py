@@ -1,0 +1,166 @@
+"""Tests of ``paraglider.health.failover``: one round of failover, with a network of this test's.
+
+Pings go to a table of who answers; connections to a table of who serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+
+from paraglider.config.health import Failover
+from paraglider.config.types import IPAddress
+from paraglider.health import failover
+from paraglider.health.failover import ALL_NODES, is_ours, survey
+from paraglider.health.messages import Scope
+from paraglider.health.pinger import Echo, Question
+from paraglider.health.sweep import MOST, Answer
+
+EVERYBODY = ipaddress.ip_address("10.255.255.255")
+FIRST, SECOND, THIRD = (ipaddress.ip_address(f"10.0.0.{number}") for number in (1, 2, 3))
+SIXTH = ipaddress.ip_address("fd00:10::6")
+QUICK: dict[str, Any] = {"enabled": True, "timeout": 0.2, "port_alive": 80}
+
+
+class Net:
+    """Who answers what, and what was asked; stands in for ``Echo``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.group: list[IPAddress] = []
+        self.alone: list[IPAddress] = []
+        self.unsent: dict[IPAddress, OSError] = {}
+        self.serving: dict[IPAddress, OSError | None] = {}
+        self.asked: list[tuple[IPAddress, IPAddress | None, str]] = []
+        self.under_way = self.most = 0
+        monkeypatch.setattr(failover, "connected", self.connect)
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[Question]:
+        """As ``Echo.asking``."""
+        yield Question(1)
+
+    def send(
+        self,
+        question: Question,
+        to: IPAddress,
+        *,
+        source: IPAddress | None = None,
+        interface: str = "",
+    ) -> None:
+        """As ``Echo.send``; the answers are there at once."""
+        self.asked.append((to, source, interface))
+        if to in self.unsent:
+            raise self.unsent[to]
+        heard = self.group if to in (EVERYBODY, ALL_NODES) else [to] if to in self.alone else []
+        question.answers.update(dict.fromkeys(heard))
+        question.heard.set()
+
+    async def connect(self, address: IPAddress, port: int) -> None:
+        """As ``probes.tcp.connected``; one that is not there never returns."""
+        assert port == 80
+        self.under_way += 1
+        self.most = max(self.most, self.under_way)
+        try:
+            await asyncio.sleep(0)
+            if address not in self.serving:
+                await asyncio.Event().wait()
+            error = self.serving[address]
+            if error is not None:
+                raise error
+        finally:
+            self.under_way -= 1
+
+    def survey(
+        self, *known: IPAddress, discover: bool = False, **scope: Any
+    ) -> dict[IPAddress, Answer]:
+        """One round."""
+        settings = Failover(**QUICK, discover=discover)
+        where = Scope(settings, **{"broadcasts": (EVERYBODY,), **scope})
+        return asyncio.run(survey(cast(Echo, self), where, known))
+
+
+@pytest.fixture
+def net(monkeypatch: pytest.MonkeyPatch) -> Net:
+    """A network in which nobody answers yet."""
+    return Net(monkeypatch)
+
+
+def test_who_answers_the_broadcast_is_asked_for_his_port(net: Net) -> None:
+    """A ping is not enough: he must serve; and nobody who answered is pinged again."""
+    net.group = [FIRST, SECOND, THIRD]
+    net.serving = {FIRST: None, SECOND: OSError(errno.ECONNREFUSED, "refused")}
+    found = net.survey(FIRST, SECOND, THIRD)
+    assert found[FIRST] == Answer(alive=True, detail="answers a ping, and port 80")
+    assert found[SECOND] == Answer(alive=False, detail="port 80: connection refused")
+    assert found[THIRD] == Answer(alive=False, detail="port 80: connect timed out after 0.2 s")
+    assert [to for to, _, _ in net.asked] == [EVERYBODY]
+
+
+def test_who_ignores_broadcasts_is_asked_alone(net: Net) -> None:
+    """Most hosts do; who does not answer then either is dead, without a connection."""
+    net.alone = [FIRST]
+    net.serving = {FIRST: None}
+    found = net.survey(FIRST, SECOND)
+    assert found[FIRST].alive
+    assert found[SECOND] == Answer(alive=False, detail="no answer to ping")
+    assert {to for to, _, _ in net.asked} == {EVERYBODY, FIRST, SECOND}
+    assert net.most == 1
+
+
+def test_a_ping_that_cannot_be_sent_says_why(net: Net) -> None:
+    """The cause is the kernel's, for a broadcast that fails as well as for one host."""
+    net.unsent = dict.fromkeys((EVERYBODY, FIRST), OSError(errno.ENETUNREACH, "unreachable"))
+    (found,) = net.survey(FIRST).values()
+    assert not found.alive
+    assert found.detail.startswith("ping: network is unreachable")
+
+
+def test_strangers_only_where_they_are_looked_for(net: Net) -> None:
+    """Without ``discover`` whoever else answers is nobody's business."""
+    net.group = [FIRST, SECOND]
+    net.serving = dict.fromkeys(net.group)
+    assert list(net.survey(FIRST)) == [FIRST]
+    assert list(net.survey(FIRST, discover=True)) == [FIRST, SECOND]
+
+
+def test_who_never_is_a_backend(net: Net) -> None:
+    """VIPs and gateways, link-local addresses, and our own: they are not even connected to."""
+    ours = ipaddress.ip_address("127.0.0.1")
+    near = ipaddress.ip_address("fe80::1")
+    net.group = [FIRST, SECOND, ours, near]
+    net.serving = dict.fromkeys(net.group)
+    assert list(net.survey(discover=True, never=frozenset({SECOND}))) == [FIRST]
+
+
+def test_a_network_full_of_answers(net: Net) -> None:
+    """So many strangers are judged and no more, some at a time; the known always are."""
+    strangers = [ipaddress.ip_address(0x0A010000 + n) for n in range(MOST + 50)]
+    net.group = [*strangers, FIRST]
+    net.serving = dict.fromkeys(net.group)
+    found = net.survey(FIRST, discover=True)
+    assert len(found) == MOST + 1
+    assert found[FIRST].alive
+    assert 1 < net.most <= failover._AT_ONCE
+
+
+def test_all_nodes_are_asked_from_an_address_of_ours(net: Net) -> None:
+    """From the first that the interface has, by the interface; the known tell one besides."""
+    gateways = (ipaddress.ip_address("fd00:10::fe"), ipaddress.ip_address("fd00:10::ff"))
+    net.group = [SIXTH]
+    net.serving = {SIXTH: None}
+    found = net.survey(SIXTH, broadcasts=(), interface="eth1", sources=gateways)
+    assert found[SIXTH].alive
+    assert net.asked == [(ALL_NODES, gateways[0], "eth1")]
+
+
+def test_the_host_itself_is_ours() -> None:
+    """Whichever way the kernel would go to it; a neighbour is not."""
+    assert is_ours(ipaddress.ip_address("127.0.0.1"))
+    assert is_ours(ipaddress.ip_address("::1"))
+    assert not is_ours(ipaddress.ip_address("192.0.2.1"))

@@ -1,0 +1,80 @@
+"""What the host is to be, kept beside the state: a family each, for one boot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.host import wanted as module
+from paraglider.host.ownership import SET_UP, STARTED
+from paraglider.host.wanted import Wanted, WantedFile
+
+
+def config(*vips: str) -> Config:
+    """A service a VIP."""
+    services = [
+        {"name": f"s{i}", "vip": vip, "protocol": "tcp", "ports": 80, "backends": [backend]}
+        for i, (vip, backend) in enumerate(
+            (vip, "fd00:10::1" if ":" in vip else "10.0.0.1") for vip in vips
+        )
+    ]
+    return Config.model_validate({"services": services})
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> WantedFile:
+    """A file of a namespace that nobody is in."""
+    return WantedFile(tmp_path, 1)
+
+
+def test_what_was_put_comes_back(file: WantedFile) -> None:
+    """As it was, a family each; without services of a family there is nothing wanted of it."""
+    both, four = config("192.0.2.1/24", "2001:db8::1/64"), config("192.0.2.2/24")
+    file.put(both, (4, 6), (0, 2), SET_UP)
+    assert file.load() == [Wanted(4, both, (0, 2)), Wanted(6, both, (0, 2))]
+    file.put(four, (4,), (1,), SET_UP)
+    assert file.load() == [Wanted(4, four, (1,)), Wanted(6, both, (0, 2))]
+    file.put(four, (4, 6), (1,), SET_UP)
+    assert [one.family for one in file.load()] == [4]
+
+
+def test_what_is_undone_is_wanted_no_more(file: WantedFile) -> None:
+    """Without a family left there is no file."""
+    file.put(config("192.0.2.1/24", "2001:db8::1/64"), (4, 6), (), STARTED)
+    file.drop((6,))
+    assert [(one.family, one.owner, one.cores) for one in file.load()] == [(4, STARTED, ())]
+    file.drop((4, 6))
+    assert not file.path.exists()
+    assert file.load() == []
+    file.drop((4,))
+
+
+def test_another_boot_wants_nothing(file: WantedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was set up went with the boot before."""
+    file.put(config("192.0.2.1/24"), (4,), (0,), SET_UP)
+    monkeypatch.setattr("paraglider.host.ownership.boot_id", lambda: "another")
+    assert file.load() == []
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"version": 1}'])
+def test_a_file_that_is_none_of_ours(file: WantedFile, text: str) -> None:
+    """Is said to be damaged, not believed."""
+    file.path.write_text(text)
+    with pytest.raises(OperatorError):
+        file.load()
+
+
+def test_a_full_disk(file: WantedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is said, with what does not work then."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "replace_file", full)
+    with pytest.raises(PlatformError, match="No space left") as caught:
+        file.put(config("192.0.2.1/24"), (4,), (0,), SET_UP)
+    assert "put back" in caught.value.remedy

@@ -1,0 +1,65 @@
+"""The page of a kept lab is seen on the host, and the window ends with the lab."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from paraglider.lab import port_forward
+from paraglider.lab.namespace import Namespace
+from paraglider.lab.port_forward import open_window
+from paraglider.lab.topology import new_prefix
+
+pytestmark = pytest.mark.root
+PAGE = f"""
+import http.server
+class Page(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"seen " + self.path.encode())
+http.server.HTTPServer(({port_forward.ADDRESS!r}, {port_forward.PORT}), Page).serve_forever()
+"""
+
+
+@pytest.fixture
+def balancer() -> Iterator[Namespace]:
+    """A namespace with a page on its loopback."""
+    with Namespace(f"{new_prefix()}-balancer") as made:
+        made.ip("link set lo up")
+        made.popen([sys.executable, "-c", PAGE])
+        yield made
+
+
+def fetched(url: str) -> str:
+    """What is at ``url``, as soon as somebody answers there."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def test_the_page_is_seen_until_the_lab_goes(balancer: Namespace) -> None:
+    """One connection after the other is carried over; afterwards nobody listens."""
+    url = open_window(balancer)
+    assert [fetched(f"{url}{n}") for n in range(3)] == [f"seen /{n}" for n in range(3)]
+    balancer.close()
+    port = int(url.rpartition(":")[2].strip("/"))
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((port_forward.ADDRESS, port)).close()
+
+
+def test_another_port_where_the_page_s_own_is_taken(balancer: Namespace) -> None:
+    """Two labs may be kept at once."""
+    first, second = open_window(balancer), open_window(balancer)
+    assert first != second
+    assert fetched(first) == fetched(second) == "seen /"

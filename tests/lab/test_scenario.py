@@ -1,0 +1,70 @@
+"""The lab's configuration and its notes; the story itself is told in ``tests/net/test_lab.py``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from paraglider.config.load import load
+from paraglider.errors import OperatorError
+from paraglider.lab import direct, scenario
+from paraglider.lab.scenario import Options, configuration, neighbouring_cores
+
+CORES = frozenset({0, 1, 4, 5, 6})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cores"), [(1, (0, 0)), (2, (0, 1)), (3, (4, 6))], ids=["one", "two", "three"]
+)
+def test_cores_are_neighbours(wanted: int, cores: tuple[int, int]) -> None:
+    """The first run of neighbouring cores that is long enough is taken."""
+    assert neighbouring_cores(wanted, CORES) == cores
+
+
+def test_too_many_workers_are_refused() -> None:
+    """More workers than neighbouring cores is the operator's mistake, and the cores are named."""
+    with pytest.raises(OperatorError, match=r"4 workers .* 0, 1, 4, 5, 6; .*--workers"):
+        neighbouring_cores(4, CORES)
+
+
+def test_the_configuration_is_valid(tmp_path: Path) -> None:
+    """The loader accepts the lab's file: three services a family over all backends."""
+    file = tmp_path / "paraglider.conf"
+    file.write_text(configuration(Options(workers=2, backends=5), tmp_path, CORES))
+    config = load(file)
+    assert (config.workers.first_core, config.workers.last_core) == (0, 1)
+    assert [service.name for service in config.services] == [
+        "web4", "echo4", "all4", "web6", "echo6", "all6",
+    ]  # fmt: skip
+    assert all(len(service.backends) == 5 for service in config.services)
+    assert config.chroot == str(tmp_path / "empty")
+
+
+def test_a_proxy_carries_tcp_alone(tmp_path: Path) -> None:
+    """With `--forward proxy` there is one service a family, and it is valid."""
+    file = tmp_path / "paraglider.conf"
+    file.write_text(configuration(Options("proxy"), tmp_path, CORES))
+    found = [(s.name, s.protocol, s.forward) for s in load(file).services]
+    assert found == [("web4", "tcp", "proxy"), ("web6", "tcp", "proxy")]
+
+
+def test_dsr_has_all_three_protocols(tmp_path: Path) -> None:
+    """With `--forward dsr` the file is valid, and asks something of the backends' hosts."""
+    file = tmp_path / "paraglider.conf"
+    file.write_text(configuration(Options("dsr"), tmp_path, CORES))
+    assert {service.protocol for service in load(file).services} == {"tcp", "udp", "any"}
+    assert direct.needed(file)
+    file.write_text(configuration(Options("offload"), tmp_path, CORES))
+    assert not direct.needed(file)
+
+
+def test_notes_are_those_of_labs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the notes of labs are read, and one that is no JSON is passed over."""
+    monkeypatch.setattr(scenario, "STATE", tmp_path)
+    note = {"prefix": "pg1", "directory": "/nowhere"}
+    (tmp_path / "lab-pg1.json").write_text(json.dumps(note))
+    (tmp_path / "lab-pg2.json").write_text("{")
+    (tmp_path / "setup-1f.json").write_text("{}")
+    assert scenario.notes() == {tmp_path / "lab-pg1.json": note}

@@ -1,0 +1,126 @@
+"""What a backend's host needs; the tables in ``golden/backend/SERVICE.nft``, tc's in ``….tc``.
+
+After a deliberate change, ``UPDATE_GOLDEN=1 pytest tests/netfilter/rules`` writes the files anew;
+read the difference before committing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from paraglider.config.model import Config, Network, Service
+from paraglider.config.types import PortRange
+from paraglider.netfilter.rules.backend import (
+    answers_table,
+    need,
+    spared,
+    tc_script,
+    tc_unfit,
+    tracked,
+)
+
+GOLDEN = Path(__file__).parent / "golden" / "backend"
+LOCAL = PortRange(32768, 60999)
+CONFIG = Config.model_validate(
+    yaml.safe_load((GOLDEN / "backend.yaml").read_text(encoding="utf-8"))
+)
+NAMES = [service.name for service in CONFIG.services]
+
+
+def named(name: str) -> Service:
+    """A service of the golden configuration."""
+    (found,) = [service for service in CONFIG.services if service.name == name]
+    return found
+
+
+def compare(file: Path, text: str) -> None:
+    """``text`` is what ``file`` has, or becomes it."""
+    if os.environ.get("UPDATE_GOLDEN"):
+        file.write_text(text, encoding="utf-8")
+    assert text == file.read_text(encoding="utf-8")
+
+
+def golden_table(service: Service) -> str:
+    """The table for the first backend's host."""
+    first = service.backends[0].address
+    backends = [backend for backend in service.backends if backend.address == first]
+    return answers_table(service, backends, spared(CONFIG.network, service, None), LOCAL)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_table_is_the_golden_one(name: str) -> None:
+    """What is rendered is, byte for byte, what somebody has read and found right."""
+    compare(GOLDEN / f"{name}.nft", golden_table(named(name)))
+
+
+def test_the_tc_form_is_the_golden_one() -> None:
+    """Convey's filters, with all that is spared in place of the balancer's address."""
+    service = named("mail").model_copy(update={"ports": (PortRange(25, 25), PortRange(465, 465))})
+    assert tc_unfit(service, LOCAL) is None
+    sparing = spared(CONFIG.network, service, None)
+    compare(GOLDEN / "mail.tc", tc_script(service, service.backends, sparing, "eth1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "why"),
+    [
+        ("all6", {}, "IPv4 alone"),
+        ("web", {}, "maps no ports"),
+        ("mail", {}, "not ranges"),
+        ("onearm", {"ports": (PortRange(50000, 50000),)}, "a connection of the host's own"),
+    ],
+)
+def test_what_tc_cannot_do(name: str, changes: dict[str, Any], why: str) -> None:
+    """It is refused with the reason, and not done by half."""
+    said = tc_unfit(named(name).model_copy(update=changes), LOCAL)
+    assert said is not None
+    assert why in said
+
+
+@pytest.mark.parametrize(
+    ("keys", "needed", "why"),
+    [
+        ({}, "route", "have to pass the balancer"),
+        ({"return": "direct"}, "rewrite", "straight to the client"),
+        ({"forward": "offload"}, "route", "have to pass the balancer"),
+        ({"forward": "offload", "snat": "10.0.0.9"}, "nothing", "the balancer's 10.0.0.9"),
+        ({"forward": "dsr"}, "loopback", "the VIP as their destination"),
+        ({"forward": "dsr", "return": "direct"}, "loopback", "without telling its neighbours"),
+        ({"forward": "proxy"}, "nothing", "connects by itself"),
+        ({"forward": "proxy", "proxy_protocol": "v2"}, "nothing", "understand PROXY protocol v2"),
+    ],
+)
+def test_what_is_needed(keys: dict[str, Any], needed: str, why: str) -> None:
+    """It follows from the service's own words."""
+    base = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+    found, said = need(Service.model_validate({**base, **keys}))
+    assert found == needed
+    assert why in said
+
+
+def test_who_is_spared_without_a_gateway() -> None:
+    """The network that the host has the backend's address in, unless the VIP is in it too."""
+    own = ipaddress.ip_interface("10.0.0.1/8")
+    assert spared(Network(), named("web"), own).networks == (own.network,)
+    assert spared(Network(), named("web"), None).networks == ()
+    assert spared(Network(), named("onearm"), own).networks == ()
+
+
+@pytest.mark.parametrize(
+    ("ports", "wanted"),
+    [
+        ((PortRange(80, 80),), False),
+        ((PortRange(80, 80), PortRange(60999, 61000)), True),
+        ((PortRange(32767, 32767), PortRange(61000, 65535)), False),
+        ((PortRange(1, 65535),), True),
+    ],
+)
+def test_when_the_direction_is_asked_for(ports: tuple[PortRange, ...], wanted: bool) -> None:
+    """Where a port of the service is one that the host's own connections may start from."""
+    assert tracked(named("mail").model_copy(update={"ports": ports}), LOCAL) == wanted

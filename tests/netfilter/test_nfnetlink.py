@@ -1,0 +1,112 @@
+"""Requests to netfilter: their bytes, and answers taken apart, also hostile ones."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraglider.lab.namespace import Namespace
+from paraglider.netfilter import nfnetlink
+from paraglider.netfilter.nfnetlink import attribute
+
+
+def test_a_request() -> None:
+    """Length, subsystem and kind, flags with REQUEST; then the family."""
+    made = nfnetlink.message(10, 19, 2, b"\x08\x00\x01\x00abcd", nfnetlink.NLM_F_ACK)
+    assert struct.unpack_from("=IHHII", made) == (28, 10 << 8 | 19, 5, 0, 0)
+    assert made[16] == 2
+    assert made.endswith(b"abcd")
+
+
+@pytest.mark.parametrize("size", range(9))
+def test_attributes_are_padded_to_four_bytes(size: int) -> None:
+    """The length field counts header and payload; zeroes fill up to the next multiple of four."""
+    data = bytes(range(1, size + 1))
+    made = attribute(10, data)
+    assert len(made) % 4 == 0
+    assert struct.unpack_from("=HH", made) == (4 + size, 10)
+    assert made[4 : 4 + size] == data
+    assert made[4 + size :] == bytes(-size % 4)
+
+
+def test_several_messages_in_one_datagram() -> None:
+    """Each message comes out whole, also where padding stands between two."""
+    first = nfnetlink.message(1, 0, 0, b"", 0)
+    odd = struct.pack("=IHHII", 17, 3, 0, 0, 0) + b"x"
+    assert list(nfnetlink.split(first + odd + bytes(3) + first)) == [first, odd, first]
+
+
+@pytest.mark.parametrize("size", [0, 15, 200])
+def test_a_length_that_cannot_be(size: int) -> None:
+    """A message shorter than its header, or longer than the datagram, ends the walk."""
+    assert list(nfnetlink.split(struct.pack("=IHHII", size, 3, 0, 0, 0))) == []
+
+
+def test_attributes_lose_their_flags() -> None:
+    """NLA_F_NESTED and byte-order flags are no part of the type; the padding none of the value."""
+    data = bytes(20) + attribute(8 | 0x8000, b"mark") + attribute(3, b"odd")
+    assert list(nfnetlink.attributes(data)) == [(8, b"mark"), (3, b"odd")]
+
+
+@given(st.binary(max_size=200))
+def test_garbage_does_not_raise(data: bytes) -> None:
+    """No bytes raise, and what is found lies within them."""
+    assert sum(map(len, nfnetlink.split(data))) <= len(data)
+    assert sum(len(value) for _, value in nfnetlink.attributes(data)) <= len(data)
+
+
+@pytest.mark.root
+def test_a_refusal_has_the_kernels_errno() -> None:
+    """What the kernel does not know raises OSError, with its number."""
+    with pytest.raises(OSError, match=r"\[Errno \d+\]"):
+        list(nfnetlink.ask(nfnetlink.message(10, 250, 2, b"", nfnetlink.NLM_F_ACK)))
+
+
+@pytest.mark.root
+def test_no_table_no_counters() -> None:
+    """Where our table is not, its counters are None and not zero."""
+    assert nfnetlink.table_counters(4) is None
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("family", "number"), [("ip", 4), ("ip6", 6)])
+def test_what_backends_carried(inside: Namespace, family: str, number: int) -> None:
+    """By mark and way, of as many backends as there are; other counters are passed over, and where
+    there is no table there is nothing.
+    """
+    assert nfnetlink.carried_counters(number) == {}
+    place = f"{family} paraglider"
+    lines = [f"add table {place}", f"add counter {place} gone {{ packets 1 bytes 1 }}"]
+    lines.append(f"add counter {family} paraglider begun-51000001 {{ packets 1 bytes 1 }}")
+    for mark in range(0x51000000, 0x51000000 + 700):
+        for what, packets in (("requests", mark & 0xFFF), ("replies", 7)):
+            counted = f"{{ packets {packets} bytes {1 << 40} }}"
+            lines.append(f"add counter {place} {what}-{mark:08x} {counted}")
+    inside.run(["nft", "-f", "-"], text="".join(f"{line}\n" for line in lines))
+    assert nfnetlink.carried_counters(number) == {
+        mark: {"requests": (mark & 0xFFF, 1 << 40), "replies": (7, 1 << 40)}
+        for mark in range(0x51000000, 0x51000000 + 700)
+    }
+    assert nfnetlink.carried_counters(10 - number) == {}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("family", "mark"), [("ip", 0x52000001), ("ip6", 0x52800001)])
+def test_leases_end(inside: Namespace, family: str, mark: int) -> None:
+    """Those of one backend, all at once; without the table, or the set, there are none."""
+    nfnetlink.end_leases(mark)
+    place, others = f"{family} paraglider-dsr", mark + 1
+    lines = [f"add table {place}"]
+    for each in (mark, others):
+        kind = "type inet_service; flags dynamic, timeout;"
+        lines.append(f"add set {place} to-{each:08x} {{ {kind} }}")
+        lines.append(f"add element {place} to-{each:08x} {{ 80 timeout 60s, 81 timeout 60s }}")
+    inside.run(["nft", "-f", "-"], text="".join(f"{line}\n" for line in lines))
+    nfnetlink.end_leases(mark)
+    nfnetlink.end_leases(mark + 2)
+    shown = inside.run(["nft", "list", "table", *place.split()]).stdout
+    assert shown.count("expires") == 2
+    assert "expires" not in shown.split(f"to-{others:08x}")[0]
