@@ -12,7 +12,7 @@ from paraglider.cli.main import main
 from paraglider.config import listing
 from paraglider.config.load import load, parse
 from paraglider.config.sources import origins
-from paraglider.daemon.controller import sources
+from paraglider.daemon.inputs import sources
 from paraglider.daemon.monitor import discovery, dns_lookup
 
 ROOT = Path(__file__).parents[1]

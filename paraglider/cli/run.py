@@ -18,20 +18,20 @@ from functools import partial
 from paraglider.config.load import find_config
 from paraglider.config.sources import origins
 from paraglider.daemon import log
-from paraglider.daemon.controller.config_watcher import OwnFile
-from paraglider.daemon.controller.controller import Hub
-from paraglider.daemon.controller.dns_cache import Kept
-from paraglider.daemon.controller.kernel_counters import Carried
-from paraglider.daemon.controller.refusals import Refusals
-from paraglider.daemon.controller.startup_sources import gathered, names_in
-from paraglider.daemon.controller.table_monitor import Watch
+from paraglider.daemon.conditions.refusals import Refusals
+from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.adjust import HostRules
 from paraglider.daemon.host_helper.process import ReconcilerSpec
 from paraglider.daemon.http.listening import ControlSocket
 from paraglider.daemon.http.process import ApiSpec
+from paraglider.daemon.inputs.config_watcher import ConfigWatcher
+from paraglider.daemon.inputs.dns_cache import DnsCache
+from paraglider.daemon.inputs.startup_sources import gathered, names_in
 from paraglider.daemon.process_specs import Place, be, forget_other_ledgers, make_specs
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.settings import Settings
+from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.supervisor import Supervisor
 from paraglider.daemon.web.bound import StatsSocket
 from paraglider.daemon.web.process import StatsSpec
@@ -84,7 +84,7 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
-    named, kept = origins(wanted), Kept(AnswersFile(), log.logger().warning)
+    named, kept = origins(wanted), DnsCache(AnswersFile(), log.logger().warning)
     if named:
         from paraglider.daemon.monitor import discovery
         from paraglider.daemon.monitor.dns_lookup import ask_once
@@ -102,7 +102,7 @@ def run(
     if named:
         specs.append(discovery.ScoutSpec(len(specs), uid, gid))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
-    watch = Watch(offloaded, log.logger())
+    watch = TableMonitor(offloaded, log.logger())
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(announce(carrying)))
         control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
@@ -121,17 +121,17 @@ def run(
                 page_files(),
             )
             specs.append(stats)
-        hub = Hub(
+        hub = Controller(
             wanted,
             registry,
             watch,
             partial(forget_other_ledgers, specs),
             token.digest,
             read=settings.read,
-            file=OwnFile(path),
+            file=ConfigWatcher(path),
             named=named,
             kept=kept,
-            carried=Carried(wanted),
+            carried=KernelCounters(wanted),
             refusals=Refusals(wanted),
         )
         privileges.limit_parent()

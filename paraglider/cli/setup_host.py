@@ -20,8 +20,8 @@ from paraglider.config.check import check_interfaces
 from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.sources import read_files
-from paraglider.daemon.controller.dns_cache import Kept
-from paraglider.daemon.controller.startup_sources import gathered, names_in
+from paraglider.daemon.inputs.dns_cache import DnsCache
+from paraglider.daemon.inputs.startup_sources import gathered, names_in
 from paraglider.daemon.monitor.discovery_messages import Answered, Failed
 from paraglider.errors import OperatorError
 from paraglider.host.apply import prepare
@@ -71,7 +71,7 @@ def setup_host(
     listed = read_files(loaded)
     check_root(PROG)
     answers = _answers(loaded.config)
-    found = gathered(loaded.config, listed, answers, _warn, Kept(AnswersFile()))
+    found = gathered(loaded.config, listed, answers, _warn, DnsCache(AnswersFile()))
     carry_out(prepare, found, wanted, SET_UP, dry_run)
 
 

@@ -14,11 +14,11 @@ from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.core.strategies import Registry
 from paraglider.daemon import log
-from paraglider.daemon.controller.health import checked
 from paraglider.daemon.host_helper import process as reconciler
 from paraglider.daemon.host_helper.process import ReconcilerSpec
 from paraglider.daemon.http import process as api
 from paraglider.daemon.http.process import ApiSpec
+from paraglider.daemon.inputs.health import checked
 from paraglider.daemon.monitor import checker
 from paraglider.daemon.monitor.checker import CheckerSpec, chroot_for, echo_for
 from paraglider.daemon.processes import connection_counts

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, Final
 
 from paraglider.daemon import log
-from paraglider.daemon.controller.conditions import Condition, Conditions
+from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.host_helper.arrivals import Arrivals
 from paraglider.daemon.host_helper.messages import HostConditions
 from paraglider.daemon.host_helper.service import HostService

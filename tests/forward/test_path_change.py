@@ -13,8 +13,8 @@ from paraglider.config.model import Config
 from paraglider.core.flow import TCP
 from paraglider.core.strategies import STRATEGIES
 from paraglider.core.verdict import MARK, PASS, REWRITTEN
-from paraglider.daemon.controller.draining import merge
-from paraglider.daemon.controller.pools import Pools
+from paraglider.daemon.store.backends import BackendTable
+from paraglider.daemon.store.draining import merge
 from paraglider.forward.flows import Match
 from paraglider.forward.path import Path, build, kind_of
 from paraglider.netfilter.rules.marks import backend_marks, way_marks
@@ -122,7 +122,7 @@ def test_ports_that_are_swapped() -> None:
     world = World(config(first, second))
     assert (world.open(1, port=80), world.open(2, port=81)) == ([A], [B])
     wanted = config({**first, "ports": 81}, {**second, "ports": 80})
-    pools = Pools(world.config, 0.0)
+    pools = BackendTable(world.config, 0.0)
     merged, leaving = merge(world.config, wanted)
     pools.adopt(merged, 1.0, leaving)
     world.become(merged)

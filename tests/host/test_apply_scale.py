@@ -19,8 +19,8 @@ from paraglider.config.check import STRATEGIES
 from paraglider.config.load import parse
 from paraglider.config.model import Config
 from paraglider.config.types import IPInterface
-from paraglider.daemon.controller.draining import merge
-from paraglider.daemon.controller.reload import Able, compare
+from paraglider.daemon.inputs.reload import Capabilities, compare
+from paraglider.daemon.store.draining import merge
 from paraglider.host import apply
 from paraglider.host.state import StateFile
 
@@ -119,7 +119,7 @@ def costs(air: Any, directory: Path, services: list[dict[str, Any]]) -> dict[str
     found["set up again"] = calls(set_up)
     services[0]["backends"].append("10.0.200.1" if "." in services[0]["vip"] else "fd00:10::200")
     other = Config.model_validate({**content, "services": services})
-    able = Able(frozenset({"worker", "proxy", "tracker"}), frozenset(STRATEGIES))
+    able = Capabilities(frozenset({"worker", "proxy", "tracker"}), frozenset(STRATEGIES))
     found["reload"] = calls(lambda: merge(config, compare(config, other, able).config))
     found["undo"] = calls(lambda: apply.undo(BOTH, air.host, state, air.say))
     return found

@@ -22,38 +22,39 @@ from paraglider.config.model import BackendSource, Config
 from paraglider.core.pool import DOWN, Event
 from paraglider.core.strategies import Registry
 from paraglider.daemon import log
-from paraglider.daemon.controller.assessor import Assessor
-from paraglider.daemon.controller.broadcast import Questions
-from paraglider.daemon.controller.conditions import Conditions
-from paraglider.daemon.controller.config_watcher import OwnFile
-from paraglider.daemon.controller.dns_cache import Kept
-from paraglider.daemon.controller.drained import Departures
-from paraglider.daemon.controller.draining import merge
-from paraglider.daemon.controller.handlers import SOON, Desk
-from paraglider.daemon.controller.health import Health, checked
-from paraglider.daemon.controller.host_requests import HostOrders
-from paraglider.daemon.controller.journal_watch import LedgerWatch
-from paraglider.daemon.controller.kernel_counters import AGE, Carried
-from paraglider.daemon.controller.kernel_tables import Offloaded, Over
-from paraglider.daemon.controller.live_counts import LiveCounts
-from paraglider.daemon.controller.pools import Key, Member, Pools
-from paraglider.daemon.controller.readonly_handlers import Gate
-from paraglider.daemon.controller.refusals import Refusals
-from paraglider.daemon.controller.reload import Able, Change, Ending, compare
-from paraglider.daemon.controller.reloads import NONE_ENDS, Done, Reloads
-from paraglider.daemon.controller.sources import Sources
-from paraglider.daemon.controller.suspended_policies import Suspensions
-from paraglider.daemon.controller.table_monitor import INTERVAL, Watch
-from paraglider.daemon.controller.unanswered import Unanswered
-from paraglider.daemon.controller.views import Loaded, Samples, Traffic, samples
+from paraglider.daemon.conditions.assessor import Assessor
+from paraglider.daemon.conditions.journals import JournalMonitor
+from paraglider.daemon.conditions.refusals import Refusals
+from paraglider.daemon.conditions.table import Conditions
+from paraglider.daemon.conditions.unanswered import UnansweredOpenings
+from paraglider.daemon.controller.handlers import SOON, Handlers
+from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
+from paraglider.daemon.controller.views import Loaded
+from paraglider.daemon.inputs.config_watcher import ConfigWatcher
+from paraglider.daemon.inputs.dns_cache import DnsCache
+from paraglider.daemon.inputs.health import HealthInput, checked
+from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, ReloadOutcome, compare
+from paraglider.daemon.inputs.reload_queue import NONE_ENDS, Done, ReloadQueue
+from paraglider.daemon.inputs.sources import SourceInput
+from paraglider.daemon.inputs.suspended_policies import SuspendedPolicies
 from paraglider.daemon.monitor.checker import chroot_for
+from paraglider.daemon.processes.broadcast import Broadcasts
 from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.faults import Faults
 from paraglider.daemon.processes.manager import Children
 from paraglider.daemon.processes.rolling_restart import Renewal
 from paraglider.daemon.processes.spec import CARRIERS, Equipment
+from paraglider.daemon.reconcile.draining import DrainReconciler
+from paraglider.daemon.reconcile.host import HostRequests
+from paraglider.daemon.reconcile.kernel_tables import EndedConnections, KernelTables
 from paraglider.daemon.settings import Read
+from paraglider.daemon.stats.kernel_counters import AGE, KernelCounters
+from paraglider.daemon.stats.live_counts import LiveCounts
+from paraglider.daemon.stats.table_monitor import INTERVAL, TableMonitor
+from paraglider.daemon.stats.traffic import Samples, Traffic, samples
+from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
+from paraglider.daemon.store.draining import merge
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.path import kind_of
 from paraglider.netfilter.connections import dump
@@ -65,13 +66,13 @@ TOLD: Final = 0.02
 AFTER_A_FAULT: Final = 1.0
 
 
-class Hub:
+class Controller:
     """The hub of ``config``; ``registry`` has its strategies, ``watch`` and ``carried`` look at the
     kernel.
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
     hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
-    brings the host to another configuration, if not the reconciler (``HostOrders.adjust``).
+    brings the host to another configuration, if not the reconciler (``HostRequests.adjust``).
     ``named`` is where services have their backends listed, if not in the file; ``config`` has what
     was found there, and what the DNS says is ``kept``.
     ``wanted`` is the configuration as it was asked for, ``config`` the one at work: it still has
@@ -82,28 +83,28 @@ class Hub:
         self,
         config: Config,
         registry: Registry,
-        watch: Watch | None = None,
+        watch: TableMonitor | None = None,
         all_ready: Callable[[], None] = lambda: None,
         token: bytes | None = None,
         *,
         read: Callable[[], Read],
-        file: OwnFile,
+        file: ConfigWatcher,
         adjust: Callable[[Config, Callable[[], object]], list[str]] | None = None,
         named: Mapping[str, BackendSource] | None = None,
-        kept: Kept | None = None,
-        carried: Carried | None = None,
+        kept: DnsCache | None = None,
+        carried: KernelCounters | None = None,
         refusals: Refusals | None = None,
     ) -> None:
         self.wanted = self.config = config
-        self.pools = Pools(config, time.monotonic())
-        self.questions = Questions(self._send)
+        self.pools = BackendTable(config, time.monotonic())
+        self.questions = Broadcasts(self._send)
         self.started = time.monotonic()
         self.loaded = Loaded(True, self.started)
         self.conditions = Conditions()
         self._assessor = Assessor(self.conditions)
-        self._ledgers = LedgerWatch(self.conditions)
-        self._unanswered = Unanswered(self.conditions)
-        self._suspensions = Suspensions(registry, self.conditions, self._send_to_carriers)
+        self._ledgers = JournalMonitor(self.conditions)
+        self._unanswered = UnansweredOpenings(self.conditions)
+        self._suspensions = SuspendedPolicies(registry, self.conditions, self._send_to_carriers)
         self._registry = registry
         self._watch = watch
         self._carried = carried
@@ -111,17 +112,17 @@ class Hub:
         self._all_ready = all_ready
         self._children: dict[int, Child] = {}
         self._all: Children | None = None
-        self.desk = Desk(self)
-        self._gate = Gate(self.desk, token)
-        self._health = Health(self)
-        self._sources = Sources(self, named or {}, kept=kept)
-        self._orders = HostOrders(self.questions, self._reconciler)
-        self._offloaded = Offloaded(config, load=self._orders.load)
+        self.desk = Handlers(self)
+        self._gate = ReadOnlyHandlers(self.desk, token)
+        self._health = HealthInput(self)
+        self._sources = SourceInput(self, named or {}, kept=kept)
+        self._orders = HostRequests(self.questions, self._reconciler)
+        self._offloaded = KernelTables(config, load=self._orders.load)
         self._read = read
         self._file = file
         self._adjust = adjust or self._orders.adjust
-        self._reloads = Reloads(self)
-        self._departures = Departures(self, self._orders)
+        self._reloads = ReloadQueue(self)
+        self._departures = DrainReconciler(self, self._orders)
         self._renewal = Renewal()
         self._live = LiveCounts()
         self._untold = False
@@ -143,13 +144,13 @@ class Hub:
         self._log: Any = log.logger()
 
     def attach(self, children: Children) -> None:
-        """See ``supervisor.Hub``."""
+        """See ``Controller``."""
         self._all = children
         self._children = {child.spec.index: child for child in children}
         self._live = LiveCounts(children)
 
     def ready(self) -> None:
-        """See ``supervisor.Hub``."""
+        """See ``Controller``."""
         self._all_ready()
 
     def equipment(self) -> Equipment:
@@ -197,7 +198,7 @@ class Hub:
         return self._suspensions.hangs(self.config, child.spec.life)
 
     def look(self, now: float) -> float:
-        """See ``supervisor.Hub``."""
+        """See ``Controller``."""
         pause = AFTER_A_FAULT
         for what, step in self._steps.items():
             with self._faults.contained(what):
@@ -258,16 +259,16 @@ class Hub:
         return self._unanswered.wait(now)
 
     def assess(self) -> None:
-        """See ``views.Whole``."""
+        """See ``Viewable``."""
         self._assessor.services(self.config, self.pools)
         self._assessor.processes(self.processes())
 
     def close(self) -> None:
-        """See ``supervisor.Hub``."""
+        """See ``Controller``."""
         self._offloaded.close()
 
     def hang_up(self, done: Callable[[], object]) -> None:
-        """See ``supervisor.Hub``."""
+        """See ``Controller``."""
         self._reloads.attempt("SIGHUP", done)
 
     def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
@@ -303,7 +304,9 @@ class Hub:
         except PlatformError:  # too much is being asked: by the last numbers, then
             then()
 
-    def reload(self, said_by: str, found: Read | None = None, ending: Ending = NONE_ENDS) -> Change:
+    def reload(
+        self, said_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
+    ) -> ReloadOutcome:
         """See ``reloads.Body``."""
         found = found or self.read()
         scouts = [child for child in self.processes() if child.spec.role == "scout"]
@@ -339,7 +342,7 @@ class Hub:
         """See ``desk.State``."""
         return [i for i, c in self._children.items() if c.spec.role in CARRIERS and c.serves]
 
-    def move(self, member: Member, event: Event, why: str) -> None:
+    def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """Move ``member`` by ``event``, which may change nothing, and tell of it."""
         before = member.state
         if self.pools.apply(member, event, why, time.monotonic()):
@@ -354,7 +357,7 @@ class Hub:
             )
             self._tell()
 
-    def weigh(self, member: Member, weight: int) -> None:
+    def weigh(self, member: BackendRecord, weight: int) -> None:
         """Give ``member`` another weight, and tell of it."""
         before = member.weight
         self.pools.set_weight(member, weight)
@@ -378,20 +381,20 @@ class Hub:
         config: Config,
         said_by: str,
         again: Callable[[], object] = lambda: None,
-        ending: Ending = NONE_ENDS,
-    ) -> Change:
+        ending: FlowLoss = NONE_ENDS,
+    ) -> ReloadOutcome:
         """Go on with ``config``, whole and valid, which ``said_by`` has asked for, and with the
         hosts that failover found; what changed.
 
         What takes a restart stays as it is, and is told of; so does a service whose flows another
         way of forwarding would end, unless they may (``ending``). Others keep their backends.
-        Raises ``ParagliderError``; nothing has changed then. ``AdjustingError`` is raised while the
-        host has yet to be changed for it; ``again`` is called when that is done, to try again.
+        Raises ``ParagliderError``; nothing has changed then. ``HostPendingError`` is raised while
+        the host has yet to be changed for it; ``again`` is called when that is done, to try again.
         """
         roles = {child.spec.role for child in self.processes()}
         if self._live.counted is None:  # a tracker that only lists hears of no connection's end
             roles.discard("tracker")
-        able = Able(frozenset(roles), frozenset(self._registry), ending)
+        able = Capabilities(frozenset(roles), frozenset(self._registry), ending)
         strangers = self._health.strangers
         change = compare(self.wanted, strangers.into(config), able)
         logger = self._log.bind(by=said_by)
@@ -442,7 +445,7 @@ class Hub:
                 self._send(child.spec.index, message)
             elif child.spec.role == "checker" and child.serves:
                 self._send(child.spec.index, self._health.order())
-        self._offloaded = Offloaded(config, before=self._offloaded, load=self._orders.load)
+        self._offloaded = KernelTables(config, before=self._offloaded, load=self._orders.load)
         self._offloaded.follow(self.pools.states())
         self._watch_kernel()
         for child in self._children.values() if checked(config) else ():
@@ -508,7 +511,7 @@ class Hub:
             for child in checkers:
                 self._send(child.spec.index, hint)
 
-    def _forget(self, over: Over) -> None:
+    def _forget(self, over: EndedConnections) -> None:
         """Have the kernel forget connections, once no worker goes by what was before."""
         until = time.monotonic() + SOON
 

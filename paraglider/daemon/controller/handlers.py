@@ -7,8 +7,8 @@
     set                                      a backend's state or weight
     reload                                   the file is read again
 
-Lives here: ``Desk``, which takes a request and replies once, now or when the processes that it has
-to ask have answered.
+Lives here: ``Handlers``, which takes a request and replies once, now or when the processes that
+it has to ask have answered.
 Rules: the process that hands the requests on has no rights, and is not believed: every value is
 looked at here. A reply is {"ok": …} or {"error": what, "remedy": …, "fault": whose}.
 """
@@ -22,20 +22,21 @@ from typing import Any, Final, Protocol
 from paraglider.config.diagnostics import ConfigError
 from paraglider.core.pool import Event
 from paraglider.daemon.controller import views
-from paraglider.daemon.controller.broadcast import Answers, Questions
-from paraglider.daemon.controller.pools import SETTABLE, Member
-from paraglider.daemon.controller.reload import Change
-from paraglider.daemon.controller.reloads import Done
-from paraglider.daemon.controller.views import Instant, Samples, Whole, samples
+from paraglider.daemon.controller.views import Instant, Viewable
+from paraglider.daemon.inputs.reload import ReloadOutcome
+from paraglider.daemon.inputs.reload_queue import Done
+from paraglider.daemon.processes.broadcast import Answers, Broadcasts
 from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.processes.faults import Faults
+from paraglider.daemon.stats.traffic import Samples, samples
+from paraglider.daemon.store.backends import SETTABLE, BackendRecord
 from paraglider.daemon.workers.commands import MOST_LISTED
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.forward.flows import Match
 from paraglider.netfilter.queue.proc import QueueStatus, queue_status
 
 Reply = Callable[[Message], None]
-Handler = Callable[["Desk", Message, Reply], None]
+Handler = Callable[["Handlers", Message, Reply], None]
 
 #: seconds for what comes with the next tick
 SOON: Final = 2.0
@@ -43,18 +44,18 @@ SOON: Final = 2.0
 LONG: Final = 15.0
 
 
-class State(Whole, Protocol):
+class State(Viewable, Protocol):
     """What the desk needs of the hub: all that can be shown, and what changes it."""
 
-    questions: Questions
+    questions: Broadcasts
 
     def carriers(self) -> list[int]:
         """The numbers of those that have flows, as far as they serve."""
 
-    def move(self, member: Member, event: Event, why: str) -> None:
+    def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """Move ``member``; tells everybody."""
 
-    def weigh(self, member: Member, weight: int) -> None:
+    def weigh(self, member: BackendRecord, weight: int) -> None:
         """Give ``member`` another weight; tells everybody."""
 
     def flush(self) -> None:
@@ -66,7 +67,7 @@ class State(Whole, Protocol):
         """
 
 
-class Desk:
+class Handlers:
     """Answers for ``hub``."""
 
     def __init__(self, hub: State) -> None:
@@ -171,7 +172,7 @@ class Desk:
         if not isinstance(force, bool):
             raise OperatorError(f"`force` is {force!r}", "write true or false")
 
-        def done(outcome: Change | ParagliderError) -> None:
+        def done(outcome: ReloadOutcome | ParagliderError) -> None:
             if isinstance(outcome, ParagliderError):
                 reply(refusal(outcome))
                 return
@@ -243,13 +244,13 @@ def _text(request: Mapping[str, Any], name: str) -> str | None:
 
 
 HANDLERS: Final[dict[str, Handler]] = {
-    "services": Desk.services,
-    "backends": Desk.backends,
-    "workers": Desk.workers,
-    "health": Desk.health,
-    "status": Desk.status,
-    "flows": Desk.flows,
-    "kill": Desk.kill,
-    "set": Desk.set,
-    "reload": Desk.reload,
+    "services": Handlers.services,
+    "backends": Handlers.backends,
+    "workers": Handlers.workers,
+    "health": Handlers.health,
+    "status": Handlers.status,
+    "flows": Handlers.flows,
+    "kill": Handlers.kill,
+    "set": Handlers.set,
+    "reload": Handlers.reload,
 }

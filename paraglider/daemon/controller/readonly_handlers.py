@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from paraglider.daemon import log
-from paraglider.daemon.controller.handlers import Desk, Reply, refusal
+from paraglider.daemon.controller.handlers import Handlers, Reply, refusal
 from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.web import token
 from paraglider.errors import OperatorError
@@ -20,12 +20,12 @@ from paraglider.errors import OperatorError
 _WORDS: Final = ("service", "backend", "state", "weight")
 
 
-class Gate:
+class ReadOnlyHandlers:
     """In front of ``desk``; ``wanted`` is the hash of the token, None where nobody changes
     anything.
     """
 
-    def __init__(self, desk: Desk, wanted: bytes | None) -> None:
+    def __init__(self, desk: Handlers, wanted: bytes | None) -> None:
         self._desk = desk
         self._wanted = wanted
         self._log: Any = log.logger()

@@ -17,42 +17,18 @@ from typing import Any, Final, Protocol
 import paraglider
 from paraglider._compiled import build_of
 from paraglider.config.model import Config, Service
-from paraglider.daemon.controller.conditions import Conditions
-from paraglider.daemon.controller.kernel_counters import Carried
-from paraglider.daemon.controller.pools import Checked, Member, Pools
+from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import GAUGES, Sample
+from paraglider.daemon.stats.traffic import Samples, Traffic
+from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.nat import datapath as nat
 from paraglider.netfilter.queue.proc import QueueStatus
 from paraglider.netfilter.rules.steering import QUEUE_NAMES, worker_queues
 
-_COUNTED: Final = {
-    "flows": "flows",
-    "inactive": "inactive",
-    "picked": "picked",
-    "packets_in": "packets_out",
-    "bytes_in": "bytes_out",
-    "packets_out": "packets_back",
-    "bytes_out": "bytes_back",
-    "refused": "refused",
-    "timeouts": "timeouts",
-    "retried": "retried",
-    "idle": "idle",
-    "resets": "resets",
-    "unanswered": "unanswered",
-}
-
 #: what of a worker's numbers is not among its ``counts``
 _APART: Final = GAUGES | {"cpu", "packets", "batches"}
-
-#: what the workers counted, by the numbers of their processes
-Samples = Mapping[int, Sample]
-
-
-def samples(children: Iterable[Child]) -> Samples:
-    """What ``children`` have counted so far, as far as they carry flows."""
-    return {c.spec.index: c.spec.counters.read() for c in children if c.spec.counters is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,38 +55,9 @@ class Loaded:
     at: float
 
 
-class Traffic:
-    """What the workers counted, added up over all of them, and what the kernel ``carried``; None
-    where none of them knows it.
-    """
-
-    def __init__(self, samples: Samples, carried: Carried | None = None) -> None:
-        self._samples = tuple(samples.values())
-        self._carried = carried
-
-    def of(self, service: str, backend: str) -> dict[str, int | None]:
-        """The counters of one backend."""
-        sums = _sums(sample.backend(service, backend) for sample in self._samples)
-        return (
-            sums if self._carried is None else {**sums, **self._carried.backend((service, backend))}
-        )
-
-    def total(self, service: str) -> dict[str, int | None]:
-        """The counters of a service, those of backends that left included."""
-        sums = _sums(sample.service(service) for sample in self._samples)
-        return sums if self._carried is None else {**sums, **self._carried.service(service)}
-
-
-def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int | None]:
-    sums: dict[str, int | None] = dict.fromkeys(_COUNTED)
-    for numbers in found:
-        for name, theirs in _COUNTED.items():
-            if theirs in numbers:
-                sums[name] = (sums[name] or 0) + numbers[theirs]
-    return sums
-
-
-def backends(config: Config, pools: Pools, traffic: Traffic, at: Instant) -> list[dict[str, Any]]:
+def backends(
+    config: Config, pools: BackendTable, traffic: Traffic, at: Instant
+) -> list[dict[str, Any]]:
     """Every backend of every service of ``config``."""
     return [
         _backend(service, member, traffic, at)
@@ -119,7 +66,7 @@ def backends(config: Config, pools: Pools, traffic: Traffic, at: Instant) -> lis
     ]
 
 
-def services(config: Config, pools: Pools, traffic: Traffic) -> list[dict[str, Any]]:
+def services(config: Config, pools: BackendTable, traffic: Traffic) -> list[dict[str, Any]]:
     """Every service of ``config`` with its backends' sums."""
     return [_service(service, pools.of(service.name), traffic) for service in config.services]
 
@@ -154,11 +101,11 @@ def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
     }
 
 
-class Whole(Protocol):
+class Viewable(Protocol):
     """All that can be shown."""
 
     config: Config
-    pools: Pools
+    pools: BackendTable
     started: float
     loaded: Loaded
     conditions: Conditions
@@ -180,7 +127,7 @@ class Whole(Protocol):
 
 
 def status(
-    whole: Whole, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
+    whole: Viewable, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
 ) -> dict[str, Any]:
     """Services, backends, processes, health, what runs and what it was told, at one instant."""
     config, pools, children = whole.config, whole.pools, whole.processes()
@@ -206,7 +153,7 @@ def status(
     }
 
 
-def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[str, Any]:
+def _service(service: Service, members: list[BackendRecord], traffic: Traffic) -> dict[str, Any]:
     return {
         "service": service.name,
         "vip": str(service.vip.ip),
@@ -222,7 +169,9 @@ def _service(service: Service, members: list[Member], traffic: Traffic) -> dict[
     }
 
 
-def _backend(service: Service, member: Member, traffic: Traffic, at: Instant) -> dict[str, Any]:
+def _backend(
+    service: Service, member: BackendRecord, traffic: Traffic, at: Instant
+) -> dict[str, Any]:
     return {
         "service": service.name,
         "backend": member.backend,

@@ -16,10 +16,9 @@ from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
-from paraglider.daemon.controller.config_watcher import PAUSE as LOOK
-from paraglider.daemon.controller.config_watcher import OwnFile
-from paraglider.daemon.controller.controller import Hub
-from paraglider.daemon.controller.draining import PAUSE
+from paraglider.daemon.controller.controller import Controller
+from paraglider.daemon.inputs.config_watcher import PAUSE as LOOK
+from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.monitor.checker import CheckerSpec
 from paraglider.daemon.monitor.discovery import ScoutSpec
 from paraglider.daemon.monitor.discovery_messages import Answered, Errand, Name
@@ -27,6 +26,7 @@ from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters, Writer, identity
 from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.reconcile.draining import PAUSE
 from paraglider.daemon.settings import Read
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError, PlatformError
@@ -94,8 +94,8 @@ class World:
         self.files: list[Config | OperatorError] = []
         self.path = tmp_path / "file"
         self.path.touch()
-        file = OwnFile(self.path)
-        self.hub = Hub(before, STRATEGIES, read=self.read, file=file, adjust=self.adjust)
+        file = ConfigWatcher(self.path)
+        self.hub = Controller(before, STRATEGIES, read=self.read, file=file, adjust=self.adjust)
         self.hub.attach(cast(Children, self.all))
 
     def adjust(self, wanted: Config, again: Callable[[], object]) -> list[str]:

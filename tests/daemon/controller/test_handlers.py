@@ -9,15 +9,16 @@ import pytest
 from paraglider.config.diagnostics import ConfigError
 from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
-from paraglider.daemon.controller.broadcast import MOST, Questions
-from paraglider.daemon.controller.conditions import Condition, Conditions
-from paraglider.daemon.controller.handlers import HANDLERS, Desk, refusal
-from paraglider.daemon.controller.pools import Member, Pools
-from paraglider.daemon.controller.reload import Change
-from paraglider.daemon.controller.reloads import Done
-from paraglider.daemon.controller.views import Loaded, Samples, Traffic
+from paraglider.daemon.conditions.table import Condition, Conditions
+from paraglider.daemon.controller.handlers import HANDLERS, Handlers, refusal
+from paraglider.daemon.controller.views import Loaded
+from paraglider.daemon.inputs.reload import ReloadOutcome
+from paraglider.daemon.inputs.reload_queue import Done
+from paraglider.daemon.processes.broadcast import MOST, Broadcasts
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.stats.traffic import Samples, Traffic
+from paraglider.daemon.store.backends import BackendRecord, BackendTable
 from paraglider.errors import OperatorError, PlatformError
 
 CONFIG = Config.model_validate(
@@ -35,22 +36,22 @@ CONFIG = Config.model_validate(
 )
 
 
-class Hub:
+class Controller:
     """What the desk needs of one: two workers, numbers 4 and 7, to which nothing is sent."""
 
     def __init__(self) -> None:
         self.config = CONFIG
-        self.pools = Pools(CONFIG, 0.0)
+        self.pools = BackendTable(CONFIG, 0.0)
         self.started = 0.0
         self.loaded = Loaded(success=True, at=0.0)
         self.sent: list[tuple[int, dict[str, Any]]] = []
-        self.questions = Questions(lambda index, message: self.sent.append((index, message)))
+        self.questions = Broadcasts(lambda index, message: self.sent.append((index, message)))
         self.refusal: OperatorError | None = None
         self.forced = False
         self.conditions = Conditions()
 
     def assess(self) -> None:
-        """See ``views.Whole``."""
+        """See ``Viewable``."""
         self.conditions.put("processes", {"api": Condition("unhealthy", "does not serve")})
 
     def processes(self) -> list[Child]:
@@ -65,11 +66,11 @@ class Hub:
         """See ``desk.State``."""
         return [4, 7]
 
-    def move(self, member: Member, event: Event, why: str) -> None:
+    def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """See ``desk.State``."""
         self.pools.apply(member, event, why, 1.0)
 
-    def weigh(self, member: Member, weight: int) -> None:
+    def weigh(self, member: BackendRecord, weight: int) -> None:
         """See ``desk.State``."""
         self.pools.set_weight(member, weight)
 
@@ -81,7 +82,7 @@ class Hub:
         self.forced = force
         done(
             self.refusal
-            or Change(CONFIG, ("service web: strategy rr → wrr",), ("user takes a restart",))
+            or ReloadOutcome(CONFIG, ("service web: strategy rr → wrr",), ("user takes a restart",))
         )
 
     def answer(self, **answers: Any) -> None:
@@ -94,9 +95,9 @@ class Asked:
     """A desk, and its replies so far."""
 
     def __init__(self) -> None:
-        self.hub = Hub()
+        self.hub = Controller()
         self.replies: list[dict[str, Any]] = []
-        self._desk = Desk(self.hub)
+        self._desk = Handlers(self.hub)
 
     def ask(self, **request: Any) -> list[dict[str, Any]]:
         """The replies so far, after another request."""

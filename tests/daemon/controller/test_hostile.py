@@ -21,10 +21,10 @@ from paraglider.config.load import LoadedConfig
 from paraglider.config.model import BackendSource, Config
 from paraglider.core.pool import State
 from paraglider.core.strategies import STRATEGIES
-from paraglider.daemon.controller.config_watcher import OwnFile
-from paraglider.daemon.controller.controller import Hub
+from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.controller.handlers import HANDLERS
 from paraglider.daemon.http.metrics import render
+from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.processes.channel import Channel, ChannelError, Message
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters
@@ -158,12 +158,12 @@ class World:
     def __init__(self, directory: Path) -> None:
         path = directory / "file"
         path.touch()
-        self.hub = Hub(
+        self.hub = Controller(
             CONFIG,
             STRATEGIES,
             token=digest(TOKEN),
             read=lambda: Read(LoadedConfig(CONFIG, Marks(), "file"), CONFIG, (), {}),
-            file=OwnFile(path),
+            file=ConfigWatcher(path),
             named={"dns": BackendSource(dns="_web._tcp.example")},
         )
         self.children = Everybody()

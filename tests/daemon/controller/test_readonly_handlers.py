@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from paraglider.daemon.controller.handlers import Desk, Reply
-from paraglider.daemon.controller.readonly_handlers import Gate
+from paraglider.daemon.controller.handlers import Handlers, Reply
+from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
 from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.web.token import digest
 
@@ -29,7 +29,7 @@ class FakeDesk:
 def taken(request: Message, wanted: bytes | None = None) -> tuple[Message, list[Message]]:
     """The reply to ``request``, and what the desk was asked."""
     desk, replies = FakeDesk(), []
-    Gate(cast(Desk, desk), wanted).take(request, replies.append)
+    ReadOnlyHandlers(cast(Handlers, desk), wanted).take(request, replies.append)
     (reply,) = replies
     return reply, desk.asked
 

@@ -9,14 +9,15 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.pool import Event
+from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.controller import views
-from paraglider.daemon.controller.conditions import Condition, Conditions
-from paraglider.daemon.controller.kernel_counters import Carried
-from paraglider.daemon.controller.pools import Checked, Pools
-from paraglider.daemon.controller.views import Instant, Traffic
+from paraglider.daemon.controller.views import Instant
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters, Sample, Writer
 from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.netfilter.nfnetlink import Count
 from paraglider.netfilter.queue.proc import QueueStatus
@@ -77,12 +78,12 @@ def sample(figures: dict[str, int], **packets: int) -> Sample:
 
 
 @pytest.fixture
-def pools() -> Pools:
+def pools() -> BackendTable:
     """All backends, ready since a minute ago."""
-    return Pools(CONFIG, AT.now - 60)
+    return BackendTable(CONFIG, AT.now - 60)
 
 
-def test_traffic_is_the_sum_over_the_workers(pools: Pools) -> None:
+def test_traffic_is_the_sum_over_the_workers(pools: BackendTable) -> None:
     """Seen from the client: ``in`` goes to the backend; what nobody knows is None, not 0."""
     traffic = Traffic({0: sample({}, b1=10), 1: sample({}, b1=5, b2=1)})
     rows = views.backends(CONFIG, pools, traffic, AT)
@@ -96,13 +97,13 @@ def test_traffic_is_the_sum_over_the_workers(pools: Pools) -> None:
     assert (every["packets_in"], every["flows"]) == (None, None)
 
 
-def test_what_the_kernel_carries_is_traffic_too(pools: Pools) -> None:
+def test_what_the_kernel_carries_is_traffic_too(pools: BackendTable) -> None:
     """Of offloaded services alone, beside what the workers counted of them; live flows as soon as
     they are known.
     """
     mark = backend_marks(CONFIG)["all"][0]
     counted = {mark: {"requests": Count(0, 0)}}
-    carried = Carried(CONFIG, lambda family: counted if family == 4 else {})
+    carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
     counted[mark] = {"requests": Count(7, 700), "replies": Count(9, 900)}
     carried.look(10.0)
     traffic = Traffic({0: sample({}, b1=10)}, carried)
@@ -116,7 +117,7 @@ def test_what_the_kernel_carries_is_traffic_too(pools: Pools) -> None:
     assert (found["flows"], found["inactive"]) == (4, 6)
 
 
-def test_a_service_is_told_as_the_file_has_it(pools: Pools) -> None:
+def test_a_service_is_told_as_the_file_has_it(pools: BackendTable) -> None:
     """Ports as one text, all of them as that word."""
     pools.set_weight(pools.find("web", "fd00::2"), 0)
     web, every = views.services(CONFIG, pools, Traffic({}))
@@ -129,7 +130,7 @@ def test_a_service_is_told_as_the_file_has_it(pools: Pools) -> None:
     assert (every["ports"], every["forward"], every["ready"]) == ("all", "offload", 1)
 
 
-def test_times_are_of_the_monotonic_clock(pools: Pools) -> None:
+def test_times_are_of_the_monotonic_clock(pools: BackendTable) -> None:
     """State and last check with how long ago by the one clock, and when by the other."""
     member = pools.find("web", "fd00::1")
     pools.apply(member, Event.CHECK_FAILED, "connection refused", 990.0)

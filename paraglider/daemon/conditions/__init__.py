@@ -1,0 +1,8 @@
+"""Conditions: what is wrong with the daemon and its host now.
+
+table        all conditions, logged when they begin and end      (``table``)
+assessor     processes, services, workers                        (``assessor``)
+journals     the workers' flow journals                          (``journals``)
+refusals     new flows that the kernel refuses                (``refusals``)
+unanswered   openings that no backend answers                    (``unanswered``)
+"""

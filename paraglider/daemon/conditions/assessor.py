@@ -1,0 +1,149 @@
+"""What is wrong with the processes and the services, found anew at every look.
+
+    services    none of the backends takes new flows
+    processes   one does not serve: dead, starting, waiting to be started again, hanging
+    workers     what a worker counts: flows that are refused or near their bound, packets that were
+                dropped before a worker had them, flows that would not outlive the worker
+
+A count that only grows says nothing of now: it is a condition while it has grown within the last
+LATELY seconds. Gauges are read as they are.
+
+Lives here: ``Assessor``.
+Rules: pure; time is an argument. The finding goes into ``conditions.Conditions``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from paraglider.config.model import Config
+from paraglider.daemon.conditions.table import Condition, Conditions
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.counters import Sample
+from paraglider.daemon.processes.hangs import SILENT
+from paraglider.daemon.processes.spec import CARRIERS
+from paraglider.daemon.store.backends import BackendTable
+
+#: seconds between two looks
+INTERVAL: Final = 1.0
+#: seconds for which a count that has grown is a condition
+LATELY: Final = 15.0
+#: share of the flows that there may be, from which on that is a condition, and until which it stays
+NEAR: Final = 0.8
+NO_LONGER_NEAR: Final = 0.75
+
+#: count of a worker → what is wrong while it grows
+_GROWING: Final = {
+    "table_full": Condition(
+        "unhealthy", "refuses new flows, the flow table is full; raise `flows.max`"
+    ),
+    "overflows": Condition(
+        "degraded",
+        "packets are dropped, its queue is full; see `paraglider show workers` for how busy it is, "
+        "and give it more cores (`workers`)",
+    ),
+    "openings_dropped": Condition(
+        "degraded",
+        "openings are dropped, their queue is full: a flood of SYNs, or too few cores (`workers`); "
+        "established flows are served first",
+    ),
+    "overruns": Condition(
+        "degraded",
+        "packets are dropped, the buffer of its socket is full; raise net.core.rmem_max",
+    ),
+    "unwritten": Condition(
+        "degraded",
+        "flows are not in the journal and would not outlive this worker; make room in /run",
+    ),
+    "exhausted": Condition(
+        "degraded", "no file descriptor is left to accept with; raise LimitNOFILE of the service"
+    ),
+}
+
+
+class Assessor:
+    """Looks at processes and services for ``conditions``."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self._conditions = conditions
+        self._next = 0.0
+        self._counts: dict[tuple[int, str], int] = {}
+        self._grew: dict[tuple[int, str], float] = {}
+        self._near: set[int] = set()
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next look is due."""
+        return max(0.0, self._next - now)
+
+    def services(self, config: Config, pools: BackendTable) -> None:
+        """Look at the services of ``config``."""
+        found = {}
+        for service in config.services:
+            members = pools.of(service.name)
+            gone = members and all(member.leaving for member in members)  # it has flows yet
+            if not gone and not any(member.takes_flows for member in members):
+                text = "no backend takes new flows; see `paraglider show backends`"
+                found[f"service {service.name}"] = Condition("unhealthy", text)
+        self._conditions.put("services", found)
+
+    def processes(self, children: Iterable[Child]) -> None:
+        """Look at the processes."""
+        found = {}
+        for child in children:
+            if child.hung:
+                text = f"hangs, no sign of life for {child.silence:.0f} s; it is being replaced"
+            elif child.trouble:
+                text = f"cannot be started: {child.trouble}; it is tried again"
+            elif not child.serves:
+                what = "it starts" if child.pid else "it is started again in a moment"
+                text = f"does not serve; {what}"
+            elif child.silence >= SILENT:
+                text = f"no sign of life for {child.silence:.0f} s; it is replaced if it hangs"
+            else:
+                continue
+            found[child.spec.name] = Condition("unhealthy", text)
+        self._conditions.put("processes", found, logged=False)
+
+    def workers(self, children: Iterable[Child], samples: Mapping[int, Sample], now: float) -> None:
+        """Look at what those who carry flows have counted."""
+        self._next = now + INTERVAL
+        found = {}
+        for child in children:
+            sample = samples.get(child.spec.index)
+            if child.spec.role not in CARRIERS or sample is None:
+                continue
+            index, name = child.spec.index, child.spec.name
+            for count, condition in _GROWING.items():
+                if self._grows(index, count, sample.head[count], now):
+                    found[f"{name}, {count}"] = condition
+            flows, bound = sample.head["active"], sample.head["bound"]
+            if child.serves and self._is_near(index, flows, bound):
+                text = f"{flows} active flows of {bound}; raise `flows.max`"
+                found[f"{name}, flows"] = Condition("degraded", text)
+        self._conditions.put("workers", found)
+
+    def faults(self, last: Mapping[str, tuple[float, str]], now: float) -> None:
+        """Look at what went wrong in the supervisor itself (``faults.Faults.last``)."""
+        found = {
+            what: Condition("degraded", f"internal error {error}; the log has its traceback")
+            for what, (at, error) in last.items()
+            if now - at < LATELY
+        }
+        self._conditions.put("supervisor", found)
+
+    def _grows(self, index: int, count: str, value: int, now: float) -> bool:
+        key = index, count
+        before = self._counts.get(key)
+        self._counts[key] = value
+        if before is not None and value > before:
+            self._grew[key] = now
+        return now - self._grew.get(key, -LATELY) < LATELY
+
+    def _is_near(self, index: int, flows: int, bound: int) -> bool:
+        share = flows / bound if bound > 0 else 0.0
+        if share >= (NO_LONGER_NEAR if index in self._near else NEAR):
+            self._near.add(index)
+            return True
+        self._near.discard(index)
+        return False

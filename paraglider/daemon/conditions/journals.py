@@ -1,0 +1,64 @@
+"""Whether the workers' ledgers are where the next worker finds them (``host.journal_files``).
+
+    removed    /run was emptied: the workers are replaced, one at a time; each takes its flows over
+               from the file that its parent holds, into a new one
+    damaged    cut, or written over: the worker writes it anew (``workers.journals``), unless it
+               cannot; until then what it held does not outlive the worker
+    none       /run is full or read-only: the same
+
+Lives here: ``JournalMonitor``.
+Rules: looks at descriptors and never waits; what it finds are conditions. A worker is replaced once
+for a file that is gone: where there can be no new one, the condition stays, and the worker too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+from paraglider.daemon.conditions.table import Condition, Conditions
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.host.journal_files import REMOVED
+
+#: forwards whose flows are in a ledger of that name
+JOURNALLED: Final = ("nat", "dsr")
+
+_REMEDIES: Final = {REMOVED: "the worker is replaced, and makes a new one"}
+_REMEDY: Final = "flows would not outlive its worker; make room in /run, then restart the daemon"
+
+
+class JournalMonitor:
+    """Looks for ``conditions``."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self._conditions = conditions
+
+    def came(self, child: Child) -> None:
+        """``child`` serves, and has its ledgers open."""
+        spec = child.spec
+        if isinstance(spec, WorkerSpec) and spec.ledgers is not None:
+            spec.ledgers.held.renew({table: spec.ledgers.path(table) for table in _tables(spec)})
+
+    def look(self, children: Iterable[Child]) -> list[Child]:
+        """Look at the ledgers of ``children``; those that are to be replaced."""
+        found, replaced = {}, []
+        for child in children:
+            spec = child.spec
+            if not isinstance(spec, WorkerSpec) or spec.ledgers is None or not child.serves:
+                continue
+            for table in _tables(spec):
+                fault = spec.ledgers.held.fault(table)
+                if fault is None:
+                    continue
+                text = f"its journal cannot be used, {fault}; {_REMEDIES.get(fault, _REMEDY)}"
+                found[f"{spec.name}, {spec.ledgers.path(table)}"] = Condition("degraded", text)
+                if fault == REMOVED and not child.dismissed:
+                    replaced.append(child)
+        self._conditions.put("journal", found)
+        return replaced
+
+
+def _tables(spec: WorkerSpec) -> Iterator[str]:
+    forwards = {service.forward for service in spec.config.services}
+    yield from (name for name in JOURNALLED if name in forwards)

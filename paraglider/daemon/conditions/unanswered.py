@@ -1,0 +1,120 @@
+"""Openings that go to backends while no answer passes this host: what a filter or a route does.
+
+The workers count the flows that they give to each backend and the SYNs that come again; they, or
+with `forward: offload` the kernel, count the packets that backends answer with. Where SYNs come
+again and nothing at all passes from a backend that health has not given up, either somebody between
+the two drops packets (another firewall's forward chain, here or there), or answers take another way
+than through this host. ``rules.foreign`` tells of chains that are certain to drop; this sees the
+rest, by what happens.
+
+Lives here: ``UnansweredOpenings``.
+Rules: pure; time is an argument. What finds no answers here by design is left alone: `forward:
+dsr`, `return: direct`, datagrams, which nobody need answer, and `proxy`, whose connections are the
+host's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from paraglider.config.model import Config, Service
+from paraglider.daemon.conditions.table import Condition, Conditions
+from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.store.backends import BackendTable, Key
+
+#: SYNs that came again, from which on the silence of a backend is told of
+LEAST: Final = 3
+#: seconds of silence, likewise
+SILENCE: Final = 3.0
+#: seconds without another such SYN after which nothing is known any more
+LATELY: Final = 60.0
+#: seconds between two looks, and for each backend more: a look at it takes some 20 µs
+INTERVAL: Final = 1.0
+A_BACKEND: Final = 0.01
+#: backends that one line names
+_NAMED: Final = 3
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was counted of a backend, and by when (``at``), at its last answer; ``again`` and
+    ``again_at`` of SYNs that came again since.
+    """
+
+    answers: int
+    openings: int
+    repeated: int
+    at: float
+    again: int = 0
+    again_at: float = 0.0
+
+
+class UnansweredOpenings:
+    """Looks for ``conditions``."""
+
+    def __init__(self, conditions: Conditions) -> None:
+        self._conditions = conditions
+        self._seen: dict[Key, _Seen] = {}
+        self._next = 0.0
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next look is due."""
+        return max(0.0, self._next - now)
+
+    def look(
+        self, config: Config, pools: BackendTable, traffic: Traffic, now: float, read: float
+    ) -> None:
+        """Look at what the workers have counted by ``now``, and the kernel by ``read``."""
+        found: dict[str, Condition] = {}
+        seen: dict[Key, _Seen] = {}
+        for service in config.services:
+            if not _passes_here(service):
+                continue
+            silent: dict[str, int] = {}
+            known = read if service.forward == "offload" else now
+            for member in pools.of(service.name):
+                key = service.name, member.backend
+                one = seen[key] = self._count(key, traffic, now, known)
+                openings = _of(traffic, key, "picked") - one.openings
+                if member.takes_flows and _is_silent(one, now, known):
+                    silent[member.backend] = max(openings, one.again)
+            if silent:
+                found[f"service {service.name}"] = _condition(service, silent)
+        self._seen = seen
+        self._next = now + INTERVAL + A_BACKEND * len(seen)
+        self._conditions.put("answers", found)
+
+    def _count(self, key: Key, traffic: Traffic, now: float, known: float) -> _Seen:
+        answers, repeated = _of(traffic, key, "packets_out"), _of(traffic, key, "unanswered")
+        one = self._seen.get(key)
+        if one is None or answers != one.answers:
+            return _Seen(answers, _of(traffic, key, "picked"), repeated, known)
+        if repeated - one.repeated > one.again:
+            one.again, one.again_at = repeated - one.repeated, now
+        return one
+
+
+def _passes_here(service: Service) -> bool:
+    tcp = service.protocol != "udp"
+    return tcp and service.forward in ("nat", "offload") and service.answers == "via"
+
+
+def _is_silent(one: _Seen, now: float, known: float) -> bool:
+    return one.again >= LEAST and known - one.at >= SILENCE and now - one.again_at < LATELY
+
+
+def _of(traffic: Traffic, key: Key, name: str) -> int:
+    return traffic.of(*key)[name] or 0
+
+
+def _condition(service: Service, silent: dict[str, int]) -> Condition:
+    names = list(silent)
+    named = ", ".join(names[:_NAMED])
+    if len(names) > _NAMED:
+        named += f" and {len(names) - _NAMED} more"
+    asked = "is a filter dropping forwarded packets, or is this host not the backend's gateway?"
+    if service.check is None:
+        asked = f"is the backend up? If so, {asked}"
+    text = f"{sum(silent.values())} openings went to {named}, no answer passed here; {asked}"
+    return Condition("degraded", text)

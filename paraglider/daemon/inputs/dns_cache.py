@@ -1,0 +1,67 @@
+"""What the DNS answered last, over a restart: a name server's trouble takes no backend out then.
+
+Rules: an answer is kept when it has been taken over, and for as long as somebody asks for its name;
+it is judged anew by whoever begins with it. Keeping is a service, not a duty: what cannot be
+written is told of once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+
+from paraglider.daemon.monitor.discovery_messages import Answered, Name, told
+from paraglider.host.dns_cache import AnswersFile
+
+
+class DnsCache:
+    """The answers in ``file``; without one nothing is kept.
+
+    Those that come are added to it where there is ``warn``, which is told, as structlog's
+    ``warning`` would be, when they cannot be written.
+    """
+
+    def __init__(
+        self, file: AnswersFile | None = None, warn: Callable[..., object] | None = None
+    ) -> None:
+        self._file = file
+        self._warn = warn
+        self._answers: dict[Name, Answered] = {}
+        self._failed = False
+        for plain in file.load() if file is not None else ():
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                news = told(plain)
+                if isinstance(news, Answered):
+                    self._answers[news.name] = news
+
+    def get(self, name: Name) -> Answered | None:
+        """What was answered last for ``name``."""
+        return self._answers.get(name)
+
+    def put(self, answer: Answered) -> None:
+        """``answer`` has been taken over."""
+        before = self._answers.get(answer.name)
+        if before is None or before.records != answer.records:
+            self._answers[answer.name] = answer
+            self._store()
+
+    def keep_only(self, names: Iterable[Name]) -> None:
+        """Nobody asks for other names any more."""
+        left = self._answers.keys() & set(names)
+        if len(left) < len(self._answers):
+            self._answers = {name: self._answers[name] for name in self._answers if name in left}
+            self._store()
+
+    def _store(self) -> None:
+        if self._file is None or self._warn is None:
+            return
+        try:
+            self._file.store([answer.plain() for answer in self._answers.values()])
+        except OSError as error:
+            if not self._failed:
+                self._warn(
+                    "answers of the DNS are not kept for a restart",
+                    file=str(self._file.path),
+                    why=error.strerror,
+                )
+            self._failed = True

@@ -1,0 +1,125 @@
+"""The reloads that were asked for: one after the other, each with an answer.
+
+A reload may have to wait until the host has been changed for it (``orders``); one that is asked
+for meanwhile waits for its turn, and a file is read when its turn comes.
+
+Lives here: ``ReloadQueue``.
+Rules: who asks is told once: what has changed, or why nothing has.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
+
+from paraglider.daemon import log
+from paraglider.daemon.inputs.reload import FlowLoss, ReloadOutcome
+from paraglider.daemon.reconcile.host import HostPendingError
+from paraglider.daemon.settings import Read
+from paraglider.errors import ParagliderError, PlatformError
+
+#: reloads that may wait
+MOST: Final = 16
+
+#: for who has nothing to say about live flows: none is to end
+NONE_ENDS: Final = FlowLoss()
+
+Done = Callable[[ReloadOutcome | ParagliderError], object]
+
+
+class Body(Protocol):
+    """What is needed of the hub."""
+
+    def read(self) -> Read:
+        """Read the file; raises ``ParagliderError``."""
+
+    def reload(
+        self, said_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
+    ) -> ReloadOutcome:
+        """Go on with what was found in it; raises ``ParagliderError``."""
+
+    def flows_of(self, service: str) -> int:
+        """The live flows of a service, as they were last written."""
+
+    def report(self, then: Callable[[], object]) -> None:
+        """Have the flows written as they are now; ``then`` is called when that is done."""
+
+
+@dataclass(slots=True)
+class _Job:
+    said_by: str
+    done: Done
+    force: bool
+    found: Read | None = None
+    #: whether flows have been asked for, and whether they have been written since
+    asked: bool = False
+    written: bool = False
+    flows: dict[str, int] = field(default_factory=dict)
+
+
+class ReloadQueue:
+    """ReloadQueue of ``hub``."""
+
+    def __init__(self, hub: Body) -> None:
+        self._hub = hub
+        self._jobs: deque[_Job] = deque()
+        self._log: Any = log.logger()
+
+    def ask(self, said_by: str, done: Done, *, force: bool = False) -> None:
+        """Reload, now or when it is its turn, and tell ``done``; live flows end with ``force``
+        alone.
+        """
+        if len(self._jobs) >= MOST:
+            done(PlatformError("too many reloads at a time", "try again in a moment"))
+            return
+        self._jobs.append(_Job(said_by, done, force))
+        if len(self._jobs) == 1:
+            self.go_on()
+
+    def attempt(self, said_by: str, done: Callable[[], object] = lambda: None) -> None:
+        """Reload for whom nobody hears but the log; ``done`` is called after it."""
+
+        def log_it(outcome: ReloadOutcome | ParagliderError) -> None:
+            if isinstance(outcome, ParagliderError):
+                why = "; ".join(str(outcome).splitlines())
+                self._log.error("not reloaded, nothing has changed", by=said_by, why=why)
+            elif not outcome.words and not outcome.restart:
+                self._log.info("reloaded, nothing is other", by=said_by)
+            done()
+
+        self.ask(said_by, log_it)
+
+    def go_on(self) -> None:
+        """Do those that need not wait for the host."""
+        while self._jobs and self._jobs[0].asked == self._jobs[0].written:
+            job = self._jobs[0]
+            outcome: ReloadOutcome | ParagliderError
+            try:
+                if job.found is None:
+                    job.found = self._hub.read()
+                ending = FlowLoss(partial(self._flows, job), job.force)
+                outcome = self._hub.reload(job.said_by, job.found, ending)
+            except HostPendingError:
+                return
+            except ParagliderError as error:
+                outcome = error
+            self._jobs.popleft()
+            job.done(outcome)
+
+    def _flows(self, job: _Job, service: str) -> int:
+        """The live flows of a service; raises ``HostPendingError`` until they have been written."""
+
+        def written() -> None:
+            job.written = True
+
+        if not job.asked:
+            job.asked = True
+            self._hub.report(written)
+        if not job.written:
+            raise HostPendingError
+        if service not in job.flows:
+            job.flows[service] = self._hub.flows_of(service)
+        return job.flows[service]

@@ -1,0 +1,116 @@
+"""What a start begins with where backends are listed elsewhere: what the files list, and what the
+DNS answered, now or last.
+
+Lives here: ``gathered``; ``names_in``, which names a configuration has; what else the hub needs of
+that later (``sources``): ``backends_of``, ``judge``, and what a source is called.
+Rules: whatever is found is judged as if the configuration listed it. It asks nobody and logs
+nothing: a set-up, which has neither, begins with the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+
+from pydantic import ValidationError
+
+from paraglider.config.diagnostics import ConfigError
+from paraglider.config.model import Backend, BackendSource, Config, Service
+from paraglider.config.sources import FileListing, Found, refusals, resolved
+from paraglider.daemon.inputs.dns_cache import DnsCache
+from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name
+from paraglider.errors import ParagliderError
+from paraglider.host.dns_records import Record
+
+
+def names_in(config: Config) -> list[Name]:
+    """The names in the DNS that the services of ``config`` name, none twice."""
+    names = (name_of(s.source, s.family) for s in config.services if s.source is not None)
+    return list(dict.fromkeys(name for name in names if name is not None))
+
+
+def backends_of(service: Service, records: Iterable[Record]) -> tuple[Backend, ...]:
+    """Backends of ``service``, which has one port; raises ``ValidationError``."""
+    return tuple(
+        Backend(
+            address=record.address,
+            port=None if record.port == service.single_port else record.port,
+            weight=record.weight,
+        )
+        for record in records
+    )
+
+
+def judge(
+    config: Config,
+    service: str,
+    backends: tuple[Backend, ...],
+    listing: FileListing | None = None,
+) -> None:
+    """Raises ``ConfigError`` where ``backends`` of ``service`` contradict ``config``; ``listing``
+    is the file that lists them, if there is one.
+    """
+    problems = refusals(config, {service: backends})
+    if not problems:
+        return
+    lines = [f"{problem.what}; {problem.remedy}" for problem in problems]
+    if listing is not None and listing.has(problems[0]):
+        lines[:1] = listing.lines(problems[0])
+    raise ConfigError([first_of(lines)])
+
+
+def gathered(
+    config: Config,
+    found: Found,
+    answers: Iterable[Answered | Failed],
+    say: Callable[[str], None],
+    kept: DnsCache,
+) -> Config:
+    """``config`` with what its files list (``found``) and what the DNS answered, now or last
+    (``kept``), as far as that is good; ``say`` is told of names that do not answer.
+    """
+    config = resolved(config, found)
+    by_name = {news.name: news for news in answers}
+    for service in config.services:
+        name = None if service.source is None else name_of(service.source, service.family)
+        if name is None:
+            continue
+        news = by_name.get(name)
+        why = "no answer" if news is None else news.why if isinstance(news, Failed) else ""
+        if isinstance(news, Answered):
+            try:
+                config = _begun(config, service, news)
+            except (ParagliderError, ValidationError) as error:
+                why = " ".join(str(error).split())[:200]
+            else:
+                kept.put(news)
+                continue
+        so = f"`{service.name}` has no backends until there are some"
+        if (last := kept.get(name)) is not None:
+            with contextlib.suppress(ParagliderError, ValidationError):
+                config = _begun(config, service, last)
+                so = f"`{service.name}` begins with what it answered last"
+        say(f"{called(name)}: {why}; {so}")
+    return config
+
+
+def _begun(config: Config, service: Service, answer: Answered) -> Config:
+    """``config`` with what was answered for ``service``; raises where that is no good."""
+    backends = backends_of(service, answer.records)
+    judge(config, service.name, backends)
+    return resolved(config, {service.name: backends})
+
+
+def first_of(lines: Sequence[str]) -> str:
+    """The first of ``lines``, and how many more there are."""
+    return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
+
+
+def name_of(origin: BackendSource, family: int) -> Name | None:
+    """What is asked for in the DNS; None for a file."""
+    return Name(origin.dns, origin.server or "", family) if origin.dns is not None else None
+
+
+def called(name: Name) -> str:
+    """What messages call ``name``."""
+    return f"DNS {name.name}" + (f" at {name.server}" if name.server else "")

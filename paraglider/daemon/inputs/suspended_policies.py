@@ -1,0 +1,79 @@
+"""Policies that did not return: set aside until somebody has the configuration read again.
+
+A pick or a `prepare` of a policy that never ends stops its worker, which is killed for it
+(``processes.hangs``). The worker that follows has the same policy, and would stop again. So the
+service is noted here: the next in turn picks for it, in the processes that are forked from then on
+(``policies.suspend``) and in those that run.
+
+Lives here: ``SuspendedPolicies``.
+Rules: a process says itself whose policy it was calling, and is not believed more than that: only a
+policy can be suspended, and nothing else follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from paraglider.config.model import Config
+from paraglider.core.strategies import STRATEGIES, Registry
+from paraglider.daemon import log
+from paraglider.daemon.conditions.table import Condition, Conditions
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.processes.counters import identity
+from paraglider.daemon.processes.heartbeat import Life
+from paraglider.host import policies
+
+_REMEDY: Final = "correct it and restart the daemon, or have it tried as it is: `paraglider reload`"
+
+
+class SuspendedPolicies:
+    """The suspended policies of ``registry``; ``tell`` sends a message to who carries flows."""
+
+    def __init__(
+        self, registry: Registry, conditions: Conditions, tell: Callable[[Message], object]
+    ) -> None:
+        self._registry = registry
+        self._conditions = conditions
+        self._tell = tell
+        self._services: dict[str, str] = {}  # and their strategies
+        self._log: Any = log.logger()
+
+    def hangs(self, config: Config, life: Life) -> Mapping[str, str]:
+        """A process with ``life`` hangs: suspend the policy that it was calling, if any; what it
+        was about, for the log.
+        """
+        called = {identity(service.name): service for service in config.services}
+        service = called.get(life.decides)
+        if service is None or service.strategy in STRATEGIES:
+            return {"doing": "takes long"} if life.works_long else {}
+        if service.name not in self._services:
+            self._services[service.name] = service.strategy
+            self._log.error(
+                "policy does not return, set aside: rr picks until a reload",
+                service=service.name,
+                strategy=service.strategy,
+                remedy=_REMEDY,
+            )
+            self._put()
+        return {"deciding": service.name, "strategy": service.strategy}
+
+    def clear(self) -> None:
+        """Somebody has had the configuration read again: all are tried again."""
+        if self._services:
+            self._log.info("policies are tried again", services=",".join(self._services))
+            self._services.clear()
+            self._put()
+
+    def _put(self) -> None:
+        names = list(self._services)
+        policies.suspend(self._registry, names)
+        self._tell({"do": "suspend", "services": names})
+        found = {
+            f"service {name}": Condition(
+                "degraded",
+                f"its policy `{strategy}` did not return, rr picks in its place; {_REMEDY}",
+            )
+            for name, strategy in self._services.items()
+        }
+        self._conditions.put("policies", found, logged=False)

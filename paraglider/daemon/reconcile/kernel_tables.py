@@ -1,0 +1,167 @@
+"""What the kernel is told where it carries the flows (``forward: offload``) and a state changes.
+
+    hash          a backend that takes no new flows leaves the hash by which the kernel decides
+                  when no worker does, and one that does is back in it with its weight
+    connections   those of a backend that is lost are forgotten: the client's next packet is
+                  answered with a RST. So are the UDP ones of a backend that is drained or in maint,
+                  whose clients may never change their port, and with them TCP ones that are closed;
+                  and UDP ones that a service refused while it had no backend: an untranslated
+                  connection stays so for as long as its client goes on
+
+When a backend is lost, and which ones take new flows, says ``core.pool``, as it does in workers.
+
+Lives here: ``KernelTables``, ``EndedConnections``.
+Rules: runs in the supervisor, and has nft run by another process; one run however many backends
+changed since the last look, and none while nothing changes. What the kernel refuses is logged, and
+tried again with the next change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from paraglider.config.diff import predecessors
+from paraglider.config.model import Config
+from paraglider.core.pool import Backend, Pool
+from paraglider.daemon import log
+from paraglider.errors import ParagliderError
+from paraglider.forward.services import States, make_pool, put_states
+from paraglider.host.seed import steering_seed
+from paraglider.netfilter.nft import Nft
+from paraglider.netfilter.rules.marks import backend_marks
+from paraglider.netfilter.rules.nft import datagrams, fallback_text
+
+
+@dataclass(frozen=True, slots=True)
+class EndedConnections:
+    """Connections to be forgotten as soon as no worker goes by the old states: the marks of
+    backends that were lost, the UDP ports (VIP, first, last) of services that serve again, and the
+    marks of backends that lost all but live TCP connections.
+    """
+
+    marks: tuple[int, ...] = ()
+    datagrams: tuple[tuple[str, int, int], ...] = ()
+    passing: tuple[int, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.marks or self.passing or self.datagrams)
+
+
+Load = Callable[[str, Callable[[ParagliderError | None], object]], None]
+"""Has nft load a text, some time, and tells when that is done, or why it is not."""
+
+
+class KernelTables:
+    """The offload services of ``config`` in the kernel; ``before`` were those of the configuration
+    before it, whose tables have been changed for this one. ``load`` changes them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        before: KernelTables | None = None,
+        *,
+        load: Load,
+    ) -> None:
+        self._config = config
+        self._load = load
+        self._log: Any = log.logger()
+        self._services = [s for s in config.services if s.forward == "offload"]
+        marks = backend_marks(config)
+        self._pools: dict[str, Pool] = {}
+        names = predecessors(before._config, config) if before else {}
+        self._marks: dict[int, dict[Backend, int]] = {}  # by family
+        for service in self._services:
+            known = before._pools.get(names.get(service.name, "")) if before else None
+            pool = self._pools[service.name] = make_pool(service, known)
+            found = zip(pool.backends, marks[service.name], strict=True)
+            self._marks.setdefault(service.family, {}).update(found)
+        self._set_up = {
+            family: {
+                mark: backend.weight
+                for service in self._services
+                if service.family == family
+                for mark, backend in zip(marks[service.name], service.backends, strict=True)
+            }
+            for family in self._marks
+        }
+        # What a daemon before this one left there is not known: the first tick says it anew.
+        self._written: dict[int, dict[int, int]] = {}
+        self._lost: frozenset[int] = before._lost if before else frozenset()
+        self._passed: frozenset[int] = before._passed if before else frozenset()
+        self._refusing: frozenset[str] = before._refusing if before else frozenset()
+        self._changed = True
+        for pool in before._pools.values() if before else ():
+            pool.retire()
+        for pool in self._pools.values():
+            pool.watch(self._note)
+
+    def follow(self, states: States) -> None:
+        """Take over the states and weights that the hub has decided, for the next ``tick``."""
+        put_states(self._pools.items(), states)
+
+    def tick(self, now: float) -> EndedConnections:
+        """Time passes: bring the hash up to date; the connections that are over from now on."""
+        for pool in self._pools.values():
+            pool.tick(now)
+        if not self._changed:
+            return EndedConnections()
+        self._changed = False
+        for family in self._marks:
+            self._hash(family, self._hashed(family))
+        lost, passed, refusing = self._lost, self._passed, self._refusing
+        backends = [item for marks in self._marks.values() for item in marks.items()]
+        self._lost = frozenset(mark for backend, mark in backends if backend.lost)
+        self._passed = frozenset(mark for backend, mark in backends if backend.datagrams_lost)
+        self._refusing = frozenset(n for n, pool in self._pools.items() if not pool.ready)
+        again = [s for s in self._services if s.name in refusing - self._refusing]
+        passing = self._passed - passed - self._lost
+        return EndedConnections(
+            tuple(sorted(self._lost - lost)), datagrams(again), tuple(sorted(passing))
+        )
+
+    def put_back(self, family: int) -> None:
+        """The table of ``family`` was made anew, as it was set up: the next tick says it anew."""
+        self._written.pop(family, None)
+        self._changed = True
+
+    def close(self) -> None:
+        """The daemon ends: the hash is what the set-up made it, for nobody looks any more."""
+        self._load = _load_now  # no process is left to do it
+        for family, weights in self._set_up.items():
+            if family in self._written:
+                self._hash(family, weights)
+
+    def _note(self, _ready: tuple[Backend, ...]) -> None:
+        self._changed = True
+
+    def _hashed(self, family: int) -> dict[int, int]:
+        """Each backend's part of the hash, by mark."""
+        marks = self._marks[family].items()
+        return {mark: b.full_weight if b.ready else 0 for b, mark in marks}
+
+    def _hash(self, family: int, weights: dict[int, int]) -> None:
+        if weights == self._written.get(family):
+            return
+
+        def loaded(error: ParagliderError | None) -> None:
+            if error is not None:
+                self._written.pop(family, None)
+                self._log.error(
+                    "the kernel's hash stays as it was", family=family, error=str(error)
+                )
+
+        self._written[family] = weights
+        text = fallback_text(self._config, family, steering_seed(), weights)
+        self._load(text, loaded)
+
+
+def _load_now(text: str, then: Callable[[ParagliderError | None], object]) -> None:
+    try:
+        Nft().load(text)
+    except ParagliderError as error:
+        then(error)
+    else:
+        then(None)

@@ -1,0 +1,133 @@
+"""What the kernel carries of offloaded flows, by backend: packets and bytes each way, live flows.
+
+No worker sees these packets. Our nft tables count them, from the set-up on; here is what they have
+counted since the daemon began, so that all that is shown began at the same time. Live flows are
+those that the tracker counted last (``workers.conntrack_counter``).
+
+Rules: tables are read where somebody asks, at most once in AGE seconds, and else every INTERVAL
+seconds, so that a table that is made anew, or a backend that leaves it, takes little away unseen;
+both more rarely where reading takes long, for the supervisor has other things to do.
+What cannot be read stays as it was. A service keeps what backends that left had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+from paraglider.config.model import Config
+from paraglider.daemon.store.backends import Key
+from paraglider.netfilter.nfnetlink import Count, carried_counters
+from paraglider.netfilter.rules.marks import backend_marks
+
+#: seconds between two looks that nobody asked for
+INTERVAL: Final = 2.0
+#: seconds for which what was read is as good as new
+AGE: Final = 0.5
+#: and so many times as long as reading takes: with 5,000 backends that is half a second
+SHARE: Final = 20.0
+
+#: as ``views`` calls them, from what the tables call them; ``in`` goes to the backend
+_NAMES: Final = {
+    "requests": ("packets_in", "bytes_in"),
+    "replies": ("packets_out", "bytes_out"),
+}
+
+Read = Callable[[int], Mapping[int, Mapping[str, Count]]]
+
+
+class KernelCounters:
+    """What the kernel has carried of the offload services of ``config``."""
+
+    def __init__(
+        self,
+        config: Config,
+        read: Read = carried_counters,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._read = read
+        self._clock = clock
+        self._took = 0.0
+        self._backends: dict[Key, Counter[str]] = {}
+        self._services: dict[str, Counter[str]] = {}
+        self._last: dict[tuple[int, str], Count] = {}
+        #: when the tables were last read (monotonic seconds)
+        self.looked = 0.0
+        self._live: dict[Key, tuple[int, int]] = {}
+        self.adopt(config)
+        self._look(begun=True)
+
+    def adopt(self, config: Config) -> None:
+        """These are the services from here on."""
+        marks = backend_marks(config)
+        services = [service for service in config.services if service.forward == "offload"]
+        self._families = sorted({service.family for service in services})
+        self._keys = {
+            mark: (service.name, backend.name)
+            for service in services
+            for mark, backend in zip(marks[service.name], service.backends, strict=True)
+        }
+        keys, names = set(self._keys.values()), {service.name for service in services}
+        self._backends = {key: self._backends.get(key, Counter()) for key in keys}
+        self._services = {name: self._services.get(name, Counter()) for name in names}
+        self._last = {which: count for which, count in self._last.items() if which[0] in self._keys}
+
+    def look(self, now: float, age: float = INTERVAL) -> None:
+        """Read the tables, if what was read is older than ``age`` seconds."""
+        if self._keys and now - self.looked >= max(age, SHARE * self._took):
+            begun = self._clock()
+            self.looked = now
+            self._look()
+            self._took = self._clock() - begun
+
+    def count(self, live: Mapping[int, tuple[int, int]]) -> None:
+        """These are the flows, by mark: live ones, and such as are closed and remembered."""
+        self._live = {self._keys[mark]: n for mark, n in live.items() if mark in self._keys}
+
+    def backend(self, key: Key) -> Mapping[str, int]:
+        """The numbers of one backend; nothing where the kernel does not carry its flows."""
+        if key not in self._backends:
+            return {}
+        live = [self._live[key]] if key in self._live else []
+        return {**_shown(self._backends[key]), **_summed(live)}
+
+    def service(self, name: str) -> Mapping[str, int]:
+        """The sums over the backends of ``name``, of those that left too, but for live flows."""
+        if name not in self._services:
+            return {}
+        live = [counts for key, counts in self._live.items() if key[0] == name]
+        return {**_shown(self._services[name]), **_summed(live)}
+
+    def _look(self, *, begun: bool = False) -> None:
+        """Add what is new; nothing is of what the tables had when the daemon ``begun``."""
+        for mark, what, count in self._counts():
+            before = self._last.get((mark, what), count if begun else Count(0, 0))
+            self._last[mark, what] = count
+            if count.packets < before.packets:  # another table
+                before = Count(0, 0)
+            key = self._keys[mark]
+            for sums in (self._backends[key], self._services[key[0]]):
+                for name, now, then in zip(_NAMES[what], count, before, strict=True):
+                    sums[name] += now - then
+
+    def _counts(self) -> Iterator[tuple[int, str, Count]]:
+        for family in self._families:
+            with contextlib.suppress(OSError):  # ``watch`` says so
+                for mark, counts in self._read(family).items():
+                    if mark in self._keys:
+                        yield from ((mark, what, count) for what, count in counts.items())
+
+
+def _summed(live: Sequence[tuple[int, int]]) -> dict[str, int]:
+    """As ``views`` calls them; nothing where there are none."""
+    return {
+        name: sum(n)
+        for name, n in zip(("flows", "inactive"), zip(*live, strict=True), strict=False)
+    }
+
+
+def _shown(sums: Mapping[str, int]) -> dict[str, int]:
+    return {name: sums[name] for names in _NAMES.values() for name in names}

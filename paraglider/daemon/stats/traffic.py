@@ -1,0 +1,70 @@
+"""Counters of backends and services, added up over the workers and the kernel.
+
+Rules: pure. Packets and bytes are counted from the client's side: ``in`` goes to the backend,
+``out`` to the client; None where neither a worker nor the kernel counts them. What a worker counted
+is added up since the start of the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.counters import Sample
+from paraglider.daemon.stats.kernel_counters import KernelCounters
+
+_COUNTED: Final = {
+    "flows": "flows",
+    "inactive": "inactive",
+    "picked": "picked",
+    "packets_in": "packets_out",
+    "bytes_in": "bytes_out",
+    "packets_out": "packets_back",
+    "bytes_out": "bytes_back",
+    "refused": "refused",
+    "timeouts": "timeouts",
+    "retried": "retried",
+    "idle": "idle",
+    "resets": "resets",
+    "unanswered": "unanswered",
+}
+
+#: what the workers counted, by the numbers of their processes
+Samples = Mapping[int, Sample]
+
+
+def samples(children: Iterable[Child]) -> Samples:
+    """What ``children`` have counted so far, as far as they carry flows."""
+    return {c.spec.index: c.spec.counters.read() for c in children if c.spec.counters is not None}
+
+
+class Traffic:
+    """What the workers counted, added up over all of them, and what the kernel ``carried``; None
+    where none of them knows it.
+    """
+
+    def __init__(self, samples: Samples, carried: KernelCounters | None = None) -> None:
+        self._samples = tuple(samples.values())
+        self._carried = carried
+
+    def of(self, service: str, backend: str) -> dict[str, int | None]:
+        """The counters of one backend."""
+        sums = _sums(sample.backend(service, backend) for sample in self._samples)
+        return (
+            sums if self._carried is None else {**sums, **self._carried.backend((service, backend))}
+        )
+
+    def total(self, service: str) -> dict[str, int | None]:
+        """The counters of a service, those of backends that left included."""
+        sums = _sums(sample.service(service) for sample in self._samples)
+        return sums if self._carried is None else {**sums, **self._carried.service(service)}
+
+
+def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int | None]:
+    sums: dict[str, int | None] = dict.fromkeys(_COUNTED)
+    for numbers in found:
+        for name, theirs in _COUNTED.items():
+            if theirs in numbers:
+                sums[name] = (sums[name] or 0) + numbers[theirs]
+    return sums

@@ -1,0 +1,167 @@
+"""The hub's table of every service and backend: state, weight, since when, and why.
+
+This is the one place where a backend's state is decided; workers, the kernel's maps and the
+control socket are told. The moves themselves are ``core.pool.TRANSITIONS``.
+
+Rules: pure but for what it is told; ``now`` is monotonic seconds, and an instant for a person to
+read is reckoned from it by ``Clock`` where it is shown, so that a step of the wall clock moves
+nothing.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from paraglider.config.diff import predecessors
+from paraglider.config.model import Backend, Config, Service
+from paraglider.core.pool import TRANSITIONS, Event, State
+from paraglider.errors import OperatorError
+from paraglider.forward.services import States
+
+#: what the operator may set a backend to
+SETTABLE = {"ready": Event.SET_READY, "drain": Event.SET_DRAIN, "maint": Event.SET_MAINT}
+#: as the configuration bounds it
+HEAVIEST = 65535
+
+
+#: service and backend, by their names
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The last look of health at a backend: when (monotonic), how it went, how long it took."""
+
+    at: float
+    passed: bool
+    detail: str
+    took: float
+
+
+@dataclass(slots=True)
+class BackendRecord:
+    """One backend of one service; ``configured`` is the weight that the file has, ``leaving`` tells
+    that the file no longer has the backend, which has flows yet. ``downs`` is
+    how often it went down, ``failed`` how many looks of health at it failed.
+    """
+
+    service: str
+    backend: str
+    configured: int
+    weight: int
+    state: State
+    since: float
+    why: str
+    check: Checked | None = None
+    leaving: bool = False
+    downs: int = 0
+    failed: int = 0
+
+    @property
+    def takes_flows(self) -> bool:
+        """Whether it is given new flows."""
+        return self.state is State.READY and self.weight > 0
+
+
+class BackendTable:
+    """The members of the services of a configuration."""
+
+    def __init__(self, config: Config, now: float) -> None:
+        self._members: dict[str, dict[str, BackendRecord]] = {}
+        self._config = config
+        self.adopt(config, now)
+
+    def __iter__(self) -> Iterator[BackendRecord]:
+        for members in self._members.values():
+            yield from members.values()
+
+    def of(self, service: str) -> list[BackendRecord]:
+        """The members of ``service`` in the order of the file; none where there is no such."""
+        return list(self._members.get(service, {}).values())
+
+    def require(self, service: str) -> None:
+        """Raises ``OperatorError`` with the names that there are, unless ``service`` is one."""
+        if service not in self._members:
+            raise _unknown("service", service, list(self._members))
+
+    def find(self, service: str, backend: str) -> BackendRecord:
+        """The member of that name; raises ``OperatorError`` with the names that there are."""
+        self.require(service)
+        members = self._members[service]
+        member = members.get(backend)
+        if member is None:
+            raise _unknown(f"backend of `{service}`", backend, list(members))
+        return member
+
+    def apply(self, member: BackendRecord, event: Event, why: str, now: float) -> bool:
+        """Move ``member`` by ``event``; False where the table has no such move."""
+        after = TRANSITIONS[member.state].get(event)
+        if after is None:
+            return False
+        member.downs += event is Event.CHECK_FAILED
+        member.state, member.since, member.why = after, now, why
+        return True
+
+    def set_weight(self, member: BackendRecord, weight: int) -> None:
+        """Give ``member`` another weight until the file says another; raises ``OperatorError``."""
+        if not 0 <= weight <= HEAVIEST:
+            raise OperatorError(f"weight {weight} is out of range", f"write 0 to {HEAVIEST}")
+        member.weight = weight
+
+    def adopt(self, config: Config, now: float, leaving: frozenset[Key] = frozenset()) -> None:
+        """Take over the services and backends of ``config``.
+
+        A backend that stays keeps its state, and a weight that was set by hand for as long as the
+        file's own does not change, also where its service has another name. Those that are
+        ``leaving`` drain; one that is back is ready.
+        """
+        names = predecessors(self._config, config)
+        self._config = config
+        self._members = {
+            service.name: {
+                backend.name: self._member(service, names.get(service.name), backend, now)
+                for backend in service.backends
+            }
+            for service in config.services
+        }
+        for member in self:
+            left = (member.service, member.backend) in leaving
+            if left and not member.leaving:
+                self.apply(member, Event.SET_DRAIN, "no longer configured", now)
+            elif member.leaving and not left:
+                self.apply(member, Event.SET_READY, "configured again", now)
+            member.leaving = left
+
+    def states(self) -> States:
+        """State and weight of every backend, as workers take them."""
+        return {
+            service: {m.backend: (m.state.value, m.weight) for m in members.values()}
+            for service, members in self._members.items()
+        }
+
+    def _member(
+        self, service: Service, before: str | None, backend: Backend, now: float
+    ) -> BackendRecord:
+        """``before`` is what the service was called. A backend that it had not is in the state that
+        it had in the service that was called as this one is now.
+        """
+        name = backend.name
+        known = self._members.get(before or "", {}).get(name)
+        if known is None and (namesake := self._members.get(service.name, {}).get(name)):
+            known = replace(namesake)
+        if known is None:
+            why = "configured"
+            weight = backend.weight
+            return BackendRecord(service.name, name, weight, weight, State.READY, now, why)
+        known.service = service.name
+        if known.configured != backend.weight:
+            known.configured = known.weight = backend.weight
+        return known
+
+
+def _unknown(what: str, name: str, there: list[str]) -> OperatorError:
+    close = difflib.get_close_matches(name, there, n=1)
+    remedy = f"did you mean {close[0]}?" if close else f"there are: {', '.join(there) or 'none'}"
+    return OperatorError(f"there is no {what} called `{name}`", remedy)

@@ -1,0 +1,118 @@
+"""Hosts that failover found and no file lists (``discover``): which services they are backends of.
+
+A host joins every service of its family, with weight 1 and with the port that all of its backends
+have; not where these have different ports, where the service is carried by dsr (a backend of dsr
+needs a set-up of its own), or where it would contradict the configuration, as a port of a host that
+another service has.
+
+Lives here: ``DiscoveredHosts``.
+Rules: pure. The checker, who tells of hosts, has no rights and is not believed: never taken in are
+our own addresses, VIPs and what else ``health.targets.scope`` names, and what is in no network of
+the gateways, where there are any; nor more than ``health.sweep.MOST``.
+"""
+
+from __future__ import annotations
+
+from paraglider.config import check
+from paraglider.config.model import Backend, Config, Service
+from paraglider.config.types import IPAddress
+from paraglider.daemon.store.backends import Key
+from paraglider.daemon.store.draining import without
+from paraglider.health.sweep import MOST
+from paraglider.health.targets import scope
+
+
+class DiscoveredHosts:
+    """The hosts that are in; ``keys`` are the backends that they are by now."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[IPAddress, None] = {}
+        self._ever: frozenset[Key] = frozenset()
+        self.keys: frozenset[Key] = frozenset()
+
+    def __contains__(self, address: IPAddress) -> bool:
+        return address in self._hosts
+
+    def join(self, address: IPAddress, config: Config) -> bool:
+        """Take ``address`` in; False where it may not be in the pools of ``config``, or is."""
+        if address in self._hosts or len(self._hosts) >= MOST or not _welcome(address, config):
+            return False
+        self._hosts[address] = None
+        return True
+
+    def leave(self, address: IPAddress) -> bool:
+        """Let ``address`` go; False where it was not in."""
+        there = address in self._hosts
+        self._hosts.pop(address, None)
+        return there
+
+    def into(self, config: Config) -> Config:
+        """``config``, which is valid, as if it listed the hosts; none where they are not wanted."""
+        if not config.failover.enabled or not config.failover.discover:
+            self._hosts.clear()
+        if not self._hosts:
+            return config
+        every = _with(config, list(self._hosts))
+        if not check.check(every):
+            return every
+        for address in self._hosts:  # some contradict it: one at a time, service by service
+            for service in config.services:
+                one = _with(config, [address], service.name)
+                if not check.check(one):
+                    config = one
+        return config
+
+    def adopted(self, listed: Config, wanted: Config) -> None:
+        """``wanted`` is at work, which is ``listed`` and hosts that were found."""
+        found = frozenset(
+            (service.name, backend.name)
+            for service in wanted.services
+            for backend in service.backends
+            if backend.address in self._hosts
+        )
+        here = _keys(listed)
+        self.keys = found - here
+        self._ever = (self._ever | self.keys) - here
+
+    def listed(self, wanted: Config) -> Config:
+        """``wanted``, which is at work, without the hosts that were found."""
+        return without(wanted, self.keys)
+
+    def former(self, key: Key) -> bool:
+        """Whether it is a host that was found and has left."""
+        return key in self._ever and key not in self.keys
+
+
+def _keys(config: Config) -> frozenset[Key]:
+    return frozenset((s.name, backend.name) for s in config.services for backend in s.backends)
+
+
+def _welcome(address: IPAddress, config: Config) -> bool:
+    if address in scope(config).never:
+        return False
+    private = config.network.private
+    gateways = private.gateway if private is not None else ()
+    networks = [g.network for g in gateways if g.version == address.version]
+    return not networks or any(address in network for network in networks)
+
+
+def _with(config: Config, hosts: list[IPAddress], only: str | None = None) -> Config:
+    services = tuple(
+        _joined(service, hosts) if only in (None, service.name) else service
+        for service in config.services
+    )
+    return config.model_copy(update={"services": services})
+
+
+def _joined(service: Service, hosts: list[IPAddress]) -> Service:
+    ports = {backend.port for backend in service.backends}
+    if service.forward == "dsr" or len(ports) != 1:
+        return service
+    (port,) = ports
+    listed = {backend.address for backend in service.backends}
+    more = tuple(
+        Backend(address=address, port=port)
+        for address in hosts
+        if address.version == service.family and address not in listed
+    )
+    return service.with_backends((*service.backends, *more)) if more else service

@@ -1,0 +1,127 @@
+"""The assessor: what counters, processes and pools say is wrong now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.pool import Event
+from paraglider.daemon.conditions.assessor import LATELY, Assessor
+from paraglider.daemon.conditions.table import Conditions
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.counters import Counters, Sample, Writer
+from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.store.backends import BackendTable
+from paraglider.daemon.workers.worker import WorkerSpec
+
+SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
+CONFIG = Config.model_validate({"services": [{**SERVICE, "backends": ["10.0.0.1", "10.0.0.2"]}]})
+
+
+class Checks(Spec):
+    """A process that carries nothing."""
+
+    role: ClassVar[str] = "checker"
+
+
+class Figures:
+    """A worker's own numbers, and no backends."""
+
+    def __init__(self, **figures: int) -> None:
+        self._figures = figures
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.Source``."""
+        return self._figures
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """See ``counters.Source``."""
+        yield from ()
+
+
+def sample(**figures: int) -> Sample:
+    """What a worker has counted."""
+    counters = Counters()
+    Writer(counters, Figures(**figures)).tick()
+    return counters.read()
+
+
+class World:
+    """An assessor, and a worker that serves."""
+
+    def __init__(self) -> None:
+        self.conditions = Conditions()
+        self.assessor = Assessor(self.conditions)
+        self.worker = Child(WorkerSpec(0, 1, CONFIG, 1, 1), pid=77)
+
+    def look(self, now: float, **figures: int) -> dict[str, str]:
+        """The severities by object, after a look at a worker that has counted ``figures``."""
+        self.assessor.workers([self.worker], {0: sample(**figures)}, now)
+        return self.found()
+
+    def found(self) -> dict[str, str]:
+        """The severities by object."""
+        return {s.object: s.condition.severity for s in self.conditions}
+
+
+@pytest.mark.parametrize(
+    ("count", "severity"),
+    [
+        ("table_full", "unhealthy"),
+        ("overflows", "degraded"),
+        ("openings_dropped", "degraded"),
+        ("overruns", "degraded"),
+        ("unwritten", "degraded"),
+        ("exhausted", "degraded"),
+    ],
+)
+def test_a_count_is_wrong_while_it_grows(count: str, severity: str) -> None:
+    """Not for what was counted before the first look, and not for ever."""
+    world = World()
+    assert world.look(10.0, **{count: 5}) == {}
+    assert world.look(11.0, **{count: 6}) == {f"worker 0 on core 1, {count}": severity}
+    assert world.look(11.0 + LATELY / 2, **{count: 6}) != {}
+    assert world.look(11.0 + LATELY, **{count: 6}) == {}
+
+
+def test_flows_near_their_bound() -> None:
+    """From 80 % on, until they are below 75 %; of a worker that is dead nothing is known."""
+    world = World()
+    near = {"worker 0 on core 1, flows": "degraded"}
+    assert world.look(1.0, active=79, bound=100) == {}
+    assert world.look(2.0, active=80, bound=100) == near
+    assert world.look(3.0, active=76, bound=100) == near
+    assert world.look(4.0, active=74, bound=100) == {}
+    assert world.look(5.0, active=0, bound=0) == {}
+    world.worker.pid = 0
+    assert world.look(6.0, active=90, bound=100) == {}
+
+
+def test_a_service_without_a_backend_for_new_flows() -> None:
+    """Drained, weightless or down is all the same; one that is leaving is not missed."""
+    world, pools = World(), BackendTable(CONFIG, 0.0)
+    first, second = pools.of("web")
+    pools.apply(first, Event.SET_DRAIN, "asked", 1.0)
+    world.assessor.services(CONFIG, pools)
+    assert world.found() == {}
+    pools.set_weight(second, 0)
+    world.assessor.services(CONFIG, pools)
+    assert world.found() == {"service web": "unhealthy"}
+    first.leaving = second.leaving = True
+    world.assessor.services(CONFIG, pools)
+    assert world.found() == {}
+
+
+def test_a_process_that_does_not_serve() -> None:
+    """One that starts and one that waits to be started again are told apart."""
+    world = World()
+    world.assessor.processes([Child(Checks(3), pid=5, report=9), world.worker])
+    assert [s.line for s in world.conditions] == ["checker: does not serve; it starts"]
+    world.worker.pid = 0
+    world.assessor.processes([world.worker])
+    assert [s.line for s in world.conditions] == [
+        "worker 0 on core 1: does not serve; it is started again in a moment"
+    ]

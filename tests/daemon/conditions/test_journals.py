@@ -1,0 +1,86 @@
+"""The journal under the workers' hands: removed, damaged or missing is a condition, and mended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.daemon.conditions.journals import JournalMonitor
+from paraglider.daemon.conditions.table import Conditions
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.host.journal_files import LedgerFiles
+
+SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
+
+
+class World:
+    """A worker that serves, its files, and who looks at them."""
+
+    def __init__(self, directory: Path, forward: str = "nat") -> None:
+        service = {**SERVICE, "forward": forward, "backends": ["10.0.0.1"]}
+        config = Config.model_validate({"services": [service]})
+        self.files = LedgerFiles(1, "two", 0, 100, directory)
+        self.worker = Child(WorkerSpec(0, 0, config, 1, 1, ledgers=self.files), pid=77)
+        self.conditions = Conditions()
+        self.watch = JournalMonitor(self.conditions)
+
+    def begin(self) -> None:
+        """The worker makes what it lacks, and serves."""
+        self.files.open("nat")
+        self.watch.came(self.worker)
+
+    def look(self) -> list[Child]:
+        """Who is to be replaced."""
+        return self.watch.look([self.worker])
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """All is well."""
+    world = World(tmp_path)
+    world.begin()
+    assert world.look() == []
+    assert list(world.conditions) == []
+    return world
+
+
+def test_a_file_that_is_removed_is_replaced_with_its_worker(world: World) -> None:
+    """Until the next one serves, and not again while that one is on its way."""
+    world.files.path("nat").unlink()
+    assert world.look() == [world.worker]
+    assert "its file was removed" in next(iter(world.conditions)).line
+    world.worker.dismissed = 5.0
+    assert world.look() == []
+    world.worker.dismissed = 0.0
+    world.begin()
+    assert world.look() == []
+    assert world.conditions.status == "healthy"
+
+
+def test_a_damaged_file_is_told_of(world: World) -> None:
+    """The worker goes on: what it knows is in its memory alone."""
+    world.files.path("nat").write_bytes(b"damaged")
+    assert world.look() == []
+    assert world.conditions.status == "degraded"
+
+
+def test_where_there_can_be_none(tmp_path: Path) -> None:
+    """/run is full or read-only: told, and nobody is replaced for it again and again."""
+    world = World(tmp_path)
+    world.watch.came(world.worker)
+    assert world.look() == []
+    assert "there is none" in next(iter(world.conditions)).line
+    world.worker.pid = 0
+    assert world.look() == []
+    assert list(world.conditions) == []
+
+
+def test_where_the_kernel_has_the_flows_nothing_is_missed(tmp_path: Path) -> None:
+    """Offload needs no journal."""
+    world = World(tmp_path, "offload")
+    world.watch.came(world.worker)
+    assert world.look() == []
+    assert list(world.conditions) == []

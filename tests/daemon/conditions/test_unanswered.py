@@ -1,0 +1,185 @@
+"""Openings without an answer: told of where answers must pass here, and over when they do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.pool import Event
+from paraglider.daemon.conditions.table import Conditions
+from paraglider.daemon.conditions.unanswered import LATELY, LEAST, SILENCE, UnansweredOpenings
+from paraglider.daemon.processes.counters import Counters, Writer
+from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.store.backends import BackendTable
+from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.rules.marks import backend_marks
+
+ONE, TWO = "10.0.0.1", "10.0.0.2"
+SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
+
+
+class World:
+    """A service with two backends, what one worker and the kernel count of it, and who looks."""
+
+    def __init__(self, **changes: Any) -> None:
+        service = {**SERVICE, "backends": [ONE, TWO], "check": {"type": "tcp"}, **changes}
+        self.config = Config.model_validate({"services": [service]})
+        self.pools = BackendTable(self.config, 0.0)
+        self.counts = {
+            name: {"picked": 7, "packets_back": 9, "unanswered": 0} for name in (ONE, TWO)
+        }
+        self.replies = dict.fromkeys((ONE, TWO), 9)
+        self._counters = Counters()
+        self._writer = Writer(self._counters, self)
+        self.carried = KernelCounters(self.config, self._carried)
+        self.conditions = Conditions()
+        self.unanswered = UnansweredOpenings(self.conditions)
+
+    def figures(self) -> Mapping[str, int]:
+        """See ``counters.Source``."""
+        return {}
+
+    def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
+        """See ``counters.Source``."""
+        offloaded = self.config.services[0].forward == "offload"
+        for name, counts in self.counts.items():
+            yield "web", name, {**counts, **({"packets_back": 0} if offloaded else {})}
+
+    def _carried(self, _family: int) -> Mapping[int, Mapping[str, Count]]:
+        marks = backend_marks(self.config)["web"]
+        return {
+            mark: {"replies": Count(self.replies[name], 0)}
+            for mark, name in zip(marks, (ONE, TWO), strict=True)
+        }
+
+    def opens(self, backend: str, answered: int = 0, again: int = 2) -> None:
+        """A flow more to ``backend``, with SYNs that come ``again``, and packets back."""
+        self.counts[backend]["picked"] += 1
+        self.counts[backend]["unanswered"] += again
+        self.counts[backend]["packets_back"] += answered
+        self.replies[backend] += answered
+
+    def look(self, now: float, *, read: bool = True) -> list[str]:
+        """What is wrong at ``now``; ``read`` tells that the kernel's counters are new."""
+        self._writer.tick()
+        if read:
+            self.carried.look(now, 0.0)
+        found = Traffic({0: self._counters.read()}, self.carried)
+        self.unanswered.look(self.config, self.pools, found, now, self.carried.looked)
+        return [standing.line for standing in self.conditions]
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload"])
+def test_many_in_and_none_out(forward: str) -> None:
+    """Degraded, with how many, to whom and what may be wrong; answers end it, whoever counts."""
+    world = World(forward=forward)
+    assert world.look(1.0) == []
+    for _ in range(LEAST):
+        world.opens(ONE, again=1)
+        world.opens(TWO, answered=2)
+    (line,) = world.look(1.0 + SILENCE)
+    assert line == (
+        f"service web: {LEAST} openings went to {ONE}, no answer passed here; is a filter dropping"
+        " forwarded packets, or is this host not the backend's gateway?"
+    )
+    assert world.conditions.status == "degraded"
+    world.opens(ONE, answered=1, again=0)
+    assert world.look(2.0 + SILENCE) == []
+
+
+def test_what_the_kernel_was_not_asked_is_not_known() -> None:
+    """Where its counters are read rarely, for there are many, silence is none before they are."""
+    world = World(forward="offload")
+    world.look(1.0)
+    world.opens(ONE, answered=5, again=9)
+    assert world.look(9.0, read=False) == []
+    assert world.look(10.0) == []
+    world.opens(ONE, again=9)
+    assert world.look(19.0, read=False) == []
+    assert len(world.look(20.0)) == 1
+
+
+def test_both_in_one_line() -> None:
+    """A service has one line, however many backends are silent."""
+    world = World()
+    world.look(1.0)
+    for name in (ONE, TWO, ONE, TWO):
+        world.opens(name)
+    (line,) = world.look(10.0)
+    assert f"8 openings went to {ONE}, {TWO}, no answer" in line
+
+
+def test_what_is_no_sign_yet() -> None:
+    """Too few that came again, or too short a silence; openings that did not come again."""
+    world = World()
+    world.look(1.0)
+    world.opens(ONE, again=LEAST - 1)
+    for _ in range(50):
+        world.opens(TWO, again=0)
+    assert world.look(30.0) == []
+    world.opens(TWO, answered=1, again=LEAST)
+    assert world.look(31.0) == []
+    world.opens(TWO, again=LEAST)
+    assert world.look(31.0 + SILENCE / 2) == []
+    assert len(world.look(31.0 + SILENCE)) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"forward": "dsr", "ports": 80},
+        {"forward": "nat", "return": "direct"},
+        {"protocol": "udp", "check": {"type": "icmp"}},
+        {"forward": "proxy"},
+    ],
+    ids=["dsr", "direct", "udp", "proxy"],
+)
+def test_where_no_answer_passes_by_design(changes: dict[str, Any]) -> None:
+    """Nothing is said."""
+    world = World(**changes)
+    world.look(1.0)
+    for _ in range(50):
+        world.opens(ONE)
+    assert world.look(60.0) == []
+
+
+def test_a_backend_that_is_out_is_not_told_of() -> None:
+    """Health has given it up: that it is silent is no news."""
+    world = World()
+    world.look(1.0)
+    world.opens(ONE, again=9)
+    member = world.pools.find("web", ONE)
+    world.pools.apply(member, Event.CHECK_FAILED, "no answer", 2.0)
+    assert world.look(9.0) == []
+
+
+def test_a_backend_that_nobody_checks() -> None:
+    """It may be down: that is asked first."""
+    world = World(check=None)
+    world.look(1.0)
+    world.opens(ONE, again=9)
+    (line,) = world.look(9.0)
+    assert "is the backend up? If so, is a filter dropping" in line
+
+
+def test_what_nobody_tries_any_more() -> None:
+    """After a while without an opening nothing is known."""
+    world = World()
+    world.look(1.0)
+    world.opens(ONE, again=9)
+    assert len(world.look(9.0)) == 1
+    assert len(world.look(8.0 + LATELY)) == 1
+    assert world.look(9.0 + LATELY) == []
+
+
+def test_a_thousand_backends_are_looked_at_less_often() -> None:
+    """The supervisor has other work."""
+    world = World(backends=[f"10.0.{n // 250}.{n % 250 + 1}" for n in range(1000)])
+    found = Traffic({}, None)
+    world.unanswered.look(world.config, world.pools, found, 5.0, 5.0)
+    assert world.unanswered.wait(5.0) == pytest.approx(11.0)
+    assert world.unanswered.wait(16.0) == 0.0

@@ -1,0 +1,106 @@
+"""Answers over a restart: those that were taken over, of names that somebody asks for."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.daemon.inputs.dns_cache import DnsCache
+from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name
+from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.dns_records import Record
+
+A, B = Name("_a._tcp.example", "", 4), Name("_b._tcp.example", "127.0.0.1:8600", 6)
+
+
+def answer(name: Name, *ends: int, ttl: float = 30.0) -> Answered:
+    """Backends of ``name`` by the ends of their addresses."""
+    network = ipaddress.ip_address("10.0.0.0" if name.family == 4 else "fd00::")
+    return Answered(name, tuple(Record(network + end, 80, 1) for end in ends), ttl)
+
+
+class Counting(AnswersFile):
+    """A file that counts its changes, and can be made to refuse them."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, 1)
+        self.times = 0
+        self.refuses = False
+
+    def store(self, answers: Any) -> None:
+        """See ``AnswersFile``."""
+        self.times += 1
+        if self.refuses:
+            raise OSError(28, "No space left on device")
+        super().store(answers)
+
+
+def no_warning(event: str, **facts: Any) -> None:
+    """All can be written."""
+    raise AssertionError(event)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Counting:
+    """No answer was ever kept."""
+    return Counting(tmp_path)
+
+
+def test_the_next_daemon_has_them(file: Counting) -> None:
+    """As they were last; the same once more is not written again."""
+    first = DnsCache(file, no_warning)
+    assert first.get(A) is None
+    first.put(answer(A, 1, 2))
+    first.put(answer(A, 1, 2, ttl=5.0))
+    first.put(answer(B, 3))
+    first.put(answer(A, 2))
+    assert file.times == 3
+    second = DnsCache(file)
+    assert second.get(A) == answer(A, 2)
+    assert second.get(B) == answer(B, 3)
+
+
+def test_names_that_nobody_asks_for_go(file: Counting) -> None:
+    """From the file too; where nothing goes nothing is written."""
+    kept = DnsCache(file, no_warning)
+    kept.put(answer(A, 1))
+    kept.put(answer(B, 1))
+    kept.keep_only([A, B])
+    assert file.times == 2
+    kept.keep_only([B])
+    assert kept.get(A) is None
+    assert DnsCache(file).get(A) is None
+    kept.keep_only([])
+    assert not file.path.exists()
+
+
+def test_who_only_looks_writes_nothing(file: Counting) -> None:
+    """As the set-up does, which goes by them too; nor does who has no file."""
+    for kept in (DnsCache(file), DnsCache()):
+        kept.put(answer(A, 1))
+        kept.keep_only([])
+    assert file.times == 0
+
+
+def test_what_is_no_answer_is_passed_over(file: Counting) -> None:
+    """Somebody has written into the file."""
+    file.store([{"do": "answer"}, Failed(A, "no").plain(), {}, answer(B, 1).plain()])
+    kept = DnsCache(file)
+    assert kept.get(A) is None
+    assert kept.get(B) == answer(B, 1)
+
+
+def test_a_file_that_cannot_be_written_is_told_of_once(file: Counting) -> None:
+    """And what is kept is kept for as long as the daemon lives."""
+    lines: list[dict[str, Any]] = []
+    kept = DnsCache(file, lambda event, **facts: lines.append({"event": event, **facts}))
+    file.refuses = True
+    kept.put(answer(A, 1))
+    kept.put(answer(B, 1))
+    assert [(line["file"], line["why"]) for line in lines] == [
+        (str(file.path), "No space left on device")
+    ]
+    assert kept.get(B) == answer(B, 1)

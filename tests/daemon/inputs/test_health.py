@@ -1,0 +1,206 @@
+"""What the hub asks of the checker, and what follows from its news; with a hub made of air."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.pool import Event, State
+from paraglider.daemon.inputs.health import SETTLED, HealthInput
+from paraglider.daemon.reconcile.host import HostPendingError
+from paraglider.daemon.store.backends import SETTABLE, BackendRecord, BackendTable
+from paraglider.daemon.store.draining import merge
+from paraglider.errors import PlatformError
+from paraglider.health.messages import Found, Report, Target, Targets, Verdict
+
+FIRST, NEW = "10.0.0.1", "10.0.0.77"
+CHECK = {"check": {"type": "tcp"}}
+
+
+class Controller:
+    """Two services, and what the hub does with a configuration and a move."""
+
+    def __init__(self, *, failover: bool = True, **changes: Any) -> None:
+        common = {"vip": "192.168.0.11/24", "protocol": "tcp", "backends": [FIRST, "10.0.0.2"]}
+        services = [
+            {"name": "web", "ports": 80, **common, **changes},
+            {"name": "mail", "ports": 25, **common},
+        ]
+        document = {"failover": {"enabled": failover}, "services": services}
+        self.wanted = self.config = Config.model_validate(document)
+        self.pools = BackendTable(self.config, 0.0)
+        self.health = HealthInput(self)
+        self.refuses = self.adjusting = False
+        self.adopted = 0
+        self.now = 0.0
+
+    def adopt(self, config: Config, said_by: str, _again: object) -> None:
+        """See ``Controller``."""
+        if self.adjusting:
+            raise HostPendingError
+        if self.refuses:
+            raise PlatformError("the kernel refuses")
+        assert said_by == "failover"
+        self.adopted += 1
+        self.wanted = self.health.strangers.into(config)
+        self.health.strangers.adopted(config, self.wanted)
+        self.config, leaving = merge(self.config, self.wanted)
+        self.pools.adopt(self.config, 1.0, leaving)
+
+    def move(self, member: BackendRecord, event: Event, why: str) -> None:
+        """See ``Controller``."""
+        self.pools.apply(member, event, why, 1.0)
+
+    def hear(self, joined: bool, address: str = NEW) -> None:
+        """News of a host."""
+        detail = "answers" if joined else "silent"
+        self.health.take(Found(joined, ipaddress.ip_address(address), detail, 1.0).plain())
+
+    def find(self, joined: bool, address: str = NEW) -> None:
+        """News of a host, taken over."""
+        self.hear(joined, address)
+        self.settle()
+
+    def settle(self) -> None:
+        """What was found is due to be taken over."""
+        self.now += SETTLED
+        self.health.settle(self.now)
+
+    def states(self, service: str = "web") -> dict[str, str]:
+        """The backends of a service."""
+        return {m.backend: m.state.value for m in self.pools.of(service)}
+
+    def targets(self) -> list[Target]:
+        """What the checker is told."""
+        plain = self.health.order()
+        return [Target.of(target) for target in plain["targets"]]
+
+
+def test_what_is_looked_at() -> None:
+    """With failover all backends, without it those of checked services; none in maintenance."""
+    assert len(Controller().targets()) == 4
+    hub = Controller(failover=False, **CHECK)
+    assert [t.key for t in hub.targets()] == [("web", FIRST), ("web", "10.0.0.2")]
+    hub.move(hub.pools.find("web", FIRST), SETTABLE["maint"], "by hand")
+    assert [t.key for t in hub.targets()] == [("web", "10.0.0.2")]
+    assert hub.health.order()["failover"] is None
+
+
+def test_a_verdict_moves_and_a_report_is_kept() -> None:
+    """Each for the backend that it names; for one that is not there nothing happens."""
+    hub = Controller(**CHECK)
+    for backend in (FIRST, "10.9.9.9"):
+        hub.health.take(Report("web", backend, False, "refused", 0.1, 5.0).plain())
+        hub.health.take(Verdict("web", backend, Event.CHECK_FAILED, "refused", 5.0).plain())
+    member = hub.pools.find("web", FIRST)
+    assert (member.state, member.why) == (State.DOWN, "refused")
+    assert member.check is not None
+    assert not member.check.passed
+    assert [t.up for t in hub.targets()] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("news", [{}, {"do": "verdict"}, {"do": "joined", "address": "here"}])
+def test_what_is_no_news(news: dict[str, Any]) -> None:
+    """It changes nothing."""
+    hub = Controller()
+    hub.health.take(news)
+    assert hub.states() == {FIRST: "ready", "10.0.0.2": "ready"}
+
+
+def test_a_host_joins_leaves_and_is_back() -> None:
+    """It is a backend of every service, told as found; when it has left it is no target, and its
+    flows are over; it is taken in again as if it had never left.
+    """
+    hub = Controller()
+    for _ in range(2):
+        hub.find(joined=True)
+        for service in ("web", "mail"):
+            assert hub.states(service)[NEW] == "ready"
+            assert hub.pools.find(service, NEW).weight == 1
+        assert hub.pools.find("web", NEW).why == "answers"
+        assert [t.key for t in hub.targets() if t.found] == [("web", NEW), ("mail", NEW)]
+        hub.find(joined=False)
+        assert hub.states()[NEW] == "drain-down"
+        assert hub.pools.find("web", NEW).weight == 0
+        assert len(hub.targets()) == 4
+    assert NEW not in [str(b.address) for b in hub.wanted.services[0].backends]
+
+
+def test_news_of_hosts_that_change_nothing() -> None:
+    """One that is in, one that was never in, one that is listed."""
+    hub = Controller()
+    hub.find(joined=False)
+    hub.find(joined=False, address=FIRST)
+    hub.find(joined=True, address="192.168.0.11")
+    assert hub.states() == {FIRST: "ready", "10.0.0.2": "ready"}
+    hub.find(joined=True)
+    before = hub.wanted
+    hub.find(joined=True)
+    assert hub.wanted is before
+
+
+def test_a_host_that_cannot_be_taken_over() -> None:
+    """The kernel refuses: it is not in, and may come again."""
+    hub = Controller()
+    hub.refuses = True
+    hub.find(joined=True)
+    assert NEW not in hub.states()
+    hub.refuses = False
+    hub.find(joined=True)
+    assert hub.states()[NEW] == "ready"
+
+
+def test_many_hosts_are_taken_over_at_once() -> None:
+    """All that a round found is one change; without any there is none."""
+    hub = Controller()
+    hub.settle()
+    assert hub.adopted == 0
+    hosts = [f"10.0.1.{n}" for n in range(1, 100)]
+    for host in hosts:
+        hub.hear(joined=True, address=host)
+    hub.hear(joined=False, address=hosts[0])
+    hub.settle()
+    assert hub.adopted == 1
+    assert set(hub.states()) == {FIRST, "10.0.0.2", *hosts[1:]}
+    assert set(hub.states().values()) == {"ready"}
+
+
+def test_orders_can_be_read() -> None:
+    """What goes to the checker is what it takes."""
+    plain = Controller(**CHECK).health.order()
+    assert plain["do"] == Targets.do
+    assert plain["failover"]["failover"]["discover"] is True
+
+
+def test_a_checker_that_lies_changes_its_own_subject_alone() -> None:
+    """No state that is the operator's, no service that it does not look at, no host but with
+    failover, and hosts once a while, however fast it talks.
+    """
+    hub = Controller(failover=False, check={"type": "tcp"})
+    verdict = {"do": "verdict", "backend": FIRST, "detail": "x", "at": 1.0, "held_until": 0}
+    for service, event in (("web", "set-maint"), ("web", "set-drain"), ("mail", "check-failed")):
+        hub.health.take({**verdict, "service": service, "event": event})
+    hub.find(joined=True)
+    assert set(hub.states().values()) | set(hub.states("mail").values()) == {"ready"}
+    assert hub.adopted == 0
+    hub = Controller()
+    for _ in range(1000):
+        hub.hear(joined=True)
+        hub.health.settle(1.0)
+        hub.hear(joined=False)
+        hub.health.settle(1.0)
+    assert hub.adopted == 1
+
+
+def test_a_check_of_tomorrow_is_of_now() -> None:
+    """Where the checker's clock is nonsense, the time that is shown is not."""
+    hub = Controller(check={"type": "tcp"})
+    report = {"do": "report", "service": "web", "backend": FIRST, "passed": True, "detail": "ok"}
+    hub.health.take({**report, "duration": 0.1, "at": 9e9})
+    check = hub.pools.find("web", FIRST).check
+    assert check is not None
+    assert check.at <= time.monotonic()

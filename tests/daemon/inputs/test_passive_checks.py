@@ -1,0 +1,79 @@
+"""What clients met becomes hints: what has grown, where there is a check, and not too often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from math import inf
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.daemon.inputs.passive_checks import INTERVAL, PassiveChecks
+from paraglider.daemon.processes.counters import Counters, Writer
+
+
+class Worker:
+    """A worker that counts nothing but what a test says of backend 10.0.0.1."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {"picked": 1}
+        self.counters = Counters()
+        self._writer = Writer(self.counters, self)
+
+    def figures(self) -> Mapping[str, int]:
+        """See ``counters.Source``."""
+        return {}
+
+    def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
+        """See ``counters.Source``."""
+        yield "web", "10.0.0.1", self.numbers
+        yield "web", "10.0.0.2", {"picked": 5}
+        yield "unchecked", "10.0.0.1", self.numbers
+
+    def count(self, **numbers: int) -> None:
+        """More of something."""
+        for name, more in numbers.items():
+            self.numbers[name] = self.numbers.get(name, 0) + more
+        self._writer.tick()
+
+
+def config(**check: Any) -> Config:
+    """Two services, one of them checked."""
+    common = {"protocol": "tcp", "backends": ["10.0.0.1", "10.0.0.2"]}
+    web = {"name": "web", "vip": "192.168.0.11/24", "ports": 80, **common, **check}
+    unchecked = {"name": "unchecked", "vip": "192.168.0.12/24", **common}
+    return Config.model_validate({"services": [web, unchecked]})
+
+
+CHECKED = config(check={"type": "tcp"})
+
+
+@pytest.mark.parametrize("name", ["refused", "timeouts", "unanswered"])
+def test_what_has_grown_is_a_hint(name: str) -> None:
+    """Once, for the backend that it speaks of, whichever of the workers counted it."""
+    workers = [Worker(), Worker()]
+    hints = PassiveChecks()
+
+    def look(now: float) -> list[tuple[str, str]]:
+        found = hints.look(CHECKED, (worker.counters.read() for worker in workers), now)
+        return [(hint.service, hint.backend) for hint in found]
+
+    for worker in workers:
+        worker.count(picked=3)
+    assert look(1.0) == []
+    workers[1].count(**{name: 2})
+    assert look(2.0) == [("web", "10.0.0.1")]
+    assert look(3.0) == []
+    workers[0].count(**{name: 1})
+    assert look(4.0) == [("web", "10.0.0.1")]
+
+
+def test_looks_have_their_time() -> None:
+    """Once in a while, and never where nothing is checked."""
+    hints = PassiveChecks()
+    assert hints.wait(config(), 10.0) == inf
+    assert hints.wait(CHECKED, 10.0) == 0.0
+    assert list(hints.look(CHECKED, [], 10.0)) == []
+    assert hints.wait(CHECKED, 10.0) == INTERVAL
+    assert hints.wait(CHECKED, 10.0 + INTERVAL) == 0.0

@@ -1,0 +1,115 @@
+"""What of another configuration is taken over in place."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.strategies import STRATEGIES
+from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, compare
+from paraglider.errors import OperatorError
+
+ALL = Capabilities({"worker", "tracker", "proxy worker"}, STRATEGIES)
+
+
+def config(*services: dict[str, Any], **top: Any) -> Config:
+    """A configuration of these services, each on a port of its own."""
+    base = {"vip": "192.0.2.1/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
+    whole = [{"name": f"s{i}", **base, "ports": 80 + i, **s} for i, s in enumerate(services)]
+    return Config.model_validate({"services": whole, **top})
+
+
+def test_all_that_can_be_is_taken_over() -> None:
+    """Services come and go, and nothing is left to say."""
+    new = config({"strategy": "maglev"}, {"forward": "offload"}, timeouts={"udp": 200})
+    change = compare(config({}, {}, {}), new, ALL)
+    assert change.config == new
+    assert change.restart == ()
+    assert "service s2 removed" in change.words
+
+
+PROXY = {"forward": "proxy"}
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "able", "restart"),
+    [
+        ({}, {"strategy": "a.b:C"}, ALL, "s0 takes a restart: policies are loaded at the start"),
+        (PROXY, {**PROXY, "ports": 90}, ALL, "s0 takes a restart to listen anew"),
+        ({}, PROXY, ALL, "s0 takes a restart to listen anew"),
+        (
+            PROXY,
+            {},
+            Capabilities({"proxy worker"}, STRATEGIES),
+            "s0 takes a restart: no worker reads a queue",
+        ),
+        (
+            {"forward": "offload"},
+            {"forward": "offload", "strategy": "weighted"},
+            Capabilities({"worker"}, STRATEGIES),
+            "s0 takes a restart: nobody counts the kernel's flows",
+        ),
+    ],
+)
+def test_what_takes_a_restart_stays_as_it_is(
+    now: dict[str, Any], wanted: dict[str, Any], able: Capabilities, restart: str
+) -> None:
+    """One service of two: the other changes."""
+    other = {"forward": "proxy", "strategy": "wrr"}
+    change = compare(config(now, PROXY), config(wanted, other), able)
+    assert change.restart == (f"service {restart}",)
+    assert change.words == ("service s1: strategy rr → wrr",)
+    assert change.config == config(now, other)
+
+
+def test_nothing_is_left() -> None:
+    """Where every service takes a restart the whole is refused."""
+    with pytest.raises(OperatorError, match="no service is left"):
+        compare(config(PROXY), config({"name": "other", **PROXY}), ALL)
+
+
+def test_steering_stays() -> None:
+    """Packets of flows that there are must not go to other workers."""
+    with pytest.raises(OperatorError, match="affinity"):
+        compare(config({}), config({"affinity": "client"}), ALL)
+
+
+@pytest.mark.parametrize(
+    ("now", "wanted", "what"),
+    [
+        ({}, {"forward": "offload"}, "forward nat → offload"),
+        ({"forward": "offload"}, {"forward": "dsr"}, "forward offload → dsr"),
+        ({}, {"vip": "192.0.2.9/24"}, "vip 192.0.2.1 → 192.0.2.9"),
+    ],
+)
+def test_a_service_whose_flows_would_end(
+    now: dict[str, Any], wanted: dict[str, Any], what: str
+) -> None:
+    """It stays as it is, with how many they are, and the rest is taken over; without a flow, or
+    where that is wanted, it changes.
+    """
+    flows = {"s0": 31, "s1": 7}
+    before, after = config(now, {}), config(wanted, {"strategy": "wrr"})
+    ending = FlowLoss(flows.__getitem__)
+    able = Capabilities(ALL.roles, ALL.strategies, ending)
+    change = compare(before, after, able)
+    assert change.restart == (
+        f"service s0: {what} ends 31 flows; `paraglider reload --force` does it all the same",
+    )
+    assert change.words == ("service s1: strategy rr → wrr",)
+    assert change.config.services == (before.services[0], after.services[1])
+    forced = compare(before, after, replace(able, ending=replace(ending, force=True)))
+    assert forced.restart == ()
+    assert forced.words[-1] == "service s0: 31 flows ended"
+    assert forced.config == after
+    flows["s0"] = 0
+    assert compare(before, after, able).config == after
+
+
+def test_a_proxy_ends_nothing() -> None:
+    """Its connections are two sockets, which go on."""
+    able = Capabilities(ALL.roles, ALL.strategies, FlowLoss(lambda _: 5))
+    assert compare(config(PROXY), config({}), able).restart == ()

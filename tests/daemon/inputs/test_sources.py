@@ -1,0 +1,342 @@
+"""Tests of ``paraglider.daemon.inputs.sources``.
+
+What becomes of news, good and bad, and what is said.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paraglider.config import source
+from paraglider.config.load import LoadedConfig, parse
+from paraglider.config.model import Config
+from paraglider.config.sources import origins, read_files
+from paraglider.daemon.inputs import sources as sources_module
+from paraglider.daemon.inputs.dns_cache import DnsCache
+from paraglider.daemon.inputs.sources import (
+    QUIET,
+    REMINDER,
+    RETRY,
+    SETTLED,
+    SourceInput,
+)
+from paraglider.daemon.inputs.startup_sources import gathered
+from paraglider.daemon.monitor.discovery_messages import Answered, Changed, Errand, Failed, Name
+from paraglider.daemon.reconcile.host import HostPendingError
+from paraglider.errors import PlatformError
+from paraglider.host.dns_records import Record
+
+CONF = """\
+network: {private: {interface: eth1, gateway: [10.0.0.254/8]}, public: {interface: eth0}}
+services:
+  - {name: web, vip: 192.168.0.11/24, protocol: tcp, ports: 80, backends: {file: DIR/web}}
+  - {name: dns, vip: 192.168.0.14/24, protocol: tcp, ports: 83, backends: {dns: _a._tcp.example}}
+  - {name: own, vip: 192.168.0.13/24, protocol: tcp, ports: 82, backends: [10.0.0.7]}
+  - {name: six, vip: 2001:db8::11, protocol: tcp, ports: 83,
+     backends: {dns: _a._tcp.example, server: "127.0.0.1:8600"}}
+"""
+A = Name("_a._tcp.example", "", 4)
+SIX = Name("_a._tcp.example", "127.0.0.1:8600", 6)
+
+
+class Log:
+    """Keeps what is said, as level, event and what it is about."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str]] = []
+        self.why: list[str] = []
+
+    def info(self, event: str, **facts: Any) -> None:
+        """See structlog."""
+        self.lines.append((event, facts["source"]))
+
+    def warning(self, event: str, **facts: Any) -> None:
+        """See structlog."""
+        self.lines.append((event, facts["source"]))
+        self.why.append(facts["why"])
+
+    def error(self, event: str, **facts: Any) -> None:
+        """See structlog."""
+        self.lines.append((event, "error"))
+
+
+class Controller:
+    """A hub that takes over what it is told to, unless ``refuses`` says why not."""
+
+    def __init__(self, wanted: Config) -> None:
+        self.wanted = wanted
+        self.said_by: list[str] = []
+        self.refuses = ""
+        self.adjusting = False
+
+    def adopt(self, config: Config, said_by: str, again: object = None) -> None:
+        """See ``sources.Body``."""
+        if self.adjusting:
+            raise HostPendingError
+        if self.refuses:
+            raise PlatformError(self.refuses)
+        self.wanted = config
+        self.said_by.append(said_by)
+
+    def backends(self, name: str) -> list[str]:
+        """Those of a service."""
+        (service,) = (s for s in self.wanted.services if s.name == name)
+        return [f"{b.name} {b.weight}" for b in service.backends]
+
+
+class Scene:
+    """SourceInput of CONF at work; ``file`` is the file of `web`."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.file = directory / "web"
+        self.file.write_text("10.0.0.1\n10.0.0.2:8080 weight=3\n")
+        self.now = 1000.0
+        self.log = Log()
+        monkeypatch.setattr(sources_module.log, "logger", lambda: self.log)
+        self.loaded: LoadedConfig = parse(CONF.replace("DIR", str(directory)), "conf")
+        self.said: list[str] = []
+        begun = gathered(
+            self.loaded.config, read_files(self.loaded), [], self.said.append, DnsCache()
+        )
+        self.hub = Controller(begun)
+        self.sources = SourceInput(self.hub, origins(self.loaded.config), lambda: self.now)
+
+    def answer(self, *backends: str, name: Name = A) -> None:
+        """The DNS says so, some time after it did last."""
+        self.now += SETTLED
+        self.sources.take(Answered(name, records(*backends), 30).plain())
+
+    def write(self, text: str) -> None:
+        """The file changes, some time after it did last."""
+        self.now += SETTLED
+        self.file.write_text(text)
+        self.sources.take(Changed(str(self.file)).plain())
+
+    def fail(self, why: str = "nobody answers") -> None:
+        """The DNS does not answer."""
+        self.sources.take(Failed(A, why).plain())
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """All is well, but the DNS has not been asked yet."""
+    return Scene(tmp_path, monkeypatch)
+
+
+def records(*backends: str) -> tuple[Record, ...]:
+    """`ADDRESS PORT WEIGHT` each."""
+    split = (text.split() for text in backends)
+    return tuple(Record(ipaddress.ip_address(a), int(p), int(w)) for a, p, w in split)
+
+
+def test_the_errand(scene: Scene) -> None:
+    """All names and files, also when what they list is known."""
+    wanted = Errand((A, SIX), (str(scene.file),))
+    assert Errand.of(scene.sources.order()) == wanted
+    scene.answer("10.0.0.3 83 1")
+    assert Errand.of(scene.sources.order()) == wanted
+
+
+def test_answers_are_taken_over(scene: Scene) -> None:
+    """Each family has its own; a port is named where it is not the service's."""
+    scene.answer("10.0.0.3 83 1", "10.0.0.4 8083 9")
+    scene.answer("fd00::1 83 2", name=SIX)
+    assert scene.hub.backends("dns") == ["10.0.0.3 1", "10.0.0.4:8083 9"]
+    assert scene.hub.backends("six") == ["fd00::1 2"]
+    assert scene.hub.backends("own") == ["10.0.0.7 1"]
+    assert scene.hub.said_by == [
+        "DNS _a._tcp.example",
+        "DNS _a._tcp.example at 127.0.0.1:8600",
+    ]
+
+
+def test_the_same_answer_changes_nothing(scene: Scene) -> None:
+    """The hub hears of changes alone."""
+    scene.answer("10.0.0.3 83 1")
+    scene.answer("10.0.0.3 83 1")
+    scene.sources.take(Changed(str(scene.file)).plain())
+    assert len(scene.hub.said_by) == 1
+
+
+def test_a_changed_file_is_taken_over(scene: Scene) -> None:
+    """As it is on disk."""
+    scene.write("10.0.0.2:8080\n10.0.0.5\n")
+    assert scene.hub.backends("web") == ["10.0.0.2:8080 1", "10.0.0.5 1"]
+    assert scene.hub.said_by == [str(scene.file)]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "FILE:1:1: the file lists no backend"),
+        ("10.0.0.1\n10.0.0.x\ny\n", "FILE:2:1: '10.0.0.x' is no ADDRESS[:PORT]"),
+        ("10.0.0.1\n  fd00::1\n", "FILE:2:3: backend fd00::1 is IPv6"),
+        ("10.0.0.254\n", "gateway 10.0.0.254 is also a backend of `web`"),
+    ],
+)
+def test_a_bad_file_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene, text: str, why: str
+) -> None:
+    """The last good list stays, and the log says what is wrong, and where."""
+    # pytest's directories are its user's own: the workers' user may not enter them.
+    monkeypatch.setattr(source, "_may_read", lambda _user, _number: True)
+    before = scene.hub.wanted
+    scene.write(text)
+    assert scene.hub.wanted is before
+    assert scene.log.why[0].startswith(why.replace("FILE", str(scene.file)))
+    scene.write("10.0.0.1\n")
+    assert scene.hub.backends("web") == ["10.0.0.1 1"]
+    assert scene.log.lines[-1] == ("source of backends works again", str(scene.file))
+
+
+def test_a_file_that_is_gone_changes_nothing(scene: Scene) -> None:
+    """So does one that is removed."""
+    before = scene.hub.wanted
+    scene.file.unlink()
+    scene.sources.take(Changed(str(scene.file)).plain())
+    assert scene.hub.wanted is before
+    assert "there is no such file" in scene.log.why[0]
+
+
+def test_a_failing_name_keeps_its_last_answer(scene: Scene) -> None:
+    """It is said once, and again when it answers."""
+    scene.answer("10.0.0.3 83 1")
+    for _ in range(5):
+        scene.now += 10
+        scene.fail()
+    assert scene.hub.backends("dns") == ["10.0.0.3 1"]
+    fails = ("source of backends fails, what it said last stays", "DNS _a._tcp.example")
+    assert scene.log.lines == [fails]
+    scene.now += REMINDER
+    scene.fail()
+    assert scene.log.lines == [fails, fails]
+    scene.answer("10.0.0.3 83 1")
+    assert scene.log.lines[2:] == [("source of backends works again", "DNS _a._tcp.example")]
+
+
+def test_a_source_that_comes_and_goes_is_told_of_now_and_then(scene: Scene) -> None:
+    """Once a minute at most, whatever it does."""
+    for _ in range(100):
+        scene.now += QUIET / 20 - SETTLED
+        scene.fail()
+        scene.answer("10.0.0.3 83 1")
+    fails = [line for line in scene.log.lines if "fails" in line[0]]
+    assert len(fails) == 5
+    assert len(scene.log.lines) == 10
+
+
+@pytest.mark.parametrize("backend", ["192.168.0.14 83 1", "10.0.0.254 83 1", "10.0.0.3 0 1"])
+def test_a_bad_answer_changes_nothing(scene: Scene, backend: str) -> None:
+    """What no configuration may list, no name server makes a backend."""
+    scene.answer("10.0.0.3 83 1")
+    before = scene.hub.wanted
+    scene.answer("10.0.0.4 83 1", backend)
+    assert scene.hub.wanted is before
+    assert len(scene.log.why) == 1
+
+
+def test_what_the_host_refuses_is_tried_again(scene: Scene) -> None:
+    """After a while, without a further change."""
+    scene.hub.refuses = "nft: no"
+    scene.write("10.0.0.5\n")
+    assert scene.hub.backends("web") != ["10.0.0.5 1"]
+    assert scene.sources.look(scene.now) == RETRY
+    scene.hub.refuses = ""
+    assert scene.sources.look(scene.now + RETRY) > 0
+    assert scene.hub.backends("web") == ["10.0.0.5 1"]
+
+
+def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
+    """What one source may only have when another has let go is taken over then."""
+    text = CONF.replace("DIR", str(tmp_path)).replace("83, backends", "80, backends")
+    text = text.replace(
+        "ports: 80, backends: {file", "ports: 80, forward: offload, backends: {file"
+    )
+    config = parse(text, "conf").config
+    hub = Controller(
+        gathered(config, read_files(parse(text, "conf")), [], scene.said.append, DnsCache())
+    )
+    sources = SourceInput(hub, origins(config), lambda: scene.now)
+    sources.take(Answered(A, records("10.0.0.1 80 1"), 30).plain())
+    assert hub.backends("dns") == []
+    assert "10.0.0.1" in scene.log.why[0]
+    scene.file.write_text("10.0.0.2\n")
+    sources.take(Changed(str(scene.file)).plain())
+    assert (hub.backends("web"), hub.backends("dns")) == (["10.0.0.2 1"], ["10.0.0.1 1"])
+
+
+def test_news_of_what_is_no_source_any_more(scene: Scene) -> None:
+    """They are late, and mean nothing."""
+    before = scene.hub.wanted
+    scene.answer("10.0.0.3 83 1", name=Name("_b._tcp.example", "", 4))
+    scene.sources.take(Failed(Name("_b._tcp.example", "", 4), "no").plain())
+    scene.sources.take(Changed("/etc/other").plain())
+    assert scene.hub.wanted is before
+    assert scene.log.lines == []
+
+
+@given(st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=5)))
+def test_what_is_no_news(message: dict[str, Any]) -> None:
+    """The scout is not believed: whatever it says, the hub goes on."""
+    hub = Controller(parse(CONF.replace("DIR", ""), "conf").config)
+    SourceInput(hub, origins(hub.wanted)).take({"do": "answer", **message})
+    assert hub.said_by == []
+
+
+def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:
+    """At the start and later; not one that the hub refuses, and none of a name that is gone."""
+    kept = DnsCache()
+    good = [Answered(A, records("10.0.0.3 83 1"), 30)]
+    gathered(scene.loaded.config, read_files(scene.loaded), good, scene.said.append, kept)
+    assert kept.get(A) == good[0]
+    scene.sources = SourceInput(scene.hub, origins(scene.loaded.config), lambda: scene.now, kept)
+    scene.answer("10.0.0.4 83 1")
+    after = kept.get(A)
+    assert after is not None
+    assert after.records == records("10.0.0.4 83 1")
+    scene.hub.refuses = "not now"
+    scene.answer("10.0.0.5 83 1")
+    assert kept.get(A) == after
+    scene.hub.refuses = ""
+    scene.now += RETRY
+    scene.sources.look(scene.now)
+    assert kept.get(A) != after
+    scene.sources.follow(scene.loaded.config.model_copy(update={"services": ()}))
+    assert kept.get(A) is None
+
+
+def test_a_reload(scene: Scene) -> None:
+    """A file that is read again has what is known of its names, and what its own files list."""
+    scene.answer("10.0.0.3 83 1")
+    scene.file.write_text("10.0.0.6\n")
+    wanted = scene.sources.prepared(scene.loaded.config, read_files(scene.loaded))
+    assert Controller(wanted).backends("dns") == ["10.0.0.3 1"]
+    assert Controller(wanted).backends("web") == ["10.0.0.6 1"]
+    assert Controller(wanted).backends("six") == []
+    scene.hub.adopt(wanted, "reload")
+    scene.sources.follow(scene.loaded.config)
+    scene.answer("10.0.0.4 83 1")
+    assert scene.hub.backends("dns") == ["10.0.0.4 1"]
+
+
+def test_news_that_come_too_fast_are_taken_over_once(scene: Scene) -> None:
+    """Of a source that changes without end the newest list counts, and others are not held up."""
+    scene.answer("10.0.0.3 83 1")
+    for number in range(100):
+        scene.sources.take(Answered(A, records(f"10.0.1.{number} 83 1"), 30).plain())
+    scene.file.write_text("10.0.0.9\n")
+    scene.sources.take(Changed(str(scene.file)).plain())
+    assert scene.hub.backends("web") == ["10.0.0.9 1"]
+    before = len(scene.hub.said_by)
+    pause = scene.sources.look(scene.now)
+    assert 0 < pause <= SETTLED
+    scene.now += pause
+    scene.sources.look(scene.now)
+    assert len(scene.hub.said_by) == before + 1
+    assert scene.hub.backends("dns") == ["10.0.1.99 1"]

@@ -1,0 +1,84 @@
+"""Policies that do not return: set aside once, told of by name, and tried again when asked for."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from paraglider.config.model import Config
+from paraglider.core.strategies import STRATEGIES
+from paraglider.daemon.conditions.table import Conditions
+from paraglider.daemon.inputs.suspended_policies import SuspendedPolicies
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.processes.counters import identity
+from paraglider.daemon.processes.heartbeat import Life
+
+COMMON = {"protocol": "tcp", "backends": ["10.0.0.1"]}
+CONFIG = Config.model_validate(
+    {
+        "services": [
+            {"name": "own", "vip": "192.0.2.1/24", "ports": 80, "strategy": "mine:Own", **COMMON},
+            {"name": "web", "vip": "192.0.2.2/24", "ports": 80, **COMMON},
+        ]
+    }
+)
+
+
+class World:
+    """A process that carries flows, and what it is told."""
+
+    def __init__(self) -> None:
+        self.life = Life()
+        self.conditions = Conditions()
+        self.told: list[Message] = []
+        self.suspensions = SuspendedPolicies(STRATEGIES, self.conditions, self.told.append)
+
+    def hangs(self, service: str) -> tuple[dict[str, str], list[str]]:
+        """It hangs while it calls the policy of ``service``: what is said of it, and logged."""
+        self.life.deciding[0] = identity(service)
+        with capture_logs() as logged:
+            found = dict(self.suspensions.hangs(CONFIG, self.life))
+        return found, [line["event"] for line in logged]
+
+
+@pytest.fixture
+def world() -> World:
+    """Nothing hangs."""
+    return World()
+
+
+def test_a_policy_that_does_not_return(world: World) -> None:
+    """Named in the log once, told to everybody, and in `health` with what to do."""
+    said = {"deciding": "own", "strategy": "mine:Own"}
+    event = "policy does not return, set aside: rr picks until a reload"
+    assert world.hangs("own") == (said, [event])
+    assert world.hangs("own") == (said, [])
+    assert world.told == [{"do": "suspend", "services": ["own"]}]
+    (line,) = [standing.line for standing in world.conditions]
+    assert line.startswith("service own: its policy `mine:Own` did not return, rr picks")
+    assert world.conditions.status == "degraded"
+
+
+def test_it_is_tried_again(world: World) -> None:
+    """When somebody asks; and where nothing is suspended nobody is told."""
+    world.suspensions.clear()
+    assert world.told == []
+    world.hangs("own")
+    world.suspensions.clear()
+    assert world.told[1:] == [{"do": "suspend", "services": []}]
+    assert world.conditions.status == "healthy"
+    assert world.hangs("own")[1] != []
+
+
+@pytest.mark.parametrize("service", ["web", "nobody"])
+def test_nothing_else_is_suspended(world: World, service: str) -> None:
+    """A strategy of ours, or a number that a process has made up."""
+    assert world.hangs(service) == ({}, [])
+    assert world.told == []
+    assert world.conditions.status == "healthy"
+
+
+def test_long_work_is_named(world: World) -> None:
+    """It hangs in no policy."""
+    with world.life.long_work():
+        assert world.hangs("nobody") == ({"doing": "takes long"}, [])

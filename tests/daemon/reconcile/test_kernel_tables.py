@@ -1,0 +1,186 @@
+"""What the kernel is told of states and weights, with a kernel made of air."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.pool import DATAGRAM_DRAIN
+from paraglider.daemon.reconcile.kernel_tables import EndedConnections, KernelTables
+from paraglider.errors import PlatformError
+from paraglider.netfilter.nft import Nft
+from paraglider.netfilter.rules.marks import backend_marks
+
+BACKENDS = ("10.0.0.1", "10.0.0.2")
+
+
+class Air:
+    """A kernel that takes what it is told, and the services of one configuration in it."""
+
+    def __init__(self, **changes: Any) -> None:
+        service = {
+            "name": "web", "vip": "192.168.0.11/24", "protocol": "any", "forward": "offload",
+            "backends": [{"address": BACKENDS[0], "weight": 3}, BACKENDS[1]], **changes,
+        }  # fmt: skip
+        other = {"name": "nat", "vip": "192.168.0.12/24", "protocol": "tcp"}
+        config = Config.model_validate({"services": [service, {**other, "backends": ["10.0.0.9"]}]})
+        self.marks = backend_marks(config)["web"]
+        self.loaded: list[str] = []
+        self.refuses = False
+        self.config = config
+        self.offloaded = KernelTables(config, load=self.load)
+
+    def load(self, text: str, then: Callable[[PlatformError | None], object]) -> None:
+        """A transaction of nft."""
+        if self.refuses:
+            then(PlatformError("a table was refused by nft"))
+            return
+        self.loaded.append(text)
+        then(None)
+
+    def put(
+        self, first: str, second: str = "ready", weight: int = 3, now: float = 1.0
+    ) -> EndedConnections:
+        """The hub's news of the two backends, and what is over by them."""
+        states = {BACKENDS[0]: (first, weight), BACKENDS[1]: (second, 1)}
+        self.offloaded.follow({"web": states, "nat": {"10.0.0.9": ("down", 1)}})
+        return self.offloaded.tick(now)
+
+    def shares(self) -> dict[int, int]:
+        """Each backend's part of the hash of TCP, by mark, as it was told last."""
+        rule = next((line for line in self.loaded[-1].splitlines() if "l4proto tcp" in line), "")
+        found = {}
+        for first, last, mark in re.findall(r"(\d+)(?:-(\d+))? : (0x[0-9a-f]+)", rule):
+            found[int(mark, 16)] = int(last or first) - int(first) + 1
+        return found
+
+
+@pytest.fixture
+def air() -> Air:
+    """Two ready backends, of which the kernel was told."""
+    made = Air()
+    assert not made.offloaded.tick(0.0)
+    return made
+
+
+def test_the_hash_is_told_at_first(air: Air) -> None:
+    """What a daemon before this one left in the kernel does not count; then there is silence."""
+    assert len(air.loaded) == 1
+    assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
+    assert not air.put("ready")
+    assert len(air.loaded) == 1
+
+
+@pytest.mark.parametrize("state", ["down", "drain", "maint"])
+def test_who_takes_no_new_flows_leaves_the_hash(air: Air, state: str) -> None:
+    """Whatever the reason, and is back in it with the weight that it has by then."""
+    air.put(state)
+    assert air.shares() == {air.marks[1]: 1}
+    air.put("ready", weight=7)
+    assert air.shares() == {air.marks[0]: 7, air.marks[1]: 1}
+
+
+def test_changes_are_told_together(air: Air) -> None:
+    """Many changes between two looks are one transaction."""
+    for state in ("down", "ready", "drain"):
+        air.offloaded.follow({"web": {BACKENDS[0]: (state, 3)}})
+    air.offloaded.tick(1.0)
+    assert len(air.loaded) == 2
+
+
+@pytest.mark.parametrize(
+    ("on_down", "state", "lost"),
+    [("reset", "down", True), ("keep", "down", False)],
+)
+def test_connections_of_the_lost_are_over(on_down: Any, state: str, lost: bool) -> None:
+    """With `on_down: reset` those of a backend that failed, once; with `keep` none."""
+    air = Air(on_down=on_down)
+    air.offloaded.tick(0.0)
+    assert air.put(state) == EndedConnections((air.marks[0],) if lost else ())
+    assert not air.put(state, now=2.0)
+
+
+def test_datagrams_leave_what_takes_no_new_flows() -> None:
+    """A backend in maintenance at once, one that drains after a while; each is told of once."""
+    air = Air()
+    air.offloaded.tick(0.0)
+    assert air.put("maint") == EndedConnections(passing=(air.marks[0],))
+    assert not air.put("maint", now=2.0)
+    assert not air.put("ready", now=3.0)
+    assert not air.put("drain", now=4.0)
+    assert air.offloaded.tick(4.0 + DATAGRAM_DRAIN) == EndedConnections(passing=(air.marks[0],))
+    assert not air.offloaded.tick(9.0 + DATAGRAM_DRAIN)
+
+
+def test_a_drain_that_is_overdue_ends_connections() -> None:
+    """After `drain_timeout` seconds and not before."""
+    air = Air(drain_timeout=10)
+    air.offloaded.tick(0.0)
+    assert not air.put("drain")
+    assert not air.offloaded.tick(10.0)
+    assert air.offloaded.tick(11.0) == EndedConnections((air.marks[0],))
+
+
+def test_another_configuration_goes_on_where_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drain has its time from when it began, and who is lost is told of once; at the end the hash
+    is what the new set-up made it.
+    """
+    air = Air(drain_timeout=10)
+    air.offloaded.tick(0.0)
+    assert not air.put("drain")
+    for _ in range(2):
+        air.offloaded = KernelTables(air.config, air.offloaded, load=air.load)
+    assert not air.put("drain", now=10.0)
+    assert air.put("drain", now=11.0) == EndedConnections((air.marks[0],))
+    air.offloaded = KernelTables(air.config, air.offloaded, load=air.load)
+    assert not air.put("drain", now=12.0)
+    monkeypatch.setattr(Nft, "load", lambda _, text: air.loaded.append(text))
+    air.offloaded.close()
+    assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
+
+
+def test_nobody_is_left(air: Air) -> None:
+    """With `reject` the hash has nobody, so the host refuses; who was refused begins anew after."""
+    assert air.put("down", "down") == EndedConnections(tuple(sorted(air.marks)))
+    assert air.shares() == {}
+    assert air.put("down", "ready") == EndedConnections((), (("192.168.0.11", 1, 65535),))
+    assert air.shares() == {air.marks[1]: 1}
+
+
+def test_all_are_used_when_all_are_down() -> None:
+    """With `use_all` the hash has everybody again, and no connection is over."""
+    air = Air(all_down="use_all")
+    air.offloaded.tick(0.0)
+    assert air.put("down", "ready") == EndedConnections((air.marks[0],))
+    assert not air.put("down", "down")
+    assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
+
+
+def test_a_refusal_is_made_good_with_the_next_change(air: Air) -> None:
+    """What could not be written does not count as written."""
+    air.refuses = True
+    air.put("down")
+    air.refuses = False
+    air.put("down", "drain")
+    assert air.shares() == {}
+
+
+def test_a_table_made_anew_is_told_again(air: Air) -> None:
+    """Somebody flushed the rules, and the set-up's own are back."""
+    air.put("down")
+    air.offloaded.put_back(4)
+    air.offloaded.tick(2.0)
+    assert len(air.loaded) == 3
+    assert air.shares() == {air.marks[1]: 1}
+
+
+def test_at_the_end_the_hash_is_the_set_ups(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at backends any more, so all of them are in it; nft is run here by then."""
+    monkeypatch.setattr(Nft, "load", lambda _, text: air.loaded.append(text))
+    air.put("down")
+    air.offloaded.close()
+    assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}

@@ -1,0 +1,150 @@
+"""What the kernel carries of offloaded flows, since the daemon began, whatever tables become."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.daemon.stats.kernel_counters import AGE, INTERVAL, SHARE, KernelCounters
+from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.rules.marks import backend_marks
+
+A, B = "10.0.0.1", "10.0.0.2"
+
+
+def offloading(*backends: str, **more: Any) -> Config:
+    """One service, ``web``, over ``backends``."""
+    service = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "forward": "offload"}
+    return Config.model_validate({"services": [service | {"backends": list(backends)} | more]})
+
+
+class Tables:
+    """What the tables of the kernel have counted."""
+
+    def __init__(self) -> None:
+        marks = backend_marks(offloading(A, B))["web"]
+        self.mark = dict(zip((A, B), marks, strict=True))
+        self.counts: dict[int, dict[str, Count]] = {}
+        self.broken = False
+        self.times = 0
+
+    def count(self, backend: str, packets: int, *, way: str = "requests") -> None:
+        """The counter stands at ``packets``, of 100 bytes each."""
+        found = self.counts.setdefault(self.mark[backend], {})
+        found[way] = Count(packets, 100 * packets)
+
+    def read(self, family: int) -> Mapping[int, Mapping[str, Count]]:
+        """What the kernel says."""
+        self.times += 1
+        if self.broken:
+            raise OSError(11, "try again")
+        return self.counts if family == 4 else {}
+
+
+@pytest.fixture
+def tables() -> Tables:
+    """Tables that have counted before the daemon began."""
+    found = Tables()
+    found.count(A, 1000)
+    found.count(B, 1000, way="replies")
+    return found
+
+
+def test_only_what_came_since_the_beginning(tables: Tables) -> None:
+    """Each way by itself, and the sums of the service."""
+    carried = KernelCounters(offloading(A, B), tables.read)
+    assert set(carried.backend(("web", A)).values()) == {0}
+    tables.count(A, 1007)
+    tables.count(B, 1002, way="replies")
+    tables.counts[0x51FFFFFF] = {"requests": Count(5, 5)}  # another's
+    carried.look(INTERVAL)
+    wanted = {"packets_in": 7, "bytes_in": 700, "packets_out": 0, "bytes_out": 0}
+    assert carried.backend(("web", A)) == wanted
+    wanted |= {"packets_out": 2, "bytes_out": 200}
+    assert carried.service("web") == wanted
+    assert carried.backend(("other", A)) == carried.service("other") == {}
+
+
+def test_looks_are_as_far_apart_as_somebody_asks(tables: Tables) -> None:
+    """By itself rarely, for somebody who looks more often; where nothing is offloaded never."""
+    carried = KernelCounters(offloading(A), tables.read)
+    tables.times = 0
+    carried.look(100.0)
+    carried.look(100.0 + AGE, AGE)
+    carried.look(100.0 + 1.5 * AGE, AGE)
+    carried.look(100.0 + AGE + INTERVAL)
+    assert tables.times == 3
+    tables.times = 0
+    plain = KernelCounters(offloading(A, forward="nat"), tables.read)
+    plain.look(500.0)
+    assert tables.times == 0
+    assert plain.backend(("web", A)) == {}
+
+
+def test_reading_takes_a_small_part_of_the_time(tables: Tables) -> None:
+    """With very many backends a look takes long, and the next one waits accordingly."""
+    now = [100.0]
+
+    def read(family: int) -> Mapping[int, Mapping[str, Count]]:
+        now[0] += 0.5
+        return tables.read(family)
+
+    carried = KernelCounters(offloading(A), read, lambda: now[0])
+    carried.look(100.0)
+    looks = tables.times
+    carried.look(100.0 + 0.5 * SHARE - 0.1, AGE)
+    assert tables.times == looks
+    carried.look(100.0 + 0.5 * SHARE, AGE)
+    assert tables.times == looks + 1
+
+
+def test_a_table_that_was_made_anew(tables: Tables) -> None:
+    """Its counters begin at 0, those that are shown go on; what cannot be read stays."""
+    carried = KernelCounters(offloading(A, B), tables.read)
+    tables.count(A, 1010)
+    carried.look(10.0)
+    tables.count(A, 4)
+    carried.look(20.0)
+    assert carried.backend(("web", A))["packets_in"] == 14
+    tables.broken = True
+    tables.count(A, 5)
+    carried.look(30.0)
+    assert carried.backend(("web", A))["packets_in"] == 14
+    tables.broken = False
+    carried.look(40.0)
+    assert carried.backend(("web", A))["packets_in"] == 15
+
+
+def test_a_backend_that_left_leaves_its_part(tables: Tables) -> None:
+    """The service keeps what it had; one that comes back begins anew."""
+    carried = KernelCounters(offloading(A, B), tables.read)
+    tables.count(A, 1003)
+    tables.count(B, 4)
+    carried.look(10.0)
+    carried.adopt(offloading(A))
+    assert carried.backend(("web", B)) == {}
+    assert carried.service("web")["packets_in"] == 7
+    del tables.counts[tables.mark[B]]
+    carried.look(20.0)
+    carried.adopt(offloading(A, B))
+    tables.count(B, 2)
+    carried.look(30.0)
+    assert carried.backend(("web", B))["packets_in"] == 2
+    assert carried.service("web")["packets_in"] == 9
+
+
+def test_live_flows_are_shown_where_they_are_known(tables: Tables) -> None:
+    """Of backends that the tracker counts, and the sum of those of a service."""
+    carried = KernelCounters(offloading(A, B), tables.read)
+    assert "flows" not in carried.service("web")
+    carried.count({tables.mark[A]: (3, 2), 0x51FFFFFF: (9, 9)})
+    assert carried.backend(("web", A))["flows"] == 3
+    assert carried.backend(("web", A))["inactive"] == 2
+    assert not {"flows", "inactive"} & set(carried.backend(("web", B)))
+    carried.count({tables.mark[A]: (3, 2), tables.mark[B]: (0, 5)})
+    assert carried.backend(("web", B))["flows"] == 0
+    assert carried.service("web")["flows"] == 3
+    assert carried.service("web")["inactive"] == 7

@@ -1,0 +1,197 @@
+"""What the supervisor's looks find, say, and put right; with a kernel made of air."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.daemon.stats.table_monitor import INTERVAL, QUIET, TableMonitor
+from paraglider.netfilter.connections import Fill
+
+
+class Air:
+    """Tables, conntrack and a log, and the watch that looks at them."""
+
+    def __init__(self, *families: int) -> None:
+        self.tables: dict[int, dict[str, int] | None] = {
+            family: {"unanswered": 0, "gone": 0} for family in families
+        }
+        self.fill: Fill | None = Fill(10, 100, 0)
+        self.lines: list[tuple[str, str, dict[str, Any]]] = []
+        self.now = 1000.0
+        self.watch = TableMonitor(
+            families,
+            self,
+            counters=lambda family: self.tables[family],
+            full=lambda: self.fill,
+        )
+
+    def _say(self, level: str, event: str, details: dict[str, Any]) -> None:
+        self.lines.append((level, event, details))
+
+    def info(self, event: str, **details: Any) -> None:
+        """A line of the log."""
+        self._say("info", event, details)
+
+    def warning(self, event: str, **details: Any) -> None:
+        """A line of the log."""
+        self._say("warning", event, details)
+
+    def error(self, event: str, **details: Any) -> None:
+        """A line of the log."""
+        self._say("error", event, details)
+
+    def look(self, seconds: float = INTERVAL) -> list[tuple[str, str, dict[str, Any]]]:
+        """What is said at a look ``seconds`` later."""
+        self.lines.clear()
+        self.now += seconds
+        self.watch.look(self.now)
+        return list(self.lines)
+
+
+def test_nothing_to_say() -> None:
+    """As long as all is well."""
+    air = Air(4, 6)
+    assert [air.look() for _ in range(5)] == [[]] * 5
+
+
+def test_a_table_that_goes_and_comes() -> None:
+    """Is nothing to say here; what it counted before is no news after."""
+    air = Air(4, 6)
+    air.tables[6] = {"unanswered": 7, "gone": 0}
+    assert air.look() == []
+    air.tables[6] = None
+    assert air.look() == []
+    air.tables[6] = {"unanswered": 0, "gone": 0}
+    assert air.look() == []
+
+
+def test_what_the_kernel_decided_is_counted() -> None:
+    """What was there before is not told, what comes is, at most once a minute."""
+    air = Air(4)
+    air.tables[4] = {"unanswered": 5, "gone": 1}
+    assert air.look() == []
+    air.tables[4] = {"unanswered": 8, "gone": 1}
+    ((level, said, details),) = air.look()
+    assert level == "warning"
+    assert "without a worker's answer" in said
+    assert details == {"family": 4, "count": 3}
+    air.tables[4] = {"unanswered": 9, "gone": 3}
+    assert air.look() == []
+    lines = air.look(QUIET)
+    assert [details["count"] for _, _, details in lines] == [1, 2]
+    assert "had left" in lines[1][1]
+    assert air.look(QUIET) == []
+
+
+def test_it_does_not_look_all_the_time() -> None:
+    """The supervisor wakes for every signal; the kernel is asked every few seconds."""
+    air = Air(4)
+    air.look()
+    air.tables[4] = {"unanswered": 1, "gone": 0}
+    assert air.look(INTERVAL / 2) == []
+    assert len(air.look(INTERVAL / 2)) == 1
+
+
+def test_a_full_conntrack() -> None:
+    """Drops are told of when they begin and when there is room again, with a remedy."""
+    air = Air(4)
+    air.fill = Fill(100, 100, 40)
+    assert air.look() == []  # before our time
+    air.fill = Fill(100, 100, 47)
+    ((level, said, details),) = air.look()
+    assert level == "error"
+    assert "conntrack's table is full" in said
+    assert details["dropped"] == 7
+    assert "nf_conntrack_max" in details["remedy"]
+    air.fill = Fill(100, 100, 50)
+    assert air.look() == []
+    assert air.look() == []  # still full, nothing dropped just now
+    air.fill = Fill(60, 100, 50)
+    ((level, said, _),) = air.look()
+    assert (level, said) == ("info", "conntrack's table has room again")
+    assert air.look() == []
+
+
+def test_drops_of_another_reason() -> None:
+    """The kernel counts also packets that lost a race there; a table with room is not full."""
+    air = Air(4)
+    air.fill = Fill(1478, 262144, 40)
+    assert air.look() == []
+    air.fill = Fill(1478, 262144, 47)
+    assert air.look() == []
+    air.fill = Fill(250_000, 262144, 48)  # some have ended since
+    assert len(air.look()) == 1
+
+
+def test_without_conntrack() -> None:
+    """A kernel that has it not loaded yet has nothing to tell."""
+    air = Air(4)
+    air.fill = None
+    assert air.look() == []
+
+
+def test_no_worker_alive() -> None:
+    """Said once when the last one dies, and once when the first is back."""
+    air = Air(4)
+    for alive in (1, 2, 1, 0, 0):
+        air.watch.workers(alive)
+    assert [(level, said) for level, said, _ in air.lines] == [
+        ("error", "no worker alive: new flows of offload services go by kernel hash")
+    ]
+    air.lines.clear()
+    for alive in (1, 2):
+        air.watch.workers(alive)
+    ((level, said, _),) = air.lines
+    assert level == "info"
+    assert "alive again" in said
+
+
+def test_a_kernel_that_refuses_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said, and the rest is looked at all the same."""
+    air = Air(4)
+
+    def refuse(_family: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    air.watch._counters = refuse
+    air.fill = Fill(100, 100, 1)
+    air.look()
+    air.fill = Fill(100, 100, 2)
+    assert [said for _, said, _ in air.look()][-1].startswith("conntrack's table is full")
+
+
+def test_what_was_seen_last() -> None:
+    """Counts over the families, and conntrack's fill where it is loaded; nothing where nothing is
+    offloaded.
+    """
+    air = Air(4, 6)
+    assert air.watch.kernel == {"unanswered": 0, "gone": 0}
+    air.tables = {4: {"unanswered": 2, "gone": 1}, 6: {"unanswered": 3, "gone": 0}}
+    air.look()
+    fill = {"held": 10, "limit": 100, "dropped": 0}
+    assert air.watch.kernel == {"unanswered": 5, "gone": 1, **fill}
+    air.fill = None
+    air.watch.cover([6])
+    air.look()
+    assert air.watch.kernel == {"unanswered": 3, "gone": 0}
+    air.watch.cover([])
+    assert air.watch.kernel is None
+
+
+def test_what_is_offloaded_changes() -> None:
+    """Tables of new families are looked at, and nothing is where nothing is offloaded."""
+    air = Air(4, 6)
+    air.watch.cover(())
+    air.look()
+    air.tables[4] = {"unanswered": 1, "gone": 0}
+    assert air.look() == []
+    air.watch.workers(0)
+    assert air.lines == []
+    air.watch.cover([6])
+    assert air.look() == []
+    air.watch.cover([4, 6])
+    air.look()
+    air.tables[4] = {"unanswered": 2, "gone": 0}
+    assert [details["count"] for _, _, details in air.look()] == [1]

@@ -1,0 +1,121 @@
+"""The table of every service and backend: what moves a state, what keeps a weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.pool import Event, State
+from paraglider.daemon.store.backends import HEAVIEST, BackendTable
+from paraglider.daemon.store.draining import merge
+from paraglider.errors import OperatorError
+
+
+def config(*backends: Any, name: str = "web") -> Config:
+    """A configuration of one service."""
+    service = {"name": name, "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
+    return Config.model_validate({"services": [{**service, "backends": list(backends)}]})
+
+
+@pytest.fixture
+def pools() -> BackendTable:
+    """Two backends of one service, as the file has them."""
+    return BackendTable(
+        config("10.0.0.1", {"address": "10.0.0.2", "port": 8080, "weight": 3}), 100.0
+    )
+
+
+def test_what_the_file_has(pools: BackendTable) -> None:
+    """Every backend is ready, with its weight, in the order of the file."""
+    assert pools.states() == {"web": {"10.0.0.1": ("ready", 1), "10.0.0.2:8080": ("ready", 3)}}
+    assert [member.backend for member in pools.of("web")] == ["10.0.0.1", "10.0.0.2:8080"]
+    assert {member.since for member in pools} == {100.0}
+    assert pools.of("nosuch") == []
+
+
+def test_a_move_is_the_tables(pools: BackendTable) -> None:
+    """State, since when and why change together; what the table does not have changes nothing."""
+    member = pools.find("web", "10.0.0.1")
+    assert pools.apply(member, Event.CHECK_FAILED, "refused", 200.0)
+    assert (member.state, member.since, member.why) == (State.DOWN, 200.0, "refused")
+    assert member.downs == 1
+    assert not pools.apply(member, Event.CHECK_FAILED, "again", 300.0)
+    assert (member.since, member.why, member.downs) == (200.0, "refused", 1)
+    assert pools.states()["web"]["10.0.0.1"] == ("down", 1)
+
+
+@pytest.mark.parametrize("weight", [-1, HEAVIEST + 1])
+def test_a_weight_out_of_range_changes_nothing(pools: BackendTable, weight: int) -> None:
+    """It is refused with the range."""
+    member = pools.find("web", "10.0.0.1")
+    with pytest.raises(OperatorError, match="write 0 to 65535"):
+        pools.set_weight(member, weight)
+    assert member.weight == 1
+
+
+def test_who_is_not_there(pools: BackendTable) -> None:
+    """The nearest name is offered, else all that there are."""
+    with pytest.raises(OperatorError, match="no service called `wbe`; did you mean web"):
+        pools.find("wbe", "10.0.0.1")
+    with pytest.raises(OperatorError, match="did you mean 10.0.0.2:8080"):
+        pools.find("web", "10.0.0.2:8081")
+    with pytest.raises(OperatorError, match=r"there are: 10\.0\.0\.1, 10\.0\.0\.2:8080"):
+        pools.find("web", "")
+
+
+def test_another_file_keeps_what_it_does_not_speak_of(pools: BackendTable) -> None:
+    """State and a weight set by hand stay, until the file's own weight changes."""
+    first = pools.find("web", "10.0.0.1")
+    pools.set_weight(first, 9)
+    pools.apply(first, Event.SET_DRAIN, "asked", 150.0)
+    pools.adopt(config("10.0.0.3", "10.0.0.1"), 200.0)
+    assert pools.states() == {"web": {"10.0.0.3": ("ready", 1), "10.0.0.1": ("drain", 9)}}
+    assert pools.find("web", "10.0.0.1").since == 150.0
+    pools.adopt(config({"address": "10.0.0.1", "weight": 5}), 300.0)
+    assert pools.states() == {"web": {"10.0.0.1": ("drain", 5)}}
+
+
+def test_who_leaves_drains_and_who_returns_is_ready(pools: BackendTable) -> None:
+    """The state says why; one that left and returned takes new flows at once."""
+    both = config("10.0.0.1", "10.0.0.2")
+    pools.adopt(both, 200.0)
+    pools.adopt(both, 210.0, frozenset({("web", "10.0.0.2")}))
+    member = pools.find("web", "10.0.0.2")
+    assert (member.state, member.why, member.leaving) == (State.DRAIN, "no longer configured", True)
+    pools.adopt(both, 220.0)
+    assert (member.state, member.why, member.leaving) == (State.READY, "configured again", False)
+
+
+def test_the_same_backend_of_two_services_is_two() -> None:
+    """What happens to one does not happen to the other."""
+    service = {"protocol": "tcp", "backends": ["10.0.0.1"]}
+    services = [
+        {**service, "name": "a", "vip": "192.0.2.1/24", "ports": 80},
+        {**service, "name": "b", "vip": "192.0.2.1/24", "ports": 81},
+    ]
+    pools = BackendTable(Config.model_validate({"services": services}), 0.0)
+    pools.apply(pools.find("a", "10.0.0.1"), Event.SET_MAINT, "asked", 1.0)
+    assert pools.states() == {"a": {"10.0.0.1": ("maint", 1)}, "b": {"10.0.0.1": ("ready", 1)}}
+
+
+def test_who_moves_with_its_service_is_as_it_was() -> None:
+    """Two services swap their ports: a backend stays as it was set; what is left of it drains."""
+    base = {"vip": "192.0.2.1/24", "protocol": "tcp"}
+    one = {"name": "a", **base, "backends": ["10.0.0.1"]}
+    other = {"name": "b", **base, "backends": ["10.0.0.2"]}
+    before, wanted = (
+        Config.model_validate({"services": [{**one, "ports": 80 + i}, {**other, "ports": 81 - i}]})
+        for i in (0, 1)
+    )
+    pools = BackendTable(before, 1.0)
+    pools.apply(pools.find("a", "10.0.0.1"), Event.SET_MAINT, "by hand", 2.0)
+    merged, leaving = merge(before, wanted)
+    pools.adopt(merged, 3.0, leaving)
+    assert {(m.service, m.backend): (m.state, m.why) for m in pools} == {
+        ("a", "10.0.0.1"): (State.MAINT, "by hand"),
+        ("a", "10.0.0.2"): (State.DRAIN, "no longer configured"),
+        ("b", "10.0.0.2"): (State.READY, "configured"),
+        ("b", "10.0.0.1"): (State.DRAIN, "no longer configured"),
+    }

@@ -1,0 +1,147 @@
+"""Hosts that failover found: where they join, and where they never do."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.daemon.store.discovered import DiscoveredHosts
+from paraglider.health.sweep import MOST
+
+HOST = ipaddress.ip_address("10.0.0.77")
+SIX = ipaddress.ip_address("fd00:10::77")
+PRIVATE = {"interface": "eth1", "gateway": ["10.0.0.254/8", "fd00:10::fe/64"]}
+
+
+def service(name: str = "web", **changes: Any) -> dict[str, Any]:
+    """A service of HTTP over one listed backend."""
+    return {
+        "name": name, "vip": "192.168.0.11/24", "protocol": "tcp", "ports": 80,
+        "backends": ["10.0.0.1"], **changes,
+    }  # fmt: skip
+
+
+def mapped(*places: str) -> list[dict[str, Any]]:
+    """Backends whose ports are mapped."""
+    pairs = (place.split(":") for place in places)
+    return [{"address": address, "port": int(port)} for address, port in pairs]
+
+
+def config(*services: dict[str, Any], **top: Any) -> Config:
+    """A configuration with failover and discovery."""
+    public = {"interface": "eth0"}
+    network = {"public": public, "private": PRIVATE, "exempt": ["10.0.0.53:53/udp"]}
+    return Config.model_validate(
+        {"failover": {"enabled": True}, "network": network, **top, "services": services}
+    )
+
+
+def names(found: Config) -> dict[str, list[str]]:
+    """The backends of every service."""
+    return {
+        s.name: [f"{b.address}" + (f":{b.port}" if b.port else "") for b in s.backends]
+        for s in found.services
+    }
+
+
+def test_a_host_joins_and_leaves() -> None:
+    """It is a backend as if it were listed; what is told twice changes nothing."""
+    strangers, web = DiscoveredHosts(), config(service())
+    assert strangers.join(HOST, web)
+    assert not strangers.join(HOST, web)
+    assert HOST in strangers
+    joined = strangers.into(web)
+    assert names(joined) == {"web": ["10.0.0.1", "10.0.0.77"]}
+    assert joined.services[0].backends[1].weight == 1
+    assert strangers.leave(HOST)
+    assert not strangers.leave(HOST)
+    assert strangers.into(web) is web
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["192.168.0.11", "10.0.0.254", "10.0.0.53", "172.16.0.1", "8.8.8.8", "fd00:10::fe", "fd00::1"],
+)
+def test_never_taken_in(address: str) -> None:
+    """VIPs, gateways, exempt addresses, and what is in no network of the gateways."""
+    assert not DiscoveredHosts().join(ipaddress.ip_address(address), config(service()))
+
+
+def test_without_gateways_the_checker_decides() -> None:
+    """Where the file knows no network, who answers the ping of it is in it."""
+    assert DiscoveredHosts().join(HOST, config(service(), network={}))
+
+
+def test_no_more_than_there_may_be() -> None:
+    """A network full of answers is bounded here too."""
+    strangers, web = DiscoveredHosts(), config(service())
+    hosts = [ipaddress.ip_address(f"10.1.{n // 250}.{n % 250 + 1}") for n in range(MOST + 1)]
+    assert [strangers.join(host, web) for host in hosts] == [True] * MOST + [False]
+
+
+def test_services_that_it_joins() -> None:
+    """Those of its family, with the port that all of their backends have, and never of dsr."""
+    strangers = DiscoveredHosts()
+    wanted = config(
+        service("same", backends=mapped("10.0.0.1:8080", "10.0.0.2:8080")),
+        service("other", ports=81, backends=mapped("10.0.0.1:8081", "10.0.0.2:8082")),
+        service("six", vip="2001:db8::11/64", backends=["fd00:10::1"]),
+        service("direct", vip="192.168.0.12/24", forward="dsr", backends=["10.0.0.9"]),
+        service("listed", ports=82, backends=["10.0.0.77"]),
+    )
+    for host in (HOST, SIX):
+        assert strangers.join(host, wanted)
+    assert names(strangers.into(wanted)) == {
+        "same": ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.77:8080"],
+        "other": ["10.0.0.1:8081", "10.0.0.2:8082"],
+        "six": ["fd00:10::1", "fd00:10::77"],
+        "direct": ["10.0.0.9"],
+        "listed": ["10.0.0.77"],
+    }
+
+
+def test_what_contradicts_is_left_out() -> None:
+    """One port of a host is never behind two services that could not tell its answers apart."""
+    strangers = DiscoveredHosts()
+    first = service("first")
+    second = service("second", ports=81, forward="offload", backends=mapped("10.0.0.2:80"))
+    wanted = config(first, second)
+    assert strangers.join(HOST, wanted)
+    assert names(strangers.into(wanted)) == {
+        "first": ["10.0.0.1", "10.0.0.77"],
+        "second": ["10.0.0.2:80"],
+    }
+
+
+def test_a_host_that_is_listed_by_now() -> None:
+    """Somebody has put it into the file: it is no stranger, and leaves with the file alone."""
+    strangers, web = DiscoveredHosts(), config(service())
+    strangers.join(HOST, web)
+    joined = strangers.into(web)
+    strangers.adopted(web, joined)
+    assert strangers.keys == {("web", "10.0.0.77")}
+    assert names(strangers.listed(joined)) == {"web": ["10.0.0.1"]}
+    strangers.adopted(joined, joined)
+    assert strangers.keys == frozenset()
+    assert strangers.former(("web", "10.0.0.77")) is False
+    assert strangers.listed(joined) == joined
+
+
+def test_what_waits_for_a_restart_is_no_stranger() -> None:
+    """A backend that the file has no more and that is at work all the same was never found."""
+    strangers, web = DiscoveredHosts(), config(service())
+    strangers.join(HOST, web)
+    strangers.adopted(config(service(backends=["10.0.0.5"])), strangers.into(web))
+    assert strangers.keys == {("web", "10.0.0.77")}
+
+
+@pytest.mark.parametrize("failover", [{"enabled": False}, {"enabled": True, "discover": False}])
+def test_discovery_is_turned_off(failover: dict[str, bool]) -> None:
+    """A reload without it lets all of them go."""
+    strangers = DiscoveredHosts()
+    strangers.join(HOST, config(service()))
+    assert names(strangers.into(config(service(), failover=failover))) == {"web": ["10.0.0.1"]}
+    assert HOST not in strangers

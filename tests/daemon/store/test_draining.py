@@ -1,0 +1,157 @@
+"""Backends that the file no longer has stay for as long as they have flows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from paraglider.config import check
+from paraglider.config.diagnostics import Problem
+from paraglider.config.model import Config
+from paraglider.daemon.processes.counters import Counters, Sample, Writer
+from paraglider.daemon.reconcile.draining import PAUSE, Draining
+from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.store.draining import merge, without
+from paraglider.netfilter.rules.marks import backend_marks
+
+
+def config(*services: dict[str, Any]) -> Config:
+    """A configuration of these services, each on a port of its own."""
+    base = {"vip": "192.0.2.1/24", "protocol": "tcp"}
+    whole = [
+        {"name": f"s{i}", **base, "ports": 80 + i, "backends": [f"10.0.{i}.1"], **s}
+        for i, s in enumerate(services)
+    ]
+    return Config.model_validate({"services": whole})
+
+
+def counted(flows: int) -> Sample:
+    """What a worker with so many flows to the second backend has counted."""
+
+    class Source:
+        """See ``counters.Source``."""
+
+        def figures(self) -> dict[str, int]:
+            """Nothing."""
+            return {}
+
+        def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+            """Both backends."""
+            yield "s0", "10.0.0.1", {"flows": 0}
+            yield "s0", "10.0.0.2", {"flows": flows}
+
+    counters = Counters()
+    Writer(counters, Source()).tick()
+    return counters.read()
+
+
+TWO = {"backends": ["10.0.0.1", "10.0.0.2"]}
+
+
+def weights(config: Config) -> dict[str, dict[str, int]]:
+    """The weight of every backend."""
+    return {s.name: {b.name: b.weight for b in s.backends} for s in config.services}
+
+
+def test_a_backend_stays_without_weight() -> None:
+    """It takes nothing new; the others have what the file says."""
+    merged, leaving = merge(config(TWO), config({}))
+    assert leaving == {("s0", "10.0.0.2")}
+    assert weights(merged) == {"s0": {"10.0.0.1": 1, "10.0.0.2": 0}}
+    again, still = merge(merged, config({}))
+    assert (again, still) == (merged, leaving)
+
+
+def test_a_service_stays_without_weights() -> None:
+    """With all its backends, until the last of them is over."""
+    merged, leaving = merge(config({}, TWO), config({}))
+    assert weights(merged)["s1"] == {"10.0.0.1": 0, "10.0.0.2": 0}
+    less = without(merged, frozenset({("s1", "10.0.0.1")}))
+    assert weights(less)["s1"] == {"10.0.0.2": 0}
+    assert without(less, leaving) == config({})
+
+
+def test_what_comes_back_has_its_weight() -> None:
+    """And leaves no more."""
+    merged, _ = merge(config(TWO), config({}))
+    assert merge(merged, config(TWO)) == (config(TWO), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (({"name": "old"},), ({"name": "new"},)),  # the same VIP and port
+        (({"forward": "proxy", **TWO},), ({"forward": "proxy"},)),
+        (({"forward": "offload", **TWO},), ({},)),
+    ],
+)
+def test_what_contradicts_the_new_does_not_stay(
+    before: tuple[dict[str, Any], ...], after: tuple[dict[str, Any], ...]
+) -> None:
+    """Nor does what needs nothing to live on."""
+    assert merge(config(*before), config(*after)) == (config(*after), frozenset())
+
+
+def test_ports_that_were_swapped_keep_their_flows() -> None:
+    """Each port has the other's backends now, and its own for as long as they have flows."""
+    merged, leaving = merge(config({}, {}), config({"ports": 81}, {"ports": 80}))
+    assert leaving == {("s0", "10.0.1.1"), ("s1", "10.0.0.1")}
+    assert weights(merged) == {
+        "s0": {"10.0.0.1": 1, "10.0.1.1": 0},
+        "s1": {"10.0.1.1": 1, "10.0.0.1": 0},
+    }
+
+
+@pytest.mark.parametrize("count", [8, 32])
+def test_very_many_are_judged_at_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And of few that contradict the rest each costs a judgement for every halving."""
+    judged = 0
+    real = check.check
+
+    def counted(config: Config) -> list[Problem]:
+        nonlocal judged
+        judged += 1
+        return real(config)
+
+    monkeypatch.setattr(check, "check", counted)
+    many = [{"ports": 1000 + n} for n in range(count)]
+    merged, leaving = merge(config(*many), config({"name": "new", "ports": 9}))
+    assert (judged, len(merged.services), len(leaving)) == (1, count + 1, count)
+    judged = 0
+    taken = {"name": "taken", "ports": [1, 1003], "protocol": "any", "vip": "192.0.2.1/32"}
+    merged, leaving = merge(config(*many), config({"name": "new", "ports": 9}, taken))
+    assert {name for name, _ in leaving} == {f"s{n}" for n in range(count) if n != 3}
+    assert judged <= 2 * count.bit_length()
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload"])
+def test_the_last_flow(forward: str) -> None:
+    """A backend is over when nobody has a flow of it, and not while nobody knows."""
+    merged, keys = merge(config({**TWO, "forward": forward}), config({"forward": forward}))
+    leaving = Draining()
+    leaving.put(keys, 100.0)
+
+    def over(flows: int) -> frozenset[tuple[str, str]]:
+        if forward == "offload":
+            mark = backend_marks(merged)["s0"][1]
+            return leaving.over(merged, Traffic({}), {mark: flows} if flows else {})
+        return leaving.over(merged, Traffic({3: counted(flows)}), {})
+
+    assert over(2) == frozenset()
+    assert over(0) == keys
+    assert leaving.offloaded(merged) == (forward == "offload")
+    if forward == "nat":
+        assert leaving.over(merged, Traffic({}), {}) == frozenset()
+
+
+def test_when_it_is_looked_at() -> None:
+    """Every few seconds while anything leaves."""
+    leaving = Draining()
+    assert not leaving.due(1e9)
+    leaving.put(frozenset({("a", "b")}), 100.0)
+    assert leaving.wait(101.0) == PAUSE - 1
+    assert not leaving.due(100.0 + PAUSE - 0.1)
+    assert leaving.due(100.0 + PAUSE)
+    assert not leaving.due(100.0 + PAUSE)
