@@ -51,7 +51,7 @@ def test_what_a_backend_gets_is_printed() -> None:
 
 def test_its_numbers_are_the_programs() -> None:
     """The lease, the priority, the name of the table."""
-    text = PAGE.read_text()
+    text = " ".join(PAGE.read_text().split())
     assert f"A lease lasts {LONGEST} seconds" in text
     assert f"rules of priority {PRIORITY}" in text
     assert f"nft list table ip {TABLE}`" in text

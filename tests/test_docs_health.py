@@ -67,7 +67,7 @@ def test_numbers() -> None:
     for words in (
         f"falls {rise_and_fall.FALLS} times within {rise_and_fall.PERIOD:g} s",
         f"up to {rise_and_fall.LONGEST_HOLD:g} s",
-        f"At most {checker.AT_ONCE} looks run at a time, and {checker.PROGRAMS_AT_ONCE} programs",
+        f"At most {checker.AT_ONCE} checks run at a time, and {checker.PROGRAMS_AT_ONCE} programs",
         f"at most {sweep.MOST} of them",
         f"the first {http.BODY >> 10} KiB of the body",
     ):
