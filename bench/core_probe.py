@@ -25,9 +25,9 @@ import yaml
 
 from bench import builds, parse
 from bench.results import CoreResult, CoreSize
-from paraglider.config.load import load_with_marks
 from paraglider.daemon.workers.worker import EXPIRY_BUDGET
 from paraglider.errors import OperatorError
+from paraglider.forward.load import load_with_marks
 from paraglider.forward.nat import build as nat
 from paraglider.forward.nat import datapath as core
 from paraglider.host import policies

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import settings
 from pyroute2 import netns
 
+import paraglider.forward.registry  # noqa: F401 the model knows the methods from here on
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
 

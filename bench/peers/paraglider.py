@@ -25,8 +25,8 @@ from bench.network import (
     Stage,
 )
 from bench.peers.base import Peer
-from paraglider.config.load import load
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.forward.load import load
 from paraglider.lab.balancer import Balancer, StaticBalancer
 from paraglider.lab.namespace import execute
 from paraglider.lab.scenario import STATIC, neighbouring_cores

@@ -19,10 +19,10 @@ import click
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.step_printer import Teller
 from paraglider.cli.steps import TERMINATED
-from paraglider.config.load import LoadedConfig, find_config, load_with_marks
 from paraglider.config.model import Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError
+from paraglider.forward.load import LoadedConfig, find_config, load_with_marks
 from paraglider.host import apply, backend_plan
 from paraglider.host.backend_plan import Role
 from paraglider.host.changes.base import Host

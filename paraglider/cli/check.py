@@ -17,10 +17,9 @@ import click
 from paraglider.cli.main import Options, config_option
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
-from paraglider.config.describe import meaning
-from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.model import BackendSource, Service
 from paraglider.config.sources import origins, read_files, resolved
+from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
 from paraglider.host.changes.base import Host
 from paraglider.host.foreign import seen_from_here
@@ -52,7 +51,7 @@ def check(options: Options, config: str | None, host: bool) -> None:
     named = origins(loaded.config)
     for service in whole.for_families(options.families).services:
         print(_summary(service, named.get(service.name)))
-        print(f"  {meaning(service)}")
+        print(f"  {service.forward}: {service.method.describe(service)}")
 
 
 def _summary(service: Service, listed_in: BackendSource | None) -> str:

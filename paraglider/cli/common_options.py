@@ -16,9 +16,9 @@ import click
 from rich.console import Console, RenderableType
 
 from paraglider.cli.main import Options
-from paraglider.config.load import find_config
 from paraglider.daemon.http.client import DEFAULT, Control, socket_of
 from paraglider.errors import OperatorError
+from paraglider.forward.load import find_config
 
 #: columns where the output is no terminal, so that nothing is cut
 _WIDE = 220

@@ -19,7 +19,6 @@ from paraglider.cli import explain_output
 from paraglider.cli.common_options import control_of, json_option, print_json
 from paraglider.cli.main import Options
 from paraglider.config import source
-from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
@@ -28,6 +27,7 @@ from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.explain import Capture, Situation, compare, fates
 from paraglider.forward.listing import NOTHING, Live, backends_in, flow_key, flows_in
+from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
 from paraglider.host.capture import ip_packets
 from paraglider.host.seed import known_seed

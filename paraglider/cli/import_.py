@@ -15,7 +15,7 @@ from paraglider.config.diagnostics import report
 from paraglider.config.importers import convey
 from paraglider.config.importers.formats import FORMATS, draft_of
 from paraglider.config.importers.render import render
-from paraglider.config.load import accepted
+from paraglider.forward.load import accepted
 
 
 @click.command("import")

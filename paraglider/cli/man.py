@@ -20,9 +20,9 @@ from paraglider import __version__
 from paraglider.cli.main import main
 from paraglider.cli.roff import Page
 from paraglider.cli.setup_host import PROG, setup_host
-from paraglider.config.load import SEARCHED
-from paraglider.config.schema import schema
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.forward.load import SEARCHED
+from paraglider.forward.schema import schema
 
 DAEMON_FILES = {
     "/run/paraglider": "the control socket, the flows of the workers, what the set-up changed",

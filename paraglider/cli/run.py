@@ -15,7 +15,6 @@ import os
 import sys
 from functools import partial
 
-from paraglider.config.load import find_config
 from paraglider.config.sources import origins
 from paraglider.daemon import log
 from paraglider.daemon.conditions.refusals import Refusals
@@ -38,6 +37,7 @@ from paraglider.daemon.web.process import StatsSpec
 from paraglider.daemon.web.routes import files as page_files
 from paraglider.daemon.web.token import Token
 from paraglider.errors import OperatorError
+from paraglider.forward.load import find_config
 from paraglider.host import policies, privileges
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user, check_vips

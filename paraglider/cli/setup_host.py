@@ -17,13 +17,13 @@ from paraglider.cli.main import config_option, families
 from paraglider.cli.steps import carry_out, take_back
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
-from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.sources import read_files
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import gathered, names_in
 from paraglider.daemon.monitor.discovery_messages import Answered, Failed
 from paraglider.errors import OperatorError
+from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host.apply import prepare
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_root, check_user

@@ -18,8 +18,8 @@ from paraglider.cli.main import Options, config_option
 from paraglider.cli.steps import carry_out
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
-from paraglider.config.load import find_config, load_with_marks
 from paraglider.config.static import cautions, unserved
+from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host.apply import prepare_start
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_root

@@ -12,19 +12,20 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from paraglider.config.check_dsr import check_dsr
 from paraglider.config.check_health import check_health
 from paraglider.config.check_shared import check_shared
 from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.method import METHODS, Method
 from paraglider.config.model import UNSEEDED, Config, Service
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
 
 STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
 #: a class of the operator's own, as `strategy` names it
 STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-MOST_LISTENED = 1024  # ports of a service that a proxy worker opens a socket for, each
+#: keys of a service that only some forwarding methods take (``Method.options``)
+OPTIONS = ("snat", "proxy_protocol")
 
 
 def check(config: Config) -> list[Problem]:
@@ -33,10 +34,9 @@ def check(config: Config) -> list[Problem]:
     for index, service in enumerate(config.services):
         path: Path = ("services", index)
         problems += [*_addresses(path, service), *_backends(path, service)]
-        problems += [*_ways(path, service), *_strategy(path, service)]
-        problems += check_health(path, service)
+        problems += [*_options(path, service), *service.method.check(path, service, config)]
+        problems += [*_strategy(path, service), *check_health(path, service)]
     problems += [*_names(config), *_claims(config), *check_shared(config)]
-    problems += check_dsr(config)
     return problems
 
 
@@ -96,7 +96,7 @@ def _network(config: Config) -> Iterator[Problem]:
 def _addresses(path: Path, service: Service) -> Iterator[Problem]:
     vip, needs = service.vip, ((*path, "vip"),)
     forward: tuple[Path, ...] = ((*path, "forward"),)
-    ours = service.forward == "proxy"  # which listens and connects here, on loopback too
+    ours = service.method.loopback
     bad = _unusable(vip.ip, ours)
     if bad:
         yield Problem(
@@ -141,13 +141,14 @@ def _elsewhere(port: int | None, service: Service) -> bool:
 def _instead(address: IPAddress, service: Service, usual: str) -> str:
     """What to write where ``address`` is unusable."""
     if address.is_loopback and service.protocol == "tcp" and not service.all_ports:
-        return f"write {usual}, or use `forward: proxy`, which takes loopback too"
+        takes = _methods(method for method in METHODS.values() if method.loopback)
+        return f"write {usual}, or use {takes}, which takes loopback too"
     return f"write {usual}"
 
 
 def _unusable(address: IPAddress, here: bool = False) -> str:
     """Why no packet of a flow can carry ``address``; empty when it can. With ``here`` no packet is
-    forwarded: connections end and begin on this host.
+    forwarded, since connections end and begin on this host, and loopback is fine.
     """
     if address.is_multicast:
         return "a multicast address"
@@ -202,36 +203,23 @@ def _backends(path: Path, service: Service) -> Iterator[Problem]:
         yield Problem((*path, "backends"), "every backend has weight 0", remedy, at="key")
 
 
-def _ways(path: Path, service: Service) -> Iterator[Problem]:
-    """What goes with which `forward`."""
+def _options(path: Path, service: Service) -> Iterator[Problem]:
+    """Keys that the method of ``service`` does not take."""
     forward, needs = service.forward, ((*path, "forward"),)
-    if service.snat is not None and forward != "offload":
-        what = f"`snat` has no meaning with `forward: {forward}`"
-        remedy = "leave `snat` out, or use `forward: offload`"
-        yield Problem((*path, "snat"), what, remedy, at="key", needs=needs)
-    if service.return_ == "direct" and forward not in ("nat", "dsr"):
+    for key in OPTIONS:
+        if getattr(service, key) is not None and key not in service.method.options:
+            what = f"`{key}` has no meaning with `forward: {forward}`"
+            takers = _methods(method for method in METHODS.values() if key in method.options)
+            remedy = f"leave `{key}` out, or use {takers}"
+            yield Problem((*path, key), what, remedy, at="key", needs=needs)
+    if service.return_ == "direct" and "return" not in service.method.options:
         what = f"`return: direct` does not go with `forward: {forward}`"
         yield Problem((*path, "return"), what, "write `return: via`, or leave it out", needs=needs)
-    if service.proxy_protocol is not None and forward != "proxy":
-        what = f"`proxy_protocol` has no meaning with `forward: {forward}`"
-        remedy = "leave it out, or use `forward: proxy`"
-        yield Problem((*path, "proxy_protocol"), what, remedy, at="key", needs=needs)
-    if forward == "proxy":
-        yield from _proxy(path, service)
 
 
-def _proxy(path: Path, service: Service) -> Iterator[Problem]:
-    if service.protocol != "tcp":
-        what = f"`forward: proxy` carries TCP alone, the service is `{service.protocol}`"
-        remedy = "write `protocol: tcp`, or another forward"
-        yield Problem((*path, "forward"), what, remedy, needs=((*path, "protocol"),))
-    ports = sum(len(span) for span in service.ports)
-    if ports > MOST_LISTENED:
-        named = "all ports" if service.all_ports else f"{ports} ports"
-        what = f"`forward: proxy` listens on every port, and the service has {named}"
-        remedy = f"name at most {MOST_LISTENED} ports, or use another forward"
-        needs = ((*path, "ports"),)
-        yield Problem((*path, "forward"), what, remedy, needs=needs)
+def _methods(chosen: Iterable[Method]) -> str:
+    """The ``chosen`` methods, as one writes them in the file."""
+    return " or ".join(f"`forward: {method.name}`" for method in chosen)
 
 
 def _strategy(path: Path, service: Service) -> Iterator[Problem]:

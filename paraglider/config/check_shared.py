@@ -1,7 +1,8 @@
-"""Services that share a port of a backend, so that nobody could tell whose answers come from it.
+"""What two services cannot share, because their methods differ: a port of a backend, a VIP.
 
-Lives here: ``check_shared``, which ``validate`` calls for the whole.
-Rules: as in ``validate``. It is the port at the backend that counts, mapped or not.
+Lives here: ``check_shared``, which ``check`` calls for the whole.
+Rules: as in ``check``. It is the port at the backend that counts, mapped or not. Asks the methods
+for facts and knows none by name.
 """
 
 from __future__ import annotations
@@ -34,29 +35,56 @@ _Claims = dict[tuple[IPAddress, str], list[_Claim]]
 
 def check_shared(config: Config) -> list[Problem]:
     """Every backend of ``config`` that two services cannot share as they do."""
-    return [*_conntrack(config), *_direct(config)]
+    return [*_conntrack(config), *_direct(config), *_vips(config)]
 
 
 def _conntrack(config: Config) -> Iterator[Problem]:
-    """The replies to nat are kept out of conntrack, and with them those to offload would be."""
-    awaited = _claims(config, lambda s: s.forward == "nat" and s.return_ == "via")
-    offloaded = _claims(config, lambda s: s.forward == "offload")
+    """Answers that a worker awaits are kept out of conntrack, which other methods live by."""
+    awaited = _claims(config, lambda s: s.method.answers_pass(s) and not s.method.conntracked)
+    tracked = _claims(config, lambda s: s.method.conntracked)
     remedy = "use the same `forward` for both, or another port or backend for one"
-    for claim, other in _clashes(offloaded, awaited):
-        nat = config.services[other.service].name
-        yield _problem(config, claim, other, f"serves `{nat}` by `forward: nat`", remedy)
+    for claim, other in _clashes(tracked, awaited):
+        rival = config.services[other.service]
+        what = f"serves `{rival.name}` by `forward: {rival.forward}`"
+        yield _problem(config, claim, other, what, remedy)
 
 
 def _direct(config: Config) -> Iterator[Problem]:
     """The backend gives one source to all answers that leave a port of it for a client."""
-    direct = _claims(config, lambda s: s.forward == "nat" and s.return_ == "direct")
-    # With `snat` answers go to the balancer, and proxy and dsr have sources of their own.
-    others = _claims(config, lambda s: s.forward in ("nat", "offload") and s.snat is None)
+    # With `snat` answers go to the balancer; where the balancer connects by itself too, and where
+    # the backend has the VIP its answers have that source anyway.
+    direct = _claims(config, lambda s: _is_rewritten(s) and s.answers == "direct")
+    others = _claims(config, lambda s: _is_rewritten(s) and s.snat is None)
     remedy = "use another port or backend for one of the two"
     for claim, other in _clashes(others, direct):
         named = config.services[other.service].name
         what = f"answers as the VIP of `{named}` (`return: direct`)"
         yield _problem(config, claim, other, what, remedy)
+
+
+def _is_rewritten(service: Service) -> bool:
+    """Whether the packets of ``service`` get the backend's address here."""
+    return service.method.queued and service.method.owns_vip
+
+
+def _vips(config: Config) -> Iterator[Problem]:
+    """VIPs that are to be this host's for one service and must not be for another."""
+    owned: dict[IPAddress, int] = {}
+    for index, service in enumerate(config.services):
+        if service.method.owns_vip:
+            owned.setdefault(service.vip.ip, index)
+    for index, service in enumerate(config.services):
+        other = owned.get(service.vip.ip)
+        if not service.method.owns_vip and other is not None:
+            rival, forward = config.services[other], service.forward
+            what = f"VIP {service.vip.ip} is also `{rival.name}`'s, by `forward: {rival.forward}`"
+            remedy = (
+                f"give the {forward} services a VIP of their own, which is no address of this host"
+            )
+            needs = tuple(
+                ("services", i, key) for i in (index, other) for key in ("forward", "vip")
+            )
+            yield Problem(("services", index, "vip"), what, remedy, needs=needs)
 
 
 def _claims(config: Config, chosen: Callable[[Service], bool]) -> _Claims:

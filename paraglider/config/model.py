@@ -9,21 +9,24 @@ by ``paraglider.host``. No I/O.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
+    PlainValidator,
     TypeAdapter,
     ValidatorFunctionWrapHandler,
     WrapValidator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticKnownError
 
 from paraglider.config.health import Check, Failover
 from paraglider.config.memory import flows_for_memory
+from paraglider.config.method import METHODS, Method, default_method, method_names
 from paraglider.config.section import Seconds, Section
 from paraglider.config.types import (
     ALL_PORTS,
@@ -302,6 +305,29 @@ def _listed_or_source(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any
     return _LISTED.validate_python(value)
 
 
+def _known_method(value: Any) -> str:
+    """Refuses what is no registered method, as pydantic refuses what is not in a ``Literal``."""
+    names = method_names()
+    if isinstance(value, str) and value in names:
+        return value
+    expected = [f"'{name}'" for name in names]
+    listed = " or ".join((", ".join(expected[:-1]), expected[-1])) if names[1:] else expected[0]
+    raise PydanticKnownError("literal_error", {"expected": listed})
+
+
+class _OneOfTheMethods:
+    """Tells the JSON Schema which methods there are, and which one is the default."""
+
+    @staticmethod
+    def __get_pydantic_json_schema__(
+        _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"default": default_method(), "enum": list(method_names()), "type": "string"}
+
+
+MethodName = Annotated[str, PlainValidator(_known_method), _OneOfTheMethods]
+
+
 class Service(Section):
     """A VIP, a protocol and its ports, balanced over one pool."""
 
@@ -315,8 +341,8 @@ class Service(Section):
     ports: Ports = Field(
         default=(ALL_PORTS,), description="80, a range, or a list; all when left out."
     )
-    forward: Literal["nat", "offload", "dsr", "proxy"] = Field(
-        default="nat", description="How packets of a flow get to the backend."
+    forward: MethodName = Field(
+        default_factory=default_method, description="How packets of a flow get to the backend."
     )
     return_: Literal["via", "direct"] = Field(
         default="via",
@@ -388,9 +414,14 @@ class Service(Section):
         return ("tcp", "udp") if self.protocol == "any" else (self.protocol,)
 
     @property
+    def method(self) -> Method:
+        """The forwarding method that ``forward`` names."""
+        return METHODS[self.forward]
+
+    @property
     def answers(self) -> Literal["via", "direct"]:
-        """The way of the replies: as ``return`` says, and always direct under dsr."""
-        return "direct" if self.forward == "dsr" else self.return_
+        """The way of the replies: as ``return`` says, unless the method has one way alone."""
+        return self.method.answers(self)
 
     @property
     def hash_seed(self) -> int:
@@ -419,7 +450,7 @@ class Service(Section):
         and the workers see first packets alone.
         """
         indifferent = ("rr", "wrr", "source", "maglev")
-        return self.forward == "offload" and self.strategy not in indifferent
+        return self.method.conntracked and self.strategy not in indifferent
 
     def reply_ports(self, backend: Backend) -> tuple[PortRange, ...]:
         """The ports that ``backend`` answers from: its own mapped port or the service's."""
@@ -457,8 +488,22 @@ class Config(Section):
 
     def for_families(self, families: frozenset[int]) -> Config:
         """The same configuration with the services of ``families`` ({4}, {6} or both) alone."""
-        chosen = tuple(service for service in self.services if service.family in families)
-        return self.model_copy(update={"services": chosen})
+        return self.only(lambda service: service.family in families)
+
+    def only(self, chosen: Callable[[Service], bool]) -> Config:
+        """The same configuration with the ``chosen`` services alone; there may be none."""
+        services = tuple(service for service in self.services if chosen(service))
+        return self.model_copy(update={"services": services})
+
+    @property
+    def queued(self) -> Config:
+        """The same configuration with the services whose packets pass the workers' queues."""
+        return self.only(lambda service: service.method.queued)
+
+    @property
+    def listening(self) -> Config:
+        """The same configuration with the services for which proxy workers listen."""
+        return self.only(lambda service: service.method.listens)
 
     def for_forwards(self, *forwards: str) -> Config:
         """The same configuration with the services of ``forwards`` alone; there may be none."""

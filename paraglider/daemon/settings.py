@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from paraglider.config.advice import warnings
-from paraglider.config.load import LoadedConfig, load_with_marks
 from paraglider.config.model import Config
 from paraglider.config.sources import Found, read_files
+from paraglider.forward.load import LoadedConfig, load_with_marks
 from paraglider.host.seed import machine_seed
 
 

@@ -29,7 +29,6 @@ from weakref import WeakKeyDictionary
 
 from paraglider.config.check import STRATEGY_CLASS
 from paraglider.config.diagnostics import Problem
-from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Config, Service
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend
@@ -38,6 +37,7 @@ from paraglider.core.strategies.base import UserClass
 from paraglider.core.strategies.guard import Guard, describe
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.errors import OperatorError
+from paraglider.forward.load import LoadedConfig
 from paraglider.forward.services import make_backends
 from paraglider.host import trust
 from paraglider.host.snapshot import Snapshot

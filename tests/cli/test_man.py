@@ -13,7 +13,7 @@ import pytest
 
 from paraglider.cli.main import COMMANDS
 from paraglider.cli.man import pages, write
-from paraglider.config.schema import schema
+from paraglider.forward.schema import schema
 
 
 @pytest.fixture(scope="module")

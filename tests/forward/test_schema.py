@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.schema``: the committed schema is the model's, and it works."""
+"""Tests of ``paraglider.forward.schema``: the committed schema is the model's, and it works."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 
 from paraglider.config.messages import known_keys
 from paraglider.config.model import Config, Service
-from paraglider.config.schema import rendered, schema
+from paraglider.forward.schema import rendered, schema
 
 CONF = Path(__file__).parents[2] / "conf"
 COMMITTED = CONF / "paraglider.schema.json"
@@ -33,13 +33,13 @@ def whole(**keys: Any) -> dict[str, Any]:
 
 
 def test_committed_schema_is_the_models() -> None:
-    """After a change to the model: python -m paraglider.config.schema > (the file)."""
+    """After a change to the model: python -m paraglider.forward.schema > (the file)."""
     assert COMMITTED.read_text(encoding="utf-8") == rendered()
 
 
 def test_command_prints_the_schema() -> None:
     """The command that regenerates the file prints what the file has."""
-    command = [sys.executable, "-m", "paraglider.config.schema"]
+    command = [sys.executable, "-m", "paraglider.forward.schema"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == schema()
 

@@ -1,4 +1,4 @@
-"""The sentence of `paraglider check` about a service's forward."""
+"""Tests of ``paraglider.forward.registry``: the methods, found by their names, and described."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.describe import meaning
+from paraglider.config.method import METHODS
 from paraglider.config.model import Service
+from paraglider.forward import registry
 
 
 def service(**changes: Any) -> Service:
@@ -34,20 +35,32 @@ def service(**changes: Any) -> Service:
 )
 def test_what_a_service_is_told(keys: dict[str, Any], wanted: str, absent: str) -> None:
     """It follows from the service's own keys, and leaves out what does not concern it."""
-    said = meaning(service(**keys))
+    said = registry.of(service(**keys)).describe(service(**keys))
     assert wanted in said
     assert absent not in said
 
 
-@pytest.mark.parametrize(
-    "keys",
-    [{}, {"return": "direct"}, {"forward": "offload"}, {"forward": "dsr"}, {"forward": "proxy"}],
-)
-def test_it_is_one_sentence(keys: dict[str, Any]) -> None:
-    """It begins with the forward, ends with a full stop, and stays on one line."""
-    one = service(**keys)
-    said = meaning(one)
-    assert said.startswith(f"{one.forward}: ")
-    assert said.endswith(".")
-    assert said.count(".") == 1
-    assert "\n" not in said
+@pytest.mark.parametrize("name", [method.name for method in registry.methods()])
+def test_it_is_one_sentence(name: str) -> None:
+    """The description ends with a full stop, and stays on one line."""
+    for keys in ({}, {"return": "direct"}):
+        one = service(forward=name, **keys)
+        said = one.method.describe(one)
+        assert said.endswith(".")
+        assert said.count(".") == 1
+        assert "\n" not in said
+
+
+def test_without_a_registry_nothing_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module that uses the model alone is told what to import, instead of refusing files."""
+    monkeypatch.setattr("paraglider.config.method.METHODS", {})
+    with pytest.raises(RuntimeError, match=r"import paraglider\.forward\.registry"):
+        service()
+
+
+def test_a_service_without_a_method_of_forward_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``of`` never gives what has no rules or datapath."""
+    one = service()
+    monkeypatch.setitem(METHODS, one.forward, object())  # type: ignore[misc]
+    with pytest.raises(TypeError, match="no ForwardMethod"):
+        registry.of(one)

@@ -1,7 +1,7 @@
 """The JSON Schema (draft 2020-12) of the configuration file, generated from the model.
 
 Lives here: ``schema`` and ``rendered``. ``conf/paraglider.schema.json`` is its output:
-``python -m paraglider.config.schema > conf/paraglider.schema.json``.
+``python -m paraglider.forward.schema > conf/paraglider.schema.json``.
 Rules: nothing of the format is typed here again; what the schema says, the model says. What
 concerns several fields is beyond a schema and stays with ``paraglider check``.
 """
@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
+import paraglider.forward.registry  # noqa: F401 the schema lists the methods
 from paraglider.config.model import Config
 
 

@@ -1,8 +1,8 @@
-"""Contradictions of ``forward: dsr``, which leaves packets as they are and addresses to others.
+"""What ``forward: dsr`` refuses: it leaves packets as they are, and reaches neighbours alone.
 
-Lives here: ``check_dsr``, which ``validate`` calls.
-Rules: as in ``validate``. Whether a VIP is an address of this host, and which networks an interface
-is in, is asked of the host by the set-up.
+Lives here: ``check_service``.
+Rules: as in ``config.check``. Whether a VIP is an address of this host, and which networks an
+interface is in, is checked by the set-up, which may ask the host. Pure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config, Service
-from paraglider.config.types import IPAddress
 
 _NETWORK = {
     "public": "add `network: {public: {interface: …}}`, whose interface answers for the VIP",
@@ -19,15 +18,11 @@ _NETWORK = {
 }
 
 
-def check_dsr(config: Config) -> list[Problem]:
-    """Every contradiction of the kind in ``config``."""
-    found: list[Problem] = [*_vips(config)]
-    for index, service in enumerate(config.services):
-        if service.forward == "dsr":
-            path: Path = ("services", index)
-            found += [*_network(path, config), *_keys(path, service)]
-            found += _links(path, service, config)
-    return found
+def check_service(path: Path, service: Service, config: Config) -> Iterator[Problem]:
+    """The contradictions of ``service`` at ``path`` in ``config``."""
+    yield from _network(path, config)
+    yield from _keys(path, service)
+    yield from _links(path, service, config)
 
 
 def _network(path: Path, config: Config) -> Iterator[Problem]:
@@ -66,21 +61,3 @@ def _links(path: Path, service: Service, config: Config) -> Iterator[Problem]:
             remedy = "name a neighbour, add a `gateway` of its network, or use `forward: nat`"
             needs = ((*path, "forward"), ("network", "private"))
             yield Problem((*path, "backends", index, "address"), what, remedy, needs=needs)
-
-
-def _vips(config: Config) -> Iterator[Problem]:
-    """VIPs that are to be this host's for one service and must not be for another."""
-    owned: dict[IPAddress, int] = {}
-    for index, service in enumerate(config.services):
-        if service.forward != "dsr":
-            owned.setdefault(service.vip.ip, index)
-    for index, service in enumerate(config.services):
-        other = owned.get(service.vip.ip)
-        if service.forward == "dsr" and other is not None:
-            rival = config.services[other]
-            what = f"VIP {service.vip.ip} is also `{rival.name}`'s, by `forward: {rival.forward}`"
-            remedy = "give the dsr services a VIP of their own, which is no address of this host"
-            needs = tuple(
-                ("services", i, key) for i in (index, other) for key in ("forward", "vip")
-            )
-            yield Problem(("services", index, "vip"), what, remedy, needs=needs)
