@@ -23,18 +23,7 @@ from typing import Any, Final
 from paraglider.config.health import Check
 from paraglider.core.pool import Event
 from paraglider.health import failover
-from paraglider.health.messages import (
-    Found,
-    Hint,
-    Key,
-    Plain,
-    Report,
-    Scope,
-    Target,
-    Targets,
-    Verdict,
-    order,
-)
+from paraglider.health.messages import Found, Hint, Plain, Report, Targets, Verdict, order
 from paraglider.health.pinger import Echo
 from paraglider.health.probes.base import Probe, look
 from paraglider.health.probes.http import Http
@@ -43,6 +32,7 @@ from paraglider.health.probes.program import program
 from paraglider.health.probes.tcp import tcp
 from paraglider.health.rise_and_fall import Machine, Rules
 from paraglider.health.sweep import Rounds
+from paraglider.health.targets import Key, Scope, Target
 
 #: looks at a time, of all kinds; a descriptor or two each
 AT_ONCE: Final = 256

@@ -24,11 +24,11 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from paraglider.config.types import IPAddress
-from paraglider.health.messages import Scope
 from paraglider.health.pinger import Echo, Question
 from paraglider.health.probes.base import phrase
 from paraglider.health.probes.tcp import connected
 from paraglider.health.sweep import MOST, Answer
+from paraglider.health.targets import Scope
 
 ALL_NODES: Final = ipaddress.IPv6Address("ff02::1")  # RFC 4291, section 2.7.1
 #: connections at a time

@@ -1,14 +1,113 @@
 """From the configuration to what the checker looks at.
 
-Lives here: ``target``, ``scope``.
+Lives here: ``Target`` and ``Scope``, ``target`` and ``scope``, which make them.
 Rules: pure; the names of backends are the caller's.
 """
 
 from __future__ import annotations
 
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Self
+
+from pydantic import Field
+
+from paraglider.config.health import Check, Failover
 from paraglider.config.model import Backend, Config, Service
 from paraglider.config.types import IPAddress
-from paraglider.health.messages import Scope, Target
+from paraglider.health.results import Name
+
+Plain = dict[str, Any]
+#: service and backend, by their names
+Key = tuple[str, str]
+
+
+class Target(NamedTuple):
+    """A backend of a service, and how it is looked at.
+
+    ``port`` is the one to look at, 0 where there is none. ``check`` is None where failover alone
+    looks. ``up`` is what the hub knows of it, for a checker that begins anew. ``found``: failover
+    found it, the file does not list it.
+    """
+
+    service: Name
+    backend: Name
+    address: IPAddress
+    port: Annotated[int, Field(ge=0, le=65535)]
+    check: Check | None
+    up: bool = True
+    found: bool = False
+
+    @property
+    def key(self) -> Key:
+        """What names it."""
+        return (self.service, self.backend)
+
+    def plain(self) -> Plain:
+        """For ``of``."""
+        check = None if self.check is None else self.check.model_dump(mode="json")
+        return {
+            "service": self.service,
+            "backend": self.backend,
+            "address": str(self.address),
+            "port": self.port,
+            "check": check,
+            "up": self.up,
+            "found": self.found,
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """From ``plain``; raises KeyError, TypeError or ValueError for what is none."""
+        check = plain["check"]
+        return cls(
+            str(plain["service"]),
+            str(plain["backend"]),
+            ipaddress.ip_address(plain["address"]),
+            int(plain["port"]),
+            None if check is None else Check.model_validate(check),
+            bool(plain["up"]),
+            bool(plain["found"]),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Where failover looks: its settings, and what of the network it has to know.
+
+    ``broadcasts`` are the IPv4 addresses to ping, ``interface`` is where the all-nodes group of
+    IPv6 is pinged (empty: nowhere), ``sources`` our addresses there to ask it from. ``never`` are
+    addresses that are no backends: VIPs, gateways, exempt ones; the host's own are found out
+    besides.
+    """
+
+    failover: Failover
+    broadcasts: tuple[IPAddress, ...] = ()
+    interface: str = ""
+    sources: tuple[IPAddress, ...] = ()
+    never: frozenset[IPAddress] = frozenset()
+
+    def plain(self) -> Plain:
+        """For ``of``."""
+        return {
+            "failover": self.failover.model_dump(mode="json"),
+            "broadcasts": [str(address) for address in self.broadcasts],
+            "interface": self.interface,
+            "sources": [str(address) for address in self.sources],
+            "never": sorted(str(address) for address in self.never),
+        }
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Self:
+        """From ``plain``; raises KeyError, TypeError or ValueError for what is none."""
+        return cls(
+            Failover.model_validate(plain["failover"]),
+            tuple(ipaddress.ip_address(address) for address in plain["broadcasts"]),
+            str(plain["interface"]),
+            tuple(ipaddress.ip_address(address) for address in plain["sources"]),
+            frozenset(ipaddress.ip_address(address) for address in plain["never"]),
+        )
 
 
 def target(

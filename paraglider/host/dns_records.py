@@ -10,7 +10,9 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, NamedTuple, Protocol
+
+from pydantic import Field
 
 from paraglider.config.types import IPAddress
 from paraglider.errors import PlatformError
@@ -53,13 +55,12 @@ class Query(Protocol):
         """The records of ``kind`` (SRV, A, AAAA) at ``name``; raises ``NoAnswerError``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One backend as the DNS has it."""
 
     address: IPAddress
-    port: int
-    weight: int
+    port: Annotated[int, Field(ge=0, le=65535)]
+    weight: Annotated[int, Field(ge=0, le=65535)]
 
 
 @dataclass(frozen=True, slots=True)

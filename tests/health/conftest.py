@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from paraglider.config.health import Check
-from paraglider.health.messages import Target
 from paraglider.health.probes.base import Look, Probe, look
+from paraglider.health.targets import Target
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

@@ -19,19 +19,10 @@ from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
 from paraglider.health import failover
 from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
-from paraglider.health.messages import (
-    Found,
-    Hint,
-    Plain,
-    Report,
-    Scope,
-    Target,
-    Targets,
-    Verdict,
-    told,
-)
+from paraglider.health.messages import Found, Hint, Plain, Report, Targets, Verdict, told
 from paraglider.health.probes.base import ProbeError, Step, UnableError
 from paraglider.health.sweep import Answer
+from paraglider.health.targets import Scope, Target
 
 PATIENCE = 30
 QUICK: dict[str, Any] = {"interval": 0.1, "rise": 2, "fall": 2}

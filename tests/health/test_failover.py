@@ -18,9 +18,9 @@ from paraglider.config.health import Failover
 from paraglider.config.types import IPAddress
 from paraglider.health import failover
 from paraglider.health.failover import ALL_NODES, is_ours, survey
-from paraglider.health.messages import Scope
 from paraglider.health.pinger import Echo, Question
 from paraglider.health.sweep import MOST, Answer
+from paraglider.health.targets import Scope
 
 EVERYBODY = ipaddress.ip_address("10.255.255.255")
 FIRST, SECOND, THIRD = (ipaddress.ip_address(f"10.0.0.{number}") for number in (1, 2, 3))

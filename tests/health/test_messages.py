@@ -11,18 +11,8 @@ import pytest
 from paraglider.config.health import Check, Expect, Failover
 from paraglider.config.types import StatusRange
 from paraglider.core.pool import Event
-from paraglider.health.messages import (
-    Found,
-    Hint,
-    News,
-    Report,
-    Scope,
-    Target,
-    Targets,
-    Verdict,
-    order,
-    told,
-)
+from paraglider.health.messages import Found, Hint, News, Report, Targets, Verdict, order, told
+from paraglider.health.targets import Scope, Target
 
 FOUR, SIX = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00:10::1")
 CHECK = Check(type="https", host="a", timeout=0.5, expect=Expect(status=(StatusRange(200, 204),)))

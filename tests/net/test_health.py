@@ -20,7 +20,8 @@ import pytest
 
 from paraglider.config.health import Check, Failover
 from paraglider.core.pool import Event
-from paraglider.health.messages import Found, News, Report, Scope, Target, Targets, Verdict, told
+from paraglider.health.messages import Found, News, Report, Targets, Verdict, told
+from paraglider.health.targets import Scope, Target
 from paraglider.lab.balancer import start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, VIP, Topology, backend_address

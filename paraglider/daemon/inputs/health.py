@@ -28,9 +28,9 @@ from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.errors import OperatorError, ParagliderError
-from paraglider.health.messages import Found, Target, Targets, Verdict, told
+from paraglider.health.messages import Found, Targets, Verdict, told
 from paraglider.health.sweep import MOST
-from paraglider.health.targets import scope, target
+from paraglider.health.targets import Target, scope, target
 
 #: seconds between two times that hosts which failover found are taken over
 SETTLED: Final = 0.5

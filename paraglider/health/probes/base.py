@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from paraglider.health.messages import Target
+from paraglider.health.targets import Target
 
 #: what this host lacks: descriptors, memory, ports
 OURS: Final = frozenset(

@@ -18,8 +18,8 @@ from typing import Final
 import aiohttp
 
 from paraglider.config.health import Expect
-from paraglider.health.messages import Target
 from paraglider.health.probes.base import OURS, ProbeError, Step, UnableError, phrase
+from paraglider.health.targets import Target
 
 #: bytes of a body that are looked at
 BODY: Final = 64 << 10

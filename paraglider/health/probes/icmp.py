@@ -5,9 +5,9 @@ Lives here: ``Icmp``.
 
 from __future__ import annotations
 
-from paraglider.health.messages import Target
 from paraglider.health.pinger import Echo
 from paraglider.health.probes.base import Step, UnableError
+from paraglider.health.targets import Target
 
 
 class Icmp:

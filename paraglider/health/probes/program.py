@@ -20,8 +20,8 @@ from typing import Final
 
 import prctl
 
-from paraglider.health.messages import Target
 from paraglider.health.probes.base import ProbeError, Step, UnableError, phrase, shortened
+from paraglider.health.targets import Target
 
 #: bytes of what it says that are kept
 _KEPT: Final = 4096

@@ -10,8 +10,8 @@ import asyncio
 import socket
 
 from paraglider.config.types import IPAddress
-from paraglider.health.messages import Target
 from paraglider.health.probes.base import Step
+from paraglider.health.targets import Target
 
 
 async def tcp(target: Target, step: Step) -> str:

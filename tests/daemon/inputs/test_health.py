@@ -15,7 +15,8 @@ from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.store.backends import SETTABLE, BackendRecord, BackendTable
 from paraglider.daemon.store.draining import merge
 from paraglider.errors import PlatformError
-from paraglider.health.messages import Found, Report, Target, Targets, Verdict
+from paraglider.health.messages import Found, Report, Targets, Verdict
+from paraglider.health.targets import Target
 
 FIRST, NEW = "10.0.0.1", "10.0.0.77"
 CHECK = {"check": {"type": "tcp"}}

@@ -26,8 +26,9 @@ from paraglider.daemon.monitor import checker as checker_module
 from paraglider.daemon.monitor.checker import CheckerSpec, chroot_for, echo_for, run
 from paraglider.daemon.processes.spec import READY
 from paraglider.errors import PlatformError
-from paraglider.health.messages import Report, Target, Targets, told
+from paraglider.health.messages import Report, Targets, told
 from paraglider.health.pinger import Echo
+from paraglider.health.targets import Target
 
 NOBODY = 65534
 PATIENCE = 30

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 
-from paraglider.health.messages import Target
 from paraglider.health.probes.base import (
     Look,
     ProbeError,
@@ -18,6 +17,7 @@ from paraglider.health.probes.base import (
     phrase,
     shortened,
 )
+from paraglider.health.targets import Target
 
 
 @pytest.mark.parametrize(

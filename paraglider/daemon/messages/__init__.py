@@ -1,0 +1,157 @@
+"""Every message between the supervisor and its processes, typed and bounded (pydantic 2).
+
+    to workers      SetStates, ApplyConfig, SuspendPolicies; requests: ListFlows, KillFlows, Sync,
+                    WriteCounters
+    from workers    answers: FlowList, KilledFlows, Acknowledged, Refusal
+    to the monitor      SetTargets, CheckSooner, SetSources
+    from the monitor    HealthNews, DnsAnswer, DnsFailure, FileChanged
+    to the host helper      requests: ApplyHost, LoadRules, ForgetConnections, CountConnections
+    from the host helper    HostConditions, TablesRestored; answers: HostChanged, ConnectionCounts,
+                            Acknowledged, Refusal
+    from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest
+    to http     answers: Result, Refusal
+
+Rules: pure. A process is not believed: its end of the channel at the supervisor validates what
+comes against the union of its role (``FROM_ROLE``), strictly, and what does not fit ends the
+process. Unknown fields are errors; a value never stands in an error, for that ends up in the log.
+What comes by the thousand is a named tuple, an array on the wire.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from pydantic import Field, TypeAdapter
+
+from paraglider.daemon.messages.base import (
+    MOST_LISTED,
+    Acknowledged,
+    DnsName,
+    FlowMatch,
+    Message,
+    Receives,
+    Refusal,
+)
+from paraglider.daemon.messages.from_processes import (
+    MOST_RECORDS,
+    ConnectionCounts,
+    DnsAnswer,
+    DnsFailure,
+    FileChanged,
+    FlowList,
+    FlowsRequest,
+    HealthNews,
+    HostChanged,
+    HostConditions,
+    KilledFlows,
+    KillRequest,
+    Listener,
+    ReloadRequest,
+    SetRequest,
+    Severity,
+    ShowRequest,
+    TablesRestored,
+    View,
+)
+from paraglider.daemon.messages.to_processes import (
+    ApplyConfig,
+    ApplyHost,
+    CheckSooner,
+    CountConnections,
+    ForgetConnections,
+    KillFlows,
+    ListFlows,
+    LoadRules,
+    Result,
+    SetSources,
+    SetStates,
+    SetTargets,
+    SuspendPolicies,
+    Sync,
+    WriteCounters,
+)
+
+__all__ = [
+    "FROM_ROLE",
+    "MOST_LISTED",
+    "MOST_RECORDS",
+    "TO_ROLE",
+    "Acknowledged",
+    "ApplyConfig",
+    "ApplyHost",
+    "CheckSooner",
+    "ConnectionCounts",
+    "CountConnections",
+    "DnsAnswer",
+    "DnsFailure",
+    "DnsName",
+    "FileChanged",
+    "FlowList",
+    "FlowMatch",
+    "FlowsRequest",
+    "ForgetConnections",
+    "HealthNews",
+    "HostChanged",
+    "HostConditions",
+    "KillFlows",
+    "KillRequest",
+    "KilledFlows",
+    "ListFlows",
+    "Listener",
+    "LoadRules",
+    "Message",
+    "Receives",
+    "Refusal",
+    "ReloadRequest",
+    "Result",
+    "SetRequest",
+    "SetSources",
+    "SetStates",
+    "SetTargets",
+    "Severity",
+    "ShowRequest",
+    "SuspendPolicies",
+    "Sync",
+    "TablesRestored",
+    "View",
+    "WriteCounters",
+]
+
+FromWorker = FlowList | KilledFlows | Acknowledged | Refusal
+ToWorker = SetStates | ApplyConfig | SuspendPolicies | ListFlows | KillFlows | Sync | WriteCounters
+FromMonitor = HealthNews | DnsAnswer | DnsFailure | FileChanged
+ToMonitor = SetTargets | CheckSooner | SetSources
+FromHostHelper = (
+    HostConditions | TablesRestored | HostChanged | ConnectionCounts | Acknowledged | Refusal
+)
+ToHostHelper = ApplyHost | LoadRules | ForgetConnections | CountConnections
+FromHttp = ShowRequest | FlowsRequest | KillRequest | SetRequest | ReloadRequest
+ToHttp = Result | Refusal
+
+
+def _receives(union: Any) -> Receives:
+    return TypeAdapter(Annotated[union, Field(discriminator="type")])
+
+
+_SILENT: Final[Receives] = TypeAdapter(Acknowledged)
+_FROM_WORKER: Final = _receives(FromWorker)
+_TO_WORKER: Final = _receives(ToWorker)
+
+#: what the supervisor accepts from a process, by its role
+FROM_ROLE: Final[dict[str, Receives]] = {
+    "worker": _FROM_WORKER,
+    "proxy worker": _FROM_WORKER,
+    "conntrack counter": _SILENT,
+    "monitor": _receives(FromMonitor),
+    "host helper": _receives(FromHostHelper),
+    "http": _receives(FromHttp),
+}
+#: what a process accepts from the supervisor, by its role
+TO_ROLE: Final[dict[str, Receives]] = {
+    "worker": _TO_WORKER,
+    "proxy worker": _TO_WORKER,
+    "conntrack counter": _SILENT,
+    "monitor": _receives(ToMonitor),
+    "host helper": _receives(ToHostHelper),
+    "http": _receives(ToHttp),
+}

@@ -1,0 +1,171 @@
+"""What the supervisor sends: to workers, the monitor, the host helper, http."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import Field
+
+from paraglider.config.health import Check
+from paraglider.config.types import IPAddress
+from paraglider.daemon.messages.base import (
+    MOST_LISTED,
+    DnsName,
+    FlowMatch,
+    Mark,
+    Message,
+    PlainConfig,
+    PortNumber,
+    StateTable,
+)
+from paraglider.health.results import Name
+from paraglider.health.targets import Scope, Target
+
+
+class SetStates(Message):
+    """Give the backends these states and weights."""
+
+    type: Literal["set-states"] = "set-states"
+    states: StateTable
+
+
+class ApplyConfig(Message):
+    """Carry flows by ``config`` from now on, with the states and weights of its backends."""
+
+    type: Literal["apply-config"] = "apply-config"
+    config: PlainConfig
+    states: StateTable
+
+
+class SuspendPolicies(Message):
+    """Call the policies of all services but of these."""
+
+    type: Literal["suspend-policies"] = "suspend-policies"
+    services: tuple[Name, ...]
+
+
+class ListFlows(Message):
+    """Request: list flows, ``limit`` at most."""
+
+    type: Literal["list-flows"] = "list-flows"
+    match: FlowMatch
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)]
+
+
+class KillFlows(Message):
+    """Request: end flows."""
+
+    type: Literal["kill-flows"] = "kill-flows"
+    match: FlowMatch
+
+
+class Sync(Message):
+    """Request: acknowledge when all that came before has been done."""
+
+    type: Literal["sync"] = "sync"
+
+
+class WriteCounters(Message):
+    """Request: acknowledge when the counters of all backends have been written anew."""
+
+    type: Literal["write-counters"] = "write-counters"
+
+
+class TargetRow(NamedTuple):
+    """A ``Target`` whose check is a place in a list, -1 for none."""
+
+    service: Name
+    backend: Name
+    address: IPAddress
+    port: PortNumber
+    check: int
+    up: bool
+    found: bool
+
+
+class SetTargets(Message):
+    """All that is checked from here on; what stays keeps what is known of it. ``scope`` is None
+    without failover. Thousands of targets share few checks, so each check is sent once.
+    """
+
+    type: Literal["set-targets"] = "set-targets"
+    checks: tuple[Check, ...]
+    rows: tuple[TargetRow, ...]
+    scope: Scope | None = None
+
+    @classmethod
+    def of(cls, targets: Iterable[Target], scope: Scope | None = None) -> Self:
+        """``targets``, and where failover looks."""
+        places: dict[int, int] = {}  # by identity: a check is not hashable
+        checks: list[Check] = []
+        rows = []
+        for target in targets:
+            place = -1
+            if target.check is not None:
+                place = places.setdefault(id(target.check), len(checks))
+                if place == len(checks):
+                    checks.append(target.check)
+            rows.append(TargetRow(*target[:4], place, target.up, target.found))
+        return cls(checks=tuple(checks), rows=tuple(rows), scope=scope)
+
+    def targets(self) -> tuple[Target, ...]:
+        """The targets; raises IndexError where a row names a check that is not there."""
+        return tuple(
+            Target(*row[:4], None if row.check < 0 else self.checks[row.check], row.up, row.found)
+            for row in self.rows
+        )
+
+
+class CheckSooner(Message):
+    """A flow to this backend went unanswered."""
+
+    type: Literal["check-sooner"] = "check-sooner"
+    service: Name
+    backend: Name
+
+
+class SetSources(Message):
+    """All names that are asked for and all files that are watched from here on."""
+
+    type: Literal["set-sources"] = "set-sources"
+    names: tuple[DnsName, ...]
+    files: tuple[Name, ...]
+
+
+class ApplyHost(Message):
+    """Request: bring the host to ``config``; answered by HostChanged."""
+
+    type: Literal["apply-host"] = "apply-host"
+    config: PlainConfig
+
+
+class LoadRules(Message):
+    """Request: have nft load ``text``."""
+
+    type: Literal["load-rules"] = "load-rules"
+    text: str
+
+
+class ForgetConnections(Message):
+    """Request: delete connections of the kernel: those with ``marks``, those with ``passing`` but
+    for live TCP ones, and untranslated UDP ones to ``datagrams`` (VIP, first port, last port).
+    """
+
+    type: Literal["forget-connections"] = "forget-connections"
+    marks: tuple[Mark, ...] = ()
+    passing: tuple[Mark, ...] = ()
+    datagrams: tuple[tuple[Name, PortNumber, PortNumber], ...] = ()
+
+
+class CountConnections(Message):
+    """Request: how many connections the kernel has, by mark; answered by ConnectionCounts."""
+
+    type: Literal["count-connections"] = "count-connections"
+
+
+class Result(Message):
+    """The answer to a request of http: plain data for JSON."""
+
+    type: Literal["result"] = "result"
+    value: Any

@@ -1,0 +1,276 @@
+"""Tests of ``paraglider.daemon.messages``: what is sent is what is received, or is invalid."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from paraglider.config.diagnostics import ConfigError
+from paraglider.config.health import Check, Expect, Failover
+from paraglider.config.model import Config
+from paraglider.config.types import StatusRange
+from paraglider.core.pool import Event
+from paraglider.daemon.ipc import encode
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    MOST_LISTED,
+    TO_ROLE,
+    Acknowledged,
+    ApplyConfig,
+    ApplyHost,
+    CheckSooner,
+    ConnectionCounts,
+    CountConnections,
+    DnsAnswer,
+    DnsFailure,
+    DnsName,
+    FileChanged,
+    FlowList,
+    FlowMatch,
+    FlowsRequest,
+    ForgetConnections,
+    HealthNews,
+    HostChanged,
+    HostConditions,
+    KilledFlows,
+    KillFlows,
+    KillRequest,
+    ListFlows,
+    LoadRules,
+    Message,
+    Refusal,
+    ReloadRequest,
+    Result,
+    SetRequest,
+    SetSources,
+    SetStates,
+    SetTargets,
+    ShowRequest,
+    SuspendPolicies,
+    Sync,
+    TablesRestored,
+    WriteCounters,
+    base,
+    from_processes,
+    to_processes,
+)
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
+from paraglider.health.targets import Scope, Target
+from paraglider.host.dns_records import Record
+
+FOUR, SIX = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00:10::1")
+CHECK = Check(type="https", host="a", timeout=0.5, expect=Expect(status=(StatusRange(200, 204),)))
+SCOPE = Scope(Failover(check_cycle=0.5), (FOUR,), "eth1", (SIX,), frozenset((FOUR, SIX)))
+TARGETS = (
+    Target("web", "10.0.0.1:80", FOUR, 80, CHECK),
+    Target("web", "fd00:10::1", SIX, 0, None, False, True),
+    Target("web", "10.0.0.1:81", FOUR, 81, CHECK),
+)
+NAME = DnsName("_web._tcp.example", "[::1]:53", 4)
+CONFIG = Config.model_validate(
+    {
+        "network": {"private": {"interface": "eth1", "gateway": ["10.0.0.254/8"]}},
+        "services": [
+            {
+                "name": "web",
+                "vip": "192.0.2.1/24",
+                "protocol": "tcp",
+                "ports": "80-90",
+                "seed": 2**64 - 1,
+                "check": {"type": "http", "port": 80},
+                "backends": ["10.0.0.1", {"address": "10.0.0.2", "weight": 3}],
+            }
+        ],
+    }
+)
+STATES = {"web": {"10.0.0.1": ("ready", 1), "10.0.0.2": ("down", 3)}}
+MATCH = FlowMatch(client=ipaddress.ip_network("192.0.2.0/24"), backend="10.0.0.1", service="web")
+FLOW = {"client": "192.0.2.9:5", "packets": 2**63, "age": 0.5, "bytes": None, "up": True}
+
+SENT: dict[str, tuple[Message, ...]] = {
+    "to worker": (
+        SetStates(states=STATES),
+        ApplyConfig(config=CONFIG, states=STATES),
+        SuspendPolicies(services=("web",)),
+        ListFlows(match=MATCH, limit=MOST_LISTED),
+        KillFlows(match=FlowMatch()),
+        Sync(),
+        WriteCounters(),
+    ),
+    "from worker": (
+        FlowList(flows=(FLOW, {}), more=True),
+        KilledFlows(killed=7),
+        Acknowledged(),
+        Refusal(error="no", fault="platform"),
+    ),
+    "to monitor": (
+        SetTargets.of(TARGETS, SCOPE),
+        SetTargets.of(()),
+        CheckSooner(service="web", backend="10.0.0.1"),
+        SetSources(names=(NAME,), files=("/etc/backends",)),
+    ),
+    "from monitor": (
+        HealthNews(
+            reports=(
+                CheckReport("web", "10.0.0.1", True, "status 200", 0.01, 5.0),
+                CheckReport("web", "10.0.0.2", None, "no socket", 0.01, 5.0),
+            ),
+            changes=(HealthChange("web", "10.0.0.1", Event.CHECK_FAILED, "refused", 6.0, 66.0),),
+            hosts=(DiscoveredHost(True, FOUR, "answers", 7.0),),
+        ),
+        DnsAnswer(name=NAME, records=(Record(FOUR, 8080, 1), Record(SIX, 0, 65535)), ttl=30.0),
+        DnsFailure(name=NAME, why="no such name"),
+        FileChanged(file="/etc/backends"),
+    ),
+    "to host helper": (
+        ApplyHost(config=CONFIG),
+        LoadRules(text="flush chain"),
+        ForgetConnections(marks=(1,), passing=(2,), datagrams=(("192.0.2.1", 53, 54),)),
+        CountConnections(),
+    ),
+    "from host helper": (
+        HostConditions.of({"address 192.0.2.1/24": ("unhealthy", "missing")}),
+        TablesRestored(families=(4, 6)),
+        HostChanged(done=("address",)),
+        ConnectionCounts(marks={0x5200_0000: 3}),
+        Acknowledged(),
+        Refusal(error="no", remedy="do", fault="operator"),
+    ),
+    "from http": (
+        ShowRequest(listener="control", view="backends", service="web"),
+        FlowsRequest(listener="control", match=MATCH, limit=1),
+        KillRequest(listener="control", all=True),
+        SetRequest(listener="stats", service="web", backend="b", weight=0, token="t"),
+        ReloadRequest(listener="control", force=True),
+    ),
+    "to http": (
+        Result(value={"rows": [1, None, "x"]}),
+        Refusal(error="no", fault="operator", lines=("f:1:1: no",)),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("side", "message"),
+    [(side, message) for side, some in SENT.items() for message in some],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_is_sent_is_received(side: str, message: Message) -> None:
+    """Each message survives the wire, and is invalid in the other direction."""
+    direction, _, role = side.partition(" ")
+    there, back = (TO_ROLE, FROM_ROLE) if direction == "to" else (FROM_ROLE, TO_ROLE)
+    assert there[role].validate_json(encode(message)) == message
+    with pytest.raises(ValidationError):
+        back[role].validate_json(encode(message))
+
+
+def test_every_message_is_tested() -> None:
+    """The table above has all that the module defines."""
+    defined = {
+        each
+        for module in (base, to_processes, from_processes)
+        for each in vars(module).values()
+        if isinstance(each, type) and issubclass(each, Message) and "type" in each.model_fields
+    }
+    assert defined == {type(message) for some in SENT.values() for message in some}
+
+
+REPORT = ["web", "10.0.0.1", True, "status 200", 0.01, 5.0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("", "{", "[1]", '"text"', "[" * 100_000, "9" * 5000, "{} {}", "{}", '{"type": 1}'),
+        '{"type": "set-states", "states": {}}',
+        '{"type": "health-news", "reports": [], "more": 1}',
+        '{"type": "dns-failure", "name": ["n", "", 5], "why": ""}',
+        '{"type": "dns-failure", "name": ["n", "nowhere", 4], "why": ""}',
+        '{"type": "dns-answer", "name": ["n", "", 4], "records": [["::1", 65536, 1]], "ttl": 1}',
+        '{"type": "dns-answer", "name": ["n", "", 4], "records": [["x", 1, 1]], "ttl": 1}',
+        '{"type": "dns-answer", "name": ["n", "", 4], "records": [], "ttl": NaN}',
+        '{"type": "dns-answer", "name": ["n", "", 4], "records": [], "ttl": -1}',
+        '{"type": "file-changed", "file": "\\ud800"}',
+        json.dumps({"type": "file-changed", "file": "x" * 5000}),
+        *(
+            json.dumps({"type": "health-news", "reports": [[*REPORT[:at], bad, *REPORT[at + 1 :]]]})
+            for at, bad in (
+                *((0, None), (0, "x" * 5000), (1, 7), (2, "yes"), (2, 1), (3, []), (4, -1.0)),
+                *((4, 1e9), (4, float("nan")), (5, float("inf")), (5, "5"), (5, 10**400)),
+            )
+        ),
+        '{"type": "health-news", "changes": [["web", "b", "set-maint", "", 1, 0]]}',
+        '{"type": "health-news", "hosts": [[true, "10.0.0.256", "", 1]]}',
+    ],
+)
+def test_what_a_process_must_not_send(body: str) -> None:
+    """Other types, values out of bounds, another direction: each is a ValidationError alone."""
+    with pytest.raises(ValidationError):
+        FROM_ROLE["monitor"].validate_json(body)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(
+    st.sampled_from(sorted(FROM_ROLE)),
+    st.sampled_from(sorted({m.type for some in SENT.values() for m in some})),  # type: ignore[attr-defined]
+    st.dictionaries(
+        st.sampled_from(("reports", "changes", "name", "records", "flows", "found", "match")),
+        VALUES,
+    ),
+)
+def test_whatever_comes(role: str, kind: str, fields: dict[str, Any]) -> None:
+    """It is a message or a ValidationError, and nothing else is raised."""
+    body = json.dumps({"type": kind, **fields})
+    try:
+        found = FROM_ROLE[role].validate_json(body)
+    except ValidationError:
+        return
+    assert isinstance(found, Message)
+
+
+def test_lines_are_printable_and_short() -> None:
+    """What is shown to people is cut, and has no control characters."""
+    said = HealthNews(reports=(CheckReport("web", "b", False, "\x1b[2J" + "x" * 999, 0.0, 0.0),))
+    (report,) = FROM_ROLE["monitor"].validate_json(encode(said)).reports
+    assert report.detail == " [2J" + "x" * 296
+
+
+def test_conditions_are_cut_to_the_bounds() -> None:
+    """However much is wrong with a host, the message is valid."""
+    found = {f"{number} {'x' * 2000}": ("degraded", "y" * 2000) for number in range(999)}
+    said = HostConditions.of(found)  # type: ignore[arg-type]
+    assert FROM_ROLE["host helper"].validate_json(encode(said)) == said
+
+
+def test_refusals() -> None:
+    """An error is the same at the other end; the lines of a file's mistakes go along."""
+    for error in (OperatorError("no", "do"), PlatformError("none")):
+        found = Refusal.of(error).to_error()
+        assert (type(found), found.what, found.remedy) == (type(error), error.what, error.remedy)
+    assert Refusal.of(ConfigError(["f:1:1: no"])).lines == ("f:1:1: no",)
+
+
+def test_batches_are_arrays() -> None:
+    """What comes by the thousand is not told by keys, which would double its size."""
+    said = HealthNews(reports=(CheckReport("web", "b", True, "ok", 0.5, 1.0),))
+    assert json.loads(encode(said))["reports"] == [["web", "b", True, "ok", 0.5, 1.0]]
+
+
+def test_checks_are_sent_once() -> None:
+    """Targets of one service share theirs, and are the same at the other end."""
+    said = SetTargets.of(TARGETS, SCOPE)
+    assert said.checks == (CHECK,)
+    assert TO_ROLE["monitor"].validate_json(encode(said)).targets() == TARGETS
