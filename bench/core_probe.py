@@ -75,7 +75,7 @@ def main() -> None:
     sys.stdout.write(result.to_json())
 
 
-def packet_path(strategy: str, flows: int) -> core.Nat:
+def packet_path(strategy: str, flows: int) -> core.NatDatapath:
     """A worker's packet path with one service with ``strategy``, and room for ``flows`` flows.
 
     Raises ``OperatorError`` where this version does not have the strategy.
@@ -100,7 +100,7 @@ def packet_path(strategy: str, flows: int) -> core.Nat:
         return nat.build(loaded.config, 0, 0.0, policies.load(loaded))
 
 
-def measure(build: str, strategy: str, path: core.Nat, sizes: list[int]) -> CoreResult:
+def measure(build: str, strategy: str, path: core.NatDatapath, sizes: list[int]) -> CoreResult:
     """Open flows until there are as many as each of ``sizes``, then let all of them expire.
 
     Raises ``AssertionError`` when the table does not do what it is measured at.
@@ -137,7 +137,7 @@ def measure(build: str, strategy: str, path: core.Nat, sizes: list[int]) -> Core
     return result
 
 
-def longest_pause(path: core.Nat) -> float:
+def longest_pause(path: core.NatDatapath) -> float:
     """The longest call of ``expire``, as a worker calls it, in ms, until no flow is left."""
     longest = 0
     while len(path.flows):

@@ -25,7 +25,7 @@ from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies import NewFlow
 from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError, ParagliderError
-from paraglider.forward.explain import Capture, Situation, compare, fates
+from paraglider.forward.explain import Capture, Situation, compare, impacts
 from paraglider.forward.listing import NOTHING, Live, backends_in, flow_key, flows_in
 from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
@@ -90,10 +90,10 @@ def explain(
         report.against(against, compare(situation, changed))
         if capture is not None:
             picked = ((each.flow, None) for each in capture.flows.values())
-            report.moved("pcap", fates(picked, situation, changed, lives=False))
+            report.moved("pcap", impacts(picked, situation, changed, lives=False))
         if flows is not None or asked is not None:
             living = ((each.flow, each.backend) for each in live.flows)
-            report.moved("live", fates(living, situation, changed, lives=True))
+            report.moved("live", impacts(living, situation, changed, lives=True))
     if as_json:
         print_json(report.data)
     else:

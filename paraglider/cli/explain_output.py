@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from paraglider.core.explain import Explanation
-from paraglider.core.impact import Fate
+from paraglider.core.impact import Impact
 from paraglider.core.strategies import NewFlow
 from paraglider.forward.explain import MOST_FLOWS, Capture, Change, Situation, spelled
 
@@ -24,11 +24,11 @@ _PACKETS: Final = {
     "not_ip": "no IP",
     "of_further_flows": f"of further flows: only {MOST_FLOWS} are told apart",
 }
-_FATES: Final = {
-    Fate.KEPT: "keep their backend",
-    Fate.MOVED: "would get another one, opened anew",
-    Fate.LOST: "lose their service or backend",
-    Fate.OPEN: "go by turn",
+_IMPACTS: Final = {
+    Impact.KEPT: "keep their backend",
+    Impact.MOVED: "would get another one, opened anew",
+    Impact.LOST: "lose their service or backend",
+    Impact.OPEN: "go by turn",
 }
 
 
@@ -59,11 +59,14 @@ class Report:
         """What another file changes."""
         self.data["against"] = {"file": file, "services": [_changed(each) for each in changes]}
 
-    def moved(self, whose: str, fates: Mapping[str, Counter[Fate]]) -> None:
+    def moved(self, whose: str, impacts: Mapping[str, Counter[Impact]]) -> None:
         """What becomes of the flows of a capture ("pcap"), or of live ones ("live")."""
         self.data["against"][whose] = {
-            service: {"flows": counts.total(), **{fate.value: counts[fate] for fate in Fate}}
-            for service, counts in fates.items()
+            service: {
+                "flows": counts.total(),
+                **{impact.value: counts[impact] for impact in Impact},
+            }
+            for service, counts in impacts.items()
         }
 
     def _explained(self, flow: NewFlow) -> dict[str, Any]:
@@ -180,7 +183,9 @@ def _against(against: Mapping[str, Any]) -> Iterator[str]:
         yield from _change(change)
     for whose, words in (("live", "live flows"), ("pcap", "flows of the capture")):
         for service, counts in against.get(whose, {}).items():
-            told = (f"{counts[fate]} {text}" for fate, text in _FATES.items() if counts[fate])
+            told = (
+                f"{counts[impact]} {text}" for impact, text in _IMPACTS.items() if counts[impact]
+            )
             yield f"  `{service}`, {counts['flows']} {words}: {', '.join(told)}"
     if "live" in against:
         yield "  A reload moves no live flow whose backend stays."

@@ -26,7 +26,7 @@ from paraglider.daemon.http.process import ApiSpec
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import gathered, names_in
-from paraglider.daemon.process_specs import Place, be, forget_other_ledgers, make_specs
+from paraglider.daemon.process_specs import Place, be, forget_other_journals, make_specs
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.settings import Settings
 from paraglider.daemon.stats.kernel_counters import KernelCounters
@@ -125,7 +125,7 @@ def run(
             wanted,
             registry,
             watch,
-            partial(forget_other_ledgers, specs),
+            partial(forget_other_journals, specs),
             token.digest,
             read=settings.read,
             file=ConfigWatcher(path),

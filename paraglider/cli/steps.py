@@ -61,7 +61,7 @@ def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str)
     with in_turn():
         host, state = Host(), StateFile(owner=owner)
         whole = {change.family for change in state.load()} <= families
-        kept = [(path, "ledger of flows") for path in leftovers()] if whole else []
+        kept = [(path, "journal of flows") for path in leftovers()] if whole else []
         if whole and (answers := AnswersFile().path).exists():
             kept.append((answers, "answers of the DNS"))
         if dry_run:

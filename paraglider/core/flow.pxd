@@ -1,8 +1,8 @@
 # Types of flow.py where it is compiled; the meaning is documented there.
 import cython
 
-from paraglider.core.journal cimport Ledger
-from paraglider.core.translation cimport Rewrite
+from paraglider.core.journal cimport Journal
+from paraglider.core.translation cimport Translation
 
 # Constants that flow.py imports or sets: C numbers here, so that comparing them costs nothing.
 cdef int ACTIVE, OPENING, CLASSES, DONE_CLASS, GONE, GROWTHS, ICMP_OPEN, UDP_ANSWERED
@@ -17,7 +17,7 @@ cdef class Flow:
     cdef public list bucket
     cdef public bytes forward_key
     cdef public bytes reverse_key
-    cdef public Rewrite rewrite
+    cdef public Translation translation
     cdef public double seen
     cdef public unsigned int slot
     cdef public unsigned int record
@@ -28,7 +28,7 @@ cdef class Flow:
     cdef public unsigned char proof
 
 
-cdef class Wheel:
+cdef class TimerWheel:
     cdef public dict _buckets
     cdef public list _seconds
     cdef public long long _hand
@@ -55,7 +55,7 @@ cdef class FlowTable:
     cdef public long long active
     cdef public long long opening
     cdef public long long closing
-    cdef public Ledger ledger
+    cdef public Journal journal
     cdef public long long _count
     cdef public long long _done
     cdef public tuple _wheels
@@ -65,27 +65,27 @@ cdef class FlowTable:
     @cython.locals(idle=double, kind=int)
     cpdef bint make_room(self, unsigned char protocol, double now)
     @cython.locals(flow=Flow)
-    cpdef Flow open(self, unsigned char protocol, bytes key, bytes reverse_key, Rewrite rewrite, double now)
-    @cython.locals(protocol="unsigned char", rewrite=Rewrite)
+    cpdef Flow open(self, unsigned char protocol, bytes key, bytes reverse_key, Translation translation, double now)
+    @cython.locals(protocol="unsigned char", translation=Translation)
     cpdef enter(self, Flow flow)
     cpdef move(self, Flow flow, unsigned char state, double now)
-    @cython.locals(rewrite=Rewrite)
+    @cython.locals(translation=Translation)
     cpdef _confirm(self, Flow flow)
-    @cython.locals(rewrite=Rewrite)
+    @cython.locals(translation=Translation)
     cpdef forget(self, Flow flow, double now)
     @cython.locals(looked="long long", flow=Flow, victim=Flow, bucket=list)
     cpdef long long expire(self, double now, long long budget=*)
     @cython.locals(
         flow=Flow, victim=Flow, most="long long", crowd="long long", moves=int, compared=int
     )
-    cpdef Flow _victim(self, Wheel wheel, double idle, double now)
+    cpdef Flow _victim(self, TimerWheel wheel, double idle, double now)
     @cython.locals(seconds=double)
     cdef double _deadline(self, Flow flow) except? -1
     @cython.locals(kind=int)
     cpdef _schedule(self, Flow flow)
     @cython.locals(bucket=list, last=Flow)
     cdef _leave(self, Flow flow)
-    cdef _tally(self, Rewrite rewrite, int group, int change)
+    cdef _tally(self, Translation translation, int group, int change)
 
 
 cdef Py_hash_t _crowd(bytes key) except -1

@@ -16,7 +16,7 @@ one.
 
 Rules: time is an argument (monotonic seconds); every operation but ``expire`` costs the same
 however many flows there are, and ``expire`` looks at ``budget`` flows at most. A flow that is
-gone is in state GONE and in no table, no wheel: nothing is kept of it. A table with a ledger has
+gone is in state GONE and in no table, no wheel: nothing is kept of it. A table with a journal has
 every flow in it, from the moment it begins to the moment it is gone.
 """
 
@@ -47,8 +47,8 @@ from paraglider.core.flow_states import (
     UDP_ANSWERED,
     UDP_NEW,
 )
-from paraglider.core.journal import Ledger
-from paraglider.core.translation import Rewrite
+from paraglider.core.journal import Journal
+from paraglider.core.translation import Translation
 
 TCP: Final = 6
 UDP: Final = 17
@@ -146,7 +146,7 @@ class Timeouts:
 
 class Flow:
     """One connection. ``seen`` is when its last packet passed; ``bucket`` is the list of the
-    timer wheel it stands in, at index ``slot``; ``record`` its number in the ledger, 0 for none.
+    timer wheel it stands in, at index ``slot``; ``record`` its number in the journal, 0 for none.
 
     Of TCP: ``expected`` is the sequence number that the client's next segment should have, as far
     as it is known here; ``progress`` the last number that counted as evidence (``nat``,
@@ -163,10 +163,10 @@ class Flow:
         "protocol",
         "record",
         "reverse_key",
-        "rewrite",
         "seen",
         "slot",
         "state",
+        "translation",
     )
 
     def __init__(
@@ -174,14 +174,14 @@ class Flow:
         protocol: int,
         forward_key: bytes,
         reverse_key: bytes,
-        rewrite: Rewrite,
+        translation: Translation,
         state: int,
         seen: float,
     ) -> None:
         self.protocol = protocol
         self.forward_key = forward_key
         self.reverse_key = reverse_key
-        self.rewrite = rewrite
+        self.translation = translation
         self.state = state
         self.seen = seen
         self.bucket: list[Flow] = []
@@ -192,11 +192,11 @@ class Flow:
         self.proof = 0 if GROUP_OF[state] == OPENING else GROWTHS
 
     def __repr__(self) -> str:
-        backend = self.rewrite.backend.name
+        backend = self.translation.backend.name
         return f"<Flow {self.protocol} {STATE_NAMES[self.state]} to {backend}>"
 
 
-class Wheel:
+class TimerWheel:
     """Flows by the second in which their timeout has to be looked at; a flow leaves in O(1).
 
     ``_seconds`` is a heap of the seconds that have a bucket, ``_hand`` the last second that came
@@ -275,7 +275,7 @@ class FlowTable:
 
     ``active``, ``opening`` and ``closing`` count them by what their state counts as
     (``flow_states``). ``evicted`` counts flows that made room for others, ``expired`` those that
-    were idle too long. ``ledger``, where set, is written to (``takeover`` reads it before).
+    were idle too long. ``journal``, where set, is written to (``takeover`` reads it before).
     """
 
     def __init__(self, timeouts: Timeouts, bound: int, now: float = 0.0) -> None:
@@ -286,11 +286,11 @@ class FlowTable:
         self.reverse: dict[int, dict[bytes, Flow]] = {p: {} for p in FIRST_STATE}
         self.evicted = 0
         self.expired = 0
-        self.ledger: Ledger | None = None
+        self.journal: Journal | None = None
         self.active = self.opening = self.closing = 0
         self._count = 0
         self._done = 0
-        self._wheels = tuple(Wheel(now) for _ in range(CLASSES))
+        self._wheels = tuple(TimerWheel(now) for _ in range(CLASSES))
         self._crowds = array("I", bytes(4 * _CROWDS))
         self._turn = 0
 
@@ -317,30 +317,30 @@ class FlowTable:
         return False
 
     def open(
-        self, protocol: int, key: bytes, reverse_key: bytes, rewrite: Rewrite, now: float
+        self, protocol: int, key: bytes, reverse_key: bytes, translation: Translation, now: float
     ) -> Flow:
         """A new flow from the packet with ``key``; neither key may belong to a live flow, and
         ``make_room`` must have said yes.
         """
-        flow = Flow(protocol, key, reverse_key, rewrite, FIRST_STATE[protocol], now)
-        rewrite.backend.picked += 1
+        flow = Flow(protocol, key, reverse_key, translation, FIRST_STATE[protocol], now)
+        translation.backend.picked += 1
         self.enter(flow)
         return flow
 
     def enter(self, flow: Flow) -> None:
-        """Have ``flow`` in the table, a new one or one that a ledger knew; as ``open`` asks."""
-        protocol, rewrite = flow.protocol, flow.rewrite
+        """Have ``flow`` in the table, a new one or one that a journal knew; as ``open`` asks."""
+        protocol, translation = flow.protocol, flow.translation
         self.forward[protocol][flow.forward_key] = flow
         self.reverse[protocol][flow.reverse_key] = flow
         self._count += 1
         self._crowds[_crowd(flow.forward_key)] += 1
         self._schedule(flow)
-        self._tally(rewrite, GROUP_OF[flow.state], 1)
-        if rewrite.affinity is not None:
-            rewrite.affinity.hold(flow.forward_key[: len(rewrite.vip)], rewrite.backend)
+        self._tally(translation, GROUP_OF[flow.state], 1)
+        if translation.affinity is not None:
+            translation.affinity.hold(flow.forward_key[: len(translation.vip)], translation.backend)
             self._confirm(flow)
-        if self.ledger is not None and not flow.record:
-            flow.record = self.ledger.write(rewrite.identity, flow.forward_key, flow.state)
+        if self.journal is not None and not flow.record:
+            flow.record = self.journal.write(translation.identity, flow.forward_key, flow.state)
 
     def move(self, flow: Flow, state: int, now: float) -> None:
         """Put a live flow into ``state``, with that state's timeout from ``now`` on."""
@@ -348,48 +348,52 @@ class FlowTable:
             return
         self._leave(flow)
         if GROUP_OF[state] != GROUP_OF[flow.state]:
-            self._tally(flow.rewrite, GROUP_OF[flow.state], -1)
-            self._tally(flow.rewrite, GROUP_OF[state], 1)
+            self._tally(flow.translation, GROUP_OF[flow.state], -1)
+            self._tally(flow.translation, GROUP_OF[state], 1)
             if GROUP_OF[state] == ACTIVE:
                 flow.proof = GROWTHS
         flow.state = state
         flow.seen = now
         self._schedule(flow)
         self._confirm(flow)
-        if flow.record and self.ledger is not None:
-            self.ledger.move(flow.record, state)
+        if flow.record and self.journal is not None:
+            self.journal.move(flow.record, state)
 
     def _confirm(self, flow: Flow) -> None:
         """Tell the affinity of a flow that lives: it was answered, as far as that is seen."""
-        rewrite = flow.rewrite
-        if rewrite.affinity is None or GROUP_OF[flow.state] != ACTIVE or flow.state == ICMP_OPEN:
+        translation = flow.translation
+        if (
+            translation.affinity is None
+            or GROUP_OF[flow.state] != ACTIVE
+            or flow.state == ICMP_OPEN
+        ):
             return
-        if flow.state != UDP_ANSWERED or not rewrite.direct:
-            rewrite.affinity.confirm(flow.forward_key[: len(rewrite.vip)])
+        if flow.state != UDP_ANSWERED or not translation.direct:
+            translation.affinity.confirm(flow.forward_key[: len(translation.vip)])
 
     def forget(self, flow: Flow, now: float) -> None:
         """Take a live flow out of every table."""
         self._leave(flow)
         del self.forward[flow.protocol][flow.forward_key]
         del self.reverse[flow.protocol][flow.reverse_key]
-        rewrite = flow.rewrite
-        self._tally(rewrite, GROUP_OF[flow.state], -1)
+        translation = flow.translation
+        self._tally(translation, GROUP_OF[flow.state], -1)
         self._crowds[_crowd(flow.forward_key)] -= 1
         flow.state = GONE
         self._count -= 1
-        if flow.record and self.ledger is not None:
-            self.ledger.erase(flow.record)
+        if flow.record and self.journal is not None:
+            self.journal.erase(flow.record)
             flow.record = 0
-        if rewrite.affinity is not None:
-            rewrite.affinity.release(flow.forward_key[: len(rewrite.vip)], now)
+        if translation.affinity is not None:
+            translation.affinity.release(flow.forward_key[: len(translation.vip)], now)
 
     def expire(self, now: float, budget: int = 2000) -> int:
         """Forget flows that were idle too long; look at ``budget`` flows at most.
 
         Returns how many flows were looked at: with less than ``budget``, all that is due is done.
         """
-        if self.ledger is not None:
-            self.ledger.tick(now)
+        if self.journal is not None:
+            self.journal.tick(now)
         looked = 0
         self._turn = (self._turn + 1) % CLASSES  # so that no class of flows starves another
         for wheel in self._wheels[self._turn :] + self._wheels[: self._turn]:
@@ -427,7 +431,7 @@ class FlowTable:
         for wheel in (half_open, single, datagrams, lasting, done, closed):
             yield from wheel.walk()
 
-    def _victim(self, wheel: Wheel, idle: float, now: float) -> Flow | None:
+    def _victim(self, wheel: TimerWheel, idle: float, now: float) -> Flow | None:
         """The flow of ``wheel`` that makes room: of the few that are nearest to their end, and idle
         for ``idle`` seconds at least, one whose client's network has most flows; or None.
 
@@ -464,8 +468,8 @@ class FlowTable:
     def _deadline(self, flow: Flow) -> float:
         """When the time of ``flow`` is over."""
         seconds = self._seconds[flow.state]
-        if flow.state == UDP_ANSWERED and flow.rewrite.udp_reply:
-            seconds = flow.rewrite.udp_reply
+        if flow.state == UDP_ANSWERED and flow.translation.udp_reply:
+            seconds = flow.translation.udp_reply
         return flow.seen + seconds
 
     def _schedule(self, flow: Flow) -> None:
@@ -484,9 +488,9 @@ class FlowTable:
             bucket[flow.slot] = last
             last.slot = flow.slot
 
-    def _tally(self, rewrite: Rewrite, group: int, change: int) -> None:
+    def _tally(self, translation: Translation, group: int, change: int) -> None:
         """Count ``change`` flows more in ``group``, here and for the backend."""
-        backend = rewrite.backend
+        backend = translation.backend
         if group == ACTIVE:
             self.active += change
             backend.flows += change

@@ -29,7 +29,7 @@ An event is a kind of segment of one side, as far as it is believed:
 A SYN moves no live flow. It goes to the flow's own backend, whose TCP decides (RFC 5961 section
 4.2): with a challenge ACK where the connection lives, with RST or as a new connection where not.
 
-Rules: numbers are those of the journal on disk (``ledger``), so they never change their meaning;
+Rules: numbers are those of the journal on disk (``journal``), so they never change their meaning;
 a new state takes a new number.
 """
 

@@ -48,7 +48,7 @@ def packet_inside(buf: bytearray, offset: int, error: Parsed, limit: int) -> Par
 
 
 def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> int:
-    """Rewrite the ICMP error in ``buf`` (``error`` is its parsed outer header) in place.
+    """Translate the ICMP error in ``buf`` (``error`` is its parsed outer header) in place.
 
     Returns -1 when done, else the reason why it goes on untouched or is dropped.
     """

@@ -1,7 +1,7 @@
 """What a change of the configuration moves: the share of a service's flows that another backend
 would get.
 
-Lives here: ``moved`` (of all possible flows), ``fate`` (of one), ``overlaps`` (which service has
+Lives here: ``moved`` (of all possible flows), ``impact`` (of one), ``overlaps`` (which service has
 what another had).
 Rules: a table is compared entry by entry; where there is none, SAMPLES flows are tried, the same
 ones every time. Where flows go by turn, nothing is said to move. Two backends are the same when
@@ -41,7 +41,7 @@ class Moved:
         return self.moved / self.of
 
 
-class Fate(StrEnum):
+class Impact(StrEnum):
     """What becomes of a flow by a change."""
 
     KEPT = "kept"  # the same backend
@@ -114,7 +114,7 @@ def same(one: Backend, other: Backend, port: int) -> bool:
     return (one.address, one.port or port) == (other.address, other.port or port)
 
 
-def fate(flow: NewFlow, actual: Backend | None, lives: bool, after: Explanation) -> Fate:
+def impact(flow: NewFlow, actual: Backend | None, lives: bool, after: Explanation) -> Impact:
     """What becomes of ``flow``, whose backend is ``actual`` (None: nobody knows).
 
     A flow that ``lives`` is lost only with its backend, and no turn takes it elsewhere; one that
@@ -122,12 +122,12 @@ def fate(flow: NewFlow, actual: Backend | None, lives: bool, after: Explanation)
     """
     service = after.service
     if service is None:
-        return Fate.LOST
+        return Impact.LOST
     there = service.pool.backends if lives else service.pool.ready
     if not there or (actual is not None and not any(same(actual, b, flow.port) for b in there)):
-        return Fate.LOST
+        return Impact.LOST
     if after.backend is None and actual is not None and lives:
-        return Fate.KEPT
+        return Impact.KEPT
     if actual is None or after.backend is None:
-        return Fate.OPEN
-    return Fate.KEPT if same(actual, after.backend, flow.port) else Fate.MOVED
+        return Impact.OPEN
+    return Impact.KEPT if same(actual, after.backend, flow.port) else Impact.MOVED

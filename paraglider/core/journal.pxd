@@ -1,10 +1,10 @@
-# Types of ledger.py where it is compiled; the meaning is documented there.
+# Types of journal.py where it is compiled; the meaning is documented there.
 import cython
 
-# Constants of ledger.py, C numbers here: as wide as a place in the largest ledger is far.
+# Constants of journal.py, C numbers here: as wide as a place in the largest journal is far.
 cdef Py_ssize_t _SIZE, _FIRST, _WORDS, _LINK, _IDENTITY, _KEY, _RECORDS, _HIGH, _COMPLETE, _ALIVE
 
-cdef class Ledger:
+cdef class Journal:
     cdef object _bytes
     cdef unsigned char[::1] _view
     cdef unsigned int[::1] _words

@@ -1,4 +1,4 @@
-"""The ledger: what must be known of every live flow to carry it on, in memory that outlives us.
+"""The journal: what must be known of every live flow to carry it on, in memory that outlives us.
 
 A header and one record of fixed size a flow, written in place when a flow begins, changes its
 state or ends, so it is current at every instant, needs no compaction and never grows beyond the
@@ -8,11 +8,11 @@ system call, and what was written is there however the process ends.
     header   magic, version, bytes a record, records, the highest one used, boot, alive, complete
     record   0      state (``flow_states``) + 1; 0: free, and then bytes 4-8 are the number of the
                     next free one
-             4-12   identity of the rewrite (``Rewrite.identity``): service and backend
+             4-12   identity of the translation (``Translation.identity``): service and backend
              12-48  the key of the client's packets (12 bytes in IPv4, 36 in IPv6)
 
 Rules: a record's first byte is written last, and the highest record used after it, so a record
-counts only when it is whole. Numbers are in the machine's own order: a ledger belongs to one boot
+counts only when it is whole. Numbers are in the machine's own order: a journal belongs to one boot
 of one machine. When a flow was last seen is not in it, since no packet of an established flow may
 cost anything here; ``alive``, written by the clock, is when any of them can have been seen at
 the latest. Records are numbered from 1; 0 is none.
@@ -55,21 +55,21 @@ Reserve = Callable[[int, int], bool]
 
 
 def size_of(records: int) -> int:
-    """Bytes of a ledger with so many records."""
+    """Bytes of a journal with so many records."""
     return HEADER + RECORD * records
 
 
 def fault_of(
     buffer: bytes | bytearray | memoryview, boot: bytes, length: int | None = None
 ) -> str | None:
-    """Why ``buffer`` holds no ledger that can be read, or None. ``boot`` is this boot's id,
+    """Why ``buffer`` holds no journal that can be read, or None. ``boot`` is this boot's id,
     ``length`` the bytes that there are where ``buffer`` is the head alone.
     """
     if len(buffer) < HEADER:
         return "it is cut"
     magic, version, record, records = _FIXED.unpack_from(buffer)
     if magic != MAGIC:
-        return "it is no ledger"
+        return "it is no journal"
     if version not in READABLE or record != RECORD:
         return f"it is of another version ({version}, {record} bytes a flow)"
     if bytes(buffer[_BOOT]) != boot:
@@ -82,23 +82,23 @@ def fault_of(
 
 
 def records_of(buffer: bytes | bytearray | memoryview) -> int:
-    """How many records a ledger has, as its header says."""
+    """How many records a journal has, as its header says."""
     return int(_FIXED.unpack_from(buffer)[3])
 
 
 def write_header(buffer: bytearray | memoryview, records: int, boot: bytes) -> None:
-    """Make ``buffer`` an empty ledger, or one with more records; ``boot`` has 16 bytes."""
+    """Make ``buffer`` an empty journal, or one with more records; ``boot`` has 16 bytes."""
     struct.pack_into("=16s", buffer, _BOOT.start, boot)
     _FIXED.pack_into(buffer, 0, MAGIC, VERSION, RECORD, records)
 
 
 def renew(buffer: bytearray | memoryview) -> None:
-    """Make a ledger of any READABLE version one of this version; its records stay as they are."""
+    """Make a journal of any READABLE version one of this version; its records stay as they are."""
     struct.pack_into("=I", buffer, len(MAGIC), VERSION)
 
 
-class Ledger:
-    """The ledger in ``buffer``, which ``fault_of`` finds no fault with, for one flow table.
+class Journal:
+    """The journal in ``buffer``, which ``fault_of`` finds no fault with, for one flow table.
 
     ``unwritten`` counts flows that had no memory: they are carried, but not known after a restart.
     """
@@ -184,8 +184,8 @@ class Ledger:
         """Forget all flows."""
         self._words[_HIGH] = self._high = self._free = 0
 
-    def begin_anew(self) -> None:
-        """Be the empty ledger that ``buffer`` has become in the meantime."""
+    def reset(self) -> None:
+        """Be the empty journal that ``buffer`` has become in the meantime."""
         self._words[_COMPLETE] = 0
         self._reserved = 0
         self._refused = False

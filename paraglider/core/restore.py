@@ -1,7 +1,7 @@
-"""Flows that a ledger knows, taken over into a flow table: after a restart, however it came.
+"""Flows that a journal knows, restored over into a flow table: after a restart, however it came.
 
-Rules: nothing in a ledger raises, whatever bytes are in it. A flow whose service or backend is no
-longer configured is left out; so is one whose time was over before anybody could have taken it
+Rules: nothing in a journal raises, whatever bytes are in it. A flow whose service or backend is no
+longer configured is left out; so is one whose time was over before anybody could have restored it
 over, one whose keys another flow has by now, and one for which there is no room: unanswered flows
 make room for others, as everywhere. When a flow was last seen is not known, and so it counts as
 seen when its worker was last alive: no flow ends early.
@@ -16,11 +16,11 @@ from typing import Final
 
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow, FlowTable
 from paraglider.core.flow_states import PROTOCOL_OF
-from paraglider.core.journal import Ledger
+from paraglider.core.journal import Journal
 from paraglider.core.service import Service, ServiceMap
-from paraglider.core.translation import Rewrite
+from paraglider.core.translation import Translation
 
-#: flows taken over between two signs of life, some 0.1 s where all is interpreted
+#: flows restored over between two signs of life, some 0.1 s where all is interpreted
 BEAT: Final = 8192
 #: what a sign of life is given by
 Beat = Callable[[], object]
@@ -33,8 +33,8 @@ def _unheard() -> None:
 
 
 @dataclass(slots=True)
-class Taken:
-    """What became of the flows of ledgers: ``kept``; or left out as their service or backend is
+class Restored:
+    """What became of the flows of journals: ``kept``; or left out as their service or backend is
     no longer configured (``unknown``), as idle for too long (``expired``), or since another flow
     stands in their place or there is no room (``refused``).
     """
@@ -44,9 +44,9 @@ class Taken:
     expired: int = 0
     refused: int = 0
 
-    def __add__(self, other: Taken) -> Taken:
+    def __add__(self, other: Restored) -> Restored:
         """What became of the flows of both."""
-        return Taken(
+        return Restored(
             self.kept + other.kept,
             self.unknown + other.unknown,
             self.expired + other.expired,
@@ -60,21 +60,21 @@ class Taken:
         return {reason: count for reason, count in reasons.items() if count}
 
 
-class Rewrites:
-    """The rewrites of ``services`` by what a ledger knows of a flow."""
+class Translations:
+    """The translations of ``services`` by what a journal knows of a flow."""
 
     def __init__(self, services: Iterable[Service]) -> None:
         self._services = ServiceMap(tuple(services))
         self._rewrites = {
-            (service, identity): rewrite
+            (service, identity): translation
             for service in self._services.services
-            for rewrite in service.rewrites.values()
-            for identity in (rewrite.identity, _named(service, rewrite))
+            for translation in service.translations.values()
+            for identity in (translation.identity, _named(service, translation))
         }
         self._sizes = {identity: len(r.vip) for (_, identity), r in self._rewrites.items()}
 
-    def of(self, state: int, identity: bytes, content: bytes) -> tuple[int, Rewrite | None]:
-        """The protocol and the rewrite of a flow, None for one that no service has any more.
+    def of(self, state: int, identity: bytes, content: bytes) -> tuple[int, Translation | None]:
+        """The protocol and the translation of a flow, None for one that no service has any more.
 
         ``content`` begins with the key of the client's packets.
         """
@@ -85,89 +85,93 @@ class Rewrites:
         return protocol, None if service is None else self._rewrites.get((service, identity))
 
 
-def resume(
-    table: FlowTable, ledger: Ledger, rewrites: Rewrites, now: float, beat: Beat = _unheard
-) -> Taken:
-    """Give the empty ``table`` its ``ledger``, and the flows that are in it.
+def restore(
+    table: FlowTable,
+    journal: Journal,
+    translations: Translations,
+    now: float,
+    beat: Beat = _unheard,
+) -> Restored:
+    """Give the empty ``table`` its ``journal``, and the flows that are in it.
 
-    A ledger that is not ``complete`` counts as empty. ``beat`` is called every ``BEAT`` flows.
+    A journal that is not ``complete`` counts as empty. ``beat`` is called every ``BEAT`` flows.
     """
-    table.ledger = ledger
-    taken = Taken()
-    if ledger.complete:
-        _take(table, ledger, rewrites, now, taken, beat)
+    table.journal = journal
+    restored = Restored()
+    if journal.complete:
+        _restore(table, journal, translations, now, restored, beat)
     else:
-        ledger.clear()
+        journal.clear()
     beat()
-    ledger.reclaim()
+    journal.reclaim()
     beat()
-    ledger.tick(now)
-    return taken
+    journal.tick(now)
+    return restored
 
 
-def adopt(
-    table: FlowTable, other: Ledger, rewrites: Rewrites, now: float, beat: Beat = _unheard
-) -> Taken:
-    """Take the flows of another worker's ledger over into ``table``; ``other`` is only read, and
-    ``beat`` called as by ``resume``.
+def merge(
+    table: FlowTable, other: Journal, translations: Translations, now: float, beat: Beat = _unheard
+) -> Restored:
+    """Take the flows of another worker's journal over into ``table``; ``other`` is only read, and
+    ``beat`` called as by ``restore``.
     """
-    taken = Taken()
+    restored = Restored()
     if other.complete:
-        _take(table, other, rewrites, now, taken, beat)
-    return taken
+        _restore(table, other, translations, now, restored, beat)
+    return restored
 
 
-def write_anew(table: FlowTable, now: float) -> None:
-    """Write all flows of ``table`` into its ledger, which has begun anew (``Ledger.begin_anew``).
+def rewrite_journal(table: FlowTable, now: float) -> None:
+    """Write all flows of ``table`` into its journal, which has begun anew (``Journal.reset``).
 
     Takes a third of a second for a million of them, in which no packet is handled.
     """
-    ledger = table.ledger
-    if ledger is None:
+    journal = table.journal
+    if journal is None:
         return
-    ledger.tick(now)
+    journal.tick(now)
     for flows in table.forward.values():
         for flow in flows.values():
-            flow.record = ledger.write(flow.rewrite.identity, flow.forward_key, flow.state)
-    ledger.complete = True
+            flow.record = journal.write(flow.translation.identity, flow.forward_key, flow.state)
+    journal.complete = True
 
 
-def _take(
+def _restore(
     table: FlowTable,
-    ledger: Ledger,
-    rewrites: Rewrites,
+    journal: Journal,
+    translations: Translations,
     now: float,
-    taken: Taken,
+    restored: Restored,
     beat: Beat,
 ) -> None:
-    in_place = ledger is table.ledger
+    in_place = journal is table.journal
     before = len(table)
-    alive = ledger.alive
+    alive = journal.alive
     seen = alive if 0.0 <= alive <= now else now
     over = [seen + seconds <= now for seconds in table.timeouts.by_state]
     flows = 0
-    for number, state, identity, content in ledger.read():
+    for number, state, identity, content in journal.read():
         flows += 1
         if not flows % BEAT:
             beat()
-        protocol, rewrite = rewrites.of(state, identity, content)
+        protocol, translation = translations.of(state, identity, content)
         flow = None
-        if rewrite is None or not _protocol_of(state):
-            taken.unknown += 1
+        if translation is None or not _protocol_of(state):
+            restored.unknown += 1
         elif over[state]:
-            taken.expired += 1
+            restored.expired += 1
         else:
-            key = content[: 2 * len(rewrite.vip) + 4]
-            flow = Flow(protocol, key, rewrite.reverse_key(key), rewrite, state, seen)
+            key = content[: 2 * len(translation.vip) + 4]
+            flow = Flow(protocol, key, translation.reverse_key(key), translation, state, seen)
             if not _fits(table, flow) or not table.make_room(protocol, now):
                 flow = None
         if flow is not None:
             flow.record = number if in_place else 0
             table.enter(flow)
         elif in_place:
-            ledger.erase(number)
-    taken.kept = len(table) - before
-    taken.refused = flows - taken.kept - taken.unknown - taken.expired
+            journal.erase(number)
+    restored.kept = len(table) - before
+    restored.refused = flows - restored.kept - restored.unknown - restored.expired
 
 
 def _protocol_of(state: int) -> str:
@@ -178,14 +182,14 @@ def _protocol_of(state: int) -> str:
 def _fits(table: FlowTable, flow: Flow) -> bool:
     """Whether the keys are those of a flow to the VIP, and no other flow's."""
     return (
-        flow.forward_key[len(flow.rewrite.vip) : -4] == flow.rewrite.vip
+        flow.forward_key[len(flow.translation.vip) : -4] == flow.translation.vip
         and flow.forward_key not in table.forward[flow.protocol]
         and flow.reverse_key not in table.reverse[flow.protocol]
     )
 
 
-def _named(service: Service, rewrite: Rewrite) -> bytes:
-    """The identity that ledgers of earlier versions have, for an upgrade loses no flow either."""
-    ports = rewrite.vip_port + rewrite.backend_port if rewrite.mapped else b""
-    ends = rewrite.vip + rewrite.backend.address + ports
+def _named(service: Service, translation: Translation) -> bytes:
+    """The identity that journals of earlier versions have, for an upgrade loses no flow either."""
+    ports = translation.vip_port + translation.backend_port if translation.mapped else b""
+    ends = translation.vip + translation.backend.address + ports
     return blake2b(service.name.encode() + b"\0" + ends, digest_size=8).digest()

@@ -14,7 +14,7 @@ from paraglider.core.affinity import Affinity
 from paraglider.core.flow import ICMP, ICMP6
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.strategies.base import Strategy
-from paraglider.core.translation import Rewrite
+from paraglider.core.translation import Translation
 
 Ports = tuple[tuple[int, int], ...]
 ALL_PORTS: Ports = ((1, 65535),)
@@ -26,7 +26,7 @@ class Service:
     ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
     belongs to the service (``protocol: any``). ``offloaded`` tells that the kernel carries its
     flows, ``routed`` that its packets stay as they are (dsr). ``udp_reply`` is for how many seconds
-    an answered UDP flow is kept, 0 for as long as any. Every backend has one rewrite; one that
+    an answered UDP flow is kept, 0 for as long as any. Every backend has one translation; one that
     ``before``, the service that this one takes the place of, has alike is the same object, so that
     the flows to it are this service's.
     """
@@ -61,9 +61,9 @@ class Service:
         if echo:
             self.protocols += (ICMP if len(vip) == 4 else ICMP6,)
         exact = ports[0][0] if len(ports) == 1 and ports[0][0] == ports[0][1] else 0
-        self.rewrites: dict[Backend, Rewrite] = {}
+        self.translations: dict[Backend, Translation] = {}
         for backend in pool.backends:
-            rewrite = Rewrite(
+            translation = Translation(
                 vip,
                 exact,
                 backend,
@@ -72,18 +72,18 @@ class Service:
                 affinity=affinity,
                 udp_reply=udp_reply,
             )
-            known = None if before is None else before.rewrites.get(backend)
-            if known is not None and known.equals(rewrite):
+            known = None if before is None else before.translations.get(backend)
+            if known is not None and known.equals(translation):
                 known.udp_reply = udp_reply
-                rewrite = known
-            self.rewrites[backend] = rewrite
+                translation = known
+            self.translations[backend] = translation
         pool.watch(self._lose)
         pool.watch(strategy.prepare)
 
     def _lose(self, _ready: tuple[Backend, ...]) -> None:
         """Flows to backends that are lost end, those to backends that came back live on."""
-        for backend, rewrite in self.rewrites.items():
-            rewrite.lose(backend.lost, backend.datagrams_lost)
+        for backend, translation in self.translations.items():
+            translation.lose(backend.lost, backend.datagrams_lost)
 
 
 class _Claims:

@@ -1,6 +1,6 @@
 """A balancer that can tell why it decided as it did, for `-D`; nobody else pays for it.
 
-Lives here: ``Witness`` and what it tells, ``Decision``.
+Lives here: ``TracingBalancer`` and what it tells, ``Decision``.
 Rules: it decides nothing itself. What nobody asks for is forgotten: a flow that was refused after
 all, a flood of them.
 """
@@ -44,8 +44,8 @@ class Decision:
     why: str
 
 
-class Witness(Balancer):
-    """Decides as any balancer does, and remembers why until ``told`` asks."""
+class TracingBalancer(Balancer):
+    """Decides as any balancer does, and remembers why until ``decision_on`` asks."""
 
     def __init__(self, services: ServiceMap) -> None:
         super().__init__(services)
@@ -74,7 +74,7 @@ class Witness(Balancer):
             self._reasons[flow.protocol, flow.key] = (service.name, why)
         return backend
 
-    def told(self, protocol: int, key: bytes, backend: Backend) -> Decision:
+    def decision_on(self, protocol: int, key: bytes, backend: Backend) -> Decision:
         """The last decision about the flow, which got ``backend``; it is forgotten then."""
         service, why = self._reasons.pop((protocol, key), ("", ""))
         return Decision(service, protocol, key, backend, why)

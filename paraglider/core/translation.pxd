@@ -1,5 +1,5 @@
-# Types of rewrite.py where it is compiled; the meaning is documented there.
-cdef class Rewrite:
+# Types of translation.py where it is compiled; the meaning is documented there.
+cdef class Translation:
     cdef public object affinity
     cdef public object backend
     cdef public bytes backend_address
@@ -13,7 +13,7 @@ cdef class Rewrite:
     cdef public bint mapped
     cdef public bint special
     cdef public double udp_reply
-    cdef public long long carried
+    cdef public long long long_verdict
     cdef public unsigned int address_back
     cdef public unsigned int address_out
     cdef public unsigned int transport_back

@@ -1,4 +1,4 @@
-"""A rewrite: what ``forward: nat`` does to every packet between one service and one backend.
+"""A translation: what ``forward: nat`` does to every packet between one service and one backend.
 
 Of an IPv4 packet bytes 12-16 are the source and 16-20 the destination address; of an IPv6 packet
 bytes 8-24 and 24-40; the ports open the transport header. Towards the backend the destination is
@@ -16,7 +16,7 @@ from paraglider.core.checksum import delta
 from paraglider.core.pool import Backend
 
 
-class Rewrite:
+class Translation:
     """Addresses, ports and checksum deltas between one service and one backend, both ways.
 
     ``mapped`` tells whether the port changes; ``vip_port``/``backend_port`` are its two spellings
@@ -26,8 +26,8 @@ class Rewrite:
     (8 bytes) is the same in every process that has the same VIP, backend and mapped port; which of
     the services of a VIP a flow is of, its port says. Where
     packets reach the backend ``unchanged`` (dsr) it has the VIP's address, and every delta is 0.
-    ``carried`` is the verdict by which the kernel does the same with a packet that is too long to
-    come whole, 0 where it cannot. ``special`` tells that there is more to do than to replace an
+    ``long_verdict`` is the verdict by which the kernel translates a packet that is too long to come
+    whole, 0 where it cannot. ``special`` tells that there is more to do than to replace an
     address: the port is mapped, or the backend is ``lost``, for all flows or for
     ``datagrams_lost``, those of UDP and echo.
     ``udp_reply`` is for how many seconds after its last packet an answered UDP flow is kept, 0 for
@@ -43,10 +43,10 @@ class Rewrite:
         "backend_port",
         "bytes_back",
         "bytes_out",
-        "carried",
         "datagrams_lost",
         "direct",
         "identity",
+        "long_verdict",
         "lost",
         "mapped",
         "packets_back",
@@ -76,7 +76,7 @@ class Rewrite:
         self.mapped = bool(backend.port) and backend.port != vip_port
         self.special = self.mapped
         self.lost = self.datagrams_lost = False
-        self.carried = 0
+        self.long_verdict = 0
         self.vip_port = vip_port.to_bytes(2, "big")
         self.backend_port = backend.port.to_bytes(2, "big")
         self.direct = direct
@@ -92,7 +92,7 @@ class Rewrite:
         ports = self.vip_port + self.backend_port if self.mapped else b""
         self.identity = blake2b(vip + backend.address + ports, digest_size=8).digest()
 
-    def equals(self, other: Rewrite) -> bool:
+    def equals(self, other: Translation) -> bool:
         """Whether ``other`` does the same with packets between the same two."""
         return (
             self.identity == other.identity

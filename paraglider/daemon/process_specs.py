@@ -2,7 +2,7 @@
 
 Lives here: ``make_specs`` and ``live``.
 Rules: what needs rights is opened here, by the parent, before it limits itself: listening sockets,
-those for pings, and the places of ledgers.
+those for pings, and the places of journals.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
                 *(i, core, queued, uid, gid),
                 registry=registry,
                 live=counted,
-                ledgers=files[i],
+                journals=files[i],
                 counters=Counters(),
             )
             for i, core in enumerate(cores)
@@ -82,11 +82,11 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
     return specs
 
 
-def forget_other_ledgers(specs: Sequence[Spec]) -> None:
-    """Remove ledgers of another steering: all of ``specs`` have taken over what they need."""
+def forget_other_journals(specs: Sequence[Spec]) -> None:
+    """Remove journals of another steering: all of ``specs`` have taken over what they need."""
     for spec in specs:
-        if isinstance(spec, WorkerSpec) and spec.ledgers is not None:
-            spec.ledgers.remove_others()
+        if isinstance(spec, WorkerSpec) and spec.journals is not None:
+            spec.journals.remove_others()
             return
 
 

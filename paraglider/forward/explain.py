@@ -19,7 +19,7 @@ from paraglider.config.types import Exempt
 from paraglider.core.balancer import Balancer
 from paraglider.core.explain import Explanation, Step, explain, shares
 from paraglider.core.flow import PROTOCOL_NAMES, TCP, UDP
-from paraglider.core.impact import Fate, Moved, Overlap, fate, moved, overlaps, same
+from paraglider.core.impact import Impact, Moved, Overlap, impact, moved, overlaps, same
 from paraglider.core.packet import ACK, ECHO_REQUEST, FLOW, SYN, Parsed, parse, reverse
 from paraglider.core.pool import Backend, Event, State
 from paraglider.core.service import Service, ServiceMap
@@ -216,19 +216,19 @@ def _change(before: Service, pieces: tuple[Overlap, ...]) -> Change:
     return Change(before, after, pieces, moved(before, after, pieces[0].protocol, port), both)
 
 
-def fates(
+def impacts(
     flows: Iterable[tuple[NewFlow, Backend | None]], old: Situation, new: Situation, lives: bool
-) -> dict[str, Counter[Fate]]:
+) -> dict[str, Counter[Impact]]:
     """What becomes of ``flows`` (with their backends, None for what ``old`` says), by the name of
     their service; flows to no service of ``old`` are left out.
     """
-    counts: dict[str, Counter[Fate]] = {}
+    counts: dict[str, Counter[Impact]] = {}
     for flow, actual in flows:
         before = old.explain(flow)
         if before.service is not None:
             backend = actual if actual is not None else before.backend
             counts.setdefault(before.service.name, Counter())[
-                fate(flow, backend, lives, new.explain(flow))
+                impact(flow, backend, lives, new.explain(flow))
             ] += 1
     return counts
 

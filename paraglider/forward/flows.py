@@ -16,7 +16,7 @@ from typing import Any
 from paraglider.core.flow import PROTOCOL_NAMES, Flow, FlowTable
 from paraglider.core.flow_states import GONE, STATE_NAMES
 from paraglider.core.pool import Backend
-from paraglider.core.translation import Rewrite
+from paraglider.core.translation import Translation
 from paraglider.errors import OperatorError
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -75,7 +75,7 @@ class Match:
 
 
 class FlowView:
-    """The flows in ``tables``; ``services`` has the name of the service of each rewrite.
+    """The flows in ``tables``; ``services`` has the name of the service of each translation.
 
     ``ended``, where given, is told of each flow that is ended here, and when.
     """
@@ -83,7 +83,7 @@ class FlowView:
     def __init__(
         self,
         tables: Iterable[FlowTable],
-        services: Mapping[Rewrite, str],
+        services: Mapping[Translation, str],
         ended: Callable[[Flow, float], None] | None = None,
     ) -> None:
         self._tables = tuple(tables)
@@ -94,17 +94,17 @@ class FlowView:
         """A flow that ``match`` means, or None for one that it does not, until all were seen; a
         flow may come twice.
         """
-        meant: dict[Rewrite, bool] = {}
+        meant: dict[Translation, bool] = {}
         for flow in chain.from_iterable(table.walk() for table in self._tables):
-            rewrite = flow.rewrite
-            if rewrite not in meant:
-                service = self._services.get(rewrite)
+            translation = flow.translation
+            if translation not in meant:
+                service = self._services.get(translation)
                 right = match.service is None or match.service == service
-                meant[rewrite] = right and match.takes_backend(rewrite.backend)
+                meant[translation] = right and match.takes_backend(translation.backend)
             if (
                 flow.state != GONE
-                and meant[rewrite]
-                and match.takes_client(flow.forward_key[: len(rewrite.vip)])
+                and meant[translation]
+                and match.takes_client(flow.forward_key[: len(translation.vip)])
             ):
                 yield flow
             else:
@@ -112,16 +112,16 @@ class FlowView:
 
     def describe(self, flow: Flow, now: float) -> dict[str, Any]:
         """What there is to say of ``flow``."""
-        key, rewrite = flow.forward_key, flow.rewrite
-        size = len(rewrite.vip)
+        key, translation = flow.forward_key, flow.translation
+        size = len(translation.vip)
         return {
-            "service": self._services.get(rewrite, ""),
+            "service": self._services.get(translation, ""),
             "protocol": PROTOCOL_NAMES[flow.protocol],
             "client": str(ipaddress.ip_address(key[:size])),
             "client_port": int.from_bytes(key[-4:-2], "big"),
-            "vip": str(ipaddress.ip_address(rewrite.vip)),
+            "vip": str(ipaddress.ip_address(translation.vip)),
             "port": int.from_bytes(key[-2:], "big"),
-            "backend": rewrite.backend.name,
+            "backend": translation.backend.name,
             "state": STATE_NAMES[flow.state],
             "idle": round(max(now - flow.seen, 0.0), 1),
         }

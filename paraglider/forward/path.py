@@ -14,83 +14,91 @@ from paraglider.core.flow import Flow, FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
-from paraglider.core.tracing import Decision, Witness
-from paraglider.core.translation import Rewrite
+from paraglider.core.tracing import Decision, TracingBalancer
+from paraglider.core.translation import Translation
 from paraglider.core.verdict import REASON_NAMES
 from paraglider.forward.dsr import build as dsr
-from paraglider.forward.dsr.datapath import Director
+from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.flows import FlowView
 from paraglider.forward.nat import build as nat
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 from paraglider.forward.offload import build as offload
-from paraglider.forward.offload.datapath import HEAD, Marker
-from paraglider.forward.services import Made, States, make_services, put_states
+from paraglider.forward.offload.datapath import HEAD, FirstPacketDatapath
+from paraglider.forward.services import Previous, States, apply_states, make_services
 
-#: told of the decision about a new flow
-Told = Callable[[Decision], None]
+#: called with the decision about a new flow
+OnDecision = Callable[[Decision], None]
 #: what gives a verdict for a packet (see ``nat.datapath``)
 Handle = Callable[[bytearray, int, int, int, float], int]
 
 
 class Path:
-    """``handle`` gives a verdict for a packet (see ``nat.datapath``); ``marker`` decides for
+    """``handle`` gives a verdict for a packet (see ``nat.datapath``); ``first_packets`` decides for
     offload.
 
     ``head`` is how many bytes of a packet it needs, None for all of them.
     """
 
     def __init__(
-        self, marker: Marker, nat_path: Nat | None, director: Director | None = None
+        self,
+        first_packets: FirstPacketDatapath,
+        nat_datapath: NatDatapath | None,
+        dsr_datapath: DsrDatapath | None = None,
     ) -> None:
-        self.marker = marker
-        paths: dict[str, Nat | Director | None] = {"nat": nat_path, "dsr": director}
+        self.first_packets = first_packets
+        paths: dict[str, NatDatapath | DsrDatapath | None] = {
+            "nat": nat_datapath,
+            "dsr": dsr_datapath,
+        }
         self._flow_paths = {name: path for name, path in paths.items() if path is not None}
-        self.handle: Handle = marker.handle if nat_path is None else nat_path.handle
-        self.head: int | None = HEAD if nat_path is None else None
-        self._nat = nat_path
-        self._director = director
+        self.handle: Handle = first_packets.handle if nat_datapath is None else nat_datapath.handle
+        self.head: int | None = HEAD if nat_datapath is None else None
+        self._nat = nat_datapath
+        self._director = dsr_datapath
         self._vips: set[bytes] = set()  # those of dsr
-        self._names: dict[Rewrite, str] = {}
+        self._names: dict[Translation, str] = {}
         self.services: tuple[Service, ...] = ()
-        if director is not None:
-            alone = not marker.balancer.services.services
-            self.handle = director.handle if alone else _by_vip(director, self._vips, self.handle)
+        if dsr_datapath is not None:
+            alone = not first_packets.balancer.services.services
+            self.handle = (
+                dsr_datapath.handle if alone else _by_vip(dsr_datapath, self._vips, self.handle)
+            )
         self._look_around()
 
-    def become(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
+    def apply_config(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
         """Be the path for ``config``, where it was for ``before``: flows keep their backends.
 
         The ways of forwarding must be the same (``kind_of``); arguments as of ``build``.
         """
-        made = Made.of(before, self.services)
+        previous = Previous.of(before, self.services)
         forwards = ("offload",) if self._nat is None else ("nat", "offload")
-        services = make_services(config, forwards, worker, registry, made)
-        self.marker.balancer.services = ServiceMap(services)
-        self.marker.know(offload.marks_of(config, services))
+        services = make_services(config, forwards, worker, registry, previous)
+        self.first_packets.balancer.services = ServiceMap(services)
+        self.first_packets.set_marks(offload.marks_of(config, services))
         if self._nat is not None:
-            nat.carry_long(config, services)
+            nat.set_long_verdicts(config, services)
             self._nat.flows.limit(nat.timeouts(config))
         if self._director is not None:
-            services = make_services(config, ("dsr",), worker, registry, made)
+            services = make_services(config, ("dsr",), worker, registry, previous)
             self._director.balancer.services = ServiceMap(services)
-            self._director.know(dsr.marks_of(config, services))
+            self._director.set_marks(dsr.marks_of(config, services))
             self._director.flows.limit(dsr.timeouts(config))
         self._look_around()
 
     def _look_around(self) -> None:
         """Take notice of the services, some of which are new."""
         before = self.services
-        self.services = self.marker.balancer.services.services
+        self.services = self.first_packets.balancer.services.services
         if self._director is not None:
             directed = self._director.balancer.services.services
             self.services += directed
             self._vips.clear()
             self._vips.update(service.vip for service in directed)
         self._affinities = [s.affinity for s in self.services if s.affinity is not None]
-        # Flows to what has been removed are still told of by the name that it had.
+        # Flows to what has been removed are still named by the name that it had.
         self._names = {r: name for r, name in self._names.items() if r.backend.remembered}
         for service in self.services:
-            self._names.update(dict.fromkeys(service.rewrites.values(), service.name))
+            self._names.update(dict.fromkeys(service.translations.values(), service.name))
         for service in set(before) - set(self.services):
             service.pool.retire()  # else the two would hold each other for ever
 
@@ -104,14 +112,16 @@ class Path:
         """Flows in the worker's own tables."""
         return sum(map(len, self.tables.values()))
 
-    def tell(self, told: Told) -> None:
-        """Have ``told`` called for every new flow, with who got it and why."""
-        witness = Witness(self.marker.balancer.services)
-        self.marker.balancer = witness
-        self.marker.decided = lambda *flow: told(witness.told(*flow))
+    def trace(self, on_decision: OnDecision) -> None:
+        """Have ``on_decision`` called for every new flow, with who got it and why."""
+        balancer = TracingBalancer(self.first_packets.balancer.services)
+        self.first_packets.balancer = balancer
+        self.first_packets.decided = lambda *flow: on_decision(balancer.decision_on(*flow))
         for path in self._flow_paths.values():
-            path.balancer = witness if path is self._nat else Witness(path.balancer.services)
-            path.opened = _teller(path.balancer, told)
+            path.balancer = (
+                balancer if path is self._nat else TracingBalancer(path.balancer.services)
+            )
+            path.opened = _opened(path.balancer, on_decision)
 
     def expire(self, now: float, budget: int) -> None:
         """Time passes. Forget what is over; look at ``budget`` flows a table, and as many clients,
@@ -121,13 +131,13 @@ class Path:
             service.pool.tick(now)
         for table in self.tables.values():
             table.expire(now, budget)
-        self.marker.expire(now)
+        self.first_packets.expire(now)
         for affinity in self._affinities:
             affinity.expire(now, budget)
 
-    def put(self, states: States) -> None:
+    def apply_states(self, states: States) -> None:
         """Give the backends the states and weights that the hub has decided."""
-        put_states(((s.name, s.pool) for s in self.services), states)
+        apply_states(((s.name, s.pool) for s in self.services), states)
 
     @property
     def view(self) -> FlowView | None:
@@ -166,29 +176,29 @@ class Path:
 
     def counts(self) -> dict[str, int]:
         """Packets by reason and flows by their end, without the zeros."""
-        lists = [self.marker.counts, *(path.counts for path in self._flow_paths.values())]
+        lists = [self.first_packets.counts, *(path.counts for path in self._flow_paths.values())]
         totals = map(sum, zip(*lists, strict=True))
         counts = {name: n for name, n in zip(REASON_NAMES, totals, strict=True) if n}
         for table in self.tables.values():
             ends = {"evicted": table.evicted, "expired": table.expired}
-            if table.ledger is not None:
-                ends["unwritten"] = table.ledger.unwritten
+            if table.journal is not None:
+                ends["unwritten"] = table.journal.unwritten
             for name, value in ends.items():
                 if value:
                     counts[name] = counts.get(name, 0) + value
         return counts
 
 
-def _teller(witness: Witness, told: Told) -> Callable[[Flow], None]:
-    def opened(flow: Flow) -> None:
-        told(witness.told(flow.protocol, flow.forward_key, flow.rewrite.backend))
+def _opened(balancer: TracingBalancer, on_decision: OnDecision) -> Callable[[Flow], None]:
+    def report(flow: Flow) -> None:
+        on_decision(balancer.decision_on(flow.protocol, flow.forward_key, flow.translation.backend))
 
-    return opened
+    return report
 
 
-def _by_vip(director: Director, vips: Container[bytes], other: Handle) -> Handle:
-    """Gives the packets to ``vips``, those of dsr, to ``director``, all the rest to ``other``."""
-    directed = director.handle
+def _by_vip(dsr_datapath: DsrDatapath, vips: Container[bytes], other: Handle) -> Handle:
+    """A handler that gives packets to ``vips`` to ``dsr_datapath``, and all others to ``other``."""
+    directed = dsr_datapath.handle
 
     def handle(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         four = length >= 20 and buf[offset] >> 4 == 4
@@ -208,9 +218,9 @@ def _traffic(service: Service, backend: Backend) -> dict[str, int]:
         found["inactive"] = backend.inactive
     if not service.offloaded and not service.routed:
         found["refused"] = backend.refused
-        rewrite = service.rewrites[backend]
+        translation = service.translations[backend]
         for name in ("packets_out", "bytes_out", "packets_back", "bytes_back"):
-            found[name] = getattr(rewrite, name)
+            found[name] = getattr(translation, name)
     return found
 
 
@@ -228,8 +238,8 @@ def build(config: Config, worker: int, now: float, registry: Registry = STRATEGI
     ``registry`` has the strategies that the services name (``policies.load``).
     """
     forwards = {service.forward for service in config.services}
-    director = dsr.build(config, worker, now, registry) if "dsr" in forwards else None
+    dsr_datapath = dsr.build(config, worker, now, registry) if "dsr" in forwards else None
     if "nat" not in forwards:
-        return Path(offload.build(config, worker, registry), None, director)
+        return Path(offload.build(config, worker, registry), None, dsr_datapath)
     path = nat.build(config, worker, now, registry)
-    return Path(path.marker, path, director)
+    return Path(path.first_packets, path, dsr_datapath)

@@ -41,7 +41,7 @@ def make_pool(service: ServiceConfig, before: Pool | None = None) -> Pool:
     )
 
 
-def put_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
+def apply_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
     """Give the backends of ``pools``, each with its service's name, the states and weights that
     ``states`` has for them.
     """
@@ -57,7 +57,7 @@ def put_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class Previous:
     """What was made of a configuration before: its services as they are now, by their names, and
     how they are ``configured``.
     """
@@ -67,7 +67,7 @@ class Made:
     services: Mapping[str, Service]
 
     @classmethod
-    def of(cls, config: Config, services: Iterable[Service]) -> Made:
+    def of(cls, config: Config, services: Iterable[Service]) -> Previous:
         """From the configuration and all that was made of it."""
         configured = {service.name: service for service in config.services}
         return cls(config, configured, {service.name: service for service in services})
@@ -78,7 +78,7 @@ def make_services(
     forwards: Iterable[str],
     worker: int,
     registry: Registry,
-    before: Made | None = None,
+    before: Previous | None = None,
 ) -> list[Service]:
     """The services of ``config`` with one of ``forwards``, for worker number ``worker``.
 
@@ -113,7 +113,7 @@ class _Known(NamedTuple):
 
 
 def _known(
-    service: ServiceConfig, name: str | None, config: Config, before: Made | None
+    service: ServiceConfig, name: str | None, config: Config, before: Previous | None
 ) -> _Known | None:
     """``name`` is what the service was called, None where there was none."""
     if before is None or name is None or name not in before.services:

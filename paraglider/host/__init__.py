@@ -10,7 +10,7 @@ Glossary
 - backend    what a backend's own host has to change for its services (``backend_plan``)
 - set-up     carries a plan out, rolls it back when a step fails, undoes it later (``setup``)
 - state      what a set-up changed, kept in a file so that it can be undone (``state``)
-- ledger     the files in which workers write their flows down (``ledger``)
+- journal     the files in which workers write their flows down (``journal``)
 - netfilter  the host's packet filter by iptables' programs (``netfilter``)
 - nft        the table of ours that carries offloaded flows (``nft``)
 - conntrack  the kernel's table of connections: forgetting some, how full it is (``conntrack``),

@@ -1,12 +1,12 @@
-"""The files of ledgers (``core.journal``): where they are, made, mapped, found again, removed.
+"""The files of journals (``core.journal``): where they are, made, mapped, found again, removed.
 
-Lives here: ``LedgerFiles``, the files of one worker, and the removal of those that are left over.
+Lives here: ``JournalFiles``, the files of one worker, and the removal of those that are left over.
 Rules: a file is in /run, which no boot outlives, and readable by root alone; its name has the
 cookie of the network namespace, how packets are steered, the flow table and the worker's core.
 Workers find each other's flows only in files of another steering, which they read and never
 change. A file has one writer, which holds a lock on it as long as it lives. Files are sparse;
 memory is asked for before it is written to. A file that is cut or written over while its worker
-has it ends nobody (``mapped``), and ``LedgerFile`` begins it anew; others are read, not mapped.
+has it ends nobody (``mapped``), and ``JournalFile`` begins it anew; others are read, not mapped.
 What a file holds never raises: a file that cannot be used is replaced, and the caller told why.
 The parent of a worker holds the files that the worker writes open (``Held``): one that is removed
 is read through its descriptor by the worker that follows.
@@ -26,7 +26,7 @@ from uuid import UUID
 from paraglider.config.model import Config
 from paraglider.core.journal import (
     HEADER,
-    Ledger,
+    Journal,
     fault_of,
     records_of,
     renew,
@@ -45,9 +45,9 @@ _PREFIX = "flows"
 _AT_ONCE = 1 << 22  # bytes read at a time
 
 
-class LedgerFile:
-    """The file of a ledger, which this process writes; ``fault`` is why what was found in its place
-    was not used, or None.
+class JournalFile:
+    """The file of a journal, which this process writes; ``fault`` is why the file that was found in
+    its place was not used, or None.
     """
 
     def __init__(self, mapped: Mapped, records: int, fault: str | None = None) -> None:
@@ -56,11 +56,11 @@ class LedgerFile:
         self._records = records
         self._boot = _boot()  # here, since the worker will be locked in
         self._head = memoryview(mapped.memory)[:HEADER]
-        self.ledger = Ledger(memoryview(mapped.memory), mapped.reserve)
+        self.journal = Journal(memoryview(mapped.memory), mapped.reserve)
 
     @property
     def torn(self) -> bool:
-        """Whether a page was found missing: the file is not what the ledger says."""
+        """Whether a page was found missing: the file is not what the journal says."""
         return self._mapped.lost
 
     @property
@@ -70,15 +70,15 @@ class LedgerFile:
             return True
         return fault_of(self._head, self._boot, self._mapped.size) is not None
 
-    def begin_anew(self) -> None:
-        """Have an empty ledger that is not complete; raises OSError where /run has no room."""
+    def reset(self) -> None:
+        """Have an empty journal that is not complete; raises OSError where /run has no room."""
         self._mapped.restore()
         write_header(self._head, self._records, self._boot)
-        self.ledger.begin_anew()
+        self.journal.reset()
 
 
 class Held:
-    """Descriptors of a worker's ledgers, by their tables, in its parent and whom that forks."""
+    """Descriptors of a worker's journals, by their tables, in its parent and whom that forks."""
 
     def __init__(self) -> None:
         self._open: dict[str, int] = {}
@@ -98,7 +98,7 @@ class Held:
         self.renew({})
 
     def fault(self, table: str) -> str | None:
-        """What has become of the ledger of ``table`` since it is held; None where all is well."""
+        """What has become of the journal of ``table`` since it is held; None where all is well."""
         handle = self._open.get(table)
         if handle is None:
             return "there is none"
@@ -108,20 +108,20 @@ class Held:
         head = os.pread(handle, HEADER, 0)
         return None if fault_of(head, _boot(), found.st_size) is None else "it was damaged"
 
-    def removed(self, table: str) -> Ledger | None:
-        """The ledger of ``table`` where its file was removed while it was held, to be read."""
+    def removed(self, table: str) -> Journal | None:
+        """The journal of ``table`` where its file was removed while it was held, to be read."""
         handle = self._open.get(table)
         if handle is None or os.fstat(handle).st_nlink:
             return None
         try:
-            return _ledger_in(handle)
+            return _journal_in(handle)
         except (ValueError, OSError):
             return None
 
 
 @dataclass(frozen=True, slots=True)
-class LedgerFiles:
-    """The ledgers of the worker on ``core``, with ``records`` each.
+class JournalFiles:
+    """The journals of the worker on ``core``, with ``records`` each.
 
     ``steering`` is alike where every flow reaches the same core (``steering_of``).
     """
@@ -138,8 +138,8 @@ class LedgerFiles:
         name = f"{_PREFIX}-{self.cookie:x}-{self.steering}-{table}-{self.core}"
         return self.directory / name
 
-    def open(self, table: str) -> LedgerFile:
-        """The ledger of ``table``, as it was left or a new one; root's, mapped until we end.
+    def open(self, table: str) -> JournalFile:
+        """The journal of ``table``, as it was left or a new one; root's, mapped until we end.
 
         Raises OSError where there can be none, or another process has it.
         """
@@ -161,10 +161,10 @@ class LedgerFiles:
                 path.unlink()
                 raise
         write_header(memoryview(mapped.memory), self.records, _boot())
-        return LedgerFile(mapped, self.records, fault)
+        return JournalFile(mapped, self.records, fault)
 
-    def others(self, table: str) -> Iterator[tuple[Path, Ledger | str]]:
-        """The ledgers of ``table`` of another steering, to be read; or why one cannot be. That of
+    def others(self, table: str) -> Iterator[tuple[Path, Journal | str]]:
+        """The journals of ``table`` of another steering, to be read; or why one cannot be. That of
         the worker before us is among them where its file was removed under its hands.
         """
         removed = self.held.removed(table)
@@ -179,16 +179,16 @@ class LedgerFiles:
                     yield path, str(error)
 
     def remove_others(self) -> None:
-        """Remove the ledgers of another steering: all workers have taken theirs from them."""
+        """Remove the journals of another steering: all workers have taken theirs from them."""
         for path in _of(self.cookie, self.directory):
             if path.name.split("-")[2] != self.steering:
                 path.unlink(missing_ok=True)
 
 
-def files_for(config: Config, cores: tuple[int, ...]) -> list[LedgerFiles]:
-    """The ledgers of the worker on each of ``cores``, in this network namespace."""
+def files_for(config: Config, cores: tuple[int, ...]) -> list[JournalFiles]:
+    """The journals of the worker on each of ``cores``, in this network namespace."""
     cookie, steering = netns_cookie(), steering_of(config, cores)
-    return [LedgerFiles(cookie, steering, core, config.flows.max) for core in cores]
+    return [JournalFiles(cookie, steering, core, config.flows.max) for core in cores]
 
 
 def steering_of(config: Config, cores: tuple[int, ...]) -> str:
@@ -198,7 +198,7 @@ def steering_of(config: Config, cores: tuple[int, ...]) -> str:
 
 
 def leftovers(directory: Path = RUN_DIRECTORY) -> list[Path]:
-    """Every ledger of this network namespace."""
+    """Every journal of this network namespace."""
     return sorted(_of(netns_cookie(), directory))
 
 
@@ -210,24 +210,24 @@ def _boot() -> bytes:
     return UUID(boot_id()).bytes
 
 
-def _read(path: Path) -> Ledger:
-    """The ledger in a file, which stays as it is; raises ValueError or OSError without one."""
+def _read(path: Path) -> Journal:
+    """The journal in a file, which stays as it is; raises ValueError or OSError without one."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        return _ledger_in(handle)
+        return _journal_in(handle)
     finally:
         os.close(handle)
 
 
-def _ledger_in(handle: int) -> Ledger:
-    """The ledger in an open file, which stays as it is; raises ValueError or OSError without."""
+def _journal_in(handle: int) -> Journal:
+    """The journal in an open file, which stays as it is; raises ValueError or OSError without."""
     content = bytearray()
     while more := os.pread(handle, _AT_ONCE, len(content)):
         content += more
     fault = fault_of(content, _boot())
     if fault is not None:
         raise ValueError(fault)
-    return Ledger(content)
+    return Journal(content)
 
 
 @contextmanager
@@ -241,8 +241,8 @@ def _locked(path: Path, flags: int) -> Iterator[int]:
         os.close(handle)
 
 
-def _mapped(handle: int, records: int) -> LedgerFile:
-    """The ledger in a file, with room for ``records`` at least; raises ValueError without one."""
+def _mapped(handle: int, records: int) -> JournalFile:
+    """The journal in a file, with room for ``records`` at least; raises ValueError without one."""
     size = os.fstat(handle).st_size
     fault = fault_of(os.pread(handle, HEADER, 0), _boot(), size)
     if fault is not None:
@@ -254,4 +254,4 @@ def _mapped(handle: int, records: int) -> LedgerFile:
     renew(memory)
     if size < size_of(records):
         write_header(memory, records, _boot())
-    return LedgerFile(mapped, records_of(memory))
+    return JournalFile(mapped, records_of(memory))

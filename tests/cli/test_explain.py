@@ -217,10 +217,10 @@ def test_against_what_lives(
 ) -> None:
     """What a changed file moves is told of the daemon's own flows."""
     other = tmp_path / "new"
-    for left, fate in ((", 10.0.0.2", "lost"), (", 10.0.0.3", "kept")):
+    for left, impact in ((", 10.0.0.2", "lost"), (", 10.0.0.3", "kept")):
         other.write_text(TEXT.replace(left, ""))
         found = data(capfd, "-c", str(file), "--against", str(other))["against"]
-        assert found["live"]["web"]["flows"] == found["live"]["web"][fate] == 1
+        assert found["live"]["web"]["flows"] == found["live"]["web"][impact] == 1
 
 
 @pytest.mark.parametrize("arguments", [["--offline"], ["--flows", "listing"]])

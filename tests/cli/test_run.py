@@ -139,12 +139,12 @@ def test_starts_a_worker_a_core(started: Started, file: Any) -> None:
     assert started.debug is False
 
 
-def test_workers_have_ledgers(started: Started, file: Any) -> None:
+def test_workers_have_journals(started: Started, file: Any) -> None:
     """Each knows where its flows are written down, with room for all that it may hold."""
     assert outcome("-c", file(flows={"max": 123})) == 0
     spec, _ = started.specs
-    assert spec.ledgers is not None
-    assert (spec.ledgers.core, spec.ledgers.records) == (CORE, 123)
+    assert spec.journals is not None
+    assert (spec.journals.core, spec.journals.records) == (CORE, 123)
 
 
 def test_the_control_socket(started: Started, file: Any, tmp_path: Path) -> None:

@@ -66,20 +66,20 @@ def test_undo_leaves_a_bare_host_as_it_was(
 
 
 @pytest.mark.root
-def test_undo_removes_ledgers(host: Namespace, write: Any, run: Run) -> None:
+def test_undo_removes_journals(host: Namespace, write: Any, run: Run) -> None:
     """With the last of the families, and with nothing else to undo; the dry run says so."""
     program = "from paraglider.host.ownership import netns_cookie; print(f'{netns_cookie():x}')"
     cookie = host.run([sys.executable, "-c", program]).stdout.strip()
-    ledger = RUN_DIRECTORY / f"flows-{cookie}-0-nat-0"
+    journal = RUN_DIRECTORY / f"flows-{cookie}-0-nat-0"
     run("-c", write())
     for arguments, there in ((["-6", "--undo"], True), (["--undo"], False)):
-        ledger.touch()
+        journal.touch()
         run(*arguments)
-        assert ledger.exists() == there
-    ledger.touch()
-    assert run("--undo", "--dry-run").stdout == f"rm -f {ledger}\n"
-    assert run("--undo").stdout == f"done        ledger of flows {ledger} removed\n1 done\n"
-    assert not ledger.exists()
+        assert journal.exists() == there
+    journal.touch()
+    assert run("--undo", "--dry-run").stdout == f"rm -f {journal}\n"
+    assert run("--undo").stdout == f"done        journal of flows {journal} removed\n1 done\n"
+    assert not journal.exists()
 
 
 @pytest.mark.root

@@ -20,7 +20,7 @@ from scapy.packet import Packet, Raw
 
 from paraglider.core import flow
 from paraglider.core.verdict import REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 CLIENT_PORT, IDENTIFIER = 40000, 0x1234
 #: services of the world, as protocol and VIP port: port at the backend
@@ -50,7 +50,7 @@ ERRORS: dict[int, dict[str, Packet]] = {
 TOO_BIG = {4: "fragmentation needed", 6: "packet too big"}
 
 
-def world(family: Family) -> Nat:
+def world(family: Family) -> NatDatapath:
     """Services of TCP, UDP and echo with one backend, and a flow of the client through each."""
     server = family.backends[0]
     services = [

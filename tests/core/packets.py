@@ -39,7 +39,7 @@ from paraglider.core.flow import FlowTable, Timeouts
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 from paraglider.forward.nat import datapath as nat_module
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 #: whether the packet path runs compiled
 COMPILED = not str(nat_module.__file__).endswith(".py")
@@ -182,9 +182,9 @@ def service(
     )
 
 
-def nat(*services: Service, bound: int = 1000, timeouts: Timeouts | None = None) -> Nat:
+def nat(*services: Service, bound: int = 1000, timeouts: Timeouts | None = None) -> NatDatapath:
     """A packet path over ``services``."""
-    return Nat(Balancer(ServiceMap(services)), FlowTable(timeouts or Timeouts(), bound))
+    return NatDatapath(Balancer(ServiceMap(services)), FlowTable(timeouts or Timeouts(), bound))
 
 
 class Guarded(bytearray):
@@ -224,7 +224,9 @@ def guarded(packet: bytes) -> bytearray:
     return buf
 
 
-def run(path: Nat, packet: bytes, checksum: int = COMPLETE, now: float = 0.0) -> tuple[int, bytes]:
+def run(
+    path: NatDatapath, packet: bytes, checksum: int = COMPLETE, now: float = 0.0
+) -> tuple[int, bytes]:
     """The verdict for ``packet``, and the packet as it is in the buffer afterwards."""
     buf = guarded(packet)
     verdict = path.handle(buf, FRINGE, len(packet), checksum, now)

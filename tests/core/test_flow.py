@@ -43,17 +43,17 @@ from paraglider.core.flow_states import (
     UDP_NEW,
     UDP_OPEN,
 )
-from paraglider.core.translation import Rewrite
+from paraglider.core.translation import Translation
 
 SHORT = Timeouts(syn=4, established=30, closed_rst=2, closed_fin=6.5, udp=5, icmp=2.25)
 VIPS = (packed(V4.vip), packed(V4.other_vip))
 
 
-def rewrites(affinity: Affinity | None = None) -> list[Rewrite]:
+def translations(affinity: Affinity | None = None) -> list[Translation]:
     """Between two VIPs and three backends; the first VIP's service keeps its clients."""
     backends = [backend(address) for address in V4.backends]
     return [
-        Rewrite(vip, 80, each, affinity=affinity if vip == VIPS[0] else None)
+        Translation(vip, 80, each, affinity=affinity if vip == VIPS[0] else None)
         for vip in VIPS
         for each in backends
     ]
@@ -67,13 +67,13 @@ def key(vip: bytes, client: int, protocol: int) -> bytes:
 
 
 def opened(
-    table: FlowTable, rewrite: Rewrite, client: int, protocol: int, now: float
+    table: FlowTable, translation: Translation, client: int, protocol: int, now: float
 ) -> Flow | None:
     """A new flow, or None where there is no room."""
     if not table.make_room(protocol, now):
         return None
-    forward = key(rewrite.vip, client, protocol)
-    return table.open(protocol, forward, rewrite.reverse_key(forward), rewrite, now)
+    forward = key(translation.vip, client, protocol)
+    return table.open(protocol, forward, translation.reverse_key(forward), translation, now)
 
 
 def standing(table: FlowTable) -> list[Flow]:
@@ -90,7 +90,7 @@ class Known:
     flow: Flow
     forward: bytes
     reverse: bytes
-    rewrite: Rewrite
+    translation: Translation
     state: int
     seen: float
 
@@ -113,7 +113,7 @@ class TableAndModel(RuleBasedStateMachine):
         self.now = start
         self.bound = bound
         self.affinity = Affinity(5, 3)
-        self.rewrites = rewrites(self.affinity)
+        self.translations = translations(self.affinity)
         self.table = FlowTable(SHORT, bound, start if told else 0.0)
         self.known: list[Known] = []
         self.evicted = self.expired = 0
@@ -129,9 +129,9 @@ class TableAndModel(RuleBasedStateMachine):
     )
     def open(self, protocol: int, client: int, which: int) -> None:
         """A new flow; where the table is full one makes room, or the new one is refused."""
-        rewrite = self.rewrites[which]
-        forward = key(rewrite.vip, client, protocol)
-        reverse = rewrite.reverse_key(forward)
+        translation = self.translations[which]
+        forward = key(translation.vip, client, protocol)
+        reverse = translation.reverse_key(forward)
         for each in self.known:
             if each.flow.protocol == protocol and (
                 each.forward == forward or each.reverse == reverse
@@ -141,9 +141,9 @@ class TableAndModel(RuleBasedStateMachine):
         if len(self.known) == self.bound:
             self.expect_eviction(room)
         if room:
-            made = self.table.open(protocol, forward, reverse, rewrite, self.now)
+            made = self.table.open(protocol, forward, reverse, translation, self.now)
             state = FIRST_STATE[protocol]
-            self.known.append(Known(made, forward, reverse, rewrite, state, self.now))
+            self.known.append(Known(made, forward, reverse, translation, state, self.now))
 
     def expect_eviction(self, room: bool) -> None:
         """A closed flow went; without any another that does not live; never one that does."""
@@ -226,15 +226,15 @@ class TableAndModel(RuleBasedStateMachine):
             assert self.table.forward[protocol] == {each.forward: each.flow for each in mine}
             assert self.table.reverse[protocol] == {each.reverse: each.flow for each in mine}
         for each in self.known:
-            assert each.flow.rewrite is each.rewrite
+            assert each.flow.translation is each.translation
             assert (each.flow.state, each.flow.seen) == (each.state, each.seen)
 
     @invariant()
     def backends_count_their_flows(self) -> None:
         """A backend's count is the number of live flows that go to it."""
-        for rewrite in self.rewrites:
-            found = rewrite.backend
-            mine = [GROUP_OF[e.state] for e in self.known if e.rewrite.backend is found]
+        for translation in self.translations:
+            found = translation.backend
+            mine = [GROUP_OF[e.state] for e in self.known if e.translation.backend is found]
             counts = {group: mine.count(group) for group in (ACTIVE, OPENING, CLOSING)}
             assert counts == {ACTIVE: found.flows, OPENING: found.opening, CLOSING: found.closing}
         groups = [GROUP_OF[e.state] for e in self.known]
@@ -262,7 +262,7 @@ class TableAndModel(RuleBasedStateMachine):
     @invariant()
     def affinity_holds_the_clients_with_flows(self) -> None:
         """Of the service that keeps its clients, the bound ones are those with live flows."""
-        clients = {each.forward[:4] for each in self.known if each.rewrite.affinity is not None}
+        clients = {each.forward[:4] for each in self.known if each.translation.affinity is not None}
         assert set(self.affinity._held) == clients
 
 
@@ -273,7 +273,7 @@ TestTableAndModel.settings = settings(max_examples=150, stateful_step_count=60)
 def filled(bound: int, now: float = 0.0) -> tuple[FlowTable, list[Flow]]:
     """A table full of half-open flows, opened a second apart."""
     table = FlowTable(SHORT, bound, now)
-    flows = [opened(table, rewrites()[0], client, TCP, now + client) for client in range(bound)]
+    flows = [opened(table, translations()[0], client, TCP, now + client) for client in range(bound)]
     return table, [each for each in flows if each is not None]
 
 
@@ -293,19 +293,19 @@ def test_default_timeouts_are_what_the_standards_ask_for() -> None:
 def test_a_closed_flow_makes_room_first() -> None:
     """Then half-open ones, the oldest first; then single datagrams; a live one never."""
     table = FlowTable(Timeouts(), 5)
-    rewrite = rewrites()[0]
+    translation = translations()[0]
     states = (ESTABLISHED, SYN_SENT, SYN_SENT, UDP_NEW, TIME_WAIT)
     flows = []
     for client, state in enumerate(states):
         protocol = UDP if state == UDP_NEW else TCP
-        made = opened(table, rewrite, client, protocol, client)
+        made = opened(table, translation, client, protocol, client)
         assert made is not None
         table.move(made, state, client)
         flows.append(made)
     order = []
     for client in range(10, 15):
         now = 100.0 + client
-        made = opened(table, rewrite, client, TCP, now)
+        made = opened(table, translation, client, TCP, now)
         if made is not None:
             table.move(made, ESTABLISHED, now)
         order.append([n for n, each in enumerate(flows) if each.state == GONE])
@@ -316,32 +316,32 @@ def test_a_closed_flow_makes_room_first() -> None:
 def test_a_flood_takes_the_place_of_its_own_kind(newcomer: int, survives: int) -> None:
     """Where all are young, datagrams cost no handshake, and handshakes no datagram."""
     table = FlowTable(Timeouts(), 20)
-    rewrite = rewrites()[0]
+    translation = translations()[0]
     for client in range(10):
         for protocol in (TCP, UDP):
-            assert opened(table, rewrite, client, protocol, 0.0) is not None
+            assert opened(table, translation, client, protocol, 0.0) is not None
     for client in range(10, 200):
-        assert opened(table, rewrite, client, newcomer, YOUNG - 1) is not None
+        assert opened(table, translation, client, newcomer, YOUNG - 1) is not None
     assert len(table.forward[survives]) == 10
 
 
 def test_the_youngest_handshake_goes_last() -> None:
     """A flood within a second goes round: each opening lasts as long as there are others."""
     table = FlowTable(Timeouts(), 100)
-    rewrite = rewrites()[0]
-    flows = [opened(table, rewrite, client, TCP, 50.2) for client in range(400)]
+    translation = translations()[0]
+    flows = [opened(table, translation, client, TCP, 50.2) for client in range(400)]
     assert [each.state for each in flows if each is not None][-100:] == [SYN_SENT] * 100
 
 
 def test_a_crowd_makes_room_before_others() -> None:
     """Half-open flows of one network go, and a client elsewhere keeps its own."""
     table = FlowTable(Timeouts(), 50)
-    rewrite = rewrites()[0]
+    translation = translations()[0]
 
     def from_network(network: int, number: int) -> Flow:
-        forward = bytes([10, 0, network, 7]) + rewrite.vip + number.to_bytes(2, "big") + b"\0P"
+        forward = bytes([10, 0, network, 7]) + translation.vip + number.to_bytes(2, "big") + b"\0P"
         assert table.make_room(TCP, 1.0)
-        return table.open(TCP, forward, rewrite.reverse_key(forward), rewrite, 1.0)
+        return table.open(TCP, forward, translation.reverse_key(forward), translation, 1.0)
 
     lone = from_network(1, 0)
     for number in range(1000):
@@ -352,9 +352,9 @@ def test_a_crowd_makes_room_before_others() -> None:
 def test_flows_that_are_half_closed_on_one_side_are_kept_while_there_are_few() -> None:
     """Under dsr nobody knows whether they are over: beyond a share of the table they go early."""
     table = FlowTable(Timeouts(), 2000)
-    rewrite = rewrites()[0]
+    translation = translations()[0]
     for client in range(1500):
-        made = opened(table, rewrite, client, TCP, 0.0)
+        made = opened(table, translation, client, TCP, 0.0)
         assert made is not None
         table.move(made, CLIENT_DONE, 0.0)
     table.expire(59.0)
@@ -373,7 +373,7 @@ def test_a_flow_that_was_seen_makes_no_room_before_one_that_was_not() -> None:
     for each in flows[:2]:
         each.seen = 10.0
     for gone in (2, 3):  # which were opened later, and not seen since
-        assert opened(table, rewrites()[0], 10 + gone, TCP, 10.0) is not None
+        assert opened(table, translations()[0], 10 + gone, TCP, 10.0) is not None
         assert flows[gone].state == GONE
     assert [each.state for each in flows[:2]] == [SYN_SENT, SYN_SENT]
 
@@ -398,13 +398,13 @@ def test_lasting_flows_make_no_room_before_they_sleep() -> None:
     table = FlowTable(Timeouts(), 3)
     flows = []
     for client, state in enumerate((ESTABLISHED, FIN_CLIENT, ESTABLISHED)):
-        made = opened(table, rewrites()[0], client, TCP, 3.0)
+        made = opened(table, translations()[0], client, TCP, 3.0)
         assert made is not None
         table.move(made, state, 3.0)
         flows.append(made)
     for now in (3.0, 7100.0):
         assert not table.make_room(TCP, now)
-        assert opened(table, rewrites()[0], 9, UDP, now) is None
+        assert opened(table, translations()[0], 9, UDP, now) is None
     assert (len(table), table.evicted) == (3, 0)
     flows[0].seen = 7000.0
     assert table.make_room(UDP, 7300.0)
@@ -415,9 +415,9 @@ def test_lasting_flows_make_no_room_before_they_sleep() -> None:
 def test_expiry_keeps_to_its_budget_and_goes_on_where_it_stopped() -> None:
     """A thousand flows that end at once go in portions; less than the portion says done."""
     table = FlowTable(SHORT, 1000)
-    rewrite = rewrites()[0]
+    translation = translations()[0]
     for client in range(1000):
-        opened(table, rewrite, client, TCP, 0.0)
+        opened(table, translation, client, TCP, 0.0)
     assert [table.expire(5.0, 300) for _ in range(5)] == [300, 300, 300, 100, 0]
     assert (len(table), table.expired) == (0, 1000)
 
@@ -427,7 +427,7 @@ def test_expiry_after_a_long_sleep() -> None:
     table, _ = filled(3)
     assert table.expire(1e9) == 3
     assert len(table) == 0
-    opened(table, rewrites()[0], 0, TCP, 1e9)
+    opened(table, translations()[0], 0, TCP, 1e9)
     assert table.expire(1e9 + 3.9) == 0
     assert table.expire(1e9 + 5) == 1
 
@@ -435,10 +435,10 @@ def test_expiry_after_a_long_sleep() -> None:
 def test_nothing_is_kept_of_flows_that_are_gone() -> None:
     """After many flows have come and gone, tables, wheels and heaps are as empty as at first."""
     table = FlowTable(SHORT, 500)
-    rewrite, now = rewrites()[0], 0.0
+    translation, now = translations()[0], 0.0
     for client in range(2000):
         now += 0.1
-        made = opened(table, rewrite, client, (TCP, UDP, ICMP)[client % 3], now)
+        made = opened(table, translation, client, (TCP, UDP, ICMP)[client % 3], now)
         assert made is not None
         if made.protocol == TCP:
             table.move(made, (ESTABLISHED, TIME_WAIT)[client % 2], now)
@@ -453,7 +453,7 @@ def test_nothing_is_kept_of_flows_that_are_gone() -> None:
 def test_a_backend_remembers_how_often_it_was_picked() -> None:
     """``picked`` only grows, the others follow what is in the table."""
     table, flows = filled(2)
-    target = flows[0].rewrite.backend
+    target = flows[0].translation.backend
     table.forget(flows[0], 2.0)
     assert (flows[0].state, target.opening, target.picked) == (GONE, 0, 1)
 

@@ -19,8 +19,8 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, UDP, FlowTable, Timeouts
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REWRITTEN
-from paraglider.forward.dsr.datapath import Director
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.dsr.datapath import DsrDatapath
+from paraglider.forward.nat.datapath import NatDatapath
 
 SCALE = 4000
 FLOOD_SCALE = 500
@@ -47,10 +47,10 @@ class Field:
         )
         self.table = FlowTable(Timeouts(), bound)
         balancer = Balancer(ServiceMap([made]))
-        self.path: Nat | Director = Nat(balancer, self.table)
+        self.path: NatDatapath | DsrDatapath = NatDatapath(balancer, self.table)
         if method == "dsr":
             marks = {backend: n << 9 for n, backend in enumerate(made.pool.backends, 1)}
-            self.path = Director(balancer, self.table, marks, LEASE)
+            self.path = DsrDatapath(balancer, self.table, marks, LEASE)
         self.now = 0.0
         self.most = 0
         self._order = count()

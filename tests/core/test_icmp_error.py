@@ -30,7 +30,7 @@ from scapy.packet import Packet, Raw
 
 from paraglider.core import flow
 from paraglider.core.verdict import BAD_CHECKSUM, DROP, REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 inners = pytest.mark.parametrize(
     ("inner", "ports"), [row[1:] for row in INNERS], ids=[row[0] for row in INNERS]
@@ -52,7 +52,7 @@ CUTS: list[tuple[str, int | None]] = [
 cuts = pytest.mark.parametrize("kept", [row[1] for row in CUTS], ids=[row[0] for row in CUTS])
 
 
-def snapshot(path: Nat) -> list[tuple[bytes, int, float]]:
+def snapshot(path: NatDatapath) -> list[tuple[bytes, int, float]]:
     """Key, state and time of every flow."""
     return [
         (each.forward_key, each.state, each.seen)

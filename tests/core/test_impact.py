@@ -9,7 +9,7 @@ from paraglider.core import strategies
 from paraglider.core.balancer import Balancer
 from paraglider.core.explain import explain
 from paraglider.core.flow import TCP, UDP
-from paraglider.core.impact import SAMPLES, Fate, Moved, Overlap, fate, moved, overlaps, same
+from paraglider.core.impact import SAMPLES, Impact, Moved, Overlap, impact, moved, overlaps, same
 from paraglider.core.pool import Backend, Event, Pool
 from paraglider.core.service import ALL_PORTS, Ports, Service, ServiceMap
 from paraglider.core.strategies import Context, NewFlow
@@ -138,14 +138,14 @@ def test_what_a_narrower_service_has_is_not_told() -> None:
     assert list(overlaps(narrow, both, alone)) == [Overlap(TCP, 80, 80, wide)]
 
 
-def _fate(actual: Backend | None, after: Service | None, lives: bool) -> Fate:
+def _impact(actual: Backend | None, after: Service | None, lives: bool) -> Impact:
     key = packed(V4.client) + packed(V4.vip) + bytes((1, 2, 0, 80))
     flow = NewFlow(TCP, key, 0.0)
     services = ServiceMap([after] if after is not None else [])
-    return fate(flow, actual, lives, explain(Balancer(services), flow))
+    return impact(flow, actual, lives, explain(Balancer(services), flow))
 
 
-def test_fates() -> None:
+def test_impacts() -> None:
     """Kept, moved, lost and open, each for its reason."""
     one, gone = backend("10.0.0.1"), backend("10.0.0.9")
     both = web("10.0.0.1", "10.0.0.2")
@@ -153,14 +153,14 @@ def test_fates() -> None:
         NewFlow(TCP, packed(V4.client) + packed(V4.vip) + bytes((1, 2, 0, 80)), 0)
     )
     other = next(b for b in both.pool.backends if b is not picked)
-    assert _fate(picked, both, lives=False) is Fate.KEPT
-    assert _fate(other, both, lives=True) is Fate.MOVED
-    assert _fate(gone, both, lives=True) is Fate.LOST
-    assert _fate(one, None, lives=True) is Fate.LOST
-    assert _fate(one, web("10.0.0.1", "10.0.0.2", strategy="rr"), lives=True) is Fate.KEPT
-    assert _fate(one, web("10.0.0.1", "10.0.0.2", strategy="rr"), lives=False) is Fate.OPEN
-    assert _fate(None, both, lives=False) is Fate.OPEN
-    assert _fate(one, web("10.0.0.1", strategy="rr"), lives=False) is Fate.KEPT
+    assert _impact(picked, both, lives=False) is Impact.KEPT
+    assert _impact(other, both, lives=True) is Impact.MOVED
+    assert _impact(gone, both, lives=True) is Impact.LOST
+    assert _impact(one, None, lives=True) is Impact.LOST
+    assert _impact(one, web("10.0.0.1", "10.0.0.2", strategy="rr"), lives=True) is Impact.KEPT
+    assert _impact(one, web("10.0.0.1", "10.0.0.2", strategy="rr"), lives=False) is Impact.OPEN
+    assert _impact(None, both, lives=False) is Impact.OPEN
+    assert _impact(one, web("10.0.0.1", strategy="rr"), lives=False) is Impact.KEPT
 
 
 def test_drained_backend_loses_only_what_is_new() -> None:
@@ -168,11 +168,11 @@ def test_drained_backend_loses_only_what_is_new() -> None:
     after = web("10.0.0.1", "10.0.0.2")
     drained = after.pool.backends[0]
     after.pool.apply(drained, Event.SET_DRAIN)
-    assert _fate(drained, after, lives=True) is Fate.MOVED
-    assert _fate(drained, after, lives=False) is Fate.LOST
+    assert _impact(drained, after, lives=True) is Impact.MOVED
+    assert _impact(drained, after, lives=False) is Impact.LOST
     after.pool.apply(after.pool.backends[1], Event.SET_DRAIN)
-    assert _fate(None, after, lives=False) is Fate.LOST
-    assert _fate(drained, after, lives=True) is Fate.KEPT
+    assert _impact(None, after, lives=False) is Impact.LOST
+    assert _impact(drained, after, lives=True) is Impact.KEPT
 
 
 def test_share() -> None:

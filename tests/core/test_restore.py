@@ -1,4 +1,4 @@
-"""Flows taken over from a ledger: what the table knew is known again, and nothing else raises."""
+"""Flows restored from a journal: what the table knew is known again, and nothing else raises."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from paraglider.core.flow_states import (
     SYN_SENT,
     TIME_WAIT,
 )
-from paraglider.core.journal import HEADER, RECORD, Ledger, size_of, write_header
+from paraglider.core.journal import HEADER, RECORD, Journal, size_of, write_header
 from paraglider.core.pool import Backend, Pool
-from paraglider.core.restore import Rewrites, Taken, adopt, resume
+from paraglider.core.restore import Restored, Translations, merge, restore
 from paraglider.core.service import Service
 from paraglider.core.strategies.rr import RoundRobin
-from paraglider.core.translation import Rewrite
+from paraglider.core.translation import Translation
 
 BOOT = bytes(16)
 SHORT = Timeouts(syn=4, established=30, closed_rst=6, closed_fin=6, udp=5, icmp=2)
@@ -58,18 +58,18 @@ class World:
             )
             for name, family, port in zip(names, (V4, V6), ports, strict=True)
         ]
-        self.rewrites = Rewrites(self.services)
+        self.translations = Translations(self.services)
 
-    def rewrite(self, family: Family, number: int) -> Rewrite:
+    def translation(self, family: Family, number: int) -> Translation:
         """To backend ``number``."""
-        return list(self.services[family is V6].rewrites.values())[number]
+        return list(self.services[family is V6].translations.values())[number]
 
 
 def memory(records: int = 20) -> bytearray:
-    """The bytes of an empty ledger whose worker has begun."""
+    """The bytes of an empty journal whose worker has begun."""
     buffer = bytearray(size_of(records))
     write_header(buffer, records, BOOT)
-    Ledger(buffer).complete = True
+    Journal(buffer).complete = True
     return buffer
 
 
@@ -79,13 +79,15 @@ def key(family: Family, client: int) -> bytes:
     return packed(family.client) + packed(family.vip) + port + b"\0\x50"
 
 
-def opened(table: FlowTable, rewrite: Rewrite, protocol: int, client: int, now: float) -> Flow:
+def opened(
+    table: FlowTable, translation: Translation, protocol: int, client: int, now: float
+) -> Flow:
     """A new flow."""
-    family = V4 if len(rewrite.vip) == 4 else V6
+    family = V4 if len(translation.vip) == 4 else V6
     if protocol == ICMP and family is V6:
         protocol = ICMP6
     forward = key(family, client)
-    return table.open(protocol, forward, rewrite.reverse_key(forward), rewrite, now)
+    return table.open(protocol, forward, translation.reverse_key(forward), translation, now)
 
 
 def known(table: FlowTable) -> set[tuple[int, bytes, bytes, int, bytes, str]]:
@@ -94,7 +96,7 @@ def known(table: FlowTable) -> set[tuple[int, bytes, bytes, int, bytes, str]]:
         id(f) for each in table.reverse.values() for f in each.values()
     }
     return {
-        (p, k, f.reverse_key, f.state, f.rewrite.identity, f.rewrite.backend.name)
+        (p, k, f.reverse_key, f.state, f.translation.identity, f.translation.backend.name)
         for p, flows in table.forward.items()
         for k, f in flows.items()
     }
@@ -117,15 +119,15 @@ def test_restart_at_any_moment(steps: list[tuple[str, int, Family, int, int]]) -
     buffer = memory()
     world = World()
     table = FlowTable(SHORT, 20)
-    resume(table, Ledger(buffer), world.rewrites, 0.0)
+    restore(table, Journal(buffer), world.translations, 0.0)
     live: list[Flow] = []
     for what, protocol, family, number, which in steps:
         if what == "open" and len(live) < 20:
-            rewrite = world.rewrite(family, which % 3)
+            translation = world.translation(family, which % 3)
             forward = key(family, number)
             of_family = ICMP6 if protocol == ICMP and family is V6 else protocol
             if forward not in table.forward[of_family]:
-                live.append(opened(table, rewrite, protocol, number, 1.0))
+                live.append(opened(table, translation, protocol, number, 1.0))
         elif what == "move" and live:
             flow = live[number % len(live)]
             states = STATES[ICMP if flow.protocol == ICMP6 else flow.protocol]
@@ -136,33 +138,33 @@ def test_restart_at_any_moment(steps: list[tuple[str, int, Family, int, int]]) -
             before = known(table)
             world = World()
             table = FlowTable(SHORT, 20)
-            taken = resume(table, Ledger(buffer), world.rewrites, 1.0)
-            assert taken == Taken(kept=len(before))
+            restored = restore(table, Journal(buffer), world.translations, 1.0)
+            assert restored == Restored(kept=len(before))
             assert known(table) == before
             live = [f for flows in table.forward.values() for f in flows.values()]
             for service in world.services:
-                for backend, rewrite in service.rewrites.items():
-                    count = sum(f.rewrite is rewrite for f in live)
+                for backend, translation in service.translations.items():
+                    count = sum(f.translation is translation for f in live)
                     assert backend.flows + backend.inactive == count
-            bound = {f.forward_key[:4] for f in live if f.rewrite.affinity is not None}
+            bound = {f.forward_key[:4] for f in live if f.translation.affinity is not None}
             assert set(world.affinity._held) == bound
 
 
 def filled(now: float = 0.0) -> tuple[bytearray, FlowTable]:
-    """A ledger with flows to the first backend, half-open, established, closed; and the table."""
+    """A journal with flows to the first backend, half-open, established, closed; and the table."""
     buffer = memory()
     table = FlowTable(SHORT, 20)
     world = World()
-    resume(table, Ledger(buffer), world.rewrites, now)
+    restore(table, Journal(buffer), world.translations, now)
     for client, state in enumerate((SYN_SENT, SYN_RECEIVED, ESTABLISHED, TIME_WAIT)):
-        table.move(opened(table, world.rewrite(V4, 0), TCP, client, now), state, now)
+        table.move(opened(table, world.translation(V4, 0), TCP, client, now), state, now)
     return buffer, table
 
 
 def taken_from(buffer: bytearray, world: World, now: float, bound: int = 20) -> FlowTable:
     """A table that has resumed."""
     table = FlowTable(SHORT, bound)
-    resume(table, Ledger(buffer), world.rewrites, now)
+    restore(table, Journal(buffer), world.translations, now)
     return table
 
 
@@ -186,24 +188,24 @@ def test_what_is_no_longer_configured_is_left_out_for_good() -> None:
     world = World()
     table = taken_from(buffer, world, 0.0)
     for number, family in ((0, V4), (2, V4), (0, V6)):
-        opened(table, world.rewrite(family, number), TCP, number, 0.0)
+        opened(table, world.translation(family, number), TCP, number, 0.0)
     changed = World(backends=2, ports=(80, 81))
     after = FlowTable(SHORT, 20)
-    taken = resume(after, Ledger(buffer), changed.rewrites, 1.0)
-    assert (taken.kept, taken.left_out) == (1, {"unknown": 2})
+    restored = restore(after, Journal(buffer), changed.translations, 1.0)
+    assert (restored.kept, restored.left_out) == (1, {"unknown": 2})
     assert len(taken_from(buffer, World(), 1.0)) == 1
 
 
 def test_a_service_that_was_renamed_keeps_its_flows() -> None:
-    """It is known by VIP, protocol and port; and by its name to ledgers of earlier versions."""
+    """It is known by VIP, protocol and port; and by its name to journals of earlier versions."""
     buffer, world = memory(), World()
     table = taken_from(buffer, world, 0.0)
     for number in range(3):
-        opened(table, world.rewrite(V6, number), TCP, number, 0.0)
+        opened(table, world.translation(V6, number), TCP, number, 0.0)
     renamed = World(names=("other", "another"))
     assert known(taken_from(buffer, renamed, 1.0)) == known(table)
     named = hashlib.blake2b(digest_size=8)
-    one = world.rewrite(V6, 0)
+    one = world.translation(V6, 0)
     named.update(b"web6\0" + one.vip + one.backend.address + one.vip_port + one.backend_port)
     at = bytes(buffer).index(one.identity)
     buffer[at : at + 8] = named.digest()
@@ -218,14 +220,14 @@ def test_the_port_tells_the_service() -> None:
         Service(name, packed(V4.vip), (TCP,), ((port, port),), Pool(backends), RoundRobin())
         for name, port in (("web", 80), ("tls", 443))
     ]
-    identity = services[0].rewrites[backends[0]].identity
-    assert services[1].rewrites[backends[0]].identity == identity
-    rewrites = Rewrites(services)
+    identity = services[0].translations[backends[0]].identity
+    assert services[1].translations[backends[0]].identity == identity
+    translations = Translations(services)
     ends = packed(V4.client) + packed(V4.vip) + b"\x9c\x40"
     for service, port in zip(services, (80, 443), strict=True):
-        _, found = rewrites.of(ESTABLISHED, identity, ends + port.to_bytes(2, "big"))
-        assert found is service.rewrites[backends[0]]
-    assert rewrites.of(ESTABLISHED, identity, ends + b"\0\x51") == (TCP, None)
+        _, found = translations.of(ESTABLISHED, identity, ends + port.to_bytes(2, "big"))
+        assert found is service.translations[backends[0]]
+    assert translations.of(ESTABLISHED, identity, ends + b"\0\x51") == (TCP, None)
 
 
 def test_fewer_flows_than_before_are_allowed() -> None:
@@ -237,31 +239,31 @@ def test_fewer_flows_than_before_are_allowed() -> None:
     assert known(taken_from(buffer, World(), 1.0)) == known(after)
 
 
-def test_from_the_ledgers_of_other_workers() -> None:
+def test_from_the_journals_of_other_workers() -> None:
     """A table takes over the flows of several; one that it has already is refused; theirs stay
-    as they are, and its own ledger has them from then on.
+    as they are, and its own journal has them from then on.
     """
     world = World()
     first, second, own = memory(), memory(), memory()
     for buffer, clients in ((first, (0, 1)), (second, (1, 2))):
         table = taken_from(buffer, world, 0.0)
         for client in clients:
-            opened(table, world.rewrite(V6, client), TCP, client, 0.0)
+            opened(table, world.translation(V6, client), TCP, client, 0.0)
     before = bytes(first), bytes(second)
     table = taken_from(own, World(), 1.0)
-    counts = [adopt(table, Ledger(each), World().rewrites, 1.0) for each in (first, second)]
-    assert counts == [Taken(kept=2), Taken(kept=1, refused=1)]
+    counts = [merge(table, Journal(each), World().translations, 1.0) for each in (first, second)]
+    assert counts == [Restored(kept=2), Restored(kept=1, refused=1)]
     assert (bytes(first), bytes(second)) == before
     assert known(taken_from(own, World(), 1.0)) == known(table)
 
 
-def test_a_ledger_whose_worker_never_began_is_empty() -> None:
+def test_a_journal_whose_worker_never_began_is_empty() -> None:
     """What it has of a takeover that was cut short is neither resumed nor adopted."""
     buffer, _ = filled()
-    Ledger(buffer).complete = False
+    Journal(buffer).complete = False
     table = FlowTable(SHORT, 20)
-    assert adopt(table, Ledger(buffer), World().rewrites, 0.0) == Taken()
-    assert resume(table, Ledger(buffer), World().rewrites, 0.0) == Taken()
+    assert merge(table, Journal(buffer), World().translations, 0.0) == Restored()
+    assert restore(table, Journal(buffer), World().translations, 0.0) == Restored()
     assert len(table) == 0
 
 
@@ -269,7 +271,7 @@ def test_a_ledger_whose_worker_never_began_is_empty() -> None:
 def test_a_clock_that_cannot_be(forged: float) -> None:
     """A time in the future, or none at all, counts as now."""
     buffer, _ = filled()
-    Ledger(buffer).tick(forged)
+    Journal(buffer).tick(forged)
     after = taken_from(buffer, World(), 0.25)
     assert {f.seen for f in after.forward[TCP].values()} == {0.25}
 
@@ -282,7 +284,7 @@ def test_garbage(noise: bytes, whole: list[bool]) -> None:
     world = World()
     buffer = memory(5)
     buffer[HEADER:] = noise
-    identities = [r.identity for service in world.services for r in service.rewrites.values()]
+    identities = [r.identity for service in world.services for r in service.translations.values()]
     for number, known_one in enumerate(whole):
         at = HEADER + number * RECORD
         if known_one:
@@ -293,5 +295,5 @@ def test_garbage(noise: bytes, whole: list[bool]) -> None:
     assert len(table) <= sum(whole)
     for _, forward, *_ in known(table):
         assert forward[len(forward) // 2 - 2 : -4] in (packed(V4.vip), packed(V6.vip))
-    opened(table, world.rewrite(V6, 0), UDP, 1, 0.0) if len(table) < 5 else None
+    opened(table, world.translation(V6, 0), UDP, 1, 0.0) if len(table) < 5 else None
     assert known(taken_from(buffer, World(), 0.0)) == known(table)

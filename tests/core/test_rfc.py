@@ -14,7 +14,7 @@ from scapy.packet import Raw
 
 from paraglider.core import flow
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 PORT, IDENTIFIER = 40000, 4711
@@ -23,7 +23,7 @@ GOES_ON, STAYS = "goes on", "stays"
 _MEANING = {REWRITTEN: GOES_ON, PASS: STAYS, DROP: STAYS}
 
 
-def world(family: Family) -> Nat:
+def world(family: Family) -> NatDatapath:
     """TCP on port 80, UDP on 53, echo: one backend, which all flows reach."""
     server = family.backends[0]
     return nat(
@@ -45,7 +45,7 @@ def packet(family: Family, protocol: str, who: str, flags: str) -> bytes:
     return bytes(family.ip(*ends) / UDP(sport=ports[0], dport=ports[1]) / Raw(b"?"))
 
 
-def outcome(family: Family, protocol: str, script: str, path: Nat | None = None) -> str:
+def outcome(family: Family, protocol: str, script: str, path: NatDatapath | None = None) -> str:
     """What becomes of the last packet of ``script``."""
     path, now, verdict = path or world(family), 0.0, -1
     for step in script.split():

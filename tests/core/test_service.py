@@ -108,14 +108,14 @@ def test_every_backend_has_one_rewrite() -> None:
     backends = [backend("10.0.0.1"), backend("10.0.0.2", 8080)]
     affinity = Affinity(60, 10)
     web = service(V4, ports=((80, 80),), backends=backends, affinity=affinity, direct=True)
-    assert list(web.rewrites) == backends
-    plain, mapped = web.rewrites.values()
+    assert list(web.translations) == backends
+    plain, mapped = web.translations.values()
     assert (plain.mapped, mapped.mapped) == (False, True)
     assert (mapped.vip_port, mapped.backend_port) == (port(80), port(8080))
-    for rewrite in (plain, mapped):
-        assert rewrite.vip == packed(V4.vip)
-        assert rewrite.direct
-        assert rewrite.affinity is affinity
+    for translation in (plain, mapped):
+        assert translation.vip == packed(V4.vip)
+        assert translation.direct
+        assert translation.affinity is affinity
 
 
 def test_the_strategy_follows_the_pool() -> None:

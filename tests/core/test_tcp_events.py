@@ -24,7 +24,7 @@ from paraglider.core.flow_states import (
 from paraglider.core.packet import ACK, FIN, RST, SYN
 from paraglider.core.pool import Backend
 from paraglider.core.tcp_events import backend_event, client_event
-from paraglider.core.translation import Rewrite
+from paraglider.core.translation import Translation
 
 NOTHING = -1
 TOP = 1 << 32
@@ -38,8 +38,8 @@ def segment(flags: int, sequence: int = 0, acknowledged: int = 0) -> bytearray:
 
 def flow_in(state: int, *, expected: int = 0, progress: int = 0, proof: int = 0) -> Flow:
     """A flow of which these numbers are known."""
-    rewrite = Rewrite(bytes(4), 0, Backend("a", bytes(4)))
-    flow = Flow(TCP, bytes(12), bytes(12), rewrite, state, 1.0)
+    translation = Translation(bytes(4), 0, Backend("a", bytes(4)))
+    flow = Flow(TCP, bytes(12), bytes(12), translation, state, 1.0)
     flow.expected, flow.progress, flow.proof = expected, progress, proof
     return flow
 

@@ -10,7 +10,7 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.tracing import MOST, Witness
+from paraglider.core.tracing import MOST, TracingBalancer
 
 
 def flow(port: int = 40000) -> NewFlow:
@@ -26,22 +26,22 @@ def nobody(_: Backend) -> bool:
 
 def why(web: Service, busy: str = "") -> str:
     """What is said of a decision, while the backend called ``busy`` cannot hold the flow."""
-    witness = Witness(ServiceMap([web]))
+    balancer = TracingBalancer(ServiceMap([web]))
     new = flow()
-    backend = witness.choose(web, new, lambda each: each.name == busy)
+    backend = balancer.choose(web, new, lambda each: each.name == busy)
     assert backend is not None
-    decision = witness.told(TCP, new.key, backend)
+    decision = balancer.decision_on(TCP, new.key, backend)
     assert (decision.service, decision.backend, decision.key) == (web.name, backend, new.key)
-    assert witness.told(TCP, new.key, backend).why == ""  # it was asked already
+    assert balancer.decision_on(TCP, new.key, backend).why == ""  # it was asked already
     return decision.why
 
 
 def test_it_decides_as_any_balancer() -> None:
     """Backend for backend, with a service of its own each."""
     ours, theirs = service(V4), service(V4)
-    witness, balancer = Witness(ServiceMap([ours])), Balancer(ServiceMap([theirs]))
+    tracing, balancer = TracingBalancer(ServiceMap([ours])), Balancer(ServiceMap([theirs]))
     for number in range(20):
-        mine = witness.choose(ours, flow(number), nobody)
+        mine = tracing.choose(ours, flow(number), nobody)
         other = balancer.choose(theirs, flow(number), nobody)
         assert mine is not None
         assert other is not None
@@ -87,7 +87,7 @@ def test_all_are_down() -> None:
 def test_what_nobody_asks_for_is_forgotten() -> None:
     """However many flows are decided and refused after all."""
     web = service(V4)
-    witness = Witness(ServiceMap([web]))
+    balancer = TracingBalancer(ServiceMap([web]))
     for number in range(3 * MOST):
-        witness.choose(web, flow(number), nobody)
-    assert len(witness._reasons) <= MOST
+        balancer.choose(web, flow(number), nobody)
+    assert len(balancer._reasons) <= MOST

@@ -1,4 +1,4 @@
-"""What a rewrite precomputes, against packets that scapy builds with either end."""
+"""What a translation precomputes, against packets that scapy builds with either end."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from scapy.layers.inet import TCP
 from scapy.packet import Raw
 
 from paraglider.core.pool import Backend
-from paraglider.core.translation import Rewrite
+from paraglider.core.translation import Translation
 
 CLIENT_PORT = 40000
 
 
-def rewrite(family: Family, port: int = 0, vip_port: int = 80) -> Rewrite:
+def translation(family: Family, port: int = 0, vip_port: int = 80) -> Translation:
     """Between the VIP and the first backend, at ``port`` where that is mapped."""
-    return Rewrite(packed(family.vip), vip_port, backend(family.backends[0], port))
+    return Translation(packed(family.vip), vip_port, backend(family.backends[0], port))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("port", "mapped"), [(0, False), (80, False), (8080, True)])
 def test_a_port_is_mapped_where_it_differs(family: Family, port: int, mapped: bool) -> None:
     """A backend without a port, or with the service's own, keeps the client's."""
-    assert rewrite(family, port).mapped is mapped
+    assert translation(family, port).mapped is mapped
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -34,7 +34,7 @@ def test_the_reverse_key_is_that_of_the_answer(family: Family, port: int, at_bac
     client, ports = packed(family.client), CLIENT_PORT.to_bytes(2, "big")
     key = client + packed(family.vip) + ports + (80).to_bytes(2, "big")
     answer = packed(family.backends[0]) + client + at_backend.to_bytes(2, "big") + ports
-    assert rewrite(family, port).reverse_key(key) == answer
+    assert translation(family, port).reverse_key(key) == answer
 
 
 def checksums(family: Family, source: str, destination: str, ports: tuple[int, int]) -> list[int]:
@@ -50,7 +50,7 @@ def checksums(family: Family, source: str, destination: str, ports: tuple[int, i
 @pytest.mark.parametrize("port", [0, 8080])
 def test_sums_turn_one_checksum_into_the_other(family: Family, port: int) -> None:
     """Out, the checksums of a packet to the VIP become those of one to the backend; and back."""
-    between = rewrite(family, port)
+    between = translation(family, port)
     client, vip, server = family.client, family.vip, family.backends[0]
     at_backend = port or 80
     to_vip = checksums(family, client, vip, (CLIENT_PORT, 80))
@@ -69,13 +69,13 @@ def test_sums_turn_one_checksum_into_the_other(family: Family, port: int) -> Non
 def test_out_and_back_cancel(size: int, vip_port: int, port: int, data: st.DataObject) -> None:
     """What is added on the way out is taken away on the way back, for any addresses."""
     vip, address = (data.draw(st.binary(min_size=size, max_size=size)) for _ in range(2))
-    between = Rewrite(vip, vip_port, Backend("b", address, port))
+    between = Translation(vip, vip_port, Backend("b", address, port))
     assert (between.address_out + between.address_back) % 65535 == 0
     assert (between.transport_out + between.transport_back) % 65535 == 0
 
 
 def test_counters_start_at_nothing() -> None:
     """No packets and bytes yet, either way."""
-    between = rewrite(FAMILIES[0])
+    between = translation(FAMILIES[0])
     assert (between.packets_out, between.bytes_out) == (0, 0)
     assert (between.packets_back, between.bytes_back) == (0, 0)

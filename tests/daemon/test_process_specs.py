@@ -142,7 +142,7 @@ class _Stranger(Spec):
     role = "stranger"
 
 
-def test_ledgers_of_another_steering_go_once(specs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_journals_of_another_steering_go_once(specs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first worker's files know all others; without workers there are none."""
     made = specs({})
     removed: list[object] = []
@@ -150,7 +150,7 @@ def test_ledgers_of_another_steering_go_once(specs: Any, monkeypatch: pytest.Mon
     def remove(files: object) -> None:
         removed.append(files)
 
-    monkeypatch.setattr(type(made[0].ledgers), "remove_others", remove)
-    process_specs.forget_other_ledgers(made)
-    process_specs.forget_other_ledgers(made[2:])
-    assert removed == [made[0].ledgers]
+    monkeypatch.setattr(type(made[0].journals), "remove_others", remove)
+    process_specs.forget_other_journals(made)
+    process_specs.forget_other_journals(made[2:])
+    assert removed == [made[0].journals]

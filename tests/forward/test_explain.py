@@ -11,10 +11,10 @@ from scapy.packet import Packet
 
 from paraglider.config.load import parse
 from paraglider.core import flow
-from paraglider.core.impact import Fate
+from paraglider.core.impact import Impact
 from paraglider.core.strategies import STRATEGIES, NewFlow
 from paraglider.forward import explain
-from paraglider.forward.explain import Capture, Situation, compare, fates, spelled
+from paraglider.forward.explain import Capture, Situation, compare, impacts, spelled
 from paraglider.forward.listing import NOTHING, Live, backends_in, flow_key, flows_in
 
 TEXT = """\
@@ -239,7 +239,7 @@ def test_compare_with_ports_that_change_hands() -> None:
     ]
 
 
-def test_fates() -> None:
+def test_impacts() -> None:
     """Live flows by what becomes of them; those of no service are left out."""
     live = living(
         listed("10.0.0.3", "web", 80),
@@ -250,11 +250,11 @@ def test_fates() -> None:
     after = situation(TEXT.replace("10.0.0.2]", "10.0.0.4]").replace(", 10.0.0.3]", "]"))
     flows = [(each.flow, each.backend) for each in live.flows]
     stranger = NewFlow(flow.TCP, bytes(12), 0.0)
-    found = fates([*flows, (stranger, None)], before, after, lives=True)
-    assert found == {"web": {Fate.LOST: 1}, "all": {Fate.KEPT: 1, Fate.LOST: 1}}
-    anew = fates(
+    found = impacts([*flows, (stranger, None)], before, after, lives=True)
+    assert found == {"web": {Impact.LOST: 1}, "all": {Impact.KEPT: 1, Impact.LOST: 1}}
+    anew = impacts(
         [(new(80, own=port), None) for port in range(300)], situation(), after, lives=False
     )
     assert anew["web"].total() == 300
-    assert 60 < anew["web"][Fate.LOST] < 140
-    assert anew["web"][Fate.KEPT] > anew["web"][Fate.MOVED]
+    assert 60 < anew["web"][Impact.LOST] < 140
+    assert anew["web"][Impact.KEPT] > anew["web"][Impact.MOVED]

@@ -10,7 +10,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.flow import TCP
-from paraglider.core.journal import Ledger, size_of, write_header
+from paraglider.core.journal import Journal, size_of, write_header
 from paraglider.core.tracing import Decision
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
 from paraglider.forward.offload.datapath import HEAD
@@ -85,7 +85,7 @@ def test_tables() -> None:
     assert list(path.tables) == ["nat"]
     memory = bytearray(size_of(1))
     write_header(memory, 1, bytes(16))
-    path.tables["nat"].ledger = Ledger(memory)
+    path.tables["nat"].journal = Journal(memory)
     handled(path, 80)
     handled(path, 80, 40001)
     assert (path.flows, path.counts()) == (2, {"unwritten": 1})
@@ -96,7 +96,7 @@ def test_every_new_flow_is_told_of(forwards: tuple[str, ...]) -> None:
     """Whatever carries it."""
     path = build(config(*({"forward": forward} for forward in forwards)), 0, 0.0)
     told: list[Decision] = []
-    path.tell(told.append)
+    path.trace(told.append)
     for port in (80, 81):
         handled(path, port)
     assert [(d.service, d.protocol, d.key[-2:], d.backend.name, d.why) for d in told] == [
@@ -121,11 +121,11 @@ def test_time_passes_for_both() -> None:
     handled(path, 80)
     handled(path, 81)
     assert path.flows == 1
-    assert len(path.marker) == 1
+    assert len(path.first_packets) == 1
     path.expire(100_000.0, 100)
     path.expire(200_000.0, 100)
     assert path.flows == 0
-    assert len(path.marker) == 0
+    assert len(path.first_packets) == 0
     assert [len(s.affinity) for s in path.services if s.affinity is not None] == [0, 0]
     assert path.counts() == {"expired": 1}
 
@@ -166,7 +166,7 @@ def test_dsr_beside_others(forward: str) -> None:
     assert path.head == (None if forward == "nat" else HEAD)
     assert [service.name for service in path.services] == ["s1", "s0"]
     told: list[Decision] = []
-    path.tell(told.append)
+    path.trace(told.append)
     assert to_dsr(path) & 0xFF == MARK
     assert handled(path, 81) == (
         REWRITTEN if forward == "nat" else MARK | backend_marks(wanted)["s1"][0] << 8

@@ -60,9 +60,9 @@ class World:
         self.config = first
         self.path = build(first, 0, 0.0)
 
-    def become(self, wanted: Config) -> None:
+    def apply_config(self, wanted: Config) -> None:
         """Another configuration."""
-        self.path.become(wanted, self.config, 0, STRATEGIES)
+        self.path.apply_config(wanted, self.config, 0, STRATEGIES)
         self.config = wanted
 
     def open(self, *clients: int, port: int = 80, vip: int = 11) -> list[str | int]:
@@ -79,8 +79,8 @@ def test_flows_keep_their_backends_and_new_ones_go_by_the_new() -> None:
     world = World(config({}))
     before = world.open(1, 2, 3)
     assert before == [A, B, A]
-    world.become(config({"strategy": "wrr", "backends": [{"address": A, "weight": 0}, C, B]}))
-    world.path.put({"s0": {A: ("ready", 0), B: ("ready", 1), C: ("ready", 1)}})
+    world.apply_config(config({"strategy": "wrr", "backends": [{"address": A, "weight": 0}, C, B]}))
+    world.path.apply_states({"s0": {A: ("ready", 0), B: ("ready", 1), C: ("ready", 1)}})
     assert world.again(1, 2, 3) == before
     assert Counter(world.open(*range(10, 20))) == {B: 5, C: 5}
     assert world.path.flows == 13
@@ -90,7 +90,7 @@ def test_a_backend_that_left_keeps_its_flows() -> None:
     """As they are told of, too: by the service's name."""
     world = World(config({}))
     assert world.open(1, 2) == [A, B]
-    world.become(config({"backends": [B]}))
+    world.apply_config(config({"backends": [B]}))
     assert world.again(1, 2) == [A, B]
     assert world.open(3, 4) == [B, B]
     view = world.path.view
@@ -104,13 +104,13 @@ def test_what_has_not_changed_is_the_same_object() -> None:
     world = World(config({}, {}))
     first, second = world.path.services
     assert world.open(1) == [A]
-    world.become(config({"drain_timeout": 9}, {}))
+    world.apply_config(config({"drain_timeout": 9}, {}))
     changed, same = world.path.services
     assert same is second
     assert changed is not first
     assert changed.pool.backends == first.pool.backends
     assert changed.strategy is first.strategy
-    assert changed.rewrites == first.rewrites
+    assert changed.translations == first.translations
     assert changed.pool.drain_timeout == 9
     assert world.open(2) == [B]
 
@@ -125,8 +125,8 @@ def test_ports_that_are_swapped() -> None:
     pools = BackendTable(world.config, 0.0)
     merged, leaving = merge(world.config, wanted)
     pools.adopt(merged, 1.0, leaving)
-    world.become(merged)
-    world.path.put(pools.states())
+    world.apply_config(merged)
+    world.path.apply_states(pools.states())
     assert (world.again(1, port=80), world.again(2, port=81)) == ([A], [B])
     for backend, port, client, vip_port in ((A, 8080, 1, 80), (B, 8081, 2, 81)):
         assert reply(world.path, backend, port, client) == ("192.168.0.11", vip_port)
@@ -138,7 +138,7 @@ def test_services_come_and_go() -> None:
     world = World(config({}, {}))
     assert world.open(1, port=81) == [A]
     assert world.open(1, port=82) == [PASS]
-    world.become(config({}, {"name": "other", "ports": 82}))
+    world.apply_config(config({}, {"name": "other", "ports": 82}))
     assert world.open(2, port=82) == [A]
     assert world.open(2, port=81) == [PASS]
     assert world.again(1, port=81) == [A]
@@ -149,7 +149,7 @@ def test_clients_keep_their_backends() -> None:
     client = {"affinity": "client"}
     world = World(config(client))
     (first,) = world.open(1)
-    world.become(config({**client, "backends": [C, B, A]}, timeouts={"affinity": 5}))
+    world.apply_config(config({**client, "backends": [C, B, A]}, timeouts={"affinity": 5}))
     assert set(world.open(*range(10, 20))) == {first}
 
 
@@ -157,7 +157,7 @@ def test_timeouts_are_the_new_ones() -> None:
     """Also for flows that there are."""
     world = World(config({}, timeouts={"syn": 100}))
     world.open(1)
-    world.become(config({}, timeouts={"syn": 1000}))
+    world.apply_config(config({}, timeouts={"syn": 1000}))
     world.path.expire(200.0, 100)
     assert world.path.flows == 1
     world.path.expire(2000.0, 100)
@@ -169,7 +169,7 @@ def test_marks_of_offload() -> None:
     world = World(config(OFFLOAD))
     first, second = (MARK | mark << 8 for mark in backend_marks(world.config)["s0"])
     assert world.open(1, 2) == [first, second]
-    world.become(config({**OFFLOAD, "backends": [B, C]}))
+    world.apply_config(config({**OFFLOAD, "backends": [B, C]}))
     third = MARK | backend_marks(world.config)["s0"][1] << 8
     assert world.open(2) == [second]
     assert set(world.open(1, 3, 4, 5)) == {second, third}
@@ -182,7 +182,7 @@ def test_marks_of_dsr() -> None:
     old = way_marks(world.config, 4)
     before = world.open(1, 2, vip=12)
     assert len(set(before)) == 2
-    world.become(config({**DSR, "backends": [B, C]}, other))
+    world.apply_config(config({**DSR, "backends": [B, C]}, other))
     marks = {str(address): mark for address, mark in way_marks(world.config, 4).items()}
     assert [v & ~(1 << 30) for v in map(int, world.again(1, 2, vip=12))] == [
         v & ~(1 << 30) for v in map(int, before)
@@ -204,6 +204,6 @@ def test_marks_of_dsr() -> None:
     ],
 )
 def test_kinds(one: Config, other: Config, same: bool) -> None:
-    """A path can become what needs the same of its queue and of its tables."""
+    """A path takes a configuration that needs the same of its queue and of its tables."""
     assert (kind_of(one) == kind_of(other)) == same
     assert same == (build(one, 0, 0.0).head == build(other, 0, 0.0).head) or "dsr" in kind_of(one)

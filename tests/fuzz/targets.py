@@ -27,17 +27,17 @@ from paraglider.core import journal, packet, strategies
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
 from paraglider.core.flow import TCP, UDP, FlowTable, Timeouts
-from paraglider.core.journal import Ledger
+from paraglider.core.journal import Journal
 from paraglider.core.pool import Backend, Pool
-from paraglider.core.restore import Rewrites, resume
+from paraglider.core.restore import Translations, restore
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 from paraglider.daemon.monitor import discovery_messages
 from paraglider.daemon.web import token
 from paraglider.daemon.web.guard import Guard
 from paraglider.errors import OperatorError
-from paraglider.forward.dsr.datapath import Director
-from paraglider.forward.nat.datapath import Nat
-from paraglider.forward.offload.datapath import Marker
+from paraglider.forward.dsr.datapath import DsrDatapath
+from paraglider.forward.nat.datapath import NatDatapath
+from paraglider.forward.offload.datapath import FirstPacketDatapath
 from paraglider.health import messages
 from paraglider.host.capture import ip_packets
 from paraglider.netfilter import connections, conntrack, nfnetlink
@@ -89,7 +89,7 @@ def _series(data: bytes, handle: Callable[[bytearray, int, int, int, float], Any
 
 def _nat(data: bytes) -> None:
     """``forward.nat.datapath``: packets of flows, both ways, errors among them."""
-    path = Nat(Balancer(ServiceMap(_services())), FlowTable(Timeouts(), 8))
+    path = NatDatapath(Balancer(ServiceMap(_services())), FlowTable(Timeouts(), 8))
 
     def handle(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> None:
         path.handle(buf, offset, length, checksum, now)
@@ -103,7 +103,7 @@ def _director(data: bytes) -> None:
     """``forward.dsr.datapath``: what dsr looks at."""
     services = _services(routed=True)
     marks = {s.pool.backends[0]: 0x51000001 + i for i, s in enumerate(services)}
-    path = Director(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8), marks, 1 << 23)
+    path = DsrDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8), marks, 1 << 23)
     _series(data, path.handle)
 
 
@@ -111,7 +111,7 @@ def _marker(data: bytes) -> None:
     """``forward.offload.datapath``: first packets of offload."""
     services = _services()
     marks = {b: 0x51000001 + i for i, s in enumerate(services) for b in s.pool.backends}
-    path = Marker(Balancer(ServiceMap(services)), marks, bound=8)
+    path = FirstPacketDatapath(Balancer(ServiceMap(services)), marks, bound=8)
     _series(data, path.handle)
 
 
@@ -120,11 +120,11 @@ def _journal(data: bytes) -> None:
     buffer = bytearray(data)
     if journal.fault_of(buffer, BOOT) is not None:
         return
-    found = Ledger(buffer)
+    found = Journal(buffer)
     table = FlowTable(Timeouts(), 64)
     services = _services()
-    Nat(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8))  # makes the rewrites
-    resume(table, found, Rewrites(services), 1000.0)
+    NatDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8))  # makes the translations
+    restore(table, found, Translations(services), 1000.0)
     table.expire(2000.0, 100)
 
 

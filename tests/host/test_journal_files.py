@@ -1,4 +1,4 @@
-"""The files of ledgers: found again as they were, replaced when they cannot be used, removed."""
+"""The files of journals: found again as they were, replaced when they cannot be used, removed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.core.journal import HEADER, PORTION, RECORD, Ledger, size_of
+from paraglider.core.journal import HEADER, PORTION, RECORD, Journal, size_of
 from paraglider.host import mapped as module
-from paraglider.host.journal_files import REMOVED, LedgerFiles, files_for, leftovers, steering_of
+from paraglider.host.journal_files import REMOVED, JournalFiles, files_for, leftovers, steering_of
 from paraglider.host.ownership import netns_cookie
 
 KEY = bytes(range(12))
@@ -23,59 +23,59 @@ NAME = b"to-web-1"
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> LedgerFiles:
+def files(tmp_path: Path) -> JournalFiles:
     """Of a worker that may hold ten flows."""
-    return LedgerFiles(0xC0, "s1", 3, 10, tmp_path / "run")
+    return JournalFiles(0xC0, "s1", 3, 10, tmp_path / "run")
 
 
-def written(files: LedgerFiles, table: str = "nat") -> Path:
+def written(files: JournalFiles, table: str = "nat") -> Path:
     """Write a flow down, as a worker that has ended since; the file."""
     opened = files.open(table)
-    assert opened.ledger.write(NAME, KEY, 2) == 1
-    opened.ledger.complete = True
+    assert opened.journal.write(NAME, KEY, 2) == 1
+    opened.journal.complete = True
     return files.path(table)
 
 
-def flows(ledger: Ledger) -> list[bytes]:
+def flows(journal: Journal) -> list[bytes]:
     """The identities of the flows in it."""
-    return [identity for _, _, identity, _ in ledger.read()]
+    return [identity for _, _, identity, _ in journal.read()]
 
 
-def test_a_ledger_is_found_as_it_was_left(files: LedgerFiles) -> None:
+def test_a_journal_is_found_as_it_was_left(files: JournalFiles) -> None:
     """It is root's alone, and named after all that must agree."""
     path = written(files)
     assert path.name == "flows-c0-s1-nat-3"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = files.open("nat")
-    assert (flows(again.ledger), again.fault, again.ledger.complete) == ([NAME], None, True)
+    assert (flows(again.journal), again.fault, again.journal.complete) == ([NAME], None, True)
 
 
-def test_a_new_ledger_is_empty_and_takes_no_memory(files: LedgerFiles) -> None:
+def test_a_new_journal_is_empty_and_takes_no_memory(files: JournalFiles) -> None:
     """A million records are a hole, until they are used: then memory comes by the portion."""
     large = replace(files, records=1_000_000)
     opened = large.open("nat")
     path = large.path("nat")
-    assert (opened.fault, opened.ledger.complete, flows(opened.ledger)) == (None, False, [])
+    assert (opened.fault, opened.journal.complete, flows(opened.journal)) == (None, False, [])
     assert path.stat().st_size == size_of(1_000_000)
     assert path.stat().st_blocks * 512 <= 64 * 1024
-    opened.ledger.write(NAME, KEY, 2)
+    opened.journal.write(NAME, KEY, 2)
     assert size_of(PORTION) <= path.stat().st_blocks * 512 <= 2 * size_of(PORTION)
 
 
-def test_each_table_has_its_own(files: LedgerFiles) -> None:
+def test_each_table_has_its_own(files: JournalFiles) -> None:
     """What one has written, the other does not know."""
     written(files, "nat")
-    assert flows(files.open("dsr").ledger) == []
+    assert flows(files.open("dsr").journal) == []
 
 
-def test_one_writer(files: LedgerFiles) -> None:
-    """While a process has a ledger nobody else gets it, to write or to replace it."""
+def test_one_writer(files: JournalFiles) -> None:
+    """While a process has a journal nobody else gets it, to write or to replace it."""
     first = files.open("nat")
     with pytest.raises(BlockingIOError):
         files.open("nat")
-    assert first.ledger.write(NAME, KEY, 2)
+    assert first.journal.write(NAME, KEY, 2)
     del first
-    assert flows(files.open("nat").ledger) == [NAME]
+    assert flows(files.open("nat").journal) == [NAME]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_one_writer(files: LedgerFiles) -> None:
         (0, 0, b"", "it is cut"),
         (HEADER - 1, 0, b"", "it is cut"),
         (HEADER + 1, 0, b"", "it is cut"),
-        (None, 0, b"garbage", "it is no ledger"),
+        (None, 0, b"garbage", "it is no journal"),
         (None, 8, b"\x07", "it is of another version (7, 48 bytes a flow)"),
         (None, 30, b"elsewhere", "it is of an earlier boot"),
         (None, 20, b"\xff\xff\xff\xff", "it is damaged"),
@@ -92,9 +92,9 @@ def test_one_writer(files: LedgerFiles) -> None:
     ids=["empty", "header", "records", "garbage", "version", "boot", "highest"],
 )
 def test_what_cannot_be_used_is_replaced(
-    files: LedgerFiles, size: int | None, at: int, value: bytes, fault: str
+    files: JournalFiles, size: int | None, at: int, value: bytes, fault: str
 ) -> None:
-    """Whatever happened to the file, there is a ledger, an empty one, and it is told why."""
+    """Whatever happened to the file, there is a journal, an empty one, and it is told why."""
     path = written(files)
     content = bytearray(path.read_bytes())
     content[at : at + len(value)] = value
@@ -102,8 +102,8 @@ def test_what_cannot_be_used_is_replaced(
     other = replace(files, steering="s2")
     assert list(other.others("nat")) == [(path, fault)]
     opened = files.open("nat")
-    assert (opened.fault, flows(opened.ledger)) == (fault, [])
-    assert opened.ledger.write(NAME, KEY, 2) == 1
+    assert (opened.fault, flows(opened.journal)) == (fault, [])
+    assert opened.journal.write(NAME, KEY, 2) == 1
 
 
 def cut(path: Path) -> None:
@@ -120,62 +120,66 @@ def overwrite(path: Path) -> None:
 @pytest.mark.parametrize(
     "harm", [cut, overwrite, lambda path: os.truncate(path, 0)], ids=["cut", "garbage", "empty"]
 )
-def test_a_file_that_is_damaged_at_work(files: LedgerFiles, harm: Callable[[Path], None]) -> None:
+def test_a_file_that_is_damaged_at_work(files: JournalFiles, harm: Callable[[Path], None]) -> None:
     """Its writer goes on, whatever happens to it, and begins it anew: then it is as good as new."""
     large = replace(files, records=3 * PORTION)
     opened = large.open("nat")
-    opened.ledger.complete = True
-    numbers = [opened.ledger.write(NAME, KEY, 2) for _ in range(2 * PORTION)]
+    opened.journal.complete = True
+    numbers = [opened.journal.write(NAME, KEY, 2) for _ in range(2 * PORTION)]
     found = [opened.damaged]
     harm(large.path("nat"))
     found.append(opened.damaged)
     assert found == [False, True]
     for number in numbers:
-        opened.ledger.erase(number)
-    assert opened.ledger.write(NAME, KEY, 2)
-    opened.begin_anew()
-    assert (opened.damaged, opened.torn, opened.ledger.complete) == (False, False, False)
-    assert flows(opened.ledger) == []
-    assert opened.ledger.write(b"to-web-2", KEY, 2) == 1
-    opened.ledger.complete = True
+        opened.journal.erase(number)
+    assert opened.journal.write(NAME, KEY, 2)
+    opened.reset()
+    assert (opened.damaged, opened.torn, opened.journal.complete) == (False, False, False)
+    assert flows(opened.journal) == []
+    assert opened.journal.write(b"to-web-2", KEY, 2) == 1
+    opened.journal.complete = True
     del opened
     again = large.open("nat")
-    assert (flows(again.ledger), again.fault, again.ledger.complete) == ([b"to-web-2"], None, True)
+    assert (flows(again.journal), again.fault, again.journal.complete) == (
+        [b"to-web-2"],
+        None,
+        True,
+    )
 
 
-def test_links_that_were_written_over(files: LedgerFiles) -> None:
+def test_links_that_were_written_over(files: JournalFiles) -> None:
     """Garbage among the records leads to no place outside of them."""
     opened = files.open("nat")
-    numbers = [opened.ledger.write(NAME, KEY, 2) for _ in range(4)]
+    numbers = [opened.journal.write(NAME, KEY, 2) for _ in range(4)]
     for number in numbers[:3]:
-        opened.ledger.erase(number)
+        opened.journal.erase(number)
     with files.path("nat").open("r+b") as file:
         file.seek(HEADER)
         file.write(b"\xff" * 3 * RECORD)
-    assert [opened.ledger.write(NAME, KEY, 2) for _ in range(3)] == [3, 5, 6]
+    assert [opened.journal.write(NAME, KEY, 2) for _ in range(3)] == [3, 5, 6]
 
 
-def test_more_flows_than_before(files: LedgerFiles) -> None:
+def test_more_flows_than_before(files: JournalFiles) -> None:
     """The file grows and keeps what it has; it never shrinks."""
     written(files)
     more = replace(files, records=12)
     opened = more.open("nat")
-    assert (flows(opened.ledger), opened.ledger.records) == ([NAME], 12)
+    assert (flows(opened.journal), opened.journal.records) == ([NAME], 12)
     del opened
-    assert files.open("nat").ledger.records == 12
+    assert files.open("nat").journal.records == 12
 
 
-def test_of_another_steering(files: LedgerFiles) -> None:
+def test_of_another_steering(files: JournalFiles) -> None:
     """Other workers read what there is of the table, and do not change it; later it goes."""
     path = written(files)
     before = path.read_bytes()
     written(files, "dsr")
     new = replace(files, steering="s2", core=4)
-    ((where, ledger),) = new.others("nat")
+    ((where, journal),) = new.others("nat")
     assert where == path
-    assert isinstance(ledger, Ledger)
-    assert flows(ledger) == [NAME]
-    ledger.erase(1)
+    assert isinstance(journal, Journal)
+    assert flows(journal) == [NAME]
+    journal.erase(1)
     assert path.read_bytes() == before
     kept = written(new)
     assert next(files.others("nat"))[0] == kept
@@ -183,8 +187,8 @@ def test_of_another_steering(files: LedgerFiles) -> None:
     assert list(new.directory.iterdir()) == [kept]
 
 
-def test_namespaces_do_not_meet(files: LedgerFiles) -> None:
-    """A ledger of another network namespace is nobody's business."""
+def test_namespaces_do_not_meet(files: JournalFiles) -> None:
+    """A journal of another network namespace is nobody's business."""
     path = written(files)
     elsewhere = replace(files, cookie=0xC1, steering="s2")
     assert list(elsewhere.others("nat")) == []
@@ -192,8 +196,8 @@ def test_namespaces_do_not_meet(files: LedgerFiles) -> None:
     assert path.exists()
 
 
-def test_leftovers_are_this_namespaces(files: LedgerFiles) -> None:
-    """Undoing removes every ledger of this namespace and no other file."""
+def test_leftovers_are_this_namespaces(files: JournalFiles) -> None:
+    """Undoing removes every journal of this namespace and no other file."""
     here = replace(files, cookie=netns_cookie())
     mine = {written(here, "nat"), written(here, "dsr")}
     written(files)
@@ -201,7 +205,7 @@ def test_leftovers_are_this_namespaces(files: LedgerFiles) -> None:
     assert set(leftovers(files.directory)) == mine
 
 
-def test_no_room_for_a_file(files: LedgerFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_file(files: JournalFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     """It raises, and leaves no half of one; later portions are refused without raising."""
     populate = module._POPULATE_WRITE
     monkeypatch.setattr(module, "_POPULATE_WRITE", 0xBAD)  # which the kernel refuses
@@ -209,10 +213,10 @@ def test_no_room_for_a_file(files: LedgerFiles, monkeypatch: pytest.MonkeyPatch)
         files.open("nat")
     assert list(files.directory.iterdir()) == []
     monkeypatch.setattr(module, "_POPULATE_WRITE", populate)
-    ledger = files.open("nat").ledger
+    journal = files.open("nat").journal
     monkeypatch.setattr(module, "_POPULATE_WRITE", 0xBAD)
-    assert ledger.write(NAME, KEY, 2) == 0
-    assert flows(ledger) == []
+    assert journal.write(NAME, KEY, 2) == 0
+    assert flows(journal) == []
 
 
 def config(*affinities: str) -> Config:
@@ -255,11 +259,11 @@ def test_files_for_each_worker() -> None:
 FILL = """\
 import subprocess, sys
 from pathlib import Path
-from paraglider.host.journal_files import LedgerFiles
+from paraglider.host.journal_files import JournalFiles
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", sys.argv[1]], check=True)
-ledger = LedgerFiles(1, "s", 0, 1_000_000, Path(sys.argv[1])).open("nat").ledger
-written = sum(bool(ledger.write(b"to-web-1", bytes(12), 2)) for _ in range(100_000))
-print(written, ledger.unwritten)
+journal = JournalFiles(1, "s", 0, 1_000_000, Path(sys.argv[1])).open("nat").journal
+written = sum(bool(journal.write(b"to-web-1", bytes(12), 2)) for _ in range(100_000))
+print(written, journal.unwritten)
 """
 
 
@@ -274,7 +278,7 @@ def test_a_full_file_system(tmp_path: Path) -> None:
     assert written + unwritten == 100_000
 
 
-def test_what_is_held_outlives_its_name(files: LedgerFiles) -> None:
+def test_what_is_held_outlives_its_name(files: JournalFiles) -> None:
     """A file that is removed is read by whoever comes next, and replaced; another is not asked."""
     written(files)
     files.held.renew({"nat": files.path("nat"), "dsr": files.path("dsr")})
@@ -283,9 +287,9 @@ def test_what_is_held_outlives_its_name(files: LedgerFiles) -> None:
     assert list(files.others("nat")) == []
     files.path("nat").unlink()
     assert files.held.fault("nat") == REMOVED
-    assert not files.open("nat").ledger.complete
+    assert not files.open("nat").journal.complete
     ((_, found),) = files.others("nat")
-    assert isinstance(found, Ledger)
+    assert isinstance(found, Journal)
     assert flows(found) == [NAME]
     files.held.renew({"nat": files.path("nat")})
     assert files.held.fault("nat") is None
@@ -293,7 +297,7 @@ def test_what_is_held_outlives_its_name(files: LedgerFiles) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 64])
-def test_what_is_held_and_damaged_is_told_of(files: LedgerFiles, damage: bytes) -> None:
+def test_what_is_held_and_damaged_is_told_of(files: JournalFiles, damage: bytes) -> None:
     """Cut to nothing, or written over: the next worker would find nothing."""
     files.open("nat")
     files.held.renew({"nat": files.path("nat")})

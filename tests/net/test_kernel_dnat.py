@@ -41,7 +41,7 @@ from paraglider.core.flow import FlowTable, Timeouts
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 from paraglider.core.verdict import DROP, REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 pytestmark = pytest.mark.root
 
@@ -84,12 +84,12 @@ def service(world: World, protocols: tuple[int, ...], port: int = 0, mapped: int
     return Service(str(port), vip, protocols, ports, pool, strategy, echo=not port)
 
 
-def nat(world: World) -> Nat:
+def nat(world: World) -> NatDatapath:
     """The packet path with the services that the kernel's rules are."""
     numbers = {"tcp": TCP_NUMBER, "udp": UDP_NUMBER}
     services = [service(world, (numbers[p],), port, at) for (p, port), at in MAPPED.items()]
     services.append(service(world, (TCP_NUMBER, UDP_NUMBER)))
-    return Nat(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 1000))
+    return NatDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 1000))
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Pair:
 
     world: World
     kernel: KernelDnat
-    path: Nat
+    path: NatDatapath
 
     def core(self, packet: bytes) -> bytes | None:
         """What the core makes of ``packet``, once routed; None where it is dropped."""

@@ -317,7 +317,7 @@ def test_a_port_without_service(
 def test_unknown_flows_and_missing_workers(
     topology: Any, serve_peer: Any, config: Any, service: Any, balancer: Any, peer: Any
 ) -> None:
-    """Without a worker nothing answers, not even RST; after a restart without the ledgers, an old
+    """Without a worker nothing answers, not even RST; after a restart without the journals, an old
     connection's next segment is answered by RST, so that the client connects anew at once.
     """
     forget = (

@@ -49,8 +49,8 @@ def await_rounds(clients: list[Client], running: Balancer, more: int = 2) -> Non
         assert client.process.poll() is None, client.output.read_text() + running.log()
 
 
-def ledgers(net: Topology) -> list[str]:
-    """The ledgers of the balancer's namespace."""
+def journals(net: Topology) -> list[str]:
+    """The journals of the balancer's namespace."""
     command = "from paraglider.host.ownership import netns_cookie; print(f'{netns_cookie():x}')"
     cookie = net.balancer.run([sys.executable, "-c", command]).stdout.strip()
     return sorted(path.name for path in RUN_DIRECTORY.glob(f"flows-{cookie}-*"))
@@ -97,16 +97,16 @@ def test_flows_outlive_workers_and_daemons(
     assert said(running, "flows taken over") == 2
 
     if everything:  # the files are removed under the workers' hands: they are written anew
-        names = ledgers(net)
+        names = journals(net)
         for name in names:
             (RUN_DIRECTORY / name).unlink()
-        wait_until(lambda: ledgers(net) == names, running)
+        wait_until(lambda: journals(net) == names, running)
         wait_until(lambda: said(running, "flows taken over") == 4, running)
         await_rounds(busy, running)
         # They are cut under load: written anew, as the next worker finds.
         for number_of, name in enumerate(names, 1):
             os.truncate(RUN_DIRECTORY / name, 4096 * (number_of - 1))
-        wait_until(lambda: said(running, "ledger damaged, written anew") == 2, running)
+        wait_until(lambda: said(running, "journal damaged, written anew") == 2, running)
         await_rounds(busy, running)
         for count, pid in enumerate(workers(running), 5):
             os.kill(pid, signal.SIGKILL)
@@ -129,7 +129,7 @@ def test_flows_outlive_workers_and_daemons(
         running.set_up()
         running.start()
         await_rounds(busy, running)
-    assert len(ledgers(net)) == (1 if everything else 2)
+    assert len(journals(net)) == (1 if everything else 2)
 
     assert [each.end().startswith('{"rounds": ') for each in busy] == [True] * 4
     assert [each.end() for each in idle] == ['{"arrived": 3}'] * 6
@@ -142,9 +142,9 @@ def test_flows_outlive_workers_and_daemons(
     count = Path("/proc/sys/net/netfilter/nf_conntrack_count")
     assert net.balancer.run(["cat", str(count)]).stdout in ("0\n", "")
     running.stop()
-    assert len(ledgers(net)) == (1 if everything else 2)
+    assert len(journals(net)) == (1 if everything else 2)
     running.undo()
-    assert ledgers(net) == []
+    assert journals(net) == []
 
 
 def said(running: Balancer, event: str) -> int:

@@ -1,4 +1,4 @@
-"""Whether the workers' ledgers are where the next worker finds them (``host.journal_files``).
+"""Whether the workers' journals are where the next worker finds them (``host.journal_files``).
 
     removed    /run was emptied: the workers are replaced, one at a time; each takes its flows over
                from the file that its parent holds, into a new one
@@ -21,7 +21,7 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.host.journal_files import REMOVED
 
-#: forwards whose flows are in a ledger of that name
+#: forwards whose flows are in a journal of that name
 JOURNALLED: Final = ("nat", "dsr")
 
 _REMEDIES: Final = {REMOVED: "the worker is replaced, and makes a new one"}
@@ -35,24 +35,24 @@ class JournalMonitor:
         self._conditions = conditions
 
     def came(self, child: Child) -> None:
-        """``child`` serves, and has its ledgers open."""
+        """``child`` serves, and has its journals open."""
         spec = child.spec
-        if isinstance(spec, WorkerSpec) and spec.ledgers is not None:
-            spec.ledgers.held.renew({table: spec.ledgers.path(table) for table in _tables(spec)})
+        if isinstance(spec, WorkerSpec) and spec.journals is not None:
+            spec.journals.held.renew({table: spec.journals.path(table) for table in _tables(spec)})
 
     def look(self, children: Iterable[Child]) -> list[Child]:
-        """Look at the ledgers of ``children``; those that are to be replaced."""
+        """Look at the journals of ``children``; those that are to be replaced."""
         found, replaced = {}, []
         for child in children:
             spec = child.spec
-            if not isinstance(spec, WorkerSpec) or spec.ledgers is None or not child.serves:
+            if not isinstance(spec, WorkerSpec) or spec.journals is None or not child.serves:
                 continue
             for table in _tables(spec):
-                fault = spec.ledgers.held.fault(table)
+                fault = spec.journals.held.fault(table)
                 if fault is None:
                     continue
                 text = f"its journal cannot be used, {fault}; {_REMEDIES.get(fault, _REMEDY)}"
-                found[f"{spec.name}, {spec.ledgers.path(table)}"] = Condition("degraded", text)
+                found[f"{spec.name}, {spec.journals.path(table)}"] = Condition("degraded", text)
                 if fault == REMOVED and not child.dismissed:
                     replaced.append(child)
         self._conditions.put("journal", found)

@@ -102,7 +102,7 @@ class Controller:
         self.loaded = Loaded(True, self.started)
         self.conditions = Conditions()
         self._assessor = Assessor(self.conditions)
-        self._ledgers = JournalMonitor(self.conditions)
+        self._journals = JournalMonitor(self.conditions)
         self._unanswered = UnansweredOpenings(self.conditions)
         self._suspensions = SuspendedPolicies(registry, self.conditions, self._send_to_carriers)
         self._registry = registry
@@ -161,7 +161,7 @@ class Controller:
     def came(self, child: Child) -> None:
         """See ``child.Owner``."""
         self._count_workers(child)
-        self._ledgers.came(child)
+        self._journals.came(child)
         if child.spec.role == "checker":
             self._send(child.spec.index, self._health.order())
         elif child.spec.role == "scout":
@@ -246,7 +246,7 @@ class Controller:
             processes = self.processes()
             self._assessor.workers(processes, samples(processes), now)
             self._assessor.faults(self._faults.last, now)
-            if self._all is not None and (gone := self._ledgers.look(processes)):
+            if self._all is not None and (gone := self._journals.look(processes)):
                 self._renewal.add(gone)
                 self._renewal.go_on(self._all)
         return self._assessor.wait(now)

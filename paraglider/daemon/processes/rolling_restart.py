@@ -1,6 +1,6 @@
 """Processes that are replaced because they cannot change in place, one at a time.
 
-The others serve meanwhile, and the ledgers keep the flows. What is replaced starts with all that
+The others serve meanwhile, and the journals keep the flows. What is replaced starts with all that
 has changed by then.
 
 Lives here: ``Renewal``.

@@ -27,7 +27,7 @@ from paraglider.config.model import Config
 from paraglider.core.pool import Backend, Pool
 from paraglider.daemon import log
 from paraglider.errors import ParagliderError
-from paraglider.forward.services import States, make_pool, put_states
+from paraglider.forward.services import States, apply_states, make_pool
 from paraglider.host.seed import steering_seed
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
@@ -100,7 +100,7 @@ class KernelTables:
 
     def follow(self, states: States) -> None:
         """Take over the states and weights that the hub has decided, for the next ``tick``."""
-        put_states(self._pools.items(), states)
+        apply_states(self._pools.items(), states)
 
     def tick(self, now: float) -> EndedConnections:
         """Time passes: bring the hash up to date; the connections that are over from now on."""

@@ -1,12 +1,12 @@
 """A worker's flows, carried on from where the process before it left them.
 
-Rules: a worker serves whatever it finds: what cannot be taken over is one line of the log. Where
+Rules: a worker serves whatever it finds: what cannot be restored over is one line of the log. Where
 steering has changed since (other cores, say), nobody knows which flow reaches which worker, so
 each takes over all flows there are; those that never come its way end as idle ones do.
-A ledger that somebody cuts or writes over while the worker has it is written anew from the flows
+A journal that somebody cuts or writes over while the worker has it is written anew from the flows
 that the worker knows.
 
-Lives here: ``carry_on``, ``Ledgers``.
+Lives here: ``carry_on``, ``Journals``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from paraglider.core.flow import FlowTable
-from paraglider.core.journal import Ledger
-from paraglider.core.restore import Rewrites, Taken, adopt, resume, write_anew
+from paraglider.core.journal import Journal
+from paraglider.core.restore import Restored, Translations, merge, restore, rewrite_journal
 from paraglider.forward.path import Path
-from paraglider.host.journal_files import LedgerFile, LedgerFiles
+from paraglider.host.journal_files import JournalFile, JournalFiles
 
 #: seconds between two looks at files that nobody has missed a page of
 INTERVAL: Final = 0.5
@@ -27,16 +27,16 @@ INTERVAL: Final = 0.5
 PAUSE: Final = 5.0
 
 
-class Ledgers:
-    """The ledgers of a worker's flow tables at work."""
+class Journals:
+    """The journals of a worker's flow tables at work."""
 
     def __init__(self, logger: Any) -> None:
-        self._files: list[tuple[str, FlowTable, LedgerFile]] = []
+        self._files: list[tuple[str, FlowTable, JournalFile]] = []
         self._log = logger
         self._next = 0.0
         self._refused = False
 
-    def add(self, name: str, table: FlowTable, file: LedgerFile) -> None:
+    def add(self, name: str, table: FlowTable, file: JournalFile) -> None:
         """``table`` writes into ``file``, which the log calls ``name``."""
         self._files.append((name, table, file))
 
@@ -50,28 +50,29 @@ class Ledgers:
             if file.damaged:
                 self._write(name, table, file, now)
 
-    def _write(self, name: str, table: FlowTable, file: LedgerFile, now: float) -> None:
+    def _write(self, name: str, table: FlowTable, file: JournalFile, now: float) -> None:
         try:
-            file.begin_anew()
+            file.reset()
         except OSError as error:
             self._next = now + PAUSE
             if not self._refused:
                 why = str(error.strerror)
-                self._log.warning("ledger damaged, cannot be written anew", file=name, why=why)
+                self._log.warning("journal damaged, cannot be written anew", file=name, why=why)
             self._refused = True
             return
         self._refused = False
-        write_anew(table, now)
-        self._log.warning("ledger damaged, written anew", file=name, flows=len(table))
+        rewrite_journal(table, now)
+        self._log.warning("journal damaged, written anew", file=name, flows=len(table))
 
 
 def carry_on(
-    path: Path, files: LedgerFiles, logger: Any, beat: Callable[[], object] = lambda: None
-) -> Ledgers:
-    """Give every flow table of ``path`` its ledger and the flows of the process before it; ``beat``
-    is called all the while.
+    path: Path, files: JournalFiles, logger: Any, beat: Callable[[], object] = lambda: None
+) -> Journals:
+    """Give every flow table of ``path`` its journal and the flows of the process before it.
+
+    ``beat`` is called all the while.
     """
-    ledgers = Ledgers(logger)
+    journals = Journals(logger)
     for name, table in path.tables.items():
         try:
             opened = files.open(name)
@@ -80,33 +81,33 @@ def carry_on(
             logger.warning("flows will not outlive this worker", table=name, why=why)
             continue
         if opened.fault is not None:
-            logger.warning("ledger not used", file=str(files.path(name)), why=opened.fault)
-        _take_over(path, table, name, opened.ledger, files, logger, beat)
-        ledgers.add(str(files.path(name)), table, opened)
-    return ledgers
+            logger.warning("journal not used", file=str(files.path(name)), why=opened.fault)
+        _take_over(path, table, name, opened.journal, files, logger, beat)
+        journals.add(str(files.path(name)), table, opened)
+    return journals
 
 
 def _take_over(
     path: Path,
     table: FlowTable,
     name: str,
-    ledger: Ledger,
-    files: LedgerFiles,
+    journal: Journal,
+    files: JournalFiles,
     logger: Any,
     beat: Callable[[], object],
 ) -> None:
     begin = time.monotonic()
-    rewrites = Rewrites(path.services)
-    taken = [resume(table, ledger, rewrites, begin, beat)]
-    if not ledger.complete:
+    translations = Translations(path.services)
+    restored = [restore(table, journal, translations, begin, beat)]
+    if not journal.complete:
         for file, other in files.others(name):
-            if isinstance(other, Ledger):
-                taken.append(adopt(table, other, rewrites, begin, beat))
+            if isinstance(other, Journal):
+                restored.append(merge(table, other, translations, begin, beat))
             else:
-                logger.warning("ledger not used", file=str(file), why=other)
-        ledger.complete = True
-    found = sum(taken, Taken())
+                logger.warning("journal not used", file=str(file), why=other)
+        journal.complete = True
+    found = sum(restored, Restored())
     if found.kept or found.left_out:
         seconds = round(time.monotonic() - begin, 3)
         counts = {"flows": found.kept, **found.left_out}
-        logger.info("flows taken over", table=name, **counts, seconds=seconds)
+        logger.info("flows restored over", table=name, **counts, seconds=seconds)

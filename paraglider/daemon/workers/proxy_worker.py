@@ -153,9 +153,9 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
     bound = room(len(spec.listeners))
     events = Events(loop)
     proxy = build(spec.config, spec.number, loop, events, spec.listeners, bound, spec.registry)
-    proxy.put(spec.states)
+    proxy.apply_states(spec.states)
     if logger.is_enabled_for(logging.DEBUG):
-        proxy.tell(FlowLog(logger))
+        proxy.trace(FlowLog(logger))
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -216,7 +216,7 @@ class Work:
 
     def put(self, states: States) -> None:
         """See ``commands.Subject``."""
-        self._proxy.put(states)
+        self._proxy.apply_states(states)
 
     def suspend(self, services: list[str]) -> None:
         """See ``commands.Subject``."""
@@ -226,7 +226,7 @@ class Work:
         """See ``commands.Subject``."""
         wanted = config.for_forwards("proxy")
         with self._spec.life.long_work():
-            self._proxy.become(wanted, self.config, self._spec.number, self._spec.registry)
+            self._proxy.apply_config(wanted, self.config, self._spec.number, self._spec.registry)
         policy_watch.mark(self._proxy.services, self._spec.life)
         self.config = wanted
 

@@ -38,7 +38,7 @@ from paraglider.forward.flows import FlowView
 from paraglider.forward.path import Path, build
 from paraglider.forward.services import States
 from paraglider.host import policies
-from paraglider.host.journal_files import LedgerFiles
+from paraglider.host.journal_files import JournalFiles
 from paraglider.host.policies import has_policies
 from paraglider.host.privileges import NEEDED
 from paraglider.netfilter.queue import QUEUES, Reader, open_queue
@@ -63,7 +63,7 @@ class WorkerSpec(Spec):
     gid: int
     registry: Registry = field(default_factory=lambda: STRATEGIES)
     live: LiveFlows | None = None
-    ledgers: LedgerFiles | None = None
+    journals: JournalFiles | None = None
     states: States = field(default_factory=dict)
 
     @property
@@ -77,8 +77,8 @@ class WorkerSpec(Spec):
 
     def release(self) -> None:
         """See ``spec.Spec``."""
-        if self.ledgers is not None:
-            self.ledgers.held.close()
+        if self.journals is not None:
+            self.journals.held.close()
 
     def equipped(self, equipment: Equipment) -> Self:
         """See ``spec.Spec``."""
@@ -115,18 +115,18 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     return status
 
 
-def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, journals.Ledgers]:
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, journals.Journals]:
     introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
     policy_watch.mark(path.services, spec.life)
-    path.put(spec.states)
+    path.apply_states(spec.states)
     if spec.live is not None:
-        path.marker.live = spec.live.reader(spec.index)
+        path.first_packets.live = spec.live.reader(spec.index)
     if not has_policies(spec.registry):  # which are not to run with these rights
         _warm_up(spec.config, spec.registry, spec.life)
     if logger.is_enabled_for(logging.DEBUG):
-        path.tell(FlowLog(logger))
+        path.trace(FlowLog(logger))
     wanted = spec.config.queue
     copy = LONGEST_PACKET if path.head is None else path.head
     established, openings, offloaded = worker_queues(spec.core)
@@ -149,11 +149,11 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, journals.Ledg
     gc.collect()
     gc.freeze()
     gc.disable()
-    held = journals.Ledgers(logger)
-    if spec.ledgers is not None:  # last, when packets wait in the queue instead of being lost
+    held = journals.Journals(logger)
+    if spec.journals is not None:  # last, when packets wait in the queue instead of being lost
         with spec.life.watched():
-            held = journals.carry_on(path, spec.ledgers, logger, spec.life.beat)
-        spec.ledgers.held.close()
+            held = journals.carry_on(path, spec.journals, logger, spec.life.beat)
+        spec.journals.held.close()
     return queue, path, held
 
 
@@ -203,7 +203,7 @@ def _warm_up(config: Config, registry: Registry, life: Life) -> None:
 
 
 def _ticker(
-    spec: WorkerSpec, path: Path, queue: Reader, journals: journals.Ledgers, logger: Any
+    spec: WorkerSpec, path: Path, queue: Reader, journals: journals.Journals, logger: Any
 ) -> Callable[[float], None]:
     """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
     its journal where that was damaged, its counters, and faults into the log once a minute.
@@ -261,7 +261,7 @@ class Work:
 
     def put(self, states: States) -> None:
         """See ``commands.Subject``."""
-        self._path.put(states)
+        self._path.apply_states(states)
 
     def suspend(self, services: list[str]) -> None:
         """See ``commands.Subject``."""
@@ -271,7 +271,7 @@ class Work:
         """See ``commands.Subject``."""
         wanted = config.without_forwards("proxy")
         with self._spec.life.long_work():
-            self._path.become(wanted, self._config, self._spec.index, self._spec.registry)
+            self._path.apply_config(wanted, self._config, self._spec.index, self._spec.registry)
         policy_watch.mark(self._path.services, self._spec.life)
         self._config = wanted
 

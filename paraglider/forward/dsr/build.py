@@ -16,20 +16,20 @@ from paraglider.core.flow import FlowTable, Timeouts
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
-from paraglider.forward.dsr.datapath import Director
+from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.services import make_services
 from paraglider.netfilter.rules.leases import lease_seconds
 from paraglider.netfilter.rules.marks import LEASE, way_marks
 
 
-def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> Director:
+def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> DsrDatapath:
     """The packet path of worker number ``worker`` (0, 1, …) for the dsr services of ``config``.
 
     ``registry`` has the strategies that the services name (``policies.load``).
     """
     services = make_services(config, ("dsr",), worker, registry)
     flows = FlowTable(timeouts(config), config.flows.max, now)
-    return Director(Balancer(ServiceMap(services)), flows, marks_of(config, services), LEASE)
+    return DsrDatapath(Balancer(ServiceMap(services)), flows, marks_of(config, services), LEASE)
 
 
 def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:

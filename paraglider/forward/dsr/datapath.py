@@ -84,7 +84,7 @@ ENDED_MOST: Final = 100_000
 _DOWN = (State.DOWN, State.DRAIN_DOWN, State.MAINT)
 
 
-class Director:
+class DsrDatapath:
     """Half flows, balancer and counters of one worker; ``marks`` has the mark of every backend.
 
     ``lease`` is the bit that a mark has in addition where the kernel may mark the flow's further
@@ -106,12 +106,12 @@ class Director:
         self._ended: dict[bytes, float] = {}  # keys of TCP flows, until when; the oldest first
         self._once: dict[Backend, int] = {}
         self._leased: dict[Backend, int] = {}
-        self.know(marks)
+        self.set_marks(marks)
         self._refused = VERDICT_OF[NO_SERVICE]
         self._tcp = flows.forward[TCP]
         self._udp = flows.forward[UDP]
 
-    def know(self, marks: Mapping[Backend, int]) -> None:
+    def set_marks(self, marks: Mapping[Backend, int]) -> None:
         """These are the backends for new flows from here on; others keep their marks for as long
         as they have flows.
         """
@@ -165,7 +165,7 @@ class Director:
         """``flow`` has been ended by hand: what its client goes on to send is refused, up to the
         next SYN; leases to its backend must end. Flows of other paths are none of ours.
         """
-        once = self._once.get(flow.rewrite.backend)
+        once = self._once.get(flow.translation.backend)
         if once is None:
             return
         self._unleased.add(once >> 8)
@@ -185,7 +185,7 @@ class Director:
 
     def _segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
         flow = self._tcp.get(key)
-        if flow is not None and flow.rewrite.lost:
+        if flow is not None and flow.translation.lost:
             self.flows.forget(flow, now)
             flow = None
         if flow is None:
@@ -193,7 +193,7 @@ class Director:
         state = flow.state
         event = client_event(flow, buf, transport, True, UNSEEN_WINDOW, now)
         flow.seen = now
-        backend = flow.rewrite.backend
+        backend = flow.translation.backend
         if event < 0:
             return self._once[backend]
         after = ONE_SIDED_NEXT[state * EVENTS + event]
@@ -201,7 +201,7 @@ class Director:
             if after != state or (GROUP_OF[state] == OPENING and _is_out(backend)):
                 self.flows.forget(flow, now)
                 flow = self._open(TCP, key, now, backend if state in DOUBTFUL else None)
-                return self._refused if flow is None else self._once[flow.rewrite.backend]
+                return self._refused if flow is None else self._once[flow.translation.backend]
             if state == SYN_SENT:
                 backend.unanswered += 1
             return self._once[backend]
@@ -225,30 +225,30 @@ class Director:
         event = client_event(flow, buf, transport, True, UNSEEN_WINDOW, now)
         if event != C_SYN:
             self.flows.move(flow, ONE_SIDED_NEXT[SYN_SENT * EVENTS + event], now)
-        return self._once[flow.rewrite.backend]
+        return self._once[flow.translation.backend]
 
     def _datagram(self, key: bytes, now: float) -> int:
         flow = self._udp.get(key)
-        if flow is not None and flow.rewrite.datagrams_lost:
+        if flow is not None and flow.translation.datagrams_lost:
             self.flows.forget(flow, now)
             flow = None
         if flow is None:
             flow = self._open(UDP, key, now)
             if flow is None:
                 return self._refused
-            if flow.rewrite.udp_reply:  # its answer is not seen, and soon after it ends
+            if flow.translation.udp_reply:  # its answer is not seen, and soon after it ends
                 self.flows.move(flow, UDP_ANSWERED, now)
-            return self._once[flow.rewrite.backend]
+            return self._once[flow.translation.backend]
         flow.seen = now
-        if flow.rewrite.udp_reply:
-            return self._once[flow.rewrite.backend]
+        if flow.translation.udp_reply:
+            return self._once[flow.translation.backend]
         if flow.state == UDP_NEW:
             self.flows.move(flow, UDP_OPEN, now)
-        return self._leased[flow.rewrite.backend]
+        return self._leased[flow.translation.backend]
 
     def _echo(self, protocol: int, key: bytes, now: float) -> int:
         flow = self.flows.forward[protocol].get(key)
-        if flow is not None and flow.rewrite.datagrams_lost:
+        if flow is not None and flow.translation.datagrams_lost:
             self.flows.forget(flow, now)
             flow = None
         if flow is None:
@@ -256,7 +256,7 @@ class Director:
             if flow is None:
                 return self._refused
         flow.seen = now
-        return self._once[flow.rewrite.backend]
+        return self._once[flow.translation.backend]
 
     def _error(self, buf: bytearray, offset: int, limit: int, error: Parsed) -> int:
         """The verdict for an ICMP error: it is the owner's of the flow whose reply is inside."""
@@ -266,7 +266,7 @@ class Director:
         flow = None
         if inner.kind != ECHO_REQUEST:  # from a VIP only answers leave
             flow = self.flows.forward[inner.protocol].get(reverse(inner.key))
-        return self._refuse(NO_FLOW) if flow is None else self._once[flow.rewrite.backend]
+        return self._refuse(NO_FLOW) if flow is None else self._once[flow.translation.backend]
 
     def _open(
         self, protocol: int, key: bytes, now: float, before: Backend | None = None
@@ -279,7 +279,7 @@ class Director:
             self._refused = self._refuse(NO_SERVICE)
             return None
         backend = before
-        if before is None or not before.ready or before not in service.rewrites:
+        if before is None or not before.ready or before not in service.translations:
             backend = self.balancer.choose(service, NewFlow(protocol, key, now), _never)
         if backend is None:
             self._refused = self._refuse(self.balancer.refusal(service, protocol))
@@ -287,8 +287,8 @@ class Director:
         if not self.flows.make_room(protocol, now):
             self._refused = self._refuse(TABLE_FULL)
             return None
-        rewrite = service.rewrites[backend]
-        flow = self.flows.open(protocol, key, rewrite.reverse_key(key), rewrite, now)
+        translation = service.translations[backend]
+        flow = self.flows.open(protocol, key, translation.reverse_key(key), translation, now)
         if self.opened is not None:
             self.opened(flow)
         return flow

@@ -13,13 +13,13 @@ from paraglider.core.flow import FlowTable, Timeouts
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.verdict import MARK
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 from paraglider.forward.offload import build as offload
 from paraglider.forward.services import make_services
 from paraglider.netfilter.rules.marks import backend_marks
 
 
-def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> Nat:
+def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> NatDatapath:
     """The packet path of worker number ``worker`` (0, 1, …) for the nat services of ``config``.
 
     Where there are offload services too, it decides for their first packets as well, since a
@@ -27,19 +27,19 @@ def build(config: Config, worker: int, now: float, registry: Registry = STRATEGI
     (``policies.load``).
     """
     services = make_services(config, ("nat", "offload"), worker, registry)
-    carry_long(config, services)
+    set_long_verdicts(config, services)
     balancer = Balancer(ServiceMap(services))
     flows = FlowTable(timeouts(config), config.flows.max, now)
-    return Nat(balancer, flows, offload.make_marker(config, balancer))
+    return NatDatapath(balancer, flows, offload.make_marker(config, balancer))
 
 
-def carry_long(config: Config, services: Iterable[Service]) -> None:
-    """Give the rewrites of the nat services among ``services`` the verdict for long packets."""
+def set_long_verdicts(config: Config, services: Iterable[Service]) -> None:
+    """Give the translations of the nat services among ``services`` the verdict for long packets."""
     marks = backend_marks(config, "nat")
     for service in services:
         if not service.offloaded:
             for backend, mark in zip(service.pool.backends, marks[service.name], strict=True):
-                service.rewrites[backend].carried = MARK | mark << 8
+                service.translations[backend].long_verdict = MARK | mark << 8
 
 
 def timeouts(config: Config) -> Timeouts:

@@ -2,7 +2,7 @@
 import cython
 
 from paraglider.core.flow cimport Flow, FlowTable
-from paraglider.core.translation cimport Rewrite
+from paraglider.core.translation cimport Translation
 from paraglider.core.tcp_events cimport backend_event, client_event
 
 # Constants that nat.py imports or sets: C numbers here, so that comparing them costs nothing.
@@ -18,9 +18,9 @@ cdef int ECHO_REPLY, ICMP_ERROR
 cdef int LONGEST
 
 
-cdef class Nat:
+cdef class NatDatapath:
     cdef public object balancer
-    cdef public object marker
+    cdef public object first_packets
     cdef public FlowTable flows
     cdef public list counts
     cdef public object opened
@@ -45,7 +45,7 @@ cdef class Nat:
         back=Flow,
         flags="unsigned char",
         opening=bint,
-        rewrite=Rewrite,
+        translation=Translation,
         change="long long",
         transport_change="long long",
         value="long long",
@@ -60,7 +60,7 @@ cdef class Nat:
     )
     @cython.locals(event=int, after=int)
     cdef _backend_segment(self, Flow flow, bytearray buf, Py_ssize_t transport, double now)
-    @cython.locals(rewrite=Rewrite)
+    @cython.locals(translation=Translation)
     cdef _client_datagram(self, Flow flow, double now)
     cdef Flow _elsewhere(self, Flow flow, bint opening, double now)
     cpdef int _refuse(self, int reason) except -1

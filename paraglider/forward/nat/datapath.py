@@ -62,25 +62,29 @@ from paraglider.core.verdict import (
     TRUNCATED,
     VERDICT_OF,
 )
-from paraglider.forward.offload.datapath import Marker
+from paraglider.forward.offload.datapath import FirstPacketDatapath
 
 
-class Nat:
+class NatDatapath:
     """Flows, balancer and counters of one worker.
 
-    ``marker`` decides for the services that are offloaded: they share the queue.
+    ``first_packets`` decides for the services that are offloaded: they share the queue.
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
     set, is told of every new flow.
     """
 
-    def __init__(self, balancer: Balancer, flows: FlowTable, marker: Marker | None = None) -> None:
+    def __init__(
+        self, balancer: Balancer, flows: FlowTable, first_packets: FirstPacketDatapath | None = None
+    ) -> None:
         self.balancer = balancer
-        self.marker = Marker(balancer, {}) if marker is None else marker
+        self.first_packets = (
+            FirstPacketDatapath(balancer, {}) if first_packets is None else first_packets
+        )
         self.flows = flows
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[Flow], None] | None = None
         self._refused = PASS
-        self._sequence = 0  # of the last SYN that may open a flow, for ``marker``
+        self._sequence = 0  # of the last SYN that may open a flow, for ``first_packets``
         self._tcp_forward = flows.forward[TCP]
         self._tcp_reverse = flows.reverse[TCP]
         self._udp_forward = flows.forward[UDP]
@@ -149,7 +153,11 @@ class Nat:
                         | data[transport + 11]
                     )
             elif flow is not None:
-                if flow.state != ESTABLISHED or flags & (FIN | SYN | RST) or flow.rewrite.direct:
+                if (
+                    flow.state != ESTABLISHED
+                    or flags & (FIN | SYN | RST)
+                    or flow.translation.direct
+                ):
                     flow = self._client_segment(flow, buf, transport, key, now)
             elif flags & (FIN | SYN | RST | ACK) == SYN:
                 self._sequence = int.from_bytes(data[transport + 4 : transport + 8], "big")
@@ -178,47 +186,47 @@ class Nat:
                 flow = self._open(protocol, key, now)
 
         if flow is not None:
-            rewrite = flow.rewrite
-            if rewrite.special:
-                if rewrite.lost if protocol == TCP else rewrite.datagrams_lost:
+            translation = flow.translation
+            if translation.special:
+                if translation.lost if protocol == TCP else translation.datagrams_lost:
                     opening = (
                         protocol != TCP or data[transport + 13] & (FIN | SYN | RST | ACK) == SYN
                     )
                     flow = self._elsewhere(flow, opening, now)
                     if flow is None:
                         return self._refused
-                    rewrite = flow.rewrite
-                if rewrite.mapped:
-                    buf[transport + 2 : transport + 4] = rewrite.backend_port
+                    translation = flow.translation
+                if translation.mapped:
+                    buf[transport + 2 : transport + 4] = translation.backend_port
             flow.seen = now
-            rewrite.packets_out += 1
-            rewrite.bytes_out += length
+            translation.packets_out += 1
+            translation.bytes_out += length
             if four:
-                buf[offset + 16 : offset + 20] = rewrite.backend_address
+                buf[offset + 16 : offset + 20] = translation.backend_address
             else:
-                buf[offset + 24 : offset + 40] = rewrite.backend_address
-            change = rewrite.address_out
-            transport_change = rewrite.transport_out
+                buf[offset + 24 : offset + 40] = translation.backend_address
+            change = translation.address_out
+            transport_change = translation.transport_out
         elif back is not None:
-            rewrite = back.rewrite
-            if rewrite.special:
-                if rewrite.lost:
+            translation = back.translation
+            if translation.special:
+                if translation.lost:
                     return self._refuse(FROM_LOST)
-                if rewrite.mapped:
-                    buf[transport : transport + 2] = rewrite.vip_port
+                if translation.mapped:
+                    buf[transport : transport + 2] = translation.vip_port
             back.seen = now
-            rewrite.packets_back += 1
-            rewrite.bytes_back += length
+            translation.packets_back += 1
+            translation.bytes_back += length
             if four:
-                buf[offset + 12 : offset + 16] = rewrite.vip
+                buf[offset + 12 : offset + 16] = translation.vip
             else:
-                buf[offset + 8 : offset + 24] = rewrite.vip
-            change = rewrite.address_back
-            transport_change = rewrite.transport_back
+                buf[offset + 8 : offset + 24] = translation.vip
+            change = translation.address_back
+            transport_change = translation.transport_back
         else:
             return self._refused
         if cut:
-            return rewrite.carried or self._refuse(TRUNCATED)
+            return translation.long_verdict or self._refuse(TRUNCATED)
         if four:
             value = ((data[offset + 10] << 8 | data[offset + 11]) + change) % 65535
             data[offset + 10] = value >> 8
@@ -254,13 +262,13 @@ class Nat:
         self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
     ) -> Flow | None:
         """The flow that a client's TCP segment belongs to: ``flow``, moved on, or a new one."""
-        direct = flow.rewrite.direct
+        direct = flow.translation.direct
         event = client_event(flow, buf, transport, direct, WINDOW, now)
         if event < 0:
             return flow
         state = flow.state
-        if event == C_SYN and state == SYN_SENT and not flow.rewrite.lost:
-            flow.rewrite.backend.unanswered += 1
+        if event == C_SYN and state == SYN_SENT and not flow.translation.lost:
+            flow.translation.backend.unanswered += 1
         after = (ONE_SIDED_NEXT if direct else TWO_SIDED_NEXT)[state * EVENTS + event]
         if after == state:
             return flow
@@ -268,7 +276,7 @@ class Nat:
             self.flows.move(flow, after, now)
             return flow
         self.flows.forget(flow, now)
-        return self._open(TCP, key, now, flow.rewrite.backend if state in DOUBTFUL else None)
+        return self._open(TCP, key, now, flow.translation.backend if state in DOUBTFUL else None)
 
     def _backend_segment(self, flow: Flow, buf: bytearray, transport: int, now: float) -> None:
         """Move ``flow`` on by a backend's TCP segment that does more than to go on."""
@@ -276,15 +284,15 @@ class Nat:
         if event < 0:
             return
         if event == B_RST and flow.state == SYN_SENT:
-            flow.rewrite.backend.refused += 1
+            flow.translation.backend.refused += 1
         after = TWO_SIDED_NEXT[flow.state * EVENTS + event]
         if after != flow.state:
             self.flows.move(flow, after, now)
 
     def _client_datagram(self, flow: Flow, now: float) -> None:
         """Move ``flow`` on by a client's datagram that is not its first."""
-        rewrite = flow.rewrite
-        if (flow.state == UDP_ANSWERED or rewrite.direct) and not rewrite.udp_reply:
+        translation = flow.translation
+        if (flow.state == UDP_ANSWERED or translation.direct) and not translation.udp_reply:
             self.flows.move(flow, UDP_OPEN, now)
 
     def _stray(self, protocol: int, key: bytes) -> int:
@@ -319,20 +327,20 @@ class Nat:
             return None
         if service.offloaded:
             sequence = self._sequence if protocol == TCP else 0
-            self._refused = self.marker.decide(service, protocol, key, now, sequence)
+            self._refused = self.first_packets.decide(service, protocol, key, now, sequence)
             return None
-        rewrites = service.rewrites
+        translations = service.translations
         reverse = self.flows.reverse[protocol]
 
         reverse_key = b""  # of the backend last asked about, which is the one chosen
 
         def taken(backend: Backend) -> bool:
             nonlocal reverse_key
-            reverse_key = rewrites[backend].reverse_key(key)
+            reverse_key = translations[backend].reverse_key(key)
             return reverse_key in reverse
 
         backend = before
-        if before is None or not before.ready or before not in rewrites or taken(before):
+        if before is None or not before.ready or before not in translations or taken(before):
             backend = self.balancer.choose(service, NewFlow(protocol, key, now), taken)
         if backend is None:
             self._refused = self._refuse(self.balancer.refusal(service, protocol))
@@ -343,9 +351,9 @@ class Nat:
         if not self.flows.make_room(protocol, now):
             self._refused = self._refuse(TABLE_FULL)
             return None
-        rewrite = rewrites[backend]
-        flow = self.flows.open(protocol, key, reverse_key, rewrite, now)
-        if protocol == UDP and rewrite.direct and rewrite.udp_reply:
+        translation = translations[backend]
+        flow = self.flows.open(protocol, key, reverse_key, translation, now)
+        if protocol == UDP and translation.direct and translation.udp_reply:
             self.flows.move(flow, UDP_ANSWERED, now)  # as far as it can be seen
         if self.opened is not None:
             self.opened(flow)

@@ -12,12 +12,12 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
-from paraglider.forward.offload.datapath import Marker
+from paraglider.forward.offload.datapath import FirstPacketDatapath
 from paraglider.forward.services import make_services
 from paraglider.netfilter.rules.marks import backend_marks
 
 
-def build(config: Config, worker: int, registry: Registry = STRATEGIES) -> Marker:
+def build(config: Config, worker: int, registry: Registry = STRATEGIES) -> FirstPacketDatapath:
     """The packet path of worker number ``worker`` (0, 1, …) for the offload services alone.
 
     ``registry`` has the strategies that the services name (``policies.load``).
@@ -26,9 +26,9 @@ def build(config: Config, worker: int, registry: Registry = STRATEGIES) -> Marke
     return make_marker(config, Balancer(ServiceMap(services)))
 
 
-def make_marker(config: Config, balancer: Balancer) -> Marker:
+def make_marker(config: Config, balancer: Balancer) -> FirstPacketDatapath:
     """What decides for the offload services among those of ``balancer``."""
-    return Marker(balancer, marks_of(config, balancer.services.services))
+    return FirstPacketDatapath(balancer, marks_of(config, balancer.services.services))
 
 
 def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:

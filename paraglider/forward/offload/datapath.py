@@ -45,7 +45,7 @@ REMEMBERED: Final = 15.0
 MOST_REMEMBERED: Final = 1 << 16
 
 
-class Marker:
+class FirstPacketDatapath:
     """Decides for first packets; ``marks`` has the 32-bit mark of every backend.
 
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``decided``, where
@@ -72,9 +72,9 @@ class Marker:
         self._young: dict[tuple[int, bytes], tuple[Backend, int]] = {}
         self._old: dict[tuple[int, bytes], tuple[Backend, int]] = {}
         self._turn_at = 0.0
-        self.know(marks)
+        self.set_marks(marks)
 
-    def know(self, marks: Mapping[Backend, int]) -> None:
+    def set_marks(self, marks: Mapping[Backend, int]) -> None:
         """These are all backends from here on; decisions for others are forgotten."""
         self._verdicts = {backend: MARK | mark << 8 for backend, mark in marks.items()}
         self._marks = tuple(marks.items())

@@ -21,7 +21,7 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
-from paraglider.core.tracing import Decision, Witness
+from paraglider.core.tracing import Decision, TracingBalancer
 from paraglider.forward.proxy.attempt import Attempt, Front
 from paraglider.forward.proxy.counts import Tally
 from paraglider.forward.proxy.events import Events
@@ -29,7 +29,7 @@ from paraglider.forward.proxy.header import Version, header
 from paraglider.forward.proxy.listeners import Listener
 from paraglider.forward.proxy.listing import ProxyView
 from paraglider.forward.proxy.relay import Relay, Shared
-from paraglider.forward.services import Made, States, make_services, put_states
+from paraglider.forward.services import Previous, States, apply_states, make_services
 
 #: connections taken at one wake-up of a listening socket
 BATCH: Final = 64
@@ -73,13 +73,13 @@ class Proxy:
         self._drained: Callable[[], None] | None = None
         self._last_call: asyncio.TimerHandle | None = None
 
-    def tell(self, told: Callable[[Decision], None]) -> None:
-        """Have ``told`` called for every connection that a backend accepted, with why it got it."""
-        witness = Witness(self._balancer.services)
-        self._balancer = witness
+    def trace(self, on_decision: Callable[[Decision], None]) -> None:
+        """Call ``on_decision`` with the reason for every connection that a backend accepted."""
+        balancer = TracingBalancer(self._balancer.services)
+        self._balancer = balancer
         for front in self._fronts.values():
-            front.choose = witness.choose
-        self.opened = lambda *flow: told(witness.told(*flow))
+            front.choose = balancer.choose
+        self.opened = lambda *flow: on_decision(balancer.decision_on(*flow))
 
     @property
     def live(self) -> int:
@@ -91,14 +91,14 @@ class Proxy:
         """The counts of every backend by its service's name."""
         return {name: front.tallies for name, front in self._fronts.items()}
 
-    def become(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
+    def apply_config(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
         """Serve by ``config``, where it was by ``before``: connections keep their backends.
 
         It listens where it did, but for services that are gone; arguments as of ``build``.
         """
         old = self.services
-        made = Made.of(before, old)
-        self.services = tuple(make_services(config, ("proxy",), worker, registry, made))
+        previous = Previous.of(before, old)
+        self.services = tuple(make_services(config, ("proxy",), worker, registry, previous))
         for service in set(old) - set(self.services):
             service.pool.retire()
         self._balancer.services = ServiceMap(self.services)
@@ -128,9 +128,9 @@ class Proxy:
         """The connections that are carried."""
         return ProxyView(self._relays)
 
-    def put(self, states: States) -> None:
+    def apply_states(self, states: States) -> None:
         """Give the backends the states and weights that the hub has decided."""
-        put_states(((s.name, s.pool) for s in self.services), states)
+        apply_states(((s.name, s.pool) for s in self.services), states)
 
     @property
     def bound(self) -> int:

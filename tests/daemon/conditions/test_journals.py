@@ -11,7 +11,7 @@ from paraglider.daemon.conditions.journals import JournalMonitor
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.workers.worker import WorkerSpec
-from paraglider.host.journal_files import LedgerFiles
+from paraglider.host.journal_files import JournalFiles
 
 SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
 
@@ -22,8 +22,8 @@ class World:
     def __init__(self, directory: Path, forward: str = "nat") -> None:
         service = {**SERVICE, "forward": forward, "backends": ["10.0.0.1"]}
         config = Config.model_validate({"services": [service]})
-        self.files = LedgerFiles(1, "two", 0, 100, directory)
-        self.worker = Child(WorkerSpec(0, 0, config, 1, 1, ledgers=self.files), pid=77)
+        self.files = JournalFiles(1, "two", 0, 100, directory)
+        self.worker = Child(WorkerSpec(0, 0, config, 1, 1, journals=self.files), pid=77)
         self.conditions = Conditions()
         self.watch = JournalMonitor(self.conditions)
 

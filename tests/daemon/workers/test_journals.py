@@ -1,4 +1,4 @@
-"""A worker's flows carried on: from its own ledger, from others', or not, with a word about it."""
+"""A worker's flows carried on: from its own journal, from others', or not, with a word about it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from structlog.testing import capture_logs
 
 from paraglider.config.model import Config
 from paraglider.daemon import log
-from paraglider.daemon.workers.journals import Ledgers, carry_on
+from paraglider.daemon.workers.journals import Journals, carry_on
 from paraglider.forward.path import Path as PacketPath
 from paraglider.forward.path import build
-from paraglider.host.journal_files import LedgerFiles
+from paraglider.host.journal_files import JournalFiles
 from paraglider.host.mapped import Mapped
 
 CLIENT = bytes((192, 168, 0, 100))
@@ -28,7 +28,7 @@ BEGIN = time.monotonic() - 60.0  # a minute before each test
 
 @pytest.fixture(autouse=True)
 def _a_minute_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows older than their timeouts are not taken over, and a whole run takes minutes."""
+    """Flows older than their timeouts are not restored over, and a whole run takes minutes."""
     monkeypatch.setitem(globals(), "BEGIN", time.monotonic() - 60.0)
 
 
@@ -55,63 +55,63 @@ def handled(path: PacketPath, client_port: int, flags: int = 2) -> bytes:
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> LedgerFiles:
+def files(tmp_path: Path) -> JournalFiles:
     """A worker's."""
-    return LedgerFiles(1, "two", 0, 100, tmp_path)
+    return JournalFiles(1, "two", 0, 100, tmp_path)
 
 
-def begins(files: LedgerFiles, path: PacketPath) -> tuple[Ledgers, list[Any]]:
-    """A worker with ``path`` begins: its ledgers, and what it logged."""
+def begins(files: JournalFiles, path: PacketPath) -> tuple[Journals, list[Any]]:
+    """A worker with ``path`` begins: its journals, and what it logged."""
     with capture_logs() as logged:
-        ledgers = carry_on(path, files, log.logger())
-    return ledgers, [dict(line) for line in logged]
+        journals = carry_on(path, files, log.logger())
+    return journals, [dict(line) for line in logged]
 
 
-def lives(files: LedgerFiles, wanted: Config | None = None) -> tuple[PacketPath, list[Any]]:
+def lives(files: JournalFiles, wanted: Config | None = None) -> tuple[PacketPath, list[Any]]:
     """A worker begins: its packet path, and what it logged."""
     path = build(wanted or config(), 0, 0.0)
     return path, begins(files, path)[1]
 
 
-def looks(ledgers: Ledgers, *times: float) -> list[str]:
+def looks(journals: Journals, *times: float) -> list[str]:
     """What the worker's log says when it looks at these times, in seconds from ``BEGIN`` on."""
     with capture_logs() as logged:
         for seconds in times:
-            ledgers.look(BEGIN + seconds)
+            journals.look(BEGIN + seconds)
     return [line["event"] for line in logged]
 
 
 @pytest.mark.parametrize("length", [0, 4096, 100_000])
 @pytest.mark.parametrize("forward", ["nat", "dsr"])
-def test_a_ledger_that_is_cut_at_work(files: LedgerFiles, forward: str, length: int) -> None:
+def test_a_journal_that_is_cut_at_work(files: JournalFiles, forward: str, length: int) -> None:
     """The worker serves on, writes all of its flows anew, and says so once; the next one has
     them, and those that began in between.
     """
     roomy = replace(files, records=10_000)
     path = build(config(forward), 0, BEGIN)
-    ledgers, _ = begins(roomy, path)
+    journals, _ = begins(roomy, path)
     for port in range(30000, 34000):
         handled(path, port)
-    assert looks(ledgers, 1.0) == []
+    assert looks(journals, 1.0) == []
     os.truncate(roomy.path(forward), length)
     for port in range(34000, 35000):
         handled(path, port)
     path.expire(BEGIN + 1.1, 10)
-    said = looks(ledgers, 1.1, 1.2, 1.6, 2.2)
-    assert said == ["ledger damaged, written anew"]
+    said = looks(journals, 1.1, 1.2, 1.6, 2.2)
+    assert said == ["journal damaged, written anew"]
     handled(path, 40000)
-    assert looks(ledgers, 3.0) == []
-    del path, ledgers
+    assert looks(journals, 3.0) == []
+    del path, journals
     _, (line,) = lives(roomy, config(forward))
-    assert (line["event"], line["flows"]) == ("flows taken over", 5001)
+    assert (line["event"], line["flows"]) == ("flows restored over", 5001)
 
 
-def test_a_ledger_that_cannot_be_written_anew(
-    files: LedgerFiles, monkeypatch: pytest.MonkeyPatch
+def test_a_journal_that_cannot_be_written_anew(
+    files: JournalFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """/run is full: told once, tried again now and then, and the worker serves meanwhile."""
     path = build(config(), 0, BEGIN)
-    ledgers, _ = begins(files, path)
+    journals, _ = begins(files, path)
     os.truncate(files.path("nat"), 0)
     handled(path, 40000)
 
@@ -120,15 +120,17 @@ def test_a_ledger_that_cannot_be_written_anew(
 
     with monkeypatch.context() as patch:
         patch.setattr(Mapped, "restore", refuse)
-        assert looks(ledgers, 1.0, 1.1, 2.0, 6.0, 6.1) == ["ledger damaged, cannot be written anew"]
+        assert looks(journals, 1.0, 1.1, 2.0, 6.0, 6.1) == [
+            "journal damaged, cannot be written anew"
+        ]
         handled(path, 40001)
-    assert looks(ledgers, 10.9) == []
-    assert looks(ledgers, 11.0) == ["ledger damaged, written anew"]
-    del path, ledgers
+    assert looks(journals, 10.9) == []
+    assert looks(journals, 11.0) == ["journal damaged, written anew"]
+    del path, journals
     assert lives(files)[1][0]["flows"] == 2
 
 
-def test_a_worker_carries_on(files: LedgerFiles) -> None:
+def test_a_worker_carries_on(files: JournalFiles) -> None:
     """The same client's segments go to the same backends; a first start says nothing."""
     path, logged = lives(files)
     assert logged == []
@@ -136,11 +138,11 @@ def test_a_worker_carries_on(files: LedgerFiles) -> None:
     assert len(set(before)) == 3
     del path
     path, (line,) = lives(files)
-    assert (line["event"], line["table"], line["flows"]) == ("flows taken over", "nat", 3)
+    assert (line["event"], line["table"], line["flows"]) == ("flows restored over", "nat", 3)
     assert [handled(path, port, 16) for port in (40000, 40001, 40002)] == before
 
 
-def test_what_is_left_out_is_told(files: LedgerFiles) -> None:
+def test_what_is_left_out_is_told(files: JournalFiles) -> None:
     """Flows of a backend that is no longer configured."""
     path, _ = lives(files)
     for port in range(40000, 40006):
@@ -150,7 +152,7 @@ def test_what_is_left_out_is_told(files: LedgerFiles) -> None:
     assert (line["flows"], line["unknown"]) == (4, 2)
 
 
-def test_other_cores(files: LedgerFiles) -> None:
+def test_other_cores(files: JournalFiles) -> None:
     """Each worker takes over the flows of all; once, also when it is replaced later."""
     old = [replace(files, core=core) for core in (0, 1)]
     before = {}
@@ -168,27 +170,27 @@ def test_other_cores(files: LedgerFiles) -> None:
     assert [lives(each)[1][0]["flows"] for each in new] == [2, 2, 2]
 
 
-def test_a_damaged_ledger_is_told_of(files: LedgerFiles) -> None:
-    """The worker begins with no flows, in a ledger that the next one finds."""
+def test_a_damaged_journal_is_told_of(files: JournalFiles) -> None:
+    """The worker begins with no flows, in a journal that the next one finds."""
     files.path("nat").write_bytes(b"this is not what you are looking for" * 10)
     path, (line,) = lives(files)
-    assert (line["event"], line["why"]) == ("ledger not used", "it is no ledger")
+    assert (line["event"], line["why"]) == ("journal not used", "it is no journal")
     handled(path, 40000)
     del path
     assert lives(files)[1][0]["flows"] == 1
 
 
-def test_a_damaged_ledger_of_another_is_told_of(files: LedgerFiles) -> None:
-    """The others' flows are taken over all the same."""
+def test_a_damaged_journal_of_another_is_told_of(files: JournalFiles) -> None:
+    """The others' flows are restored over all the same."""
     path, _ = lives(files)
     handled(path, 40000)
     del path
     replace(files, core=1).path("nat").write_bytes(b"")
     _, logged = lives(replace(files, steering="three"))
-    assert [line["event"] for line in logged] == ["ledger not used", "flows taken over"]
+    assert [line["event"] for line in logged] == ["journal not used", "flows restored over"]
 
 
-def test_without_a_ledger_the_worker_serves(files: LedgerFiles) -> None:
+def test_without_a_journal_the_worker_serves(files: JournalFiles) -> None:
     """A directory that cannot be, or a file that another has: a warning, and packets pass."""
     nowhere = replace(files, directory=Path("/proc/nowhere"))
     path, (line,) = lives(nowhere)
@@ -202,7 +204,7 @@ def test_without_a_ledger_the_worker_serves(files: LedgerFiles) -> None:
     del first
 
 
-def test_where_the_kernel_has_the_flows_there_is_no_ledger(files: LedgerFiles) -> None:
+def test_where_the_kernel_has_the_flows_there_is_no_journal(files: JournalFiles) -> None:
     """Offload needs none."""
     assert lives(files, config("offload"))[1] == []
     assert list(files.directory.iterdir()) == []

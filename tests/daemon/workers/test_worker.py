@@ -397,7 +397,7 @@ def test_all_that_is_counted_has_its_place() -> None:
     path = build(config, 0, 0.0)
     own = path.services[-1]
     own.strategy = Guard(own.strategy, own.strategy, time.monotonic, 1.0)
-    path.marker.counts[:] = [1] * len(REASONS)
+    path.first_packets.counts[:] = [1] * len(REASONS)
     for name in own.strategy.counts():
         setattr(own.strategy, name, 1)
     for table in path.tables.values():

@@ -20,7 +20,7 @@ from paraglider.core.flow import STATE_NAMES, Flow, FlowTable, Timeouts
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REASON_NAMES
-from paraglider.forward.dsr.datapath import Director
+from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.offload.datapath import HEAD
 
 MARKS = (0x52000001, 0x52800002, 0x523FFFFF)
@@ -36,7 +36,9 @@ def routed(
     return service(family, protocols=protocols, routed=True, **changes)  # type: ignore[arg-type]
 
 
-def director(*services: Service, bound: int = 1000, timeouts: Timeouts | None = None) -> Director:
+def datapath(
+    *services: Service, bound: int = 1000, timeouts: Timeouts | None = None
+) -> DsrDatapath:
     """A packet path over ``services``; backend number n of each has mark number n."""
     marks = {
         backend: mark
@@ -44,10 +46,10 @@ def director(*services: Service, bound: int = 1000, timeouts: Timeouts | None = 
         for backend, mark in zip(made.pool.backends, MARKS, strict=False)
     }
     table = FlowTable(timeouts or Timeouts(), bound)
-    return Director(Balancer(ServiceMap(services)), table, marks, LEASE)
+    return DsrDatapath(Balancer(ServiceMap(services)), table, marks, LEASE)
 
 
-def sent(path: Director, packet: bytes, now: float = 0.0) -> int:
+def sent(path: DsrDatapath, packet: bytes, now: float = 0.0) -> int:
     """The verdict for the head of ``packet``, which must stay as it is."""
     cut = packet[:HEAD]
     buf = guarded(cut)
@@ -73,7 +75,7 @@ def only(table: FlowTable) -> Flow:
     return flows[0]
 
 
-def counted(path: Director) -> dict[str, int]:
+def counted(path: DsrDatapath) -> dict[str, int]:
     """The reasons that were counted."""
     return {name: n for name, n in zip(REASON_NAMES, path.counts, strict=True) if n}
 
@@ -81,7 +83,7 @@ def counted(path: Director) -> dict[str, int]:
 @families
 def test_first_packets_get_the_next_backends_mark(family: Family) -> None:
     """A SYN, a datagram, an echo request: each is a flow of its own, and none has a lease yet."""
-    path = director(routed(family, echo=True))
+    path = datapath(routed(family, echo=True))
     echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
     packets = (family.syn(), family.datagram(), echo)
     assert [sent(path, packet) for packet in packets] == [once(0), once(1), once(2)]
@@ -115,7 +117,7 @@ TCP = [
 ]
 
 
-def spoken(path: Director, family: Family, script: str) -> list[int]:
+def spoken(path: DsrDatapath, family: Family, script: str) -> list[int]:
     """The verdicts of the segments of ``script``, a second apart: "+" acknowledges more, "1" one
     number more, "!" comes at the same time, "x" has a sequence number from elsewhere.
     """
@@ -134,7 +136,7 @@ def spoken(path: Director, family: Family, script: str) -> list[int]:
 @pytest.mark.parametrize(("script", "state", "kind"), [t[1:] for t in TCP], ids=[t[0] for t in TCP])
 def test_tcp(family: Family, script: str, state: str, kind: str) -> None:
     """What the client's segments alone make of a flow, and which of them may be leased."""
-    path = director(routed(family))
+    path = datapath(routed(family))
     verdicts = spoken(path, family, script)
     assert STATE_NAMES[only(path.flows).state] == state
     assert verdicts[-1] == (leased(0) if kind == "lease" else once(0))
@@ -144,9 +146,9 @@ def test_tcp(family: Family, script: str, state: str, kind: str) -> None:
 @pytest.mark.parametrize("script", ["S A A+ A+ FA S", "S A A+ A+ R S", "S A A+ A+ Rx S", "S A R S"])
 def test_a_forged_end_and_a_forged_syn_move_no_flow(family: Family, script: str) -> None:
     """Only the backend knows whether its connection lives: it gets the SYN."""
-    path = director(routed(family))
+    path = datapath(routed(family))
     assert spoken(path, family, script)[-1] == once(0)
-    assert only(path.flows).rewrite.backend.name == family.backends[0]
+    assert only(path.flows).translation.backend.name == family.backends[0]
 
 
 @families
@@ -154,10 +156,10 @@ def test_a_port_that_is_used_again(family: Family) -> None:
     """Where both FINs were seen a SYN is another flow, and the strategy has its say; where it is
     not certain that the flow is over it is one as well, but stays with the backend.
     """
-    path = director(routed(family))
+    path = datapath(routed(family))
     assert spoken(path, family, "S A FA S")[-1] == once(0)
     assert STATE_NAMES[only(path.flows).state] == "syn-sent"
-    path = director(routed(family))
+    path = datapath(routed(family))
     assert spoken(path, family, "S A FA A1 S")[-1] == once(1)
     assert STATE_NAMES[only(path.flows).state] == "syn-sent"
     backends = path.balancer.services.services[0].pool.backends
@@ -166,7 +168,7 @@ def test_a_port_that_is_used_again(family: Family) -> None:
 
 def test_an_opening_that_comes_again() -> None:
     """It speaks against the backend, as long as the client has not answered its answer."""
-    path = director(routed(V4))
+    path = datapath(routed(V4))
     found = path.balancer.services.services[0].pool.backends[0]
     for flags, unanswered in (("S", 0), ("S", 1), ("S", 2), ("A", 2), ("S", 2)):
         sent(path, V4.segment(flags))
@@ -176,7 +178,7 @@ def test_an_opening_that_comes_again() -> None:
 @families
 def test_udp(family: Family) -> None:
     """The second datagram makes a flow of it, with a lease."""
-    path = director(routed(family))
+    path = datapath(routed(family))
     assert sent(path, family.datagram()) == once(0)
     assert STATE_NAMES[only(path.flows).state] == "udp-new"
     assert sent(path, family.datagram()) == leased(0)
@@ -187,7 +189,7 @@ def test_udp(family: Family) -> None:
 @families
 def test_echo_keeps_its_backend(family: Family) -> None:
     """By its identifier; it never has a lease, and an echo reply is nobody's."""
-    path = director(routed(family, echo=True))
+    path = datapath(routed(family, echo=True))
     ask = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
     assert [sent(path, ask) for _ in range(3)] == [once(0)] * 3
     reply = bytes(family.echo(family.client, family.vip, reply=True, identifier=7))
@@ -198,8 +200,8 @@ def test_echo_keeps_its_backend(family: Family) -> None:
 @families
 def test_mid_stream_without_a_flow(family: Family) -> None:
     """The strategy picks, the flow is half open until more comes, and then has a lease."""
-    path = director(routed(family, strategy="maglev"))
-    before = director(routed(family, strategy="maglev"))
+    path = datapath(routed(family, strategy="maglev"))
+    before = datapath(routed(family, strategy="maglev"))
     (found,) = set(spoken(before, family, "S A"))
     assert spoken(path, family, "PA PA+") == [found, found]
     assert STATE_NAMES[only(path.flows).state] == "unconfirmed"
@@ -209,7 +211,7 @@ def test_mid_stream_without_a_flow(family: Family) -> None:
 @families
 def test_a_fin_without_a_flow(family: Family) -> None:
     """It goes where the strategy says, and its flow is as good as over."""
-    path = director(routed(family))
+    path = datapath(routed(family))
     assert spoken(path, family, "FA") == [once(0)]
     assert STATE_NAMES[only(path.flows).state] == "client-done"
 
@@ -218,7 +220,7 @@ def test_a_fin_without_a_flow(family: Family) -> None:
 @pytest.mark.parametrize("flags", ["R", "RA", "SA", "SF", "F", "", "SR", "P"])
 def test_strays(family: Family, flags: str) -> None:
     """What neither opens a flow nor belongs to one, and asks for no answer, is dropped."""
-    path = director(routed(family))
+    path = datapath(routed(family))
     assert sent(path, family.segment(flags)) == verdict.DROP
     assert counted(path) == {"stray": 1}
     assert len(path.flows) == 0
@@ -231,7 +233,7 @@ def test_errors_reach_the_owner(
     family: Family, kind: str | dict[int, str], kept: int | None
 ) -> None:
     """An error about an answer goes to the backend that sent it; the flow stays as it is."""
-    path = director(routed(family, echo=True))
+    path = datapath(routed(family, echo=True))
     sent(path, family.syn(80), 1.0)
     sent(path, family.datagram(53), 1.0)
     echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=0x1234))
@@ -252,7 +254,7 @@ def test_errors_reach_the_owner(
 @families
 def test_errors_about_nothing_of_ours(family: Family) -> None:
     """About another flow, about a request, about an error: they pass, and are refused later."""
-    path = director(routed(family, echo=True))
+    path = datapath(routed(family, echo=True))
     kind = next(iter(ERRORS[family.number]))
     answer = inner_tcp(family, family.vip, family.client, 80, True)
     request = inner_echo(family, family.vip, family.client, 0, False)
@@ -267,7 +269,7 @@ def test_errors_about_nothing_of_ours(family: Family) -> None:
 @families
 def test_what_is_no_services(family: Family) -> None:
     """Another port of the VIP passes undecided."""
-    path = director(routed(family, ports=((80, 80),)))
+    path = datapath(routed(family, ports=((80, 80),)))
     assert sent(path, family.syn(81)) == verdict.PASS
     assert sent(path, family.datagram(81)) == verdict.PASS
     assert counted(path) == {"no_service": 2}
@@ -276,7 +278,7 @@ def test_what_is_no_services(family: Family) -> None:
 @families
 def test_options_and_extension_headers_take_the_longer_way(family: Family) -> None:
     """To the same flow."""
-    path = director(routed(family))
+    path = datapath(routed(family))
     assert sent(path, family.syn()) == once(0)
     packet = family.segment("A")
     if family.number == 4:
@@ -292,7 +294,7 @@ def test_options_and_extension_headers_take_the_longer_way(family: Family) -> No
 @families
 def test_a_segment_cut_before_its_flags(family: Family) -> None:
     """What it is cannot be known: it is dropped, and counted."""
-    path = director(routed(family))
+    path = datapath(routed(family))
     cut = (20 if family.number == 4 else 40) + 13
     assert sent(path, family.syn()[:cut]) == verdict.DROP
     assert counted(path) == {"truncated": 1}
@@ -301,7 +303,7 @@ def test_a_segment_cut_before_its_flags(family: Family) -> None:
 def test_no_backend_is_ready() -> None:
     """New flows of either protocol are refused; those that are there go on."""
     made = routed()
-    path = director(made)
+    path = datapath(made)
     sent(path, V4.syn())
     for backend in made.pool.backends:
         made.pool.set_weight(backend, 0)
@@ -314,7 +316,7 @@ def test_no_backend_is_ready() -> None:
 def test_a_backend_that_is_down_gets_no_syn() -> None:
     """Its flows, where they are kept, stay its own; a new attempt to connect goes elsewhere."""
     made = routed(on_down="keep")
-    path = director(made)
+    path = datapath(made)
     sent(path, V4.syn())
     made.pool.apply(made.pool.backends[0], Event.SET_DRAIN)
     assert sent(path, V4.syn()) == once(0)
@@ -329,7 +331,7 @@ def test_a_backend_that_is_down_gets_no_syn() -> None:
 
 def test_a_full_table() -> None:
     """Half-open flows make room, lasting ones do not."""
-    path = director(routed(), bound=2)
+    path = datapath(routed(), bound=2)
     for port in (2000, 2001, 2002):
         assert sent(path, V4.syn(client_port=port)) & 0xFF == MARK
     assert path.flows.evicted == 1
@@ -345,7 +347,7 @@ def test_two_services_share_a_backend() -> None:
     """One client's port to two VIPs is two flows, each with an end of its own."""
     left = routed(name="left")
     right = service(V4, name="right", vip=V4.other_vip, backends=left.pool.backends, routed=True)
-    path = director(left, right)
+    path = datapath(left, right)
     assert sent(path, V4.syn()) == once(0)
     assert sent(path, V4.syn(vip=V4.other_vip)) == once(0)
     assert len(path.flows) == 2
@@ -356,7 +358,7 @@ def test_two_services_share_a_backend() -> None:
 
 def test_affinity() -> None:
     """A client keeps its backend over flows and protocols."""
-    path = director(routed(affinity=Affinity(300, 10)))
+    path = datapath(routed(affinity=Affinity(300, 10)))
     ports = range(2000, 2004)
     assert {sent(path, V4.syn(client_port=port)) for port in ports} == {once(0)}
     assert sent(path, V4.datagram()) == once(0)
@@ -364,7 +366,7 @@ def test_affinity() -> None:
 
 def test_weighted_counts_half_flows() -> None:
     """What is alive here counts; what is over does not."""
-    path = director(routed(strategy="weighted"))
+    path = datapath(routed(strategy="weighted"))
     picked = [sent(path, V4.syn(client_port=port)) for port in range(2000, 2006)]
     assert sorted(picked) == sorted([once(0), once(1), once(2)] * 2)
     path.flows.expire(241.0)
@@ -374,9 +376,9 @@ def test_weighted_counts_half_flows() -> None:
 
 def test_new_flows_are_told_once() -> None:
     """For the log of ``-D``."""
-    path = director(routed())
+    path = datapath(routed())
     told: list[Backend] = []
-    path.opened = lambda each: told.append(each.rewrite.backend)
+    path.opened = lambda each: told.append(each.translation.backend)
     for flags in ("S", "S", "A"):
         sent(path, V4.segment(flags))
     assert told == [path.balancer.services.services[0].pool.backends[0]]
@@ -386,7 +388,7 @@ def test_new_flows_are_told_once() -> None:
 @given(st.binary(max_size=HEAD), st.sampled_from([b"", b"\x45", b"\x60"]))
 def test_no_bytes_raise(packet: bytes, start: bytes) -> None:
     """Whatever comes, there is a verdict, and nothing outside the head is looked at."""
-    path = director(routed(echo=True), routed(V6, echo=True, name="six"))
+    path = datapath(routed(echo=True), routed(V6, echo=True, name="six"))
     assert sent(path, start + packet[len(start) :]) in (verdict.PASS, verdict.DROP)
 
 
@@ -394,7 +396,7 @@ def test_no_bytes_raise(packet: bytes, start: bytes) -> None:
 @given(st.data(), st.sampled_from(FAMILIES))
 def test_no_damage_raises(data: st.DataObject, family: Family) -> None:
     """A packet for a service with any byte changed, cut anywhere, gets a verdict."""
-    path = director(routed(family, echo=True))
+    path = datapath(routed(family, echo=True))
     kind = data.draw(st.sampled_from(sorted(ERRORS[family.number])))
     answer = inner_tcp(family, family.vip, family.client, 80, True)
     packets = (

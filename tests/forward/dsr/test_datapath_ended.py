@@ -10,23 +10,23 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import Flow, FlowTable, Timeouts
 from paraglider.core.pool import Event, Pool
 from paraglider.core.service import ServiceMap
-from paraglider.forward.dsr import datapath as of_director
-from paraglider.forward.dsr.datapath import ENDED_SECONDS, Director
+from paraglider.forward.dsr import datapath as of_dsr
+from paraglider.forward.dsr.datapath import ENDED_SECONDS, DsrDatapath
 
 LEASE = 0x800
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 
 
-def director(family: Family = V4) -> tuple[Director, Pool]:
+def datapath(family: Family = V4) -> tuple[DsrDatapath, Pool]:
     """A packet path over three backends, with the marks 0, 1 and 2."""
     made = service(family, protocols=(flow.TCP, flow.UDP), routed=True)
     marks = {backend: number for number, backend in enumerate(made.pool.backends)}
     flows = FlowTable(Timeouts(), 100)
-    return Director(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
+    return DsrDatapath(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
 
 
-def sent(path: Director, packet: bytes, now: float = 0.0) -> int | None:
+def sent(path: DsrDatapath, packet: bytes, now: float = 0.0) -> int | None:
     """The number of the backend that ``packet`` is marked for; None where it is refused."""
     found = path.handle(guarded(packet), 24, len(packet), 0, now)
     if found == verdict.PASS:
@@ -35,7 +35,7 @@ def sent(path: Director, packet: bytes, now: float = 0.0) -> int | None:
     return found >> 8 & ~LEASE
 
 
-def end(path: Director, now: float) -> None:
+def end(path: DsrDatapath, now: float) -> None:
     """End the one flow there is, as an operator would."""
     (one,) = (each for table in path.flows.forward.values() for each in table.values())
     assert isinstance(one, Flow)
@@ -45,7 +45,7 @@ def end(path: Director, now: float) -> None:
 
 def test_leases_of_lost_backends() -> None:
     """They are to end when the backend is lost: once, and again when it is lost again."""
-    path, pool = director()
+    path, pool = datapath()
     assert path.leases_to_end() == set()
     for _ in range(2):
         pool.apply(pool.backends[1], Event.CHECK_FAILED)
@@ -58,7 +58,7 @@ def test_leases_of_lost_backends() -> None:
 @families
 def test_a_flow_that_was_ended_by_hand(family: Family) -> None:
     """Its client is refused until it begins anew; the backend's leases are to end, each time."""
-    path, _ = director(family)
+    path, _ = datapath(family)
     for start in (0.0, 10.0):
         sent(path, family.syn(), start)
         backend = sent(path, family.segment("A"), start + 1)
@@ -72,7 +72,7 @@ def test_a_flow_that_was_ended_by_hand(family: Family) -> None:
 
 def test_who_is_silent_for_long_is_not_known() -> None:
     """As any segment in mid-stream of nobody's, it then goes where the strategy says."""
-    path, _ = director()
+    path, _ = datapath()
     sent(path, V4.syn())
     end(path, 1.0)
     assert sent(path, V4.segment("A"), 1.0 + ENDED_SECONDS) is not None
@@ -80,8 +80,8 @@ def test_who_is_silent_for_long_is_not_known() -> None:
 
 def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest makes room."""
-    monkeypatch.setattr(of_director, "ENDED_MOST", 2)
-    path, _ = director()
+    monkeypatch.setattr(of_dsr, "ENDED_MOST", 2)
+    path, _ = datapath()
     ports = (1001, 1002, 1003)
     for port in ports:
         sent(path, V4.syn(client_port=port))
@@ -92,7 +92,7 @@ def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_datagram_begins_anew() -> None:
     """UDP has no beginning that could be waited for."""
-    path, _ = director()
+    path, _ = datapath()
     sent(path, V4.datagram())
     end(path, 1.0)
     assert path.leases_to_end() == {0}

@@ -10,13 +10,13 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import FlowTable, Timeouts
 from paraglider.core.pool import DATAGRAM_DRAIN, Event, Pool
 from paraglider.core.service import ServiceMap
-from paraglider.forward.dsr.datapath import Director
+from paraglider.forward.dsr.datapath import DsrDatapath
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 LEASE = 0x800
 
 
-def director(family: Family, **changes: object) -> tuple[Director, Pool]:
+def datapath(family: Family, **changes: object) -> tuple[DsrDatapath, Pool]:
     """A packet path over three backends, with the marks 0, 1 and 2."""
     made = service(
         family,
@@ -26,10 +26,10 @@ def director(family: Family, **changes: object) -> tuple[Director, Pool]:
     )
     marks = {backend: number for number, backend in enumerate(made.pool.backends)}
     flows = FlowTable(Timeouts(), 100)
-    return Director(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
+    return DsrDatapath(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
 
 
-def backend_of(path: Director, packet: bytes) -> int:
+def backend_of(path: DsrDatapath, packet: bytes) -> int:
     """The number of the backend that a packet is marked for."""
     fringe = 24
     found = path.handle(guarded(packet), fringe, len(packet), 0, 0.0)
@@ -41,7 +41,7 @@ def backend_of(path: Director, packet: bytes) -> int:
 @pytest.mark.parametrize("kind", ["syn", "segment", "datagram", "echo"])
 def test_the_next_packet_goes_elsewhere(family: Family, kind: str) -> None:
     """And stays there: a connection in mid-stream meets a backend that answers it with RST."""
-    path, pool = director(family)
+    path, pool = datapath(family)
     echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))
     first, packet = {
         "syn": (family.syn(), family.syn()),
@@ -61,7 +61,7 @@ def test_the_next_packet_goes_elsewhere(family: Family, kind: str) -> None:
 @families
 def test_flows_that_are_kept(family: Family) -> None:
     """With ``on_down: keep`` only a SYN goes elsewhere."""
-    path, pool = director(family, on_down="keep")
+    path, pool = datapath(family, on_down="keep")
     assert backend_of(path, family.syn()) == 0
     pool.apply(pool.backends[0], Event.CHECK_FAILED)
     assert backend_of(path, family.segment("A")) == 0
@@ -71,7 +71,7 @@ def test_flows_that_are_kept(family: Family) -> None:
 @families
 def test_all_down_and_all_used(family: Family) -> None:
     """A repeated SYN stays at its backend, as if nothing were down."""
-    path, pool = director(family, all_down="use_all")
+    path, pool = datapath(family, all_down="use_all")
     assert backend_of(path, family.syn()) == 0
     for each in pool.backends:
         pool.apply(each, Event.CHECK_FAILED)
@@ -82,7 +82,7 @@ def test_all_down_and_all_used(family: Family) -> None:
 @pytest.mark.parametrize("event", [Event.SET_MAINT, Event.SET_DRAIN])
 def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -> None:
     """They, and pings, go to another backend, and leases must end; a live connection stays."""
-    path, pool = director(family)
+    path, pool = datapath(family)
     for each in pool.backends[1:]:
         pool.set_weight(each, 0)
     echo = bytes(family.echo(family.client, family.vip, reply=False, identifier=7))

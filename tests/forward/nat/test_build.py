@@ -30,12 +30,12 @@ def service(family: int = 4, **changes: Any) -> dict[str, Any]:
     }
 
 
-def build(*services: dict[str, Any], worker: int = 0, **top: Any) -> nat.Nat:
+def build(*services: dict[str, Any], worker: int = 0, **top: Any) -> nat.NatDatapath:
     """The packet path of a configuration."""
     return nat.build(Config.model_validate({"services": list(services), **top}), worker, 100.0)
 
 
-def found(path: nat.Nat, protocol: int, vip: str, port: int) -> str | None:
+def found(path: nat.NatDatapath, protocol: int, vip: str, port: int) -> str | None:
     """The name of the service that a packet is for."""
     address = ipaddress.ip_address(vip).packed
     got = path.balancer.services.find(protocol, address, port.to_bytes(2, "big"))
@@ -118,14 +118,14 @@ def nat_flow(key: bytes) -> Any:
 
 
 def test_weights_and_mapped_ports() -> None:
-    """A backend's weight and port arrive; its rewrite maps the port only where it differs."""
+    """A backend's weight and port arrive; its translation maps the port only where it differs."""
     backends = [{"address": "10.0.0.1", "port": 8080, "weight": 3}, {"address": "10.0.0.2"}]
     (built,) = build(service(backends=backends)).balancer.services.services
     one, other = built.pool.backends
     assert (one.port, one.weight, one.name) == (8080, 3, "10.0.0.1:8080")
     assert (other.port, other.weight, other.name) == (0, 1, "10.0.0.2")
-    assert built.rewrites[one].mapped
-    assert not built.rewrites[other].mapped
+    assert built.translations[one].mapped
+    assert not built.translations[other].mapped
 
 
 def test_weight_zero_takes_nothing() -> None:
@@ -146,7 +146,9 @@ def test_affinity_and_return() -> None:
     plain, kept, direct = path.balancer.services.services
     assert (plain.affinity, direct.affinity) == (None, None)
     assert kept.affinity is not None
-    assert [built.rewrites[built.pool.backends[0]].direct for built in (plain, kept, direct)] == [
+    assert [
+        built.translations[built.pool.backends[0]].direct for built in (plain, kept, direct)
+    ] == [
         False,
         False,
         True,

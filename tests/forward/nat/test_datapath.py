@@ -42,7 +42,7 @@ from scapy.packet import Packet, Raw
 
 from paraglider.core import flow
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 CLIENT_PORT, VIP_PORT, MAPPED_PORT = 40000, 80, 8080
 
@@ -117,7 +117,7 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 protocols = pytest.mark.parametrize("protocol", [flow.TCP, flow.UDP], ids=["TCP", "UDP"])
 
 
-def world(family: Family, port: int = 0) -> Nat:
+def world(family: Family, port: int = 0) -> NatDatapath:
     """A service with one backend, and a flow of TCP and of UDP to it from the client's port."""
     path = nat(
         service(
@@ -383,7 +383,7 @@ SEEDS = [
 ]
 
 
-def check_garbage(path: Nat, packet: bytes, checksum: int) -> None:
+def check_garbage(path: NatDatapath, packet: bytes, checksum: int) -> None:
     """One verdict, one count unless rewritten, and an untouched buffer unless rewritten."""
     before = sum(path.counts)
     verdict, after = run(path, packet, checksum)

@@ -27,7 +27,7 @@ from paraglider.core.flow_states import (
 from paraglider.core.pool import DATAGRAM_DRAIN, Event
 from paraglider.core.service import Service
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 WEB = ((80, 80),)
@@ -46,7 +46,7 @@ def only(table: FlowTable) -> Flow:
     return flows[0]
 
 
-def play(path: Nat, script: str, now: float = 0.0, family: Family = V4) -> None:
+def play(path: NatDatapath, script: str, now: float = 0.0, family: Family = V4) -> None:
     """Send the segments of ``script``, each of which has to be rewritten."""
     for step in script.split():
         who, flags = step.split(":")
@@ -124,8 +124,8 @@ def test_a_repeated_syn_goes_to_the_same_backend(family: Family) -> None:
     path = nat(web(family, one=False))
     first = run(path, family.syn())
     assert [run(path, family.syn(), now=n) for n in (1.0, 3.0, 7.0)] == [first] * 3
-    assert only(path.flows).rewrite.backend.picked == 1
-    assert only(path.flows).rewrite.backend.unanswered == 3
+    assert only(path.flows).translation.backend.picked == 1
+    assert only(path.flows).translation.backend.unanswered == 3
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -
     pool.tick(DATAGRAM_DRAIN)
     for packet in (family.segment("A"), family.datagram(), echo):
         assert run(path, packet)[0] == REWRITTEN
-    found = {f.protocol: pool.backends.index(f.rewrite.backend) for f in path.flows.walk()}
+    found = {f.protocol: pool.backends.index(f.translation.backend) for f in path.flows.walk()}
     assert found.pop(flow.TCP) == 0
     assert list(found.values()) == [1, 1]
 
@@ -380,10 +380,10 @@ def test_timeouts_by_state() -> None:
 
 @families
 def test_packets_and_bytes_are_counted(family: Family) -> None:
-    """IP packets and their bytes, each way, in the rewrite between service and backend."""
+    """IP packets and their bytes, each way, in the translation between service and backend."""
     path = nat(web(family))
     play(path, "c:S b:SA c:A", family=family)
-    between = only(path.flows).rewrite
+    between = only(path.flows).translation
     size = len(family.segment("A"))
     assert (between.packets_out, between.bytes_out) == (2, 2 * size)
     assert (between.packets_back, between.bytes_back) == (1, size)
@@ -432,7 +432,7 @@ def test_affinity_outlives_the_flows_for_a_while() -> None:
     picked = []
     for now in (0.0, 65.0, 200.0):  # the flow ends at 10, and again at 75
         run(path, V4.syn(), now=now)
-        picked.append(only(path.flows).rewrite.backend.name)
+        picked.append(only(path.flows).translation.backend.name)
         path.flows.expire(now + 11)
         assert len(path.flows) == 0
     first, second, _ = V4.backends
@@ -460,8 +460,8 @@ def test_shared_backends_never_share_a_reverse_key(family: Family) -> None:
     answers = path.flows.reverse[flow.TCP]
     assert len(answers) == len(path.flows) == 60
     for key, each in answers.items():
-        assert each.rewrite.backend_address == key[: len(each.rewrite.vip)]
-        assert each.rewrite.reverse_key(each.forward_key) == key
+        assert each.translation.backend_address == key[: len(each.translation.vip)]
+        assert each.translation.reverse_key(each.forward_key) == key
 
 
 @families
@@ -484,7 +484,7 @@ def test_a_flood_of_openings_takes_no_clients_backend(family: Family) -> None:
     keeping = service(family, ports=WEB, affinity=Affinity(600, 20))
     path = nat(keeping, bound=20)
     play(path, "c:S", family=family)
-    kept = only(path.flows).rewrite.backend
+    kept = only(path.flows).translation.backend
     answers = [family.answer(flags, kept.name) for flags in ("SA", "R")]
     for packet in (answers[0], family.segment("A"), answers[1]):
         assert run(path, packet)[0] == REWRITTEN

@@ -1,4 +1,4 @@
-"""Packets of which only the head comes: flows move as ever, and the kernel is to rewrite them."""
+"""Packets of which only the head comes: flows move as ever, and the kernel translates them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paraglider.core import flow
 from paraglider.core.checksum import COMPLETE
 from paraglider.core.packet import LONGEST
 from paraglider.core.verdict import DROP, MARK, REASON_NAMES, REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 CARRIED = 0x53123456 << 8 | MARK
 
@@ -22,11 +22,11 @@ def head(packet: bytes) -> bytearray:
     return bytearray(packet + bytes(LONGEST - len(packet)))
 
 
-def carrying(family: Family, protocol: int) -> Nat:
+def carrying(family: Family, protocol: int) -> NatDatapath:
     """A path with one service of ``protocol``, whose long packets the kernel carries."""
     web = service(family, protocols=(protocol,), backends=[backend(family.backends[0])])
-    for rewrite in web.rewrites.values():
-        rewrite.carried = CARRIED
+    for translation in web.translations.values():
+        translation.long_verdict = CARRIED
     return nat(web)
 
 
@@ -51,8 +51,8 @@ def test_the_longest_datagrams(family: Family) -> None:
     assert path.handle(back, 0, len(back), COMPLETE, 1.0) == CARRIED
     (found,) = path.flows.forward[flow.UDP].values()
     length = 65535 if family.number == 4 else 65555
-    assert (found.rewrite.packets_out, found.rewrite.bytes_out) == (1, length)
-    assert (found.rewrite.packets_back, found.rewrite.bytes_back) == (1, length)
+    assert (found.translation.packets_out, found.translation.bytes_out) == (1, length)
+    assert (found.translation.packets_back, found.translation.bytes_back) == (1, length)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -74,15 +74,15 @@ def test_segments_of_big_tcp(family: Family) -> None:
         buf = head(bytes(packet))
         assert path.handle(buf, 0, len(buf), COMPLETE, 1.0) == CARRIED
     (found,) = path.flows.forward[flow.TCP].values()
-    assert found.rewrite.packets_out == 1 + len(long)
+    assert found.translation.packets_out == 1 + len(long)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_without_the_kernel_they_are_dropped(family: Family) -> None:
     """Where no mark means the backend to the kernel the packet is dropped, and counted."""
     path = carrying(family, flow.UDP)
-    for rewrite in path.balancer.services.services[0].rewrites.values():
-        rewrite.carried = 0
+    for translation in path.balancer.services.services[0].translations.values():
+        translation.long_verdict = 0
     there = datagram(family, family.client, family.vip, 40000, 80)
     assert path.handle(there, 0, len(there), COMPLETE, 0.0) == DROP
     assert path.counts[REASON_NAMES.index("truncated")] == 1

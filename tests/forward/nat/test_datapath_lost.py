@@ -12,13 +12,13 @@ from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
 from paraglider.core.pool import Event, Pool
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 EVERYTHING = (flow.TCP, flow.UDP)
 
 
-def path_of(family: Family, port: int = 0, **changes: object) -> tuple[Nat, Pool]:
+def path_of(family: Family, port: int = 0, **changes: object) -> tuple[NatDatapath, Pool]:
     """A service of all protocols over three backends, with ``port`` where it is mapped."""
     made = service(
         family,
@@ -30,7 +30,7 @@ def path_of(family: Family, port: int = 0, **changes: object) -> tuple[Nat, Pool
     return nat(made), made.pool
 
 
-def sent_to(path: Nat, packet: bytes, family: Family) -> str:
+def sent_to(path: NatDatapath, packet: bytes, family: Family) -> str:
     """The address of the backend that a packet is rewritten to."""
     outcome, after = run(path, packet)
     assert outcome == REWRITTEN

@@ -21,7 +21,7 @@ from paraglider.core import flow, verdict
 from paraglider.core.pool import Event
 from paraglider.core.service import Service
 from paraglider.core.verdict import DROP, REASON_NAMES
-from paraglider.forward.nat.datapath import Nat
+from paraglider.forward.nat.datapath import NatDatapath
 
 
 def web(family: Family, vip: str = "") -> Service:
@@ -36,7 +36,7 @@ def reply(family: Family) -> bytes:
     return bytes(family.ip(family.backends[0], family.client) / header / Raw(b"here"))
 
 
-def down(family: Family, all_down: str = "reject") -> Nat:
+def down(family: Family, all_down: str = "reject") -> NatDatapath:
     """A service of everything, and each of its backends out of service."""
     made = service(family, protocols=(flow.TCP, flow.UDP), echo=True, all_down=all_down)
     for each in made.pool.backends:
@@ -44,12 +44,12 @@ def down(family: Family, all_down: str = "reject") -> Nat:
     return nat(made)
 
 
-def down_all_used(family: Family) -> Nat:
+def down_all_used(family: Family) -> NatDatapath:
     """The same, where all that are down would be used; but the operator has taken them out."""
     return down(family, "use_all")
 
 
-def lost(family: Family) -> Nat:
+def lost(family: Family) -> NatDatapath:
     """A flow whose backend went down."""
     path = nat(web(family))
     run(path, family.syn())
@@ -63,7 +63,7 @@ def echo_request(family: Family) -> bytes:
     return bytes(family.echo(family.client, family.vip, reply=False, identifier=1))
 
 
-def full(family: Family) -> Nat:
+def full(family: Family) -> NatDatapath:
     """A table of one flow, which lasts."""
     path = nat(web(family), bound=1)
     for packet in (family.syn(), family.answer("SA", family.backends[0]), family.segment("A")):
@@ -71,19 +71,19 @@ def full(family: Family) -> Nat:
     return path
 
 
-def taken(family: Family) -> Nat:
+def taken(family: Family) -> NatDatapath:
     """The only backend has a flow of the client's port already, through the other VIP."""
     path = nat(web(family), web(family, family.other_vip))
     run(path, family.syn(vip=family.other_vip))
     return path
 
 
-def plain(family: Family) -> Nat:
+def plain(family: Family) -> NatDatapath:
     """A web service with one backend."""
     return nat(web(family))
 
 
-def any_service(family: Family) -> Nat:
+def any_service(family: Family) -> NatDatapath:
     """A service of all protocols and ports."""
     return nat(service(family, protocols=(flow.TCP, flow.UDP), echo=True))
 
@@ -98,13 +98,13 @@ def ip6(**fields: object) -> Packet:
     return V6.ip(V6.client, V6.vip, **fields)
 
 
-def names(family: Family) -> Nat:
+def names(family: Family) -> NatDatapath:
     """A service of the DNS with one backend."""
     backends = [backend(family.backends[0])]
     return nat(service(family, protocols=(flow.UDP,), ports=((53, 53),), backends=backends))
 
 
-def pinged(family: Family) -> Nat:
+def pinged(family: Family) -> NatDatapath:
     """A flow of the client."""
     path = plain(family)
     run(path, family.syn())
@@ -126,7 +126,7 @@ NINE = IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt()
 for _ in range(7):
     NINE /= IPv6ExtHdrDestOpt()
 
-Case = tuple[str, str, Callable[[Family], Nat], Family, bytes]
+Case = tuple[str, str, Callable[[Family], NatDatapath], Family, bytes]
 REFUSALS: list[Case] = [
     ("no_service", "a SYN to another port", plain, V4, V4.syn(81)),
     ("no_service", "a SYN to another port", plain, V6, V6.syn(81)),
@@ -241,7 +241,7 @@ REFUSALS: list[Case] = [
     ids=[f"{case[0]}: {case[1]}, IPv{case[3].number}" for case in REFUSALS],
 )
 def test_what_is_refused(
-    reason: str, path: Callable[[Family], Nat], family: Family, packet: bytes
+    reason: str, path: Callable[[Family], NatDatapath], family: Family, packet: bytes
 ) -> None:
     """The packet is untouched, passes or drops as the table says, and one counter goes up."""
     refusing = path(family)

@@ -16,8 +16,13 @@ from paraglider.core.flow import PROTOCOL_NAMES, FlowTable, Timeouts
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REASON_NAMES
-from paraglider.forward.nat.datapath import Nat
-from paraglider.forward.offload.datapath import HEAD, MOST_REMEMBERED, REMEMBERED, Marker
+from paraglider.forward.nat.datapath import NatDatapath
+from paraglider.forward.offload.datapath import (
+    HEAD,
+    MOST_REMEMBERED,
+    REMEMBERED,
+    FirstPacketDatapath,
+)
 
 MARKS = (0x51000001, 0x51800002, 0x51FFFFFF)
 
@@ -31,13 +36,13 @@ def offloaded(
     return made
 
 
-def marker(made: Service, **changes: float) -> Marker:
-    """A marker for one service, with ``MARKS``."""
+def datapath(made: Service, **changes: float) -> FirstPacketDatapath:
+    """A datapath for one service, with ``MARKS``."""
     marks = dict(zip(made.pool.backends, MARKS, strict=False))
-    return Marker(Balancer(ServiceMap([made])), marks, **changes)  # type: ignore[arg-type]
+    return FirstPacketDatapath(Balancer(ServiceMap([made])), marks, **changes)  # type: ignore[arg-type]
 
 
-def head(path: Marker | Nat, packet: bytes, now: float = 0.0) -> int:
+def head(path: FirstPacketDatapath | NatDatapath, packet: bytes, now: float = 0.0) -> int:
     """The verdict for the head of ``packet``, which must stay as it is."""
     cut = packet[:HEAD]
     buf = guarded(cut)
@@ -51,7 +56,7 @@ def marked(mark: int) -> int:
     return MARK | mark << 8
 
 
-def counted(path: Marker) -> dict[str, int]:
+def counted(path: FirstPacketDatapath) -> dict[str, int]:
     """The reasons that were counted."""
     return {name: n for name, n in zip(REASON_NAMES, path.counts, strict=True) if n}
 
@@ -60,7 +65,7 @@ def counted(path: Marker) -> dict[str, int]:
 def test_first_packets_get_the_next_backends_mark(family: Family) -> None:
     """A SYN, a datagram, an echo request: each is a flow, and the strategy has its say."""
     everything = offloaded(family, (flow.TCP, flow.UDP), echo=True)
-    path = marker(everything)
+    path = datapath(everything)
     packets = (
         family.syn(),
         family.datagram(),
@@ -73,7 +78,7 @@ def test_first_packets_get_the_next_backends_mark(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_is_enough(family: Family) -> None:
     """A datagram of which the queue copied 128 bytes is decided about like a short one."""
-    path = marker(offloaded(family, (flow.UDP,)))
+    path = datapath(offloaded(family, (flow.UDP,)))
     long = family.datagram()
     size = len(long) + 1000
     if family.number == 4:
@@ -87,7 +92,7 @@ def test_a_head_is_enough(family: Family) -> None:
 @pytest.mark.parametrize("flags", ["A", "R", "F", "SA", "SF", "PA", ""])
 def test_other_segments_open_nothing(family: Family, flags: str) -> None:
     """Only a SYN does; all else passes, for the local stack to answer with RST."""
-    path = marker(offloaded(family))
+    path = datapath(offloaded(family))
     assert head(path, family.segment(flags)) == verdict.PASS
     assert counted(path) == {"no_flow": 1}
 
@@ -95,7 +100,7 @@ def test_other_segments_open_nothing(family: Family, flags: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_no_services_passes(family: Family) -> None:
     """Another VIP, another port, an echo reply."""
-    path = marker(offloaded(family, ports=((80, 80),)))
+    path = datapath(offloaded(family, ports=((80, 80),)))
     assert head(path, family.syn(81)) == verdict.PASS
     assert head(path, family.syn(vip=family.other_vip)) == verdict.PASS
     reply = family.echo(family.client, family.vip, reply=True, identifier=7)
@@ -106,7 +111,7 @@ def test_what_is_no_services_passes(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_segment_cut_before_its_flags(family: Family) -> None:
     """Whether it is a SYN cannot be known: it is dropped, and counted."""
-    path = marker(offloaded(family))
+    path = datapath(offloaded(family))
     cut = (20 if family.number == 4 else 40) + 13
     assert head(path, family.syn()[:cut]) == verdict.DROP
     assert counted(path) == {"truncated": 1}
@@ -115,7 +120,7 @@ def test_a_segment_cut_before_its_flags(family: Family) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_repeated_first_packet_keeps_its_backend(family: Family) -> None:
     """For as long as it is remembered; another port of the client is another flow."""
-    path = marker(offloaded(family))
+    path = datapath(offloaded(family))
     first = head(path, family.syn(), 100.0)
     assert head(path, family.syn(client_port=40001), 100.0) != first
     for later in (101.0, 103.0, 107.0, 115.0):
@@ -131,9 +136,9 @@ def test_a_port_that_is_used_again_is_another_flow(family: Family, beside: bool)
     nobody, whether the kernel's flows have the queue alone or share it with others.
     """
     made = offloaded(family)
-    path: Marker | Nat = marker(made)
+    path: FirstPacketDatapath | NatDatapath = datapath(made)
     if beside:
-        path = Nat(path.balancer, FlowTable(Timeouts(), 10), path)
+        path = NatDatapath(path.balancer, FlowTable(Timeouts(), 10), path)
     found = [head(path, family.syn(seq=seq)) for seq in (7, 7, 2**32 - 1, 2**32 - 1, 7)]
     assert found == [marked(MARKS[n]) for n in (0, 0, 1, 1, 2)]
     assert [(b.picked, b.unanswered) for b in made.pool.backends] == [(1, 1), (1, 1), (1, 0)]
@@ -141,7 +146,7 @@ def test_a_port_that_is_used_again_is_another_flow(family: Family, beside: bool)
 
 def test_a_decision_is_forgotten() -> None:
     """After two generations, by traffic or by the clock; and the young ones of a long silence."""
-    path = marker(offloaded(V4))
+    path = datapath(offloaded(V4))
     head(path, V4.syn(), 100.0)
     path.expire(100.0 + REMEMBERED)
     assert len(path) == 1
@@ -154,7 +159,7 @@ def test_a_decision_is_forgotten() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """A flood of SYNs makes the generations shorter, and no more."""
-    path = marker(offloaded(V4), bound=100)
+    path = datapath(offloaded(V4), bound=100)
     for port in range(1000):
         head(path, V4.syn(client_port=1024 + port), 100.0)
     assert len(path) <= 200
@@ -166,7 +171,7 @@ def test_what_is_remembered_is_bounded() -> None:
 def test_a_backend_that_is_no_longer_ready_loses_what_was_decided() -> None:
     """A repeated SYN then gets another; with none ready the local stack refuses it."""
     made = offloaded(V4)
-    path = marker(made)
+    path = datapath(made)
     assert head(path, V4.syn()) == marked(MARKS[0])
     made.pool.apply(made.pool.backends[0], Event.CHECK_FAILED)
     assert head(path, V4.syn()) in (marked(MARKS[1]), marked(MARKS[2]))
@@ -182,7 +187,7 @@ def test_all_backends_down(all_down: str, outcome: str) -> None:
     local stack, which would answer an echo itself, so that is dropped.
     """
     made = offloaded(V4, protocols=(flow.TCP, flow.UDP), echo=True, all_down=all_down)
-    path = marker(made)
+    path = datapath(made)
     for each in made.pool.backends:
         made.pool.apply(each, Event.CHECK_FAILED)
     echo = bytes(V4.echo(V4.client, V4.vip, reply=False, identifier=7))
@@ -198,7 +203,7 @@ def test_all_backends_down(all_down: str, outcome: str) -> None:
 def test_live_flows_are_those_counted_and_those_decided_since() -> None:
     """A burst between two counts counts by itself; a count takes its place."""
     made = offloaded(V4, strategy="weighted")
-    path = marker(made)
+    path = datapath(made)
     live = {MARKS[0]: 5, MARKS[1]: 0, MARKS[2]: 4}
     given: list[dict[int, int]] = []
 
@@ -220,7 +225,7 @@ def test_live_flows_are_those_counted_and_those_decided_since() -> None:
 def test_affinity_counts_from_the_last_new_flow() -> None:
     """A client keeps its backend while the time since its last new flow is not over."""
     made = offloaded(V4, affinity=Affinity(300, 10))
-    path = marker(made)
+    path = datapath(made)
     first = head(path, V4.syn(client_port=2000), 0.0)
     assert head(path, V4.syn(client_port=2001), 200.0) == first
     assert head(path, V4.syn(client_port=2002), 400.0) == first
@@ -230,7 +235,7 @@ def test_affinity_counts_from_the_last_new_flow() -> None:
 def test_new_flows_are_told_once() -> None:
     """Protocol, key and backend, for the log of ``-D``; a repeated packet is no new flow."""
     made = offloaded(V4)
-    path = marker(made)
+    path = datapath(made)
     told: list[tuple[str, Backend]] = []
     path.decided = lambda protocol, _key, to: told.append((PROTOCOL_NAMES[protocol], to))
     head(path, V4.syn())
@@ -245,7 +250,7 @@ def test_beside_nat_in_one_queue(family: Family) -> None:
     rewritten = service(family, ports=((81, 81),))
     balancer = Balancer(ServiceMap([carried, rewritten]))
     marks = dict(zip(carried.pool.backends, MARKS, strict=True))
-    path = Nat(balancer, FlowTable(Timeouts(), 10), Marker(balancer, marks))
+    path = NatDatapath(balancer, FlowTable(Timeouts(), 10), FirstPacketDatapath(balancer, marks))
     assert head(path, family.syn(80)) == marked(MARKS[0])
     assert head(path, family.datagram(80)) == marked(MARKS[1])
     assert head(path, family.segment("A", 80)) == verdict.PASS
@@ -261,6 +266,6 @@ def test_beside_nat_in_one_queue(family: Family) -> None:
 @given(st.binary(max_size=HEAD), st.sampled_from([b"", b"\x45", b"\x60"]))
 def test_no_bytes_raise(packet: bytes, start: bytes) -> None:
     """Whatever comes, there is a verdict, and nothing outside the head is looked at."""
-    path = marker(offloaded(V4, (flow.TCP, flow.UDP), echo=True))
+    path = datapath(offloaded(V4, (flow.TCP, flow.UDP), echo=True))
     found = head(path, start + packet[len(start) :])
     assert found in (verdict.PASS, verdict.DROP, *map(marked, MARKS))

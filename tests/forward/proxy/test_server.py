@@ -114,7 +114,7 @@ def test_a_backend_that_is_lost(run: Any, server: Any, on_down: Any) -> None:
     states = {"web": {"backend1": ("down", 1)}}
 
     def fall() -> None:
-        running.proxy.put(states)
+        running.proxy.apply_states(states)
         running.proxy.expire(running.loop.time(), 10)
 
     running.call(fall)
@@ -217,7 +217,7 @@ def test_another_configuration(run: Any, server: Any) -> None:
         return Config.model_validate({"services": [service]})
 
     def become(old: Config, new: Config) -> None:
-        running.call(lambda: running.proxy.become(new, old, 0, STRATEGIES))
+        running.call(lambda: running.proxy.apply_config(new, old, 0, STRATEGIES))
 
     def carried() -> dict[str, int]:
         rows = running.call(lambda: list(running.proxy.traffic()))
