@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from bench import builds
 from bench.results import CoreResult
+from paraglider.core.strategies import KINDS
 from paraglider.errors import ParagliderError
 from paraglider.lab.namespace import execute
 
-BUILT_IN = ("rr", "wrr", "weighted", "source", "maglev")
+BUILT_IN = tuple(KINDS)
 STRATEGIES = (*BUILT_IN, "bench_policy:First")  # the last one is a user's own (``core_probe``)
 TIMEOUT = 300.0  # seconds a probe may take
 

@@ -3,7 +3,7 @@
 service    a VIP, a protocol and its ports, balanced over one pool
 backend    one real server: address, optional port, weight, state
 pool       the backends of a service, and which of them may take new flows
-strategy   picks a backend for a new flow: rr, wrr, weighted, source, maglev, or a user's class
+strategy   picks a backend for a new flow: a class of ``core.strategies``, or a user's
 forward    how packets of a flow get to the backend: nat, offload, dsr, proxy
 flow       one connection: key, backend, state, last seen
 rewrite    what is done to a packet of a flow: a slice replaced, and a checksum delta

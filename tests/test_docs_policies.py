@@ -15,8 +15,8 @@ from paraglider.cli.main import main
 from paraglider.config.load import LoadedConfig, load_with_marks, parse
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
+from paraglider.core.policy_guard import BENCH, STRIKES, Guard
 from paraglider.core.strategies import NewFlow, create
-from paraglider.core.strategies.guard import BENCH, STRIKES, Guard
 from paraglider.forward import services
 from paraglider.forward.nat import build as nat
 from paraglider.host import policies

@@ -52,6 +52,7 @@ def check(options: Options, config: str | None, host: bool) -> None:
     for service in whole.for_families(options.families).services:
         print(_summary(service, named.get(service.name)))
         print(f"  {service.forward}: {service.method.describe(service)}")
+        print(f"  {service.strategy} picks {service.strategy_class.summary}.")
 
 
 def _summary(service: Service, listed_in: BackendSource | None) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from paraglider.config.check_strategy import weighing
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config
 
@@ -45,9 +46,10 @@ def _weights(config: Config) -> Iterator[Problem]:
             if backend.weight == 0:
                 what = f"backend {backend.address} has weight 0 and takes no new flows"
                 yield Problem(place, what, "write 1 or more if it is to work")
-            elif backend.weight != 1 and service.strategy == "rr":
-                what = f"`weight: {backend.weight}` has no effect with `strategy: rr`"
-                yield Problem(place, what, "use wrr or weighted, or leave the weight out")
+            elif backend.weight != 1 and not service.strategy_class.weighs:
+                what = f"`weight: {backend.weight}` has no effect with"
+                what += f" `strategy: {service.strategy}`"
+                yield Problem(place, what, f"use {weighing()}, or leave the weight out")
 
 
 def _gateways(config: Config) -> Iterator[Problem]:
@@ -76,9 +78,10 @@ def _health(config: Config) -> Iterator[Problem]:
             what += f" {check.interval:g} s: it begins later when one hangs"
             remedy = f"write `timeout: {check.interval:g}` or less, or a longer interval"
             yield Problem((*path, "check", "timeout"), what, remedy)
-        if service.slow_start and service.strategy == "rr":
-            what = "`slow_start` has no effect with `strategy: rr`, which knows no weights"
-            yield Problem((*path, "slow_start"), what, "use wrr or weighted", at="key")
+        if service.slow_start and not service.strategy_class.weighs:
+            what = f"`slow_start` has no effect with `strategy: {service.strategy}`, which"
+            what += " ignores weights"
+            yield Problem((*path, "slow_start"), what, f"use {weighing()}", at="key")
         if check is None and not config.failover.enabled:
             for key in ("all_down", "on_down"):
                 if key in service.model_fields_set:

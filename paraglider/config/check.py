@@ -9,21 +9,17 @@ is an argument.
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
-import re
 from collections.abc import Iterable, Iterator
 
 from paraglider.config.check_health import check_health
 from paraglider.config.check_shared import check_shared
+from paraglider.config.check_strategy import check_strategy
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.method import METHODS, Method
-from paraglider.config.model import UNSEEDED, Config, Service
+from paraglider.config.model import Config, Service
 from paraglider.config.types import ALL_PORTS, IPAddress, PortRange, is_endpoint, shown
 
-STRATEGIES = ("rr", "wrr", "weighted", "source", "maglev")
-#: a class of the operator's own, as `strategy` names it
-STRATEGY_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 #: keys of a service that only some forwarding methods take (``Method.options``)
 OPTIONS = ("snat", "proxy_protocol")
 
@@ -35,7 +31,7 @@ def check(config: Config) -> list[Problem]:
         path: Path = ("services", index)
         problems += [*_addresses(path, service), *_backends(path, service)]
         problems += [*_options(path, service), *service.method.check(path, service, config)]
-        problems += [*_strategy(path, service), *check_health(path, service)]
+        problems += [*check_strategy(path, service), *check_health(path, service)]
     problems += [*_names(config), *_claims(config), *check_shared(config)]
     return problems
 
@@ -220,21 +216,6 @@ def _options(path: Path, service: Service) -> Iterator[Problem]:
 def _methods(chosen: Iterable[Method]) -> str:
     """The ``chosen`` methods, as one writes them in the file."""
     return " or ".join(f"`forward: {method.name}`" for method in chosen)
-
-
-def _strategy(path: Path, service: Service) -> Iterator[Problem]:
-    if "seed" in service.model_fields_set and service.strategy in UNSEEDED:
-        what = f"`seed` has no meaning with `strategy: {service.strategy}`"
-        remedy = "leave `seed` out, or use `strategy: source` or `strategy: maglev`"
-        needs = ((*path, "strategy"),)
-        yield Problem((*path, "seed"), what, remedy, at="key", needs=needs)
-    if service.strategy in STRATEGIES or STRATEGY_CLASS.fullmatch(service.strategy):
-        return
-    close = difflib.get_close_matches(service.strategy, STRATEGIES, n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    remedy = f"{hint}write one of: {', '.join(STRATEGIES)}, package.module:Class"
-    what = f"`strategy`: {shown(service.strategy)} is not known"
-    yield Problem((*path, "strategy"), what, remedy)
 
 
 def _names(config: Config) -> Iterator[Problem]:

@@ -28,6 +28,7 @@ from paraglider.config.health import Check, Failover
 from paraglider.config.memory import flows_for_memory
 from paraglider.config.method import METHODS, Method, default_method, method_names
 from paraglider.config.section import Seconds, Section
+from paraglider.config.strategy import StrategyName, StrategyParameters
 from paraglider.config.types import (
     ALL_PORTS,
     Address,
@@ -37,9 +38,8 @@ from paraglider.config.types import (
     PortRange,
     Ports,
 )
-
-#: strategies that hash nothing, and so have no seed
-UNSEEDED = ("rr", "wrr", "weighted")
+from paraglider.core.policy_guard import kind
+from paraglider.core.strategies import Strategy
 
 # As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
@@ -349,14 +349,17 @@ class Service(Section):
         alias="return",
         description="via: replies come back through here; direct: the backend answers the client.",
     )
-    strategy: str = Field(
-        default="rr", description="rr, wrr, weighted, source, maglev, or package.module:Class."
+    strategy: StrategyName = Field(
+        default="rr", description="What picks the backend of a new flow, or package.module:Class."
+    )
+    strategy_parameters: StrategyParameters = Field(
+        default_factory=dict, description="Parameters of the strategy, by their names."
     )
     seed: int | None = Field(
         default=None,
         ge=0,
         le=18_446_744_073_709_551_615,
-        description="Key of the hashes of source and maglev; machines that agree share it."
+        description="Key of the strategy's hash; machines that must agree have the same one."
         " Left out: the key of this host, drawn at the first set-up.",
     )
     affinity: Literal["flow", "client"] = Field(
@@ -449,8 +452,12 @@ class Service(Section):
         """True when the kernel has to tell how many flows each backend has: the strategy may ask,
         and the workers see first packets alone.
         """
-        indifferent = ("rr", "wrr", "source", "maglev")
-        return self.method.conntracked and self.strategy not in indifferent
+        return self.method.conntracked and self.strategy_class.counts_flows
+
+    @property
+    def strategy_class(self) -> type[Strategy]:
+        """The class of its strategy; of a policy (package.module:Class) the guard around it."""
+        return kind(self.strategy)
 
     def reply_ports(self, backend: Backend) -> tuple[PortRange, ...]:
         """The ports that ``backend`` answers from: its own mapped port or the service's."""
@@ -480,7 +487,7 @@ class Config(Section):
         """The same configuration, with ``seed`` (64 bits) where a service that hashes has none."""
         services = tuple(
             service.model_copy(update={"seed": seed})
-            if service.seed is None and service.strategy not in UNSEEDED
+            if service.seed is None and service.strategy_class.uses_seed
             else service
             for service in self.services
         )

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Config, Service
+from paraglider.core.strategies import KINDS
 
 _FORWARDS = ("nat", "offload")
-_STRATEGIES = ("rr", "wrr", "weighted", "source")
 _WITH_DAEMON = "run the daemon, or leave it out"
 
 
@@ -30,9 +30,11 @@ def cautions(config: Config) -> list[Problem]:
     """What of ``config`` the kernel alone does otherwise than the daemon would."""
     found = []
     for index, service in enumerate(config.services):
-        if service.strategy == "weighted":
-            what = "`strategy: weighted` goes by turns here: the kernel counts no live flows"
-            remedy = "write wrr to say so, or run the daemon"
+        strategy = service.strategy_class
+        if strategy.in_kernel not in (None, service.strategy):
+            what = f"`strategy: {service.strategy}` is {strategy.in_kernel} here:"
+            what += f" {strategy.kernel_note}"
+            remedy = f"write {strategy.in_kernel} to say so, or run the daemon"
             found.append(Problem(("services", index, "strategy"), what, remedy))
         if service.check is not None:
             what = "`check` is the daemon's: a backend that dies keeps its share here"
@@ -47,14 +49,15 @@ def cautions(config: Config) -> list[Problem]:
 
 
 def kernel_only(config: Config) -> Config:
-    """``config`` as the kernel serves it: ``nat`` and ``offload`` are one to it, and so are
-    ``weighted`` and ``wrr``.
+    """``config`` as the kernel serves it: ``nat`` and ``offload`` are one to it, and a
+    strategy is the one that the kernel applies for it.
     """
     services = tuple(
         service.model_copy(
             update={
                 "forward": "offload",
-                "strategy": "wrr" if service.strategy == "weighted" else service.strategy,
+                "strategy": service.strategy_class.in_kernel or service.strategy,
+                "strategy_parameters": {},
             }
         )
         for service in config.services
@@ -72,9 +75,8 @@ def _unserved(path: Path, service: Service) -> Iterator[Problem]:
     if service.source is not None:
         what = "`backends` from elsewhere take a daemon, which looks there again and again"
         yield Problem((*path, "backends"), what, "list the backends here, or run the daemon")
-    if service.strategy == "maglev":
-        what = "`strategy: maglev` takes a daemon: the kernel's hash is not consistent"
-        yield Problem((*path, "strategy"), what, "use source, or run the daemon")
-    elif service.strategy not in _STRATEGIES:
-        what = f"`strategy: {service.strategy}` takes a daemon: the kernel runs no Python"
-        yield Problem((*path, "strategy"), what, f"write one of: {', '.join(_STRATEGIES)}")
+    strategy = service.strategy_class
+    if strategy.in_kernel is None:
+        what = f"`strategy: {service.strategy}` takes a daemon: {strategy.kernel_note}"
+        known = ", ".join(name for name, each in KINDS.items() if each.in_kernel is not None)
+        yield Problem((*path, "strategy"), what, f"write one of: {known}; or run the daemon")

@@ -17,14 +17,6 @@ from paraglider.core.flow import ICMP, ICMP6, PROTOCOL_NAMES
 from paraglider.core.pool import Backend, State
 from paraglider.core.service import ALL_PORTS, Service
 from paraglider.core.strategies import NewFlow
-from paraglider.core.strategies.maglev import Maglev
-from paraglider.core.strategies.rr import RoundRobin
-from paraglider.core.strategies.source import SourceHash
-from paraglider.core.strategies.weighted import LeastFlows
-from paraglider.core.strategies.wrr import SmoothRoundRobin
-
-#: strategies that pick by a hash alone: the same backend for the same flow, whoever asks
-HASHED: Final = (SourceHash, Maglev)
 
 _UNSEEDED: Final = (
     "a hash decides, and its seed is not known here: run this as root on the balancer, or give the"
@@ -82,9 +74,11 @@ def explain(
             why.append(Step("affinity", f"the client has a flow to {kept.name}, and keeps it"))
             return Explanation(service, kept, (), tuple(why))
         why.append(Step("affinity", _unbound(kept)))
-    hashed = isinstance(service.strategy, HASHED)
-    why.append(Step("strategy", _reason(service, flow) if seeded or not hashed else _UNSEEDED))
-    if hashed and seeded:
+    strategy = service.strategy
+    known = seeded or not strategy.hashes
+    reason = strategy.reason(flow, service.pool.ready) if known else _UNSEEDED
+    why.append(Step("strategy", reason))
+    if strategy.hashes and seeded:
         backend = balancer.choose(service, flow, lambda _: False)
         return Explanation(service, backend, (), tuple(why))
     share = shares(service)
@@ -94,21 +88,10 @@ def explain(
 
 
 def shares(service: Service) -> dict[Backend, float | None]:
-    """The share of all new flows that each ready backend gets in the long run.
-
-    Exact for rr and wrr; for maglev by its table; for source and weighted what they strive for,
-    over many clients and flows that last alike. None where a class of the operator's own decides.
+    """The share of all new flows that each ready backend gets in the long run; None where that is
+    not known (``Strategy.shares``).
     """
-    ready, strategy = service.pool.ready, service.strategy
-    if isinstance(strategy, RoundRobin):
-        return {backend: 1 / len(ready) for backend in ready}
-    if isinstance(strategy, Maglev):
-        held = strategy.held()
-        return {backend: held[backend] / strategy.size for backend in ready}
-    if isinstance(strategy, SmoothRoundRobin | LeastFlows | SourceHash):
-        total = sum(backend.weight for backend in ready)
-        return {backend: backend.weight / total for backend in ready}
-    return dict.fromkeys(ready)
+    return service.strategy.shares(service.pool.ready)
 
 
 def described(service: Service) -> str:
@@ -157,29 +140,3 @@ def _unbound(kept: Backend | None) -> str:
     if kept is not None:
         return f"the client's backend {kept.name} takes no new flows, so the strategy decides"
     return "no flow of this client is known; one with a flow, now or lately, keeps its backend"
-
-
-def _reason(service: Service, flow: NewFlow) -> str:
-    """How the strategy decides about ``flow``."""
-    strategy, ready = service.strategy, service.pool.ready
-    if isinstance(strategy, Maglev):
-        backend = strategy.pick(flow)
-        entry = f"entry {strategy.entry(flow.key)} of {strategy.size}"
-        return (
-            f"maglev: the flow key's hash falls on {entry}, which {backend.name} holds, one of"
-            f" its {strategy.held()[backend]}"
-        )
-    if isinstance(strategy, SourceHash):
-        backend = strategy.pick(flow)
-        total = sum(b.weight for b in ready)
-        return (
-            f"source: of {len(ready)} draws by the client's hash, that of {backend.name} is the"
-            f" luckiest for its weight ({backend.weight} of {total}); any port of the client's"
-        )
-    if isinstance(strategy, RoundRobin):
-        return "rr: whose turn it is; each worker takes turns of its own"
-    if isinstance(strategy, SmoothRoundRobin):
-        return "wrr: whose turn it is, by weight; each worker takes turns of its own"
-    if isinstance(strategy, LeastFlows):
-        return "weighted: who has the fewest flows for its weight then; equals share by weight"
-    return "a class of the operator's own decides, which is not asked here"

@@ -16,12 +16,11 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import Final
 
-from paraglider.core.explain import HASHED, Explanation
+from paraglider.core.explain import Explanation
 from paraglider.core.flow import ICMP, ICMP6
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import NewFlow
-from paraglider.core.strategies.maglev import Maglev
 
 #: flows tried where there is no table: a share of 10 % is told within 0.5 %, 19 times of 20
 SAMPLES: Final = 16384
@@ -89,12 +88,13 @@ def overlaps(service: Service, before: ServiceMap, after: ServiceMap) -> Iterato
 def moved(before: Service, after: Service, protocol: int, port: int) -> Moved | None:
     """How much of all flows to ``port`` another backend gets in ``after``; None without a hash."""
     old, new = before.strategy, after.strategy
-    if not (isinstance(old, HASHED) and isinstance(new, HASHED)):
+    if not (old.hashes and new.hashes):
         return None
     if not (before.pool.ready and after.pool.ready):
         return None
-    if isinstance(old, Maglev) and isinstance(new, Maglev) and old.agrees(new):
-        pairs = list(zip(old.holders(), new.holders(), strict=True))
+    one, other = old.table(), new.table()
+    if one is not None and other is not None and one.key == other.key:
+        pairs = list(zip(one.slots, other.slots, strict=True))
         return Moved(sum(not same(a, b, port) for a, b in pairs), len(pairs), sampled=False)
     flows = _samples(before, protocol, port)
     count = sum(not same(old.pick(flow), new.pick(flow), port) for flow in flows)

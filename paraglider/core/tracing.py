@@ -15,22 +15,9 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.pool import Backend, State
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.strategies.maglev import Maglev
-from paraglider.core.strategies.rr import RoundRobin
-from paraglider.core.strategies.source import SourceHash
-from paraglider.core.strategies.weighted import LeastFlows
-from paraglider.core.strategies.wrr import SmoothRoundRobin
 
 #: decisions that are remembered until somebody asks
 MOST: Final = 1024
-
-_NAMES: Final[dict[type, str]] = {
-    RoundRobin: "rr",
-    SmoothRoundRobin: "wrr",
-    LeastFlows: "weighted",
-    SourceHash: "source",
-    Maglev: "maglev",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +71,7 @@ def _words(service: Service, kept: Backend | None, backend: Backend, passed: lis
     if kept is backend:
         return "affinity: the client has it already"
     ready = len(service.pool.ready)
-    name = _NAMES.get(type(service.strategy), "policy")
+    name = service.strategy.name
     words = f"{name}, of {ready} ready"
     if backend.state is not State.READY:
         words = f"{name}, of {ready}, all of them down"

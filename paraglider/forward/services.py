@@ -159,11 +159,19 @@ def _backends(service: ServiceConfig, before: Pool | None) -> tuple[Backend, ...
 
 
 def _strategy(service: ServiceConfig, place: _Place, known: _Known | None) -> Strategy:
-    wanted = (service.strategy, service.seed)
-    if known is not None and (known.config.strategy, known.config.seed) == wanted:
+    if known is not None and _same_strategy(service, known.config):
         return known.service.strategy
-    context = Context(service.name, place.worker, service.hash_seed)
+    parameters = service.strategy_parameters
+    context = Context(service.name, place.worker, service.hash_seed, parameters)
     return create(service.strategy, context, place.registry)
+
+
+def _same_strategy(one: ServiceConfig, other: ServiceConfig) -> bool:
+    return (one.strategy, one.seed, one.strategy_parameters) == (
+        other.strategy,
+        other.seed,
+        other.strategy_parameters,
+    )
 
 
 def _affinity(service: ServiceConfig, place: _Place, before: Service | None) -> Affinity | None:

@@ -1,7 +1,7 @@
 """Policies: strategies of the user's own, whose code never runs with root's rights.
 
 Lives here: ``load``, which turns each `strategy: package.module:Class` of a configuration into
-an entry of the registry, behind a guard (``core.strategies.guard``), and ``begin``, by which the
+an entry of the registry, behind a guard (``core.policy_guard``), and ``begin``, by which the
 process that uses the registry imports them.
 Rules: who loads reads the files (``snapshot``) and imports nothing. A child process, as the user of
 the workers and without any capability, tries each class out before anything starts, and says what
@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import Final, cast
 from weakref import WeakKeyDictionary
 
-from paraglider.config.check import STRATEGY_CLASS
 from paraglider.config.diagnostics import Problem
 from paraglider.config.model import Config, Service
+from paraglider.config.strategy import POLICY
 from paraglider.core.flow import TCP, UDP
+from paraglider.core.policy_guard import Guard, describe
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Context, Factory, NewFlow, Registry, Strategy
-from paraglider.core.strategies.base import UserClass
-from paraglider.core.strategies.guard import Guard, describe
+from paraglider.core.strategies.base import Picker, UserClass
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.errors import OperatorError
 from paraglider.forward.load import LoadedConfig
@@ -146,7 +146,7 @@ class Policies(dict[str, Factory]):
 
     def _create(self, name: str, budget: float, context: Context) -> Strategy:
         """The policy ``name`` of a service in a worker, behind its guard."""
-        policy: Strategy = _Waiting()
+        policy: Picker = _Waiting()
         if self._classes is not None and name in self._classes:
             policy = _made(name, self._classes[name], context)
         guard = Guard(policy, RoundRobin(context.worker), time.perf_counter, budget)
@@ -205,7 +205,7 @@ def load(loaded: LoadedConfig) -> Registry:
     policies = [
         (("services", index, "strategy"), service)
         for index, service in enumerate(config.services)
-        if STRATEGY_CLASS.fullmatch(service.strategy)
+        if POLICY.fullmatch(service.strategy)
     ]
     if not policies:
         return STRATEGIES
@@ -324,7 +324,8 @@ def _try(policy: UserClass, service: Service) -> None:
     key = _CLIENTS[family] + service.vip.ip.packed + _CLIENT_PORT + port
     step = _MAKING
     try:
-        strategy = policy(service=service.name, worker=0, seed=service.hash_seed)
+        context = Context(service.name, 0, service.hash_seed, service.strategy_parameters)
+        strategy = policy(**context.keywords())
         step = "prepare"
         strategy.prepare(ready)
         step = "pick"
@@ -342,10 +343,10 @@ def _try(policy: UserClass, service: Service) -> None:
         raise _failed(step, error) from None
 
 
-def _made(name: str, policy: UserClass, context: Context) -> Strategy:
+def _made(name: str, policy: UserClass, context: Context) -> Picker:
     """The policy ``name`` of a service in a worker; raises ``OperatorError``."""
     try:
-        return policy(service=context.service, worker=context.worker, seed=context.seed)
+        return policy(**context.keywords())
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's code may raise anything
         failed = _failed(_MAKING, error)
         raise OperatorError(f"policy `{name}`: {failed.what}", failed.remedy) from None

@@ -168,8 +168,8 @@ class Events:
             self._socket.close()
             raise PlatformError(
                 f"the kernel does not tell of connections: {error.strerror}",
-                "it needs CONFIG_NF_CONNTRACK_EVENTS and nf_conntrack_netlink, or another"
-                " strategy than `weighted`",
+                "it needs CONFIG_NF_CONNTRACK_EVENTS and nf_conntrack_netlink, or a strategy"
+                " that counts no flows, such as `wrr`",
             ) from error
         self._socket.setblocking(False)
 

@@ -48,13 +48,15 @@ def outcome(*arguments: str) -> Any:
     return caught.value.code
 
 
-def test_two_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: Path) -> None:
-    """The file, ok, all that there is to know of a service as key=value, what its forward means."""
+def test_three_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: Path) -> None:
+    """The file, ok, all that there is to know of a service as key=value, what its forward means,
+    and what its strategy picks.
+    """
     assert outcome("check", "-c", str(file)) == 0
     printed = capfd.readouterr()
     ok, *lines = printed.out.splitlines()
     assert ok == f"{file}: ok"
-    assert lines[::2] == [
+    assert lines[::3] == [
         (
             "service=web vip=192.168.0.11/24 protocol=tcp ports=80,8000-8099 forward=nat"
             " return=direct strategy=wrr affinity=client backends=2 weight=4"
@@ -65,8 +67,10 @@ def test_two_lines_for_each_service(capfd: pytest.CaptureFixture[str], file: Pat
         ),
     ]
     assert lines[1].startswith("  nat: every packet of the client passes a worker")
-    assert lines[3].startswith("  nat: every packet passes a worker and is rewritten, both ways")
-    assert len(lines) == 4
+    assert lines[4].startswith("  nat: every packet passes a worker and is rewritten, both ways")
+    assert lines[2].startswith("  wrr picks the next backend in turn, by weight")
+    assert lines[5].startswith("  rr picks the next backend in turn, whatever its weight")
+    assert len(lines) == 6
     assert printed.err == ""
 
 
@@ -83,7 +87,7 @@ def test_options_before_the_command_count(capfd: pytest.CaptureFixture[str], fil
     """-c and -6 may stand before `check`."""
     assert outcome("-c", str(file), "-6", "check") == 0
     lines = capfd.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["service=all6", "nat:"]
+    assert [line.split()[0] for line in lines[1:]] == ["service=all6", "nat:", "rr"]
 
 
 def test_own_option_wins(capfd: pytest.CaptureFixture[str], file: Path) -> None:

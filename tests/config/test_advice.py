@@ -97,7 +97,7 @@ def test_weight_without_effect() -> None:
     """A weight under `rr` does nothing, under `wrr` it does."""
     text = SERVICE.replace("[10.0.0.1]", "[{address: 10.0.0.2, weight: 3}]")
     (line,) = lines_of(text)
-    assert "`weight: 3` has no effect with `strategy: rr`; use wrr or weighted" in line
+    assert "`weight: 3` has no effect with `strategy: rr`; use `strategy: maglev`, " in line
     assert lines_of(text.replace("name: a,", "name: a, strategy: wrr,")) == []
 
 

@@ -95,8 +95,8 @@ services:
         "f:10:13: `ports[0]`: port 70000 is out of range; write a number from 1 to 65535",
         (
             "f:11:5: unknown key `colour`; the keys here are: name, vip, protocol, ports, forward,"
-            " return, strategy, seed, affinity, snat, "
-            "proxy_protocol, check, all_down, on_down, drain_timeout, timeouts, slow_start,"
+            " return, strategy, strategy_parameters, seed, affinity, snat,"
+            " proxy_protocol, check, all_down, on_down, drain_timeout, timeouts, slow_start,"
             " backends"
         ),
         (

@@ -11,9 +11,11 @@ from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.explain import Explanation, explain, shares
 from paraglider.core.flow import ICMP, TCP, UDP
+from paraglider.core.policy_guard import Guard
 from paraglider.core.pool import Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import NewFlow
+from paraglider.core.strategies.rr import RoundRobin
 
 
 def flow(
@@ -60,7 +62,7 @@ def test_by_turn_it_is_left_open(strategy: str) -> None:
     found = asked(web)
     assert found.backend is None
     assert [each.backend for each in found.candidates] == list(web.pool.backends)
-    assert words(found, "strategy").startswith(f"{strategy}: who")
+    assert words(found, "strategy").startswith(f"{strategy} picks the")
 
 
 def test_asking_takes_nobodys_turn() -> None:
@@ -166,7 +168,7 @@ def test_shares_are_what_flows_get(strategy: str) -> None:
 
 
 class Unasked:
-    """A strategy of the operator's own that must not be called."""
+    """A policy that must not be called."""
 
     def prepare(self, ready: object) -> None:
         """Nothing to prepare."""
@@ -179,7 +181,7 @@ class Unasked:
 def test_a_strategy_of_the_operators_own_is_not_called() -> None:
     """His class may count, so it is not asked; nothing is known of its shares."""
     web = service(V4)
-    web.strategy = Unasked()  # type: ignore[assignment]
+    web.strategy = Guard(Unasked(), RoundRobin(), lambda: 0.0, 1.0)  # type: ignore[arg-type]
     found = asked(web)
     assert [each.share for each in found.candidates] == [None, None, None]
     assert "operator's own" in words(found, "strategy")

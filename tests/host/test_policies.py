@@ -12,9 +12,9 @@ import pytest
 
 from paraglider.config.load import ConfigError, LoadedConfig, parse
 from paraglider.core.flow import TCP
+from paraglider.core.policy_guard import Guard
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Context, NewFlow, Registry, Strategy, create
-from paraglider.core.strategies.guard import Guard
 from paraglider.errors import OperatorError
 from paraglider.forward.nat import build as nat
 from paraglider.host import policies

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from paraglider.config.diagnostics import Mark, Path
 from paraglider.config.importers.draft import Draft, number
 from paraglider.config.types import IPAddress, parse_address, shown
+from paraglider.core.strategies import KINDS, canonical
 
 LOOKS = re.compile(r"\s*(\S*ipvsadm\s+)?(-A|-a|--add-service|--add-server)\s+-")
 
@@ -46,23 +47,10 @@ _VALUED = {"-t", "-u", "--sctp-service", "-f", "-s", "-M", "-b", "-r", "-w", "-x
     "--tun-port",
 }
 _BARE = {"-A", "-a", "-C", "-g", "-i", "-m", "-o", "-6", "-n", "--tun-nocsum", "--tun-csum"}
-# Their scheduler → our strategy, and whether it is the same thing.
-_SCHEDULERS = {
-    "rr": ("rr", True),
-    "wrr": ("wrr", True),
-    "lc": ("weighted", True),
-    "wlc": ("weighted", True),
-    "sh": ("source", True),
-    "mh": ("maglev", True),
-    "sed": ("weighted", False),
-    "nq": ("weighted", False),
-    "lblc": ("weighted", False),
-    "lblcr": ("weighted", False),
-    "ovf": ("weighted", False),
-    "fo": ("weighted", False),
-    "twos": ("weighted", False),
-    "dh": ("source", False),
-}
+# Schedulers of IPVS without a name or alias of ours → our strategy, and whether it is the same
+# thing. Any other one becomes _NEAREST.
+_SCHEDULERS = {"lc": ("weighted", True), "dh": ("source", False)}
+_NEAREST = "weighted"
 _UNWEIGHTED = ("rr", "lc")
 _WAYS = {"-m": "masquerading", "-g": "gatewaying", "-i": "tunnel"}
 _PERSISTENT = 300  # seconds, where `-p` says none (ipvsadm(8))
@@ -266,7 +254,8 @@ def _service(
         remedy = "see `paraglider backend-setup` for what they need"
         draft.note(servers[0][0].mark, f"{what}; {remedy}", (*path, "forward"))
     theirs = options.get("-s", "wlc")
-    strategy, same = _SCHEDULERS.get(theirs, ("weighted", False))
+    ours = canonical(theirs)
+    strategy, same = _SCHEDULERS.get(theirs, (ours, True) if ours in KINDS else (_NEAREST, False))
     draft.put((*path, "strategy"), strategy, mark, theirs if theirs != strategy and same else "")
     if not same:
         what = f"the scheduler {shown(theirs)} has no counterpart; {strategy} is the nearest"

@@ -1,41 +1,85 @@
-"""Strategies: which backend gets a new flow. One small file a strategy; the registry is here.
+"""Strategies: which backend gets a new flow. One module per strategy, found in this folder.
 
-    rr        next in turn                                                   (``rr``)
-    wrr       smooth weighted round robin                                    (``wrr``)
-    weighted  the backend with the fewest flows per unit of weight           (``weighted``)
-    source    hash of the client's address                                   (``source``)
-    maglev    consistent hash of the flow key                                (``maglev``)
-    policy    a strategy of the user's own, behind a guard                   (``guard``)
+Lives here: ``KINDS`` (the class of each name), ``STRATEGIES`` (what makes an instance), ``create``,
+``canonical`` and ``kind``.
+Every module of this package is imported; a subclass of ``Strategy`` that is defined there is a
+strategy under its ``name``. A policy, an operator's own class, is wrapped in a guard
+(``core.policy_guard``) and added to a registry of its own (``host.policies``).
 
-A strategy lives in one worker. The first three count, and the workers' turns start apart, so that
-a few flows spread over several workers still spread over the backends; ``source`` and ``maglev``
-remember nothing, and every worker and every machine with the same seed picks alike.
+A strategy lives in one worker. Those that take turns or count start apart in each worker, so that
+a few flows over several workers still spread over the backends; those that hash keep no state, and
+every worker and every machine with the same seed picks alike.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Final
 
-from paraglider.core.strategies.base import Context, NewFlow, Strategy
-from paraglider.core.strategies.maglev import Maglev
-from paraglider.core.strategies.rr import RoundRobin
-from paraglider.core.strategies.source import SourceHash
-from paraglider.core.strategies.weighted import LeastFlows
-from paraglider.core.strategies.wrr import SmoothRoundRobin
+from paraglider.core.strategies.base import Context, NewFlow, Parameter, Strategy
 
 Factory = Callable[[Context], Strategy]
 Registry = Mapping[str, Factory]
 
-STRATEGIES: Final[Registry] = {
-    "rr": lambda context: RoundRobin(context.worker),
-    "wrr": lambda context: SmoothRoundRobin(context.worker),
-    "weighted": lambda context: LeastFlows(context.worker),
-    "source": lambda context: SourceHash(context.seed),
-    "maglev": lambda context: Maglev(context.seed),
+
+def _classes() -> Iterator[type[Strategy]]:
+    """The strategies that are defined in the modules of this package, by the modules' names."""
+    for found in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
+        module = importlib.import_module(f"{__name__}.{found.name}")
+        for value in vars(module).values():
+            if (
+                isinstance(value, type)
+                and value.__module__ == module.__name__
+                and issubclass(value, Strategy)
+                and value is not Strategy
+            ):
+                yield value
+
+
+def _by_name() -> dict[str, type[Strategy]]:
+    found: dict[str, type[Strategy]] = {}
+    aliases: dict[str, type[Strategy]] = {}
+    for each in _classes():
+        found[each.name] = each if each.name not in found else _clash(each, found[each.name])
+        for alias in each.aliases:
+            aliases[alias] = each if alias not in aliases else _clash(each, aliases[alias])
+    for name in found.keys() & aliases.keys():
+        _clash(found[name], aliases[name])
+    for each in found.values():
+        stand_in = each.in_kernel
+        if stand_in is not None and (
+            stand_in not in found or found[stand_in].in_kernel != stand_in
+        ):
+            raise ImportError(f"{each.__module__}: the kernel has no strategy `{stand_in}`")
+    return found
+
+
+def _clash(one: type[Strategy], other: type[Strategy]) -> type[Strategy]:
+    raise ImportError(f"{one.__module__} and {other.__module__} have the same name or alias")
+
+
+def make(strategy: type[Strategy], context: Context) -> Strategy:
+    """An instance of ``strategy`` for one service in one worker."""
+    return strategy(**context.keywords())
+
+
+#: the class of each strategy by its name
+KINDS: Final[Mapping[str, type[Strategy]]] = _by_name()
+#: the name of the strategy that each alias stands for
+ALIASES: Final[Mapping[str, str]] = {
+    alias: name for name, each in KINDS.items() for alias in each.aliases
 }
+STRATEGIES: Final[Registry] = {name: partial(make, each) for name, each in KINDS.items()}
 
 _ALONE: Final = Context()
+
+
+def canonical(name: str) -> str:
+    """The name that ``name`` is an alias of; any other name as it is."""
+    return ALIASES.get(name, name)
 
 
 def create(name: str, context: Context = _ALONE, registry: Registry = STRATEGIES) -> Strategy:
@@ -46,4 +90,16 @@ def create(name: str, context: Context = _ALONE, registry: Registry = STRATEGIES
     return registry[name](context)
 
 
-__all__ = ["STRATEGIES", "Context", "Factory", "NewFlow", "Registry", "Strategy", "create"]
+__all__ = [
+    "ALIASES",
+    "KINDS",
+    "STRATEGIES",
+    "Context",
+    "Factory",
+    "NewFlow",
+    "Parameter",
+    "Registry",
+    "Strategy",
+    "canonical",
+    "create",
+]

@@ -1,16 +1,23 @@
-"""What a strategy is, what it is told when it is made, and what it is told of a new flow.
+"""What a strategy is: its name and parameters, and how it picks a backend for a new flow.
 
-Rules: ``prepare`` may be slow, ``pick`` is on the way of every new flow and must cost the same
-however many flows there are. ``pick`` is only called while at least one backend is ready.
+Lives here: ``Strategy``, the base of every strategy; ``Parameter``, ``Context`` and ``NewFlow``.
+A strategy is one module of this package with one subclass of ``Strategy``. The configuration, the
+JSON schema, `check`, `explain`, `start`, the log and the benchmark read its class; its name is
+written nowhere else.
+Rules: ``prepare`` may be slow. ``pick`` is called for every new flow: its cost must not grow with
+the number of flows. ``pick`` is only called while at least one backend is ready.
 
-A strategy of the user's own is a class with these two methods; docs/policies.md shows one.
+A policy, which is an operator's own class (docs/policies.md), is constructed and called in the same
+way; it needs ``prepare`` and ``pick`` alone.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 from paraglider.core.flow import PROTOCOL_NAMES
 from paraglider.core.pool import Backend
@@ -69,34 +76,130 @@ class NewFlow:
         return PROTOCOL_NAMES[self.protocol]
 
 
-class Strategy(Protocol):
-    """Picks a backend for a new flow; one instance a service and worker."""
+class Picker(Protocol):
+    """The two methods that decide: all that a policy needs."""
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
-        """Take notice of the backends that take new flows (weight over 0), and their weights.
+        """See ``Strategy.prepare``."""
+
+    def pick(self, flow: NewFlow) -> Backend:
+        """See ``Strategy.pick``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A whole number that the configuration may give to a strategy, as a key of
+    `strategy_parameters` and a keyword of its constructor.
+
+    ``check`` returns why a number within the bounds is wrong and what would be right, separated by
+    "; ", or an empty text.
+    """
+
+    name: str
+    default: int
+    minimum: int
+    maximum: int
+    help: str
+    check: Callable[[int], str] = lambda _: ""
+
+    def wrong(self, value: object) -> str:
+        """Why ``value`` is wrong and what would be right, separated by "; "; else empty."""
+        bounds = f"write a whole number from {self.minimum} to {self.maximum}"
+        if type(value) is not int:
+            return f"{value!r} is no whole number; {bounds}"
+        if not self.minimum <= value <= self.maximum:
+            return f"{value} is out of range; {bounds}"
+        return self.check(value)
+
+
+@dataclass(frozen=True, slots=True)
+class LookupTable:
+    """A table of backends that a hash points into. Tables with equal ``key`` have the same slot for
+    the same flow, so that they can be compared slot by slot.
+    """
+
+    key: tuple[object, ...]
+    slots: Iterator[Backend]
+
+
+class Strategy(ABC):
+    """Picks a backend for a new flow; one instance for each service and worker.
+
+    It is constructed as ``Class(service=, worker=, seed=, **parameters)`` (``Context``).
+    """
+
+    #: its name in the configuration
+    name: ClassVar[str]
+    #: further names that the configuration accepts; messages and `show` say ``name``
+    aliases: ClassVar[tuple[str, ...]] = ()
+    #: which backend it picks, as the end of the sentence "picks …"
+    summary: ClassVar[str]
+    parameters: ClassVar[tuple[Parameter, ...]] = ()
+    #: the pick follows from the flow, the seed and the ready backends alone: every worker and every
+    #: balancer with the same seed picks alike, and ``pick`` may be called to explain
+    hashes: ClassVar[bool] = False
+    #: it uses the seed of the service
+    uses_seed: ClassVar[bool] = False
+    #: the weights of the backends have an effect
+    weighs: ClassVar[bool] = True
+    #: it reads ``Backend.flows``: they are counted also where the kernel carries the flows
+    counts_flows: ClassVar[bool] = False
+    #: the strategy that the kernel applies under `paraglider start`: itself, or the nearest one
+    #: ("wrr", "rr", "source"); None where `start` refuses it
+    in_kernel: ClassVar[str | None] = None
+    #: why `start` refuses it, or what the kernel does differently
+    kernel_note: ClassVar[str] = "the kernel cannot compute it"
+
+    @abstractmethod
+    def prepare(self, ready: tuple[Backend, ...]) -> None:
+        """Set the backends that take new flows (each with a weight over 0).
 
         Called before the first ``pick`` and after every change of a state or a weight.
         """
 
+    @abstractmethod
     def pick(self, flow: NewFlow) -> Backend:
-        """The backend for ``flow``: one of those last given to ``prepare``."""
+        """Return the backend for ``flow``: one of those last given to ``prepare``."""
+
+    def shares(self, ready: tuple[Backend, ...]) -> dict[Backend, float | None]:
+        """Return the share of all new flows that each of ``ready`` gets in the long run, from 0 to
+        1; None where that is not known. By default: by weight, or equal without weights.
+        """
+        weights = [backend.weight if self.weighs else 1 for backend in ready]
+        total = sum(weights)
+        return {each: weight / total for each, weight in zip(ready, weights, strict=True)}
+
+    def reason(self, flow: NewFlow, ready: tuple[Backend, ...]) -> str:
+        """Return in one line how it decides about ``flow``, for `explain`; changes nothing."""
+        return f"{self.name} picks {self.summary}"
+
+    def table(self) -> LookupTable | None:
+        """Return the table that a hash points into; None where there is no such table."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a strategy is made for.
+    """What a strategy is constructed with.
 
-    ``service`` is the name of its service; ``worker`` (0, 1, …) lets the workers' turns start
-    apart; ``seed`` makes hashes differ from those of an equal service elsewhere, or agree.
+    ``service`` is the name of its service; ``worker`` (0, 1, …) lets the turns of the workers start
+    apart; ``seed`` makes hashes differ from those of an equal service elsewhere, or agree;
+    ``parameters`` are those of the configuration.
     """
 
     service: str = ""
     worker: int = 0
     seed: int = 0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def keywords(self) -> dict[str, Any]:
+        """The keywords of the constructor."""
+        own = {"service": self.service, "worker": self.worker, "seed": self.seed}
+        return {**self.parameters, **own}
 
 
 class UserClass(Protocol):
-    """The constructor of a user's own strategy: the fields of ``Context`` as keywords."""
+    """The constructor of a policy: the fields of ``Context`` as keywords."""
 
-    def __call__(self, *, service: str, worker: int, seed: int) -> Strategy:
+    def __call__(self, *, service: str, worker: int, seed: int, **parameters: Any) -> Picker:
         """An instance for one service in one worker."""

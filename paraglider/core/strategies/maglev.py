@@ -13,10 +13,11 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Final
+from math import isqrt
+from typing import Any, Final
 
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow
+from paraglider.core.strategies.base import LookupTable, NewFlow, Parameter, Strategy
 from paraglider.core.strategies.hashing import identity, keyed
 
 #: entries of the table: a prime, so that every step walks through all of it; a hundred times the
@@ -24,12 +25,41 @@ from paraglider.core.strategies.hashing import identity, keyed
 SIZE: Final = 65537
 
 
-class Maglev:
-    """Flows by weight; one hash and one look-up a flow. ``size`` is a prime."""
+def _no_prime(size: int) -> str:
+    """What is wrong with ``size`` entries, and the nearest greater prime; empty for a prime."""
+    if _is_prime(size):
+        return ""
+    nearest = next(number for number in range(size, 2 * size) if _is_prime(number))
+    return f"{size} is no prime number; write {nearest}"
 
-    def __init__(self, seed: int = 0, size: int = SIZE) -> None:
+
+def _is_prime(number: int) -> bool:
+    return number > 1 and all(number % divisor for divisor in range(2, isqrt(number) + 1))
+
+
+class Maglev(Strategy):
+    """Flows by weight; one hash and one look-up a flow. ``table_size`` is a prime."""
+
+    name = "maglev"
+    aliases = ("mh",)
+    summary = "a backend by a consistent hash of addresses and ports, from a table"
+    parameters = (
+        Parameter(
+            "table_size",
+            SIZE,
+            251,
+            655_373,
+            "Entries of the table, a prime number; a hundred times the number of backends keeps"
+            " equal shares within 1 %.",
+            _no_prime,
+        ),
+    )
+    hashes = uses_seed = True
+    kernel_note = "the kernel's hash is not consistent"
+
+    def __init__(self, seed: int = 0, table_size: int = SIZE, **_context: Any) -> None:
         self._seed = seed
-        self.size = size
+        self.size = table_size
         self._hash = keyed(seed, 8, b"maglev flow")
         self._backends: tuple[Backend, ...] = ()
         self._table = array("I")
@@ -39,7 +69,7 @@ class Maglev:
         """Build the table, or find it again: a backend that comes back costs nothing."""
         self._backends = tuple(sorted(ready, key=identity))
         shares = tuple((identity(backend), backend.weight) for backend in self._backends)
-        self._table = table(self._seed, shares, self.size)
+        self._table = build_table(self._seed, shares, self.size)
         self._held = None
 
     def pick(self, flow: NewFlow) -> Backend:
@@ -63,14 +93,27 @@ class Maglev:
             self._held = {each: counts[index] for index, each in enumerate(self._backends)}
         return self._held
 
-    def agrees(self, other: Maglev) -> bool:
-        """True when every key falls on the same entry in ``other``."""
-        return (self._seed, self.size) == (other._seed, other.size)
+    def shares(self, ready: tuple[Backend, ...]) -> dict[Backend, float | None]:
+        """The part of the table that each backend holds."""
+        held = self.held()
+        return {backend: held[backend] / self.size for backend in ready}
+
+    def reason(self, flow: NewFlow, ready: tuple[Backend, ...]) -> str:
+        """Name the entry of the table, and the backend that holds it."""
+        backend = self.pick(flow)
+        return (
+            f"maglev: the hash of the flow key falls on entry {self.entry(flow.key)} of"
+            f" {self.size}, which {backend.name} holds, one of its {self.held()[backend]}"
+        )
+
+    def table(self) -> LookupTable:
+        """The backends by entry; equal seeds and sizes lead a flow to the same entry."""
+        return LookupTable((self.name, self._seed, self.size), self.holders())
 
 
 # Services with the same backends share a table (256 KiB each), and so do two states in turn.
 @lru_cache(maxsize=32)
-def table(seed: int, shares: tuple[tuple[bytes, int], ...], size: int = SIZE) -> array[int]:
+def build_table(seed: int, shares: tuple[tuple[bytes, int], ...], size: int = SIZE) -> array[int]:
     """``size`` indices into ``shares``, pairs of an identity and a weight above 0.
 
     Empty where there are no shares. ``size`` is a prime.

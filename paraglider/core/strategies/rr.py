@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow
+from paraglider.core.strategies.base import NewFlow, Strategy
 
 
-class RoundRobin:
+class RoundRobin(Strategy):
     """Each ready backend in the order of the configuration, one flow each, for ever."""
 
-    def __init__(self, worker: int = 0) -> None:
+    name = "rr"
+    summary = "the next backend in turn, whatever its weight; each worker keeps its own turn"
+    weighs = False
+    in_kernel = "rr"
+
+    def __init__(self, worker: int = 0, **_context: Any) -> None:
         self._ready: tuple[Backend, ...] = ()
         self._turn = worker
 

@@ -9,17 +9,17 @@ grows in weight, takes clients and moves none between the others.
 from __future__ import annotations
 
 from math import inf, log
-from typing import Final
+from typing import Any, Final
 
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow
+from paraglider.core.strategies.base import NewFlow, Strategy
 from paraglider.core.strategies.hashing import identity, keyed
 
 _PRIME: Final = (1 << 61) - 1
 _UNIT: Final = 2.0**-61
 
 
-class SourceHash:
+class SourceHash(Strategy):
     """Clients by weight, all ports of a client alike; one pass over the backends a flow.
 
     A draw is ``(hash of the client XOR mask) · factor mod 2⁶¹-1``, with a mask and a factor of
@@ -27,7 +27,13 @@ class SourceHash:
     multiplication keeps the draws of two backends apart.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    name = "source"
+    aliases = ("sh",)
+    summary = "a backend by a hash of the client's address: all ports of a client alike"
+    hashes = uses_seed = True
+    in_kernel = "source"
+
+    def __init__(self, seed: int = 0, **_context: Any) -> None:
         self._hash = keyed(seed, 8, b"source client")
         self._salt = keyed(seed, 16, b"source backend")
         self._draws: tuple[tuple[Backend, int, int, float], ...] = ()
@@ -48,6 +54,16 @@ class SourceHash:
             if cost < least:
                 least, best = cost, backend
         return best
+
+    def reason(self, flow: NewFlow, ready: tuple[Backend, ...]) -> str:
+        """Name the backend and its part of the weights."""
+        backend = self.pick(flow)
+        total = sum(each.weight for each in ready)
+        return (
+            f"source: of {len(ready)} draws by the hash of the client's address, that of"
+            f" {backend.name} is the best for its weight ({backend.weight} of {total}); the same"
+            " for every port of the client"
+        )
 
     def _draw(self, backend: Backend) -> tuple[Backend, int, int, float]:
         state = self._salt.copy()

@@ -9,17 +9,28 @@ does not.
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow
+from paraglider.core.strategies.base import NewFlow, Strategy
 
 
-class LeastFlows:
+class LeastFlows(Strategy):
     """Fewest live flows per weight; equals share by weight, smoothly as ``wrr`` does, so that flows
     that end before the next one comes are spread too.
     """
 
-    def __init__(self, worker: int = 0) -> None:
+    name = "weighted"
+    aliases = ("wlc", "leastconn")
+    summary = (
+        "the backend with the fewest live flows per unit of weight at that moment; equals share by"
+        " weight"
+    )
+    counts_flows = True
+    in_kernel = "wrr"
+    kernel_note = "the kernel counts no live flows"
+
+    def __init__(self, worker: int = 0, **_context: Any) -> None:
         self._ready: tuple[Backend, ...] = ()
         self._credit: list[int] = []
         self._first = worker

@@ -6,14 +6,20 @@ Weights 5, 1, 1 give a a b a c a a: the shares are exact in every cycle and neve
 
 from __future__ import annotations
 
+from typing import Any
+
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow
+from paraglider.core.strategies.base import NewFlow, Strategy
 
 
-class SmoothRoundRobin:
+class SmoothRoundRobin(Strategy):
     """Shares by weight, interleaved; costs one pass over the ready backends a flow."""
 
-    def __init__(self, worker: int = 0) -> None:
+    name = "wrr"
+    summary = "the next backend in turn, by weight, interleaved; each worker keeps its own turn"
+    in_kernel = "wrr"
+
+    def __init__(self, worker: int = 0, **_context: Any) -> None:
         self._ready: tuple[Backend, ...] = ()
         self._credit: list[int] = []
         self._skip = worker

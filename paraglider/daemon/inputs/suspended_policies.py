@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from paraglider.config.model import Config
-from paraglider.core.strategies import STRATEGIES, Registry
+from paraglider.core.strategies import KINDS, Registry
 from paraglider.daemon import log
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.processes.channel import Message
@@ -45,7 +45,7 @@ class SuspendedPolicies:
         """
         called = {identity(service.name): service for service in config.services}
         service = called.get(life.decides)
-        if service is None or service.strategy in STRATEGIES:
+        if service is None or service.strategy in KINDS:
             return {"doing": "takes long"} if life.works_long else {}
         if service.name not in self._services:
             self._services[service.name] = service.strategy

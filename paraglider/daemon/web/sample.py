@@ -13,6 +13,8 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
+from paraglider.core.policy_guard import kind
+
 Row = dict[str, Any]
 
 #: counter → what it is called a second
@@ -124,7 +126,7 @@ def _wanted(row: Mapping[str, Any], strategy: str) -> int:
     """What a backend's weight asks for, beside the others'."""
     if row["state"] != "ready" or not row["weight"]:
         return 0
-    return 1 if strategy == "rr" else int(row["weight"])
+    return int(row["weight"]) if kind(strategy).weighs else 1
 
 
 def _sum(rows: Iterable[Mapping[str, Any]], name: str) -> float | None:

@@ -2,7 +2,7 @@
 
 Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` and ``begins``
 for one that never returns. A policy is a strategy of the user's own; its guard
-(``core.strategies.guard``) counts, and logs nothing.
+(``core.policy_guard``) counts, and logs nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from paraglider.core.policy_guard import BENCH, Guard
 from paraglider.core.service import Service
-from paraglider.core.strategies.guard import BENCH, Guard
 from paraglider.daemon.processes.counters import identity
 from paraglider.daemon.processes.heartbeat import Life
 

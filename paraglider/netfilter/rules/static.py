@@ -175,14 +175,14 @@ def _mark(service: Service, marks: tuple[int, ...], seed: int) -> str:
     """The expression that gives a new connection of ``service`` its mark."""
     shares = _shares(service, marks)
     if not _by_turns(service):
-        key = service.hash_seed if service.strategy == "source" else seed
+        key = service.hash_seed if service.strategy_class.hashes else seed
         return by_hash(f"{NFT_FAMILY[service.family]} saddr", key, shares)
     ranges, total = spans(_interleaved(shares))
     return f"numgen inc mod {total} map {ranges}"
 
 
 def _by_turns(service: Service) -> bool:
-    return service.strategy != "source" and service.affinity != "client"
+    return not service.strategy_class.hashes and service.affinity != "client"
 
 
 def _shares(service: Service, marks: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -193,9 +193,9 @@ def _shares(service: Service, marks: tuple[int, ...]) -> list[tuple[int, int]]:
 
 
 def _weights(service: Service) -> list[int]:
-    """As everywhere, ``rr`` knows no weight but 0."""
+    """The weights; 1 or 0 where the strategy ignores them."""
     weights = [backend.weight for backend in service.backends]
-    return [min(weight, 1) for weight in weights] if service.strategy == "rr" else weights
+    return weights if service.strategy_class.weighs else [min(weight, 1) for weight in weights]
 
 
 def _turns(weights: list[int]) -> list[int]:

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packets import MANY, V4, V6, Family, nat, packed, service
 
-from paraglider.config.check import STRATEGIES as CONFIGURED
 from paraglider.core.flow import ICMP, TCP, Flow, FlowTable
 from paraglider.core.pool import Backend, Event, Pool
 from paraglider.core.strategies import STRATEGIES, Context, NewFlow, create
@@ -36,17 +35,6 @@ def test_a_new_flow_is_readable(family: Family) -> None:
     assert flow.client_address == ipaddress.ip_address(family.client)
     assert flow.vip_address == ipaddress.ip_address(family.vip)
     assert flow.protocol_name == "icmp"
-
-
-def test_the_registry_has_the_names_of_the_configuration() -> None:
-    """What the configuration accepts by name is what there is."""
-    assert set(STRATEGIES) == set(CONFIGURED)
-
-
-def test_an_unknown_name_is_a_key_error() -> None:
-    """Configuration checks names; here a wrong one is a programmer's mistake."""
-    with pytest.raises(KeyError):
-        create("random")
 
 
 FLOW = NewFlow(TCP, bytes(12), 0.0)
@@ -77,7 +65,9 @@ def test_only_ready_backends_are_picked(
     """Through any history of states and weights, a pick is one of the backends ready then."""
     pool = Pool([Backend(str(i), bytes([i]), weight=w) for i, w in enumerate(weights)])
     context = Context(worker=worker)
-    strategy = Maglev(size=251) if name == "maglev" else create(name, context)  # quickly built
+    strategy = (
+        Maglev(table_size=251) if name == "maglev" else create(name, context)
+    )  # quickly built
     pool.watch(strategy.prepare)
     for step in history:
         if isinstance(step, str):

@@ -18,7 +18,7 @@ from packets import MANY, SOME
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.strategies.maglev import SIZE, Maglev, table
+from paraglider.core.strategies.maglev import SIZE, Maglev, build_table
 
 PRIMES = st.sampled_from([2, 3, 53, 251])
 WEIGHTS = st.integers(1, 300)
@@ -62,7 +62,7 @@ def slowly(seed: int, shares: Shares, size: int) -> list[int]:
 def moved(before: Shares, after: Shares, size: int = SIZE, seed: int = 0) -> float:
     """The part of the table that changes hands although its backend stays."""
     stays = {name for name, _ in after}
-    old, new = table(seed, before, size), table(seed, after, size)
+    old, new = build_table(seed, before, size), build_table(seed, after, size)
     pairs = ((before[a][0], after[b][0]) for a, b in zip(old, new, strict=True))
     return sum(a in stays and a != b for a, b in pairs) / size
 
@@ -71,7 +71,7 @@ def moved(before: Shares, after: Shares, size: int = SIZE, seed: int = 0) -> flo
 @given(SEEDS, pools(1, 12), PRIMES)
 def test_the_table_is_that_of_the_paper(seed: int, shares: Shares, size: int) -> None:
     """Every entry is what the slow procedure puts there."""
-    assert list(table(seed, shares, size)) == slowly(seed, shares, size)
+    assert list(build_table(seed, shares, size)) == slowly(seed, shares, size)
 
 
 @pytest.mark.parametrize("weights", [[1] * 99 + [60], [1, 65535], [65535, 65535, 1], [1] * 300])
@@ -79,12 +79,12 @@ def test_lopsided_weights_too(weights: list[int]) -> None:
     """Shares of less than an entry, and more backends than entries, fill the table to the end."""
     names = [i.to_bytes(6, "big") for i in range(len(weights))]
     shares = tuple(zip(names, weights, strict=True))
-    assert list(table(0, shares, 251)) == slowly(0, shares, 251)
+    assert list(build_table(0, shares, 251)) == slowly(0, shares, 251)
 
 
 def test_the_table_is_the_same_for_ever() -> None:
     """Two versions side by side have to agree: a change here moves every flow at an upgrade."""
-    entries = bytes(list(table(7, ((b"a", 1), (b"b", 2), (b"c", 3)))))
+    entries = bytes(list(build_table(7, ((b"a", 1), (b"b", 2), (b"c", 3)))))
     assert hashlib.sha256(entries).hexdigest() == (
         "6b651995f9d237692f0081129991138e93578e2f41536321b912ab95a0209d82"
     )
@@ -118,7 +118,7 @@ def test_processes_agree() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 100, 600])
 def test_equal_weights_are_equal_within_one_percent(count: int) -> None:
     """The fullest backend has at most 1 % more of the table than the emptiest."""
-    filled = Counter(table(0, equal(count)))
+    filled = Counter(build_table(0, equal(count)))
     assert len(filled) == count
     assert max(filled.values()) <= min(filled.values()) * 1.01
 
@@ -128,7 +128,7 @@ def test_equal_weights_are_equal_within_one_percent(count: int) -> None:
 def test_weights_are_respected(shares: Shares) -> None:
     """Each backend has its share of the entries, but for rounding."""
     size = 4093
-    filled = Counter(table(1, shares, size))
+    filled = Counter(build_table(1, shares, size))
     total = sum(weight for _, weight in shares)
     for index, (_, weight) in enumerate(shares):
         share = size * weight / total
@@ -162,7 +162,9 @@ def test_a_weight_that_grows_moves_little_more_than_it_gains() -> None:
     """From 10 to 11 of ten backends the share grows by 0.89 %; less than 1 % moves."""
     before = tuple((name, 10) for name, _ in equal(10))
     after = ((before[0][0], 11), *before[1:])
-    changed = sum(a != b for a, b in zip(table(0, before), table(0, after), strict=True))
+    changed = sum(
+        a != b for a, b in zip(build_table(0, before), build_table(0, after), strict=True)
+    )
     assert changed / SIZE < 0.0105
 
 
@@ -206,12 +208,12 @@ def test_what_did_not_change_is_not_built_again() -> None:
     backends = tuple(Backend(str(i), bytes([10, 1, 0, i])) for i in range(4))
     strategy = Maglev(11)
     strategy.prepare(backends)
-    built = table.cache_info().misses
+    built = build_table.cache_info().misses
     strategy.prepare(backends[1:])
-    assert table.cache_info().misses == built + 1
+    assert build_table.cache_info().misses == built + 1
     strategy.prepare(backends)
     Maglev(11).prepare(backends)
-    assert table.cache_info().misses == built + 1
+    assert build_table.cache_info().misses == built + 1
 
 
 def test_an_empty_pool_is_taken_notice_of() -> None:
@@ -224,7 +226,7 @@ def test_an_empty_pool_is_taken_notice_of() -> None:
 
 def test_entries_and_holders_are_what_picks_go_by() -> None:
     """The backend of a flow is the holder of its key's entry, whatever the backends."""
-    strategy = Maglev(seed=3, size=251)
+    strategy = Maglev(seed=3, table_size=251)
     assert list(strategy.holders()) == []
     ready = tuple(Backend(str(n), bytes((10, 0, 0, n)), weight=n) for n in (1, 2, 3))
     strategy.prepare(ready)
@@ -240,6 +242,27 @@ def test_entries_and_holders_are_what_picks_go_by() -> None:
 
 def test_tables_agree_by_seed_and_size() -> None:
     """Only with the same seed and size does every key fall on the same entry."""
-    assert Maglev(1).agrees(Maglev(1))
-    assert not Maglev(1).agrees(Maglev(2))
-    assert not Maglev(1).agrees(Maglev(1, size=251))
+    assert Maglev(1).table().key == Maglev(1).table().key
+    assert Maglev(1).table().key != Maglev(2).table().key
+    assert Maglev(1).table().key != Maglev(1, table_size=251).table().key
+
+
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        (65_537, ""),
+        (251, ""),
+        (655_373, ""),
+        (65_536, "65536 is no prime number; write 65537"),
+        (252, "252 is no prime number; write 257"),
+        (250, "250 is out of range; write a whole number from 251 to 655373"),
+        (True, "True is no whole number; write a whole number from 251 to 655373"),
+        ("251", "'251' is no whole number; write a whole number from 251 to 655373"),
+    ],
+)
+def test_the_size_of_the_table_is_a_prime_number(value: object, wrong: str) -> None:
+    """Any other one is refused, with the next prime number."""
+    (size,) = Maglev.parameters
+    assert size.name == "table_size"
+    assert size.wrong(value) == wrong
+    assert size.wrong(size.default) == ""

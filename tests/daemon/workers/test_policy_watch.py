@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from paraglider.core.flow import TCP
+from paraglider.core.policy_guard import BENCH, STRIKES, Guard
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service
 from paraglider.core.strategies.base import NewFlow, Strategy
-from paraglider.core.strategies.guard import BENCH, STRIKES, Guard
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.daemon.processes.counters import identity
 from paraglider.daemon.processes.heartbeat import Life

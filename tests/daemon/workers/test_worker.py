@@ -23,9 +23,9 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.flow import TCP, UDP
+from paraglider.core.policy_guard import Guard
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import Context, NewFlow
-from paraglider.core.strategies.guard import Guard
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.core.verdict import REASONS
 from paraglider.daemon.processes.counters import Counters, Writer

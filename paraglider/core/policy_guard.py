@@ -17,13 +17,14 @@ from types import FrameType
 from typing import Final
 
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import NewFlow, Strategy
+from paraglider.core.strategies import KINDS
+from paraglider.core.strategies.base import NewFlow, Picker, Strategy
 
 STRIKES: Final = 5
 BENCH: Final = 30.0
 
 
-class Guard:
+class Guard(Strategy):
     """The strategy ``policy``, with ``fallback`` in its place when it fails.
 
     ``clock`` gives seconds, ``budget`` is how many of them a pick may take. Counters: ``picked``
@@ -32,8 +33,13 @@ class Guard:
     about, ``benched`` how often it was set aside. ``error`` describes the last failure.
     """
 
+    name = "policy"
+    summary = "a backend by a class of the operator's own"
+    uses_seed = counts_flows = True
+    kernel_note = "the kernel runs no Python"
+
     def __init__(
-        self, policy: Strategy, fallback: Strategy, clock: Callable[[], float], budget: float
+        self, policy: Picker, fallback: Strategy, clock: Callable[[], float], budget: float
     ) -> None:
         self._policy = policy
         self._fallback = fallback
@@ -50,7 +56,7 @@ class Guard:
         self.called: list[int] | memoryview[int] = [0]
         self.number = 0
 
-    def become(self, policy: Strategy) -> None:
+    def become(self, policy: Picker) -> None:
         """``policy`` picks from here on."""
         self._policy = policy
         self._prepared = False
@@ -61,6 +67,14 @@ class Guard:
         """Whether the class is not to be called at all; where it is again, it is told first."""
         self._suspended = suspended
         self._prepared = False
+
+    def shares(self, ready: tuple[Backend, ...]) -> dict[Backend, float | None]:
+        """Nothing is known of them."""
+        return dict.fromkeys(ready)
+
+    def reason(self, flow: NewFlow, ready: tuple[Backend, ...]) -> str:
+        """That the policy is not called: it may count."""
+        return "a class of the operator's own decides, which is not called here"
 
     @property
     def faults(self) -> int:
@@ -133,6 +147,11 @@ class Guard:
     def _bench(self, now: float) -> None:
         self.benched += 1
         self._until = now + BENCH
+
+
+def kind(strategy: str) -> type[Strategy]:
+    """The class of the strategy with that name; of a policy (module:Class) the guard around it."""
+    return KINDS.get(strategy, Guard)
 
 
 def describe(error: BaseException) -> str:

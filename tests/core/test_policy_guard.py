@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from packets import MANY
 
 from paraglider.core.flow import TCP
+from paraglider.core.policy_guard import BENCH, STRIKES, Guard, describe
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.strategies.base import NewFlow
-from paraglider.core.strategies.guard import BENCH, STRIKES, Guard, describe
 from paraglider.core.strategies.rr import RoundRobin
 
 A, B, C = (Backend(name, name.encode()) for name in "abc")
