@@ -18,12 +18,12 @@ from paraglider.daemon.host_helper import process as reconciler
 from paraglider.daemon.host_helper.process import ReconcilerSpec
 from paraglider.daemon.http import process as api
 from paraglider.daemon.http.process import ApiSpec
-from paraglider.daemon.inputs.health import checked
 from paraglider.daemon.monitor import checker
 from paraglider.daemon.monitor.checker import CheckerSpec, chroot_for, echo_for
 from paraglider.daemon.processes import connection_counts
 from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.reconcile.checks import checked
 from paraglider.daemon.web import process as stats
 from paraglider.daemon.web.process import StatsSpec
 from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker

@@ -46,14 +46,14 @@ def apply_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
     ``states`` has for them.
     """
     for name, pool in pools:
-        wanted = states.get(name, {})
-        pool.put(
-            {
-                backend: (State(wanted[backend.name][0]), wanted[backend.name][1])
-                for backend in pool.backends
-                if backend.name in wanted
-            }
-        )
+        if wanted := states.get(name):
+            pool.put(
+                {
+                    backend: (State(wanted[backend.name][0]), wanted[backend.name][1])
+                    for backend in pool.backends
+                    if backend.name in wanted
+                }
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,18 @@ from typing import Any, Final
 from paraglider.config.health import Check
 from paraglider.core.pool import Event
 from paraglider.health import failover
-from paraglider.health.messages import Found, Hint, Plain, Report, Targets, Verdict, order
+from paraglider.health.messages import (
+    MOST_NEWS,
+    Found,
+    Hints,
+    News,
+    Plain,
+    Report,
+    Targets,
+    Verdict,
+    batch,
+    order,
+)
 from paraglider.health.pinger import Echo
 from paraglider.health.probes.base import Probe, look
 from paraglider.health.probes.http import Http
@@ -38,6 +49,8 @@ from paraglider.health.targets import Key, Scope, Target
 AT_ONCE: Final = 256
 #: programs at a time: each is a process
 PROGRAMS_AT_ONCE: Final = 16
+#: seconds that a result waits for others, to be sent in one message with them
+BATCH: Final = 0.02
 
 
 class Checker:
@@ -73,6 +86,8 @@ class Checker:
         self._scope: Scope | None = None
         self._rounds: Rounds | None = None
         self._failover: asyncio.Task[None] | None = None
+        self._news: list[News] = []  # to be sent
+        self._sending: asyncio.TimerHandle | None = None
         self.broken: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -90,6 +105,7 @@ class Checker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._send()
         if self.broken is not None:
             self.broken.cancel()
         self._checks.clear()
@@ -100,25 +116,29 @@ class Checker:
     def take(self, plain: Mapping[str, Any]) -> None:
         """An order of the hub's; raises KeyError, TypeError or ValueError for what is none."""
         said = order(plain)
-        if isinstance(said, Hint):
+        if isinstance(said, Hints):
             self.hint(said)
         else:
             self.update(said)
 
-    def hint(self, hint: Hint) -> None:
-        """Look sooner at a backend; one that is not checked is passed over."""
-        check = self._checks.get((hint.service, hint.backend))
-        if check is not None and check.machine.hint(time.monotonic()):
-            check.wake.set()
+    def hint(self, hints: Hints) -> None:
+        """Check these backends sooner; one that is not checked is passed over."""
+        now = time.monotonic()
+        for key in hints.backends:
+            check = self._checks.get(key)
+            if check is not None and check.machine.hint(now):
+                check.wake.set()
 
     def update(self, wanted: Targets) -> None:
-        """Look at these, and at nothing else, from here on."""
+        """Check the targets that are new or changed, and no longer those that are gone."""
         now = time.monotonic()
         targets = {target.key: target for target in wanted.targets}
-        for key in self._targets.keys() - targets.keys():
+        gone = self._targets.keys() - targets.keys() if wanted.whole else set(wanted.gone)
+        for key in gone:
+            self._targets.pop(key, None)
             self._up.pop(key, None)
             self._forget(key)
-        self._targets = targets
+        self._targets |= targets
         for key, target in targets.items():
             self._up.setdefault(key, target.up)
             if target.check is None:
@@ -194,8 +214,25 @@ class Checker:
         held = check.machine.held_until if check is not None else 0.0
         self._say(Verdict(*key, event, detail, now, held))
 
-    def _say(self, news: Report | Verdict | Found) -> None:
-        self._tell(news.plain())
+    def _say(self, news: News) -> None:
+        """Send ``news``, with what else comes within BATCH seconds."""
+        self._news.append(news)
+        if len(self._news) >= MOST_NEWS:
+            self._send()
+        elif self._sending is None:
+            self._sending = asyncio.get_running_loop().call_later(BATCH, self._send)
+
+    def _send(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        news, self._news = self._news, []
+        try:
+            if news:
+                self._tell(batch(news))
+        except Exception as error:  # noqa: BLE001 - for who runs the checker
+            if self.broken is not None and not self.broken.done():
+                self.broken.set_exception(error)
 
     def _follow_scope(self, scope: Scope | None, now: float) -> None:
         """Turn failover on or off, or have it look elsewhere."""

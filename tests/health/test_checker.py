@@ -19,7 +19,7 @@ from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
 from paraglider.health import failover
 from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
-from paraglider.health.messages import Found, Hint, Plain, Report, Targets, Verdict, told
+from paraglider.health.messages import Found, Hints, Plain, Report, Targets, Verdict, told
 from paraglider.health.probes.base import ProbeError, Step, UnableError
 from paraglider.health.sweep import Answer
 from paraglider.health.targets import Scope, Target
@@ -64,7 +64,7 @@ class World:
 
     def tell(self, plain: Plain) -> None:
         """For the checker."""
-        self.news.append(told(plain))
+        self.news.extend(told(plain))
         self.heard.set()
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -154,8 +154,7 @@ def test_hint() -> None:
     async def body(world: World, checker: Checker) -> None:
         checker.take(Targets((target(1, interval=1000),)).plain())
         await world.until(lambda: len(world.reports) == 1)
-        checker.take(Hint("web", "10.9.9.9").plain())
-        checker.take(Hint("web", "10.0.0.1").plain())
+        checker.take(Hints((("web", "10.9.9.9"), ("web", "10.0.0.1"))).plain())
         await world.until(lambda: len(world.reports) == 2)
 
     tale(body)

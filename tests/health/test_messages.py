@@ -11,7 +11,18 @@ import pytest
 from paraglider.config.health import Check, Expect, Failover
 from paraglider.config.types import StatusRange
 from paraglider.core.pool import Event
-from paraglider.health.messages import Found, Hint, News, Report, Targets, Verdict, order, told
+from paraglider.health.messages import (
+    MOST_NEWS,
+    Found,
+    Hints,
+    News,
+    Report,
+    Targets,
+    Verdict,
+    batch,
+    order,
+    told,
+)
 from paraglider.health.targets import Scope, Target
 
 FOUR, SIX = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00:10::1")
@@ -25,10 +36,11 @@ SCOPE = Scope(Failover(check_cycle=0.5), (FOUR,), "eth1", (SIX,), frozenset((FOU
         Targets((Target("web", "10.0.0.1:80", FOUR, 80, CHECK),), SCOPE),
         Targets((Target("web", "fd00:10::1", SIX, 0, None, up=False, found=True),)),
         Targets(()),
-        Hint("web", "10.0.0.1"),
+        Targets((), gone=(("web", "10.0.0.1"),), whole=False),
+        Hints((("web", "10.0.0.1"), ("dns", "10.0.0.2"))),
     ],
 )
-def test_orders(said: Targets | Hint) -> None:
+def test_orders(said: Targets | Hints) -> None:
     """What the hub says survives JSON."""
     assert order(json.loads(json.dumps(said.plain()))) == said
 
@@ -45,7 +57,7 @@ def test_orders(said: Targets | Hint) -> None:
 )
 def test_news(said: News) -> None:
     """What the checker says survives JSON."""
-    assert told(json.loads(json.dumps(said.plain()))) == said
+    assert told(json.loads(json.dumps(batch([said, said])))) == [said, said]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +65,8 @@ def test_news(said: News) -> None:
     [
         {},
         {"do": "dance"},
-        {"do": "hint"},
+        {"do": "hints"},
+        {"do": "hints", "backends": [["web"]]},
         {"do": "targets", "targets": [{}], "failover": None},
         {"do": "targets", "targets": None, "failover": None},
         {"do": "targets", "targets": [], "failover": {"failover": {"rise": 0}}},
@@ -85,6 +98,16 @@ def test_no_orders(plain: dict[str, Any]) -> None:
     ],
 )
 def test_no_news(plain: dict[str, Any]) -> None:
-    """So does what is no news."""
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        told(plain)
+    """So does what is no news, among others or where a list of them belongs."""
+    good = Found(True, FOUR, "answers", 7.0).plain()
+    for message in (plain, {"do": "news", "news": plain}, {"do": "news", "news": [good, plain]}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            told(message)
+
+
+def test_news_have_a_bound() -> None:
+    """A message has no more than the controller handles at a time."""
+    news = [Found(True, FOUR, "answers", 7.0)]
+    assert len(told(batch(news * MOST_NEWS))) == MOST_NEWS
+    with pytest.raises(ValueError, match="too long"):
+        told(batch(news * (MOST_NEWS + 1)))

@@ -32,7 +32,7 @@ from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
 from paraglider.daemon.controller.views import Loaded
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.inputs.health import HealthInput, checked
+from paraglider.daemon.inputs.health import HealthInput
 from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, ReloadOutcome, compare
 from paraglider.daemon.inputs.reload_queue import NONE_ENDS, Done, ReloadQueue
 from paraglider.daemon.inputs.sources import SourceInput
@@ -45,23 +45,24 @@ from paraglider.daemon.processes.faults import Faults
 from paraglider.daemon.processes.manager import Children
 from paraglider.daemon.processes.rolling_restart import Renewal
 from paraglider.daemon.processes.spec import CARRIERS, Equipment
+from paraglider.daemon.reconcile.checks import CheckReconciler, checked, monitors
 from paraglider.daemon.reconcile.draining import DrainReconciler
 from paraglider.daemon.reconcile.host import HostRequests
 from paraglider.daemon.reconcile.kernel_tables import EndedConnections, KernelTables
+from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
 from paraglider.daemon.stats.kernel_counters import AGE, KernelCounters
 from paraglider.daemon.stats.live_counts import LiveCounts
 from paraglider.daemon.stats.table_monitor import INTERVAL, TableMonitor
 from paraglider.daemon.stats.traffic import Samples, Traffic, samples
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
+from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.draining import merge
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.path import kind_of
 from paraglider.netfilter.connections import dump
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: seconds between two times that states are sent to the processes, but for who waits for it
-TOLD: Final = 0.02
 #: seconds until what is looked at is looked at again, at most
 AFTER_A_FAULT: Final = 1.0
 
@@ -125,8 +126,8 @@ class Controller:
         self._departures = DrainReconciler(self, self._orders)
         self._renewal = Renewal()
         self._live = LiveCounts()
-        self._untold = False
-        self._tell_at = 0.0
+        self._workers = WorkerReconciler(self, self.processes, self._send)
+        self._checks = CheckReconciler(self, self._checker, self._send)
         self._faults = Faults()
         self._steps: dict[str, Callable[[float], float]] = {
             "questions to processes": self.questions.look,
@@ -135,7 +136,8 @@ class Controller:
             "reloads": self._look_at_reloads,
             "backends that left": self._look_at_departures,
             "what the checker found": self._look_at_found,
-            "states for the processes": self._look_at_states,
+            "states of the workers": self._workers.reconcile,
+            "targets of the checks": self._checks.reconcile,
             "offloaded services": self._look_at_offloaded,
             "the kernel's tables": self._look_at_kernel,
             "health": self._assess,
@@ -162,9 +164,7 @@ class Controller:
         """See ``child.Owner``."""
         self._count_workers(child)
         self._journals.came(child)
-        if child.spec.role == "checker":
-            self._send(child.spec.index, self._health.order())
-        elif child.spec.role == "scout":
+        if child.spec.role == "scout":
             self._send(child.spec.index, self._sources.order())
         if self._all is not None:
             self._renewal.go_on(self._all)
@@ -219,13 +219,8 @@ class Controller:
             self._pass_on_hints(now)
         return self._health.wait(now)
 
-    def _look_at_states(self, now: float) -> float:
-        if self._untold and now >= self._tell_at:
-            self._tell_at = now + TOLD
-            self.flush()
-        return self._tell_at - now if self._untold else inf
-
     def _look_at_offloaded(self, now: float) -> float:
+        self._offloaded.reconcile(self.pools)
         if over := self._offloaded.tick(now):
             self._forget(over)
         return inf
@@ -355,7 +350,6 @@ class Controller:
                 before=before.value,
                 why=why,
             )
-            self._tell()
 
     def weigh(self, member: BackendRecord, weight: int) -> None:
         """Give ``member`` another weight, and tell of it."""
@@ -369,7 +363,6 @@ class Controller:
                 weight=weight,
                 before=before,
             )
-            self._tell()
 
     @property
     def adjusting(self) -> bool:
@@ -437,16 +430,10 @@ class Controller:
             self._carried.adopt(config)
         if chroot_for(before) != chroot_for(config):
             renewed.add("checker")
-        plain = config.model_dump(mode="json", by_alias=True)
-        message = {"do": "config", "config": plain, "states": self.pools.states()}
         for child in self.processes():
             child.spec = child.spec.equipped(self.equipment())
-            if child.spec.role in CARRIERS and child.spec.role not in renewed:
-                self._send(child.spec.index, message)
-            elif child.spec.role == "checker" and child.serves:
-                self._send(child.spec.index, self._health.order())
+        self._workers.supersede(renewed)
         self._offloaded = KernelTables(config, before=self._offloaded, load=self._orders.load)
-        self._offloaded.follow(self.pools.states())
         self._watch_kernel()
         for child in self._children.values() if checked(config) else ():
             if child.spec.idle and child.spec.role == "checker" and self._all is not None:
@@ -473,26 +460,6 @@ class Controller:
             self._reloads.go_on()
         return inf
 
-    def _tell(self) -> None:
-        """Send the states of the backends to the processes, with the next turn or ``flush``: what
-        a thousand backends that fail at once change is sent once.
-        """
-        self._untold = True
-
-    def flush(self) -> None:
-        """Send what has changed to those who carry flows, and to who looks at the backends; who
-        carries flows and starts later inherits it.
-        """
-        if not self._untold:
-            return
-        self._untold = False
-        states = self.pools.states()
-        self._send_to_carriers({"do": "pools", "states": states})
-        for child in self._children.values():
-            if child.spec.role == "checker" and child.serves:
-                self._send(child.spec.index, self._health.order())
-        self._offloaded.follow(states)
-
     def _reconciler(self) -> int | None:
         """The number of the process that changes the host, None while there is none."""
         found = (c for c in self._children.values() if c.spec.role == "reconciler" and c.serves)
@@ -506,22 +473,25 @@ class Controller:
         """Tell the checker what clients have met."""
         counters = (child.spec.counters for child in self._children.values())
         samples = (each.read() for each in counters if each is not None)
-        checkers = [c for c in self._children.values() if c.spec.role == "checker" and c.serves]
-        for hint in self._health.hints(samples, now):
-            for child in checkers:
-                self._send(child.spec.index, hint)
+        if (hints := self._health.hints(samples, now)) and (checker := self._checker()):
+            self._send(checker.spec.index, hints)
+
+    def _checker(self) -> Child | None:
+        """The process that checks, None while none does."""
+        return next(iter(monitors(self._children.values())), None)
+
+    @property
+    def discovered(self) -> DiscoveredHosts:
+        """See ``checks.Desired``."""
+        return self._health.strangers
+
+    def when_applied(self, done: Callable[[], object]) -> None:
+        """See ``handlers.State``."""
+        self._workers.when_applied(done, time.monotonic() + SOON)
 
     def _forget(self, over: EndedConnections) -> None:
         """Have the kernel forget connections, once no worker goes by what was before."""
-        until = time.monotonic() + SOON
-
-        def forget(_: object = None) -> None:
-            self._orders.forget(over.marks, over.datagrams, over.passing)
-
-        try:
-            self.questions.ask(self.carriers(), {"do": "sync"}, until, forget)
-        except PlatformError:  # too much is being asked
-            forget()
+        self.when_applied(lambda: self._orders.forget(over.marks, over.datagrams, over.passing))
 
     def _send(self, index: int, message: Message) -> None:
         if self._all is not None:

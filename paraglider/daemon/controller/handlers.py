@@ -58,8 +58,8 @@ class State(Viewable, Protocol):
     def weigh(self, member: BackendRecord, weight: int) -> None:
         """Give ``member`` another weight; tells everybody."""
 
-    def flush(self) -> None:
-        """Send what has changed to everybody, now."""
+    def when_applied(self, done: Callable[[], object]) -> None:
+        """Call ``done`` when the workers have applied all changes so far."""
 
     def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
         """Go on with the file as it is now, and where live flows would end only with ``force``;
@@ -164,7 +164,7 @@ class Handlers:
             "state": member.state.value,
             "weight": member.weight,
         }
-        self._synced(lambda: reply({"ok": answer}))  # said when it is so
+        self._hub.when_applied(lambda: reply({"ok": answer}))
 
     def reload(self, request: Message, reply: Reply) -> None:
         """Read the file again; said when those who carry flows have taken it over."""
@@ -177,19 +177,9 @@ class Handlers:
                 reply(refusal(outcome))
                 return
             answer = {"changed": list(outcome.words), "restart": list(outcome.restart)}
-            try:
-                self._synced(lambda: reply({"ok": answer}))
-            except ParagliderError as error:  # too much is being asked
-                reply(refusal(error))
+            self._hub.when_applied(lambda: reply({"ok": answer}))
 
         self._hub.ask_reload("the control socket", done, force=force)
-
-    def _synced(self, done: Callable[[], None]) -> None:
-        """Call ``done`` when those who carry flows have done all that was said so far."""
-        self._hub.flush()
-        until = time.monotonic() + SOON
-        carriers = self._hub.carriers()
-        self._hub.questions.ask(carriers, {"do": "sync"}, until, lambda _: done())
 
     def _samples(self) -> Samples:
         """What the workers have counted so far."""

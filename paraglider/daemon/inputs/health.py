@@ -1,36 +1,34 @@
-"""The hub's side of health: what the checker is to look at, and what follows from its news.
+"""Health as a source of facts: results of checks, and hosts that failover found.
 
-    targets   every backend of a service that is checked, or of any service with failover; one in
-              maint is left alone
-    news      a verdict moves the backend in the hub's table, a report is its last check; a host
-              that failover found joins the configuration at work (``strangers``), and leaves it,
-              with ``settle``
+    report           the last check of a backend
+    verdict          its state
+    joined, left     a host that failover found is a backend from then on, or no longer (``settle``)
 
 Lives here: ``HealthInput``.
-Rules: the checker has no rights and is not believed: what is no news, or speaks of a backend that
-is not there (any more), changes nothing.
+Rules: the monitor has no rights and is not trusted. An invalid message, or one about a backend that
+does not exist (any more) or is not checked, changes nothing.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
-from paraglider.config.model import Config, Service
+from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
-from paraglider.core.pool import DOWN, Event, State
+from paraglider.core.pool import Event
 from paraglider.daemon import log
 from paraglider.daemon.inputs.passive_checks import PassiveChecks
 from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.processes.counters import Sample
+from paraglider.daemon.reconcile.checks import is_checked
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
 from paraglider.daemon.store.discovered import DiscoveredHosts
-from paraglider.errors import OperatorError, ParagliderError
-from paraglider.health.messages import Found, Targets, Verdict, told
+from paraglider.errors import ParagliderError
+from paraglider.health.messages import Found, Hints, News, Verdict, told
 from paraglider.health.sweep import MOST
-from paraglider.health.targets import Target, scope, target
 
 #: seconds between two times that hosts which failover found are taken over
 SETTLED: Final = 0.5
@@ -62,44 +60,36 @@ class HealthInput:
         self._met: list[Found] = []  # to be taken over when the host has been changed
         self._log: Any = log.logger()
 
-    def order(self) -> Message:
-        """What the checker is to look at now."""
-        config = self._hub.config
-        every = config.failover.enabled
-        targets = [
-            found
-            for service in config.services
-            if every or service.check is not None
-            for found in self._targets(service)
-        ]
-        return Targets(tuple(targets), scope(config) if every else None).plain()
-
     def wait(self, now: float) -> float:
         """Seconds until ``hints`` is to be called."""
         return self._hints.wait(self._hub.config, now)
 
-    def hints(self, samples: Iterable[Sample], now: float) -> Iterator[Message]:
-        """What to say to the checker of what clients have met since the last call."""
-        return (hint.plain() for hint in self._hints.look(self._hub.config, samples, now))
+    def hints(self, samples: Iterable[Sample], now: float) -> Message | None:
+        """The message about backends whose connections failed since the last call, if any did."""
+        failed = tuple(self._hints.look(self._hub.config, samples, now))
+        return Hints(failed).plain() if failed else None
 
     def take(self, message: Message) -> None:
         """What the checker said."""
         try:
-            news = told(message)
+            batch = told(message)
         except (KeyError, TypeError, ValueError) as error:
-            self._log.error("the checker says what is no news", error=repr(error)[:200])
+            self._log.error("invalid message from the monitor", error=repr(error)[:200])
             return
+        for news in batch:
+            self._handle(news)
+
+    def _handle(self, news: News) -> None:
         if isinstance(news, Found):
             failover = self._hub.config.failover
             if failover.enabled and failover.discover and len(self._found) < 2 * MOST:
                 self._found.append(news)
             return
-        try:
-            member = self._hub.pools.find(news.service, news.backend)
-        except OperatorError:  # it left while the news was on its way
-            return
-        if not self._looked_at(news.service):
-            return
+        hub = self._hub
+        member = hub.pools.get((news.service, news.backend))
+        service = hub.pools.service(news.service)
+        if member is None or service is None or not is_checked(hub.config, service):
+            return  # it left while the message was on its way
         if isinstance(news, Verdict):
             self._hub.move(member, news.event, news.detail)
         elif news.passed is None:
@@ -167,23 +157,3 @@ class HealthInput:
             for backend in service.backends
             if backend.address == address and (service.name, backend.name) in self.strangers.keys
         ]
-
-    def _looked_at(self, name: str) -> bool:
-        config = self._hub.config
-        checked = any(s.name == name and s.check is not None for s in config.services)
-        return checked or config.failover.enabled
-
-    def _targets(self, service: Service) -> list[Target]:
-        targets = []
-        for backend in service.backends:
-            key = service.name, backend.name
-            state = self._hub.pools.find(*key).state
-            if state is not State.MAINT and not self.strangers.former(key):
-                up, found = state not in DOWN, key in self.strangers.keys
-                targets.append(target(service, backend, backend.name, up=up, found=found))
-        return targets
-
-
-def checked(config: Config) -> bool:
-    """Whether there is anything to look at."""
-    return config.failover.enabled or any(s.check is not None for s in config.services)

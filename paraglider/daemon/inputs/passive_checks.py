@@ -17,7 +17,7 @@ from typing import Final
 
 from paraglider.config.model import Config
 from paraglider.daemon.processes.counters import Sample
-from paraglider.health.messages import Hint
+from paraglider.health.targets import Key
 
 #: seconds between two looks
 INTERVAL: Final = 1.0
@@ -38,8 +38,8 @@ class PassiveChecks:
             return inf
         return max(0.0, self._next - now)
 
-    def look(self, config: Config, samples: Iterable[Sample], now: float) -> Iterator[Hint]:
-        """A hint for every backend that has a check and of which something new is to be said."""
+    def look(self, config: Config, samples: Iterable[Sample], now: float) -> Iterator[Key]:
+        """The backends with a check whose connections failed since the last call."""
         self._next = now + INTERVAL
         read = list(samples)
         for service in config.services:
@@ -52,4 +52,4 @@ class PassiveChecks:
                 before = self._before.get(key, 0)
                 self._before[key] = count
                 if count > before:
-                    yield Hint(*key)
+                    yield key

@@ -4,6 +4,7 @@
     word 1   not 0 while the process does what may take long: it takes over a configuration
     word 2   the service whose policy is called right now (``counters.identity``), else 0
     word 3   not 0 while a process that starts gives signs of life already
+    word 4   the newest version of the store that a worker has applied
 
 Lives here: ``Life``.
 Rules: the writer costs no system call; the reader believes nothing: a process that writes nonsense
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-_BEAT, _LONG, _DECIDING, _WATCHED = 0, 1, 2, 3
+_BEAT, _LONG, _DECIDING, _WATCHED, _APPLIED = 0, 1, 2, 3, 4
 
 #: seconds between two signs of a process that runs an event loop
 INTERVAL: Final = 0.5
@@ -43,6 +44,7 @@ class Life:
     def begin(self, now: float) -> None:
         """A process begins; the one before it may have died in the midst of anything."""
         self._words[_LONG] = self._words[_DECIDING] = self._words[_WATCHED] = 0
+        self._words[_APPLIED] = 0
         self._seconds[_BEAT] = now
 
     def beat(self, now: float | None = None) -> None:
@@ -73,6 +75,15 @@ class Life:
         """Give a sign now, and every INTERVAL seconds for as long as ``loop`` goes round."""
         self.beat()
         loop.call_later(INTERVAL, self.pulse, loop)
+
+    @property
+    def applied(self) -> int:
+        """The newest version of the store that the process has applied; 0 before the first."""
+        return self._words[_APPLIED]
+
+    @applied.setter
+    def applied(self, version: int) -> None:
+        self._words[_APPLIED] = version
 
     @property
     def deciding(self) -> memoryview:

@@ -26,8 +26,9 @@ from paraglider.config.diff import predecessors
 from paraglider.config.model import Config
 from paraglider.core.pool import Backend, Pool
 from paraglider.daemon import log
+from paraglider.daemon.store.backends import BackendTable
 from paraglider.errors import ParagliderError
-from paraglider.forward.services import States, apply_states, make_pool
+from paraglider.forward.services import apply_states, make_pool
 from paraglider.host.seed import steering_seed
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
@@ -93,14 +94,18 @@ class KernelTables:
         self._passed: frozenset[int] = before._passed if before else frozenset()
         self._refusing: frozenset[str] = before._refusing if before else frozenset()
         self._changed = True
+        self._version = 0  # of the table: all states are yet to be taken over
         for pool in before._pools.values() if before else ():
             pool.retire()
         for pool in self._pools.values():
             pool.watch(self._note)
 
-    def follow(self, states: States) -> None:
-        """Take over the states and weights that the hub has decided, for the next ``tick``."""
-        apply_states(self._pools.items(), states)
+    def reconcile(self, table: BackendTable) -> None:
+        """Take over the states and weights that ``table`` has by now, for the next ``tick``."""
+        if table.version != self._version:
+            states = table.states(since=self._version)
+            self._version = table.version
+            apply_states(self._pools.items(), states)
 
     def tick(self, now: float) -> EndedConnections:
         """Time passes: bring the hash up to date; the connections that are over from now on."""

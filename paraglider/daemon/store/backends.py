@@ -1,11 +1,10 @@
-"""The hub's table of every service and backend: state, weight, since when, and why.
+"""The state of every backend: one record each, with a version that grows with each real change.
 
-This is the one place where a backend's state is decided; workers, the kernel's maps and the
-control socket are told. The moves themselves are ``core.pool.TRANSITIONS``.
+This table alone decides a backend's state. Workers, kernel tables and checks are reconciled from
+it: ``changes`` gives a consumer what changed since the version that it has. The transitions are
+``core.pool.TRANSITIONS``.
 
-Rules: pure but for what it is told; ``now`` is monotonic seconds, and an instant for a person to
-read is reckoned from it by ``Clock`` where it is shown, so that a step of the wall clock moves
-nothing.
+Rules: pure; ``now`` is monotonic seconds. A change to the same state or weight changes no version.
 """
 
 from __future__ import annotations
@@ -42,9 +41,11 @@ class Checked:
 
 @dataclass(slots=True)
 class BackendRecord:
-    """One backend of one service; ``configured`` is the weight that the file has, ``leaving`` tells
-    that the file no longer has the backend, which has flows yet. ``downs`` is
-    how often it went down, ``failed`` how many looks of health at it failed.
+    """One backend of one service.
+
+    ``configured`` is the weight in the file, ``leaving`` is set while a removed backend drains,
+    ``downs`` counts its failures, ``failed`` its failed checks, ``version`` is the table's version
+    at the last change of its state or weight.
     """
 
     service: str
@@ -58,6 +59,12 @@ class BackendRecord:
     leaving: bool = False
     downs: int = 0
     failed: int = 0
+    version: int = 0
+
+    @property
+    def key(self) -> Key:
+        """The names of its service and itself."""
+        return self.service, self.backend
 
     @property
     def takes_flows(self) -> bool:
@@ -66,11 +73,19 @@ class BackendRecord:
 
 
 class BackendTable:
-    """The members of the services of a configuration."""
+    """The backends of the services of a configuration.
+
+    ``version`` grows with each change of a state, a weight or the configuration, ``layout`` is the
+    version of the last configuration.
+    """
 
     def __init__(self, config: Config, now: float) -> None:
         self._members: dict[str, dict[str, BackendRecord]] = {}
+        self._services: dict[str, Service] = {}
+        self._backends: dict[Key, Backend] = {}
+        self._changed: dict[Key, BackendRecord] = {}  # by version
         self._config = config
+        self.version = self.layout = 0
         self.adopt(config, now)
 
     def __iter__(self) -> Iterator[BackendRecord]:
@@ -80,6 +95,27 @@ class BackendTable:
     def of(self, service: str) -> list[BackendRecord]:
         """The members of ``service`` in the order of the file; none where there is no such."""
         return list(self._members.get(service, {}).values())
+
+    def service(self, name: str) -> Service | None:
+        """The service called ``name``, None where there is no such."""
+        return self._services.get(name)
+
+    def get(self, key: Key) -> BackendRecord | None:
+        """The backend of ``key``, None where there is no such."""
+        return self._members.get(key[0], {}).get(key[1])
+
+    def configured(self, key: Key) -> Backend | None:
+        """The backend of ``key`` as the configuration has it."""
+        return self._backends.get(key)
+
+    def changes(self, since: int) -> list[BackendRecord]:
+        """The backends whose state or weight changed after version ``since``, oldest first."""
+        found: list[BackendRecord] = []
+        for record in reversed(self._changed.values()):
+            if record.version <= since:
+                break
+            found.append(record)
+        return found[::-1]
 
     def require(self, service: str) -> None:
         """Raises ``OperatorError`` with the names that there are, unless ``service`` is one."""
@@ -102,13 +138,16 @@ class BackendTable:
             return False
         member.downs += event is Event.CHECK_FAILED
         member.state, member.since, member.why = after, now, why
+        self._note(member)
         return True
 
     def set_weight(self, member: BackendRecord, weight: int) -> None:
         """Give ``member`` another weight until the file says another; raises ``OperatorError``."""
         if not 0 <= weight <= HEAVIEST:
             raise OperatorError(f"weight {weight} is out of range", f"write 0 to {HEAVIEST}")
-        member.weight = weight
+        if weight != member.weight:
+            member.weight = weight
+            self._note(member)
 
     def adopt(self, config: Config, now: float, leaving: frozenset[Key] = frozenset()) -> None:
         """Take over the services and backends of ``config``.
@@ -119,12 +158,19 @@ class BackendTable:
         """
         names = predecessors(self._config, config)
         self._config = config
+        self.version += 1
+        self.layout = self.version
+        self._services = {service.name: service for service in config.services}
+        self._backends = {(s.name, b.name): b for s in config.services for b in s.backends}
         self._members = {
             service.name: {
                 backend.name: self._member(service, names.get(service.name), backend, now)
                 for backend in service.backends
             }
             for service in config.services
+        }
+        self._changed = {
+            record.key: record for record in sorted(self, key=lambda record: record.version)
         }
         for member in self:
             left = (member.service, member.backend) in leaving
@@ -134,12 +180,21 @@ class BackendTable:
                 self.apply(member, Event.SET_READY, "configured again", now)
             member.leaving = left
 
-    def states(self) -> States:
-        """State and weight of every backend, as workers take them."""
-        return {
-            service: {m.backend: (m.state.value, m.weight) for m in members.values()}
-            for service, members in self._members.items()
-        }
+    def states(self, since: int = 0) -> States:
+        """State and weight, as workers take them: of every backend, or of those that changed after
+        version ``since``.
+        """
+        found: States = {}
+        for record in self.changes(since) if since else self:
+            found.setdefault(record.service, {})[record.backend] = record.state.value, record.weight
+        return found
+
+    def _note(self, record: BackendRecord) -> None:
+        """The state or weight of ``record`` changed."""
+        self.version += 1
+        record.version = self.version
+        self._changed.pop(record.key, None)
+        self._changed[record.key] = record
 
     def _member(
         self, service: Service, before: str | None, backend: Backend, now: float

@@ -1,11 +1,10 @@
 """What a process with flows does with the hub's messages: states and flows.
 
-    pools     the states and weights of the backends, as they are now
-    config    another configuration, with the states and weights of its backends
+    states    the states and weights of backends that changed, and the store's version
+    config    another configuration, with the states and weights of its backends, and the version
     suspend   the services whose policies are not to be called, all of them
     flows     list flows, some at most
     kill      end flows
-    sync      answered when all that came before has been done
     report    answered when the numbers of all backends have been written anew
 
 Lives here: ``Commands``, called by the tick of a worker, whatever carries its flows (``Subject``).
@@ -22,6 +21,7 @@ from typing import Any, Final, Protocol
 from paraglider.config.model import Config
 from paraglider.daemon.processes.channel import Channel, Message
 from paraglider.daemon.processes.counters import Writer
+from paraglider.daemon.processes.heartbeat import Life
 from paraglider.forward.flows import Match
 from paraglider.forward.services import States
 
@@ -70,17 +70,22 @@ Step = Callable[[float], bool]
 
 
 class Commands:
-    """The hub's messages in ``channel``, for ``subject``, whose numbers ``writer`` writes."""
+    """The controller's messages in ``channel``, for ``subject``, whose numbers ``writer`` writes.
+
+    The version of the states that are applied goes into ``life``, where the controller reads it.
+    """
 
     def __init__(
         self,
         channel: Channel,
         subject: Subject,
+        life: Life,
         writer: Writer | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._channel = channel
         self._subject = subject
+        self._life = life
         self._writer = writer
         self._clock = clock
         self._walks: list[Step] = []
@@ -103,15 +108,15 @@ class Commands:
 
     def _take(self, message: Message, now: float) -> None:
         kind = message["do"]
-        if kind == "pools":
+        if kind == "states":
             self._subject.put(message["states"])
+            self._life.applied = message["version"]
         elif kind == "config":
             self._subject.become(Config.model_validate(message["config"]))
             self._subject.put(message["states"])
+            self._life.applied = message["version"]
         elif kind == "suspend":
             self._subject.suspend(message["services"])
-        elif kind == "sync":
-            self._answer(message, {})
         elif kind == "report":
             self._walks.append(self._reporter(message, self._writer))
         elif kind in ("flows", "kill"):

@@ -31,6 +31,7 @@ from paraglider.daemon import log
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
 from paraglider.daemon.processes.channel import Channel, ChannelError
 from paraglider.daemon.processes.counters import Writer
+from paraglider.daemon.processes.heartbeat import Life
 from paraglider.daemon.processes.spec import Equipment, Spec
 from paraglider.daemon.workers import policy_watch
 from paraglider.daemon.workers.commands import Commands, Subject
@@ -137,7 +138,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
     Watch(loop, proxy, logger, writer).start()
     if spec.channel is not None:
-        Ear(loop, spec.channel, work, logger).open()
+        Ear(loop, spec.channel, work, spec.life, logger).open()
     loop.run_forever()
     logger.info("stopped", **counts(proxy))
     loop.close()
@@ -239,11 +240,12 @@ class Ear:
         loop: asyncio.AbstractEventLoop,
         channel: Channel,
         subject: Subject,
+        life: Life,
         logger: Any,
     ) -> None:
         self._loop = loop
         self._channel = channel
-        self._commands = Commands(channel, subject)
+        self._commands = Commands(channel, subject, life)
         self._log = logger
         self._again: asyncio.TimerHandle | None = None
 

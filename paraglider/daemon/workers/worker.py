@@ -217,7 +217,7 @@ def _ticker(
         writer = Writer(spec.counters, Count(path, queue))
     commands = None
     if spec.channel is not None:
-        commands = Commands(spec.channel, Work(spec, path), writer)
+        commands = Commands(spec.channel, Work(spec, path), spec.life, writer)
 
     def tick(now: float) -> None:
         nonlocal reported, report_at

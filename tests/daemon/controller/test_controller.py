@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.monitor.checker import CheckerSpec
 from paraglider.daemon.monitor.discovery import ScoutSpec
 from paraglider.daemon.monitor.discovery_messages import Answered, Errand, Name
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.processes.channel import Channel, Message
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters, Writer, identity
 from paraglider.daemon.processes.manager import Children
@@ -61,7 +62,8 @@ class Everybody:
     """The processes: one worker that serves, and what it was sent."""
 
     def __init__(self, before: Config) -> None:
-        self.worker = Child(WorkerSpec(0, 0, before, 1, 1, counters=Counters()), pid=1)
+        spec = WorkerSpec(0, 0, before, 1, 1, counters=Counters())
+        self.worker = Child(spec, pid=1, channel=Channel.pair()[0])
         self.sent: list[Message] = []
         self.dismissed: list[str] = []
         self.checker = Child(CheckerSpec(1, None, 1, 1, "/", idle=True))
@@ -112,6 +114,14 @@ class World:
             raise file
         return Read(LoadedConfig(file, Marks(), "file"), file, (), {})
 
+    def turn(self) -> list[Message]:
+        """One turn of the loop, in which the worker applies all that it is sent; all messages."""
+        self.hub.look(time.monotonic())
+        for message in self.all.sent:
+            self.all.worker.spec.life.applied = message.get("version", 0)
+        self.hub.look(time.monotonic())
+        return self.all.sent
+
     def count(self, flows: int) -> None:
         """So many flows has the worker to the backend 10.0.0.2."""
         (counters,) = [self.all.worker.spec.counters]
@@ -155,7 +165,7 @@ def test_another_configuration_is_taken_over(make: Make) -> None:
     )
     assert world.hosts == [new]
     assert world.states()["10.0.0.3"] == (State.READY, 4)
-    (message,) = world.all.sent
+    (message,) = world.turn()
     assert message["do"] == "config"
     assert Config.model_validate(message["config"]) == new
     assert message["states"]["web"]["10.0.0.3"] == ("ready", 4)
@@ -200,9 +210,10 @@ def test_who_asked_hears_when_it_is_so(make: Make) -> None:
     world.files = [config("10.0.0.1", strategy="wrr")]
     asked: list[Message] = []
     world.hub.desk.take({"do": "reload"}, asked.append)
-    assert [message["do"] for message in world.all.sent] == ["config", "sync"]
+    world.hub.look(time.monotonic())
+    assert [message["do"] for message in world.all.sent] == ["config"]
     assert asked == []
-    world.hub.heard(world.all.worker, {"re": world.all.sent[-1]["id"]})
+    world.turn()
     assert asked == [{"ok": {"changed": ["service web: strategy rr → wrr"], "restart": []}}]
 
 
@@ -221,7 +232,7 @@ def test_the_same_again_changes_nothing(make: Make) -> None:
     """Nobody is told anything."""
     world = make(config("10.0.0.1"))
     assert world.hub.adopt(config("10.0.0.1"), "a test").words == ()
-    assert (world.hosts, world.all.sent) == ([], [])
+    assert (world.hosts, world.turn()) == ([], [])
 
 
 def test_what_was_set_by_hand_stays(make: Make) -> None:
@@ -262,7 +273,7 @@ def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path(mak
     new = config("10.0.0.1")
     world.hub.adopt(new, "a test")
     assert world.all.dismissed == ["worker"]
-    assert world.all.sent == []
+    assert [message["do"] for message in world.turn()] == ["states"]
     spec = cast(WorkerSpec, world.all.worker.spec)
     assert build(spec.config, 0, 0.0).head is None
 
@@ -290,15 +301,14 @@ def test_every_change_of_a_state_is_a_line(make: Make) -> None:
         world.hub.weigh(member, 4)
         world.hub.weigh(member, 4)
     assert world.all.sent == []
-    world.hub.flush()
-    world.hub.flush()
+    world.turn()
     said = {"event": "backend changed", "service": "web", "backend": "10.0.0.1"}
     assert lines == [
         {**said, "log_level": "warning", "state": "down", "before": "ready", "why": "refused"},
         {**said, "log_level": "info", "state": "ready", "before": "down", "why": "connected"},
         {**said, "event": "weight changed", "log_level": "info", "weight": 4, "before": 1},
     ]
-    assert [message["do"] for message in world.all.sent] == ["pools"]  # all of it at once
+    assert [message["do"] for message in world.all.sent] == ["states"]  # all of it at once
     assert world.all.sent[0]["states"]["web"]["10.0.0.1"] == ("ready", 4)
 
 

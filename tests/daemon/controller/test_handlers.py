@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ class Controller:
         self.questions = Broadcasts(lambda index, message: self.sent.append((index, message)))
         self.refusal: OperatorError | None = None
         self.forced = False
+        self.waiting: list[Callable[[], object]] = []
         self.conditions = Conditions()
 
     def assess(self) -> None:
@@ -74,8 +76,9 @@ class Controller:
         """See ``desk.State``."""
         self.pools.set_weight(member, weight)
 
-    def flush(self) -> None:
-        """See ``desk.State``."""
+    def when_applied(self, done: Callable[[], object]) -> None:
+        """See ``handlers.State``."""
+        self.waiting.append(done)
 
     def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
         """See ``desk.State``."""
@@ -84,6 +87,11 @@ class Controller:
             self.refusal
             or ReloadOutcome(CONFIG, ("service web: strategy rr → wrr",), ("user takes a restart",))
         )
+
+    def apply(self) -> None:
+        """The workers have applied all changes."""
+        while self.waiting:
+            self.waiting.pop(0)()
 
     def answer(self, **answers: Any) -> None:
         """Both workers answer what they were asked last."""
@@ -180,11 +188,7 @@ def test_set_is_answered_when_the_workers_know(asked: Asked) -> None:
     change = {"state": "drain", "weight": 5}
     assert asked.ask(do="set", service="web", backend="10.0.0.2:8080", **change) == []
     assert asked.hub.pools.find("web", "10.0.0.2:8080").state is State.DRAIN
-    assert [(index, message["do"]) for index, message in asked.hub.sent] == [
-        (4, "sync"),
-        (7, "sync"),
-    ]
-    asked.hub.answer()
+    asked.hub.apply()
     assert asked.replies == [{"ok": {"service": "web", "backend": "10.0.0.2:8080", **change}}]
 
 
@@ -212,8 +216,8 @@ def test_the_killed_are_added_up(asked: Asked) -> None:
 
 def test_reload(asked: Asked) -> None:
     """What changed and what takes a restart, in words; a bad file's lines where it is bad."""
-    asked.ask(do="reload")
-    asked.hub.answer()
+    assert asked.ask(do="reload") == []
+    asked.hub.apply()
     words = {"changed": ["service web: strategy rr → wrr"], "restart": ["user takes a restart"]}
     assert asked.replies == [{"ok": words}]
     asked.hub.refusal = OperatorError("no", "do so")

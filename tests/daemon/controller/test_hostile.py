@@ -61,8 +61,18 @@ WORDS = (
 )
 KINDS = (
     *HANDLERS,
-    *("report", "verdict", "joined", "left", "answer", "failed", "changed", "targets", "pools"),
-    *("config", "sync", "check-failed", "check-passed", "set-maint", "set-drain", "ready", "maint"),
+    *("report", "verdict", "joined", "left", "answer", "failed", "changed", "targets", "states"),
+    *(
+        "config",
+        "news",
+        "hints",
+        "check-failed",
+        "check-passed",
+        "set-maint",
+        "set-drain",
+        "ready",
+        "maint",
+    ),
 )
 NUMBERS = (
     0,
@@ -110,10 +120,14 @@ FIELDS = (
     *("held_until", "address", "name", "records", "ttl", "why", "file", "state", "weight", "all"),
     *("client", "limit", "flows", "killed", "more", "token", "error", "match"),
 )
-MESSAGES = st.builds(
+ONE = st.builds(
     lambda do, fields: {"do": do, **fields},
     st.one_of(st.sampled_from(KINDS), SCALARS),
     st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=12),
+)
+#: one by itself, or some as the monitor sends them
+MESSAGES = st.one_of(
+    ONE, st.builds(lambda news: {"do": "news", "news": news}, st.lists(ONE, max_size=3))
 )
 ROLES = ("checker", "scout", "api", "stats", "worker", "proxy worker", "tracker")
 

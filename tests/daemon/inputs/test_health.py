@@ -11,11 +11,16 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.daemon.inputs.health import SETTLED, HealthInput
+from paraglider.daemon.monitor.checker import CheckerSpec
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.reconcile.checks import CheckReconciler
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.store.backends import SETTABLE, BackendRecord, BackendTable
+from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.draining import merge
 from paraglider.errors import PlatformError
-from paraglider.health.messages import Found, Report, Targets, Verdict
+from paraglider.health.messages import Found, Report, Targets, Verdict, batch, order
 from paraglider.health.targets import Target
 
 FIRST, NEW = "10.0.0.1", "10.0.0.77"
@@ -59,7 +64,7 @@ class Controller:
     def hear(self, joined: bool, address: str = NEW) -> None:
         """News of a host."""
         detail = "answers" if joined else "silent"
-        self.health.take(Found(joined, ipaddress.ip_address(address), detail, 1.0).plain())
+        self.health.take(batch([Found(joined, ipaddress.ip_address(address), detail, 1.0)]))
 
     def find(self, joined: bool, address: str = NEW) -> None:
         """News of a host, taken over."""
@@ -77,8 +82,23 @@ class Controller:
 
     def targets(self) -> list[Target]:
         """What the checker is told."""
-        plain = self.health.order()
-        return [Target.of(target) for target in plain["targets"]]
+        return list(self.order().targets)
+
+    def order(self) -> Targets:
+        """What a checker that starts is sent."""
+        sent: list[Message] = []
+        child = Child(CheckerSpec(1, None, 1, 1, "/"), pid=1, starts=1)
+        checks = CheckReconciler(self, lambda: child, lambda _, message: sent.append(message))
+        checks.reconcile(0.0)
+        (message,) = sent
+        order_ = order(message)
+        assert isinstance(order_, Targets)
+        return order_
+
+    @property
+    def discovered(self) -> DiscoveredHosts:
+        """See ``checks.Desired``."""
+        return self.health.strangers
 
 
 def test_what_is_looked_at() -> None:
@@ -88,15 +108,15 @@ def test_what_is_looked_at() -> None:
     assert [t.key for t in hub.targets()] == [("web", FIRST), ("web", "10.0.0.2")]
     hub.move(hub.pools.find("web", FIRST), SETTABLE["maint"], "by hand")
     assert [t.key for t in hub.targets()] == [("web", "10.0.0.2")]
-    assert hub.health.order()["failover"] is None
+    assert hub.order().scope is None
 
 
 def test_a_verdict_moves_and_a_report_is_kept() -> None:
     """Each for the backend that it names; for one that is not there nothing happens."""
     hub = Controller(**CHECK)
     for backend in (FIRST, "10.9.9.9"):
-        hub.health.take(Report("web", backend, False, "refused", 0.1, 5.0).plain())
-        hub.health.take(Verdict("web", backend, Event.CHECK_FAILED, "refused", 5.0).plain())
+        hub.health.take(batch([Report("web", backend, False, "refused", 0.1, 5.0)]))
+        hub.health.take(batch([Verdict("web", backend, Event.CHECK_FAILED, "refused", 5.0)]))
     member = hub.pools.find("web", FIRST)
     assert (member.state, member.why) == (State.DOWN, "refused")
     assert member.check is not None
@@ -170,11 +190,11 @@ def test_many_hosts_are_taken_over_at_once() -> None:
     assert set(hub.states().values()) == {"ready"}
 
 
-def test_orders_can_be_read() -> None:
-    """What goes to the checker is what it takes."""
-    plain = Controller(**CHECK).health.order()
-    assert plain["do"] == Targets.do
-    assert plain["failover"]["failover"]["discover"] is True
+def test_failover_is_part_of_the_order() -> None:
+    """The monitor is told where to look."""
+    scope = Controller(**CHECK).order().scope
+    assert scope is not None
+    assert scope.failover.discover
 
 
 def test_a_checker_that_lies_changes_its_own_subject_alone() -> None:
@@ -184,7 +204,7 @@ def test_a_checker_that_lies_changes_its_own_subject_alone() -> None:
     hub = Controller(failover=False, check={"type": "tcp"})
     verdict = {"do": "verdict", "backend": FIRST, "detail": "x", "at": 1.0, "held_until": 0}
     for service, event in (("web", "set-maint"), ("web", "set-drain"), ("mail", "check-failed")):
-        hub.health.take({**verdict, "service": service, "event": event})
+        hub.health.take({"do": "news", "news": [{**verdict, "service": service, "event": event}]})
     hub.find(joined=True)
     assert set(hub.states().values()) | set(hub.states("mail").values()) == {"ready"}
     assert hub.adopted == 0
@@ -201,7 +221,7 @@ def test_a_check_of_tomorrow_is_of_now() -> None:
     """Where the checker's clock is nonsense, the time that is shown is not."""
     hub = Controller(check={"type": "tcp"})
     report = {"do": "report", "service": "web", "backend": FIRST, "passed": True, "detail": "ok"}
-    hub.health.take({**report, "duration": 0.1, "at": 9e9})
+    hub.health.take({"do": "news", "news": [{**report, "duration": 0.1, "at": 9e9}]})
     check = hub.pools.find("web", FIRST).check
     assert check is not None
     assert check.at <= time.monotonic()

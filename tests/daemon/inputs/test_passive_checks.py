@@ -56,8 +56,7 @@ def test_what_has_grown_is_a_hint(name: str) -> None:
     hints = PassiveChecks()
 
     def look(now: float) -> list[tuple[str, str]]:
-        found = hints.look(CHECKED, (worker.counters.read() for worker in workers), now)
-        return [(hint.service, hint.backend) for hint in found]
+        return list(hints.look(CHECKED, (worker.counters.read() for worker in workers), now))
 
     for worker in workers:
         worker.count(picked=3)

@@ -91,9 +91,9 @@ class Running:
         """How the next look went."""
         self.hub.settimeout(PATIENCE)
         while True:
-            news = told(json.loads(self.hub.recv(1 << 16)))
-            if isinstance(news, Report):
-                return news
+            for news in told(json.loads(self.hub.recv(1 << 16))):
+                if isinstance(news, Report):
+                    return news
 
     def ended(self) -> int:
         """Its exit code, as soon as it has one."""

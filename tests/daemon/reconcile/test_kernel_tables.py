@@ -12,10 +12,29 @@ from paraglider.config.model import Config
 from paraglider.core.pool import DATAGRAM_DRAIN
 from paraglider.daemon.reconcile.kernel_tables import EndedConnections, KernelTables
 from paraglider.errors import PlatformError
+from paraglider.forward.services import States
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
 
 BACKENDS = ("10.0.0.1", "10.0.0.2")
+
+
+class Table:
+    """The states of backends, as the store has them."""
+
+    def __init__(self) -> None:
+        self.version = 1
+        self._states: States = {}
+
+    def put(self, states: States) -> None:
+        """Others."""
+        self.version += 1
+        self._states = states
+
+    def states(self, since: int = 0) -> States:
+        """See ``BackendTable``."""
+        assert since < self.version
+        return self._states
 
 
 class Air:
@@ -33,6 +52,7 @@ class Air:
         self.refuses = False
         self.config = config
         self.offloaded = KernelTables(config, load=self.load)
+        self.table: Any = Table()
 
     def load(self, text: str, then: Callable[[PlatformError | None], object]) -> None:
         """A transaction of nft."""
@@ -47,7 +67,8 @@ class Air:
     ) -> EndedConnections:
         """The hub's news of the two backends, and what is over by them."""
         states = {BACKENDS[0]: (first, weight), BACKENDS[1]: (second, 1)}
-        self.offloaded.follow({"web": states, "nat": {"10.0.0.9": ("down", 1)}})
+        self.table.put({"web": states, "nat": {"10.0.0.9": ("down", 1)}})
+        self.offloaded.reconcile(self.table)
         return self.offloaded.tick(now)
 
     def shares(self) -> dict[int, int]:
@@ -87,7 +108,8 @@ def test_who_takes_no_new_flows_leaves_the_hash(air: Air, state: str) -> None:
 def test_changes_are_told_together(air: Air) -> None:
     """Many changes between two looks are one transaction."""
     for state in ("down", "ready", "drain"):
-        air.offloaded.follow({"web": {BACKENDS[0]: (state, 3)}})
+        air.table.put({"web": {BACKENDS[0]: (state, 3)}})
+        air.offloaded.reconcile(air.table)
     air.offloaded.tick(1.0)
     assert len(air.loaded) == 2
 

@@ -11,6 +11,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.daemon.processes.channel import Channel
 from paraglider.daemon.processes.counters import ROWS_A_TICK, Counters, Writer
+from paraglider.daemon.processes.heartbeat import Life
 from paraglider.daemon.workers.commands import _AT_ONCE, _MOST_WALKS, MOST_LISTED, SLICE, Commands
 from paraglider.forward.flows import Match
 from paraglider.forward.services import States
@@ -88,7 +89,8 @@ class Work:
         self._step = step
         self.source = Source()
         self.writer = Writer(Counters(), self.source)
-        self.commands = Commands(theirs, self.subject, self.writer, self._clock)
+        self.life = Life()
+        self.commands = Commands(theirs, self.subject, self.life, self.writer, self._clock)
 
     def _clock(self) -> float:
         self._time += self._step
@@ -106,7 +108,7 @@ class Work:
 
 
 def test_states_and_configurations_are_handed_on() -> None:
-    """States alone, or with a configuration; neither is answered."""
+    """States alone, or with a configuration; the version that is applied is in shared memory."""
     work = Work(None)
     config = Config.model_validate(
         {
@@ -116,18 +118,12 @@ def test_states_and_configurations_are_handed_on() -> None:
         }
     )
     plain = config.model_dump(mode="json", by_alias=True)
-    assert work.ask(do="pools", states={"a": {}}) == []
-    assert work.ask(do="config", config=plain, states={"b": {}}) == []
+    assert work.ask(do="states", states={"a": {}}, version=3) == []
+    assert work.life.applied == 3
+    assert work.ask(do="config", config=plain, states={"b": {}}, version=5) == []
+    assert work.life.applied == 5
     assert work.subject.states == [{"a": {}}, {"b": {}}]
     assert work.subject.configs == [config]
-
-
-def test_sync_is_answered_when_all_before_it_is_done() -> None:
-    """In the order in which it was said."""
-    work = Work(None)
-    work.hub.send({"do": "pools", "states": {"a": {}}})
-    assert work.ask(do="sync", id=3) == [{"re": 3}]
-    assert work.subject.states == [{"a": {}}]
 
 
 def test_a_report_is_answered_when_all_numbers_are_new() -> None:

@@ -1,0 +1,145 @@
+"""Workers and proxy workers: their configuration and the states of their backends.
+
+A worker inherits both at its fork. Later changes are sent as a difference from the version that it
+has. A worker has at most one message of this kind that it has not applied: it says which version
+it has applied in shared memory (``heartbeat.Life``), and gets the newest state after that.
+
+Lives here: ``WorkerReconciler``.
+Rules: never waits for a worker; sends nothing while nothing changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Protocol
+
+from paraglider.config.model import Config
+from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.spec import CARRIERS
+from paraglider.daemon.store.backends import BackendTable
+
+#: seconds between two readings of what workers have applied, while somebody waits for it
+POLL: Final = 0.01
+
+
+class Desired(Protocol):
+    """The part of the store that workers have."""
+
+    config: Config
+    pools: BackendTable
+
+
+@dataclass(slots=True)
+class _Worker:
+    """What a process has: the version of the last message, and of its configuration."""
+
+    starts: int
+    version: int
+    layout: int
+    sent: int = 0  # version of a message, 0 before the first
+
+
+@dataclass(slots=True)
+class _Waiting:
+    version: int
+    deadline: float
+    done: Callable[[], object]
+
+
+class WorkerReconciler:
+    """Brings the workers among ``processes`` to ``store`` by ``send``."""
+
+    def __init__(
+        self,
+        store: Desired,
+        processes: Callable[[], Iterable[Child]],
+        send: Callable[[int, Message], object],
+    ) -> None:
+        self._store = store
+        self._processes = processes
+        self._send = send
+        self._workers: dict[int, _Worker] = {}
+        self._seen = store.pools.version  # at the last turn: what a process inherited since
+        self._seen_layout = store.pools.layout
+        self._waiting: list[_Waiting] = []
+
+    def supersede(self, roles: Container[str]) -> None:
+        """Processes of ``roles`` are replaced: they do not get the newest configuration."""
+        for child, worker in self._known():
+            if child.spec.role in roles:
+                worker.layout = self._store.pools.layout
+
+    def when_applied(self, done: Callable[[], object], deadline: float) -> None:
+        """Call ``done`` when all workers that serve have applied the store as it is now, or at
+        ``deadline`` (monotonic seconds).
+        """
+        self._waiting.append(_Waiting(self._store.pools.version, deadline, done))
+
+    def reconcile(self, now: float) -> float:
+        """Send each worker what it lacks; seconds until the next turn is due."""
+        table = self._store.pools
+        message: Message | None = None
+        behind = False
+        for child, worker in self._known():
+            if child.channel is None or worker.version == table.version:
+                continue
+            if child.channel.waiting or child.spec.life.applied < worker.sent:
+                behind = True
+                continue
+            if worker.layout < table.layout:
+                message = message or self._configuration()
+                self._send(child.spec.index, message)
+            else:
+                states = table.states(since=worker.version)
+                self._send(
+                    child.spec.index,
+                    {"do": "states", "states": states, "version": table.version},
+                )
+            worker.version = worker.sent = table.version
+            worker.layout = table.layout
+        self._seen, self._seen_layout = table.version, table.layout
+        self._end_waiting(now)
+        return POLL if behind or self._waiting else inf
+
+    def _configuration(self) -> Message:
+        plain = self._store.config.model_dump(mode="json", by_alias=True)
+        table = self._store.pools
+        return {
+            "do": "config",
+            "config": plain,
+            "states": table.states(),
+            "version": table.version,
+        }
+
+    def _end_waiting(self, now: float) -> None:
+        workers = [(c, w) for c, w in self._known() if c.serves]
+        over = [
+            each
+            for each in self._waiting
+            if now >= each.deadline
+            or all(
+                worker.version >= each.version and child.spec.life.applied >= worker.sent
+                for child, worker in workers
+            )
+        ]
+        self._waiting = [each for each in self._waiting if each not in over]
+        for each in over:
+            each.done()
+
+    def _known(self) -> list[tuple[Child, _Worker]]:
+        """The workers, with what each has; one that was forked since the last turn has inherited
+        at least what there was then.
+        """
+        found = []
+        for child in self._processes():
+            if child.spec.role not in CARRIERS:
+                continue
+            worker = self._workers.get(child.spec.index)
+            if worker is None or worker.starts != child.starts:
+                worker = _Worker(child.starts, self._seen, self._seen_layout)
+                self._workers[child.spec.index] = worker
+            found.append((child, worker))
+        return found
