@@ -38,11 +38,11 @@ PROG = "paraglider backend-setup"
 @click.argument("names", metavar="SERVICE...", nargs=-1)
 @config_option
 @click.option("--apply", "apply_", is_flag=True, help="Make the changes on this host.")
-@click.option("--undo", is_flag=True, help="Take them back; needs no file. No SERVICE: all.")
+@click.option("--undo", is_flag=True, help="Undo them; needs no file. Without SERVICE: all.")
 @click.option(
-    "--backend", metavar="ADDRESS", help="Which backend this is, if not by its addresses."
+    "--backend", metavar="ADDRESS", help="Backend of this host. Default: found by its addresses."
 )
-@click.option("--tc", is_flag=True, help="Print the rewriting of answers for tc instead of nft.")
+@click.option("--tc", is_flag=True, help="Print the rewriting of responses for tc instead of nft.")
 @click.pass_obj
 def backend_setup(
     options: Options,
@@ -53,10 +53,10 @@ def backend_setup(
     backend: str | None,
     tc: bool,
 ) -> None:
-    """Print the commands that a backend's own host needs for SERVICE..., or run them.
+    """Print the commands that a backend's host needs for SERVICE..., or run them.
 
-    That is the VIP on its loopback, a route through the balancer, its answers rewritten, or
-    nothing, as the service's `forward` and `return` have it.
+    Depending on the service's `forward` and `return` these are: the VIP on loopback, a route
+    through the balancer, rules that rewrite responses, or nothing.
     """
     if (apply_ and undo) or (tc and (apply_ or undo)):
         raise OperatorError("--apply, --undo and --tc exclude each other", "give one of them")

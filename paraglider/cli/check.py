@@ -28,10 +28,10 @@ from paraglider.host.neighbours import crowded
 
 @click.command()
 @config_option
-@click.option("--host", is_flag=True, help="Also check this host: its interfaces, other firewalls.")
+@click.option("--host", is_flag=True, help="Also check this host: interfaces and other firewalls.")
 @click.pass_obj
 def check(options: Options, config: str | None, host: bool) -> None:
-    """Validate a configuration file and sum its services up."""
+    """Validate a configuration file and summarize its services."""
     file = find_config(config if config is not None else options.config)
     loaded = load_with_marks(file)
     if host:

@@ -36,10 +36,16 @@ from paraglider.host.seed import known_seed
 @click.command()
 @click.argument("flow", nargs=-1, metavar="[PROTOCOL CLIENT VIP]")
 @click.option("-c", "--config", metavar="FILE", help="Configuration file.")
-@click.option("--pcap", metavar="FILE", help="Explain each flow of captured packets.")
-@click.option("--against", metavar="FILE", help="Tell what this configuration file would move.")
-@click.option("--flows", metavar="FILE", help="Live flows: `paraglider flows --json`; - is stdin.")
-@click.option("--backends", metavar="FILE", help="States: `paraglider show backends --json`.")
+@click.option("--pcap", metavar="FILE", help="Explain each flow of a packet capture.")
+@click.option(
+    "--against", metavar="FILE", help="Print which flows this configuration file would move."
+)
+@click.option(
+    "--flows", metavar="FILE", help="Live flows: output of `paraglider flows --json`; - is stdin."
+)
+@click.option(
+    "--backends", metavar="FILE", help="States: output of `paraglider show backends --json`."
+)
 @click.option("--offline", is_flag=True, help="Do not ask the running daemon.")
 @json_option
 @click.pass_obj
@@ -54,7 +60,7 @@ def explain(
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Say which service and which backend a flow gets, and why.
+    """Print which service and backend a flow gets, and why.
 
     A flow is written `tcp 192.0.2.7:40000 192.168.0.11:80` (tcp, udp), or `icmp 192.0.2.7
     192.168.0.11`, where the client's port may be given and is the echo's identifier.

@@ -21,7 +21,9 @@ from paraglider.daemon.http.client import Control
 @click.option("--client", metavar="ADDRESS[/PREFIX]", help="Only flows of these clients.")
 @click.option("--backend", metavar="ADDRESS[:PORT]", help="Only flows to this backend.")
 @click.option("--service", metavar="NAME", help="Only flows of this service.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=1000, help="Flows to list at most.")
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=1000, help="Number of flows to list at most."
+)
 @config_option
 @json_option
 @click.pass_context
@@ -34,7 +36,7 @@ def flows(
     config: str | None,
     as_json: bool,
 ) -> None:
-    """List flows. `flows --backend A kill` ends those to A: their clients connect anew."""
+    """List flows. `flows --backend A kill` ends the flows to A: their clients reconnect."""
     words = {"client": client, "backend": backend, "service": service}
     given = {name: value for name, value in words.items() if value is not None}
     control = control_of(ctx.obj, config)
@@ -51,11 +53,11 @@ def flows(
 
 
 @flows.command()
-@click.option("--all", "everything", is_flag=True, help="End every flow, where none is named.")
+@click.option("--all", "everything", is_flag=True, help="End all flows, if no option selects any.")
 @json_option
 @click.pass_obj
 def kill(asked: tuple[Control, dict[str, str], bool], everything: bool, as_json: bool) -> None:
-    """End the flows that were named: each client's next packet is answered with RST."""
+    """End the selected flows: the next packet of each client is answered with RST."""
     control, given, json_before = asked
     body: dict[str, Any] = {**given, "all": True} if everything else given
     answer = control.post("flows/kill", body)

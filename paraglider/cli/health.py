@@ -14,12 +14,12 @@ from paraglider.cli.main import Options, config_option
 
 
 @click.command()
-@click.option("--exit-code", is_flag=True, help="Exit 1 when unhealthy; degraded is 0.")
+@click.option("--exit-code", is_flag=True, help="Exit with 1 when unhealthy, with 0 when degraded.")
 @config_option
 @json_option
 @click.pass_context
 def health(ctx: click.Context, exit_code: bool, config: str | None, as_json: bool) -> None:
-    """Say whether all is well: healthy, degraded or unhealthy, and why."""
+    """Print healthy, degraded or unhealthy, and each problem with its remedy."""
     options: Options = ctx.obj
     answer = control_of(options, config).get("health")
     if as_json:

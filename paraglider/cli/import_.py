@@ -21,11 +21,14 @@ from paraglider.forward.load import accepted
 @click.command("import")
 @click.argument("file")
 @click.option(
-    "--from", "name", type=click.Choice(list(FORMATS)), help="Its format, if not by its content."
+    "--from",
+    "name",
+    type=click.Choice(list(FORMATS)),
+    help="Format of FILE. Default: detected by its content.",
 )
-@click.option("--mode", type=click.Choice(convey.MODES), help="How Convey was run.")
+@click.option("--mode", type=click.Choice(convey.MODES), help="Mode of Convey's command line.")
 def import_(file: str, name: str | None, mode: convey.Mode | None) -> None:
-    """Turn FILE (`-`: standard input) into a commented paraglider.conf.
+    """Convert FILE (`-`: standard input) to a commented paraglider.conf.
 
     Reads a loaded.config, the Go Paraglider's glider.yaml, a Convey .toml, and what
     `ipvsadm-save -n` prints.

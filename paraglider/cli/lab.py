@@ -16,21 +16,24 @@ from paraglider.lab import failover_scenario, scenario
     "--forward",
     type=click.Choice(scenario.FORWARDS),
     default="nat",
-    help="How packets are forwarded.",
+    help="Forward method.",
 )
-@click.option("--workers", type=click.IntRange(1, 4096), default=1, help="Workers, one a core.")
+@click.option("--workers", type=click.IntRange(1, 4096), default=1, help="Workers, one per core.")
 @click.option(
     "--connections",
     type=click.IntRange(1, 1000),
     default=30,
-    help="Connections to open a protocol and family.",
+    help="Connections to open per protocol and family.",
 )
-@click.option("--backends", type=click.IntRange(1, 100), default=3, help="Backends to balance.")
+@click.option("--backends", type=click.IntRange(1, 100), default=3, help="Number of backends.")
 @click.option(
-    "-f", "--failover", is_flag=True, help="Have a backend die, return, another join, one drain."
+    "-f",
+    "--failover",
+    is_flag=True,
+    help="Show failover: a backend dies and returns, a host joins, one drains.",
 )
-@click.option("--keep", is_flag=True, help="Leave the lab up and say how to play with it.")
-@click.option("--down", is_flag=True, help="Remove the labs that were left up.")
+@click.option("--keep", is_flag=True, help="Keep the lab running and print how to use it.")
+@click.option("--down", is_flag=True, help="Remove labs that were kept.")
 def lab(
     forward: str,
     workers: int,
@@ -42,8 +45,8 @@ def lab(
 ) -> None:
     """Build a client, a balancer and backends in network namespaces, and balance.
 
-    Runs the real set-up and the real daemon, shows who answered how often over IPv4 and IPv6,
-    and leaves nothing behind.
+    Runs the real set-up and daemon, shows how many responses came from each backend over IPv4
+    and IPv6, and leaves nothing behind.
     """
     if os.geteuid() != 0:
         raise OperatorError("the lab makes network namespaces, which needs root", "use sudo")

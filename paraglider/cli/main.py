@@ -21,26 +21,26 @@ from paraglider.cli.errors import begin, run_command
 COMMANDS = {
     "backend-setup": (
         "paraglider.cli.backend_setup:backend_setup",
-        "Show, make or undo what a backend's own host needs.",
+        "Print, make or undo the set-up of a backend's host.",
     ),
-    "check": ("paraglider.cli.check:check", "Validate a configuration file and sum it up."),
+    "check": ("paraglider.cli.check:check", "Validate a configuration file and summarize it."),
     "explain": (
         "paraglider.cli.explain:explain",
-        "Say which backend a flow gets, and why.",
+        "Print which backend a flow gets, and why.",
     ),
     "import": (
         "paraglider.cli.import_:import_",
-        "Turn another balancer's configuration into ours.",
+        "Convert the configuration of another balancer.",
     ),
-    "flows": ("paraglider.cli.flows:flows", "List flows, or end some."),
-    "health": ("paraglider.cli.health:health", "Say whether all is well."),
+    "flows": ("paraglider.cli.flows:flows", "List flows, or end them."),
+    "health": ("paraglider.cli.health:health", "Print the health of the running daemon."),
     "lab": ("paraglider.cli.lab:lab", "Balance real connections in network namespaces."),
-    "reload": ("paraglider.cli.reload:reload", "Have a running daemon read its file again."),
-    "set": ("paraglider.cli.set_backend:set_", "Change the state or weight of a backend."),
-    "show": ("paraglider.cli.show:show", "List what is balanced, with counters."),
-    "start": ("paraglider.cli.start:start", "Balance by the kernel alone, without a daemon."),
-    "top": ("paraglider.cli.top:top", "Watch services, backends and workers, live."),
-    "stop": ("paraglider.cli.stop:stop", "End what `start` began."),
+    "reload": ("paraglider.cli.reload:reload", "Reload the configuration of the running daemon."),
+    "set": ("paraglider.cli.set_backend:set_", "Set the state or weight of a backend."),
+    "show": ("paraglider.cli.show:show", "List services, backends, flows or workers."),
+    "start": ("paraglider.cli.start:start", "Let the kernel balance, without a daemon."),
+    "top": ("paraglider.cli.top:top", "Show services, backends and workers live."),
+    "stop": ("paraglider.cli.stop:stop", "Undo `start`."),
 }
 
 
@@ -52,12 +52,12 @@ _CONFIG = ("-c", "--config", "-config")  # the last is how the Go Paraglider spe
 config_option = click.option(
     *_CONFIG,
     metavar="FILE",
-    help="Configuration file; else ./paraglider.conf, then paraglider.conf or glider.yaml in"
+    help="Configuration file. Default: ./paraglider.conf, then paraglider.conf or glider.yaml in"
     " /etc/paraglider.",
 )
 
 config_accepted = click.option(
-    *_CONFIG, metavar="FILE", expose_value=False, help="Taken as `start` takes it; not read."
+    *_CONFIG, metavar="FILE", expose_value=False, help="Accepted as by `start`, and not read."
 )
 
 
@@ -107,22 +107,24 @@ def families(four: bool, six: bool) -> frozenset[int]:
 @config_option
 @click.option("-4", "four", is_flag=True, help="Only the IPv4 services.")
 @click.option("-6", "six", is_flag=True, help="Only the IPv6 services.")
-@click.option("-f", "--failover", is_flag=True, help="Turn failover on.")
-@click.option("-D", "--debug", is_flag=True, help="Be verbose on stderr.")
+@click.option("-f", "--failover", is_flag=True, help="Enable failover.")
+@click.option(
+    "-D", "--debug", is_flag=True, help="Log each new flow and the reason for its backend."
+)
 @click.option(
     "-Q",
     "--queue-length",
     type=click.IntRange(1, 65536),
     metavar="LEN",
-    help="Packets the kernel holds a queue.",
+    help="Length of each worker's queue of established traffic, in packets.",
 )
-@click.option("-U", "--user", metavar="USER", help="User the workers run as.")
+@click.option("-U", "--user", metavar="USER", help="User that the workers run as.")
 @click.option(
     "--log",
     "log_style",
     type=click.Choice(LOG_STYLES),
     default="auto",
-    help="How to log: key=value or JSON on stderr, or to syslog; auto is JSON under systemd.",
+    help="Log format: key=value or JSON on stderr, or syslog. auto: JSON under systemd, else text.",
 )
 @click.version_option(__version__, prog_name="paraglider", message="%(prog)s %(version)s")
 @click.pass_context
@@ -137,9 +139,9 @@ def main(
     user: str | None,
     log_style: str,
 ) -> None:
-    """Balance connections over real servers, in the foreground until SIGTERM or Ctrl-C.
+    """Balance connections over backends, in the foreground until SIGTERM or Ctrl-C.
 
-    Run `paraglider.config` once before: it sets up addresses, sysctls and queue rules.
+    Run `paraglider.config` first: it sets up addresses, sysctls and rules.
     """
     chosen = families(four, six)
     ctx.obj = Options(config, chosen, failover, debug, log_style)

@@ -25,16 +25,16 @@ from paraglider.forward.load import SEARCHED
 from paraglider.forward.schema import schema
 
 DAEMON_FILES = {
-    "/run/paraglider": "the control socket, the flows of the workers, what the set-up changed",
+    "/run/paraglider": "control socket, flow journals of the workers, state of the set-up",
 }
 EXITS = {
     "0": "done",
-    str(OperatorError.exit_code): "a mistake in what was asked: file, arguments, permissions",
+    str(OperatorError.exit_code): "a mistake in the file, the arguments or the permissions",
     str(PlatformError.exit_code): "the platform refused",
 }
 SIGNALS = {
-    "SIGTERM, SIGINT": "end; flows are carried on by the next start",
-    "SIGHUP": "read the configuration again",
+    "SIGTERM, SIGINT": "stop; the next start restores the flows",
+    "SIGHUP": "reload the configuration",
 }
 EXAMPLE = """\
 services:
@@ -59,14 +59,14 @@ def _paraglider(date: str) -> Page:
             _command(page, _context(command, name, context), command)
     _ends(page)
     _items(page, "Signals", SIGNALS)
-    configs = {str(path): "the configuration; the first of them that is there" for path in SEARCHED}
+    configs = {str(path): "configuration; the first existing one is used" for path in SEARCHED}
     _items(page, "Files", configs | DAEMON_FILES)
     _also(page, "paraglider.conf(5)", "paraglider.config(8)")
     return page
 
 
 def _config(date: str) -> Page:
-    page = Page(PROG, 8, "sets a host up for paraglider", __version__, date)
+    page = Page(PROG, 8, "set up a host for paraglider", __version__, date)
     context = _context(setup_host, PROG)
     _synopsis(page, context, setup_host)
     _options(page, context, setup_host)
@@ -80,9 +80,8 @@ def _conf(date: str) -> Page:
     whole = schema()
     page.heading("Description")
     page.text(
-        "A YAML file. Keys that are unknown, or whose values make no sense, are refused with line"
-        " and column; `paraglider check` tells of all of them at once. Only `services` must be"
-        " there."
+        "A YAML file. Unknown keys and invalid values are refused with line and column;"
+        " `paraglider check` reports all of them at once. Only `services` is required."
     )
     page.heading("Example")
     page.code(EXAMPLE)

@@ -15,13 +15,15 @@ from paraglider.cli.main import Options, config_option
 @click.command()
 @config_option
 @json_option
-@click.option("--force", is_flag=True, help="Also change `forward` or `vip` where that ends flows.")
+@click.option(
+    "--force", is_flag=True, help="Also change `forward` or `vip` if this ends live flows."
+)
 @click.pass_obj
 def reload(options: Options, config: str | None, as_json: bool, force: bool) -> None:
-    """Have the daemon read its file again, and say what has changed.
+    """Reload the configuration of the running daemon, and print what changed.
 
-    A file with a mistake changes nothing. Established flows keep their backends; a service whose
-    live flows would end stays as it is, and that is said, but with --force.
+    A file with a mistake changes nothing. Established flows keep their backends. A service whose
+    live flows would end is not changed, and reported, unless --force is given.
     """
     answer = control_of(options, config).reload({"force": True} if force else {})
     if as_json:

@@ -15,7 +15,7 @@ from paraglider.errors import OperatorError
 
 @click.group(name="set")
 def set_() -> None:
-    """Change a running daemon's backends until it is told otherwise."""
+    """Change a backend of the running daemon."""
 
 
 @set_.command()
@@ -30,8 +30,8 @@ def backend(
 ) -> None:
     """Set the state (ready, drain, maint) or the weight of a backend.
 
-    BACKEND is its address, or ADDRESS:PORT where its port is mapped, as `show` has it. A drained
-    backend keeps its flows and takes no new ones.
+    BACKEND is its address, or ADDRESS:PORT if its port is mapped, as `show` prints it. drain: it
+    keeps its flows and gets no new ones. maint: the same, and health checks are ignored.
     """
     service, slash, name = which.partition("/")
     if not slash or not name:

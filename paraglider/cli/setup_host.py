@@ -41,16 +41,16 @@ PROG = "paraglider.config"
 @click.option(
     "--leave-mistakes",
     is_flag=True,
-    help="Leave a file with mistakes to the daemon that starts next: change nothing, exit 0.",
+    help="If the file has mistakes, change nothing and exit with 0: the daemon reports them.",
 )
-@click.option("--undo", is_flag=True, help="Take back what earlier runs did; needs no file.")
+@click.option("--undo", is_flag=True, help="Undo earlier runs; needs no file.")
 @click.version_option(__version__, prog_name=PROG, message="%(prog)s %(version)s")
 def setup_host(
     config: str | None, four: bool, six: bool, dry_run: bool, leave_mistakes: bool, undo: bool
 ) -> None:
-    """Set this host up for balancing: rules, sysctls, addresses, neighbours.
+    """Set up this host for balancing: rules, sysctls, addresses, neighbours.
 
-    Running it again changes nothing but what has changed in the file.
+    A further run applies only what has changed in the file.
     """
     wanted = families(four, six)
     if undo:

@@ -33,13 +33,13 @@ from paraglider.netfilter.rules.static import rounded
 @click.option(
     "--watch",
     is_flag=True,
-    help="Stay in the foreground, and put back what others take away, until SIGTERM or Ctrl-C.",
+    help="Stay in the foreground, and restore what others remove, until SIGTERM or Ctrl-C.",
 )
 @click.pass_obj
 def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> None:
-    """Balance by the kernel alone: rules, sysctls, addresses; no daemon.
+    """Let the kernel balance: install rules, sysctls and addresses; no daemon runs.
 
-    Again with a changed file: new connections go by that, established ones stay where they are.
+    Run it again with a changed file: new connections use it, established ones keep their backends.
     """
     loaded = load_with_marks(find_config(config if config is not None else options.config))
     loaded.refuse(unserved(loaded.config))

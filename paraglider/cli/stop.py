@@ -20,7 +20,7 @@ from paraglider.host.ownership import SET_UP, STARTED, owner_of, state_path
 @click.option("--dry-run", is_flag=True, help="Print the commands; change nothing.")
 @click.pass_obj
 def stop(options: Options, dry_run: bool) -> None:
-    """End the kernel's balancing and leave this host as it was; needs no file."""
+    """Stop the kernel's balancing and restore this host; needs no file."""
     check_root("paraglider stop")
     if owner_of(state_path()) == SET_UP:
         print("nothing is started; `paraglider.config --undo` takes back what it set up")

@@ -36,22 +36,22 @@ Ask = Callable[[], dict[str, Any]]
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Print one frame, of one interval, and end.")
+@click.option("--once", is_flag=True, help="Print one frame after one interval, and exit.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 3600),
     default=2.0,
     metavar="SECONDS",
-    help="From one look to the next; 2.",
+    help="Seconds between two samples. Default: 2.",
 )
-@click.option("--sort", type=click.Choice(list(SORTS)), default="file", help="What comes first.")
+@click.option("--sort", type=click.Choice(list(SORTS)), default="file", help="Sort order.")
 @config_option
 @json_option
 @click.pass_obj
 def top(
     options: Options, once: bool, interval: float, sort: str, config: str | None, as_json: bool
 ) -> None:
-    """Show services, backends and workers with what passes a second, live.
+    """Show services, backends and workers with their rates, live.
 
     Keys: q quits; f, c, p, b, s and o sort by flows, connections, packets, bytes, state and the
     order of the file; r reverses; w puts the workers first; arrows, space and page keys scroll.
