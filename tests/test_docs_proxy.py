@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.config.check import MOST_LISTENED
 from paraglider.config.load import parse
 from paraglider.config.model import Timeouts
+from paraglider.forward.proxy.checks import MOST_PORTS
 from paraglider.forward.proxy.relay import BUFFER
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,7 +32,7 @@ def test_its_numbers_are_the_programs() -> None:
     assert f"`timeouts.established` ({timeouts.established:,} s)" in FLAT
     assert f"`timeouts.drain` seconds ({timeouts.drain})" in FLAT
     assert f"{BUFFER // 1024} KiB" in FLAT
-    assert f"{MOST_LISTENED:,} ports at most" in (ROOT / "conf" / "proxy.conf").read_text()
+    assert f"{MOST_PORTS:,} ports at most" in (ROOT / "conf" / "proxy.conf").read_text()
 
 
 @pytest.mark.parametrize(

@@ -34,18 +34,21 @@ class Check(Section):
     """How the health of each backend of the service is checked."""
 
     type: Literal["tcp", "http", "https", "icmp", "exec"] = Field(
-        default="tcp", description="What a probe does."
+        default="tcp", description="Kind of the check."
     )
     port: Port | None = Field(
-        default=None, description="Port to check; else the one that flows go to."
+        default=None, description="Port to check; default: the port of the flows."
     )
     path: str = Field(
-        default="/", pattern=r"^/[!-~]*$", max_length=1000, description="http, https: what to ask."
+        default="/",
+        pattern=r"^/[!-~]*$",
+        max_length=1000,
+        description="http, https: path of the request.",
     )
     host: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_.:\[\]-]{1,255}$",
-        description="http, https: the Host to ask for, and the name of the certificate.",
+        description="http, https: value of Host, and name of the certificate.",
     )
     expect: Expect = Expect()
     verify: bool = Field(
@@ -59,10 +62,14 @@ class Check(Section):
     )
     interval: Duration = Field(default=2.0, description="Seconds between two checks.")
     timeout: Duration | None = Field(
-        default=None, description="Seconds for a whole check; else `interval`, at most 1."
+        default=None, description="Seconds for a whole check; default: `interval`, at most 1."
     )
-    rise: int = Field(default=2, ge=1, le=1000, description="Passes in a row until it is up.")
-    fall: int = Field(default=3, ge=1, le=1000, description="Failures in a row until it is down.")
+    rise: int = Field(
+        default=2, ge=1, le=1000, description="Consecutive passes until a backend is up."
+    )
+    fall: int = Field(
+        default=3, ge=1, le=1000, description="Consecutive failures until a backend is down."
+    )
 
     @property
     def patience(self) -> float:
@@ -78,11 +85,11 @@ class Check(Section):
 class Failover(Section):
     """Failover mode (`-f`): who answers a ping of the backends' network, and serves, is in."""
 
-    enabled: bool = Field(default=False, description="On without `-f`.")
+    enabled: bool = Field(default=False, description="Enable failover without `-f`.")
     check_cycle: Duration = Field(default=30.0, description="Seconds between two rounds.")
-    port_alive: Port = Field(default=80, description="TCP port a living backend answers on.")
+    port_alive: Port = Field(default=80, description="TCP port that a live backend accepts on.")
     broadcast: Address | None = Field(default=None, description="Broadcast address to ping.")
-    discover: bool = Field(default=True, description="Take in hosts that newly answer.")
+    discover: bool = Field(default=True, description="Add hosts that answer and are not listed.")
     rise: int = Field(default=2, ge=1, le=1000, description="Good rounds until a backend is up.")
     fall: int = Field(default=3, ge=1, le=1000, description="Bad rounds until a backend is down.")
     timeout: Duration = Field(default=2.0, description="Seconds to wait for one answer.")

@@ -68,22 +68,22 @@ class Queue(Section):
         default=2048,
         ge=1,
         le=65536,
-        description="Packets of established traffic that the kernel holds for a worker.",
+        description="Packets of established traffic that may wait for a worker.",
     )
     openings: int = Field(
         default=512,
         ge=1,
         le=65536,
-        description="Packets that may open a flow that the kernel holds for a worker.",
+        description="Packets that may wait in a worker's queue of new flows.",
     )
     openings_rate: int = Field(
         default=30_000,
         ge=0,
         le=10_000_000,
-        description="New flows a second for each worker from clients not known yet; 0: any number.",
+        description="New flows a second and worker from unknown clients; 0: no limit.",
     )
     io: Literal["auto", "netlink", "netfilterqueue"] = Field(
-        default="auto", description="Queue I/O; auto takes the fastest that works here."
+        default="auto", description="Queue I/O; auto uses the fastest that works."
     )
 
 
@@ -104,17 +104,17 @@ class Stats(Section):
     bind: str = Field(default="127.0.0.1:9777", description="ADDRESS:PORT to listen on.")
     names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]{0,252}$")], ...] = Field(
         default=(),
-        description="Names by which browsers call this host, beside its address and localhost.",
+        description="Host names that browsers may use besides its address and localhost.",
         strict=False,
     )
     admin: bool = Field(
-        default=False, description="Let who has the token drain, ready, maint and weigh backends."
+        default=False, description="Allow changes of states and weights with the token."
     )
     token_file: str | None = Field(
         default=None,
         pattern=r"^/",
         max_length=4095,
-        description="File with the token; else one is made beside the control socket.",
+        description="File with the token; default: generated beside the control socket.",
     )
 
 
@@ -129,15 +129,15 @@ class PrivateSide(Section):
 
     interface: InterfaceName = Field(description="Interface that faces the backends.")
     gateway: tuple[AddressWithPrefix, ...] = Field(
-        default=(), description="Addresses the backends use as default gateway.", strict=False
+        default=(), description="Addresses that the backends use as default gateway.", strict=False
     )
 
 
 class Network(Section):
     """What the set-up script configures on the host; leave out to leave interfaces alone."""
 
-    public: PublicSide | None = Field(default=None, description="The clients' side.")
-    private: PrivateSide | None = Field(default=None, description="The backends' side.")
+    public: PublicSide | None = Field(default=None, description="Side of the clients.")
+    private: PrivateSide | None = Field(default=None, description="Side of the backends.")
     exempt: tuple[ExemptEndpoint, ...] = Field(
         default=(), description="Endpoints that are never balanced.", strict=False
     )
@@ -175,14 +175,14 @@ class Timeouts(Section):
         default=Closed(), description="TCP, closed: {rst: 10, fin: 60}, or one number for both."
     )
     closing: Seconds | None = Field(
-        default=None, description="The name of `closed` before; proxy: idle with one way ended."
+        default=None, description="Old name of `closed`; proxy: half-closed and idle."
     )
     udp: Seconds = Field(default=120, description="UDP.")
     icmp: Seconds = Field(default=60, description="ICMP echo.")
     connect: Seconds = Field(default=5, description="Proxy: for a backend to accept.")
-    drain: Seconds = Field(default=10, description="Proxy: for connections to end on a stop.")
+    drain: Seconds = Field(default=10, description="Proxy: for connections to end at a stop.")
     affinity: Seconds = Field(
-        default=300, description="A client keeps its backend this long after its last flow."
+        default=300, description="How long a client keeps its backend after its last flow."
     )
 
     @property
@@ -211,7 +211,7 @@ class ServiceTimeouts(Section):
 
     udp_reply: Seconds | None = Field(
         default=None,
-        description="UDP: after the answer; 5 for a service on port 53 alone, else as `udp`.",
+        description="UDP: after the response; default: `udp`, or 5 with port 53 only.",
     )
 
 
@@ -222,7 +222,7 @@ class Flows(Section):
         default_factory=flows_for_memory,
         ge=1,
         le=100_000_000,
-        description="Flows a worker may hold; by default what fits into an eighth of the memory.",
+        description="Flows of a worker at most; default: what fits into an eighth of the memory.",
     )
 
 
@@ -232,7 +232,7 @@ class Policies(Section):
     path: str | None = Field(
         default=None,
         pattern=r"^/",
-        description="Directory of the modules; else `policies` beside this file.",
+        description="Directory of the modules; default: `policies` beside this file.",
     )
     budget_ms: int = Field(
         default=5, ge=1, le=1000, description="Milliseconds that one pick may take."
@@ -256,11 +256,11 @@ class _AddressAlone:
 class Backend(Section):
     """One real server."""
 
-    address: Address = Field(description="Address of the real server.")
+    address: Address = Field(description="Address of the backend.")
     port: Port | None = Field(
-        default=None, description="Port there, where it differs from the service's."
+        default=None, description="Port of the backend, if it differs from the service's."
     )
-    weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0 takes none.")
+    weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0: none.")
 
     @property
     def name(self) -> str:
@@ -275,17 +275,20 @@ class BackendSource(Section):
     """Where the backends are listed, if not here: a file, or the DNS. Give one of the two."""
 
     file: str | None = Field(
-        default=None, pattern=r"^/", max_length=4095, description="A file, a backend a line."
+        default=None,
+        pattern=r"^/",
+        max_length=4095,
+        description="A file with one backend per line.",
     )
     dns: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?$",
         max_length=253,
-        description="A name with SRV records; port and weight are theirs.",
+        description="A name with SRV records, which have ports and weights.",
     )
     server: str | None = Field(
         default=None,
-        description="With dns: ADDRESS:PORT of the server to ask; else those of /etc/resolv.conf.",
+        description="With dns: ADDRESS:PORT of the name server; default: /etc/resolv.conf.",
     )
 
 
@@ -335,19 +338,16 @@ class Service(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="Name of the service."
     )
     vip: AddressWithPrefix = Field(description="Virtual address; the prefix is for the set-up.")
-    protocol: Literal["tcp", "udp", "any"] = Field(
-        description="any: TCP, UDP and ICMP echo, as loaded."
-    )
-    ports: Ports = Field(
-        default=(ALL_PORTS,), description="80, a range, or a list; all when left out."
-    )
+    protocol: Literal["tcp", "udp", "any"] = Field(description="any: TCP, UDP and ICMP echo.")
+    ports: Ports = Field(default=(ALL_PORTS,), description="80, a range, or a list; default: all.")
     forward: MethodName = Field(
-        default_factory=default_method, description="How packets of a flow get to the backend."
+        default_factory=default_method,
+        description="Forward method: how packets get to the backend.",
     )
     return_: Literal["via", "direct"] = Field(
         default="via",
         alias="return",
-        description="via: replies come back through here; direct: the backend answers the client.",
+        description="via: replies pass this host; direct: the backend answers the client.",
     )
     strategy: StrategyName = Field(
         default="rr", description="What picks the backend of a new flow, or package.module:Class."
@@ -365,31 +365,32 @@ class Service(Section):
     affinity: Literal["flow", "client"] = Field(
         default="flow", description="client: a client keeps its backend."
     )
-    snat: Address | None = Field(default=None, description="Source address towards the backends.")
+    snat: Address | None = Field(default=None, description="Source address that the backends see.")
     proxy_protocol: Literal["v1", "v2"] | None = Field(
-        default=None, description="Proxy: tell the backends the client's address ahead of its data."
+        default=None,
+        description="Proxy: send the client's address to the backends before its data.",
     )
     check: Check | None = None
     all_down: Literal["use_all", "reject"] = Field(
         default="reject",
-        description="When every backend is down: refuse new flows at once, or take all as up.",
+        description="If every backend is down: refuse new flows at once, or use all as if up.",
     )
     on_down: Literal["reset", "keep"] = Field(
-        default="reset", description="What becomes of the flows of a backend that goes down."
+        default="reset", description="Flows of a backend that goes down: reset or kept."
     )
     drain_timeout: Seconds | None = Field(
         default=None,
-        description="Seconds until a draining backend's flows are ended; else UDP's after 15 s.",
+        description="Seconds until a draining backend's flows end; default: only UDP, after 15 s.",
     )
     timeouts: ServiceTimeouts = ServiceTimeouts()
     slow_start: float = Field(
         default=0.0,
         ge=0,
         le=86_400,
-        description="Seconds in which a backend that comes up is led to its full weight.",
+        description="Seconds until a backend that comes up has its full weight.",
     )
     listed: Annotated[_Backends | BackendSource, WrapValidator(_listed_or_source)] = Field(
-        alias="backends", description="The real servers, or where they are listed."
+        alias="backends", description="The backends, or where they are listed."
     )
 
     @property
@@ -469,9 +470,11 @@ class Config(Section):
 
     workers: Workers = Workers()
     queue: Queue = Queue()
-    user: str = Field(default="nobody", min_length=1, description="User the workers run as.")
+    user: str = Field(default="nobody", min_length=1, description="User that the workers run as.")
     chroot: str = Field(
-        default="/var/run/empty", pattern=r"^/", description="Directory they are locked in."
+        default="/var/run/empty",
+        pattern=r"^/",
+        description="Root directory that they are confined to.",
     )
     control: Control = Control()
     stats: Stats | None = None
