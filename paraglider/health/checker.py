@@ -46,7 +46,7 @@ from paraglider.health.sweep import Rounds
 from paraglider.health.targets import Key, Scope, Target
 
 #: looks at a time, of all kinds; a descriptor or two each
-AT_ONCE: Final = 256
+AT_ONCE: Final = 1024
 #: programs at a time: each is a process
 PROGRAMS_AT_ONCE: Final = 16
 #: seconds that a result waits for others, to be sent in one message with them
@@ -127,7 +127,7 @@ class Checker:
         for key in hints.backends:
             check = self._checks.get(key)
             if check is not None and check.machine.hint(now):
-                check.wake.set()
+                check.wake()
 
     def update(self, wanted: Targets) -> None:
         """Check the targets that are new or changed, and no longer those that are gone."""
@@ -164,7 +164,7 @@ class Checker:
             known.target, known.check = target, check
             known.machine.follow(rules, now)
             known.machine.due = now
-            known.wake.set()
+            known.wake()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -271,19 +271,27 @@ class Checker:
 
 
 class _Checked:
-    """One target under care; ``wake`` says that it may be due sooner than it was."""
+    """One target under care; ``wake`` is called when it may be due sooner than it was."""
 
     def __init__(self, target: Target, check: Check, machine: Machine) -> None:
         self.target = target
         self.check = check
         self.machine = machine
-        self.wake = asyncio.Event()
+        self._sleep: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def wake(self) -> None:
+        """Have ``until_due`` look again when that is."""
+        if self._sleep is not None and not self._sleep.done():
+            self._sleep.set_result(None)
 
     async def until_due(self) -> None:
         """Return when a look is due, by what is known then."""
+        loop = asyncio.get_running_loop()
         while (wait := self.machine.due - time.monotonic()) > 0:
-            self.wake.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self.wake.wait()
+            self._sleep = loop.create_future()
+            timer = loop.call_later(wait, self.wake)
+            try:
+                await self._sleep
+            finally:
+                timer.cancel()
