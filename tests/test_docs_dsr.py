@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from paraglider.config.load import load, parse
+from paraglider.forward.dsr.leases import LONGEST, TABLE
 from paraglider.host.changes.base import Host
 from paraglider.host.dsr_routes import PRIORITY, ways
-from paraglider.netfilter.rules.leases import LONGEST, TABLE
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "dsr.md"

@@ -18,13 +18,13 @@ from paraglider.cli.main import Options, config_option
 from paraglider.cli.steps import carry_out
 from paraglider.config.advice import warnings
 from paraglider.config.check import check_interfaces
-from paraglider.config.static import cautions, unserved
 from paraglider.forward.load import find_config, load_with_marks
+from paraglider.forward.static.checks import cautions, unserved
+from paraglider.forward.static.rules import rounded
 from paraglider.host.apply import prepare_start
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_root
 from paraglider.host.ownership import STARTED, refuse_beside_daemon
-from paraglider.netfilter.rules.static import rounded
 
 
 @click.command()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from paraglider.cli.step_printer import Teller
 from paraglider.config.model import Config
-from paraglider.config.static import kernel_only
+from paraglider.forward.static.checks import kernel_only
 from paraglider.host import apply
 from paraglider.host.announce import announce_now
 from paraglider.host.changes.base import Host

@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from paraglider.config.model import Config
-from paraglider.config.static import kernel_only
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.forward.dsr.leases import TABLE as LEASES
+from paraglider.forward.nat.long import TABLE as LONG
+from paraglider.forward.openings import TABLE as OPENINGS
+from paraglider.forward.static.checks import kernel_only
 from paraglider.host.announce import Place
 from paraglider.host.changes.base import Change, Host
 from paraglider.host.changes.legacy import LegacyChange
@@ -46,10 +49,7 @@ from paraglider.host.plan import (
 )
 from paraglider.host.seed import steering_seed
 from paraglider.host.state import StateFile
-from paraglider.netfilter.rules.leases import TABLE as LEASES
-from paraglider.netfilter.rules.long import TABLE as LONG
 from paraglider.netfilter.rules.nft import TABLE, removal_text
-from paraglider.netfilter.rules.openings import TABLE as OPENINGS
 from paraglider.netfilter.rules.saved import our_tables
 from paraglider.netfilter.rules.steering import cores_of
 
@@ -82,7 +82,7 @@ def prepare_start(
 ) -> list[Step]:
     """As ``prepare``, for the kernel alone: no workers, so neither user, directory nor cores.
 
-    What the kernel cannot do must have been refused (``config.static.unserved``).
+    What the kernel cannot do must have been refused (``forward.static.checks.unserved``).
     """
     return _rehearsed(kernel_only(config), families, (), host, state)
 

@@ -20,10 +20,11 @@ from collections.abc import Iterable, Iterator
 from paraglider.config.model import Config, Service
 from paraglider.config.networks import Networks
 from paraglider.errors import OperatorError
+from paraglider.forward.dsr.marks import way_marks
 from paraglider.host.changes.base import Change, Host
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.routes import PolicyRuleChange, ProxyChange, RouteChange, Way
-from paraglider.netfilter.rules.marks import LEASE, way_marks
+from paraglider.netfilter.rules.marks import LEASE
 
 PRIORITY = 82
 """Of our policy rules: after the local table (0), ahead of the main one (32766)."""

@@ -13,11 +13,11 @@ from typing import Final
 
 from paraglider.config.model import Config
 from paraglider.errors import ParagliderError
+from paraglider.forward.dsr.leases import TABLE as LEASES
+from paraglider.forward.openings import TABLE as OPENINGS
 from paraglider.netfilter.nft import listed
 from paraglider.netfilter.rules.foreign import OF_FORWARD, Passing, judge
-from paraglider.netfilter.rules.leases import TABLE as LEASES
 from paraglider.netfilter.rules.nft import TABLE
-from paraglider.netfilter.rules.openings import TABLE as OPENINGS
 
 _FAMILIES: Final = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 

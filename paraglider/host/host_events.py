@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Final, Literal
 
 from paraglider.errors import PlatformError
+from paraglider.forward.dsr.leases import TABLE as LEASES
+from paraglider.forward.nat.long import TABLE as LONG
+from paraglider.forward.openings import TABLE as OPENINGS
 from paraglider.netfilter.iptables import legacy_tables
 from paraglider.netfilter.nfnetlink import NETLINK_NETFILTER, attributes, split
-from paraglider.netfilter.rules.leases import TABLE as LEASES
-from paraglider.netfilter.rules.long import TABLE as LONG
 from paraglider.netfilter.rules.nft import TABLE
-from paraglider.netfilter.rules.openings import TABLE as OPENINGS
 
 News = Literal["links", "filter", "foreign"]
 """What may be other than before: ``links`` and ``filter`` as in ``reconcile``, and chains of

@@ -17,6 +17,15 @@ from paraglider.config.model import Config
 from paraglider.config.networks import Networks
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
+from paraglider.forward.dsr.leases import TABLE as LEASES
+from paraglider.forward.dsr.leases import lease_table
+from paraglider.forward.nat.long import TABLE as LONG_TABLE
+from paraglider.forward.nat.long import long_table
+from paraglider.forward.offload.table import offload_table
+from paraglider.forward.openings import TABLE as OPENINGS_TABLE
+from paraglider.forward.openings import openings_table
+from paraglider.forward.queue_rules import queue_rules
+from paraglider.forward.static.rules import served, static_rules, static_table
 from paraglider.host.changes.base import Action, Change, Host
 from paraglider.host.changes.directory import DirectoryChange
 from paraglider.host.changes.legacy import LegacyChange
@@ -34,16 +43,7 @@ from paraglider.host.changes.table import TableChange, set_up
 from paraglider.host.checks import DEFAULT_CHROOT
 from paraglider.host.dsr_routes import ways
 from paraglider.host.sysctl import conf, dotted, neigh
-from paraglider.netfilter.rules.iptables import queue_rules
-from paraglider.netfilter.rules.leases import TABLE as LEASES
-from paraglider.netfilter.rules.leases import lease_table
-from paraglider.netfilter.rules.long import TABLE as LONG_TABLE
-from paraglider.netfilter.rules.long import long_table
-from paraglider.netfilter.rules.nft import offload_table
-from paraglider.netfilter.rules.openings import TABLE as OPENINGS_TABLE
-from paraglider.netfilter.rules.openings import openings_table
 from paraglider.netfilter.rules.ruleset import RuleSet
-from paraglider.netfilter.rules.static import served, static_rules, static_table
 
 Records = dict[tuple[str, ...], Change]
 """What an earlier set-up changed, by identity."""
@@ -99,8 +99,8 @@ def make_plan(
     """The steps that bring the host to ``config`` for ``families``, given the ``earlier`` changes.
 
     Without ``cores`` there is no daemon: the kernel is to balance alone, and ``config`` is as
-    ``config.static.kernel_only`` gives it. What an earlier set-up did for these families and is no
-    longer wanted is taken back first.
+    ``forward.static.checks.kernel_only`` gives it. What an earlier set-up did for these families
+    and is no longer wanted is taken back first.
     """
     records = {change.identity: change for change in earlier}
     scope = config.for_families(families)
@@ -340,7 +340,7 @@ def _sysctls(config: Config, family: int, host: Host, records: Records) -> Itera
     if family == 4:
         # An interface sends redirects when it or `all` says so; without, a backend on the
         # client's own link would be told of the shorter way, past the balancer.
-        # Where it cannot be written our rules drop them (rules.iptables: no_redirects).
+        # Where it cannot be written our rules drop them (rules.filter: no_redirects).
         for interface in ("all", *interfaces):
             key = conf(4, interface, "send_redirects")
             yield from sysctl_step(4, key, "0", host, records, optional=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from paraglider.errors import PlatformError
+from paraglider.forward.static.rules import COUNTED
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.table import TableChange
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.nft import NFT_FAMILY, TABLE, counter
-from paraglider.netfilter.rules.static import COUNTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,12 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from typing import Final, NamedTuple
 
-from paraglider.netfilter.rules.leases import TABLE as LEASES
-from paraglider.netfilter.rules.leases import lease_set
-from paraglider.netfilter.rules.marks import way_family
 from paraglider.netfilter.rules.nft import CARRIED, GONE, TABLE, UNANSWERED
-from paraglider.netfilter.rules.openings import REFUSED
-from paraglider.netfilter.rules.openings import TABLE as OPENINGS
 
 NETLINK_NETFILTER: Final = 12
 NLM_F_REQUEST: Final = 0x1
@@ -141,18 +136,14 @@ def table_counters(family: int) -> dict[str, int] | None:
 
     None when there is no such table, or none with these counters.
     """
-    return _named_counters(family, TABLE, (UNANSWERED, GONE))
+    return named_counters(family, TABLE, (UNANSWERED, GONE))
 
 
-def refused_counters(family: int) -> dict[str, int] | None:
-    """Packets of ``family`` that were dropped ahead of the queues, by what they would have opened
-    (``rules.openings``); None when there is no such table.
+def named_counters(family: int, table: str, names: Iterable[str]) -> dict[str, int] | None:
+    """Packets that the counters ``names`` of ``table`` of ``family`` (4 or 6) have counted.
+
+    None when there is no such table, or one of the counters is not in it.
     """
-    found = _named_counters(family, OPENINGS, REFUSED.values())
-    return None if found is None else {what: found[name] for what, name in REFUSED.items()}
-
-
-def _named_counters(family: int, table: str, names: Iterable[str]) -> dict[str, int] | None:
     counters = {}
     for name in names:
         wanted = attribute(_OBJ_TABLE, table.encode() + b"\0")
@@ -190,17 +181,17 @@ def carried_counters(family: int) -> dict[int, dict[str, Count]]:
     return found
 
 
-def end_leases(mark: int) -> None:
-    """End the leases of all dsr flows to the backend with ``mark``; nothing happens where there is
-    no table of leases. A set is emptied in one transaction (linux/netfilter/nfnetlink.h: batches).
+def empty_set(family: int, table: str, name: str) -> None:
+    """Remove all elements of the set ``name`` of ``table`` of ``family`` (4 or 6), in one
+    transaction (linux/netfilter/nfnetlink.h: batches); nothing happens where it is not there.
     """
-    family = _FAMILY[way_family(mark)]
-    wanted = attribute(_SET_TABLE, LEASES.encode() + b"\0")
-    wanted += attribute(_SET_NAME, lease_set(mark).encode() + b"\0")
+    wanted = attribute(_SET_TABLE, table.encode() + b"\0")
+    wanted += attribute(_SET_NAME, name.encode() + b"\0")
     begin, end = (_batch_end(kind) for kind in (_BATCH_BEGIN, _BATCH_END))
     try:
-        list(ask(begin + message(_NFTABLES, _DELSETELEM, family, wanted, NLM_F_ACK) + end))
-    except FileNotFoundError:  # ENOENT: every packet is asked about
+        request = message(_NFTABLES, _DELSETELEM, _FAMILY[family], wanted, NLM_F_ACK)
+        list(ask(begin + request + end))
+    except FileNotFoundError:  # ENOENT
         return
 
 

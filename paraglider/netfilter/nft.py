@@ -15,9 +15,7 @@ from paraglider.errors import OperatorError, PlatformError
 from paraglider.netfilter.generation import Memo
 from paraglider.netfilter.programs import attempt, complaint, find_program, run
 from paraglider.netfilter.rules.delta import delta
-from paraglider.netfilter.rules.leases import TABLE as LEASES
 from paraglider.netfilter.rules.nft import NFT_FAMILY, TABLE, removal_text
-from paraglider.netfilter.rules.openings import TABLE as OPENINGS
 
 _ABSENT = "No such file or directory"  # ENOENT, in nft's words
 
@@ -86,17 +84,17 @@ class Nft:
         if text := delta(before, after, anew):
             self.load(text)
 
-    def held(self, family: int, table: str = TABLE) -> str:
+    def held(self, family: int, table: str = TABLE, *, terse: bool = False) -> str:
         """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
-        Of leases and known clients, which come and go, nothing is told.
+        If ``terse``, the elements of its sets and maps are left out, and not read.
 
         Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
         """
-        return self._memo.get((family, table), lambda: self._read(family, table))
+        return self._memo.get((family, table), lambda: self._read(family, table, terse))
 
-    def _read(self, family: int, table: str) -> str:
-        terse = ["-t"] if table in (LEASES, OPENINGS) else []
-        listing = _listed_here([*terse, "list", "table", NFT_FAMILY[family], table])
+    def _read(self, family: int, table: str, terse: bool) -> str:
+        option = ["-t"] if terse else []
+        listing = _listed_here([*option, "list", "table", NFT_FAMILY[family], table])
         return "" if listing is None else comparable(listing)
 
     def present(self, family: int) -> frozenset[str]:

@@ -13,9 +13,10 @@ from paraglider.core.flow import TCP
 from paraglider.core.journal import Journal, size_of, write_header
 from paraglider.core.tracing import Decision
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
+from paraglider.forward.dsr.marks import way_marks
 from paraglider.forward.offload.datapath import HEAD
 from paraglider.forward.path import Path, build
-from paraglider.netfilter.rules.marks import backend_marks, way_marks
+from paraglider.netfilter.rules.marks import backend_marks
 
 
 def config(*services: dict[str, Any]) -> Config:

@@ -15,9 +15,10 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.core.verdict import MARK, PASS, REWRITTEN
 from paraglider.daemon.store.backends import BackendTable
 from paraglider.daemon.store.draining import merge
+from paraglider.forward.dsr.marks import way_marks
 from paraglider.forward.flows import Match
 from paraglider.forward.path import Path, build, kind_of
-from paraglider.netfilter.rules.marks import backend_marks, way_marks
+from paraglider.netfilter.rules.marks import backend_marks
 
 DSR = {"forward": "dsr", "vip": "192.168.0.12/24"}
 OFFLOAD = {"forward": "offload"}

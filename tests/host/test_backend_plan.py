@@ -16,7 +16,7 @@ from paraglider.host.state import StateFile
 from paraglider.lab.namespace import Namespace
 from paraglider.netfilter.nft import Nft
 
-GOLDEN = Path(__file__).parents[1] / "netfilter" / "rules" / "golden" / "backend"
+GOLDEN = Path(__file__).parents[1] / "forward" / "golden" / "backend"
 TABLES = sorted(GOLDEN.glob("*.nft"))
 NETWORK = {"private": {"interface": "eth1", "gateway": ["10.0.0.254/8", "fd00:10::fe/64"]}}
 

@@ -10,12 +10,12 @@ import pytest
 
 from paraglider.config.model import Config, Workers
 from paraglider.errors import OperatorError
+from paraglider.forward.queue_rules import queue_rules
 from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.cores import agree, listed, refuse_other_cores, worker_cores
 from paraglider.host.ownership import announce
 from paraglider.host.state import StateFile
 from paraglider.lab.namespace import Namespace
-from paraglider.netfilter.rules.iptables import queue_rules
 
 
 def test_by_default_every_allowed_core() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError
+from paraglider.forward.dsr.marks import way_marks
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.dsr_routes import refuse, ways
-from paraglider.netfilter.rules.marks import way_marks
 
 DSR = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "ports": 80, "forward": "dsr"}
 DSR |= {"backends": ["10.0.0.1", "10.0.0.2"]}

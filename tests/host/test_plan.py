@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.config.static import kernel_only
+from paraglider.forward.static.checks import kernel_only
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.replaced_table import LeasesChange

@@ -11,6 +11,8 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import PlatformError
+from paraglider.forward.dsr.leases import TABLE as LEASES
+from paraglider.forward.openings import TABLE as OPENINGS
 from paraglider.host import apply
 from paraglider.host import reconcile as module
 from paraglider.host.link_state import LinkState
@@ -18,9 +20,7 @@ from paraglider.host.ownership import SET_UP
 from paraglider.host.reconcile import Reconciler, SetUpAtWorkError
 from paraglider.host.state import StateFile, only_one
 from paraglider.host.wanted import WantedFile
-from paraglider.netfilter.rules.leases import TABLE as LEASES
 from paraglider.netfilter.rules.nft import TABLE, UNANSWERED
-from paraglider.netfilter.rules.openings import TABLE as OPENINGS
 
 BOTH = frozenset({4, 6})
 

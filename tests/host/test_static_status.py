@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.config.static import kernel_only
 from paraglider.errors import PlatformError
+from paraglider.forward.static.checks import kernel_only
+from paraglider.forward.static.rules import served, static_table
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.table import TableChange
 from paraglider.host.static_status import started
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.nft import counter
-from paraglider.netfilter.rules.static import served, static_table
 
 WEB = {
     "name": "web",

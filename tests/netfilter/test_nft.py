@@ -9,6 +9,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.forward.offload.table import offload_table
 from paraglider.netfilter import programs
 from paraglider.netfilter.nft import Nft, comparable
 from paraglider.netfilter.rules.nft import (
@@ -16,7 +17,6 @@ from paraglider.netfilter.rules.nft import (
     NFT_FAMILY,
     TABLE,
     KernelTable,
-    offload_table,
     without_counters,
 )
 

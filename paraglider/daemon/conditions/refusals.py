@@ -1,4 +1,4 @@
-"""What the kernel refuses of new flows ahead of the workers' queues (``rules.openings``).
+"""What the kernel refuses of new flows ahead of the workers' queues (``forward.openings``).
 
 Lives here: ``Refusals``, the counts over all families, and the conditions while they grow.
 Rules: looks every few seconds; where there is no table, or the kernel does not tell, nothing is
@@ -14,9 +14,19 @@ from paraglider.config.model import Config
 from paraglider.daemon.conditions.assessor import LATELY
 from paraglider.daemon.conditions.table import Condition
 from paraglider.daemon.stats.table_monitor import INTERVAL
-from paraglider.netfilter.nfnetlink import refused_counters
+from paraglider.forward import registry
+from paraglider.forward.openings import REFUSED, TABLE
+from paraglider.netfilter.nfnetlink import named_counters
 
 _WHAT: Final = {"tcp": "connections", "udp": "UDP flows", "icmp": "pings"}
+
+
+def refused_counters(family: int) -> dict[str, int] | None:
+    """Packets of ``family`` that were dropped ahead of the queues, by what they would have opened;
+    None when there is no such table.
+    """
+    found = named_counters(family, TABLE, REFUSED.values())
+    return None if found is None else {what: found[name] for what, name in REFUSED.items()}
 
 
 class Refusals:
@@ -35,8 +45,13 @@ class Refusals:
 
     def follow(self, config: Config) -> None:
         """Look for the services of ``config`` from now on."""
-        queued = [service for service in config.services if service.forward in ("nat", "dsr")]
-        self._families = sorted({service.family for service in queued})
+        self._families = sorted(
+            {
+                service.family
+                for service in config.services
+                if (part := registry.of(service).openings) is not None and not part.hashed
+            }
+        )
         self._rate = config.queue.openings_rate
 
     @property

@@ -28,11 +28,12 @@ from paraglider.core.pool import Backend, Pool
 from paraglider.daemon import log
 from paraglider.daemon.store.backends import BackendTable
 from paraglider.errors import ParagliderError
+from paraglider.forward.offload.table import fallback_text
 from paraglider.forward.services import apply_states, make_pool
 from paraglider.host.seed import steering_seed
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
-from paraglider.netfilter.rules.nft import datagrams, fallback_text
+from paraglider.netfilter.rules.nft import datagrams
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from paraglider.netfilter.nfnetlink import end_leases
+from paraglider.forward.dsr.carrier import end_leases
 
 
 def ender(

@@ -17,9 +17,10 @@ from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.forward.dsr.datapath import DsrDatapath
+from paraglider.forward.dsr.leases import lease_seconds
+from paraglider.forward.dsr.marks import way_marks
 from paraglider.forward.services import make_services
-from paraglider.netfilter.rules.leases import lease_seconds
-from paraglider.netfilter.rules.marks import LEASE, way_marks
+from paraglider.netfilter.rules.marks import LEASE
 
 
 def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> DsrDatapath:

@@ -6,7 +6,7 @@ seen, and ``flow_states.ONE_SIDED`` moves it. A client that hears the backend sh
 sends and acknowledges (``tcp_events``); before that its flow is short-lived, and the first to go
 under pressure. Nothing of a packet is changed, so its head is enough.
 
-Asked about every packet or not: the kernel may hold a **lease** of a flow (``rules.leases``), by
+Asked about every packet or not: the kernel may hold a **lease** of a flow (``leases``), by
 which it marks the flow's packets itself for some seconds. The verdict of a flow that has shown
 itself to be one (established; a second datagram) asks for it by a bit of the mark, so that a
 flood fills no memory of the kernel's. When a lease is over the worker is asked again, and so knows

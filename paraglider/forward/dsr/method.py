@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.dsr.checks import check_service
+from paraglider.forward.dsr.rules import DECIDED, OPENINGS, dsr_rules
+from paraglider.forward.rule_parts import MethodRules, RuleScope
 
 if TYPE_CHECKING:
     from paraglider.config.model import Config, Service
@@ -22,6 +24,9 @@ class DsrMethod(ForwardMethod):
     journalled = True
     owns_vip = False
     neighbours = True
+
+    decided = DECIDED
+    openings = OPENINGS
 
     def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
         """See ``Method``."""
@@ -39,3 +44,8 @@ class DsrMethod(ForwardMethod):
             " the client's address, must be this host's neighbours and hold the VIP without"
             " answering for it; needs NFQUEUE and policy routing, nft for speed, no conntrack."
         )
+
+    def rules(self, scope: RuleScope) -> MethodRules:
+        """See ``ForwardMethod``."""
+        steering = scope.steering(lambda method: method is self)
+        return dsr_rules(scope.of(self), scope.family, steering)

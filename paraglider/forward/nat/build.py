@@ -14,9 +14,9 @@ from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.verdict import MARK
 from paraglider.forward.nat.datapath import NatDatapath
+from paraglider.forward.nat.long import long_marks
 from paraglider.forward.offload import build as offload
 from paraglider.forward.services import make_services
-from paraglider.netfilter.rules.marks import backend_marks
 
 
 def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> NatDatapath:
@@ -35,7 +35,7 @@ def build(config: Config, worker: int, now: float, registry: Registry = STRATEGI
 
 def set_long_verdicts(config: Config, services: Iterable[Service]) -> None:
     """Give the translations of the nat services among ``services`` the verdict for long packets."""
-    marks = backend_marks(config, "nat")
+    marks = long_marks(config)
     for service in services:
         if not service.offloaded:
             for backend, mark in zip(service.pool.backends, marks[service.name], strict=True):

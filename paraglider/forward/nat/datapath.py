@@ -12,7 +12,7 @@ sends. It tells a RST of the client from a forged one. Where the backend is not 
 direct``) the client's own numbers have to do.
 
 A packet that is too long to come whole (``packet.LONGEST``) moves its flow as any other, and its
-verdict is the mark by which the kernel replaces the same (``rules.long``).
+verdict is the mark by which the kernel replaces the same (``forward.nat.long``).
 
 A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram and
 an echo request open a new one at another backend, any other segment passes untouched and is

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paraglider.forward.base import ForwardMethod
+from paraglider.forward.nat.rules import DECIDED, OPENINGS, nat_rules
+from paraglider.forward.rule_parts import MethodRules, RuleScope
 
 if TYPE_CHECKING:
     from paraglider.config.model import Service
@@ -17,6 +19,9 @@ class NatMethod(ForwardMethod):
     options = frozenset({"return"})
     queued = True
     journalled = True
+
+    decided = DECIDED
+    openings = OPENINGS
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""
@@ -31,3 +36,7 @@ class NatMethod(ForwardMethod):
             " the backends see the client's address and must answer through this host; needs"
             " NFQUEUE, no conntrack."
         )
+
+    def rules(self, scope: RuleScope) -> MethodRules:
+        """See ``ForwardMethod``."""
+        return nat_rules(scope.of(self), scope)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paraglider.forward.base import ForwardMethod
+from paraglider.forward.offload.rules import DECIDED, OPENINGS, offload_rules
+from paraglider.forward.rule_parts import MethodRules, RuleScope
 
 if TYPE_CHECKING:
     from paraglider.config.model import Service
@@ -17,6 +19,9 @@ class OffloadMethod(ForwardMethod):
     options = frozenset({"snat"})
     queued = True
     conntracked = True
+
+    decided = DECIDED
+    openings = OPENINGS
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""
@@ -35,3 +40,7 @@ class OffloadMethod(ForwardMethod):
         if service.affinity == "client":
             parts.append("a client is kept from its last new connection on")
         return "; ".join(parts) + "."
+
+    def rules(self, scope: RuleScope) -> MethodRules:
+        """See ``ForwardMethod``."""
+        return offload_rules(scope.of(self), scope)

@@ -75,7 +75,7 @@ class WholeTable:
 
 
 class LeasesChange(WholeTable):
-    """The table of leases of one family (``rules.leases``)."""
+    """The table of leases of one family (``forward.dsr.leases``)."""
 
     __slots__ = ()
     kind = "leases"
@@ -83,7 +83,7 @@ class LeasesChange(WholeTable):
 
 
 class LongChange(WholeTable):
-    """The table for long packets of one family (``rules.long``)."""
+    """The table for long packets of one family (``forward.nat.long``)."""
 
     __slots__ = ()
     kind = "long"
@@ -91,7 +91,7 @@ class LongChange(WholeTable):
 
 
 class OpeningsChange(WholeTable):
-    """The table that limits openings of one family (``rules.openings``)."""
+    """The table that limits openings of one family (``forward.openings``)."""
 
     __slots__ = ()
     kind = "openings"

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from paraglider.forward.static.rules import COUNTED
 from paraglider.host.changes.base import Action, Host
 from paraglider.host.changes.replaced_table import fed
 from paraglider.netfilter.conntrack import Entry
@@ -27,7 +28,6 @@ from paraglider.netfilter.rules.nft import (
     removal_text,
     without_counters,
 )
-from paraglider.netfilter.rules.static import COUNTED
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,14 +76,16 @@ def policies(timeouts: Timeouts) -> dict[str, str]:
 
 
 def replied(config: Config, family: int) -> Replied:
-    """The VIPs of the ``forward: offload`` services of ``family`` with ``udp_reply``."""
+    """The VIPs of the services of ``family`` that conntrack carries, with ``udp_reply``."""
     found: dict[int, list[Service]] = {}
     for service in config.services:
         if service.udp_reply is not None and "udp" in service.protocols:
             found.setdefault(service.udp_reply, []).append(service)
     every = {
         seconds: traffic_of(
-            config.model_copy(update={"services": tuple(found[seconds])}), family, "offload"
+            config.model_copy(update={"services": tuple(found[seconds])}),
+            family,
+            lambda method: method.conntracked,
         ).vips
         for seconds in sorted(found)
     }

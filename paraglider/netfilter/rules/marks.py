@@ -3,23 +3,21 @@
 Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
 kernel's maps and policy rules, and by the workers, which answer it; under ``start`` the kernel
 does.
-Rules: a mark of offload, and one of a long packet of nat, follows from what a flow's service is:
-VIP, protocol and port (the lowest of several), and from the backend's address and mapped port; one
-of dsr from the backend's address, since nothing but the way there depends on it. So a mark stays
-when the file is put into another order or spelling, when a service is renamed or gets ports above
-its first, and connections that the kernel knows by it stay the backend's; where one changes all the
-same, they get the new one (``netfilter.conntrack``). Where two hash alike, the one that comes later
-in
-the order of the alphabet takes the next free mark.
+Rules: a mark follows from what a flow's service is: VIP, protocol and port (the lowest of several),
+and from the backend's address and mapped port. So a mark stays when the file is put into another
+order or spelling, when a service is renamed or gets ports above its first, and connections that the
+kernel knows by it stay the backend's; where one changes all the same, they get the new one
+(``netfilter.conntrack``). Where two hash alike, the one that comes later in the order of the
+alphabet takes the next free mark. The marks of dsr follow from the backend's address alone
+(``forward.dsr.marks``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from collections.abc import Sequence
 
 from paraglider.config.model import Backend, Config, Service
-from paraglider.config.types import IPAddress
 
 BASE = 0x51000000
 """The bits that all marks have in common."""
@@ -48,25 +46,27 @@ LONG = f"0x{LONG_BASE:08x}/0x{MASK:08x}"
 ROUTED = f"0x{DSR_BASE:08x}/0x{MASK:08x}"
 """Mark and mask, as ``-m mark --mark`` takes them."""
 
-_FAMILY_BIT = {4: 0, 6: 0x800000}
+FAMILY_BIT = {4: 0, 6: 0x800000}
+"""The bit of a mark that tells its family."""
+
 _SPACE = 0x800000  # marks a family
-_DSR_SPACE = LEASE
 
 
 def family_mark(family: int) -> int:
     """The bits that all marks of ``family`` (4 or 6) have in common, under ``FAMILY_MASK``."""
-    return BASE | _FAMILY_BIT[family]
+    return BASE | FAMILY_BIT[family]
 
 
-def backend_marks(
-    config: Config, forward: Literal["offload", "nat"] = "offload"
-) -> dict[str, tuple[int, ...]]:
-    """The marks of every service with ``forward`` by its name, in the order of its backends.
+def backend_marks(config: Config) -> dict[str, tuple[int, ...]]:
+    """The marks of every service that conntrack carries, by its name, in the order of its backends.
 
     The marks of a family do not depend on the services of the other.
     """
-    base = BASE if forward == "offload" else LONG_BASE
-    services = [service for service in config.services if service.forward == forward]
+    return marks_of([service for service in config.services if service.method.conntracked], BASE)
+
+
+def marks_of(services: Sequence[Service], base: int) -> dict[str, tuple[int, ...]]:
+    """As ``backend_marks``, of ``services`` and with the bits ``base`` in common."""
     taken: set[int] = set()
     marks: dict[str, int] = {}
     for identity, family in sorted(
@@ -74,28 +74,12 @@ def backend_marks(
         for service in services
         for backend in service.backends
     ):
-        marks[identity] = _free(identity, base | _FAMILY_BIT[family], _SPACE, taken)
+        marks[identity] = free_mark(identity, base | FAMILY_BIT[family], _SPACE, taken)
         taken.add(marks[identity])
     return {
         service.name: tuple(marks[_identity(service, backend)] for backend in service.backends)
         for service in services
     }
-
-
-def way_marks(config: Config, family: int) -> dict[IPAddress, int]:
-    """The mark of every backend of the ``forward: dsr`` services of ``family``, by its address."""
-    services = (s for s in config.services if s.forward == "dsr" and s.family == family)
-    taken: set[int] = set()
-    marks: dict[IPAddress, int] = {}
-    for address in sorted({b.address for s in services for b in s.backends}, key=str):
-        marks[address] = _free(str(address), DSR_BASE | _FAMILY_BIT[family], _DSR_SPACE, taken)
-        taken.add(marks[address])
-    return marks
-
-
-def way_family(mark: int) -> int:
-    """The family (4 or 6) of the backend whose way has ``mark``."""
-    return 6 if mark & _FAMILY_BIT[6] else 4
 
 
 def target_port(service: Service, backend: Backend) -> int:
@@ -115,7 +99,10 @@ def _identity(service: Service, backend: Backend) -> str:
     return f"{service.vip.ip} {service.protocol} {first} {backend.address} {mapped}"
 
 
-def _free(identity: str, base: int, space: int, taken: set[int]) -> int:
+def free_mark(identity: str, base: int, space: int, taken: set[int]) -> int:
+    """The mark of ``identity`` with the bits of ``base``, among so many as ``space``: the next free
+    one where another has it in ``taken``.
+    """
     digest = hashlib.blake2b(identity.encode(), digest_size=4).digest()
     place = int.from_bytes(digest, "big") % space
     while (mark := base | place) in taken:

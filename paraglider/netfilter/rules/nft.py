@@ -1,19 +1,9 @@
-"""The table of ours by which the kernel carries ``forward: offload`` flows: nft's text.
+"""The nft table ``paraglider``, by which the kernel translates connections: its parts as text.
 
-Lives here: maps from marks to backends, the chains that use them, and what happens to a packet
-that no worker has decided about. What the table of ``static`` has in common with it is here too,
-and public.
-
-    prerouting   a worker's answer is translated; without one the service's hash decides
-    answered     the mark is kept in conntrack, the destination becomes the backend
-    unanswered   a mark by the kernel's hash of the client's end, by weight, over the same maps
-    postrouting  the source, where the service asks for it, and where the client is in the
-                 backends' own network, which would answer it directly
-    forward      packets and bytes of each backend, there and back, counted
-    tracked      what conntrack calls invalid is dropped, and ``conntrack`` has more of it
-
-Rules: one table a family, ``ip paraglider`` and ``ip6 paraglider``, so that each is set up and
-undone by itself. The text is one transaction that leads to the same table from whatever it was:
+Lives here: what the tables of ``forward.offload`` and ``forward.static`` have in common: maps from
+marks to backends, chains, counters, the matches of first packets, the choice by a hash.
+Rules: pure. One table a family, ``ip paraglider`` and ``ip6 paraglider``, so that each is set up
+and undone by itself. The text is one transaction that leads to the same table from whatever it was:
 base chains are never removed, since with one of them every packet goes that waits in a queue of
 the namespace (Linux, net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). Elements and rules are
 swapped, so a packet meets the old table or the new one, never half of each.
@@ -21,7 +11,7 @@ swapped, so a packet meets the old table or the new one, never half of each.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,8 +19,7 @@ from paraglider.config.model import Config, Service
 from paraglider.config.types import ALL_PORTS, Exempt, PortRange
 from paraglider.netfilter.rules import conntrack
 from paraglider.netfilter.rules.claims import Claims
-from paraglider.netfilter.rules.marks import BASE, MASK, backend_marks, target_port
-from paraglider.netfilter.rules.steering import MARK_BASE, MARK_MASK
+from paraglider.netfilter.rules.marks import BASE, MASK, target_port
 from paraglider.netfilter.rules.traffic import traffic_of
 
 TABLE = "paraglider"
@@ -65,7 +54,6 @@ CARRIED = ("requests", "replies")
 """What is counted of each backend by ``carried``: packets and bytes there and back. A map of that
 name leads from its mark to its counter."""
 
-_CHAINS = ("answered", UNANSWERED)
 _ECHO = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
 
@@ -105,46 +93,6 @@ def datagrams(services: Iterable[Service]) -> tuple[tuple[str, int, int], ...]:
         if "udp" in service.protocols
         for ports in service.ports
     )
-
-
-def offload_table(
-    config: Config, family: int, hairpin: tuple[str, ...], seed: int
-) -> KernelTable | None:
-    """The table of ``family`` (4 or 6), or None when it has no ``forward: offload`` service.
-
-    ``hairpin`` are the interfaces towards the backends: what comes in and goes out by the same
-    one gets the balancer's address as source. ``seed`` is the 32-bit seed of the hash.
-    """
-    services = [s for s in config.services if s.family == family and s.forward == "offload"]
-    if not services:
-        return None
-    marks = backend_marks(config)
-    weights = _weights(services, marks)
-    every = [mark for service in services for mark in marks[service.name]]
-    counters = (UNANSWERED, GONE, *counters_of(every, CARRIED))
-    maps, bases = {**MAPS, **counter_maps(CARRIED)}, {**NAT_CHAINS, **CARRIED_CHAIN}
-    lines = [
-        *skeleton(family, counters, maps, bases, _CHAINS),
-        *tracking(config, family),
-        *elements(services, marks, family),
-        *counter_elements(every, CARRIED, family),
-        *add_rules("prerouting", _prerouting(family), family),
-        *add_rules("answered", _answered(config, family), family),
-        *add_rules(UNANSWERED, _unanswered(services, marks, weights, family, seed), family),
-        *add_rules("postrouting", postrouting(hairpin), family),
-        *add_rules("forward", carried(), family),
-    ]
-    return KernelTable.of(family, lines, services, marks)
-
-
-def fallback_text(config: Config, family: int, seed: int, weights: Mapping[int, int]) -> str:
-    """The nft input by which the hash of ``unanswered`` gives each backend its part of ``weights``,
-    by mark, in a table that is there; none to those without weight.
-    """
-    services = [s for s in config.services if s.family == family and s.forward == "offload"]
-    rules = _unanswered(services, backend_marks(config), weights, family, seed)
-    flush = f"flush chain {NFT_FAMILY[family]} {TABLE} {UNANSWERED}"
-    return "".join(f"{line}\n" for line in (flush, *add_rules(UNANSWERED, rules, family)))
 
 
 def removal_text(family: int, table: str = TABLE) -> str:
@@ -194,7 +142,7 @@ def tracking(config: Config, family: int) -> Iterator[str]:
     """What is asked of conntrack for the ``forward: offload`` services of ``family``."""
     name = NFT_FAMILY[family]
     place = f"{name} {TABLE}"
-    traffic = traffic_of(config, family, "offload")
+    traffic = traffic_of(config, family, lambda method: method.conntracked)
     exempt = (rule for end in traffic.exempt for rule in exempted(end, family))
     replied = conntrack.replied(config, family)
     yield from conntrack.objects(place, name, config.timeouts, replied)
@@ -330,52 +278,3 @@ def postrouting(hairpin: tuple[str, ...]) -> Iterator[str]:
     if hairpin:
         both = ", ".join(f'"{name}" . "{name}"' for name in hairpin)
         yield f"iifname . oifname {{ {both} }} masquerade"
-
-
-def _prerouting(family: int) -> Iterator[str]:
-    yield conntrack.refused(NFT_FAMILY[family])
-    yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} jump answered"
-    # The maps did not have it: the backend left while the packet waited.
-    yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} counter name {GONE} goto {UNANSWERED}"
-    # A worker's own mark: nobody reads its queue, or the queue is full.
-    yield (
-        f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}"
-        f" counter name {UNANSWERED} goto {UNANSWERED}"
-    )
-
-
-def _answered(config: Config, family: int) -> Iterator[str]:
-    yield "ct mark set meta mark"
-    yield from timed(config, family)
-    yield from translation("meta mark")
-
-
-def _weights(services: list[Service], marks: dict[str, tuple[int, ...]]) -> dict[int, int]:
-    """The weights of the file, by mark."""
-    return {
-        mark: backend.weight
-        for service in services
-        for mark, backend in zip(marks[service.name], service.backends, strict=True)
-    }
-
-
-def _unanswered(
-    services: list[Service],
-    marks: dict[str, tuple[int, ...]],
-    weights: Mapping[int, int],
-    family: int,
-    seed: int,
-) -> Iterator[str]:
-    """Sets the mark by a hash of the client's end; each backend has its weight of the space.
-
-    Where none has any, a first packet stays as it is, and the host refuses it.
-    """
-    for service, protocol, match in first_packets(services, family):
-        shares = [(mark, weights[mark]) for mark in marks[service.name]]
-        if not any(weight for _, weight in shares):
-            continue
-        fields = f"{NFT_FAMILY[family]} saddr"
-        if protocol != "icmp" and service.affinity != "client":
-            fields += f" . {protocol} sport"
-        mark = by_hash(fields, seed, shares)
-        yield f"{match} meta mark set {mark} goto answered"

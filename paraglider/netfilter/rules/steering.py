@@ -2,7 +2,7 @@
 
 The worker: the kernel's hash of the client's end, as a mark. The queue: what may open a flow waits
 apart, so that a flood of it delays no flow that is there. Those are TCP segments with SYN alone
-and the backends' answers to them, but for clients that ``rules.openings`` knows, ICMP echo
+and the backends' answers to them, but for clients that ``forward.openings`` knows, ICMP echo
 requests, and datagrams that it does not know the flow of: nothing in a datagram itself tells a
 first one from a later one. The first packets of offloaded flows have a third queue: for them the
 kernel has a backend too, and what finds it full passes.
@@ -32,7 +32,7 @@ OURS = f"0x{MARK_BASE:08x}/0x{MARK_MASK:08x}"
 
 
 UNKNOWN_MARK = 0x50480000
-"""Mark of a datagram of no flow that is known (``rules.openings``), until it is steered."""
+"""Mark of a datagram of no flow that is known (``forward.openings``), until it is steered."""
 
 KNOWN_MARK = 0x50490000
 """Mark of a SYN of a client that is known, and of its answer, until it is steered."""

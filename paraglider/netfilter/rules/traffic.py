@@ -7,10 +7,11 @@ same match twice. Order is that of the file, so that the text is stable.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from paraglider.config.method import Method
 from paraglider.config.model import Config, Service
 from paraglider.config.types import ALL_PORTS, Exempt, IPAddress, PortRange
 
@@ -51,9 +52,9 @@ class Traffic:
     exempt: tuple[Exempt, ...]
 
 
-def traffic_of(config: Config, family: int, forward: str) -> Traffic:
-    """The traffic of the services of ``family`` (4 or 6) with this ``forward``."""
-    services = tuple(s for s in config.services if s.family == family and s.forward == forward)
+def traffic_of(config: Config, family: int, chosen: Callable[[Method], bool]) -> Traffic:
+    """The traffic of the services of ``family`` (4 or 6) whose method is ``chosen``."""
+    services = tuple(s for s in config.services if s.family == family and chosen(s.method))
     back = tuple(s for s in services if s.answers == "via")
     return Traffic(
         services=services,

@@ -9,7 +9,7 @@ import yaml
 
 from bench.peers.paraglider import Paraglider, Proxied
 from paraglider.config.load import load
-from paraglider.config.static import unserved
+from paraglider.forward.static.checks import unserved
 
 
 def peer(**changes: str | int) -> Paraglider:

@@ -14,8 +14,9 @@ from paraglider.core.flow_states import (
     UDP_OPEN,
 )
 from paraglider.forward.dsr.build import build
-from paraglider.netfilter.rules.leases import LONGEST
-from paraglider.netfilter.rules.marks import LEASE, way_marks
+from paraglider.forward.dsr.leases import LONGEST
+from paraglider.forward.dsr.marks import way_marks
+from paraglider.netfilter.rules.marks import LEASE
 
 
 def config(*services: dict[str, Any], **top: Any) -> Config:

@@ -9,11 +9,11 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import PlatformError
+from paraglider.forward.dsr import leases
 from paraglider.host.changes.base import Host
 from paraglider.host.changes.records import from_record, to_record
 from paraglider.host.changes.replaced_table import AnswersChange, LeasesChange
 from paraglider.lab.namespace import Namespace
-from paraglider.netfilter.rules import leases
 
 TABLE = "paraglider-backend-web"
 TEXT = f"add table ip {TABLE}\nadd chain ip {TABLE} a\nflush chain ip {TABLE} a\n"

@@ -1,6 +1,6 @@
 """What a backend's host needs; the tables in ``golden/backend/SERVICE.nft``, tc's in ``….tc``.
 
-After a deliberate change, ``UPDATE_GOLDEN=1 pytest tests/netfilter/rules`` writes the files anew;
+After a deliberate change, ``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew;
 read the difference before committing.
 """
 
@@ -25,7 +25,7 @@ from paraglider.netfilter.rules.backend import (
     tracked,
 )
 
-GOLDEN = Path(__file__).parent / "golden" / "backend"
+GOLDEN = Path(__file__).parents[2] / "forward" / "golden" / "backend"
 LOCAL = PortRange(32768, 60999)
 CONFIG = Config.model_validate(
     yaml.safe_load((GOLDEN / "backend.yaml").read_text(encoding="utf-8"))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
+from paraglider.config.method import Method
 from paraglider.config.model import Config, Timeouts
 from paraglider.netfilter.rules.conntrack import (
     elements,
@@ -17,6 +19,11 @@ from paraglider.netfilter.rules.conntrack import (
     timed,
 )
 from paraglider.netfilter.rules.traffic import traffic_of
+
+
+def named(name: str) -> Callable[[Method], bool]:
+    """What chooses the method with this name."""
+    return lambda method: method.name == name
 
 
 def seconds(content: str) -> dict[str, int]:
@@ -72,10 +79,10 @@ def test_ends_are_those_of_tcp_each_once() -> None:
 
     services = [service("a", "tcp", 80), service("b", "any", ["80-90"]), service("c", "udp", 53)]
     config = Config.model_validate({"services": services})
-    vips, answering = elements("ip t", traffic_of(config, 4, "offload"), {})
+    vips, answering = elements("ip t", traffic_of(config, 4, named("offload")), {})
     assert vips == "add element ip t vips { 192.0.2.1 . 80-90 }"
     assert answering.endswith("{ 10.0.0.1 . 80-90, 10.0.0.2 . 8080 }")
-    assert not list(elements("ip6 t", traffic_of(config, 6, "offload"), {}))
+    assert not list(elements("ip6 t", traffic_of(config, 6, named("offload")), {}))
 
 
 def test_answered_datagrams_are_kept_as_the_service_says() -> None:
@@ -90,7 +97,7 @@ def test_answered_datagrams_are_kept_as_the_service_says() -> None:
     ]
     config = Config.model_validate({"services": [{**base, **s} for s in services]})
     found = replied(config, 4)
-    lines = list(elements("ip t", traffic_of(config, 6, "offload"), found))
+    lines = list(elements("ip t", traffic_of(config, 6, named("offload")), found))
     assert lines == [
         "add element ip t replied-5 { 192.0.2.1 . 53, 192.0.2.1 . 90 }",
         "add element ip t replied-20 { 192.0.2.1 . 70-71 }",

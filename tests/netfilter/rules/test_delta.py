@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraglider.config.model import Config
+from paraglider.forward.offload.table import offload_table
 from paraglider.netfilter.rules.delta import AT_ONCE, delta
-from paraglider.netfilter.rules.nft import CARRIED, offload_table, without_counters
+from paraglider.netfilter.rules.nft import CARRIED, without_counters
 
 PLACE = "ip paraglider"
 

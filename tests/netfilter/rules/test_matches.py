@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from paraglider.config.method import Method
 from paraglider.config.model import Config
 from paraglider.netfilter.rules.matches import echo, errors, exempt, queues, requests
 from paraglider.netfilter.rules.steering import Steering
 from paraglider.netfilter.rules.traffic import Traffic, traffic_of
+
+
+def named(name: str) -> Callable[[Method], bool]:
+    """What chooses the method with this name."""
+    return lambda method: method.name == name
 
 
 def traffic(*services: dict[str, Any], exempt: tuple[str, ...] = ()) -> Traffic:
@@ -19,7 +26,7 @@ def traffic(*services: dict[str, Any], exempt: tuple[str, ...] = ()) -> Traffic:
         "network": {"exempt": list(exempt)},
         "services": [{**base, **service} for service in services],
     }
-    return traffic_of(Config.model_validate(content), 4, "nat")
+    return traffic_of(Config.model_validate(content), 4, named("nat"))
 
 
 def test_requests_by_how_much_of_the_ports_they_have() -> None:

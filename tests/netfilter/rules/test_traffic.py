@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paraglider.config.method import Method
 from paraglider.config.model import Config
 from paraglider.config.types import ALL_PORTS, PortRange
 from paraglider.netfilter.rules.traffic import (
@@ -23,6 +25,11 @@ port_ranges = st.builds(
     st.integers(1, 65535),
     st.integers(0, 300),
 )
+
+
+def named(name: str) -> Callable[[Method], bool]:
+    """What chooses the method with this name."""
+    return lambda method: method.name == name
 
 
 def config(*services: dict[str, Any]) -> Config:
@@ -78,7 +85,7 @@ def test_all_ports_need_no_match() -> None:
 
 def test_ports_of_a_shared_vip_are_united() -> None:
     """Two services on one VIP and protocol become one endpoint."""
-    traffic = traffic_of(config({"ports": 80}, {"ports": ["8000-8010", 81]}), 4, "nat")
+    traffic = traffic_of(config({"ports": 80}, {"ports": ["8000-8010", 81]}), 4, named("nat"))
     assert [(str(e.address), e.protocol, e.ports) for e in traffic.vips] == [
         ("192.168.0.11", "tcp", (PortRange(80, 81), PortRange(8000, 8010)))
     ]
@@ -87,7 +94,7 @@ def test_ports_of_a_shared_vip_are_united() -> None:
 def test_replies_come_from_the_mapped_port() -> None:
     """A backend with a port of its own answers from it, the others from the service's."""
     backends = ["10.0.0.1", {"address": "10.0.0.2", "port": 8080}]
-    traffic = traffic_of(config({"ports": 80, "backends": backends}), 4, "nat")
+    traffic = traffic_of(config({"ports": 80, "backends": backends}), 4, named("nat"))
     assert {str(e.address): e.ports for e in traffic.replies} == {
         "10.0.0.1": (PortRange(80, 80),),
         "10.0.0.2": (PortRange(8080, 8080),),
@@ -96,7 +103,7 @@ def test_replies_come_from_the_mapped_port() -> None:
 
 def test_direct_replies_do_not_concern_us() -> None:
     """Under return: direct there are no replies to match, but errors of the backends still."""
-    traffic = traffic_of(config({"protocol": "any", "return": "direct"}), 4, "nat")
+    traffic = traffic_of(config({"protocol": "any", "return": "direct"}), 4, named("nat"))
     assert traffic.replies == ()
     assert traffic.echo_replies == ()
     assert traffic.echo_vips == (ipaddress.ip_address("192.168.0.11"),)
@@ -106,5 +113,5 @@ def test_direct_replies_do_not_concern_us() -> None:
 def test_families_do_not_mix() -> None:
     """A family sees its own services only."""
     both = config({}, {"vip": "2001:db8::11/64", "backends": ["fd00:10::1"]})
-    assert [str(a) for a in traffic_of(both, 6, "nat").addresses] == ["2001:db8::11"]
-    assert [str(a) for a in traffic_of(both, 4, "nat").addresses] == ["192.168.0.11"]
+    assert [str(a) for a in traffic_of(both, 6, named("nat")).addresses] == ["2001:db8::11"]
+    assert [str(a) for a in traffic_of(both, 4, named("nat")).addresses] == ["192.168.0.11"]

@@ -24,7 +24,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from paraglider.config.model import Config, Timeouts
-from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK, way_marks
+from paraglider.forward.dsr.marks import dsr_services, way_marks
+from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK
 from paraglider.netfilter.rules.nft import NFT_FAMILY
 
 TABLE = "paraglider-dsr"
@@ -47,7 +48,7 @@ def lease_seconds(timeouts: Timeouts) -> int:
 
 def lease_table(config: Config, family: int) -> str | None:
     """The nft input that leads to the table of ``family``, or None without a dsr service of it."""
-    services = [s for s in config.services if s.family == family and s.forward == "dsr"]
+    services = dsr_services(config, family)
     if not services:
         return None
     marks = sorted(way_marks(config, family).values())

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.forward.nat.long import long_marks, long_table
 from paraglider.netfilter.nft import Nft
-from paraglider.netfilter.rules.long import long_table
-from paraglider.netfilter.rules.marks import LONG_BASE, MASK, backend_marks
+from paraglider.netfilter.rules.marks import LONG_BASE, MASK
 
 MAPPED = {"address": "10.0.0.2", "port": 8080}
 TEXT = """\
@@ -65,7 +65,7 @@ def test_the_text() -> None:
     """Both ends of every backend by its mark, the ports where they are mapped; what is in no map
     is dropped.
     """
-    one, two = (f"0x{mark:08x}" for mark in backend_marks(config(), "nat")["web"])
+    one, two = (f"0x{mark:08x}" for mark in long_marks(config())["web"])
     wanted = TEXT.replace("ONE", one).replace("TWO", two)
     assert long_table(config(), 4) == wanted
 
@@ -78,7 +78,7 @@ def test_other_forwards_have_none() -> None:
 
 def test_marks_are_nobody_elses() -> None:
     """Neither a worker's nor one of offload, and each backend has its own."""
-    marks = backend_marks(config(), "nat")["web"]
+    marks = long_marks(config())["web"]
     assert len(set(marks)) == 2
     assert {mark & MASK for mark in marks} == {LONG_BASE}
 

@@ -1,18 +1,18 @@
-"""The rules of the ``forward: dsr`` services of one family.
+"""The iptables rules of ``forward: dsr``: what the clients send passes a worker's queue.
 
 Lives here: what is kept out of conntrack (which would see one direction alone), what is queued and
-to which worker, what is let through the host's firewall, and what is refused.
-Rules: chains of their own, PARAGLIDER-DSR*, since a VIP of dsr is no other forward's VIP. Only
-what the clients send is steered; the answers pass elsewhere. A request that no worker could take
-is dropped: the VIP is nobody's here. So is nothing passed on that has no mark of ours: it is
-refused, for no host answers to the VIP on the way that it would take.
+to which worker, what is accepted, and what is rejected.
+Rules: pure. Chains of its own, PARAGLIDER-DSR*, since a VIP of dsr is no other method's VIP. Only
+what the clients send is steered; the answers do not pass this host. A request that no worker could
+take is dropped. A packet without a mark of ours is rejected: no local address owns the VIP.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paraglider.netfilter.rules.marks import ROUTED
+from paraglider.forward.rule_parts import MethodRules, OpeningsPart
+from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK, ROUTED
 from paraglider.netfilter.rules.matches import (
     any_icmp,
     echo,
@@ -27,10 +27,19 @@ from paraglider.netfilter.rules.ruleset import Chain, Table
 from paraglider.netfilter.rules.steering import Steering
 from paraglider.netfilter.rules.traffic import Traffic
 
+DECIDED = f"-m mark --mark {ROUTED}"
+"""The match of packets that have a backend: by a worker's mark, or by a lease."""
 
-def dsr_tables(dsr: Traffic, family: int, steering: Steering) -> tuple[Table, ...]:
-    """The tables of ``dsr``, which has a service."""
-    return (_raw(dsr, family), _mangle(dsr, family, steering), _filter(dsr))
+OPENINGS = OpeningsPart(
+    decided=f"meta mark & 0x{MASK:08x} == 0x{DSR_BASE:08x}",
+    heard=f"meta mark & 0x{MASK | LEASE:08x} == 0x{DSR_BASE | LEASE:08x}",
+)
+"""How new flows are limited."""
+
+
+def dsr_rules(dsr: Traffic, family: int, steering: Steering) -> MethodRules:
+    """The rules of ``dsr``, which has a service."""
+    return MethodRules((_raw(dsr, family), _mangle(dsr, family, steering), _filter(dsr)))
 
 
 def _raw(dsr: Traffic, family: int) -> Table:
@@ -72,7 +81,7 @@ def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
             "requests to the VIPs of dsr, and errors about answers; what has a lease has its mark",
             (
                 "-i lo -j RETURN",
-                f"-m mark --mark {ROUTED} -j RETURN",
+                f"{DECIDED} -j RETURN",
                 *exempt(dsr.exempt),
                 *ends,
                 f"{any_icmp(family)} -g PARAGLIDER-DSR-ICMP",
@@ -123,7 +132,7 @@ def _filter(dsr: Traffic) -> Table:
         Chain(
             "PARAGLIDER-DSR-ACCEPT",
             "what has a backend's mark passes, whatever the policy; the VIPs are nobody else's",
-            (f"-m mark --mark {ROUTED} -j ACCEPT", *refused),
+            (f"{DECIDED} -j ACCEPT", *refused),
         ),
         *chains,
         Chain(

@@ -2,7 +2,7 @@
 
 The extra key ``cores`` of a configuration names the workers' cores, ``hairpin`` is for the
 tables of ``forward: offload`` (``NAME.nft4``, ``NAME.nft6``: ``test_nft``). After a deliberate
-change, ``UPDATE_GOLDEN=1 pytest tests/netfilter/rules`` writes the files anew; read the
+change, ``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew; read the
 difference before committing.
 """
 
@@ -17,8 +17,8 @@ import pytest
 import yaml
 
 from paraglider.config.model import Config
+from paraglider.forward.queue_rules import queue_rules
 from paraglider.netfilter.iptables import Netfilter
-from paraglider.netfilter.rules.iptables import queue_rules
 from paraglider.netfilter.rules.ruleset import RuleSet
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -7,9 +7,9 @@ many flows as it likes. Of datagrams, those of flows that a worker has taken wai
 traffic, all others with the openings.
 
     arriving   ahead of the queue: what opens a flow; what is beyond the limits is dropped and
-               counted, of offload given to the kernel's hash, as without a worker
-    accepted   behind the queue: a datagram's flow is known from here on. Of dsr and of nat whose
-               answers pass elsewhere, a client is known that ends or leases a flow that it opened
+               counted, or given to the kernel's hash (``OpeningsPart.hashed``)
+    accepted   behind the queue: a datagram's flow is known from here on. Where answers pass
+               elsewhere, a client is known that ends or leases a flow that it opened
     answers    a backend's answers to SYNs of known clients
     replied    a client is known to which a backend sends data or its FIN, behind the queue too:
                TCP does that after the client has acknowledged the backend's SYN
@@ -26,14 +26,17 @@ wait with established traffic.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from operator import is_
 from typing import Final, NamedTuple
 
 from paraglider.config.model import Config
 from paraglider.config.types import ALL_PORTS, PortRange
-from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK
+from paraglider.forward import registry
+from paraglider.forward.rule_parts import OpeningsPart
 from paraglider.netfilter.rules.nft import NFT_FAMILY, exempted
-from paraglider.netfilter.rules.steering import KNOWN_MARK, MARK_BASE, MARK_MASK, UNKNOWN_MARK
+from paraglider.netfilter.rules.steering import KNOWN_MARK, MARK_BASE, UNKNOWN_MARK
 from paraglider.netfilter.rules.traffic import Endpoint, Traffic, traffic_of, united_ports
 
 TABLE: Final = "paraglider-openings"
@@ -73,9 +76,6 @@ _BASES: Final = {
 _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
 _ENDS: Final = "tcp flags & (fin | syn | rst) == fin"
 _ECHO: Final = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
-_OURS: Final = f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}"
-_ROUTED: Final = f"meta mark & 0x{MASK:08x} == 0x{DSR_BASE:08x}"
-_LEASED: Final = f"meta mark & 0x{MASK | LEASE:08x} == 0x{DSR_BASE | LEASE:08x}"
 
 
 class _Limit(NamedTuple):
@@ -98,28 +98,43 @@ def openings_table(config: Config, family: int, workers: int) -> str | None:
     """The nft input that leads to the table of ``family`` for so many ``workers``, or None where
     no packets of it are queued.
     """
-    nat, dsr, offload = (traffic_of(config, family, way) for way in ("nat", "dsr", "offload"))
-    if not (nat.services or dsr.services or offload.services):
+    every = [
+        _Queued(method.openings, traffic_of(config, family, partial(is_, method)))
+        for method in registry.methods()
+        if method.openings is not None
+    ]
+    every.sort(key=lambda one: one.part.hashed)
+    present = [one for one in every if one.traffic.services]
+    if not present:
         return None
     limit = _Limit(config.queue.openings_rate * workers, config.queue.openings * workers)
-    queued = bool(nat.services or dsr.services)
+    hashed = [one for one in present if one.part.hashed]
+    queued = [one for one in present if not one.part.hashed]
+    seen = [one for one in queued if one.part.answers and not _unseen(one.traffic)]
     chains = {
-        "arriving": _arriving(family, nat, dsr, offload, limit),
+        "arriving": _arriving(family, queued, hashed, limit),
         "refused": _refused(family, limit) if queued else (),
-        "segment": _segment(family, nat, limit) if queued else (),
+        "segment": _segment(family, seen, limit) if queued else (),
         "datagram": _datagram(family, limit) if queued else (),
-        "accepted": _accepted(family, nat, dsr),
-        "answers": _answers(family, nat),
-        "replied": _replied(family, nat),
+        "accepted": _accepted(family, queued),
+        "answers": _answers(family) if seen else (),
+        "replied": _replied(family, queued),
     }
-    proxy = traffic_of(config, family, "proxy")
+    listened = traffic_of(config, family, lambda method: method.listens)
     place = f"{NFT_FAMILY[family]} {TABLE}"
     lines = [
         *_skeleton(place, family, chains),
-        *_elements(place, (nat, dsr), offload, proxy),
+        *_elements(place, every, listened),
         *(f"add rule {place} {chain} {rule}" for chain, rules in chains.items() for rule in rules),
     ]
     return "".join(f"{line}\n" for line in lines)
+
+
+class _Queued(NamedTuple):
+    """How the new flows of a method are limited, and its traffic of the family."""
+
+    part: OpeningsPart
+    traffic: Traffic
 
 
 def _skeleton(place: str, family: int, chains: Iterable[str]) -> Iterator[str]:
@@ -150,26 +165,26 @@ def _skeleton(place: str, family: int, chains: Iterable[str]) -> Iterator[str]:
     yield from (f"flush chain {place} {chain}" for chain in chains)
 
 
-def _elements(
-    place: str, queued: Iterable[Traffic], offload: Traffic, proxy: Traffic
-) -> Iterator[str]:
-    """What fills the sets of VIPs and ports. Where one way of forwarding has some ports of a VIP
-    and another all of them, the former are not the latter's.
+def _elements(place: str, every: Sequence[_Queued], listened: Traffic) -> Iterator[str]:
+    """What fills the sets of VIPs and ports. Where one method has some ports of a VIP and another
+    all of them, the former are not the latter's.
     """
-    queued = tuple(queued)
     found: dict[str, list[str]] = {}
-    ends = [end for traffic in (*queued, offload, proxy) for end in traffic.vips]
-    narrow = [end for end in ends if not end.all_ports]
-    for traffic in (*queued, offload):
-        kind = "offloaded" if traffic is offload else "queued"
-        for end in traffic.vips:
+    traffics = [*(one.traffic for one in every), listened]
+    narrow = [end for traffic in traffics for end in traffic.vips if not end.all_ports]
+    for one in every:
+        kind = "offloaded" if one.part.hashed else "queued"
+        for end in one.traffic.vips:
             ports = _left(end, narrow) if end.all_ports else end.ports
             items = found.setdefault(f"{kind}-{end.protocol}", [])
             items.extend(f"{end.address} . {item}" for item in ports)
-        if traffic is not offload:
-            found.setdefault("queued-icmp", []).extend(map(str, traffic.echo_vips))
-    for end in (end for traffic in queued for end in traffic.replies if end.protocol == "tcp"):
-        found.setdefault("answering", []).extend(f"{end.address} . {item}" for item in end.ports)
+        if not one.part.hashed:
+            found.setdefault("queued-icmp", []).extend(map(str, one.traffic.echo_vips))
+    replies = (end for one in every if not one.part.hashed for end in one.traffic.replies)
+    for end in replies:
+        if end.protocol == "tcp":
+            items = found.setdefault("answering", [])
+            items.extend(f"{end.address} . {item}" for item in end.ports)
     for name, items in found.items():
         if items:
             yield f"add element {place} {name} {{ {', '.join(items)} }}"
@@ -193,40 +208,39 @@ def _left(end: Endpoint, narrow: Iterable[Endpoint]) -> Iterator[PortRange]:
 
 
 def _arriving(
-    family: int, nat: Traffic, dsr: Traffic, offload: Traffic, limit: _Limit
+    family: int, queued: Sequence[_Queued], hashed: Sequence[_Queued], limit: _Limit
 ) -> Iterator[str]:
     to = f"{NFT_FAMILY[family]} daddr"
     yield f"meta l4proto tcp {_FLAGS} != syn return"  # nearly every packet ends here
-    if offload.services:
+    if hashed:
         yield "ct state established,related return"
     yield 'iifname "lo" return'
-    for traffic in (nat, dsr, offload):
-        if traffic.services:
-            for end in traffic.exempt:
-                yield from exempted(end, family)
-            break
-    if dsr.services:
-        yield f"{_ROUTED} return"
-    if nat.services or dsr.services:
+    for end in (*queued, *hashed)[0].traffic.exempt:
+        yield from exempted(end, family)
+    for one in queued:
+        if one.part.heard:
+            yield f"{one.part.decided} return"
+    if queued:
         yield f"{to} . tcp dport @queued-tcp goto segment"
         yield f"{to} . udp dport @queued-udp goto datagram"
-    if offload.services and limit.rate:
+    if hashed and limit.rate:
         # A worker's mark, as where no worker has answered.
-        hashed = f"{limit.over()} meta mark set 0x{MARK_BASE:08x} return"
-        yield from (f"{to} . {p} dport @offloaded-{p} {hashed}" for p in ("tcp", "udp"))
-    if limit.rate and (nat.echo_vips or dsr.echo_vips):
+        mark = f"{limit.over()} meta mark set 0x{MARK_BASE:08x} return"
+        yield from (f"{to} . {p} dport @offloaded-{p} {mark}" for p in ("tcp", "udp"))
+    if limit.rate and any(one.traffic.echo_vips for one in queued):
         drop = f"counter name {REFUSED['icmp']} drop"
         yield f"{_ECHO[family]} {to} @queued-icmp {limit.over()} {drop}"
 
 
-def _segment(family: int, nat: Traffic, limit: _Limit) -> Iterator[str]:
+def _segment(family: int, seen: Sequence[_Queued], limit: _Limit) -> Iterator[str]:
     """A SYN: one of a client that is not known is limited. One of a client that is waits with
-    established traffic, where it is certain who is, and as long as there are not too many.
+    established traffic, where all answers are ``seen``, so that it is certain who is known, and as
+    long as there are not too many.
     """
     client = _CLIENT[family].format("saddr")
-    if nat.services and not _unseen(nat):
+    if seen:
         within = f"limit rate {_FAVOURED}/second burst {_FAVOURED} packets"
-        vips = ", ".join(map(str, nat.addresses))  # dsr's are others
+        vips = ", ".join(str(vip) for one in seen for vip in one.traffic.addresses)
         favour = f"update @favoured {{ {client} {within} }}"
         mark = f"meta mark set 0x{KNOWN_MARK:08x} return"
         yield f"{NFT_FAMILY[family]} daddr {{ {vips} }} {client} @known {favour} {mark}"
@@ -258,30 +272,27 @@ def _datagram(family: int, limit: _Limit) -> Iterator[str]:
         yield f"{limit.over()} counter name {REFUSED['udp']} drop"
 
 
-def _accepted(family: int, nat: Traffic, dsr: Traffic) -> Iterator[str]:
+def _accepted(family: int, queued: Sequence[_Queued]) -> Iterator[str]:
     name = NFT_FAMILY[family]
     client = _CLIENT[family].format("saddr")
-    for traffic, mark in ((nat, _OURS), (dsr, _ROUTED)):
-        if not traffic.services:
-            continue
+    for part, traffic in queued:
         flow = f"{name} saddr . udp sport"
         again = f"update @flows {{ {flow} timeout {_FLOW_SECONDS}s }}"
-        yield f"{mark} {flow} @flows {again} return"
-        yield f"{mark} meta l4proto udp add @flows {{ {flow} }} return"
-        if traffic is dsr:
-            yield f"{_LEASED} update @known {{ {client} }} return"
+        yield f"{part.decided} {flow} @flows {again} return"
+        yield f"{part.decided} meta l4proto udp add @flows {{ {flow} }} return"
+        if part.heard:
+            yield f"{part.heard} update @known {{ {client} }} return"
         if _unseen(traffic):
             flow = _opened(family)
-            yield f"{mark} {_FLAGS} == syn update @opened {{ {flow} }} return"
-            yield f"{mark} {_ENDS} {flow} @opened update @known {{ {client} }}"
+            yield f"{part.decided} {_FLAGS} == syn update @opened {{ {flow} }} return"
+            yield f"{part.decided} {_ENDS} {flow} @opened update @known {{ {client} }}"
 
 
-def _answers(family: int, nat: Traffic) -> Iterator[str]:
+def _answers(family: int) -> Iterator[str]:
     """What a backend answers to a SYN of a known client waits with established traffic too."""
-    if nat.services and not _unseen(nat):
-        client = _CLIENT[family].format("daddr")
-        of = f"{NFT_FAMILY[family]} saddr . tcp sport @answering"
-        yield f"{_FLAGS} == syn | ack {of} {client} @known meta mark set 0x{KNOWN_MARK:08x}"
+    client = _CLIENT[family].format("daddr")
+    of = f"{NFT_FAMILY[family]} saddr . tcp sport @answering"
+    yield f"{_FLAGS} == syn | ack {of} {client} @known meta mark set 0x{KNOWN_MARK:08x}"
 
 
 def _unseen(traffic: Traffic) -> bool:
@@ -289,10 +300,10 @@ def _unseen(traffic: Traffic) -> bool:
     return any(service.answers != "via" for service in traffic.services)
 
 
-def _replied(family: int, nat: Traffic) -> Iterator[str]:
-    if not nat.services:
-        return
+def _replied(family: int, queued: Sequence[_Queued]) -> Iterator[str]:
     of = f"{NFT_FAMILY[family]} saddr . tcp sport @queued-tcp"
     client = _CLIENT[family].format("daddr")
     said = "tcp flags & (fin | psh) != 0x0 tcp flags & (syn | rst) == 0x0"
-    yield f"{_OURS} {said} {of} update @known {{ {client} }}"
+    for part, _ in queued:
+        if part.answers:
+            yield f"{part.decided} {said} {of} update @known {{ {client} }}"

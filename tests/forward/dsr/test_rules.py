@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.netfilter.rules.iptables import queue_rules
+from paraglider.forward.queue_rules import queue_rules
 from paraglider.netfilter.rules.marks import ROUTED
 from paraglider.netfilter.rules.ruleset import RuleSet
 

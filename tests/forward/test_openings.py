@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from paraglider.config.model import Config
+from paraglider.forward.openings import openings_table
 from paraglider.netfilter.nft import Nft
-from paraglider.netfilter.rules.openings import openings_table
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ("any", "direct", "dsr", "mixed", "offload")

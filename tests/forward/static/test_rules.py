@@ -1,6 +1,6 @@
 """Golden files of `start` in ``golden/static``, and the arithmetic of turns and hashes.
 
-``UPDATE_GOLDEN=1 pytest tests/netfilter/rules`` writes the files anew; read the difference.
+``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew; read the difference.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraglider.config.model import Config
-from paraglider.config.static import kernel_only
+from paraglider.forward.static import rules as static
+from paraglider.forward.static.checks import kernel_only
+from paraglider.forward.static.rules import COUNTED, rounded, served, static_rules, static_table
 from paraglider.netfilter.iptables import Netfilter
 from paraglider.netfilter.nft import Nft
-from paraglider.netfilter.rules import static
 from paraglider.netfilter.rules.nft import KernelTable, removal_text, without_counters
-from paraglider.netfilter.rules.static import COUNTED, rounded, served, static_rules, static_table
 
-GOLDEN = Path(__file__).parent / "golden" / "static"
+GOLDEN = Path(__file__).parents[1] / "golden" / "static"
 SEED = 0x0C0FFEE0
 
 

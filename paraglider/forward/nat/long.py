@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paraglider.config.model import Config
-from paraglider.netfilter.rules.marks import LONG_BASE, MASK, backend_marks, mapped_ports
+from paraglider.netfilter.rules.marks import LONG_BASE, MASK, mapped_ports, marks_of
 from paraglider.netfilter.rules.nft import NFT_FAMILY
 from paraglider.netfilter.rules.steering import MARK_BASE
 
@@ -36,6 +36,11 @@ _CHAINS = {"requests": ("prerouting", "d", "backend"), "replies": ("forward", "s
 """Chain: its hook, whether destination or source is replaced, and by what."""
 
 
+def long_marks(config: Config) -> dict[str, tuple[int, ...]]:
+    """The marks of long packets of every nat service by its name, in the order of its backends."""
+    return marks_of([s for s in config.services if s.forward == "nat"], LONG_BASE)
+
+
 def long_table(config: Config, family: int) -> str | None:
     """The nft input that leads to the table of ``family``, or None without a nat service of it."""
     services = [s for s in config.services if s.family == family and s.forward == "nat"]
@@ -43,7 +48,7 @@ def long_table(config: Config, family: int) -> str | None:
         return None
     name = NFT_FAMILY[family]
     place = f"{name} {TABLE}"
-    marks = backend_marks(config, "nat")
+    marks = long_marks(config)
     lines = [f"add table {place}"]
     for end in ("backend", "vip"):
         lines.append(f"add map {place} {end} {{ type mark : ipv{family}_addr; }}")

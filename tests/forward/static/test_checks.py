@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.config.static import cautions, kernel_only, unserved
+from paraglider.forward.static.checks import cautions, kernel_only, unserved
 
 WEB = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
 

@@ -1,7 +1,7 @@
 """Golden files: a configuration in ``golden/NAME.yaml``, its tables in ``NAME.nft4`` and ``.nft6``.
 
 The extra key ``hairpin`` of a configuration names the interfaces towards the backends. After a
-deliberate change, ``UPDATE_GOLDEN=1 pytest tests/netfilter/rules`` writes the files anew; read the
+deliberate change, ``UPDATE_GOLDEN=1 pytest tests/forward`` writes the files anew; read the
 difference before committing.
 """
 
@@ -15,11 +15,12 @@ import pytest
 import yaml
 
 from paraglider.config.model import Config
+from paraglider.forward.offload.table import fallback_text, offload_table
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
-from paraglider.netfilter.rules.nft import KernelTable, fallback_text, offload_table, removal_text
+from paraglider.netfilter.rules.nft import KernelTable, removal_text
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 NAMES = ("offload", "mixed")
 SEED = 0x0C0FFEE0
 

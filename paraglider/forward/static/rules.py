@@ -28,7 +28,7 @@ from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.strategies.wrr import SmoothRoundRobin
 from paraglider.netfilter.rules import conntrack
-from paraglider.netfilter.rules.iptables import accept_table, no_redirects
+from paraglider.netfilter.rules.filter import accept_table, no_redirects
 from paraglider.netfilter.rules.marks import OFFLOADED, backend_marks, target_port
 from paraglider.netfilter.rules.nft import (
     CARRIED,
@@ -71,7 +71,7 @@ def static_table(
 ) -> KernelTable | None:
     """The table of ``family`` (4 or 6), or None without a service of it.
 
-    ``config`` is as ``config.static.kernel_only`` gives it; ``hairpin`` and ``seed`` as
+    ``config`` is as ``forward.static.checks.kernel_only`` gives it; ``hairpin`` and ``seed`` as
     ``nft.offload_table`` takes them.
     """
     services = [service for service in config.services if service.family == family]

@@ -9,11 +9,12 @@ import pytest
 import yaml
 
 from paraglider.config.model import Config, Timeouts
+from paraglider.forward.dsr.leases import LONGEST, lease_seconds, lease_table
+from paraglider.forward.dsr.marks import way_marks
 from paraglider.netfilter.nft import Nft
-from paraglider.netfilter.rules.leases import LONGEST, lease_seconds, lease_table
-from paraglider.netfilter.rules.marks import LEASE, way_marks
+from paraglider.netfilter.rules.marks import LEASE
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def config() -> Config:

@@ -1,0 +1,72 @@
+"""The iptables rules of ``forward: offload``: first packets alone pass a worker's queue.
+
+Lives here: which packets are queued, and what is accepted. What becomes of a flow afterwards is
+the nft table's (``forward.offload.table``).
+Rules: pure. A first packet that no worker could take is let pass: the kernel then decides.
+"""
+
+from __future__ import annotations
+
+from paraglider.forward.rule_parts import (
+    MethodRules,
+    OpeningsPart,
+    RuleScope,
+    SharedPart,
+    shares_chains,
+)
+from paraglider.netfilter.rules.marks import OFFLOADED
+from paraglider.netfilter.rules.matches import echo, queues, to_requests
+from paraglider.netfilter.rules.ruleset import Chain, Table
+from paraglider.netfilter.rules.steering import OURS, Steering
+from paraglider.netfilter.rules.traffic import Traffic
+
+DECIDED = f"-m connmark --mark {OFFLOADED}"
+"""The match of packets of connections that have a backend."""
+
+OPENINGS = OpeningsPart(hashed=True)
+"""How new flows are limited."""
+
+_TO_NEW = "-g PARAGLIDER-NEW"
+_SEGMENTS = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN"
+_KNOWN = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+
+
+def offload_rules(offload: Traffic, scope: RuleScope) -> MethodRules:
+    """The rules of ``offload``, which has a service."""
+    some, every = (
+        to_requests(f"PARAGLIDER-{name}", offload, "PARAGLIDER-NEW", all_ports=all_ports)
+        for name, all_ports in (("SOME-NEW", False), ("ALL-NEW", True))
+    )
+    # Ahead of all the rest: nearly every packet of an offloaded flow ends here. The first of the
+    # two is some 100 ns cheaper, but a method whose workers have the flows wants every segment.
+    others = scope.traffic(lambda method: shares_chains(method) and not method.conntracked)
+    shared = SharedPart(
+        some,
+        every,
+        echo=tuple(f"{match} {_TO_NEW}" for match in echo(offload, scope.family)),
+        early=(_KNOWN,) if others.services else (_SEGMENTS, _KNOWN),
+        accepted=(f"{DECIDED} -j ACCEPT",),
+    )
+    chain = _first_packets(scope.steering(shares_chains))
+    return MethodRules((Table("mangle", (chain,), jumps=()),), shared)
+
+
+def _first_packets(steering: Steering) -> Chain:
+    """Where the first packets of offloaded flows go.
+
+    A datagram that follows a first one unanswered is NEW too: what has left the host once
+    (CONFIRMED) has its backend. So has a SYN that comes again, but a worker is to hear of it, for
+    it speaks against the backend; the kernel does not ask for a backend twice. What has a worker's
+    mark already is more than the workers are to be asked about (``openings``).
+    """
+    return Chain(
+        "PARAGLIDER-NEW",
+        "first packets, to be decided about; without a worker: passed, the kernel decides",
+        (
+            "-m conntrack ! --ctstate NEW -j RETURN",
+            f"-m mark --mark {OURS} -j RETURN",
+            "! -p tcp -m conntrack --ctstatus CONFIRMED -j RETURN",
+            steering.by_source(),
+            *(f"{rule} --queue-bypass" for rule in queues(steering.offloaded())),
+        ),
+    )

@@ -1,0 +1,140 @@
+"""The nft table by which the kernel translates ``forward: offload`` connections.
+
+    prerouting   a worker's answer is translated; without one the service's hash decides
+    answered     the mark is kept in conntrack, the destination becomes the backend
+    unanswered   a mark by the kernel's hash of the client's end, by weight, over the same maps
+    postrouting  the source, where the service asks for it, and where the client is in the
+                 backends' own network, which would answer it directly
+    forward      packets and bytes of each backend, there and back, counted
+    tracked      what conntrack calls invalid is dropped, and ``netfilter.rules.conntrack`` has more
+
+Rules: those of ``netfilter.rules.nft``. Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from paraglider.config.model import Config, Service
+from paraglider.netfilter.rules import conntrack
+from paraglider.netfilter.rules.marks import BASE, MASK, backend_marks
+from paraglider.netfilter.rules.nft import (
+    CARRIED,
+    CARRIED_CHAIN,
+    GONE,
+    MAPS,
+    NAT_CHAINS,
+    NFT_FAMILY,
+    TABLE,
+    UNANSWERED,
+    KernelTable,
+    add_rules,
+    by_hash,
+    carried,
+    counter_elements,
+    counter_maps,
+    counters_of,
+    elements,
+    first_packets,
+    postrouting,
+    skeleton,
+    timed,
+    tracking,
+    translation,
+)
+from paraglider.netfilter.rules.steering import MARK_BASE, MARK_MASK
+
+_CHAINS = ("answered", UNANSWERED)
+
+
+def offload_table(
+    config: Config, family: int, hairpin: tuple[str, ...], seed: int
+) -> KernelTable | None:
+    """The table of ``family`` (4 or 6), or None when it has no ``forward: offload`` service.
+
+    ``hairpin`` are the interfaces towards the backends: what comes in and goes out by the same
+    one gets the balancer's address as source. ``seed`` is the 32-bit seed of the hash.
+    """
+    services = _services(config, family)
+    if not services:
+        return None
+    marks = backend_marks(config)
+    weights = _weights(services, marks)
+    every = [mark for service in services for mark in marks[service.name]]
+    counters = (UNANSWERED, GONE, *counters_of(every, CARRIED))
+    maps, bases = {**MAPS, **counter_maps(CARRIED)}, {**NAT_CHAINS, **CARRIED_CHAIN}
+    lines = [
+        *skeleton(family, counters, maps, bases, _CHAINS),
+        *tracking(config, family),
+        *elements(services, marks, family),
+        *counter_elements(every, CARRIED, family),
+        *add_rules("prerouting", _prerouting(family), family),
+        *add_rules("answered", _answered(config, family), family),
+        *add_rules(UNANSWERED, _unanswered(services, marks, weights, family, seed), family),
+        *add_rules("postrouting", postrouting(hairpin), family),
+        *add_rules("forward", carried(), family),
+    ]
+    return KernelTable.of(family, lines, services, marks)
+
+
+def fallback_text(config: Config, family: int, seed: int, weights: Mapping[int, int]) -> str:
+    """The nft input by which the hash of ``unanswered`` gives each backend its part of ``weights``,
+    by mark, in a table that is there; none to those without weight.
+    """
+    services = _services(config, family)
+    rules = _unanswered(services, backend_marks(config), weights, family, seed)
+    flush = f"flush chain {NFT_FAMILY[family]} {TABLE} {UNANSWERED}"
+    return "".join(f"{line}\n" for line in (flush, *add_rules(UNANSWERED, rules, family)))
+
+
+def _prerouting(family: int) -> Iterator[str]:
+    yield conntrack.refused(NFT_FAMILY[family])
+    yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} jump answered"
+    # The maps did not have it: the backend left while the packet waited.
+    yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} counter name {GONE} goto {UNANSWERED}"
+    # A worker's own mark: nobody reads its queue, or the queue is full.
+    yield (
+        f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}"
+        f" counter name {UNANSWERED} goto {UNANSWERED}"
+    )
+
+
+def _answered(config: Config, family: int) -> Iterator[str]:
+    yield "ct mark set meta mark"
+    yield from timed(config, family)
+    yield from translation("meta mark")
+
+
+def _weights(services: list[Service], marks: dict[str, tuple[int, ...]]) -> dict[int, int]:
+    """The weights of the file, by mark."""
+    return {
+        mark: backend.weight
+        for service in services
+        for mark, backend in zip(marks[service.name], service.backends, strict=True)
+    }
+
+
+def _unanswered(
+    services: list[Service],
+    marks: dict[str, tuple[int, ...]],
+    weights: Mapping[int, int],
+    family: int,
+    seed: int,
+) -> Iterator[str]:
+    """Sets the mark by a hash of the client's end; each backend has its weight of the space.
+
+    Where none has any, a first packet stays as it is, and the host refuses it.
+    """
+    for service, protocol, match in first_packets(services, family):
+        shares = [(mark, weights[mark]) for mark in marks[service.name]]
+        if not any(weight for _, weight in shares):
+            continue
+        fields = f"{NFT_FAMILY[family]} saddr"
+        if protocol != "icmp" and service.affinity != "client":
+            fields += f" . {protocol} sport"
+        mark = by_hash(fields, seed, shares)
+        yield f"{match} meta mark set {mark} goto answered"
+
+
+def _services(config: Config, family: int) -> list[Service]:
+    return [s for s in config.services if s.family == family and s.method.conntracked]

@@ -1,0 +1,125 @@
+"""What a forwarding method contributes to the iptables rules of a family.
+
+Lives here: ``RuleScope``, what the rules are made for; ``SharedPart`` and ``MethodRules``, what
+``ForwardMethod.rules`` returns of them; ``forward.queue_rules`` puts them together.
+Rules: pure. Methods whose VIPs are addresses of this host share the chains that see every packet
+(PARAGLIDER-PRE, PARAGLIDER-ACCEPT), since services of two of them may share a VIP; a method whose
+VIPs are its own brings chains of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from paraglider.config.method import Method
+from paraglider.config.model import Config
+from paraglider.netfilter.rules.matches import requests
+from paraglider.netfilter.rules.ruleset import Chain, Table
+from paraglider.netfilter.rules.steering import Steering, steered_by_client
+from paraglider.netfilter.rules.traffic import Traffic, traffic_of
+
+if TYPE_CHECKING:
+    from paraglider.forward.base import ForwardMethod
+
+Branch = tuple[tuple[str, ...], tuple[Chain, ...]]
+"""Rules, and the chains that they lead to (``netfilter.rules.prefix_chains``)."""
+
+
+def shares_chains(method: Method) -> bool:
+    """Whether ``method`` shares the chains that see every packet."""
+    return method.queued and method.owns_vip
+
+
+@dataclass(frozen=True, slots=True)
+class RuleScope:
+    """The configuration and ``family`` (4 or 6) that rules are made for, the ``cores`` of the
+    workers in order, the 32-bit ``seed`` of the steering, and the ``methods`` with services of the
+    family, in the order of the registry.
+    """
+
+    config: Config
+    family: int
+    cores: tuple[int, ...]
+    seed: int
+    methods: tuple[ForwardMethod, ...]
+    _known: dict[tuple[Method, ...], Traffic] = field(default_factory=dict)
+
+    def traffic(self, chosen: Callable[[Method], bool]) -> Traffic:
+        """The traffic of the services whose method is ``chosen``; of none it is empty."""
+        methods = tuple(method for method in self.methods if chosen(method))
+        if methods not in self._known:
+            self._known[methods] = traffic_of(
+                self.config, self.family, lambda method: method in methods
+            )
+        return self._known[methods]
+
+    def of(self, method: Method) -> Traffic:
+        """The traffic of the services of ``method``."""
+        return self.traffic(lambda other: other is method)
+
+    def steering(self, chosen: Callable[[Method], bool]) -> Steering:
+        """How packets of the services whose method is ``chosen`` are spread over the workers."""
+        by_client = steered_by_client(self.traffic(chosen).services)
+        return Steering(self.cores, self.seed, by_client)
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """Rules by which a chain returns what local sockets listen for, at VIPs all of whose other
+        ports are balanced.
+        """
+        balanced = self.traffic(lambda method: method.queued)
+        whole = {end.address for end in balanced.vips if end.all_ports}
+        listened = self.traffic(lambda method: method.listens)
+        ends = tuple(end for end in listened.vips if end.address in whole)
+        return tuple(f"{match} -j RETURN" for match in requests(replace(listened, vips=ends)))
+
+    @property
+    def decided(self) -> tuple[str, ...]:
+        """The matches of packets that were decided about: by a mark first, which costs less than
+        conntrack's.
+        """
+        matches = (method.decided for method in self.methods if method.decided)
+        return tuple(sorted(matches, key=lambda match: "connmark" in match))
+
+
+@dataclass(frozen=True, slots=True)
+class SharedPart:
+    """A method's part of the shared chains.
+
+    ``early`` are rules ahead of all others in mangle/PREROUTING; ``some`` and ``every`` lead
+    requests to some and to all ports of a VIP to the method's chains, ``echo`` and ``errors`` what
+    is ICMP; ``accepted`` are the rules of filter/FORWARD.
+    """
+
+    some: Branch
+    every: Branch
+    echo: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    early: tuple[str, ...] = ()
+    accepted: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class MethodRules:
+    """A method's ``tables`` of its own, and its part of the shared chains, if it has one."""
+
+    tables: tuple[Table, ...] = ()
+    shared: SharedPart | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningsPart:
+    """How a method's new flows are limited (``forward.openings``), as nft matches.
+
+    ``decided`` are packets behind the queue that a worker has decided about; ``heard`` those among
+    them that show that the client hears the answers, which a lease marks ahead of the queue too.
+    ``answers``: a worker rewrites the answers as well. ``hashed``: what is beyond the limits is not
+    dropped but left to the kernel's hash.
+    """
+
+    decided: str = ""
+    heard: str = ""
+    answers: bool = False
+    hashed: bool = False
