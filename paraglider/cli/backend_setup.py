@@ -22,13 +22,14 @@ from paraglider.cli.steps import TERMINATED
 from paraglider.config.model import Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError
+from paraglider.forward import registry
 from paraglider.forward.load import LoadedConfig, find_config, load_with_marks
 from paraglider.host import apply, backend_plan
 from paraglider.host.backend_plan import Role
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_root
-from paraglider.host.plan import Step
 from paraglider.host.state import StateFile, in_turn
+from paraglider.host.step import Step
 from paraglider.netfilter.rules import backend as text
 
 PROG = "paraglider backend-setup"
@@ -115,7 +116,8 @@ def _apply(config: Config, roles: list[Role], host: Host) -> None:
     for role in roles:
         steps = backend_plan.make_plan(config, role, host, state.load())
         if not steps:
-            print(f"nothing to do for `{role.service.name}`: {text.need(role.service)[1]}")
+            why = registry.of(role.service).backend_need(role.service)[1]
+            print(f"nothing to do for `{role.service.name}`: {why}")
             continue
         apply.set_up(steps, host, state, told)
         for note in backend_plan.notes(config, role, host):
@@ -172,7 +174,7 @@ def _commands(step: Step, host: Host) -> list[str]:
 
 def _tc(config: Config, role: Role, host: Host) -> str:
     service = role.service
-    needed, why = text.need(service)
+    needed, why = registry.of(service).backend_need(service)
     if needed != "rewrite":
         raise OperatorError(f"`{service.name}` has no answers to rewrite: {why}", "leave --tc out")
     unfit = text.tc_unfit(service, backend_plan.local_ports(host))
@@ -196,7 +198,7 @@ def _head(role: Role) -> list[str]:
     service = role.service
     addresses = ", ".join(dict.fromkeys(str(backend.address) for backend in role.backends))
     way = f"forward: {service.forward}, return: {service.answers}"
-    why = text.need(service)[1]
+    why = registry.of(service).backend_need(service)[1]
     return [
         "",
         f"# Backend {addresses} of `{service.name}`: VIP {service.vip.ip}, {way}.",

@@ -21,9 +21,10 @@ from paraglider.host.cores import refuse_other_cores, worker_cores
 from paraglider.host.dns_cache import AnswersFile
 from paraglider.host.journal_files import leftovers
 from paraglider.host.ownership import SET_UP, STARTED
-from paraglider.host.plan import Step
+from paraglider.host.plan_filter import lacking
 from paraglider.host.seed import machine_seed
 from paraglider.host.state import StateFile, in_turn
+from paraglider.host.step import Step
 from paraglider.host.wanted import WantedFile
 
 Prepare = Callable[[Config, frozenset[int], Host, StateFile], list[Step]]
@@ -53,7 +54,8 @@ def carry_out(
         _want(config, families, owner)
         told.sum_up()
         announce_now(apply.arrived(steps))
-        _warn(config, families, host, apply.without_leases(steps))
+        workers = len(apply.steered(steps)) or 1
+        _warn(config, families, host, lacking(config.for_families(families), workers, steps))
 
 
 def take_back(families: frozenset[int], owner: str, dry_run: bool, nothing: str) -> None:
@@ -93,19 +95,15 @@ def _want(config: Config, families: frozenset[int], owner: str) -> None:
         WantedFile().put(config, families, worker_cores(config.workers), owner)
 
 
-def _warn(config: Config, families: frozenset[int], host: Host, asked: list[int]) -> None:
+def _warn(config: Config, families: frozenset[int], host: Host, lost: list[str]) -> None:
     for address in apply.unresolved(config, families, host):
         print(
             f"warning: the backend {address} does not answer for its hardware address;"
             " is it up, and on the private interface's link?",
             file=sys.stderr,
         )
-    for family in asked:
-        print(
-            f"warning: the kernel or nft here cannot lease flows: every packet of the IPv{family}"
-            " dsr services passes a worker",
-            file=sys.stderr,
-        )
+    for line in lost:
+        print(f"warning: {line}", file=sys.stderr)
     for address in apply.foreign_sources(config, families, host):
         print(
             f"warning: no interface here has the `snat` address {address}; do the backends'"

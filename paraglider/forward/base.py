@@ -8,12 +8,18 @@ knows, ``config.method``) or ``registry.of(service)`` (all of it), and compares 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.method import Method
+from paraglider.config.types import IPInterface
+from paraglider.forward.host_needs import HostNeeds, NftTable
 from paraglider.forward.rule_parts import MethodRules, OpeningsPart, RuleScope
+from paraglider.netfilter.rules.backend import Need
+from paraglider.netfilter.rules.foreign import Passing
+from paraglider.netfilter.rules.nft import KernelTable
 
 if TYPE_CHECKING:
     from paraglider.config.model import Config, Service
@@ -25,6 +31,12 @@ class ForwardMethod(Method):
     #: the iptables match of packets that were decided about; none where no packet is queued
     decided: ClassVar[str] = ""
 
+    #: packets as other firewalls' forward chains see them; none where none is forwarded
+    passing: ClassVar[tuple[Passing, ...]] = ()
+
+    #: the names of the nft tables of its own, where the host has them
+    table_names: ClassVar[tuple[str, ...]] = ()
+
     #: how new flows are limited ahead of the queue; None where none is queued
     openings: ClassVar[OpeningsPart | None] = None
 
@@ -35,3 +47,35 @@ class ForwardMethod(Method):
     def rules(self, scope: RuleScope) -> MethodRules:
         """The iptables rules for the services of ``scope`` with this method; there is one."""
         return MethodRules()
+
+    def nft_tables(self, config: Config, family: int) -> Iterable[NftTable]:
+        """The nft tables for the services of ``family`` (4 or 6), which a host may do without."""
+        return ()
+
+    def kernel_table(
+        self, config: Config, family: int, hairpin: tuple[str, ...], seed: int
+    ) -> KernelTable | None:
+        """The table ``paraglider`` of ``family``, by which the kernel translates connections; None
+        where there is no such service. ``hairpin`` and ``seed`` as ``forward.offload.table`` has
+        them; only a method that is ``conntracked`` has one.
+        """
+        return None
+
+    def host_needs(self, config: Config, family: int) -> HostNeeds:
+        """What the services of ``family`` need of the host beside rules, VIPs and neighbours."""
+        return HostNeeds()
+
+    def check_host(
+        self,
+        config: Config,
+        family: int,
+        addresses: Mapping[str, Sequence[IPInterface]],
+        leaving: Collection[tuple[str, IPInterface]],
+    ) -> None:
+        """Raise ``OperatorError`` where the services of ``family`` cannot work on this host, which
+        has ``addresses`` by interface, of which some are ``leaving``: an earlier set-up added them.
+        """
+
+    @abstractmethod
+    def backend_need(self, service: Service) -> tuple[Need, str]:
+        """What ``service`` needs of its backends' hosts, and why, in a sentence."""

@@ -16,47 +16,34 @@ from pathlib import Path
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
-from paraglider.forward.dsr.leases import TABLE as LEASES
-from paraglider.forward.nat.long import TABLE as LONG
-from paraglider.forward.openings import TABLE as OPENINGS
+from paraglider.forward import registry
+from paraglider.forward.optional_tables import table_names
 from paraglider.forward.static.checks import kernel_only
 from paraglider.host.announce import Place
 from paraglider.host.changes.base import Change, Host
 from paraglider.host.changes.legacy import LegacyChange
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.records import is_stored
-from paraglider.host.changes.replaced_table import (
-    LeasesChange,
-    LongChange,
-    OpeningsChange,
-    WholeTable,
-)
+from paraglider.host.changes.replaced_table import OptionalTableChange, WholeTable
 from paraglider.host.changes.routes import ProxyChange
 from paraglider.host.changes.ruleset import RulesChange, removal_script
 from paraglider.host.changes.sysctls import FORWARDING
 from paraglider.host.changes.table import TableChange
 from paraglider.host.checks import DEFAULT_CHROOT, check_chroot, check_user
 from paraglider.host.cores import worker_cores
-from paraglider.host.dsr_routes import refuse
 from paraglider.host.netlink import Neighbour
-from paraglider.host.plan import (
-    Step,
-    make_plan,
-    needs_kernel,
-    on_link_backends,
-    refuse_read_only,
-    undo_plan,
-)
+from paraglider.host.plan import make_plan
+from paraglider.host.plan_links import needs_kernel, on_link_backends
 from paraglider.host.seed import steering_seed
 from paraglider.host.state import StateFile
-from paraglider.netfilter.rules.nft import TABLE, removal_text
+from paraglider.host.step import Step, refuse_read_only, undo_plan
+from paraglider.netfilter.rules.nft import removal_text
 from paraglider.netfilter.rules.saved import our_tables
 from paraglider.netfilter.rules.steering import cores_of
 
 Say = Callable[[str, str], None]
 """Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
 
-_TABLES = (TABLE, LEASES, LONG, OPENINGS)
 # Of these the kernel holds more than was said, by which a change of them is told.
 _SETTLING = RulesChange | LegacyChange | TableChange | WholeTable
 
@@ -103,10 +90,9 @@ def _rehearsed(
             )
         if needs_kernel(config, family):
             host.netfilter.require(family)
-    if any(s.forward == "offload" for s in config.for_families(families).services):
+    if any(s.method.conntracked for s in config.for_families(families).services):
         host.nft.require()
-    for family in sorted(families):
-        refuse(config, family, host, earlier)
+    _check_host(config, families, host, earlier)
     steps = make_plan(config, families, cores, steering_seed(), host, earlier)
     refuse_read_only(steps, host)
     for step in list(steps):
@@ -119,22 +105,28 @@ def _rehearsed(
     return steps
 
 
-def without_leases(steps: Iterable[Step]) -> list[int]:
-    """The families whose dsr flows can have no leases here: each of their packets is asked about.
-
-    ``steps`` are those of ``prepare``.
-    """
-    changes = [step.change for step in steps if step.action != "revert"]
-    routed = {change.family for change in changes if isinstance(change, ProxyChange)}
-    return sorted(routed - {c.family for c in changes if isinstance(c, LeasesChange)})
+def _check_host(
+    config: Config, families: frozenset[int], host: Host, earlier: Iterable[Change]
+) -> None:
+    """Raise ``OperatorError`` where a forwarding method cannot work on this host."""
+    addresses = {
+        interface: host.netlink.addresses(interface) for interface in host.netlink.interfaces()
+    }
+    added = {change.identity for change in earlier if isinstance(change, AddressChange)}
+    leaving = {
+        (interface, address)
+        for interface, found in addresses.items()
+        for address in found
+        if AddressChange(address.version, interface, str(address)).identity in added
+    }
+    for family in sorted(families):
+        for method in registry.methods():
+            method.check_host(config, family, addresses, leaving)
 
 
 def _can_do(change: Change, host: Host) -> bool:
-    """False for a table that a host may do without (``changes.replaced_table``) and the kernel or
-    nft cannot
-    do.
-    """
-    if not isinstance(change, LeasesChange | LongChange | OpeningsChange):
+    """False for a table that a host may do without and the kernel or nft cannot do."""
+    if not isinstance(change, OptionalTableChange):
         return True
     try:
         return not host.nft.trial(change.text)
@@ -177,7 +169,7 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
     strays = _strays(families, host)
     for family in strays:
         host.netfilter.remove_ours(family)
-        for table in _TABLES:
+        for table in table_names():
             host.nft.remove(family, table)
         say("done", f"stray rules for IPv{family} removed")
     _tell(failures)
@@ -241,7 +233,7 @@ def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
     known = {change.family for change in changes if isinstance(change, RulesChange)}
     for family in _strays(families - known, host):
         text += removal_script(family, host)
-        for table in _TABLES:
+        for table in table_names():
             if host.nft.held(family, table):
                 text += f"nft -f - <<'END'\n{removal_text(family, table)}END\n"
     return text
@@ -356,6 +348,6 @@ def _strays(families: frozenset[int], host: Host) -> list[int]:
             saved = host.netfilter.saved(family)
         except OperatorError:
             continue  # without iptables on the host there are no rules of ours either
-        if our_tables(saved) or not host.nft.present(family).isdisjoint(_TABLES):
+        if our_tables(saved) or not host.nft.present(family).isdisjoint(table_names()):
             found.append(family)
     return found

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from paraglider.config.model import Backend, Config, Service
 from paraglider.config.types import IPAddress, IPInterface, PortRange
 from paraglider.errors import OperatorError
-from paraglider.host import plan
+from paraglider.forward import registry
+from paraglider.host import step
 from paraglider.host.changes.base import Change, Host
 from paraglider.host.changes.default_route import (
     DefaultRouteChange,
@@ -27,7 +28,7 @@ from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.needs import ServedChange
 from paraglider.host.changes.replaced_table import AnswersChange
 from paraglider.host.changes.sysctls import SysctlChange
-from paraglider.host.plan import Records, Step, sysctl_step
+from paraglider.host.step import Records, Step, sysctl_step
 from paraglider.host.sysctl import conf
 from paraglider.netfilter.programs import find_program
 from paraglider.netfilter.rules import backend as text
@@ -97,7 +98,7 @@ def make_plan(config: Config, role: Role, host: Host, earlier: Iterable[Change])
     """
     records = {change.identity: change for change in earlier}
     service = role.service
-    needed = text.need(service)[0]
+    needed = registry.of(service).backend_need(service)[0]
     wanted: list[Step] = []
     if needed == "loopback":
         wanted = [*_loopback(service, host, records), *_reverse_path(role, host, records)]
@@ -113,11 +114,11 @@ def make_plan(config: Config, role: Role, host: Host, earlier: Iterable[Change])
         for change in _needed_by(service.name, records)
         if list(change.identity) not in needs and change.identity != note.identity
     ]
-    steps = plan.undo_plan(stale)
+    steps = step.undo_plan(stale)
     if wanted:
         steps.append(Step("keep" if records.get(note.identity) == note else "apply", note, note))
     elif note.identity in records:
-        steps += plan.undo_plan([records[note.identity]])
+        steps += step.undo_plan([records[note.identity]])
     return [*steps, *wanted]
 
 
@@ -125,14 +126,14 @@ def require(steps: Sequence[Step], host: Host) -> None:
     """Raises ``OperatorError`` when a program is missing that ``steps`` need, ``PlatformError``
     where a parameter cannot be written.
     """
-    plan.refuse_read_only(steps, host)
+    step.refuse_read_only(steps, host)
     if any(step.action == "apply" and isinstance(step.change, AnswersChange) for step in steps):
         find_program("nft")
 
 
 def undo_plan(service: str, earlier: Iterable[Change]) -> list[Step]:
     """The steps that take back what was done for ``service``; what another one needs stays."""
-    return plan.undo_plan(_needed_by(service, {change.identity: change for change in earlier}))
+    return step.undo_plan(_needed_by(service, {change.identity: change for change in earlier}))
 
 
 def served(earlier: Iterable[Change]) -> list[str]:
@@ -150,7 +151,7 @@ def notes(config: Config, role: Role, host: Host) -> list[str]:
     """What the operator has to know, for no change of ours mends it."""
     service = role.service
     found: list[str] = []
-    if text.need(service)[0] not in ("rewrite", "loopback"):
+    if registry.of(service).backend_need(service)[0] not in ("rewrite", "loopback"):
         return found
     gateways = _gateways(config, service)
     through = [gateway_of(route) for route in host.netlink.default_routes(service.family)]
@@ -159,7 +160,7 @@ def notes(config: Config, role: Role, host: Host) -> list[str]:
             "the default route goes through the balancer, which drops answers that have the VIP as"
             " their source: give this host another way to the clients"
         )
-    if text.need(service)[0] == "rewrite":
+    if registry.of(service).backend_need(service)[0] == "rewrite":
         sparing = text.spared(config.network, service, role.own)
         if not sparing.networks and not sparing.exempt:
             found.append(
@@ -224,7 +225,7 @@ def _answers(config: Config, role: Role, host: Host, records: Records) -> Iterat
     sparing = text.spared(config.network, service, role.own)
     content = text.answers_table(service, role.backends, sparing, local_ports(host))
     change = AnswersChange(service.family, text.table_name(service), content)
-    yield plan.table_step(change, host, records)
+    yield step.table_step(change, host, records)
 
 
 def _route(config: Config, role: Role, host: Host, records: Records) -> Iterator[Step]:

@@ -1,7 +1,7 @@
 """What must hold before the set-up changes anything and before the daemon starts.
 
 Lives here: the checks of root, the workers' user, the directory that they are locked in, and the
-VIPs of dsr.
+VIPs that only backends may have.
 Rules: a check changes nothing and raises ``OperatorError``.
 """
 
@@ -54,16 +54,17 @@ def check_chroot(path: str) -> None:
 
 
 def check_vips(services: Iterable[Service]) -> None:
-    """Raises ``OperatorError`` where a VIP of `forward: dsr` is an address of this host.
+    """Raises ``OperatorError`` where a VIP is an address of this host that only the backends
+    may have.
 
     Its packets would end here, marked or not: the local table comes before every policy rule.
     """
     for service in services:
-        if service.forward == "dsr" and _is_local(service):
+        if not service.method.owns_vip and _is_local(service):
             vip = service.vip.ip
             raise OperatorError(
                 f"the VIP {vip} of `{service.name}` is an address of this host; under"
-                " `forward: dsr` the backends alone have it",
+                f" `forward: {service.forward}` the backends alone have it",
                 f"remove it (ip address show to {vip} tells where it is), or use another forward",
             )
 

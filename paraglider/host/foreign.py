@@ -13,11 +13,10 @@ from typing import Final
 
 from paraglider.config.model import Config
 from paraglider.errors import ParagliderError
-from paraglider.forward.dsr.leases import TABLE as LEASES
-from paraglider.forward.openings import TABLE as OPENINGS
+from paraglider.forward import registry
+from paraglider.forward.optional_tables import table_names
 from paraglider.netfilter.nft import listed
-from paraglider.netfilter.rules.foreign import OF_FORWARD, Passing, judge
-from paraglider.netfilter.rules.nft import TABLE
+from paraglider.netfilter.rules.foreign import Passing, judge
 
 _FAMILIES: Final = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
@@ -57,19 +56,12 @@ def blocked(config: Config) -> list[Blocked]:
     found: list[Blocked] = []
     for family, table, name in _forward_chains():
         listing = listed(["list", "table", family, table])
-        for forward, packets in OF_FORWARD.items():
-            versions = tuple(
-                sorted(
-                    {
-                        s.family
-                        for s in config.services
-                        if s.forward == forward and family in _FAMILIES[s.family]
-                    }
-                )
-            )
-            hit = next((p for p in packets if versions and judge(listing, name, p)), None)
+        for method in registry.methods():
+            versions = {s.family for s in config.services if s.method is method}
+            seen = tuple(sorted(v for v in versions if family in _FAMILIES[v]))
+            hit = next((p for p in method.passing if seen and judge(listing, name, p)), None)
             if hit is not None:
-                found.append(Blocked(family, table, name, forward, hit, versions))
+                found.append(Blocked(family, table, name, method.name, hit, seen))
     return found
 
 
@@ -80,7 +72,7 @@ def _forward_chains() -> Iterator[tuple[str, str, str]]:
             chain.get("hook") == "forward"
             and chain.get("type") == "filter"
             and chain.get("family") in ("ip", "ip6", "inet")
-            and chain.get("table") not in (TABLE, LEASES, OPENINGS)
+            and chain.get("table") not in table_names()
         ):
             yield chain["family"], chain["table"], chain["name"]
 

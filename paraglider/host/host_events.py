@@ -22,9 +22,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from paraglider.errors import PlatformError
-from paraglider.forward.dsr.leases import TABLE as LEASES
-from paraglider.forward.nat.long import TABLE as LONG
-from paraglider.forward.openings import TABLE as OPENINGS
+from paraglider.forward.optional_tables import table_names
 from paraglider.netfilter.iptables import legacy_tables
 from paraglider.netfilter.nfnetlink import NETLINK_NETFILTER, attributes, split
 from paraglider.netfilter.rules.nft import TABLE
@@ -49,6 +47,7 @@ _NFNLGRP_NFTABLES: Final = 7  # linux/netfilter/nfnetlink.h
 _TABLE_NAME: Final = 1  # the first attribute of every message about a table and what is in it
 _ELEMENTS: Final = frozenset({12, 14})  # NFT_MSG_NEWSETELEM, NFT_MSG_DELSETELEM
 _GENERATION: Final = 15  # NFT_MSG_NEWGEN, which ends every transaction
+_TABLES: Final = frozenset(table_names())
 _IPTABLES: Final = frozenset({"raw", "mangle", "filter"})
 _IP_FAMILIES: Final = frozenset({int(socket.AF_INET), int(socket.AF_INET6)})
 
@@ -176,8 +175,6 @@ def _of_tables(message: bytes) -> News | None:
     name = table.rstrip(b"\0").decode(errors="replace")
     if not name or (kind in _ELEMENTS and name != TABLE):
         return None
-    if name in (TABLE, LEASES, LONG, OPENINGS) or (
-        name in _IPTABLES and message[16] in _IP_FAMILIES
-    ):
+    if name in _TABLES or (name in _IPTABLES and message[16] in _IP_FAMILIES):
         return "filter"
     return "foreign"

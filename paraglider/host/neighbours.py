@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from paraglider.config.model import Config
 from paraglider.host.changes.base import Host
-from paraglider.host.plan import on_link_backends
+from paraglider.host.plan_links import on_link_backends
 from paraglider.host.sysctl import dotted, neigh
 
 

@@ -30,15 +30,17 @@ from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.changes.table import TableChange, set_up
 from paraglider.host.foreign import Blocked, blocked
 from paraglider.host.link_state import LinkState, link_state
-from paraglider.host.plan import Records, Step, legacy_steps, link_steps
+from paraglider.host.plan_filter import legacy_steps
+from paraglider.host.plan_links import link_steps
 from paraglider.host.state import StateFile, only_one
+from paraglider.host.step import Records, Step
 from paraglider.host.wanted import Wanted, WantedFile
 
 Part = Literal["foreign", "filter", "links"]
 PARTS: Final[tuple[Part, ...]] = ("foreign", "filter", "links")
 
 #: kinds of changes without which the service goes on, with less than it should have
-_MINOR: Final = frozenset({"sysctl", "leases", "long", "openings", "neighbour", "directory"})
+_MINOR: Final = frozenset({"sysctl", "optional_table", "neighbour", "directory"})
 
 
 class SetUpAtWorkError(OperatorError):

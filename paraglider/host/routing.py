@@ -1,7 +1,7 @@
-"""Routes, policy rules and addresses answered for, by rtnetlink: what ``forward: dsr`` needs.
+"""Routes, policy rules and addresses answered for, by rtnetlink.
 
-Lives here: ``Route``, ``PolicyRule`` and ``ProxyEntry``, and ``Routing``, which lists, adds and
-removes them. The bytes of a request are ``rtnetlink``'s.
+Lives here: ``Routing``, which lists, adds and removes what ``forward.host_needs`` describes. The
+bytes of a request are ``rtnetlink``'s.
 Rules: as in ``netlink``, removing what is not there is no error; adding what somebody else has
 there already is one. What the kernel has is listed once, however many are looked for.
 """
@@ -13,16 +13,15 @@ import ipaddress
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from paraglider.config.types import IPAddress
 from paraglider.errors import PlatformError
+from paraglider.forward.host_needs import PolicyRule, ProxyEntry, Route, RoutingEntry
 from paraglider.host import rtnetlink
 from paraglider.host.rtnetlink import FAMILY, ROUTE
 from paraglider.netfilter.nfnetlink import attribute
 
-MAIN: Final = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 _LENGTH: Final = {4: 32, 6: 128}
 _STATIC: Final = 4  # RTPROT_STATIC: an administrator's, which no routing daemon takes for its own
 _ONLINK: Final = 0x04  # RTNH_F_ONLINK: the gateway is a neighbour, whatever the routes
@@ -36,55 +35,6 @@ _FRA_PRIORITY, _FRA_FWMARK, _FRA_TABLE, _FRA_FWMASK = 6, 10, 15, 16
 #: fib_rule_hdr: family, lengths of destination and source, TOS, table, two reserved, action, flags
 _RULE: Final = struct.Struct("=BBBBBBBBI")
 _U32: Final = struct.Struct("=I")
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """To one address, in the main table, or the default of a table of ours, ``via`` a neighbour."""
-
-    interface: str
-    address: IPAddress | None = None
-    table: int = MAIN
-    via: IPAddress | None = None
-
-    @property
-    def family(self) -> int:
-        """4 or 6."""
-        some = self.address or self.via
-        assert some is not None  # noqa: S101 - a route to nowhere through nobody
-        return some.version
-
-    def __str__(self) -> str:
-        """What follows `ip route add`, or `ip -6 route add`."""
-        words = [str(self.address or "default")]
-        if self.via is not None:
-            words += ["via", str(self.via)]
-        words += ["dev", self.interface]
-        if self.table != MAIN:
-            words += ["table", f"0x{self.table:x}"]
-        if self.via is not None:
-            words.append("onlink")
-        return " ".join(words)
-
-
-class PolicyRule(NamedTuple):
-    """Packets of ``family`` with ``mark`` (under ``mask``) are routed by ``table``."""
-
-    family: int
-    mark: int
-    mask: int
-    table: int
-    priority: int
-
-
-class ProxyEntry(NamedTuple):
-    """``interface`` answers ARP or neighbour solicitations for ``address``."""
-
-    interface: str
-    address: IPAddress
-
-
-RoutingEntry = Route | PolicyRule | ProxyEntry
 
 
 class Routing:

@@ -11,8 +11,8 @@ import pytest
 from paraglider.cli import steps
 from paraglider.config.model import Config
 from paraglider.host.changes.links import AddressChange
-from paraglider.host.plan import Step
 from paraglider.host.state import StateFile
+from paraglider.host.step import Step
 
 BOTH = frozenset({4, 6})
 CONFIG = Config.model_validate(

@@ -64,3 +64,31 @@ def test_a_service_without_a_method_of_forward_is_a_defect(monkeypatch: pytest.M
     monkeypatch.setitem(METHODS, one.forward, object())  # type: ignore[misc]
     with pytest.raises(TypeError, match="no ForwardMethod"):
         registry.of(one)
+
+
+@pytest.mark.parametrize(
+    ("keys", "needed", "why"),
+    [
+        ({}, "route", "have to pass the balancer"),
+        ({"return": "direct"}, "rewrite", "straight to the client"),
+        ({"forward": "offload"}, "route", "have to pass the balancer"),
+        ({"forward": "offload", "snat": "10.0.0.9"}, "nothing", "the balancer's 10.0.0.9"),
+        ({"forward": "dsr"}, "loopback", "the VIP as their destination"),
+        ({"forward": "dsr", "return": "direct"}, "loopback", "without telling its neighbours"),
+        ({"forward": "proxy"}, "nothing", "connects by itself"),
+        ({"forward": "proxy", "proxy_protocol": "v2"}, "nothing", "understand PROXY protocol v2"),
+    ],
+)
+def test_what_a_backends_host_needs(keys: dict[str, Any], needed: str, why: str) -> None:
+    """It follows from the service's own words."""
+    one = service(**keys)
+    found, said = registry.of(one).backend_need(one)
+    assert found == needed
+    assert why in said
+
+
+def test_what_other_firewalls_see() -> None:
+    """Each method says what passes the forward hook; of a proxy's connections nothing does."""
+    passing = {method.name: method.passing for method in registry.methods()}
+    assert passing["proxy"] == ()
+    assert all(found for name, found in passing.items() if name != "proxy")

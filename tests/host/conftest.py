@@ -14,10 +14,11 @@ import pytest
 
 from paraglider.config.types import IPAddress, IPInterface
 from paraglider.errors import PlatformError
+from paraglider.forward.host_needs import PolicyRule, ProxyEntry, Route, RoutingEntry
 from paraglider.host.changes.base import Host
 from paraglider.host.changes.default_route import metric
 from paraglider.host.netlink import Neighbour, Netlink
-from paraglider.host.routing import PolicyRule, ProxyEntry, Route, Routing, RoutingEntry
+from paraglider.host.routing import Routing
 from paraglider.host.sysctl import Sysctl, conf
 from paraglider.netfilter.conntrack import Conntrack, Entry
 from paraglider.netfilter.iptables import LegacyNetfilter, Netfilter, Tables
@@ -245,7 +246,7 @@ class AirNft(Nft):
         """The names of the tables."""
         return frozenset(name for of, name in self.tables if of == family)
 
-    def held(self, family: int, table: str = TABLE) -> str:
+    def held(self, family: int, table: str = TABLE, *, terse: bool = False) -> str:
         """The text."""
         return self.tables.get((family, table), "")
 

@@ -10,8 +10,9 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.forward.host_needs import Route
 from paraglider.host import apply
-from paraglider.host.routing import Route
+from paraglider.host.plan_filter import lacking
 from paraglider.host.state import StateFile
 
 BOTH = frozenset({4, 6})
@@ -81,7 +82,7 @@ def test_without_leases_every_packet_is_asked_about(
     air: Any, state: StateFile, monkeypatch: pytest.MonkeyPatch, without_nft: bool
 ) -> None:
     """A kernel or an nft that cannot do them, or no nft at all: known before, told, no failure."""
-    assert apply.without_leases(apply.prepare(directed(), BOTH, air.host, state)) == []
+    assert lacking(directed(), 1, apply.prepare(directed(), BOTH, air.host, state)) == []
     air.nft.refuse = "leases"
     if without_nft:
 
@@ -90,7 +91,8 @@ def test_without_leases_every_packet_is_asked_about(
 
         monkeypatch.setattr(air.nft, "trial", missing)
     steps = apply.prepare(directed(), BOTH, air.host, state)
-    assert apply.without_leases(steps) == [4]
+    (line,) = lacking(directed(), 1, steps)
+    assert "cannot lease flows: every packet of the IPv4 dsr services passes a worker" in line
     apply.set_up(steps, air.host, state, air.say)
     assert air.nft.tables == {}
     assert len(air.routing.routes) == 2

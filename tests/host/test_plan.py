@@ -13,11 +13,13 @@ from paraglider.config.model import Config
 from paraglider.forward.static.checks import kernel_only
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.links import AddressChange
-from paraglider.host.changes.replaced_table import LeasesChange
+from paraglider.host.changes.replaced_table import OptionalTableChange
 from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.changes.table import TableChange
 from paraglider.host.netlink import Neighbour
-from paraglider.host.plan import Step, make_plan, on_link_backends
+from paraglider.host.plan import make_plan
+from paraglider.host.plan_links import on_link_backends
+from paraglider.host.step import Step
 
 BOTH = frozenset({4, 6})
 WEB = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "ports": 80}
@@ -153,9 +155,13 @@ def test_ipv6_is_told_to_answer_for_others(air: Any) -> None:
 
 def test_leases_are_kept_over_other_changes(air: Any) -> None:
     """An unchanged table stays; another backend changes it in place."""
-    (step,) = (s for s in plan(air, config(DSR)) if s.change.kind == "leases")
+    (step,) = (
+        s
+        for s in plan(air, config(DSR))
+        if isinstance(s.change, OptionalTableChange) and s.change.table == "paraglider-dsr"
+    )
     step.do(air.host)
-    assert isinstance(step.change, LeasesChange)
+    assert isinstance(step.change, OptionalTableChange)
     record = step.change.settled(air.host)
     again = plan(air, config({**DSR, "name": "other"}), [record])
     assert told(again, "keep")[0] == "table ip paraglider-dsr: leases of flows"

@@ -15,8 +15,9 @@ from paraglider.host import apply
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.sysctls import SysctlChange
-from paraglider.host.plan import Step, make_plan, refuse_read_only
+from paraglider.host.plan import make_plan
 from paraglider.host.state import StateFile
+from paraglider.host.step import Step, refuse_read_only
 
 BOTH = frozenset({4, 6})
 WEB = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}

@@ -168,7 +168,7 @@ def test_the_hash_follows_states(place: Any, monkeypatch: pytest.MonkeyPatch) ->
 
     others = it.air.nft.held
 
-    def listing(family: int, table: str = TABLE) -> str:
+    def listing(family: int, table: str = TABLE, *, terse: bool = False) -> str:
         if table != TABLE:
             return str(others(family, table))
         lines = [rule.format(UNANSWERED, held["hash"]), rule.format("answered", held["mark"])]

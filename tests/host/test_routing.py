@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from paraglider.errors import PlatformError
+from paraglider.forward.host_needs import PolicyRule, ProxyEntry, Route, RoutingEntry
 from paraglider.host import rtnetlink
-from paraglider.host.routing import PolicyRule, ProxyEntry, Route, Routing, RoutingEntry
+from paraglider.host.routing import Routing
 from paraglider.lab.namespace import Namespace
 
 TABLE = 0x52000001

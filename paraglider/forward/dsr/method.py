@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.types import IPInterface
 from paraglider.forward.base import ForwardMethod
+from paraglider.forward.dsr import host
 from paraglider.forward.dsr.checks import check_service
+from paraglider.forward.dsr.leases import TABLE as LEASES
+from paraglider.forward.dsr.leases import lease_table
 from paraglider.forward.dsr.rules import DECIDED, OPENINGS, dsr_rules
+from paraglider.forward.host_needs import HostNeeds, NftTable
 from paraglider.forward.rule_parts import MethodRules, RuleScope
+from paraglider.netfilter.rules.backend import Need
+from paraglider.netfilter.rules.foreign import UNTRACKED
 
 if TYPE_CHECKING:
     from paraglider.config.model import Config, Service
@@ -27,6 +34,8 @@ class DsrMethod(ForwardMethod):
 
     decided = DECIDED
     openings = OPENINGS
+    passing = (UNTRACKED,)
+    table_names = (LEASES,)
 
     def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
         """See ``Method``."""
@@ -49,3 +58,34 @@ class DsrMethod(ForwardMethod):
         """See ``ForwardMethod``."""
         steering = scope.steering(lambda method: method is self)
         return dsr_rules(scope.of(self), scope.family, steering)
+
+    def nft_tables(self, config: Config, family: int) -> Iterable[NftTable]:
+        """See ``ForwardMethod``: the one with the leases."""
+        text = lease_table(config, family)
+        if text is not None:
+            lacking = (
+                f"the kernel or nft here cannot lease flows: every packet of the IPv{family} dsr"
+                " services passes a worker"
+            )
+            yield NftTable(LEASES, text, "leases of flows", terse=True, lacking=lacking)
+
+    def host_needs(self, config: Config, family: int) -> HostNeeds:
+        """See ``ForwardMethod``: routes to the backends by marks, and what draws the VIPs here."""
+        return host.needs(config, family)
+
+    def check_host(
+        self,
+        config: Config,
+        family: int,
+        addresses: Mapping[str, Sequence[IPInterface]],
+        leaving: Collection[tuple[str, IPInterface]],
+    ) -> None:
+        """See ``ForwardMethod``."""
+        host.check_host(config, family, addresses, leaving)
+
+    def backend_need(self, service: Service) -> tuple[Need, str]:
+        """See ``ForwardMethod``."""
+        return "loopback", (
+            "packets arrive with the VIP as their destination: the host has to have it, without"
+            " telling its neighbours"
+        )

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
+from paraglider.forward.host_needs import NftTable
+from paraglider.forward.nat.long import TABLE as LONG
+from paraglider.forward.nat.long import long_table
 from paraglider.forward.nat.rules import DECIDED, OPENINGS, nat_rules
 from paraglider.forward.rule_parts import MethodRules, RuleScope
+from paraglider.netfilter.rules.backend import ROUTE, Need
+from paraglider.netfilter.rules.foreign import UNTRACKED
 
 if TYPE_CHECKING:
     from paraglider.config.model import Service
@@ -22,6 +29,8 @@ class NatMethod(ForwardMethod):
 
     decided = DECIDED
     openings = OPENINGS
+    passing = (UNTRACKED,)
+    table_names = (LONG,)
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""
@@ -40,3 +49,18 @@ class NatMethod(ForwardMethod):
     def rules(self, scope: RuleScope) -> MethodRules:
         """See ``ForwardMethod``."""
         return nat_rules(scope.of(self), scope)
+
+    def nft_tables(self, config: Config, family: int) -> Iterable[NftTable]:
+        """See ``ForwardMethod``: the one for packets too long for a queue."""
+        text = long_table(config, family)
+        if text is not None:
+            yield NftTable(LONG, text, "packets too long for a queue")
+
+    def backend_need(self, service: Service) -> tuple[Need, str]:
+        """See ``ForwardMethod``."""
+        if service.return_ == "direct":
+            return "rewrite", (
+                "answers go straight to the client, who talks to the VIP: they have to leave with"
+                " it as their source"
+            )
+        return ROUTE

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.offload.rules import DECIDED, OPENINGS, offload_rules
+from paraglider.forward.offload.table import offload_table
 from paraglider.forward.rule_parts import MethodRules, RuleScope
+from paraglider.netfilter.rules.backend import ROUTE, Need
+from paraglider.netfilter.rules.foreign import ANSWERS, FIRST
+from paraglider.netfilter.rules.nft import TABLE, KernelTable
 
 if TYPE_CHECKING:
     from paraglider.config.model import Service
@@ -22,6 +27,8 @@ class OffloadMethod(ForwardMethod):
 
     decided = DECIDED
     openings = OPENINGS
+    passing = (FIRST, ANSWERS)
+    table_names = (TABLE,)
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""
@@ -44,3 +51,16 @@ class OffloadMethod(ForwardMethod):
     def rules(self, scope: RuleScope) -> MethodRules:
         """See ``ForwardMethod``."""
         return offload_rules(scope.of(self), scope)
+
+    def kernel_table(
+        self, config: Config, family: int, hairpin: tuple[str, ...], seed: int
+    ) -> KernelTable | None:
+        """See ``ForwardMethod``."""
+        return offload_table(config, family, hairpin, seed)
+
+    def backend_need(self, service: Service) -> tuple[Need, str]:
+        """See ``ForwardMethod``."""
+        if service.snat is not None:
+            why = f"packets come from the balancer's {service.snat}, and answers go there"
+            return "nothing", why
+        return ROUTE

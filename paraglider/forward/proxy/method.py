@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.proxy.checks import check_service
+from paraglider.netfilter.rules.backend import Need
 
 if TYPE_CHECKING:
     from paraglider.config.model import Config, Service
@@ -38,3 +39,12 @@ class ProxyMethod(ForwardMethod):
             f" that refuses is passed over; the backends need no route and {source};"
             " needs no kernel feature."
         )
+
+    def backend_need(self, service: Service) -> tuple[Need, str]:
+        """See ``ForwardMethod``."""
+        header = (
+            f"; its server has to understand PROXY protocol {service.proxy_protocol}"
+            if service.proxy_protocol is not None
+            else ""
+        )
+        return "nothing", f"the balancer connects by itself, from its own address{header}"

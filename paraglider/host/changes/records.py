@@ -10,12 +10,7 @@ from paraglider.host.changes.default_route import DefaultRouteChange
 from paraglider.host.changes.legacy import LegacyChange
 from paraglider.host.changes.links import AddressChange, NeighbourChange
 from paraglider.host.changes.needs import ServedChange
-from paraglider.host.changes.replaced_table import (
-    AnswersChange,
-    LeasesChange,
-    LongChange,
-    OpeningsChange,
-)
+from paraglider.host.changes.replaced_table import AnswersChange, OptionalTableChange
 from paraglider.host.changes.routes import PolicyRuleChange, ProxyChange, RouteChange
 from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.changes.sysctls import ForwardingChange, SysctlChange
@@ -34,14 +29,14 @@ _STORED: dict[str, type[Any]] = {
         AnswersChange,
         DefaultRouteChange,
         ServedChange,
-        LeasesChange,
-        LongChange,
-        OpeningsChange,
+        OptionalTableChange,
         RouteChange,
         PolicyRuleChange,
         ProxyChange,
     )
 }
+#: kinds of records of version 1.0 and before: each was a table that a host may do without
+_OLD_TABLES = ("leases", "long", "openings")
 
 
 def is_stored(change: Change) -> bool:
@@ -61,5 +56,7 @@ def to_record(change: Change) -> dict[str, Any]:
 def from_record(record: dict[str, Any]) -> Change:
     """The change of ``to_record``; raises ``KeyError`` or ``TypeError`` for any other data."""
     content = dict(record)
-    change: Change = _STORED[content.pop("kind")](**content)
+    kind = content.pop("kind")
+    kind = OptionalTableChange.kind if kind in _OLD_TABLES else kind
+    change: Change = _STORED[kind](**content)
     return change

@@ -1,9 +1,8 @@
 """An nft table that is replaced whole, as a change: what of it is ours is all of it.
 
-Lives here: ``WholeTable``, and its kinds ``LeasesChange`` (``forward: dsr``), ``LongChange``
-(``forward: nat``) and ``OpeningsChange`` (both and ``offload``), a table a family, which a host may
-do without, and ``AnswersChange`` (the host of a backend of ``return: direct``, a table a service);
-``fed``.
+Lives here: ``WholeTable``, and its kinds ``OptionalTableChange`` (a table a family, which a host
+may do without) and ``AnswersChange`` (the host of a backend of ``return: direct``, a table a
+service); ``fed``.
 Rules: what is replaced is replaced in one transaction. What the kernel adds and drops by itself,
 as leases, is no part of what is compared, and flows keep it over a change.
 """
@@ -13,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
+from paraglider.forward.host_needs import NftTable
 from paraglider.host.changes.base import Action, Host
 from paraglider.netfilter.rules.nft import NFT_FAMILY, removal_text
 
@@ -23,17 +23,18 @@ class WholeTable:
 
     ``text`` is the nft input that leads to it, ``saved`` what the kernel made of it (empty until
     it is applied). ``previous`` is the text that this run replaces; it is not stored, for undoing
-    removes all.
+    removes all. ``does`` says what the table does, ``terse`` that elements of its sets are left
+    out of ``saved``.
     """
 
     kind: ClassVar[str]
-    #: what the table does, in words
-    does: ClassVar[str]
     family: int
     table: str
     text: str
     saved: str = ""
     previous: str | None = field(default=None, metadata={"stored": False})
+    does: str = ""
+    terse: bool = field(default=False, metadata={"stored": False})
 
     @property
     def identity(self) -> tuple[str, ...]:
@@ -54,7 +55,7 @@ class WholeTable:
 
     def revert_script(self, host: Host) -> str:
         """nft(8); nothing where the table is gone."""
-        if not host.nft.held(self.family, self.table):
+        if not host.nft.held(self.family, self.table, terse=self.terse):
             return ""
         return fed(removal_text(self.family, self.table))
 
@@ -71,39 +72,33 @@ class WholeTable:
 
     def settled(self, host: Host) -> Self:
         """The same with what the kernel made of the text."""
-        return replace(self, saved=host.nft.held(self.family, self.table))
+        return replace(self, saved=host.nft.held(self.family, self.table, terse=self.terse))
 
 
-class LeasesChange(WholeTable):
-    """The table of leases of one family (``forward.dsr.leases``)."""
+@dataclass(frozen=True, slots=True)
+class OptionalTableChange(WholeTable):
+    """A table that a host may do without (``forward.optional_tables``).
 
-    __slots__ = ()
-    kind = "leases"
-    does = "leases of flows"
+    ``terse``: elements of sets, which packets fill, are not read. Records of earlier versions,
+    which tell neither what it does nor this, are of tables of both kinds.
+    """
 
+    kind: ClassVar[str] = "optional_table"
+    does: str = ""
+    terse: bool = True
 
-class LongChange(WholeTable):
-    """The table for long packets of one family (``forward.nat.long``)."""
-
-    __slots__ = ()
-    kind = "long"
-    does = "packets too long for a queue"
-
-
-class OpeningsChange(WholeTable):
-    """The table that limits openings of one family (``forward.openings``)."""
-
-    __slots__ = ()
-    kind = "openings"
-    does = "limits of new flows"
+    @classmethod
+    def of(cls, family: int, table: NftTable) -> OptionalTableChange:
+        """The change that makes ``table`` of ``family`` (4 or 6)."""
+        return cls(family, table.name, table.text, does=table.does, terse=table.terse)
 
 
+@dataclass(frozen=True, slots=True)
 class AnswersChange(WholeTable):
     """The table of one service on a backend's host (``rules.backend``)."""
 
-    __slots__ = ()
-    kind = "answers"
-    does = "answers leave as the VIP"
+    kind: ClassVar[str] = "answers"
+    does: str = field(default="answers leave as the VIP", metadata={"stored": False})
 
     def revert_script(self, host: Host) -> str:
         """nft(8), also where the table is yet to be made: this is the end of a script to read."""

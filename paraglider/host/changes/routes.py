@@ -1,4 +1,4 @@
-"""What leads packets of ``forward: dsr`` through the host: routes, policy rules, proxy entries.
+"""What leads packets through the host to backends that hold the VIP: routes, policy rules, proxies.
 
 Rules: each is one thing that the kernel has or has not; where it was there before us it stays.
 What differs in any part is another thing, so that what is no longer wanted is taken back as it was
@@ -12,8 +12,8 @@ import shlex
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from paraglider.forward.host_needs import MAIN, PolicyRule, ProxyEntry, Route, RoutingEntry
 from paraglider.host.changes.base import Action, Change, Host
-from paraglider.host.routing import MAIN, PolicyRule, ProxyEntry, Route, RoutingEntry
 
 _IP = {4: "ip", 6: "ip -6"}
 
@@ -165,3 +165,13 @@ class ProxyChange:
 
     def _command(self, verb: str) -> str:
         return f"ip neighbour {verb} proxy {self.address} dev {shlex.quote(self.interface)}\n"
+
+
+def entry_change(family: int, entry: RoutingEntry) -> Way:
+    """The change that makes ``entry`` for ``family`` (4 or 6)."""
+    if isinstance(entry, Route):
+        address, via = (None if a is None else str(a) for a in (entry.address, entry.via))
+        return RouteChange(family, entry.interface, address, entry.table, via)
+    if isinstance(entry, PolicyRule):
+        return PolicyRuleChange(*entry)
+    return ProxyChange(family, entry.interface, str(entry.address))

@@ -1,7 +1,7 @@
-"""What a backend's own host needs for its service: which of four things, and its nft or tc text.
+"""What a backend's own host may need for its service (``Need``), and its nft or tc text.
 
-Lives here: ``need`` (the VIP on loopback, a route through the balancer, its answers rewritten, or
-nothing), the table that rewrites answers under ``return: direct``, and Convey's tc form of it.
+Lives here: the table that rewrites answers under ``return: direct``, and Convey's tc form of it.
+Which need a service has says its method (``ForwardMethod.backend_need``).
 
     postrouting  answers of the backend's address and port leave as the VIP and its port
 
@@ -18,46 +18,29 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from paraglider.config.model import Backend, Network, Service
 from paraglider.config.types import Exempt, IPAddress, IPInterface, IPNetwork, PortRange
 from paraglider.netfilter.rules.nft import NFT_FAMILY, port_match
 
 Need = Literal["loopback", "route", "rewrite", "nothing"]
+"""The VIP on loopback, a route through the balancer, answers rewritten, or nothing."""
+
+ROUTE: Final[tuple[Need, str]] = (
+    "route",
+    (
+        "packets come from the client's own address: answers have to pass the balancer, which gives"
+        " them the VIP as their source"
+    ),
+)
+"""The need of a backend that gets packets with the client's address, and why."""
 
 CHAIN = "answers"
 # Behind all source NAT (100): a container's answer has the backend's address by then.
 _PRIORITY = 150
 _ECHO_REPLY = {4: "icmp type echo-reply", 6: "icmpv6 type echo-reply"}
 _PROTOCOL_NUMBER = {"tcp": 6, "udp": 17}
-
-
-def need(service: Service) -> tuple[Need, str]:
-    """What ``service`` needs of its backends' hosts, and why, in a sentence."""
-    if service.forward == "dsr":
-        return "loopback", (
-            "packets arrive with the VIP as their destination: the host has to have it, without"
-            " telling its neighbours"
-        )
-    if service.forward == "proxy":
-        header = (
-            f"; its server has to understand PROXY protocol {service.proxy_protocol}"
-            if service.proxy_protocol is not None
-            else ""
-        )
-        return "nothing", f"the balancer connects by itself, from its own address{header}"
-    if service.return_ == "direct":
-        return "rewrite", (
-            "answers go straight to the client, who talks to the VIP: they have to leave with it"
-            " as their source"
-        )
-    if service.snat is not None:
-        return "nothing", f"packets come from the balancer's {service.snat}, and answers go there"
-    return "route", (
-        "packets come from the client's own address: answers have to pass the balancer, which"
-        " gives them the VIP as their source"
-    )
 
 
 @dataclass(frozen=True, slots=True)

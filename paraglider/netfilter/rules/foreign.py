@@ -1,10 +1,10 @@
 """Whether another firewall's forward chain drops what is balanced, by nft's own listing of it.
 
-    nat, dsr          packets that conntrack does not track, both ways
-    offload, static   the first packet of a connection that was translated (dnat), and answers
+    UNTRACKED         packets that conntrack does not track, both ways
+    FIRST, ANSWERS    the first packet of a connection that was translated (dnat), and answers
 
-Lives here: ``Passing``, what is known of a way's packets; ``judge``, what a base chain does with
-them.
+Lives here: ``Passing``, what is known of packets of one kind (``ForwardMethod.passing``);
+``judge``, what a base chain does with them.
 Rules: pure. Three-valued: a rule matches, does not match, or may match. Only what is certain is
 told: a chain drops where a rule that matches, or the policy, does so and nothing before it may have
 accepted. What leads into our own chains is accepted there.
@@ -43,14 +43,6 @@ FIRST: Final = Passing(
 ANSWERS: Final = Passing(
     "answers of backends", "established", frozenset({"dnat", "seen-reply"}), "ct status dnat"
 )
-
-OF_FORWARD: Final[Mapping[str, tuple[Passing, ...]]] = {
-    "nat": (UNTRACKED,),
-    "dsr": (UNTRACKED,),
-    "offload": (FIRST, ANSWERS),
-    "proxy": (),
-}
-"""What each way of forwarding sends through the forward hook."""
 
 
 @dataclass(slots=True)

@@ -18,8 +18,8 @@ from paraglider.daemon.host_helper.service import (
     HostService,
 )
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.host.plan import Step
 from paraglider.host.reconcile import Absence, Look, SetUpAtWorkError
+from paraglider.host.step import Step
 
 STEP = Step("apply", None)  # type: ignore[arg-type]
 

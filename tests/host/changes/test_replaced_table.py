@@ -10,9 +10,10 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.errors import PlatformError
 from paraglider.forward.dsr import leases
+from paraglider.forward.host_needs import NftTable
 from paraglider.host.changes.base import Host
 from paraglider.host.changes.records import from_record, to_record
-from paraglider.host.changes.replaced_table import AnswersChange, LeasesChange
+from paraglider.host.changes.replaced_table import AnswersChange, OptionalTableChange
 from paraglider.lab.namespace import Namespace
 
 TABLE = "paraglider-backend-web"
@@ -69,8 +70,9 @@ def test_described_and_stored() -> None:
 
 
 DSR = leases.TABLE
-LEASES = LeasesChange(4, DSR, f"add table ip {DSR}\n")
-OTHER = LeasesChange(4, DSR, f"add table ip {DSR}\n# other\n", previous=LEASES.text)
+TABLE_OF_LEASES = NftTable(DSR, f"add table ip {DSR}\n", "leases of flows", terse=True)
+LEASES = OptionalTableChange.of(4, TABLE_OF_LEASES)
+OTHER = replace(LEASES, text=f"{LEASES.text}# other\n", previous=LEASES.text)
 
 
 def test_leases_replaced_and_taken_back(air: Any) -> None:
@@ -99,6 +101,17 @@ def test_what_is_told() -> None:
     assert LEASES.describe("revert") == f"table ip {DSR} removed"
 
 
+@pytest.mark.parametrize("kind", ["leases", "long", "openings"])
+def test_records_of_earlier_versions_are_read(kind: str) -> None:
+    """Each had a kind of its own, and did not say what it does."""
+    old = {"kind": kind, "family": 4, "table": DSR, "text": LEASES.text, "saved": "it"}
+    found = from_record(old)
+    assert isinstance(found, OptionalTableChange)
+    assert found.identity == LEASES.identity
+    assert (found.text, found.saved) == (LEASES.text, "it")
+    assert from_record(to_record(LEASES)) == LEASES
+
+
 @pytest.mark.root
 def test_leases_are_no_change_of_the_table(inside: Namespace) -> None:
     """What the kernel adds by itself does not count; a rule that somebody takes out does."""
@@ -106,7 +119,7 @@ def test_leases_are_no_change_of_the_table(inside: Namespace) -> None:
     config = Config.model_validate({"services": [{**service, "backends": ["10.0.0.1"]}]})
     text = leases.lease_table(config, 4)
     assert text is not None
-    change, host = LeasesChange(4, DSR, text), Host()
+    change, host = OptionalTableChange(4, DSR, text, does="leases"), Host()
     change.apply(host)
     settled = change.settled(host)
     assert settled.saved

@@ -18,7 +18,6 @@ from paraglider.config.model import Config, Network, Service
 from paraglider.config.types import PortRange
 from paraglider.netfilter.rules.backend import (
     answers_table,
-    need,
     spared,
     tc_script,
     tc_unfit,
@@ -80,27 +79,6 @@ def test_what_tc_cannot_do(name: str, changes: dict[str, Any], why: str) -> None
     """It is refused with the reason, and not done by half."""
     said = tc_unfit(named(name).model_copy(update=changes), LOCAL)
     assert said is not None
-    assert why in said
-
-
-@pytest.mark.parametrize(
-    ("keys", "needed", "why"),
-    [
-        ({}, "route", "have to pass the balancer"),
-        ({"return": "direct"}, "rewrite", "straight to the client"),
-        ({"forward": "offload"}, "route", "have to pass the balancer"),
-        ({"forward": "offload", "snat": "10.0.0.9"}, "nothing", "the balancer's 10.0.0.9"),
-        ({"forward": "dsr"}, "loopback", "the VIP as their destination"),
-        ({"forward": "dsr", "return": "direct"}, "loopback", "without telling its neighbours"),
-        ({"forward": "proxy"}, "nothing", "connects by itself"),
-        ({"forward": "proxy", "proxy_protocol": "v2"}, "nothing", "understand PROXY protocol v2"),
-    ],
-)
-def test_what_is_needed(keys: dict[str, Any], needed: str, why: str) -> None:
-    """It follows from the service's own words."""
-    base = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
-    found, said = need(Service.model_validate({**base, **keys}))
-    assert found == needed
     assert why in said
 
 

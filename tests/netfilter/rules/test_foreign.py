@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.netfilter.rules.foreign import ANSWERS, FIRST, OF_FORWARD, UNTRACKED, Passing, judge
+from paraglider.netfilter.rules.foreign import ANSWERS, FIRST, UNTRACKED, Passing, judge
 
 
 def ct(key: str, *words: str, op: str = "in") -> dict[str, Any]:
@@ -109,9 +109,3 @@ def test_other_operators() -> None:
     assert not drops(UNTRACKED, [ct("state", "new", op="<"), ACCEPT], policy="drop")
     rule = {"match": {"op": "==", "left": {"ct": {"key": "state"}}, "right": {"set": ["new"]}}}
     assert not drops(FIRST, [rule, ACCEPT], policy="drop")
-
-
-def test_every_way_of_forwarding() -> None:
-    """Is known; a proxy's connections are forwarded by nobody."""
-    assert set(OF_FORWARD) == {"nat", "offload", "dsr", "proxy"}
-    assert OF_FORWARD["proxy"] == ()

@@ -1,18 +1,19 @@
-"""The ways of dsr: what leads to the backends, in which order, and what must be so before."""
+"""Tests of ``paraglider.forward.dsr.host``: routing, its order, and what must be so before."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_interface
 from typing import Any
 
 import pytest
 
 from paraglider.config.model import Config
+from paraglider.config.types import IPInterface
 from paraglider.errors import OperatorError
+from paraglider.forward.dsr.host import check_host, needs
 from paraglider.forward.dsr.marks import way_marks
-from paraglider.host.changes.base import Change
-from paraglider.host.changes.links import AddressChange
-from paraglider.host.dsr_routes import refuse, ways
+from paraglider.host.changes.routes import entry_change
 
 DSR = {"name": "web", "vip": "192.168.0.11/24", "protocol": "tcp", "ports": 80, "forward": "dsr"}
 DSR |= {"backends": ["10.0.0.1", "10.0.0.2"]}
@@ -28,8 +29,8 @@ def config(*services: dict[str, Any], private: str = "eth1", gateway: bool = Tru
 
 
 def told(wanted: Config, family: int = 4) -> list[str]:
-    """What the ways say of themselves."""
-    return [change.describe("apply") for change in ways(wanted, family)]
+    """The entries of the routing, in their order."""
+    return [entry_change(family, e).describe("apply") for e in needs(wanted, family).routing]
 
 
 def test_backends_first_then_the_vips() -> None:
@@ -62,47 +63,50 @@ def test_other_forwards_have_none() -> None:
     assert told(Config.model_validate({"services": [DSR]})) == []
 
 
-def refused(air: Any, wanted: Config, earlier: list[Change] | None = None) -> str:
+Addresses = dict[str, list[IPInterface]]
+
+
+def refused(
+    wanted: Config, addresses: Addresses, leaving: Collection[tuple[str, IPInterface]] = ()
+) -> str:
     """Why the host is not suited, empty when it is."""
     try:
-        refuse(wanted, 4, air.host, earlier or [])
+        check_host(wanted, 4, addresses, leaving)
     except OperatorError as error:
         return str(error)
     return ""
 
 
-def test_a_vip_of_this_host(air: Any) -> None:
+def test_a_vip_of_this_host() -> None:
     """On whatever interface; one that an earlier set-up added is about to go."""
-    assert refused(air, config()) == ""
-    air.netlink.add_address("lo", ip_interface("192.168.0.11/32"))
-    said = refused(air, config())
+    assert refused(config(), {}) == ""
+    vip = ip_interface("192.168.0.11/32")
+    said = refused(config(), {"lo": [vip]})
     assert "the VIP 192.168.0.11 of `web` is an address of this host (lo)" in said
     assert "ip address del 192.168.0.11 dev lo" in said
-    assert refused(air, config(), [AddressChange(4, "lo", "192.168.0.11/32")]) == ""
-    assert refused(air, config({**DSR, "forward": "nat"})) == ""
+    assert refused(config(), {"lo": [vip]}, {("lo", vip)}) == ""
+    assert refused(config({**DSR, "forward": "nat"}), {"lo": [vip]}) == ""
 
 
-def test_a_backend_off_the_link(air: Any) -> None:
+def test_a_backend_off_the_link() -> None:
     """Neither in a network of the interface nor of a gateway that it is about to get."""
     far = {**DSR, "backends": ["10.0.0.1", "172.16.0.1"]}
-    said = refused(air, config(far))
+    said = refused(config(far), {})
     assert "backend 172.16.0.1 of `web` is in no network of eth1 (it has: 10.0.0.0/8)" in said
     assert "use `forward: nat`" in said
-    air.netlink.add_address("eth1", ip_interface("172.16.0.254/12"))
-    assert refused(air, config(far)) == ""
+    assert refused(config(far), {"eth1": [ip_interface("172.16.0.254/12")]}) == ""
 
 
-def test_an_interface_without_addresses(air: Any) -> None:
+def test_an_interface_without_addresses() -> None:
     """Says so."""
-    assert "(it has: none)" in refused(air, config(gateway=False))
-    air.netlink.add_address("eth1", ip_interface("10.0.0.254/24"))
-    assert refused(air, config(gateway=False)) == ""
+    assert "(it has: none)" in refused(config(gateway=False), {})
+    assert refused(config(gateway=False), {"eth1": [ip_interface("10.0.0.254/24")]}) == ""
 
 
 @pytest.mark.parametrize("services", [(SIX,), (DSR, SIX)])
-def test_the_other_family_is_not_looked_at(air: Any, services: tuple[Any, ...]) -> None:
+def test_the_other_family_is_not_looked_at(services: tuple[Any, ...]) -> None:
     """Its own run does."""
-    air.netlink.add_address("lo", ip_interface("2001:db8::11/128"))
-    assert refused(air, config(*services)) == ""
+    addresses: Addresses = {"lo": [ip_interface("2001:db8::11/128")]}
+    assert refused(config(*services), addresses) == ""
     with pytest.raises(OperatorError, match="2001:db8::11 of `six`"):
-        refuse(config(*services), 6, air.host, [])
+        check_host(config(*services), 6, addresses, ())

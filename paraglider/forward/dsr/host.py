@@ -1,0 +1,119 @@
+"""What ``forward: dsr`` asks of the host: routes to the backends, and that the VIPs are drawn here.
+
+    route VIP          the host forwards to the VIP, which is no address of its own
+    proxy VIP          the public interface answers ARP or neighbour discovery for it
+    table, by mark     what a worker or a lease has marked goes to its backend's hardware address
+    policy rule        leads the mark's packets to that table
+
+Lives here: ``needs``, and ``check_host``, what must be so before.
+Rules: pure. A backend's table has the number of its mark (0x52000000 to 0x52ffffff), which no one
+else uses by accident; all rules have one priority, ahead of the main table. Where clients and
+backends are on one link, the route to the VIP leads to ``lo``: the kernel answers for an address
+only where its route leads away from the link that asks. A packet without a mark is rejected by our
+rules before it gets there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from paraglider.config.model import Config
+from paraglider.config.networks import Networks
+from paraglider.config.types import IPInterface
+from paraglider.errors import OperatorError
+from paraglider.forward.dsr.marks import dsr_services, way_marks
+from paraglider.forward.host_needs import (
+    HostNeeds,
+    PolicyRule,
+    ProxyEntry,
+    Route,
+    RoutingEntry,
+    SysctlNeed,
+)
+from paraglider.netfilter.rules.marks import LEASE
+
+PRIORITY = 82
+"""Of our policy rules: after the local table (0), ahead of the main one (32766)."""
+
+MARK_MASK = 0xFFFFFFFF & ~LEASE
+"""Under which a rule looks at a mark: the bit of a lease does not concern routing."""
+
+_NET = {4: "net/ipv4", 6: "net/ipv6"}
+
+
+def needs(config: Config, family: int) -> HostNeeds:
+    """What the services of ``family`` need: the VIPs are drawn here when all else is done."""
+    if not dsr_services(config, family):
+        return HostNeeds()
+    return HostNeeds(tuple(_sysctls(config, family)), tuple(_routing(config, family)))
+
+
+def _sysctls(config: Config, family: int) -> Iterator[SysctlNeed]:
+    """What makes the public interface answer for a VIP, and at once."""
+    public = config.network.public
+    if public is None:
+        return
+    if family == 6:
+        key, everywhere = (f"{_NET[6]}/conf/{name}/proxy_ndp" for name in (public.interface, "all"))
+        # `all` is enough (Linux, net/ipv6/ndisc.c: ndisc_recv_ns).
+        yield SysctlNeed(key, "1", unless=everywhere)
+    # Else an answer for another is held back for up to 0.8 s (Linux, neighbour.c: pneigh_enqueue).
+    key = f"{_NET[family]}/neigh/{public.interface}/proxy_delay"
+    yield SysctlNeed(key, "0", optional=True)
+
+
+def _routing(config: Config, family: int) -> Iterator[RoutingEntry]:
+    public, private = config.network.public, config.network.private
+    if public is None or private is None:
+        return  # checked: there is no dsr service then
+    for backend, mark in way_marks(config, family).items():
+        yield Route(private.interface, None, mark, backend)
+        yield PolicyRule(family, mark, MARK_MASK, mark, PRIORITY)
+    nowhere = "lo" if public.interface == private.interface else private.interface
+    vips = dict.fromkeys(service.vip.ip for service in dsr_services(config, family))
+    for vip in vips:
+        yield Route(nowhere, vip)
+    for vip in vips:
+        yield ProxyEntry(public.interface, vip)
+
+
+def check_host(
+    config: Config,
+    family: int,
+    addresses: Mapping[str, Sequence[IPInterface]],
+    leaving: Collection[tuple[str, IPInterface]],
+) -> None:
+    """Raise ``OperatorError`` where a VIP is an address of this host, or a backend no neighbour.
+
+    ``addresses`` are those of the host by interface; those that are ``leaving`` it, by interface
+    and address, are about to be removed.
+    """
+    private = config.network.private
+    if private is None:
+        return
+    local = {
+        address.ip: name
+        for name, found in sorted(addresses.items())
+        for address in found
+        if (name, address) not in leaving
+    }
+    links = [*addresses.get(private.interface, ()), *private.gateway]
+    networks = [link.network for link in links if link.version == family]
+    on_link = Networks(networks)
+    for service in dsr_services(config, family):
+        if (interface := local.get(service.vip.ip)) is not None:
+            raise OperatorError(
+                f"the VIP {service.vip.ip} of `{service.name}` is an address of this host"
+                f" ({interface}); under `forward: dsr` the backends alone have it",
+                f"ip address del {service.vip.ip} dev {interface}, or use another forward",
+            )
+        for backend in service.backends:
+            if backend.address not in on_link:
+                known = ", ".join(map(str, dict.fromkeys(networks))) or "none"
+                raise OperatorError(
+                    f"backend {backend.address} of `{service.name}` is in no network of"
+                    f" {private.interface} (it has: {known}); `forward: dsr` reaches neighbours"
+                    " alone",
+                    f"give {private.interface} an address in its network (`gateway`), or use"
+                    " `forward: nat`",
+                )

@@ -1,0 +1,29 @@
+"""The nft tables of ours that a host may do without, and the names of all of them.
+
+Lives here: ``optional_tables``, ``table_names``.
+Rules: pure; asks the methods, and knows none by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from paraglider.config.model import Config
+from paraglider.forward import openings, registry
+from paraglider.forward.host_needs import NftTable
+
+
+def optional_tables(config: Config, family: int, workers: int) -> Iterator[NftTable]:
+    """The tables of ``family`` (4 or 6) for so many ``workers``, in the order of their making."""
+    for method in registry.methods():
+        yield from method.nft_tables(config, family)
+    text = openings.openings_table(config, family, workers)
+    if text is not None:
+        yield NftTable(openings.TABLE, text, "limits of new flows", terse=True)
+
+
+def table_names() -> tuple[str, ...]:
+    """The names of all tables of ours that a set-up may make, also those without which no
+    connection is translated.
+    """
+    return (*(name for method in registry.methods() for name in method.table_names), openings.TABLE)
