@@ -11,6 +11,9 @@ from paraglider.config.health import Check, Expect, Failover
 from paraglider.config.load import parse
 from paraglider.config.model import Service
 from paraglider.config.section import Section
+from paraglider.core.pool import Event
+from paraglider.core.strategies import STRATEGIES
+from paraglider.forward.services import make_services
 from paraglider.health import checker, rise_and_fall, sweep
 from paraglider.health.probes import http
 
@@ -73,4 +76,23 @@ def test_numbers() -> None:
     ):
         assert words in flat
     assert rise_and_fall.Rules(8, 1, 1).fast == 2
-    assert rise_and_fall.ramp(0, 10) == 1 / 20
+
+
+def test_slow_start_begins_where_the_page_says() -> None:
+    """A backend that came back has a tenth of its weight, beside another's, and one more at each of
+    ten steps.
+    """
+    assert "grows from a tenth of its weight to all of it, in ten steps" in " ".join(PAGE.split())
+    text = "services: [{name: a, vip: 192.0.2.1, protocol: tcp, strategy: wrr, slow_start: 20,"
+    config = parse(f"{text} backends: [10.0.0.1, 10.0.0.2]}}]", "f").config
+    (service,) = make_services(config, {"nat"}, 0, STRATEGIES)
+    back, other = service.pool.backends
+    service.pool.apply(back, Event.CHECK_FAILED)
+    service.pool.apply(back, Event.CHECK_PASSED)
+    shares = []
+    for second in range(25):
+        service.pool.tick(100.0 + second)
+        share = back.weight / other.weight
+        if share not in shares:
+            shares.append(share)
+    assert shares == [step / 10 for step in range(1, 11)]

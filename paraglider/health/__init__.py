@@ -1,6 +1,6 @@
 """The health of backends: who looks, what is asked, what follows from the answers.
 
-machine     results in a row → up or down, when to look next, flapping, slow start   (pure)
+machine     results in a row → up or down, when to look next, flapping   (pure)
 messages    what crosses between the hub and the checker, as plain data              (pure)
 probes      one look at a backend: tcp, http, https, icmp, exec
 checker     looks at every target when it is due, and tells what came of it

@@ -36,8 +36,6 @@ LONGEST_HOLD: Final = 960.0
 _IN_DOUBT: Final = 0.25
 #: of the wait, that chance may take away
 _JITTER: Final = 0.1
-#: share of its weight that a backend begins a slow start with
-_FIRST_SHARE: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,13 +157,3 @@ class Machine:
         if self._hold:
             self.held_until = now + self._hold
         return Event.CHECK_FAILED
-
-
-def ramp(elapsed: float, slow_start: float) -> float:
-    """The share of its weight that a backend takes ``elapsed`` seconds after it came up.
-
-    Grows in a straight line from a twentieth to 1, which it reaches after ``slow_start`` seconds.
-    """
-    if elapsed >= slow_start:
-        return 1.0
-    return _FIRST_SHARE + (1 - _FIRST_SHARE) * max(elapsed, 0.0) / slow_start

@@ -14,7 +14,6 @@ from paraglider.health.rise_and_fall import (
     PERIOD,
     Machine,
     Rules,
-    ramp,
 )
 
 RULES = Rules(interval=2.0, rise=2, fall=3)
@@ -285,19 +284,3 @@ def test_up_and_down_each_second_for_an_hour() -> None:
         machine.began(float(second))
         moves += machine.result(second % 2 == 0, float(second), 0.0) is not None
     assert moves <= 20
-
-
-@pytest.mark.parametrize(
-    ("elapsed", "slow_start", "share"),
-    [(0, 0, 1), (0, 10, 0.05), (-1, 10, 0.05), (5, 10, 0.525), (10, 10, 1), (11, 10, 1)],
-)
-def test_ramp(elapsed: float, slow_start: float, share: float) -> None:
-    """From a twentieth in a straight line to the whole; without slow start at once."""
-    assert ramp(elapsed, slow_start) == pytest.approx(share)
-
-
-@given(st.floats(0, 1e4), st.floats(0, 1e4), st.floats(0.1, 1e4))
-def test_ramp_never_goes_back(left: float, right: float, slow_start: float) -> None:
-    """More time never means less weight, and the share is always usable."""
-    first, second = sorted((left, right))
-    assert 0 < ramp(first, slow_start) <= ramp(second, slow_start) <= 1

@@ -226,7 +226,8 @@ _WORKER: Final = (
     Described("paraglider_worker_up", "Whether a worker serves.", plain("serves")),
     Described(
         "paraglider_worker_counted_timestamp_seconds",
-        "When a worker last wrote its counters: it does so twenty times a second.",
+        "When a worker last wrote its counters: every worker does so twenty times a second, a"
+        " proxy worker twice a second.",
         since("age"),
     ),
     Described(
