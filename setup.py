@@ -22,6 +22,8 @@ COMPILED = (
     "paraglider/core/journal.py",
     "paraglider/core/translation.py",
     "paraglider/core/flow.py",
+    "paraglider/core/timer_wheel.py",
+    "paraglider/core/flow_table.py",
     "paraglider/core/tcp_events.py",
     "paraglider/forward/nat/datapath.py",
     "paraglider/netfilter/queue/_batch.pyx",

@@ -1,16 +1,9 @@
 # Types of flow.py where it is compiled; the meaning is documented there.
-import cython
-
-from paraglider.core.journal cimport Journal
 from paraglider.core.translation cimport Translation
 
-# Constants that flow.py imports or sets: C numbers here, so that comparing them costs nothing.
-cdef int ACTIVE, OPENING, CLASSES, DONE_CLASS, GONE, GROWTHS, ICMP_OPEN, UDP_ANSWERED
-cdef int _MOST_MOVES, _COMPARED
-cdef long long _DONE_SHARE, _DONE_LEAST
-cdef Py_hash_t _CROWDS
-cdef double _DONE_KEPT
-cdef bytes CLASS_OF, GROUP_OF
+# Constants that flow.py imports: C numbers here, so that comparing them costs nothing.
+cdef int OPENING, GROWTHS
+cdef bytes GROUP_OF
 
 
 cdef class Flow:
@@ -26,66 +19,3 @@ cdef class Flow:
     cdef public unsigned char protocol
     cdef public unsigned char state
     cdef public unsigned char proof
-
-
-cdef class TimerWheel:
-    cdef public dict _buckets
-    cdef public list _seconds
-    cdef public long long _hand
-    cdef public Py_ssize_t _at
-    cdef public long long _of
-
-    @cython.locals(due="long long", bucket=list)
-    cpdef add(self, Flow flow, double deadline)
-    cpdef list due(self, double now)
-    cpdef object first(self)
-    @cython.locals(bucket=list, flow=Flow)
-    cpdef Flow candidate(self, long long second)
-    cpdef go_on(self, unsigned int slot)
-
-
-cdef class FlowTable:
-    cdef public object timeouts
-    cdef tuple _seconds
-    cdef public long long bound
-    cdef public dict forward
-    cdef public dict reverse
-    cdef public long long evicted
-    cdef public long long expired
-    cdef public long long active
-    cdef public long long opening
-    cdef public long long closing
-    cdef public Journal journal
-    cdef public long long _count
-    cdef public long long _done
-    cdef public tuple _wheels
-    cdef unsigned int[::1] _crowds
-    cdef public int _turn
-
-    @cython.locals(idle=double, kind=int)
-    cpdef bint make_room(self, unsigned char protocol, double now)
-    @cython.locals(flow=Flow)
-    cpdef Flow open(self, unsigned char protocol, bytes key, bytes reverse_key, Translation translation, double now)
-    @cython.locals(protocol="unsigned char", translation=Translation)
-    cpdef enter(self, Flow flow)
-    cpdef move(self, Flow flow, unsigned char state, double now)
-    @cython.locals(translation=Translation)
-    cpdef _confirm(self, Flow flow)
-    @cython.locals(translation=Translation)
-    cpdef forget(self, Flow flow, double now)
-    @cython.locals(looked="long long", flow=Flow, victim=Flow, bucket=list)
-    cpdef long long expire(self, double now, long long budget=*)
-    @cython.locals(
-        flow=Flow, victim=Flow, most="long long", crowd="long long", moves=int, compared=int
-    )
-    cpdef Flow _victim(self, TimerWheel wheel, double idle, double now)
-    @cython.locals(seconds=double)
-    cdef double _deadline(self, Flow flow) except? -1
-    @cython.locals(kind=int)
-    cpdef _schedule(self, Flow flow)
-    @cython.locals(bucket=list, last=Flow)
-    cdef _leave(self, Flow flow)
-    cdef _tally(self, Translation translation, int group, int change)
-
-
-cdef Py_hash_t _crowd(bytes key) except -1

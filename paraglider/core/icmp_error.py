@@ -15,7 +15,8 @@ from typing import Final
 
 from paraglider.core import verdict
 from paraglider.core.checksum import ones_sum
-from paraglider.core.flow import ICMP6, TCP, UDP, FlowTable
+from paraglider.core.flow import ICMP6, TCP, UDP
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.packet import (
     ECHO_REPLY,
     ECHO_REQUEST,

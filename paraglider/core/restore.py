@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final
 
-from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow, FlowTable
+from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow
 from paraglider.core.flow_states import PROTOCOL_OF
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.translation import Translation

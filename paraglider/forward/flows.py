@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from paraglider.core.flow import PROTOCOL_NAMES, Flow, FlowTable
+from paraglider.core.flow import PROTOCOL_NAMES, Flow
 from paraglider.core.flow_states import GONE, STATE_NAMES
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.translation import Translation
 from paraglider.errors import OperatorError

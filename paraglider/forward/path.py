@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 
 from paraglider.config.model import Config
-from paraglider.core.flow import Flow, FlowTable
+from paraglider.core.flow import Flow
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry

@@ -35,7 +35,8 @@ from paraglider.core import flow, strategies
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
-from paraglider.core.flow import FlowTable, Timeouts
+from paraglider.core.flow import Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 from paraglider.forward.nat import datapath as nat_module

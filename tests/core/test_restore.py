@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from packets import V4, V6, Family, packed
 
 from paraglider.core.affinity import Affinity
-from paraglider.core.flow import FIRST_STATE, ICMP, ICMP6, TCP, UDP, Flow, FlowTable, Timeouts
+from paraglider.core.flow import FIRST_STATE, ICMP, ICMP6, TCP, UDP, Flow, Timeouts
 from paraglider.core.flow_states import (
     ESTABLISHED,
     PROTOCOL_OF,
@@ -19,6 +19,7 @@ from paraglider.core.flow_states import (
     SYN_SENT,
     TIME_WAIT,
 )
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import HEADER, RECORD, Journal, size_of, write_header
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.restore import Restored, Translations, merge, restore

@@ -26,7 +26,8 @@ from paraglider.config.load import accepted, parse
 from paraglider.core import journal, packet, strategies
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
-from paraglider.core.flow import TCP, UDP, FlowTable, Timeouts
+from paraglider.core.flow import TCP, UDP, Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.restore import Translations, restore

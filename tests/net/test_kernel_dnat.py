@@ -37,7 +37,8 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE
 from paraglider.core.flow import TCP as TCP_NUMBER
 from paraglider.core.flow import UDP as UDP_NUMBER
-from paraglider.core.flow import FlowTable, Timeouts
+from paraglider.core.flow import Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 from paraglider.core.verdict import DROP, REWRITTEN

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from paraglider.core.flow import FlowTable
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
 from paraglider.core.restore import Restored, Translations, merge, restore, rewrite_journal
 from paraglider.forward.path import Path

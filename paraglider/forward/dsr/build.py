@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import FlowTable, Timeouts
+from paraglider.core.flow import Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import STRATEGIES, Registry

@@ -30,7 +30,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import TCP, UDP, Flow, FlowTable
+from paraglider.core.flow import TCP, UDP, Flow
 from paraglider.core.flow_states import (
     C_RST,
     C_SYN,
@@ -48,6 +48,7 @@ from paraglider.core.flow_states import (
     UDP_OPEN,
     UNSEEN_WINDOW,
 )
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.icmp_error import packet_inside
 from paraglider.core.packet import (
     ACK,

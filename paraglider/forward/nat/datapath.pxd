@@ -1,7 +1,8 @@
 # Types of nat.py where it is compiled; the meaning is documented there.
 import cython
 
-from paraglider.core.flow cimport Flow, FlowTable
+from paraglider.core.flow cimport Flow
+from paraglider.core.flow_table cimport FlowTable
 from paraglider.core.translation cimport Translation
 from paraglider.core.tcp_events cimport backend_event, client_event
 

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from paraglider.core import icmp_error
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, sum_of
-from paraglider.core.flow import ICMP6, TCP, UDP, Flow, FlowTable
+from paraglider.core.flow import ICMP6, TCP, UDP, Flow
 from paraglider.core.flow_states import (
     B_RST,
     C_SYN,
@@ -44,6 +44,7 @@ from paraglider.core.flow_states import (
     UDP_OPEN,
     WINDOW,
 )
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.packet import ACK, ECHO_REPLY, FIN, ICMP_ERROR, LONGEST, RST, SYN, parse
 from paraglider.core.pool import Backend
 from paraglider.core.strategies.base import NewFlow

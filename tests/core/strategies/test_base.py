@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packets import MANY, V4, V6, Family, nat, packed, service
 
-from paraglider.core.flow import ICMP, TCP, Flow, FlowTable
+from paraglider.core.flow import ICMP, TCP, Flow
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event, Pool
 from paraglider.core.strategies import STRATEGIES, Context, NewFlow, create
 from paraglider.core.strategies.maglev import Maglev

@@ -16,7 +16,8 @@ from scapy.layers.inet6 import IPv6
 from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import STATE_NAMES, Flow, FlowTable, Timeouts
+from paraglider.core.flow import STATE_NAMES, Flow, Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REASON_NAMES

@@ -7,7 +7,8 @@ from packets import FAMILIES, V4, Family, guarded, service
 
 from paraglider.core import flow, verdict
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import Flow, FlowTable, Timeouts
+from paraglider.core.flow import Flow, Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Event, Pool
 from paraglider.core.service import ServiceMap
 from paraglider.forward.dsr import datapath as of_dsr

@@ -7,7 +7,8 @@ from packets import FAMILIES, Family, guarded, service
 
 from paraglider.core import flow, verdict
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import FlowTable, Timeouts
+from paraglider.core.flow import Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import DATAGRAM_DRAIN, Event, Pool
 from paraglider.core.service import ServiceMap
 from paraglider.forward.dsr.datapath import DsrDatapath

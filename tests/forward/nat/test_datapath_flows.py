@@ -14,7 +14,7 @@ from scapy.packet import Raw
 from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
 from paraglider.core.checksum import KERNELS
-from paraglider.core.flow import Flow, FlowTable, Timeouts
+from paraglider.core.flow import Flow, Timeouts
 from paraglider.core.flow_states import (
     GONE,
     ICMP_OPEN,
@@ -24,6 +24,7 @@ from paraglider.core.flow_states import (
     UDP_NEW,
     UDP_OPEN,
 )
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import DATAGRAM_DRAIN, Event
 from paraglider.core.service import Service
 from paraglider.core.verdict import DROP, PASS, REWRITTEN

@@ -12,7 +12,8 @@ from packets import FAMILIES, MANY, V4, Family, guarded, service
 from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import PROTOCOL_NAMES, FlowTable, Timeouts
+from paraglider.core.flow import PROTOCOL_NAMES, Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REASON_NAMES

@@ -16,7 +16,8 @@ import pytest
 from packets import V4, packed, service
 
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import TCP, UDP, FlowTable, Timeouts
+from paraglider.core.flow import TCP, UDP, Timeouts
+from paraglider.core.flow_table import FlowTable
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REWRITTEN
 from paraglider.forward.dsr.datapath import DsrDatapath

@@ -1,0 +1,65 @@
+# Types of flow_table.py where it is compiled; the meaning is documented there.
+import cython
+
+from paraglider.core.flow cimport Flow
+from paraglider.core.journal cimport Journal
+from paraglider.core.timer_wheel cimport TimerWheel
+from paraglider.core.translation cimport Translation
+
+# Constants that flow_table.py imports or sets: C numbers here, so that comparing them costs nothing.
+cdef int ACTIVE, OPENING, CLASSES, DONE_CLASS, GONE, GROWTHS, ICMP_OPEN, UDP_ANSWERED
+cdef int _MOST_MOVES, _COMPARED
+cdef long long _DONE_SHARE, _DONE_LEAST
+cdef Py_hash_t _NETWORKS
+cdef double _DONE_KEPT
+cdef bytes CLASS_OF, GROUP_OF
+
+
+cdef class FlowTable:
+    cdef public object timeouts
+    cdef tuple _seconds
+    cdef public long long bound
+    cdef public dict forward
+    cdef public dict reverse
+    cdef public long long evicted
+    cdef public long long expired
+    cdef public long long active
+    cdef public long long opening
+    cdef public long long closing
+    cdef public Journal journal
+    cdef public object carrier
+    cdef public long long _count
+    cdef public long long _done
+    cdef public tuple _wheels
+    cdef unsigned int[::1] _networks
+    cdef public int _turn
+
+    @cython.locals(idle=double, kind=int)
+    cpdef bint make_room(self, unsigned char protocol, double now)
+    @cython.locals(flow=Flow)
+    cpdef Flow open(self, unsigned char protocol, bytes key, bytes reverse_key, Translation translation, double now)
+    @cython.locals(protocol="unsigned char", translation=Translation)
+    cpdef enter(self, Flow flow)
+    cpdef move(self, Flow flow, unsigned char state, double now)
+    @cython.locals(translation=Translation)
+    cpdef _confirm(self, Flow flow)
+    @cython.locals(translation=Translation)
+    cpdef forget(self, Flow flow, double now)
+    @cython.locals(looked="long long", flow=Flow, victim=Flow, bucket=list)
+    cpdef long long expire(self, double now, long long budget=*)
+    @cython.locals(
+        flow=Flow, victim=Flow, most="long long", flows="long long", moves=int, compared=int
+    )
+    cpdef Flow _victim(self, TimerWheel wheel, double idle, double now)
+    @cython.locals(seen=double)
+    cdef bint _refresh(self, Flow flow) except -1
+    @cython.locals(seconds=double)
+    cdef double _deadline(self, Flow flow) except? -1
+    @cython.locals(kind=int)
+    cpdef _schedule(self, Flow flow)
+    @cython.locals(bucket=list, last=Flow)
+    cdef _leave(self, Flow flow)
+    cdef _tally(self, Translation translation, int group, int change)
+
+
+cdef Py_hash_t _network(bytes key) except -1
