@@ -21,6 +21,7 @@ from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.adjust import HostRules
 from paraglider.daemon.host_helper.process import ReconcilerSpec
+from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.http.listening import ControlSocket
 from paraglider.daemon.http.process import ApiSpec
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
@@ -30,6 +31,7 @@ from paraglider.daemon.process_specs import Place, be, forget_other_journals, ma
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.settings import Settings
 from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.supervisor import Supervisor
 from paraglider.daemon.web.bound import StatsSocket
@@ -102,7 +104,8 @@ def run(
     if named:
         specs.append(discovery.ScoutSpec(len(specs), uid, gid))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
-    watch = TableMonitor(offloaded, log.logger())
+    readings = KernelReadings(read(offloaded))
+    watch = TableMonitor(offloaded, log.logger(), counters=readings.tables, full=readings.fill)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(announce(carrying)))
         control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
@@ -131,8 +134,9 @@ def run(
             file=ConfigWatcher(path),
             named=named,
             kept=kept,
-            carried=KernelCounters(wanted),
-            refusals=Refusals(wanted),
+            carried=KernelCounters(wanted, readings.carried),
+            refusals=Refusals(wanted, readings.refused),
+            readings=readings,
         )
         privileges.limit_parent()
         status = Supervisor(specs, be, hub, Notifier()).run()

@@ -71,9 +71,11 @@ class Nft:
                 " (CONFIG_NF_CONNTRACK_TIMEOUT); the daemon's `forward: nat` does without",
             )
 
-    def load(self, text: str) -> None:
-        """Apply ``text``; raises ``PlatformError`` with the complaint, nothing is changed then."""
-        done = attempt(["nft", "-f", "-"], text)
+    def load(self, text: str, seconds: float = 60.0) -> None:
+        """Apply ``text``; raises ``PlatformError`` with the complaint, nothing is changed then.
+        After ``seconds`` nft is ended, and it is not known whether it has applied it.
+        """
+        done = attempt(["nft", "-f", "-"], text, seconds)
         if done.returncode != 0:
             raise PlatformError(f"a table was refused by nft: {complaint(done)}")
 

@@ -28,7 +28,7 @@ _PACKAGES = {
     "ip": "iproute2",
     "unshare": "util-linux",
 }
-_SECONDS = 60
+_SECONDS = 60.0
 
 
 def find_program(name: str) -> str:
@@ -47,8 +47,12 @@ def find_program(name: str) -> str:
     return path
 
 
-def attempt(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run ``argv`` (program name first) with ``stdin`` and give back whatever came of it."""
+def attempt(
+    argv: Sequence[str], stdin: str = "", seconds: float = _SECONDS
+) -> subprocess.CompletedProcess[str]:
+    """Run ``argv`` (program name first) with ``stdin``, for ``seconds`` at most, and give back
+    whatever came of it.
+    """
     path = find_program(argv[0])
     # The messages and the saved rules are read by us: they must not be translated.
     environment = {**os.environ, "LC_ALL": "C"}
@@ -59,13 +63,13 @@ def attempt(argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_SECONDS,
+            timeout=seconds,
             env=environment,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise PlatformError(
-            f"{shlex.join(argv)} did not end within {_SECONDS} s", "see what it waits for"
+            f"{shlex.join(argv)} did not end within {seconds:g} s", "see what it waits for"
         ) from None
 
 

@@ -16,7 +16,7 @@ from failing import control, wait_until
 from offloading import EVEN, FAMILIES, Held, await_log, seen_by_python, service, url
 from processes import children
 
-from paraglider.daemon.stats.kernel_counters import AGE
+from paraglider.daemon.stats.kernel_readings import AGE
 from paraglider.lab.topology import BALANCER, CLIENT, GATEWAY, VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root

@@ -1,8 +1,8 @@
 """What the kernel refuses of new flows ahead of the workers' queues (``forward.openings``).
 
 Lives here: ``Refusals``, the counts over all families, and the conditions while they grow.
-Rules: looks every few seconds; where there is no table, or the kernel does not tell, nothing is
-known and nothing is wrong: a table that is missing is the reconciler's to put back.
+Rules: looks after each reading of the tables. Where there is no table, or it cannot be read,
+nothing is known and nothing is wrong: the host helper puts a missing table back.
 """
 
 from __future__ import annotations
@@ -13,34 +13,25 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.daemon.conditions.assessor import LATELY
 from paraglider.daemon.conditions.table import Condition
-from paraglider.daemon.stats.table_monitor import INTERVAL
 from paraglider.forward import registry
-from paraglider.forward.openings import REFUSED, TABLE
-from paraglider.netfilter.nfnetlink import named_counters
 
 _WHAT: Final = {"tcp": "connections", "udp": "UDP flows", "icmp": "pings"}
 
 
-def refused_counters(family: int) -> dict[str, int] | None:
-    """Packets of ``family`` that were dropped ahead of the queues, by what they would have opened;
-    None when there is no such table.
-    """
-    found = named_counters(family, TABLE, REFUSED.values())
-    return None if found is None else {what: found[name] for what, name in REFUSED.items()}
-
-
 class Refusals:
-    """The looks for the services of ``config``, as far as workers carry or decide about them."""
+    """The looks for the services of ``config``, as far as workers carry or decide about them.
+
+    ``counters`` has the packets of a family that were refused, by protocol; None without a table.
+    """
 
     def __init__(
         self,
         config: Config,
-        counters: Callable[[int], dict[str, int] | None] = refused_counters,
+        counters: Callable[[int], dict[str, int] | None],
     ) -> None:
         self._counters = counters
         self._seen: dict[int, dict[str, int]] = {}  # family -> protocol -> packets
         self._grew: dict[str, float] = {}  # protocol -> when it was last seen to
-        self._next = 0.0
         self.follow(config)
 
     def follow(self, config: Config) -> None:
@@ -55,6 +46,11 @@ class Refusals:
         self._rate = config.queue.openings_rate
 
     @property
+    def families(self) -> list[int]:
+        """The families that have such counters."""
+        return self._families
+
+    @property
     def counts(self) -> dict[str, int]:
         """Packets refused so far, by what they would have opened; empty where nothing can be."""
         seen = [self._seen[family] for family in self._families if family in self._seen]
@@ -64,11 +60,9 @@ class Refusals:
         }
 
     def look(self, now: float) -> dict[str, Condition]:
-        """Look, if it is time; what is wrong by what was seen last."""
-        if now >= self._next:
-            self._next = now + INTERVAL
-            for family in self._families:
-                self._look(family, now)
+        """Look at the counters; what is wrong by what was seen last."""
+        for family in self._families:
+            self._look(family, now)
         return {
             f"new {_WHAT[protocol]}": Condition(
                 "degraded",

@@ -12,11 +12,10 @@ Rules: runs in the supervisor, with its rights; never waits for a process.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, Final
+from typing import Any
 
 from paraglider.config.model import BackendSource, Config
 from paraglider.core.pool import DOWN, Event
@@ -49,22 +48,20 @@ from paraglider.daemon.reconcile.checks import CheckReconciler, checked, monitor
 from paraglider.daemon.reconcile.draining import DrainReconciler
 from paraglider.daemon.reconcile.host import HostRequests
 from paraglider.daemon.reconcile.kernel_tables import EndedConnections, KernelTables
+from paraglider.daemon.reconcile.turns import Step, Turns
 from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
-from paraglider.daemon.stats.kernel_counters import AGE, KernelCounters
+from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.stats.live_counts import LiveCounts
-from paraglider.daemon.stats.table_monitor import INTERVAL, TableMonitor
+from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.stats.traffic import Samples, Traffic, samples
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.draining import merge
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.path import kind_of
-from paraglider.netfilter.connections import dump
 from paraglider.netfilter.rules.marks import backend_marks
-
-#: seconds until what is looked at is looked at again, at most
-AFTER_A_FAULT: Final = 1.0
 
 
 class Controller:
@@ -95,6 +92,7 @@ class Controller:
         kept: DnsCache | None = None,
         carried: KernelCounters | None = None,
         refusals: Refusals | None = None,
+        readings: KernelReadings | None = None,
     ) -> None:
         self.wanted = self.config = config
         self.pools = BackendTable(config, time.monotonic())
@@ -126,10 +124,12 @@ class Controller:
         self._departures = DrainReconciler(self, self._orders)
         self._renewal = Renewal()
         self._live = LiveCounts()
+        self._readings = readings or KernelReadings()
+        self._connections: Mapping[int, int] | None = None  # of the kernel, by mark
         self._workers = WorkerReconciler(self, self.processes, self._send)
         self._checks = CheckReconciler(self, self._checker, self._send)
         self._faults = Faults()
-        self._steps: dict[str, Callable[[float], float]] = {
+        steps: dict[str, Step] = {
             "questions to processes": self.questions.look,
             "backends that are listed elsewhere": self._sources.look,
             "the configuration file": self._look_at_file,
@@ -139,10 +139,11 @@ class Controller:
             "states of the workers": self._workers.reconcile,
             "targets of the checks": self._checks.reconcile,
             "offloaded services": self._look_at_offloaded,
-            "the kernel's tables": self._look_at_kernel,
+            "the kernel's tables": self._read_kernel,
             "health": self._assess,
             "openings without an answer": self._look_at_openings,
         }
+        self._turns = Turns(steps, self._faults)
         self._log: Any = log.logger()
 
     def attach(self, children: Children) -> None:
@@ -199,11 +200,7 @@ class Controller:
 
     def look(self, now: float) -> float:
         """See ``Controller``."""
-        pause = AFTER_A_FAULT
-        for what, step in self._steps.items():
-            with self._faults.contained(what):
-                pause = min(pause, step(now))
-        return pause
+        return self._turns.run(now)
 
     def _look_at_file(self, now: float) -> float:
         if not self.wanted.watch:
@@ -223,17 +220,30 @@ class Controller:
         self._offloaded.reconcile(self.pools)
         if over := self._offloaded.tick(now):
             self._forget(over)
-        return inf
+        return self._offloaded.wait(now)
 
-    def _look_at_kernel(self, now: float) -> float:
-        if self._watch is None:
-            return inf
-        self._watch.look(now)
+    def _read_kernel(self, _now: float) -> float:
+        families = set() if self._watch is None else set(self._watch.families)
+        families |= set() if self._refusals is None else set(self._refusals.families)
+        return self._readings.reconcile(
+            lambda then: self._orders.read(sorted(families), then),
+            self._look_at_kernel,
+            needed=bool(families),
+        )
+
+    def _look_at_kernel(self) -> None:
+        """The tables have been read."""
+        now = time.monotonic()
+        if self._watch is not None:
+            self._watch.look(now)
         if self._refusals is not None:
             self.conditions.put("openings", self._refusals.look(now))
         if self._carried is not None:
             self._carried.look(now)
-        return INTERVAL
+
+    def when_read(self, done: Callable[[], object]) -> None:
+        """See ``handlers.State``."""
+        self._readings.when_new(done)
 
     def _assess(self, now: float) -> float:
         if not self._assessor.wait(now):
@@ -281,23 +291,26 @@ class Controller:
 
     def flows_of(self, service: str) -> int:
         """See ``reloads.Body``."""
-        counted = self.traffic(samples(self.processes())).total(service)["flows"] or 0
         marks = backend_marks(self.config).get(service, ())
-        with contextlib.suppress(OSError):  # then those that were listed last
-            return sum(event.mark in marks for event in dump()) if marks else counted
-        return counted
+        if marks and self._connections is not None:
+            return sum(self._connections.get(mark, 0) for mark in marks)
+        return self.traffic(samples(self.processes())).total(service)["flows"] or 0
 
     def report(self, then: Callable[[], object]) -> None:
         """See ``reloads.Body``."""
 
-        def written(_: object) -> None:
+        def counted(connections: Mapping[int, int] | None) -> None:
+            self._connections = connections  # None: by those that were listed last
             then()
+
+        def written(_: object) -> None:
+            self._orders.count(counted)
 
         until = time.monotonic() + SOON
         try:
             self.questions.ask(self.carriers(), {"do": "report"}, until, written)
         except PlatformError:  # too much is being asked: by the last numbers, then
-            then()
+            written(None)
 
     def reload(
         self, said_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
@@ -325,7 +338,6 @@ class Controller:
     def traffic(self, samples: Samples) -> Traffic:
         """See ``desk.State``."""
         if self._carried is not None:
-            self._carried.look(time.monotonic(), AGE)
             self._carried.count(self._live.read())
         return Traffic(samples, self._carried)
 

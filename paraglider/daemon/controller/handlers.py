@@ -58,6 +58,9 @@ class State(Viewable, Protocol):
     def weigh(self, member: BackendRecord, weight: int) -> None:
         """Give ``member`` another weight; tells everybody."""
 
+    def when_read(self, done: Callable[[], object]) -> None:
+        """Call ``done`` when the kernel's counters have been read of late."""
+
     def when_applied(self, done: Callable[[], object]) -> None:
         """Call ``done`` when the workers have applied all changes so far."""
 
@@ -78,20 +81,20 @@ class Handlers:
         """Answer ``request`` by calling ``reply`` once, now or later."""
         wanted = request.get("do")
         handler = HANDLERS.get(wanted) if isinstance(wanted, str) else None
-        try:
+
+        def handle() -> None:
             if handler is None:
                 raise OperatorError("there is no such request")
             handler(self, request, reply)
-        except ParagliderError as error:
-            reply(refusal(error))
-        except Exception as error:  # noqa: BLE001 - whoever asks is to have an answer
-            self._faults.note("a request", error)
-            reply(refusal(PlatformError("internal error", "the log has its traceback")))
+
+        self._try(handle, reply)
 
     def services(self, request: Message, reply: Reply) -> None:
         """Every service with the sums of its backends."""
         hub = self._hub
-        reply({"ok": views.services(hub.config, hub.pools, hub.traffic(self._samples()))})
+        self._show(
+            reply, lambda: views.services(hub.config, hub.pools, hub.traffic(self._samples()))
+        )
 
     def backends(self, request: Message, reply: Reply) -> None:
         """Every backend, or those of one service."""
@@ -100,8 +103,12 @@ class Handlers:
             self._hub.pools.require(wanted)
 
         hub = self._hub
-        rows = views.backends(hub.config, hub.pools, hub.traffic(self._samples()), _now())
-        reply({"ok": [row for row in rows if wanted in (None, row["service"])]})
+
+        def rows() -> list[dict[str, Any]]:
+            every = views.backends(hub.config, hub.pools, hub.traffic(self._samples()), _now())
+            return [row for row in every if wanted in (None, row["service"])]
+
+        self._show(reply, rows)
 
     def workers(self, request: Message, reply: Reply) -> None:
         """Every process."""
@@ -114,7 +121,21 @@ class Handlers:
 
     def status(self, request: Message, reply: Reply) -> None:
         """Services, backends, processes and health at one instant."""
-        reply({"ok": views.status(self._hub, self._samples(), _queues(), _now())})
+        self._show(reply, lambda: views.status(self._hub, self._samples(), _queues(), _now()))
+
+    def _show(self, reply: Reply, view: Callable[[], Any]) -> None:
+        """Reply with ``view``, as soon as the kernel's counters are new enough."""
+        self._hub.when_read(lambda: self._try(lambda: reply({"ok": view()}), reply))
+
+    def _try(self, step: Callable[[], object], reply: Reply) -> None:
+        """Do ``step``, or reply why it failed."""
+        try:
+            step()
+        except ParagliderError as error:
+            reply(refusal(error))
+        except Exception as error:  # noqa: BLE001 - whoever asks is to have an answer
+            self._faults.note("a request", error)
+            reply(refusal(PlatformError("internal error", "the log has its traceback")))
 
     def flows(self, request: Message, reply: Reply) -> None:
         """Some flows, from every process that carries any."""

@@ -10,6 +10,8 @@ To the reconciler; each order has an ``id``, its answer the same number as ``re`
         connections that are over (``controller.kernel_tables.Over``); answer: {} or an error
     {"do": "count"}
         how many connections conntrack has, by mark; answer: {"marks": {"1375731712": 3, …}}
+    {"do": "read", "families": [4, 6]}
+        the counters of the kernel's tables; answer: {"reading": READING} (``readings``)
     an error is {"error": what, "remedy": …, "fault": "operator" or "platform"}
 From the reconciler:
     {"do": "conditions", "found": {"address 192.0.2.1/24 on eth0": ["unhealthy", "missing; …"], …}}

@@ -31,6 +31,7 @@ from paraglider.daemon import log
 from paraglider.daemon.host_helper.adjust import HostRules
 from paraglider.daemon.host_helper.arrivals import Arrivals
 from paraglider.daemon.host_helper.messages import refusal
+from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.daemon.host_helper.turns import HostTurns
 from paraglider.daemon.processes.bootstrap import introduce, refused, serves
@@ -55,7 +56,7 @@ from paraglider.netfilter.nft import Nft
 LONGEST_TURN: Final = 900.0
 
 #: orders that run no program, and wait for none
-QUICK: Final = frozenset({"forget", "count"})
+QUICK: Final = frozenset({"forget", "count", "read"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,8 @@ class Orders:
                 for vip, first, last in order["datagrams"]:
                     conntrack.forget_untranslated(str(vip), int(first), int(last))
                 return {}
+            if kind == "read":
+                return {"reading": read(map(int, order["families"])).plain()}
             if kind == "count":
                 counts = Counter(str(event.mark) for event in connections.dump())
                 return {"marks": dict(counts)}

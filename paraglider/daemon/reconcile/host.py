@@ -20,12 +20,15 @@ from paraglider.config.model import Config
 from paraglider.daemon import log
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.host_helper.messages import HostConditions, error_of, refusal, told
+from paraglider.daemon.host_helper.readings import Reading
 from paraglider.daemon.processes.broadcast import Answers, Done
 from paraglider.daemon.processes.channel import Message
 from paraglider.errors import ParagliderError, PlatformError
 
-#: seconds that the reconciler may take: programs that are slow, one after the other
+#: seconds that a request may take for which programs are run, one after the other
 PATIENCE: Final = 600.0
+#: the same for one that runs no program
+QUICK: Final = 10.0
 
 Then = Callable[[ParagliderError | None], object]
 """Told that an order is done, or why it is not."""
@@ -122,7 +125,26 @@ class HostRequests:
             then(None if bad else {int(mark): int(n) for mark, n in answer["marks"].items()})
 
         try:
-            self._order({"do": "count"}, done)
+            self._order({"do": "count"}, done, QUICK)
+        except PlatformError:
+            then(None)
+
+    def read(self, families: Iterable[int], then: Callable[[Reading | None], object]) -> None:
+        """Have the counters of the tables of ``families`` read; None where that cannot be."""
+
+        def done(error: ParagliderError | None, answer: Message) -> None:
+            reading = None
+            if error is None:
+                try:
+                    reading = Reading.of(answer.get("reading"))
+                except ValueError as invalid:
+                    self._log.error(
+                        "invalid message from the host helper", error=repr(invalid)[:200]
+                    )
+            then(reading)
+
+        try:
+            self._order({"do": "read", "families": list(families)}, done, QUICK)
         except PlatformError:
             then(None)
 
@@ -151,9 +173,14 @@ class HostRequests:
             then(error)
 
     def _order(
-        self, order: Message, done: Callable[[ParagliderError | None, Message], object]
+        self,
+        order: Message,
+        done: Callable[[ParagliderError | None, Message], object],
+        patience: float = PATIENCE,
     ) -> None:
-        """Send ``order``; raises ``PlatformError`` where nobody takes it."""
+        """Send ``order``, which may take ``patience`` seconds; raises ``PlatformError`` where there
+        is no host helper.
+        """
         index = self._reconciler()
         if index is None:
             raise PlatformError("the reconciler is being started", "try again in a moment")
@@ -162,7 +189,7 @@ class HostRequests:
             answer = answers.get(index, refusal(_gone()))
             done(error_of(answer), answer)
 
-        self._questions.ask([index], order, time.monotonic() + PATIENCE, answered)
+        self._questions.ask([index], order, time.monotonic() + patience, answered)
 
 
 def _gone() -> PlatformError:

@@ -11,16 +11,17 @@
 When a backend is lost, and which ones take new flows, says ``core.pool``, as it does in workers.
 
 Lives here: ``KernelTables``, ``EndedConnections``.
-Rules: runs in the supervisor, and has nft run by another process; one run however many backends
-changed since the last look, and none while nothing changes. What the kernel refuses is logged, and
-tried again with the next change.
+Rules: runs in the supervisor, and has nft run by the host helper; at most one run a family is open,
+however many backends change meanwhile, and none while nothing changes. What nft refuses is logged,
+and tried again after a pause that doubles, up to LONGEST_PAUSE.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from math import inf
+from typing import Any, Final
 
 from paraglider.config.diff import predecessors
 from paraglider.config.model import Config
@@ -50,6 +51,12 @@ class EndedConnections:
     def __bool__(self) -> bool:
         return bool(self.marks or self.passing or self.datagrams)
 
+
+#: seconds that the end of the daemon waits for nft
+CLOSING: Final = 3.0
+#: seconds until what was refused is tried again, at first and at most
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
 
 Load = Callable[[str, Callable[[ParagliderError | None], object]], None]
 """Has nft load a text, some time, and tells when that is done, or why it is not."""
@@ -95,6 +102,8 @@ class KernelTables:
         self._passed: frozenset[int] = before._passed if before else frozenset()
         self._refusing: frozenset[str] = before._refusing if before else frozenset()
         self._changed = True
+        self._retry: dict[int, tuple[float, float]] = {}  # family → when, and the pause before
+        self._loading: set[int] = set()  # families
         self._version = 0  # of the table: all states are yet to be taken over
         for pool in before._pools.values() if before else ():
             pool.retire()
@@ -112,11 +121,12 @@ class KernelTables:
         """Time passes: bring the hash up to date; the connections that are over from now on."""
         for pool in self._pools.values():
             pool.tick(now)
-        if not self._changed:
+        if not self._changed and not any(at <= now for at, _ in self._retry.values()):
             return EndedConnections()
         self._changed = False
         for family in self._marks:
-            self._hash(family, self._hashed(family))
+            if self._retry.get(family, (now, 0.0))[0] <= now:
+                self._hash(family, self._hashed(family), now)
         lost, passed, refusing = self._lost, self._passed, self._refusing
         backends = [item for marks in self._marks.values() for item in marks.items()]
         self._lost = frozenset(mark for backend, mark in backends if backend.lost)
@@ -136,9 +146,10 @@ class KernelTables:
     def close(self) -> None:
         """The daemon ends: the hash is what the set-up made it, for nobody looks any more."""
         self._load = _load_now  # no process is left to do it
+        self._loading.clear()
         for family, weights in self._set_up.items():
             if family in self._written:
-                self._hash(family, weights)
+                self._hash(family, weights, inf)
 
     def _note(self, _ready: tuple[Backend, ...]) -> None:
         self._changed = True
@@ -148,25 +159,35 @@ class KernelTables:
         marks = self._marks[family].items()
         return {mark: b.full_weight if b.ready else 0 for b, mark in marks}
 
-    def _hash(self, family: int, weights: dict[int, int]) -> None:
-        if weights == self._written.get(family):
+    def wait(self, now: float) -> float:
+        """Seconds until the next retry."""
+        return max(0.0, min((at for at, _ in self._retry.values()), default=inf) - now)
+
+    def _hash(self, family: int, weights: dict[int, int], now: float) -> None:
+        if weights == self._written.get(family) or family in self._loading:
             return
 
         def loaded(error: ParagliderError | None) -> None:
+            self._loading.discard(family)
+            self._changed = True  # what changed meanwhile is yet to be loaded
+            _, before = self._retry.pop(family, (0.0, 0.0))
             if error is not None:
                 self._written.pop(family, None)
+                pause = min(max(FIRST_PAUSE, 2 * before), LONGEST_PAUSE)
+                self._retry[family] = now + pause, pause
                 self._log.error(
-                    "the kernel's hash stays as it was", family=family, error=str(error)
+                    f"hash of IPv{family}: not loaded, tried again", error=str(error), after=pause
                 )
 
         self._written[family] = weights
+        self._loading.add(family)
         text = fallback_text(self._config, family, steering_seed(), weights)
         self._load(text, loaded)
 
 
 def _load_now(text: str, then: Callable[[ParagliderError | None], object]) -> None:
     try:
-        Nft().load(text)
+        Nft().load(text, CLOSING)
     except ParagliderError as error:
         then(error)
     else:

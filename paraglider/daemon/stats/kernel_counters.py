@@ -4,16 +4,12 @@ No worker sees these packets. Our nft tables count them, from the set-up on; her
 counted since the daemon began, so that all that is shown began at the same time. Live flows are
 those that the tracker counted last (``workers.conntrack_counter``).
 
-Rules: tables are read where somebody asks, at most once in AGE seconds, and else every INTERVAL
-seconds, so that a table that is made anew, or a backend that leaves it, takes little away unseen;
-both more rarely where reading takes long, for the supervisor has other things to do.
-What cannot be read stays as it was. A service keeps what backends that left had.
+Rules: what cannot be read stays as it was. A service keeps what backends that left had.
 """
 
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
@@ -22,13 +18,6 @@ from paraglider.config.model import Config
 from paraglider.daemon.store.backends import Key
 from paraglider.netfilter.nfnetlink import Count, carried_counters
 from paraglider.netfilter.rules.marks import backend_marks
-
-#: seconds between two looks that nobody asked for
-INTERVAL: Final = 2.0
-#: seconds for which what was read is as good as new
-AGE: Final = 0.5
-#: and so many times as long as reading takes: with 5,000 backends that is half a second
-SHARE: Final = 20.0
 
 #: as ``views`` calls them, from what the tables call them; ``in`` goes to the backend
 _NAMES: Final = {
@@ -46,11 +35,8 @@ class KernelCounters:
         self,
         config: Config,
         read: Read = carried_counters,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._read = read
-        self._clock = clock
-        self._took = 0.0
         self._backends: dict[Key, Counter[str]] = {}
         self._services: dict[str, Counter[str]] = {}
         self._last: dict[tuple[int, str], Count] = {}
@@ -75,13 +61,10 @@ class KernelCounters:
         self._services = {name: self._services.get(name, Counter()) for name in names}
         self._last = {which: count for which, count in self._last.items() if which[0] in self._keys}
 
-    def look(self, now: float, age: float = INTERVAL) -> None:
-        """Read the tables, if what was read is older than ``age`` seconds."""
-        if self._keys and now - self.looked >= max(age, SHARE * self._took):
-            begun = self._clock()
-            self.looked = now
-            self._look()
-            self._took = self._clock() - begun
+    def look(self, now: float) -> None:
+        """Add what the tables, which were read at ``now``, have counted since the last time."""
+        self.looked = now
+        self._look()
 
     def count(self, live: Mapping[int, tuple[int, int]]) -> None:
         """These are the flows, by mark: live ones, and such as are closed and remembered."""

@@ -1,4 +1,4 @@
-"""What the supervisor looks at every few seconds where flows are offloaded.
+"""What the supervisor looks at after each reading of the tables where flows are offloaded.
 
     no answer     first packets that no worker decided about went by the kernel's hash: logged
     conntrack     its table is full, the kernel drops first packets: logged
@@ -16,8 +16,6 @@ from paraglider.netfilter.connections import Fill, fill
 from paraglider.netfilter.nfnetlink import table_counters
 from paraglider.netfilter.rules.nft import GONE, UNANSWERED
 
-#: seconds between two looks
-INTERVAL: Final = 2.0
 #: part of conntrack's table from which on dropped packets count as dropped for want of room: many
 #: connections may have ended between the drop and the look
 NEARLY_FULL: Final = 0.9
@@ -50,7 +48,6 @@ class TableMonitor:
         self._dropped: int | None = None
         self._dropping = False
         self._alone = False
-        self._next = 0.0
         self._seen: dict[int, dict[str, int]] = {}  # family -> as last read
         self._filled: Fill | None = None
 
@@ -77,15 +74,19 @@ class TableMonitor:
             self._log.info("workers alive again: they decide about new flows")
         self._alone = alone
 
+    @property
+    def families(self) -> list[int]:
+        """The families whose tables are looked at."""
+        return self._families
+
     def cover(self, families: Iterable[int]) -> None:
         """Look at the tables of ``families`` from now on."""
         self._families = sorted(set(families))
 
     def look(self, now: float) -> None:
-        """Look at everything, if it is time and anything is offloaded."""
-        if now < self._next or not self._families:
+        """Look at everything, where anything is offloaded."""
+        if not self._families:
             return
-        self._next = now + INTERVAL
         for family in self._families:
             try:
                 self._look_at_table(family, now)

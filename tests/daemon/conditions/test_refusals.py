@@ -7,7 +7,7 @@ from typing import Any
 from paraglider.config.model import Config
 from paraglider.daemon.conditions.assessor import LATELY
 from paraglider.daemon.conditions.refusals import Refusals
-from paraglider.daemon.stats.table_monitor import INTERVAL
+from paraglider.daemon.stats.kernel_readings import INTERVAL
 
 
 def config(*forwards: tuple[str, str]) -> Config:
@@ -88,13 +88,3 @@ def test_without_a_table_nothing_is_wrong() -> None:
 
     air.refusals._counters = refuse
     assert air.look() == []
-
-
-def test_it_does_not_look_all_the_time() -> None:
-    """The kernel is asked every few seconds."""
-    air = Air(config(("nat", V4)))
-    air.look()
-    air.look(INTERVAL / 2)
-    assert air.asked == [4]
-    air.look(INTERVAL / 2)
-    assert air.asked == [4, 4]

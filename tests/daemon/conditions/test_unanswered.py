@@ -67,7 +67,7 @@ class World:
         """What is wrong at ``now``; ``read`` tells that the kernel's counters are new."""
         self._writer.tick()
         if read:
-            self.carried.look(now, 0.0)
+            self.carried.look(now)
         found = Traffic({0: self._counters.read()}, self.carried)
         self.unanswered.look(self.config, self.pools, found, now, self.carried.looked)
         return [standing.line for standing in self.conditions]

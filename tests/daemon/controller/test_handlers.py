@@ -76,6 +76,10 @@ class Controller:
         """See ``desk.State``."""
         self.pools.set_weight(member, weight)
 
+    def when_read(self, done: Callable[[], object]) -> None:
+        """See ``handlers.State``."""
+        done()
+
     def when_applied(self, done: Callable[[], object]) -> None:
         """See ``handlers.State``."""
         self.waiting.append(done)

@@ -154,6 +154,31 @@ def test_its_life(running: Running) -> None:
 
 
 @pytest.mark.root
+def test_a_slow_nft_delays_no_order_that_runs_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Connections are counted and tables are read while nft hangs; its order is answered after."""
+    stand_in, release = tmp_path / "nft", tmp_path / "release"
+    stand_in.write_text(f"#!/bin/sh\nwhile [ ! -e {release} ]; do sleep 0.02; done\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with Namespace(f"{new_prefix()}-host") as namespace:
+        running = Running(namespace.name)
+        try:
+            running.channel.send({"do": "hash", "text": "flush", "id": 1})
+            assert running.ask(2, do="count")["marks"] == {}
+            assert "reading" in running.ask(3, do="read", families=[4])
+            assert running.ask(4, do="forget", marks=[], passing=[], datagrams=[]) == {"re": 4}
+            assert not [message for message in running.heard if message.get("re") == 1]
+            release.touch()
+            assert running.until(lambda message: message.get("re") == 1) == {"re": 1}
+        finally:
+            release.touch()
+            os.kill(running.pid, signal.SIGKILL)
+            os.waitpid(running.pid, 0)
+
+
+@pytest.mark.root
 def test_it_ends_with_the_hub(running: Running) -> None:
     """Its channel is closed, and nobody is left to speak with."""
     running.channel.close()

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
 
 from paraglider.config.model import Config
 from paraglider.core.pool import DATAGRAM_DRAIN
-from paraglider.daemon.reconcile.kernel_tables import EndedConnections, KernelTables
+from paraglider.daemon.reconcile.kernel_tables import (
+    FIRST_PAUSE,
+    EndedConnections,
+    KernelTables,
+)
 from paraglider.errors import PlatformError
 from paraglider.forward.services import States
 from paraglider.netfilter.nft import Nft
@@ -49,13 +54,18 @@ class Air:
         config = Config.model_validate({"services": [service, {**other, "backends": ["10.0.0.9"]}]})
         self.marks = backend_marks(config)["web"]
         self.loaded: list[str] = []
-        self.refuses = False
+        self.refuses = self.slow = False
+        self.waiting: list[Callable[[PlatformError | None], object]] = []
         self.config = config
         self.offloaded = KernelTables(config, load=self.load)
         self.table: Any = Table()
 
     def load(self, text: str, then: Callable[[PlatformError | None], object]) -> None:
         """A transaction of nft."""
+        if self.slow:
+            self.waiting.append(then)
+            self.loaded.append(text)
+            return
         if self.refuses:
             then(PlatformError("a table was refused by nft"))
             return
@@ -160,7 +170,7 @@ def test_another_configuration_goes_on_where_one_was(monkeypatch: pytest.MonkeyP
     assert air.put("drain", now=11.0) == EndedConnections((air.marks[0],))
     air.offloaded = KernelTables(air.config, air.offloaded, load=air.load)
     assert not air.put("drain", now=12.0)
-    monkeypatch.setattr(Nft, "load", lambda _, text: air.loaded.append(text))
+    monkeypatch.setattr(Nft, "load", lambda _, text, _seconds: air.loaded.append(text))
     air.offloaded.close()
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
 
@@ -182,13 +192,34 @@ def test_all_are_used_when_all_are_down() -> None:
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}
 
 
-def test_a_refusal_is_made_good_with_the_next_change(air: Air) -> None:
-    """What could not be written does not count as written."""
+def test_what_was_refused_is_tried_again(air: Air) -> None:
+    """After a pause that doubles, whatever changes meanwhile; nothing else has to happen."""
     air.refuses = True
-    air.put("down")
+    with structlog.testing.capture_logs() as lines:
+        air.put("down", now=1.0)
+        air.offloaded.tick(1.0 + FIRST_PAUSE)
+    assert [line["after"] for line in lines] == [FIRST_PAUSE, 2 * FIRST_PAUSE]
     air.refuses = False
-    air.put("down", "drain")
+    before = len(air.loaded)
+    now = 1.0 + FIRST_PAUSE
+    air.put("down", "drain", now=now)
+    assert len(air.loaded) == before
+    assert air.offloaded.wait(now) == 2 * FIRST_PAUSE
+    air.offloaded.tick(now + 2 * FIRST_PAUSE)
     assert air.shares() == {}
+
+
+def test_a_slow_nft_gets_the_newest_state(air: Air) -> None:
+    """One run at a time; what changes meanwhile is loaded after it, all at once."""
+    air.slow = True
+    for weight in (5, 6, 7):
+        air.put("ready", weight=weight)
+    assert len(air.waiting) == 1
+    air.slow = False
+    air.waiting.pop()(None)
+    air.offloaded.tick(2.0)
+    assert air.shares() == {air.marks[0]: 7, air.marks[1]: 1}
+    assert len(air.loaded) == 3
 
 
 def test_a_table_made_anew_is_told_again(air: Air) -> None:
@@ -202,7 +233,7 @@ def test_a_table_made_anew_is_told_again(air: Air) -> None:
 
 def test_at_the_end_the_hash_is_the_set_ups(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody looks at backends any more, so all of them are in it; nft is run here by then."""
-    monkeypatch.setattr(Nft, "load", lambda _, text: air.loaded.append(text))
+    monkeypatch.setattr(Nft, "load", lambda _, text, _seconds: air.loaded.append(text))
     air.put("down")
     air.offloaded.close()
     assert air.shares() == {air.marks[0]: 3, air.marks[1]: 1}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.daemon.stats.kernel_counters import AGE, INTERVAL, SHARE, KernelCounters
+from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.netfilter.nfnetlink import Count
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -60,7 +60,7 @@ def test_only_what_came_since_the_beginning(tables: Tables) -> None:
     tables.count(A, 1007)
     tables.count(B, 1002, way="replies")
     tables.counts[0x51FFFFFF] = {"requests": Count(5, 5)}  # another's
-    carried.look(INTERVAL)
+    carried.look(2.0)
     wanted = {"packets_in": 7, "bytes_in": 700, "packets_out": 0, "bytes_out": 0}
     assert carried.backend(("web", A)) == wanted
     wanted |= {"packets_out": 2, "bytes_out": 200}
@@ -68,37 +68,13 @@ def test_only_what_came_since_the_beginning(tables: Tables) -> None:
     assert carried.backend(("other", A)) == carried.service("other") == {}
 
 
-def test_looks_are_as_far_apart_as_somebody_asks(tables: Tables) -> None:
-    """By itself rarely, for somebody who looks more often; where nothing is offloaded never."""
-    carried = KernelCounters(offloading(A), tables.read)
-    tables.times = 0
-    carried.look(100.0)
-    carried.look(100.0 + AGE, AGE)
-    carried.look(100.0 + 1.5 * AGE, AGE)
-    carried.look(100.0 + AGE + INTERVAL)
-    assert tables.times == 3
+def test_nothing_is_read_where_nothing_is_offloaded(tables: Tables) -> None:
+    """And nothing is known of the backend."""
     tables.times = 0
     plain = KernelCounters(offloading(A, forward="nat"), tables.read)
     plain.look(500.0)
     assert tables.times == 0
     assert plain.backend(("web", A)) == {}
-
-
-def test_reading_takes_a_small_part_of_the_time(tables: Tables) -> None:
-    """With very many backends a look takes long, and the next one waits accordingly."""
-    now = [100.0]
-
-    def read(family: int) -> Mapping[int, Mapping[str, Count]]:
-        now[0] += 0.5
-        return tables.read(family)
-
-    carried = KernelCounters(offloading(A), read, lambda: now[0])
-    carried.look(100.0)
-    looks = tables.times
-    carried.look(100.0 + 0.5 * SHARE - 0.1, AGE)
-    assert tables.times == looks
-    carried.look(100.0 + 0.5 * SHARE, AGE)
-    assert tables.times == looks + 1
 
 
 def test_a_table_that_was_made_anew(tables: Tables) -> None:

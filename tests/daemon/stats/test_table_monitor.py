@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from paraglider.daemon.stats.table_monitor import INTERVAL, QUIET, TableMonitor
+from paraglider.daemon.stats.kernel_readings import INTERVAL
+from paraglider.daemon.stats.table_monitor import QUIET, TableMonitor
 from paraglider.netfilter.connections import Fill
 
 
@@ -83,15 +84,6 @@ def test_what_the_kernel_decided_is_counted() -> None:
     assert [details["count"] for _, _, details in lines] == [1, 2]
     assert "had left" in lines[1][1]
     assert air.look(QUIET) == []
-
-
-def test_it_does_not_look_all_the_time() -> None:
-    """The supervisor wakes for every signal; the kernel is asked every few seconds."""
-    air = Air(4)
-    air.look()
-    air.tables[4] = {"unanswered": 1, "gone": 0}
-    assert air.look(INTERVAL / 2) == []
-    assert len(air.look(INTERVAL / 2)) == 1
 
 
 def test_a_full_conntrack() -> None:

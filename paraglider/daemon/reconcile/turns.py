@@ -1,0 +1,55 @@
+"""One turn of the daemon's loop: every step that is due, each by itself.
+
+A step that fails is logged with its name, and tried again after a pause that doubles; the others go
+on meanwhile.
+
+Lives here: ``Turns``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import inf
+from typing import Any, Final
+
+from paraglider.daemon import log
+from paraglider.daemon.processes.faults import Faults
+from paraglider.errors import ParagliderError
+
+#: seconds until a step that failed is tried again, at first and at most
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 30.0
+
+Step = Callable[[float], float]
+"""Does what is due at a time (monotonic seconds) and returns the seconds until it is due again."""
+
+
+class Turns:
+    """``steps``, by the names that the log gives them; what nobody foresaw goes into ``faults``."""
+
+    def __init__(self, steps: Mapping[str, Step], faults: Faults) -> None:
+        self._steps = steps
+        self._faults = faults
+        self._failing: dict[str, tuple[float, float]] = {}  # name → when again, and the pause
+        self._log: Any = log.logger()
+
+    def run(self, now: float) -> float:
+        """Do every step that is due; seconds until one is due again."""
+        pause = inf
+        for name, step in self._steps.items():
+            again, before = self._failing.get(name, (now, 0.0))
+            if again > now:
+                pause = min(pause, again - now)
+                continue
+            try:
+                pause = min(pause, step(now))
+                self._failing.pop(name, None)
+            except Exception as error:  # noqa: BLE001 - it ends here, and no other step with it
+                wait = min(max(FIRST_PAUSE, 2 * before), LONGEST_PAUSE)
+                self._failing[name] = now + wait, wait
+                pause = min(pause, wait)
+                if isinstance(error, ParagliderError | OSError):
+                    self._log.error(f"{name}: failed, tried again", error=str(error), after=wait)
+                else:
+                    self._faults.note(name, error)
+        return pause

@@ -1,0 +1,136 @@
+"""When the host helper is asked to read the kernel's tables, and what is known meanwhile."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from paraglider.daemon.host_helper.readings import Reading
+from paraglider.daemon.stats.kernel_readings import (
+    AGE,
+    INTERVAL,
+    PATIENCE,
+    SHARE,
+    KernelReadings,
+)
+from paraglider.netfilter.connections import Fill
+from paraglider.netfilter.nfnetlink import Count
+
+READING = Reading(
+    {4: {"unanswered": 3}, 6: None},
+    {4: {0x52000000: {"requests": Count(1, 100)}}},
+    {4: {"tcp": 5}},
+    Fill(1, 2, 3),
+    {6: "refused"},
+)
+
+
+class Helper:
+    """A host helper that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.readings = KernelReadings(clock=lambda: self.now)
+        self.asked: list[Callable[[Reading | None], object]] = []
+        self.changes = self.shown = 0
+
+    def turn(self, *, needed: bool = True) -> float:
+        """One turn of the loop."""
+
+        def changed() -> None:
+            self.changes += 1
+
+        return self.readings.reconcile(self.asked.append, changed, needed=needed)
+
+    def show(self) -> None:
+        """Somebody wants to be shown numbers."""
+
+        def show() -> None:
+            self.shown += 1
+
+        self.readings.when_new(show)
+
+    def answer(self, reading: Reading | None = READING, after: float = 0.0) -> None:
+        """The open request is answered."""
+        self.now += after
+        self.asked.pop()(reading)
+
+
+def test_a_reading_survives_json() -> None:
+    """And what is none is refused."""
+    assert Reading.of(json.loads(json.dumps(READING.plain()))) == READING
+    with pytest.raises(ValueError, match="validation error"):
+        Reading.of({"tables": {"4": "many"}})
+
+
+def test_one_request_at_a_time_and_a_reading_every_few_seconds() -> None:
+    """However slow the helper is; what was read is known until the next reading."""
+    helper = Helper()
+    for _ in range(3):
+        helper.turn()
+        helper.now += INTERVAL
+    assert len(helper.asked) == 1
+    helper.answer()
+    assert helper.readings.tables(4) == {"unanswered": 3}
+    assert helper.readings.fill() == Fill(1, 2, 3)
+    assert (helper.changes, helper.asked) == (1, [])
+
+
+def test_who_is_shown_numbers_gets_new_ones() -> None:
+    """A request waits for a reading, and for no longer than PATIENCE; a new one is good enough."""
+    helper = Helper()
+    helper.turn()
+    helper.answer()
+    helper.show()
+    assert helper.shown == 1
+    helper.now += AGE
+    helper.show()
+    assert (helper.shown, helper.turn()) == (1, PATIENCE)
+    helper.answer()
+    assert helper.shown == 2
+    helper.now += AGE
+    helper.show()
+    helper.turn()
+    helper.now += PATIENCE
+    helper.turn()
+    assert (helper.shown, len(helper.asked)) == (3, 1)
+
+
+def test_reading_takes_a_small_part_of_the_time() -> None:
+    """Where it takes long, the next one is later."""
+    helper = Helper()
+    helper.turn()
+    helper.answer(after=0.5)
+    helper.now += 0.5 * SHARE - 0.1
+    assert helper.turn() == pytest.approx(0.1)
+    assert helper.asked == []
+    helper.now += 0.1
+    helper.turn()
+    assert len(helper.asked) == 1
+
+
+def test_where_there_is_nothing_to_read_nobody_waits() -> None:
+    """Also one who waited already."""
+    helper = Helper()
+    helper.show()
+    helper.turn()
+    helper.show()
+    assert (helper.shown, helper.changes) == (1, 0)
+    helper.turn(needed=False)
+    assert helper.shown == 2
+
+
+def test_what_cannot_be_read() -> None:
+    """An error of a family is raised as reading would; without an answer the last one stays."""
+    helper = Helper()
+    helper.turn()
+    helper.answer()
+    with pytest.raises(OSError, match="refused"):
+        helper.readings.carried(6)
+    helper.now += INTERVAL
+    helper.turn()
+    helper.answer(None)
+    assert helper.readings.refused(4) == {"tcp": 5}
+    assert helper.changes == 1
