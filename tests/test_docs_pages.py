@@ -60,3 +60,12 @@ def test_every_way_of_forwarding_has_a_page(name: str) -> None:
     example = "paraglider" if name == "nat" else name
     assert f"(../conf/{example}.conf)" in text
     assert (ROOT / "conf" / f"{example}.conf").is_file()
+
+
+def test_the_modules_that_are_named_exist() -> None:
+    """The architecture names files and folders of the package, or of the repository, as they are."""
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`((?:[a-z_]+/)+[\w.]*)`", text)
+    assert len(named) > 50
+    places = (ROOT / "paraglider" / "daemon", ROOT / "paraglider", ROOT)
+    assert [n for n in named if not any((place / n).exists() for place in places)] == []
