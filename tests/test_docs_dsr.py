@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from paraglider.config.load import load, parse
+from paraglider.forward.dsr.host import PRIORITY, needs
 from paraglider.forward.dsr.leases import LONGEST, TABLE
 from paraglider.host.changes.base import Host
-from paraglider.host.dsr_routes import PRIORITY, ways
+from paraglider.host.changes.routes import entry_change
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "dsr.md"
@@ -34,7 +35,8 @@ def test_the_commands_that_are_shown_are_printed() -> None:
     match = re.search(r"<!-- dry-run -->\n```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert match is not None
     shown = [line for line in match[1].splitlines() if line.startswith("ip ")]
-    printed = [change.script(Host()).strip() for change in ways(load(EXAMPLE), 4)]
+    entries = needs(load(EXAMPLE), 4).routing
+    printed = [entry_change(4, entry).script(Host()).strip() for entry in entries]
     assert len(shown) == 4
     assert [line for line in printed if line in shown] == shown
 
