@@ -63,7 +63,7 @@ def test_every_way_of_forwarding_has_a_page(name: str) -> None:
 
 
 def test_the_modules_that_are_named_exist() -> None:
-    """The architecture names files and folders of the package, or of the repository, as they are."""
+    """The architecture names files and folders of the package or of the repository as they are."""
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     named = re.findall(r"`((?:[a-z_]+/)+[\w.]*)`", text)
     assert len(named) > 50
