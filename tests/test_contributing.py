@@ -112,3 +112,59 @@ def test_a_strategy_is_added_by_its_recipe(tmp_path: Path, build: str) -> None:
     tests = [path for path in blocks("Add a strategy") if path.startswith("tests/")]
     shutil.copy(ROOT / "pyproject.toml", copy.home)
     copy.python("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+
+
+SERVER = """
+import socket
+listening = socket.create_server(("127.0.0.1", 0))
+print(listening.getsockname()[1], flush=True)
+while True:
+    connection, _ = listening.accept()
+    connection.sendall(b"220 mail.example.com ESMTP\\r\\n")
+    connection.close()
+"""
+
+#: what the monitor says of the first backend
+CHECKED = """
+import asyncio
+from paraglider.forward.load import load
+from paraglider.health.checker import Checker
+from paraglider.health.messages import Report, Targets, told
+from paraglider.health.targets import target
+async def main():
+    heard = asyncio.Queue()
+    checker = Checker(lambda plain: [heard.put_nowait(news) for news in told(plain)])
+    await checker.start()
+    (service,) = load("c").services
+    checker.take(Targets((target(service, service.backends[0], "first"),)).plain())
+    while not isinstance(news := await heard.get(), Report):
+        pass
+    print(news.code, news.detail)
+    await checker.close()
+asyncio.run(main())
+"""
+
+
+def test_a_probe_is_added_by_its_recipe(tmp_path: Path, build: str) -> None:
+    """`check` and the schema know it by its one file, the monitor runs it and reports its codes."""
+    copy = Copy(tmp_path, "Add a probe", build)
+    with subprocess.Popen(
+        [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            port = int(server.stdout.readline())
+            words = f"type: banner, port: {port}, timeout: 20, interval: 20"
+            copy.config(f"check: {{{words}, parameters: {{starts: '220 '}}}}")
+            copy.python("-m", "paraglider", "check", "-c", "c")
+            assert '"const": "banner"' in copy.python("-m", "paraglider.forward.schema")
+            assert copy.python("-c", CHECKED) == "L7OK 220 mail.example.com ESMTP\n"
+            copy.config(f"check: {{{words}, parameters: {{starts: 'SSH-'}}}}")
+            assert copy.python("-c", CHECKED).startswith("L7RSP 220 mail.example.com")
+        finally:
+            server.kill()
+    (copy.home / "tests/health").mkdir(exist_ok=True)
+    for shared in ("tests/conftest.py", "tests/health/conftest.py", "pyproject.toml"):
+        shutil.copy(ROOT / shared, copy.home / shared)
+    tests = [path for path in blocks("Add a probe") if path.startswith("tests/")]
+    copy.python("-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)

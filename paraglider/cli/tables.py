@@ -213,7 +213,7 @@ def checked(check: Row | None) -> str:
     """The last look of health."""
     if check is None:
         return "-"
-    outcome = "passed" if check["passed"] else "failed"
+    outcome = check["code"]
     detail = f": {check['detail']}" if check["detail"] else ""
     took = check["took"] * 1000
     return f"{outcome} {duration(check['seconds'])} ago in {took:.0f} ms{detail}"

@@ -9,21 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from paraglider.config.check_strategy import check_parameters
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.health import Check
 from paraglider.config.model import BackendSource, Service
+from paraglider.config.probe import probes
 from paraglider.config.types import is_endpoint, shown
 
-_OVER_HTTP = ("http", "https")
-#: a check's key → the types that it means something for
-_MEANT_FOR = {
-    "path": _OVER_HTTP,
-    "host": _OVER_HTTP,
-    "expect": _OVER_HTTP,
-    "verify": ("https",),
-    "command": ("exec",),
-    "port": ("tcp", "http", "https", "exec"),
-}
+#: keys of a check that only some probes take (``ProbeKind.keys``)
+KEYS = ("path", "host", "expect", "verify", "command", "port")
 
 
 def check_health(path: Path, service: Service) -> list[Problem]:
@@ -36,29 +30,20 @@ def check_health(path: Path, service: Service) -> list[Problem]:
 
 
 def _keys(path: Path, check: Check) -> Iterator[Problem]:
-    needs = ((*path, "type"),)
-    for key, types in _MEANT_FOR.items():
-        if key in check.model_fields_set and check.type not in types:
+    needs = (*path, "type")
+    for key in KEYS:
+        if key in check.model_fields_set and key not in check.probe.keys:
             what = f"`{key}` has no meaning with `type: {check.type}`"
-            remedy = f"leave `{key}` out, or write `type: {types[0]}`"
-            yield Problem((*path, key), what, remedy, at="key", needs=needs)
-    if check.type == "exec":
-        command = check.command
-        if command is None:
-            remedy = "add `command: [/usr/local/bin/my-check]`, the program and its arguments"
-            what = "`type: exec` without a `command`"
-            yield Problem((*path, "type"), what, remedy, needs=((*path, "command"),))
-        elif not command[0].startswith("/"):
-            what = "`command` does not begin with the absolute path of a program"
-            yield Problem((*path, "command"), what, "write it in full, such as /usr/bin/test")
-    if check.type == "https" and check.verify and check.host is None:
-        what = "`verify: true` without the name that the certificate is to be valid for"
-        remedy = "add `host: www.example.com`, the name that clients use"
-        yield Problem((*path, "verify"), what, remedy, needs=((*path, "host"), *needs))
+            takers = (name for name, probe in probes().items() if key in probe.keys)
+            remedy = f"leave `{key}` out, or write `type: {next(takers)}`"
+            yield Problem((*path, key), what, remedy, at="key", needs=(needs,))
+    place, owner = (*path, "parameters"), f"`type: {check.type}`"
+    yield from check_parameters(place, owner, check.probe.parameters, check.parameters, needs)
+    yield from check.probe.contradictions(path, check)
 
 
 def _port(path: Path, service: Service, check: Check) -> Iterator[Problem]:
-    needed = check.type in ("tcp", *_OVER_HTTP)
+    needed = check.probe.needs_port
     if needed and check.port is None and service.source is None and service.single_port is None:
         what = f"the check needs to know a port: `{service.name}` has several"
         remedy = "add `port: 80`, one that every backend answers on, or write `type: icmp`"

@@ -1,6 +1,7 @@
 """What is wrong with the strategy of a service: its name, its parameters, its seed.
 
-Lives here: ``check_strategy``, and ``weighing`` for remedies.
+Lives here: ``check_strategy``, ``check_parameters`` (of a strategy or a probe), and ``weighing``
+for remedies.
 Rules: every fact is read from the classes in ``core.strategies``. Whether a policy exists, and
 takes its parameters, is found by ``host.policies``.
 """
@@ -8,12 +9,13 @@ takes its parameters, is found by ``host.policies``.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Service
 from paraglider.config.strategy import POLICY
 from paraglider.config.types import shown, ticked
+from paraglider.core.parameter import Parameter
 from paraglider.core.strategies import ALIASES, KINDS, Strategy
 
 
@@ -26,7 +28,9 @@ def check_strategy(path: Path, service: Service) -> Iterator[Problem]:
         remedy = f"leave `seed` out, or use {_either(lambda each: each.uses_seed)}"
         yield Problem((*path, "seed"), what, remedy, at="key", needs=needs)
     if name in KINDS:
-        yield from _parameters(path, service)
+        place, owner = (*path, "strategy_parameters"), f"`strategy: {name}`"
+        given = service.strategy_parameters
+        yield from check_parameters(place, owner, strategy.parameters, given, needs[0])
     elif not POLICY.fullmatch(name):
         close = difflib.get_close_matches(name, [*KINDS, *ALIASES], n=1)
         hint = f"did you mean {close[0]}? " if close else ""
@@ -34,18 +38,22 @@ def check_strategy(path: Path, service: Service) -> Iterator[Problem]:
         yield Problem((*path, "strategy"), f"`strategy`: {shown(name)} is not known", remedy)
 
 
-def _parameters(path: Path, service: Service) -> Iterator[Problem]:
-    known = {each.name: each for each in service.strategy_class.parameters}
-    needs = ((*path, "strategy"),)
-    for key, value in service.strategy_parameters.items():
-        place = (*path, "strategy_parameters", key)
-        if key not in known:
-            what = f"`strategy: {service.strategy}` has no parameter {ticked(key)}"
-            remedy = f"its parameters are: {', '.join(known)}" if known else "leave it out"
-            yield Problem(place, what, remedy, at="key", needs=needs)
-        elif wrong := known[key].wrong(value):
+def check_parameters(
+    path: Path, owner: str, known: Iterable[Parameter], given: Mapping[str, object], needs: Path
+) -> Iterator[Problem]:
+    """What is wrong with the parameters ``given`` (at ``path``) to ``owner``, which has ``known``
+    ones; it rests on the value at ``needs``.
+    """
+    names = {each.name: each for each in known}
+    for key, value in given.items():
+        place = (*path, key)
+        if key not in names:
+            what = f"{owner} has no parameter {ticked(key)}"
+            remedy = f"its parameters are: {', '.join(names)}" if names else "leave it out"
+            yield Problem(place, what, remedy, at="key", needs=(needs,))
+        elif wrong := names[key].wrong(value):
             what, _, remedy = wrong.partition("; ")
-            yield Problem(place, f"{ticked(key)}: {what}", remedy, needs=needs)
+            yield Problem(place, f"{ticked(key)}: {what}", remedy, needs=(needs,))
 
 
 def weighing() -> str:

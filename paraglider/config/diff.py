@@ -161,7 +161,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_shown, value)) or "none"
     if isinstance(value, Mapping):
-        given = {key: item for key, item in value.items() if item is not None}
+        given = {key: item for key, item in value.items() if item not in (None, {})}
         shown = {
             k: f"({_shown(v)})" if isinstance(v, Mapping) else _shown(v) for k, v in given.items()
         }

@@ -6,10 +6,11 @@ Rules: as in ``model``. What a key means for a backend's state is in docs/health
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from pydantic import Field
 
+from paraglider.config.probe import ProbeClass, ProbeName, ProbeParameters, probes
 from paraglider.config.section import Duration, Section
 from paraglider.config.types import Address, Pattern, Port, Statuses, StatusRange
 
@@ -33,9 +34,7 @@ class Expect(Section):
 class Check(Section):
     """How the health of each backend of the service is checked."""
 
-    type: Literal["tcp", "http", "https", "icmp", "exec"] = Field(
-        default="tcp", description="Kind of the check."
-    )
+    type: ProbeName = Field(default="tcp", description="Kind of the check.")
     port: Port | None = Field(
         default=None, description="Port to check; default: the port of the flows."
     )
@@ -60,6 +59,9 @@ class Check(Section):
         strict=False,
         description="exec: program with its arguments; exit code 0 passes.",
     )
+    parameters: ProbeParameters = Field(
+        default_factory=dict, description="Further parameters of the probe, by their names."
+    )
     interval: Duration = Field(default=2.0, description="Seconds between two checks.")
     timeout: Duration | None = Field(
         default=None, description="Seconds for a whole check; default: `interval`, at most 1."
@@ -70,6 +72,11 @@ class Check(Section):
     fall: int = Field(
         default=3, ge=1, le=1000, description="Consecutive failures until a backend is down."
     )
+
+    @property
+    def probe(self) -> ProbeClass:
+        """The class of its probe."""
+        return probes()[self.type]
 
     @property
     def patience(self) -> float:

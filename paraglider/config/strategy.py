@@ -39,7 +39,7 @@ def _parameters_schema() -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            parameter.name: _parameter_schema(name, parameter)
+            parameter.name: parameter_schema(name, parameter)
             for name, each in KINDS.items()
             for parameter in each.parameters
         },
@@ -47,13 +47,16 @@ def _parameters_schema() -> dict[str, Any]:
     }
 
 
-def _parameter_schema(strategy: str, parameter: Parameter) -> dict[str, Any]:
+def parameter_schema(owner: str, parameter: Parameter) -> dict[str, Any]:
+    """The JSON schema of a parameter of the strategy or probe ``owner``."""
+    text = isinstance(parameter.default, str)
+    bounds = ("minLength", "maxLength") if text else ("minimum", "maximum")
     return {
-        "type": "integer",
-        "minimum": parameter.minimum,
-        "maximum": parameter.maximum,
+        "type": "string" if text else "integer",
+        bounds[0]: parameter.minimum,
+        bounds[1]: parameter.maximum,
         "default": parameter.default,
-        "description": f"{strategy}: {parameter.help}",
+        "description": f"{owner}: {parameter.help}",
     }
 
 
@@ -61,7 +64,8 @@ def _canonical(value: Any) -> Any:
     return canonical(value) if isinstance(value, str) else value
 
 
-def _scalars(value: Any) -> Any:
+def scalars(value: Any) -> Any:
+    """``value``, a section of numbers, texts and truth values; raises ValueError for another."""
     if not isinstance(value, dict):
         raise ValueError(f"{shown(value)} where a section belongs; write keys and values")
     for key, item in value.items():
@@ -75,5 +79,5 @@ def _scalars(value: Any) -> Any:
 
 StrategyName = Annotated[str, BeforeValidator(_canonical), WithJsonSchema(_name_schema())]
 StrategyParameters = Annotated[
-    dict[str, Any], BeforeValidator(_scalars), WithJsonSchema(_parameters_schema())
+    dict[str, Any], BeforeValidator(scalars), WithJsonSchema(_parameters_schema())
 ]

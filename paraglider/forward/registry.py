@@ -1,15 +1,18 @@
 """The forwarding methods: the only place that lists them.
 
 Lives here: the list, and ``of``, which gives a service's method.
-Rules: importing this module is what makes the configuration know the methods (``config.method``).
+Rules: importing this module is what makes the configuration know the methods (``config.method``)
+and the probes of checks (``config.probe``), which are imported where the first check is read.
 The order is that of error messages, the schema and the rules; the first method is the default.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from paraglider.config.method import METHODS
+from paraglider.config.probe import register
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.dsr.method import DsrMethod
 from paraglider.forward.nat.method import NatMethod
@@ -19,6 +22,7 @@ from paraglider.forward.proxy.method import ProxyMethod
 if TYPE_CHECKING:
     from paraglider.config.model import Service
 
+register(lambda: import_module("paraglider.health.probes").KINDS)
 METHODS.update(
     (method.name, method) for method in (NatMethod(), OffloadMethod(), DsrMethod(), ProxyMethod())
 )

@@ -36,11 +36,8 @@ from paraglider.health.messages import (
     order,
 )
 from paraglider.health.pinger import Echo
+from paraglider.health.probes import KINDS
 from paraglider.health.probes.base import Probe, look
-from paraglider.health.probes.http import Http
-from paraglider.health.probes.icmp import Icmp
-from paraglider.health.probes.program import program
-from paraglider.health.probes.tcp import tcp
 from paraglider.health.rise_and_fall import Machine, Rules
 from paraglider.health.sweep import Rounds
 from paraglider.health.targets import Key, Scope, Target
@@ -69,14 +66,7 @@ class Checker:
     ) -> None:
         self._tell = tell
         self._echo = echo
-        self._http = Http()
-        self._probes: Mapping[str, Probe] = probes or {
-            "tcp": tcp,
-            "http": self._http,
-            "https": self._http,
-            "icmp": Icmp(echo),
-            "exec": program,
-        }
+        self._probes = probes or {name: kind(echo) for name, kind in KINDS.items()}
         self._chance = chance
         self._places = asyncio.Semaphore(AT_ONCE)
         self._programs = asyncio.Semaphore(PROGRAMS_AT_ONCE)
@@ -93,7 +83,8 @@ class Checker:
     async def start(self) -> None:
         """Get ready, on the running loop; from here on ``broken`` may be waited for."""
         self.broken = asyncio.get_running_loop().create_future()
-        await self._http.start()
+        for probe in self._probes.values():
+            await probe.start()
         if self._echo is not None:
             self._echo.start()
 
@@ -109,7 +100,8 @@ class Checker:
         if self.broken is not None:
             self.broken.cancel()
         self._checks.clear()
-        await self._http.close()
+        for probe in self._probes.values():
+            await probe.close()
         if self._echo is not None:
             self._echo.close()
 
@@ -187,17 +179,20 @@ class Checker:
         """Look at one target for as long as it is one."""
         while True:
             await check.until_due()
-            programs = self._programs if check.check.type == "exec" else contextlib.nullcontext()
+            programs = (
+                self._programs if check.check.probe.runs_program else contextlib.nullcontext()
+            )
             async with programs, self._places:
                 target, machine = check.target, check.machine
                 machine.began(time.monotonic())
                 found = await look(self._probes[check.check.type], target)
             now = time.monotonic()
-            self._say(Report(*target.key, found.passed, found.detail, found.duration, now))
+            code, detail, took = found.code, found.detail, found.duration
+            self._say(Report(*target.key, found.passed, code, detail, took, now))
             if found.passed is None:
                 machine.due = now + machine.rules.interval
             elif machine.result(found.passed, now, self._chance()) is not None:
-                self._judge(target.key, found.detail, now)
+                self._judge(target.key, f"{found.code}: {found.detail}", now)
 
     def _judge(self, key: Key, detail: str, now: float) -> None:
         """Tell of a backend if it is no longer as it was told last."""

@@ -10,7 +10,8 @@ To the checker:
 From the checker:
     {"do": "news", "news": [NEWS, …]}
         results, some at a time; each of NEWS is one of
-    {"do": "report", "service": S, "backend": B, "passed": true, "detail": "status 200",
+    {"do": "report", "service": S, "backend": B, "passed": true, "code": "L7OK",
+     "detail": "status 200",
      "duration": 0.012, "at": 1234.5}
         how one look went; "passed" is null where it could not take place, for a cause of ours
     {"do": "verdict", "service": S, "backend": B, "event": "check-failed", "detail": …, "at": …,
@@ -33,6 +34,7 @@ from typing import Any, ClassVar, Final
 
 from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
+from paraglider.health.codes import Code
 from paraglider.health.fields import flag, name, number, text
 from paraglider.health.targets import Key, Scope, Target
 
@@ -104,6 +106,7 @@ class Report:
     service: str
     backend: str
     passed: bool | None
+    code: Code
     detail: str
     duration: float
     at: float
@@ -181,9 +184,8 @@ def _news(plain: Mapping[str, Any]) -> News:
     service, backend = name(plain, "service"), name(plain, "backend")
     if do == Report.do:
         passed = None if plain["passed"] is None else flag(plain, "passed")
-        return Report(
-            service, backend, passed, detail, number(plain, "duration", 0.0, _LONGEST), at
-        )
+        code, took = Code(name(plain, "code")), number(plain, "duration", 0.0, _LONGEST)
+        return Report(service, backend, passed, code, detail, took, at)
     if do == Verdict.do:
         event, held = Event(name(plain, "event")), number(plain, "held_until", 0.0, _LATEST)
         if event not in EVENTS:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
+from paraglider.health.codes import Code
 
 #: characters of a line that is shown to people
 LONGEST_LINE: Final = 300
@@ -33,7 +34,8 @@ CheckEvent = Literal[Event.CHECK_PASSED, Event.CHECK_FAILED]
 
 
 class CheckReport(NamedTuple):
-    """How one check of a backend went: ``detail`` is one line, ``duration`` seconds.
+    """How one check of a backend went: ``code`` and ``detail``, one line, are the probe's,
+    ``duration`` is seconds.
 
     ``passed`` is None where the check could not take place, for a cause on this host.
     """
@@ -41,6 +43,7 @@ class CheckReport(NamedTuple):
     service: Name
     backend: Name
     passed: bool | None
+    code: Code
     detail: Line
     duration: Annotated[float, Field(ge=0.0, le=86400.0, allow_inf_nan=False)]
     at: Seconds

@@ -19,7 +19,7 @@ COUNTS = {
     "bytes_out": 123_456_789,
 }
 UNKNOWN = dict.fromkeys(COUNTS)
-CHECK = {"passed": True, "detail": "status 200", "took": 0.0124, "seconds": 3.9}
+CHECK = {"passed": True, "code": "L7OK", "detail": "status 200", "took": 0.0124, "seconds": 3.9}
 
 
 def service(name: str = "web", **changes: Any) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def test_the_balance_is_shaped_like_that_of_ipvsadm() -> None:
         ),
         "web tcp 192.168.0.11:80 nat wrr 1 of 2 ready",
         "all 3 6 120K 900 800 70000 123M",
-        "-> 10.0.0.1 ready 1h2m 5 3 6 120K 900 800 70000 123M passed 3s ago in 12 ms: status 200",
+        "-> 10.0.0.1 ready 1h2m 5 3 6 120K 900 800 70000 123M L7OK 3s ago in 12 ms: status 200",
         "-> 10.0.0.2 drain 1h2m 5 3 6 120K 900 800 70000 123M -",
         "six tcp [2001:db8::11]:80 nat wrr 0 of 2 ready",
         "all - - - - - - -",
@@ -93,7 +93,7 @@ def test_a_terminal_is_wide_enough(width: int, there: tuple[str, ...]) -> None:
     head, *rest = listing.texts(width)
     assert all(title in head.plain for title in there)
     assert max(text.cell_len for text in rest) <= width
-    assert "passed 3s" in rest[-1].plain
+    assert "L7OK 3s" in rest[-1].plain
 
 
 def test_services() -> None:
@@ -172,6 +172,12 @@ def test_duration(seconds: float, words: str) -> None:
 
 def test_a_failed_check_says_why() -> None:
     """What health had to say comes last."""
-    check = {"passed": False, "detail": "connection refused", "took": 0.0, "seconds": 1}
-    assert tables.checked(check) == "failed 1s ago in 0 ms: connection refused"
-    assert tables.checked({**check, "detail": ""}) == "failed 1s ago in 0 ms"
+    check = {
+        "passed": False,
+        "code": "L4CON",
+        "detail": "connection refused",
+        "took": 0.0,
+        "seconds": 1,
+    }
+    assert tables.checked(check) == "L4CON 1s ago in 0 ms: connection refused"
+    assert tables.checked({**check, "detail": ""}) == "L4CON 1s ago in 0 ms"

@@ -9,7 +9,7 @@ import pytest
 from paraglider.cli.rates import TRAFFIC, rated
 from paraglider.cli.top_screen import View, frame, pressed, rate, report, settled
 
-CHECK = {"passed": True, "detail": "connected", "took": 0.001, "seconds": 1.0}
+CHECK = {"passed": True, "code": "L4OK", "detail": "connected", "took": 0.001, "seconds": 1.0}
 
 
 def service(name: str, each: int, ready: int = 3) -> dict[str, Any]:
@@ -76,9 +76,7 @@ def test_all_that_there_is() -> None:
         "in 15 packets/s 15 bytes/s, out 15 packets/s 15 bytes/s",
     ]
     assert "web tcp 192.168.0.11:80 nat rr 3 of 3 ready" in lines
-    assert (
-        "-> 10.0.0.3 ready 1m0s 1 30 3.0 3.0 3.0 3.0 3.0 passed 1s ago in 1 ms: connected" in lines
-    )
+    assert "-> 10.0.0.3 ready 1m0s 1 30 3.0 3.0 3.0 3.0 3.0 L4OK 1s ago in 1 ms: connected" in lines
     assert "worker 0 on core 0 serves 1m0s 33 1000 50 25% 1 2" in lines
 
 
@@ -114,7 +112,7 @@ def test_80_columns_have_what_matters() -> None:
     titles = next(line for line in lines if line.startswith("Service / backend"))
     for title in ("State", "Flows", "Conns/s", "InPkt/s", "OutPkt/s", "InB/s", "OutB/s", "Check"):
         assert title in titles
-    assert any("passed" in line for line in lines)
+    assert any("L4OK" in line for line in lines)
     assert lines[-1].startswith("q quit")
 
 

@@ -19,8 +19,9 @@ from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
 from paraglider.health import failover
 from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
+from paraglider.health.codes import Code
 from paraglider.health.messages import Found, Hints, Plain, Report, Targets, Verdict, told
-from paraglider.health.probes.base import ProbeError, Step, UnableError
+from paraglider.health.probes.base import Passed, Probe, ProbeError, Step, UnableError
 from paraglider.health.sweep import Answer
 from paraglider.health.targets import Scope, Target
 
@@ -35,6 +36,18 @@ def target(number: int = 1, *, up: bool = True, found: bool = False, **check: An
     return Target("web", str(address), address, 80, checked, up, found)
 
 
+class ProbeOf(Probe):
+    """A probe that is ``check``."""
+
+    def __init__(self, check: Callable[[Target, Step], Awaitable[Passed]]) -> None:
+        super().__init__()
+        self._check = check
+
+    async def __call__(self, target: Target, step: Step) -> Passed:
+        """See ``check``."""
+        return await self._check(target, step)
+
+
 class World:
     """The backends' true condition, and what the checker tells of them."""
 
@@ -47,7 +60,7 @@ class World:
         self.most = 0
         self.gate: asyncio.Event | None = None
 
-    async def probe(self, target: Target, step: Step) -> str:
+    async def probe(self, target: Target, step: Step) -> Passed:
         """Says how the target is."""
         self.asked.append(target.backend)
         self.under_way += 1
@@ -60,7 +73,7 @@ class World:
             self.under_way -= 1
         if target.backend in self.ill:
             raise self.ill[target.backend]
-        return "well"
+        return Passed(Code.L4OK, "well")
 
     def tell(self, plain: Plain) -> None:
         """For the checker."""
@@ -94,7 +107,7 @@ def tale(body: Callable[[World, Checker], Awaitable[None]], echo: Any = None) ->
     @contextlib.asynccontextmanager
     async def checking() -> AsyncIterator[Checker]:
         names = ("tcp", "http", "https", "icmp", "exec")
-        probes = dict.fromkeys(names, world.probe)
+        probes = dict.fromkeys(names, ProbeOf(world.probe))
         checker = Checker(world.tell, echo, probes=probes, chance=lambda: 0.0)
         await checker.start()
         try:
@@ -119,11 +132,11 @@ def test_down_and_up() -> None:
         checker.take(Targets((target(1), target(2))).plain())
         await world.until(lambda: len(world.reports) >= 4)
         assert world.verdicts == []
-        world.ill["10.0.0.2"] = ProbeError("status 503, expected 200-399")
+        world.ill["10.0.0.2"] = ProbeError(Code.L7STS, "status 503, expected 200-399")
         await world.until(lambda: world.verdicts)
         assert world.verdicts == [("10.0.0.2", Event.CHECK_FAILED)]
         verdict = next(n for n in world.news if isinstance(n, Verdict))
-        assert verdict.detail == "status 503, expected 200-399"
+        assert verdict.detail == "L7STS: status 503, expected 200-399"
         world.ill.clear()
         await world.until(lambda: len(world.verdicts) > 1)
         assert world.verdicts[1:] == [("10.0.0.2", Event.CHECK_PASSED)]
@@ -164,7 +177,7 @@ def test_update_keeps_what_is_known() -> None:
     """After a reload a backend that is down is not told up, and one that left is asked no more."""
 
     async def body(world: World, checker: Checker) -> None:
-        world.ill["10.0.0.1"] = ProbeError("refused")
+        world.ill["10.0.0.1"] = ProbeError(Code.L4CON, "refused")
         checker.take(Targets((target(1), target(2))).plain())
         await world.until(lambda: world.verdicts)
         checker.take(Targets((target(1, interval=0.2), target(3))).plain())
@@ -193,7 +206,7 @@ def test_a_check_that_is_taken_away() -> None:
     """A backend that nothing looks at any longer is up."""
 
     async def body(world: World, checker: Checker) -> None:
-        world.ill["10.0.0.1"] = ProbeError("refused")
+        world.ill["10.0.0.1"] = ProbeError(Code.L4CON, "refused")
         checker.take(Targets((target(1),)).plain())
         await world.until(lambda: world.verdicts)
         checker.take(Targets((target(1, type=None),)).plain())
@@ -224,10 +237,7 @@ def test_a_fault_of_ours_is_not_passed_over() -> None:
         def tell(plain: Plain) -> None:
             raise BrokenPipeError(32, "gone")
 
-        async def probe(target: Target, step: Step) -> str:
-            return "well"
-
-        checker = Checker(tell, probes={"tcp": probe})
+        checker = Checker(tell, probes={"tcp": ProbeOf(World().probe)})
         await checker.start()
         checker.take(Targets((target(1),)).plain())
         assert checker.broken is not None
@@ -311,7 +321,7 @@ def test_failover_and_check_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         await world.until(lambda: len(world.reports) >= 2)
         network.alive = set()
         await world.until(lambda: len(world.verdicts) == 1)
-        world.ill["10.0.0.1"] = ProbeError("refused")
+        world.ill["10.0.0.1"] = ProbeError(Code.L4CON, "refused")
         await world.until(lambda: sum(r.passed is False for r in world.reports) >= 3)
         network.alive = {"10.0.0.1"}
         seen = len(world.reports)

@@ -11,6 +11,7 @@ import pytest
 from paraglider.config.health import Check, Expect, Failover
 from paraglider.config.types import StatusRange
 from paraglider.core.pool import Event
+from paraglider.health.codes import Code
 from paraglider.health.messages import (
     MOST_NEWS,
     Found,
@@ -48,8 +49,8 @@ def test_orders(said: Targets | Hints) -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        Report("web", "10.0.0.1", True, "status 200", 0.01, 5.0),
-        Report("web", "10.0.0.1", None, "could not look", 0.01, 5.0),
+        Report("web", "10.0.0.1", True, Code.L7OK, "status 200", 0.01, 5.0),
+        Report("web", "10.0.0.1", None, Code.SOCKERR, "could not look", 0.01, 5.0),
         Verdict("web", "10.0.0.1", Event.CHECK_FAILED, "refused", 6.0, 66.0),
         Found(True, FOUR, "answers", 7.0),
         Found(False, SIX, "no answer", 8.0),

@@ -13,36 +13,21 @@ every worker and every machine with the same seed picks alike.
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
-from paraglider.core.strategies.base import Context, NewFlow, Parameter, Strategy
+from paraglider.core.parameter import Parameter, found_in
+from paraglider.core.strategies.base import Context, NewFlow, Strategy
 
 Factory = Callable[[Context], Strategy]
 Registry = Mapping[str, Factory]
 
 
-def _classes() -> Iterator[type[Strategy]]:
-    """The strategies that are defined in the modules of this package, by the modules' names."""
-    for found in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-        module = importlib.import_module(f"{__name__}.{found.name}")
-        for value in vars(module).values():
-            if (
-                isinstance(value, type)
-                and value.__module__ == module.__name__
-                and issubclass(value, Strategy)
-                and value is not Strategy
-            ):
-                yield value
-
-
 def _by_name() -> dict[str, type[Strategy]]:
     found: dict[str, type[Strategy]] = {}
     aliases: dict[str, type[Strategy]] = {}
-    for each in _classes():
+    for each in found_in(__name__, __path__, Strategy):
         found[each.name] = each if each.name not in found else _clash(each, found[each.name])
         for alias in each.aliases:
             aliases[alias] = each if alias not in aliases else _clash(each, aliases[alias])

@@ -1,6 +1,6 @@
 """What a strategy is: its name and parameters, and how it picks a backend for a new flow.
 
-Lives here: ``Strategy``, the base of every strategy; ``Parameter``, ``Context`` and ``NewFlow``.
+Lives here: ``Strategy``, the base of every strategy; ``Context`` and ``NewFlow``.
 A strategy is one module of this package with one subclass of ``Strategy``. The configuration, the
 JSON schema, `check`, `explain`, `start`, the log and the benchmark read its class; its name is
 written nowhere else.
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import ipaddress
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
 from paraglider.core.flow import PROTOCOL_NAMES
+from paraglider.core.parameter import Parameter
 from paraglider.core.pool import Backend
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -87,32 +88,6 @@ class Picker(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """A whole number that the configuration may give to a strategy, as a key of
-    `strategy_parameters` and a keyword of its constructor.
-
-    ``check`` returns why a number within the bounds is wrong and what would be right, separated by
-    "; ", or an empty text.
-    """
-
-    name: str
-    default: int
-    minimum: int
-    maximum: int
-    help: str
-    check: Callable[[int], str] = lambda _: ""
-
-    def wrong(self, value: object) -> str:
-        """Why ``value`` is wrong and what would be right, separated by "; "; else empty."""
-        bounds = f"write a whole number from {self.minimum} to {self.maximum}"
-        if type(value) is not int:
-            return f"{value!r} is no whole number; {bounds}"
-        if not self.minimum <= value <= self.maximum:
-            return f"{value} is out of range; {bounds}"
-        return self.check(value)
-
-
-@dataclass(frozen=True, slots=True)
 class LookupTable:
     """A table of backends that a hash points into. Tables with equal ``key`` have the same slot for
     the same flow, so that they can be compared slot by slot.
@@ -134,6 +109,7 @@ class Strategy(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     #: which backend it picks, as the end of the sentence "picks …"
     summary: ClassVar[str]
+    #: keys of `strategy_parameters`, and keywords of the constructor
     parameters: ClassVar[tuple[Parameter, ...]] = ()
     #: the pick follows from the flow, the seed and the ready backends alone: every worker and every
     #: balancer with the same seed picks alike, and ``pick`` may be called to explain

@@ -16,8 +16,9 @@ from functools import lru_cache
 from math import isqrt
 from typing import Any, Final
 
+from paraglider.core.parameter import Parameter
 from paraglider.core.pool import Backend
-from paraglider.core.strategies.base import LookupTable, NewFlow, Parameter, Strategy
+from paraglider.core.strategies.base import LookupTable, NewFlow, Strategy
 from paraglider.core.strategies.hashing import identity, keyed
 
 #: entries of the table: a prime, so that every step walks through all of it; a hundred times the
@@ -25,8 +26,9 @@ from paraglider.core.strategies.hashing import identity, keyed
 SIZE: Final = 65537
 
 
-def _no_prime(size: int) -> str:
-    """What is wrong with ``size`` entries, and the nearest greater prime; empty for a prime."""
+def _no_prime(given: int | str) -> str:
+    """What is wrong with so many entries, and the next prime number; empty for a prime."""
+    size = int(given)
     if _is_prime(size):
         return ""
     nearest = next(number for number in range(size, 2 * size) if _is_prime(number))

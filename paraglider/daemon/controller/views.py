@@ -192,6 +192,7 @@ def _backend(
 def _check(check: Checked, at: Instant) -> dict[str, Any]:
     return {
         "passed": check.passed,
+        "code": check.code,
         "detail": check.detail,
         "took": check.took,
         "at": at.date(check.at),

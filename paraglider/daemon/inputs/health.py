@@ -97,12 +97,13 @@ class HealthInput:
                 "a check could not take place",
                 service=member.service,
                 backend=member.backend,
+                code=news.code,
                 why=news.detail,
             )
         else:
             member.failed += not news.passed
             at = min(news.at, time.monotonic())
-            member.check = Checked(at, news.passed, news.detail, news.duration)
+            member.check = Checked(at, news.passed, news.code, news.detail, news.duration)
 
     def settle(self, now: float) -> None:
         """Take over the hosts that have come and gone, all at once and once in SETTLED seconds: a

@@ -53,7 +53,7 @@ class CheckerSpec(Spec):
 
 def chroot_for(config: Config) -> str:
     """Where the checker of ``config`` is locked in; "/" where it has programs to run."""
-    programs = any(s.check is not None and s.check.type == "exec" for s in config.services)
+    programs = any(s.check is not None and s.check.probe.runs_program for s in config.services)
     return "/" if programs else config.chroot
 
 
@@ -63,7 +63,7 @@ def echo_for(config: Config, *, failover: bool) -> Echo | None:
     Opened where they can be, so that a reload may bring pings; where nothing of ``config`` needs
     them they may be missing, else that is a ``PlatformError``.
     """
-    pings = any(s.check is not None and s.check.type == "icmp" for s in config.services)
+    pings = any(s.check is not None and s.check.probe.needs_raw_socket for s in config.services)
     try:
         return Echo()
     except PlatformError:

@@ -18,6 +18,7 @@ from paraglider.config.model import Backend, Config, Service
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
 from paraglider.forward.services import States
+from paraglider.health.codes import Code
 
 #: what the operator may set a backend to
 SETTABLE = {"ready": Event.SET_READY, "drain": Event.SET_DRAIN, "maint": Event.SET_MAINT}
@@ -35,6 +36,7 @@ class Checked:
 
     at: float
     passed: bool
+    code: Code
     detail: str
     took: float
 

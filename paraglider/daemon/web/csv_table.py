@@ -72,9 +72,8 @@ def _server(row: Mapping[str, Any]) -> dict[str, Any]:
     check = row["check"]
     checked: dict[str, Any] = {}
     if check is not None:
-        # The kind of a check is not told apart: layer 4 stands for all.
-        status = "L4OK" if check["passed"] else "L4CON"
-        checked = {"check_status": status, "check_duration": round(check["took"] * 1000)}
+        took = round(check["took"] * 1000)
+        checked = {"check_status": check["code"], "check_duration": took}
     return {
         **_counts(row),
         "svname": row["backend"],

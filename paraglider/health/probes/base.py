@@ -1,9 +1,9 @@
-"""What a probe is, and how one is run to its end.
+"""What a probe is, what it returns, and how one check is run to its end.
 
-Lives here: ``Probe``, ``ProbeError``, ``UnableError``, ``Look``, ``look``, ``phrase``,
-``shortened``.
-Rules: whatever a target does, a look ends, within its target's patience and with one line in
-plain words; nothing of what the target sent is in it but what is printable, and that short.
+Lives here: ``Probe``, ``Code``, ``Passed``, ``ProbeError``, ``UnableError``, ``Step``, ``Look``,
+``look``, ``phrase``, ``shortened``.
+Rules: whatever a target does, a check ends within its target's patience, with one code and one
+line; of what the target sent the line has nothing but printable characters, and few of them.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import asyncio
 import errno
 import os
 import ssl
-from collections.abc import Awaitable, Callable
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Final
 
+from paraglider.config.probe import ProbeKind
+from paraglider.health.codes import Code
+from paraglider.health.pinger import Echo
 from paraglider.health.targets import Target
 
 #: what this host lacks: descriptors, memory, ports
@@ -26,59 +29,96 @@ OURS: Final = frozenset(
 _SHOWN: Final = 120
 
 
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The backend passed; ``detail`` is one line that says with what."""
+
+    code: Code
+    detail: str
+
+
 class ProbeError(Exception):
     """The backend did not pass; the message is one line that says why."""
 
+    def __init__(self, code: Code, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
 
 class UnableError(Exception):
-    """The look could not take place, for a cause that is this host's; the message says which."""
+    """The check could not take place, for a cause on this host; the message says which."""
 
 
 class Step:
-    """What a probe is at, for the words of a time that ran out: "connect", "answer"."""
+    """What a probe does at the moment: ``name`` ("connect", "answer") is for the line of a check
+    that times out, ``timeout`` is its code then.
+    """
 
     def __init__(self) -> None:
         self.name = "connect"
+        self.timeout = Code.L4TOUT
 
 
-Probe = Callable[[Target, Step], Awaitable[str]]
+class Probe(ProbeKind):
+    """Checks targets; one instance serves all checks of its type.
+
+    ``echo`` has the raw sockets for pings, None where there are none. What an instance needs of the
+    host is opened in the constructor: the process is locked in afterwards.
+    """
+
+    def __init__(self, echo: Echo | None = None) -> None:
+        self.echo = echo
+
+    async def start(self) -> None:
+        """Called once on the running loop, before the first check."""
+
+    async def close(self) -> None:
+        """Called once after the last check: closes what is open."""
+
+    @abstractmethod
+    async def __call__(self, target: Target, step: Step) -> Passed:
+        """Check ``target``. Raises ``ProbeError`` when it does not pass, ``UnableError`` when the
+        check cannot take place, and OSError where the network says so (L4CON). It need not watch
+        the time: the caller cancels it, and reports ``step``.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a look went: ``detail`` is one line, ``duration`` seconds.
+    """How a check went: ``detail`` is one line, ``duration`` seconds.
 
-    ``passed`` is None where it could not take place: that says nothing of the backend.
+    ``passed`` is None where it could not take place (SOCKERR): that says nothing of the backend.
     """
 
     passed: bool | None
+    code: Code
     detail: str
     duration: float
 
 
 async def look(probe: Probe, target: Target) -> Look:
-    """Have ``probe`` look at ``target`` for as long as its check allows."""
+    """Have ``probe`` check ``target`` for as long as its check allows."""
     loop = asyncio.get_running_loop()
     began, step = loop.time(), Step()
     patience = target.check.patience if target.check is not None else 1.0
     passed: bool | None = False
     try:
         async with asyncio.timeout(patience):
-            detail = await probe(target, step)
-            passed = True
+            result = await probe(target, step)
+            passed, code, detail = True, result.code, result.detail
     except TimeoutError:
-        detail = f"{step.name} timed out after {patience:g} s"
+        code, detail = step.timeout, f"{step.name} timed out after {patience:g} s"
     except ProbeError as failed:
-        detail = str(failed)
+        code, detail = failed.code, str(failed)
     except UnableError as unable:
-        detail, passed = f"could not look: {unable}", None
+        passed, code, detail = None, Code.SOCKERR, f"could not look: {unable}"
     except OSError as error:
-        detail = f"{step.name}: {phrase(error)}"
+        code, detail = Code.L4CON, f"{step.name}: {phrase(error)}"
         if error.errno in OURS:
-            detail, passed = f"could not look: {detail}", None
+            passed, code, detail = None, Code.SOCKERR, f"could not look: {detail}"
     except Exception as error:  # noqa: BLE001 - what nobody foresaw says nothing of the backend
-        detail, passed = f"could not look: {type(error).__name__}", None
-    return Look(passed, shortened(detail), loop.time() - began)
+        passed, code, detail = None, Code.SOCKERR, f"could not look: {type(error).__name__}"
+    return Look(passed, code, shortened(detail), loop.time() - began)
 
 
 def phrase(error: OSError) -> str:

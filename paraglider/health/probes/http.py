@@ -1,25 +1,34 @@
-"""http, https: whoever answers a GET as expected passes.
+"""http, https: a backend passes that answers a GET as expected.
 
-Lives here: ``Http``.
+Lives here: ``Http`` and ``Https``.
 Rules: a new connection a look, as a client's first one would be; no redirect is followed, no
 proxy of the environment used, nothing stored. Of a body BODY bytes are read at most, and none
 where nothing is expected of it; what is expected may have come long before its end. The
-certificates that the host trusts are read when the probe is made, before the process is locked in.
+certificates that the host trusts, and aiohttp, are read when the probe is constructed, before the
+process is locked in: a command that only reads the configuration needs neither.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import encodings.idna  # noqa: F401 - loaded at the first name of a host else, locked in by then
 import re
+import socket
 import ssl
-from typing import Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-import aiohttp
-
-from paraglider.config.health import Expect
-from paraglider.health.probes.base import OURS, ProbeError, Step, UnableError, phrase
+from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.health import Check, Expect
+from paraglider.health.codes import Code
+from paraglider.health.pinger import Echo
+from paraglider.health.probes.base import OURS, Passed, Probe, ProbeError, Step, UnableError, phrase
 from paraglider.health.targets import Target
+
+if TYPE_CHECKING:
+    import aiohttp
 
 #: bytes of a body that are looked at
 BODY: Final = 64 << 10
@@ -30,24 +39,74 @@ _PAUSE: Final = 0.01
 _ASKS_FOR_THE_END: Final = re.compile(r"\$|\\[ZbB]|\(\?[=!]")
 
 
-class Http:
-    """The probe; ``start`` puts it onto the running loop, ``close`` gives its connections back."""
+class _Attempt:
+    """How far the connection of a check has come."""
 
     def __init__(self) -> None:
+        self.socket: socket.socket | None = None
+        self.established = False
+
+    @property
+    def timeout(self) -> Code:
+        """The code where the time is over now: of TCP, of TLS, or of the answer."""
+        if self.established:
+            return Code.L7TOUT
+        with contextlib.suppress(OSError):
+            if self.socket is not None:
+                self.socket.getpeername()  # raises where it is not connected
+                return Code.L6TOUT
+        return Code.L4TOUT
+
+
+#: of the check that runs in this task
+_attempt: contextvars.ContextVar[_Attempt] = contextvars.ContextVar("attempt")
+
+
+def _socket(address: Any) -> socket.socket:
+    """The socket for a connection of the check that runs."""
+    family, kind, protocol, *_ = address
+    made = _attempt.get().socket = socket.socket(family, kind, protocol)
+    return made
+
+
+async def _established(*_: Any) -> None:
+    _attempt.get().established = True
+
+
+def _import() -> None:
+    global aiohttp  # noqa: PLW0603 - imported late, once, and known by its own name
+    import aiohttp
+
+
+class Http(Probe):
+    """Sends a GET over a connection of its own, and judges status and body."""
+
+    name = "http"
+    summary = "answers a GET with the expected status and body"
+    keys = frozenset({"port", "path", "host", "expect"})
+    needs_port = True
+    tls: ClassVar[bool] = False
+
+    def __init__(self, echo: Echo | None = None) -> None:
+        super().__init__(echo)
+        _import()
         self._trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._trusting.check_hostname = False
         self._trusting.verify_mode = ssl.CERT_NONE
-        self._verifying = ssl.create_default_context()
+        self._verifying = ssl.create_default_context() if self.tls else self._trusting
         self._session: aiohttp.ClientSession | None = None
 
     async def start(self) -> None:
         """Make the session, which belongs to the loop."""
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_create_end.append(_established)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            connector=aiohttp.TCPConnector(limit=0, force_close=True, socket_factory=_socket),
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),  # a look ends by its target's patience
+            timeout=aiohttp.ClientTimeout(total=None),  # a check ends by its target's patience
             auto_decompress=False,
             headers={"User-Agent": _AGENT, "Accept": "*/*", "Accept-Encoding": "identity"},
+            trace_configs=[trace],
         )
 
     async def close(self) -> None:
@@ -55,45 +114,53 @@ class Http:
         if self._session is not None:
             await self._session.close()
 
-    async def __call__(self, target: Target, step: Step) -> str:
+    async def __call__(self, target: Target, step: Step) -> Passed:
         """Ask the target, and compare."""
         check, session = target.check, self._session
         if check is None or session is None:
             raise UnableError("the probe is not at work")
         step.name = "answer"
+        attempt = _Attempt()
+        _attempt.set(attempt)
         host = f"[{target.address}]" if target.address.version == 6 else str(target.address)
-        tls = check.type == "https"
         try:
             async with session.get(
-                f"{check.type}://{host}:{target.port}{check.path}",
+                f"{self.name}://{host}:{target.port}{check.path}",
                 headers={"Host": check.host} if check.host is not None else None,
                 allow_redirects=False,
-                ssl=self._verifying if tls and check.verify else self._trusting,
-                server_hostname=_name(check.host) if tls and check.host is not None else None,
+                ssl=self._verifying if self.tls and check.verify else self._trusting,
+                server_hostname=_name(check.host) if self.tls and check.host is not None else None,
             ) as response:
                 await self._judge(response, check.expect, step)
-                return f"status {response.status}"
+                return Passed(Code.L7OK, f"status {response.status}")
+        except asyncio.CancelledError:
+            step.timeout = attempt.timeout
+            raise
         except aiohttp.ClientConnectorCertificateError as error:
             cause = error.certificate_error
-            raise ProbeError(phrase(cause) if isinstance(cause, OSError) else str(cause)) from None
+            line = phrase(cause) if isinstance(cause, OSError) else str(cause)
+            raise ProbeError(Code.L6RSP, line) from None
         except aiohttp.ClientOSError as error:
             cause = _cause(error)
             if cause.errno in OURS:
                 raise cause from None
-            raise ProbeError(f"connect: {phrase(cause)}") from None
+            code = Code.L6RSP if isinstance(cause, ssl.SSLError) else Code.L4CON
+            if attempt.established:
+                code = Code.L7RSP
+            raise ProbeError(code, f"connect: {phrase(cause)}") from None
         except aiohttp.ServerDisconnectedError:
-            raise ProbeError("closed the connection without an answer") from None
+            raise ProbeError(Code.L7RSP, "closed the connection without an answer") from None
         except aiohttp.ClientPayloadError:
-            raise ProbeError("closed the connection within the body") from None
+            raise ProbeError(Code.L7RSP, "closed the connection within the body") from None
         except (aiohttp.ClientError, ValueError):
             # The words of a parser repeat what it was given: say no more than what it means.
-            raise ProbeError("what came is no answer of HTTP") from None
+            raise ProbeError(Code.L7RSP, "what came is no answer of HTTP") from None
 
     async def _judge(self, response: aiohttp.ClientResponse, expect: Expect, step: Step) -> None:
         """Raises ``ProbeError`` when the answer is not as expected."""
         if not any(response.status in span for span in expect.status):
             wanted = ", ".join(map(str, expect.status))
-            raise ProbeError(f"status {response.status}, expected {wanted}")
+            raise ProbeError(Code.L7STS, f"status {response.status}, expected {wanted}")
         if expect.body is None:
             return
         step.name = "body"
@@ -108,7 +175,26 @@ class Http:
                     return
                 await asyncio.sleep(_PAUSE)
         if not _found(expect.body, body):
-            raise ProbeError(f"status {response.status}, no {expect.body!r} in the body")
+            line = f"status {response.status}, no {expect.body!r} in the body"
+            raise ProbeError(Code.L7RSP, line)
+
+
+class Https(Http):
+    """As ``Http``, over TLS."""
+
+    name = "https"
+    summary = "answers a GET over TLS with the expected status and body"
+    keys = frozenset({"port", "path", "host", "expect", "verify"})
+    tls = True
+
+    @classmethod
+    def contradictions(cls, path: Path, check: Check) -> Iterator[Problem]:
+        """A certificate is valid for a name."""
+        if check.verify and check.host is None:
+            what = "`verify: true` without the name that the certificate is to be valid for"
+            remedy = "add `host: www.example.com`, the name that clients use"
+            needs = ((*path, "host"), (*path, "type"))
+            yield Problem((*path, "verify"), what, remedy, needs=needs)
 
 
 def _found(pattern: str, body: bytearray) -> bool:

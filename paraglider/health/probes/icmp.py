@@ -1,25 +1,26 @@
-"""icmp: whoever answers a ping passes.
+"""icmp: a backend passes that answers a ping.
 
-Lives here: ``Icmp``.
+Lives here: ``Icmp``. The field has no code for a ping: layer 4 is the lowest that HAProxy knows.
 """
 
 from __future__ import annotations
 
-from paraglider.health.pinger import Echo
-from paraglider.health.probes.base import Step, UnableError
+from paraglider.health.codes import Code
+from paraglider.health.probes.base import Passed, Probe, Step, UnableError
 from paraglider.health.targets import Target
 
 
-class Icmp:
-    """The probe; ``echo`` has the sockets, which all pings share, None where there are none."""
+class Icmp(Probe):
+    """Pings the target through the sockets that all pings share."""
 
-    def __init__(self, echo: Echo | None) -> None:
-        self._echo = echo
+    name = "icmp"
+    summary = "answers a ping"
+    needs_raw_socket = True
 
-    async def __call__(self, target: Target, step: Step) -> str:
-        """Ping the target, and wait for its own answer."""
+    async def __call__(self, target: Target, step: Step) -> Passed:
+        """Ping, and wait for the target's own answer."""
         step.name = "ping"
-        echo = self._echo
+        echo = self.echo
         if echo is None:
             raise UnableError("a ping takes CAP_NET_RAW")
         with echo.asking() as question:
@@ -27,4 +28,4 @@ class Icmp:
             while target.address not in question.answers:
                 question.heard.clear()
                 await question.heard.wait()
-        return "answered"
+        return Passed(Code.L4OK, "answered")

@@ -1,6 +1,6 @@
-"""exec: whoever a program of the operator's finds well, by its exit code 0, passes.
+"""exec: a backend passes for which a program of the operator's ends with exit code 0.
 
-Lives here: ``program``.
+Lives here: ``Exec``.
 Rules: an argument list, never a shell. The program runs in a session of its own, with nothing of
 our environment but PATH; all of its process group is killed when it ends, when its time is over
 and when the checker ends, before its id is given back, so that nobody else is ever meant. What it
@@ -15,12 +15,23 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import prctl
 
-from paraglider.health.probes.base import ProbeError, Step, UnableError, phrase, shortened
+from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.health import Check
+from paraglider.health.codes import Code
+from paraglider.health.probes.base import (
+    Passed,
+    Probe,
+    ProbeError,
+    Step,
+    UnableError,
+    phrase,
+    shortened,
+)
 from paraglider.health.targets import Target
 
 #: bytes of what it says that are kept
@@ -28,26 +39,48 @@ _KEPT: Final = 4096
 _AT_ONCE: Final = 65536
 
 
-async def program(target: Target, step: Step) -> str:
-    """Run the target's command."""
-    step.name = "command"
-    check = target.check
-    if check is None or check.command is None:
-        raise UnableError("there is no command")
-    try:
-        child = _Child(check.command, _environment(target))
-    except OSError as error:
-        raise UnableError(f"the command does not start: {phrase(error)}") from None
-    try:
-        status = await child.over
-    finally:
-        child.end()
-    line = shortened(child.said.decode("utf-8", "replace"))
-    outcome = f"exit code {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
-    detail = f"{outcome}: {line}" if line else outcome
-    if status != 0:
-        raise ProbeError(detail)
-    return detail
+class Exec(Probe):
+    """Runs the check's command, with the backend in its environment."""
+
+    name = "exec"
+    summary = "a program of yours finds well, by its exit code 0"
+    keys = frozenset({"port", "command"})
+    runs_program = True
+
+    @classmethod
+    def contradictions(cls, path: Path, check: Check) -> Iterator[Problem]:
+        """A command, and in full."""
+        command = check.command
+        if command is None:
+            remedy = "add `command: [/usr/local/bin/my-check]`, the program and its arguments"
+            what = f"`type: {cls.name}` without a `command`"
+            yield Problem((*path, "type"), what, remedy, needs=((*path, "command"),))
+        elif not command[0].startswith("/"):
+            what = "`command` does not begin with the absolute path of a program"
+            yield Problem((*path, "command"), what, "write it in full, such as /usr/bin/test")
+
+    async def __call__(self, target: Target, step: Step) -> Passed:
+        """Run it."""
+        step.name, step.timeout = "command", Code.PROCTOUT
+        check = target.check
+        if check is None or check.command is None:
+            raise UnableError("there is no command")
+        try:
+            child = _Child(check.command, _environment(target))
+        except OSError as error:
+            raise UnableError(f"the command does not start: {phrase(error)}") from None
+        try:
+            status = await child.over
+        finally:
+            child.end()
+        line = shortened(child.said.decode("utf-8", "replace"))
+        outcome = f"exit code {status}"
+        if status < 0:
+            outcome = f"ended by {signal.Signals(-status).name}"
+        detail = f"{outcome}: {line}" if line else outcome
+        if status != 0:
+            raise ProbeError(Code.PROCERR, detail)
+        return Passed(Code.PROCOK, detail)
 
 
 class _Child:

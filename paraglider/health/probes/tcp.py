@@ -1,7 +1,7 @@
-"""tcp: whoever accepts a connection passes.
+"""tcp: a backend passes that accepts a connection.
 
-Lives here: ``tcp`` and ``connected``, which failover asks too.
-Rules: nothing is sent and nothing is read; the connection is closed as soon as it stands.
+Lives here: ``Tcp``, and ``connected``, which failover uses too.
+Rules: nothing is sent and nothing is read; the connection is closed as soon as it is established.
 """
 
 from __future__ import annotations
@@ -10,15 +10,23 @@ import asyncio
 import socket
 
 from paraglider.config.types import IPAddress
-from paraglider.health.probes.base import Step
+from paraglider.health.codes import Code
+from paraglider.health.probes.base import Passed, Probe, Step
 from paraglider.health.targets import Target
 
 
-async def tcp(target: Target, step: Step) -> str:
-    """Connect to the target's port."""
-    step.name = "connect"
-    await connected(target.address, target.port)
-    return "connected"
+class Tcp(Probe):
+    """Connects to the target's port."""
+
+    name = "tcp"
+    summary = "accepts a connection"
+    keys = frozenset({"port"})
+    needs_port = True
+
+    async def __call__(self, target: Target, step: Step) -> Passed:
+        """Connect."""
+        await connected(target.address, target.port)
+        return Passed(Code.L4OK, "connected")
 
 
 async def connected(address: IPAddress, port: int) -> None:

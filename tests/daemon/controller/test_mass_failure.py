@@ -27,6 +27,7 @@ from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.manager import Children
 from paraglider.daemon.settings import Read
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.health.codes import Code
 from paraglider.health.messages import MOST_NEWS, News, Report, Verdict, batch
 
 WORKERS = 3
@@ -136,7 +137,10 @@ class World:
         keys = [(s.name, b.name) for s in self.config.services for b in s.backends]
         news: list[News] = []
         for key in keys:
-            news += [Report(*key, passed, "x", 0.001, now), Verdict(*key, event, "x", now)]
+            news += [
+                Report(*key, passed, Code.L4OK, "x", 0.001, now),
+                Verdict(*key, event, "x", now),
+            ]
         messages = [batch(news[at : at + MOST_NEWS]) for at in range(0, len(news), MOST_NEWS)]
         for number, message in enumerate(messages, 1):
             self.controller.heard(self.processes.monitor, message)

@@ -19,6 +19,7 @@ from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.health.codes import Code
 from paraglider.netfilter.nfnetlink import Count
 from paraglider.netfilter.queue.proc import QueueStatus
 from paraglider.netfilter.rules.marks import backend_marks
@@ -134,12 +135,15 @@ def test_times_are_of_the_monotonic_clock(pools: BackendTable) -> None:
     """State and last check with how long ago by the one clock, and when by the other."""
     member = pools.find("web", "fd00::1")
     pools.apply(member, Event.CHECK_FAILED, "connection refused", 990.0)
-    member.check = Checked(995.5, passed=False, detail="connection refused", took=0.25)
+    member.check = Checked(
+        995.5, passed=False, code=Code.L4CON, detail="connection refused", took=0.25
+    )
     (row, *_) = views.backends(CONFIG, pools, Traffic({}), AT)
     assert (row["state"], row["why"], row["weight"]) == ("down", "connection refused", 3)
     assert (row["seconds"], row["since"]) == (10.0, "2023-11-14T22:13:10+00:00")
     assert row["check"] == {
         "passed": False,
+        "code": "L4CON",
         "detail": "connection refused",
         "took": 0.25,
         "at": "2023-11-14T22:13:15+00:00",

@@ -20,6 +20,7 @@ from paraglider.daemon.store.backends import SETTABLE, BackendRecord, BackendTab
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.draining import merge
 from paraglider.errors import PlatformError
+from paraglider.health.codes import Code
 from paraglider.health.messages import Found, Report, Targets, Verdict, batch, order
 from paraglider.health.targets import Target
 
@@ -115,7 +116,7 @@ def test_a_verdict_moves_and_a_report_is_kept() -> None:
     """Each for the backend that it names; for one that is not there nothing happens."""
     hub = Controller(**CHECK)
     for backend in (FIRST, "10.9.9.9"):
-        hub.health.take(batch([Report("web", backend, False, "refused", 0.1, 5.0)]))
+        hub.health.take(batch([Report("web", backend, False, Code.L4CON, "refused", 0.1, 5.0)]))
         hub.health.take(batch([Verdict("web", backend, Event.CHECK_FAILED, "refused", 5.0)]))
     member = hub.pools.find("web", FIRST)
     assert (member.state, member.why) == (State.DOWN, "refused")
@@ -221,6 +222,7 @@ def test_a_check_of_tomorrow_is_of_now() -> None:
     """Where the checker's clock is nonsense, the time that is shown is not."""
     hub = Controller(check={"type": "tcp"})
     report = {"do": "report", "service": "web", "backend": FIRST, "passed": True, "detail": "ok"}
+    report["code"] = "L4OK"
     hub.health.take({"do": "news", "news": [{**report, "duration": 0.1, "at": 9e9}]})
     check = hub.pools.find("web", FIRST).check
     assert check is not None

@@ -61,6 +61,7 @@ from paraglider.daemon.messages import (
     to_processes,
 )
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.health.codes import Code
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.targets import Scope, Target
 from paraglider.host.dns_records import Record
@@ -119,8 +120,8 @@ SENT: dict[str, tuple[Message, ...]] = {
     "from monitor": (
         HealthNews(
             reports=(
-                CheckReport("web", "10.0.0.1", True, "status 200", 0.01, 5.0),
-                CheckReport("web", "10.0.0.2", None, "no socket", 0.01, 5.0),
+                CheckReport("web", "10.0.0.1", True, Code.L7OK, "status 200", 0.01, 5.0),
+                CheckReport("web", "10.0.0.2", None, Code.SOCKERR, "no socket", 0.01, 5.0),
             ),
             changes=(HealthChange("web", "10.0.0.1", Event.CHECK_FAILED, "refused", 6.0, 66.0),),
             hosts=(DiscoveredHost(True, FOUR, "answers", 7.0),),
@@ -182,7 +183,7 @@ def test_every_message_is_tested() -> None:
     assert defined == {type(message) for some in SENT.values() for message in some}
 
 
-REPORT = ["web", "10.0.0.1", True, "status 200", 0.01, 5.0]
+REPORT = ["web", "10.0.0.1", True, "L7OK", "status 200", 0.01, 5.0]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,9 @@ def test_whatever_comes(role: str, kind: str, fields: dict[str, Any]) -> None:
 
 def test_lines_are_printable_and_short() -> None:
     """What is shown to people is cut, and has no control characters."""
-    said = HealthNews(reports=(CheckReport("web", "b", False, "\x1b[2J" + "x" * 999, 0.0, 0.0),))
+    said = HealthNews(
+        reports=(CheckReport("web", "b", False, Code.L7RSP, "\x1b[2J" + "x" * 999, 0.0, 0.0),)
+    )
     (report,) = FROM_ROLE["monitor"].validate_json(encode(said)).reports
     assert report.detail == " [2J" + "x" * 296
 
@@ -265,8 +268,8 @@ def test_refusals() -> None:
 
 def test_batches_are_arrays() -> None:
     """What comes by the thousand is not told by keys, which would double its size."""
-    said = HealthNews(reports=(CheckReport("web", "b", True, "ok", 0.5, 1.0),))
-    assert json.loads(encode(said))["reports"] == [["web", "b", True, "ok", 0.5, 1.0]]
+    said = HealthNews(reports=(CheckReport("web", "b", True, Code.L4OK, "ok", 0.5, 1.0),))
+    assert json.loads(encode(said))["reports"] == [["web", "b", True, Code.L4OK, "ok", 0.5, 1.0]]
 
 
 def test_checks_are_sent_once() -> None:

@@ -46,8 +46,8 @@ def test_lines() -> None:
     ("state", "check", "status", "act"),
     [
         ("ready", None, "no check", "1"),
-        ("ready", {"passed": True, "took": 0.0124}, "UP", "1"),
-        ("down", {"passed": False, "took": 1.0}, "DOWN", "0"),
+        ("ready", {"passed": True, "code": "L7OK", "took": 0.0124}, "UP", "1"),
+        ("down", {"passed": False, "code": "L4TOUT", "took": 1.0}, "DOWN", "0"),
         ("drain", None, "DRAIN", "0"),
         ("maint", None, "MAINT", "0"),
         ("drain-down", None, "DOWN", "0"),
@@ -58,7 +58,7 @@ def test_states(state: str, check: Any, status: str, act: str) -> None:
     _, server, _ = lines(backend(state, check))
     assert (server["status"], server["act"]) == (status, act)
     expected = (
-        ("", "") if check is None else ("L4OK", "12") if check["passed"] else ("L4CON", "1000")
+        ("", "") if check is None else ("L7OK", "12") if check["passed"] else ("L4TOUT", "1000")
     )
     assert (server["check_status"], server["check_duration"]) == expected
 

@@ -9,8 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
+from paraglider.health.codes import Code
 from paraglider.health.probes.base import (
     Look,
+    Passed,
+    Probe,
     ProbeError,
     Step,
     UnableError,
@@ -21,42 +24,54 @@ from paraglider.health.targets import Target
 
 
 @pytest.mark.parametrize(
-    ("error", "passed", "detail"),
+    ("error", "passed", "code", "detail"),
     [
-        (None, True, "fine"),
-        (ProbeError("status 503"), False, "status 503"),
-        (TimeoutError(), False, "wait timed out after 30 s"),
-        (OSError(errno.ECONNREFUSED, "x"), False, "wait: connection refused"),
-        (OSError(errno.EMFILE, "x"), None, "could not look: wait: too many open files"),
-        (UnableError("no rights"), None, "could not look: no rights"),
-        (RecursionError("odd"), None, "could not look: RecursionError"),
+        (None, True, "L7OK", "fine"),
+        (ProbeError(Code.L7STS, "status 503"), False, "L7STS", "status 503"),
+        (TimeoutError(), False, "L6TOUT", "wait timed out after 30 s"),
+        (OSError(errno.ECONNREFUSED, "x"), False, "L4CON", "wait: connection refused"),
+        (OSError(errno.EMFILE, "x"), None, "SOCKERR", "could not look: wait: too many open files"),
+        (UnableError("no rights"), None, "SOCKERR", "could not look: no rights"),
+        (RecursionError("odd"), None, "SOCKERR", "could not look: RecursionError"),
     ],
 )
 def test_outcomes(
-    probing: Callable[..., Look], error: Exception | None, passed: bool | None, detail: str
+    probing: Callable[..., Look],
+    error: Exception | None,
+    passed: bool | None,
+    code: str,
+    detail: str,
 ) -> None:
     """What the backend does counts against it; what this host lacks, or we do wrong, does not."""
 
-    async def probe(target: Target, step: Step) -> str:
-        step.name = "wait"
-        if error is not None:
-            raise error
-        return "fine"
+    class Ends(Probe):
+        """Ends with ``error``."""
 
-    found = probing(probe, timeout=30)
-    assert (found.passed, found.detail) == (passed, detail)
+        async def __call__(self, target: Target, step: Step) -> Passed:
+            """Pass, or raise."""
+            step.name, step.timeout = "wait", Code.L6TOUT
+            if error is not None:
+                raise error
+            return Passed(Code.L7OK, "fine")
+
+    found = probing(Ends(), timeout=30)
+    assert (found.passed, found.code, found.detail) == (passed, code, detail)
 
 
 def test_patience(probing: Callable[..., Look]) -> None:
     """A probe that never ends is ended, and the line says what it was at."""
 
-    async def probe(target: Target, step: Step) -> str:
-        step.name = "answer"
-        await asyncio.Future()
-        return "never"
+    class Hangs(Probe):
+        """Never ends."""
 
-    found = probing(probe, timeout=0.1)
-    assert (found.passed, found.detail) == (False, "answer timed out after 0.1 s")
+        async def __call__(self, target: Target, step: Step) -> Passed:
+            """Wait."""
+            step.name, step.timeout = "answer", Code.L7TOUT
+            await asyncio.Future()
+            return Passed(Code.L7OK, "never")
+
+    found = probing(Hangs(), timeout=0.1)
+    assert (found.code, found.detail) == (Code.L7TOUT, "answer timed out after 0.1 s")
     assert found.duration >= 0.09
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from paraglider.health.codes import Code
 from paraglider.health.probes.base import Look
-from paraglider.health.probes.http import BODY, Http
+from paraglider.health.probes.http import BODY, Http, Https
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Any]
 
@@ -23,7 +25,7 @@ def asking(probing: Callable[..., Look]) -> Callable[..., Look]:
     """A function that has an ``Http`` ask a server that behaves like ``handler``."""
 
     def run(handler: Handler | None, **check: Any) -> Look:
-        http = Http()
+        http = Https() if check.get("type") == "https" else Http()
 
         @contextlib.asynccontextmanager
         async def started() -> AsyncIterator[None]:
@@ -85,6 +87,7 @@ def test_status(
     answer = status(code, b"", "Location: http://127.0.0.1:1/")
     found = asking(answering(answer), expect=expect)
     assert (found.passed, found.detail) == (passed, detail)
+    assert found.code is (Code.L7OK if passed else Code.L7STS)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,7 @@ def test_body(
     """The head of the body has to hold the expression."""
     found = asking(answering(status(200, body)), expect={"body": pattern})
     assert (found.passed, found.detail) == (passed, detail)
+    assert found.code is (Code.L7OK if passed else Code.L7RSP)
 
 
 def test_request(asking: Callable[..., Look]) -> None:
@@ -144,7 +148,7 @@ def test_host_without_a_name(asking: Callable[..., Look], address: str) -> None:
 def test_bad_servers(asking: Callable[..., Look], handler: Handler | None, detail: str) -> None:
     """What answers with something else fails at once, and the line says what it did."""
     found = asking(handler, port=1)
-    assert found.passed is False
+    assert found.code is (Code.L7RSP if handler else Code.L4CON)
     assert found.detail == detail
 
 
@@ -166,7 +170,37 @@ def test_bad_servers(asking: Callable[..., Look], handler: Handler | None, detai
 def test_servers_that_hang(asking: Callable[..., Look], handler: Handler, detail: str) -> None:
     """Who does not come to an end is left alone when the time is over."""
     found = asking(handler, timeout=0.3, expect={"body": "x"})
-    assert (found.passed, found.detail) == (False, detail)
+    assert (found.code, found.detail) == (Code.L7TOUT, detail)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("http", Code.L7TOUT), ("https", Code.L6TOUT)])
+def test_a_server_that_accepts_and_says_nothing(
+    asking: Callable[..., Look], kind: str, code: Code
+) -> None:
+    """The code has the layer that the server did not get past: TLS, or the answer."""
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        await reader.read()
+        writer.close()
+
+    assert asking(silent, type=kind, timeout=0.3).code is code
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+def test_a_server_that_does_not_accept(asking: Callable[..., Look], kind: str) -> None:
+    """Without a connection it is layer 4, with TLS too."""
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        found = asking(None, type=kind, timeout=0.3, port=full.getsockname()[1])
+        for filler in fillers:
+            filler.close()
+    assert found.code is Code.L4TOUT
 
 
 def test_many_headers(asking: Callable[..., Look]) -> None:
@@ -224,7 +258,7 @@ def test_body_that_breaks_off(asking: Callable[..., Look]) -> None:
     """A server that closes before what matters has come fails."""
     cut = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab")
     found = asking(cut, expect={"body": "abc"})
-    assert (found.passed, found.detail) == (False, "closed the connection within the body")
+    assert (found.code, found.detail) == (Code.L7RSP, "closed the connection within the body")
     assert asking(cut, expect={"body": "ab"}).passed
 
 
@@ -278,6 +312,7 @@ def test_tls(
     context.sni_callback = lambda _socket, name, _context: names.append(name)
     found = asking(answering(status(200)), type="https", tls=context, **check)
     assert (found.passed, found.detail) == (passed, detail)
+    assert found.code is (Code.L7OK if passed else Code.L6RSP)
     assert names == [check.get("host")]
 
 
@@ -289,5 +324,5 @@ def test_tls_of_a_server_without_it(asking: Callable[..., Look]) -> None:
         writer.close()
 
     found = asking(plain, type="https")
-    assert found.passed is False
+    assert found.code is Code.L6RSP
     assert found.detail.startswith("connect: TLS: ")

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from paraglider.health.codes import Code
 from paraglider.health.pinger import Echo
 from paraglider.health.probes.base import Look
 from paraglider.health.probes.icmp import Icmp
@@ -21,7 +22,7 @@ def test_answered(probing: Callable[..., Look], address: str) -> None:
             found = probing(Icmp(echo), address=address, started=started(echo), timeout=1)
         if found.passed:
             break
-    assert (found.passed, found.detail) == (True, "answered")
+    assert (found.code, found.detail) == (Code.L4OK, "answered")
 
 
 @pytest.mark.root
@@ -30,13 +31,13 @@ def test_unanswered(probing: Callable[..., Look], monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Echo, "send", lambda *_: None)
     with Echo() as echo:
         found = probing(Icmp(echo), started=started(echo), timeout=0.1)
-    assert (found.passed, found.detail) == (False, "ping timed out after 0.1 s")
+    assert (found.code, found.detail) == (Code.L4TOUT, "ping timed out after 0.1 s")
 
 
 def test_without_the_right(probing: Callable[..., Look]) -> None:
     """A process without raw sockets says nothing of the backend."""
     found = probing(Icmp(None))
-    assert (found.passed, found.detail) == (None, "could not look: a ping takes CAP_NET_RAW")
+    assert (found.code, found.detail) == (Code.SOCKERR, "could not look: a ping takes CAP_NET_RAW")
 
 
 def started(echo: Echo) -> Callable[[], contextlib.AbstractAsyncContextManager[None]]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from paraglider.health.codes import Code
 from paraglider.health.probes.base import Look
-from paraglider.health.probes.program import program
+from paraglider.health.probes.program import Exec
 
 
 def python(text: str, *arguments: str) -> list[str]:
@@ -46,8 +47,9 @@ def gone(pid: int) -> bool:
 )
 def test_exit_code(probing: Callable[..., Look], text: str, passed: bool, detail: str) -> None:
     """The exit code decides, and the first line says more."""
-    found = probing(program, type="exec", command=python(text), timeout=30)
+    found = probing(Exec(), type="exec", command=python(text), timeout=30)
     assert (found.passed, found.detail) == (passed, detail)
+    assert found.code is (Code.PROCOK if passed else Code.PROCERR)
 
 
 def test_environment(probing: Callable[..., Look], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_environment(probing: Callable[..., Look], monkeypatch: pytest.MonkeyPat
     text = (
         "import os; print(sorted((k, v) for k, v in os.environ.items() if k[:2] in ('PA', 'SE')))"
     )
-    found = probing(program, type="exec", command=python(text), port=8080, timeout=30)
+    found = probing(Exec(), type="exec", command=python(text), port=8080, timeout=30)
     for word in ("('PARAGLIDER_ADDRESS', '127.0.0.1')", "('PARAGLIDER_BACKEND', '127.0.0.1')"):
         assert word in found.detail
     assert "SECRET" not in found.detail
@@ -65,7 +67,7 @@ def test_environment(probing: Callable[..., Look], monkeypatch: pytest.MonkeyPat
 def test_no_shell(probing: Callable[..., Look]) -> None:
     """An argument is an argument, whatever a shell would make of it."""
     command = python("import sys; print(sys.argv[1])", "$HOME; false | `id`")
-    found = probing(program, type="exec", command=command, timeout=30)
+    found = probing(Exec(), type="exec", command=command, timeout=30)
     assert (found.passed, found.detail) == (True, "exit code 0: $HOME; false | `id`")
 
 
@@ -82,8 +84,8 @@ time.sleep(1000)
 """
     command = python(text, str(pids))
     for _ in range(20):  # on a slow machine it may not even have begun
-        found = probing(program, type="exec", command=command, timeout=1)
-        assert (found.passed, found.detail) == (False, "command timed out after 1 s")
+        found = probing(Exec(), type="exec", command=command, timeout=1)
+        assert (found.code, found.detail) == (Code.PROCTOUT, "command timed out after 1 s")
         started = pids.read_text(encoding="ascii").split() if pids.exists() else []
         if len(started) >= 2:
             break
@@ -106,7 +108,7 @@ else:
     time.sleep(1000)
 """
     note.touch()
-    found = probing(program, type="exec", command=python(text, str(note)), timeout=60)
+    found = probing(Exec(), type="exec", command=python(text, str(note)), timeout=60)
     assert (found.passed, found.detail) == (True, "exit code 0")
     assert gone(int(note.read_text(encoding="ascii")))
 
@@ -114,7 +116,7 @@ else:
 def test_endless_output(probing: Callable[..., Look]) -> None:
     """What a program says is read and dropped: it need not wait, and costs no memory."""
     chatty = "import os\nfor _ in range(3000): os.write(1, b'x' * 9999)"
-    found = probing(program, type="exec", command=python(chatty), timeout=60)
+    found = probing(Exec(), type="exec", command=python(chatty), timeout=60)
     assert found.passed
     assert found.detail.startswith("exit code 0: xxxxx")
     assert len(found.detail) < 130
@@ -122,15 +124,15 @@ def test_endless_output(probing: Callable[..., Look]) -> None:
 
 def test_a_program_that_is_not_there(probing: Callable[..., Look]) -> None:
     """A missing program says nothing of the backend."""
-    found = probing(program, type="exec", command=["/nowhere/check"], timeout=30)
+    found = probing(Exec(), type="exec", command=["/nowhere/check"], timeout=30)
     reason = "no such file or directory"
-    assert found.passed is None
+    assert (found.passed, found.code) == (None, Code.SOCKERR)
     assert found.detail == f"could not look: the command does not start: {reason}"
 
 
 def test_no_zombies(probing: Callable[..., Look]) -> None:
     """A program that ended is waited for, even one that was killed."""
-    probing(program, type="exec", command=python("pass"), timeout=30)
+    probing(Exec(), type="exec", command=python("pass"), timeout=30)
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
 
@@ -138,6 +140,6 @@ def test_no_zombies(probing: Callable[..., Look]) -> None:
 def test_signals_of_ours_are_not_the_programs(probing: Callable[..., Look]) -> None:
     """It runs in a session of its own: Ctrl-C at the terminal is not meant for it."""
     text = "import os; print(os.getpid() == os.getsid(0) == os.getpgid(0))"
-    found = probing(program, type="exec", command=python(text), timeout=30)
+    found = probing(Exec(), type="exec", command=python(text), timeout=30)
     assert found.detail == "exit code 0: True"
     assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from paraglider.health.codes import Code
 from paraglider.health.probes.base import Look
-from paraglider.health.probes.tcp import tcp
+from paraglider.health.probes.tcp import Tcp
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -21,16 +22,16 @@ def test_accepted(probing: Callable[..., Look], address: str) -> None:
         heard.append(await reader.read())
         writer.close()
 
-    found = probing(tcp, handler, address=address)
-    assert (found.passed, found.detail) == (True, "connected")
+    found = probing(Tcp(), handler, address=address)
+    assert (found.code, found.detail) == (Code.L4OK, "connected")
     assert heard in ([], [b""])
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_refused(probing: Callable[..., Look], address: str) -> None:
     """Where nobody listens the kernel says so, and the line repeats it."""
-    found = probing(tcp, address=address, port=1, timeout=30)
-    assert (found.passed, found.detail) == (False, "connect: connection refused")
+    found = probing(Tcp(), address=address, port=1, timeout=30)
+    assert (found.code, found.detail) == (Code.L4CON, "connect: connection refused")
 
 
 def test_silence(probing: Callable[..., Look]) -> None:
@@ -43,7 +44,7 @@ def test_silence(probing: Callable[..., Look]) -> None:
         for filler in fillers:
             filler.setblocking(False)
             filler.connect_ex(address)
-        found = probing(tcp, port=address[1], timeout=0.2)
+        found = probing(Tcp(), port=address[1], timeout=0.2)
         for filler in fillers:
             filler.close()
-    assert (found.passed, found.detail) == (False, "connect timed out after 0.2 s")
+    assert (found.code, found.detail) == (Code.L4TOUT, "connect timed out after 0.2 s")

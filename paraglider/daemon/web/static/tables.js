@@ -30,8 +30,7 @@ const BACKEND = [
   }],
   ["check", "Last check", (cell, row) => {
     const check = row.check;
-    const word = check ? (check.passed ? "passed" : "failed") : NONE;
-    two(cell, check ? `${word} ${took(check.took)}` : NONE, check ? `${span(check.seconds)} ago` : "not checked");
+    two(cell, check ? `${check.code} ${took(check.took)}` : NONE, check ? `${span(check.seconds)} ago` : "not checked");
     cell.title = check?.detail ?? "";
     cell.classList.toggle("bad", check?.passed === false);
   }],
