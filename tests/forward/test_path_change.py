@@ -14,7 +14,7 @@ from paraglider.core.flow import TCP
 from paraglider.core.strategies import STRATEGIES
 from paraglider.core.verdict import MARK, PASS, REWRITTEN
 from paraglider.daemon.store.backends import BackendTable
-from paraglider.daemon.store.draining import merge
+from paraglider.daemon.store.store import Desired
 from paraglider.forward.dsr.marks import way_marks
 from paraglider.forward.flows import Match
 from paraglider.forward.path import Path, build, kind_of
@@ -124,9 +124,9 @@ def test_ports_that_are_swapped() -> None:
     assert (world.open(1, port=80), world.open(2, port=81)) == ([A], [B])
     wanted = config({**first, "ports": 81}, {**second, "ports": 80})
     pools = BackendTable(world.config, 0.0)
-    merged, leaving = merge(world.config, wanted)
-    pools.adopt(merged, 1.0, leaving)
-    world.apply_config(merged)
+    after = Desired(world.config).replaced(wanted)
+    pools.adopt(after.config, 1.0, after.keys)
+    world.apply_config(after.config)
     world.path.apply_states(pools.states())
     assert (world.again(1, port=80), world.again(2, port=81)) == ([A], [B])
     for backend, port, client, vip_port in ((A, 8080, 1, 80), (B, 8081, 2, 81)):

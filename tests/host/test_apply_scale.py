@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
-from paraglider.config.check import STRATEGIES
 from paraglider.config.load import parse
 from paraglider.config.model import Config
 from paraglider.config.types import IPInterface
+from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.inputs.reload import Capabilities, compare
-from paraglider.daemon.store.draining import merge
+from paraglider.daemon.store.store import Desired
 from paraglider.host import apply
 from paraglider.host.state import StateFile
 
@@ -120,7 +120,9 @@ def costs(air: Any, directory: Path, services: list[dict[str, Any]]) -> dict[str
     services[0]["backends"].append("10.0.200.1" if "." in services[0]["vip"] else "fd00:10::200")
     other = Config.model_validate({**content, "services": services})
     able = Capabilities(frozenset({"worker", "proxy", "tracker"}), frozenset(STRATEGIES))
-    found["reload"] = calls(lambda: merge(config, compare(config, other, able).config))
+    found["reload"] = calls(
+        lambda: Desired(config).replaced(compare(config, other, able).config).config
+    )
     found["undo"] = calls(lambda: apply.undo(BOTH, air.host, state, air.say))
     return found
 

@@ -56,10 +56,10 @@ from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.stats.live_counts import LiveCounts
 from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.stats.traffic import Samples, Traffic, samples
-from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
+from paraglider.daemon.store.backends import BackendRecord, BackendTable
 from paraglider.daemon.store.discovered import DiscoveredHosts
-from paraglider.daemon.store.draining import merge
-from paraglider.errors import ParagliderError, PlatformError
+from paraglider.daemon.store.store import Desired, Store
+from paraglider.errors import PlatformError
 from paraglider.forward.path import kind_of
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -73,8 +73,6 @@ class Controller:
     brings the host to another configuration, if not the reconciler (``HostRequests.adjust``).
     ``named`` is where services have their backends listed, if not in the file; ``config`` has what
     was found there, and what the DNS says is ``kept``.
-    ``wanted`` is the configuration as it was asked for, ``config`` the one at work: it still has
-    backends that left, as long as they have flows.
     """
 
     def __init__(
@@ -94,8 +92,7 @@ class Controller:
         refusals: Refusals | None = None,
         readings: KernelReadings | None = None,
     ) -> None:
-        self.wanted = self.config = config
-        self.pools = BackendTable(config, time.monotonic())
+        self.store = Store(config, time.monotonic())
         self.questions = Broadcasts(self._send)
         self.started = time.monotonic()
         self.loaded = Loaded(True, self.started)
@@ -121,7 +118,7 @@ class Controller:
         self._file = file
         self._adjust = adjust or self._orders.adjust
         self._reloads = ReloadQueue(self)
-        self._departures = DrainReconciler(self, self._orders)
+        self._draining = DrainReconciler(self, self._orders)
         self._renewal = Renewal()
         self._live = LiveCounts()
         self._readings = readings or KernelReadings()
@@ -134,7 +131,7 @@ class Controller:
             "backends that are listed elsewhere": self._sources.look,
             "the configuration file": self._look_at_file,
             "reloads": self._look_at_reloads,
-            "backends that left": self._look_at_departures,
+            "backends that drain": self._look_at_draining,
             "what the checker found": self._look_at_found,
             "states of the workers": self._workers.reconcile,
             "targets of the checks": self._checks.reconcile,
@@ -360,6 +357,7 @@ class Controller:
                 backend=member.backend,
                 state=member.state.value,
                 before=before.value,
+                by=member.state_by.value,
                 why=why,
             )
 
@@ -400,39 +398,26 @@ class Controller:
         if self._live.counted is None:  # a tracker that only lists hears of no connection's end
             roles.discard("tracker")
         able = Capabilities(frozenset(roles), frozenset(self._registry), ending)
-        strangers = self._health.strangers
-        change = compare(self.wanted, strangers.into(config), able)
+        change = compare(self.wanted, self.discovered.into(config), able)
         logger = self._log.bind(by=said_by)
         if change.words:
-            # Known when the checker is told: what was found and has left is looked at no more.
-            before = strangers.keys
-            strangers.adopted(config, change.config)
-            try:
-                done = self.go_on_with(*merge(self.config, change.config), again)
-            except ParagliderError:
-                strangers.keys = before
-                raise
-            self.wanted = change.config
+            done = self.apply(self.desired.replaced(change.config), again)
             if done:
                 logger.info("host changed", what="; ".join(done))
             logger.info("configuration changed", what="; ".join(change.words))
-        else:
-            strangers.adopted(config, self.wanted)
+        self.discovered.adopted(config, self.wanted)
         if change.restart:
             logger.warning("not changed", why="; ".join(change.restart))
         return change
 
-    def go_on_with(
-        self, config: Config, leaving: frozenset[Key], again: Callable[[], object]
-    ) -> list[str]:
-        """Have the host, the table and the processes go by ``config``; what the host had to have
+    def apply(self, desired: Desired, again: Callable[[], object]) -> list[str]:
+        """Bring the host to ``desired``, then have the daemon go by it; what the host had to have
         done. Raises as ``adopt``, and ``again`` is as there.
         """
+        config = desired.config
         done = self._adjust(config, again)
-        now = time.monotonic()
-        before, self.config = self.config, config
-        self._departures.put(leaving, now)
-        self.pools.adopt(config, now, leaving)
+        before = self.config
+        self.store.apply(desired, time.monotonic())
         renewed: set[str] = set()
         if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
             renewed.add("worker")
@@ -462,10 +447,8 @@ class Controller:
         if self._refusals is not None:
             self._refusals.follow(self.config)
 
-    def _look_at_departures(self, now: float) -> float:
-        if not self._orders.adjusting:
-            self._departures.look(now)
-        return self._departures.wait(now)
+    def _look_at_draining(self, now: float) -> float:
+        return inf if self._orders.adjusting else self._draining.reconcile(now)
 
     def _look_at_reloads(self, _now: float) -> float:
         if not self._orders.adjusting:
@@ -493,9 +476,34 @@ class Controller:
         return next(iter(monitors(self._children.values())), None)
 
     @property
+    def desired(self) -> Desired:
+        """Which services and backends there are."""
+        return self.store.desired
+
+    @property
+    def config(self) -> Config:
+        """All services and backends, also those that drain."""
+        return self.store.config
+
+    @property
+    def wanted(self) -> Config:
+        """The services and backends that take new flows."""
+        return self.store.wanted
+
+    @property
+    def listed(self) -> Config:
+        """Those of the file and the DNS."""
+        return self.store.listed
+
+    @property
+    def pools(self) -> BackendTable:
+        """The state of every backend."""
+        return self.store.pools
+
+    @property
     def discovered(self) -> DiscoveredHosts:
-        """See ``checks.Desired``."""
-        return self._health.strangers
+        """The hosts that failover found."""
+        return self.store.discovered
 
     def when_applied(self, done: Callable[[], object]) -> None:
         """See ``handlers.State``."""

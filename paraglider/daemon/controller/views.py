@@ -104,11 +104,17 @@ def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
 class Viewable(Protocol):
     """All that can be shown."""
 
-    config: Config
-    pools: BackendTable
     started: float
     loaded: Loaded
     conditions: Conditions
+
+    @property
+    def config(self) -> Config:
+        """All services and backends."""
+
+    @property
+    def pools(self) -> BackendTable:
+        """The state of every backend."""
 
     def assess(self) -> None:
         """Bring the conditions up to date."""

@@ -35,17 +35,29 @@ SETTLED: Final = 0.5
 
 
 class Body(Protocol):
-    """What is needed of the hub."""
+    """The store, and what changes it."""
 
-    config: Config
-    wanted: Config
-    pools: BackendTable
+    @property
+    def config(self) -> Config:
+        """All services and backends."""
+
+    @property
+    def listed(self) -> Config:
+        """Those of the file and the DNS."""
+
+    @property
+    def pools(self) -> BackendTable:
+        """The state of every backend."""
+
+    @property
+    def discovered(self) -> DiscoveredHosts:
+        """The hosts that failover found."""
 
     def adopt(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
-        """Go on with ``config`` and what was found; raises as ``hub.Hub.adopt``."""
+        """Go on with ``config`` and what was found; raises as ``Controller.adopt``."""
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
-        """Move ``member``; tells everybody."""
+        """Change the state of ``member`` by ``event``."""
 
 
 class HealthInput:
@@ -53,7 +65,6 @@ class HealthInput:
 
     def __init__(self, hub: Body) -> None:
         self._hub = hub
-        self.strangers = DiscoveredHosts()
         self._hints = PassiveChecks()
         self._found: list[Found] = []  # since the last ``settle``
         self._settle_at = 0.0
@@ -112,17 +123,17 @@ class HealthInput:
         if self._found and now >= self._settle_at:
             self._settle_at = now + SETTLED
             found, self._found = self._found, []
-            listed = self.strangers.listed(self._hub.wanted)
+            listed = self._hub.listed
             self._met += [news for news in found if self._meet(news, listed)]
         self._take_over()
 
     def _take_over(self) -> None:
         """Go on with the hosts that have come and gone, if the host is ready for that."""
-        found, strangers, hub = self._met, self.strangers, self._hub
+        found, strangers, hub = self._met, self._hub.discovered, self._hub
         if not found:
             return
         try:
-            hub.adopt(strangers.listed(hub.wanted), "failover", self._take_over)
+            hub.adopt(hub.listed, "failover", self._take_over)
         except HostPendingError:
             return
         except ParagliderError as error:
@@ -142,9 +153,9 @@ class HealthInput:
     def _meet(self, news: Found, listed: Config) -> bool:
         """Whether it changes anything that a host came or went; its flows are over if it went."""
         if news.joined:
-            return self.strangers.join(news.address, listed)
+            return self._hub.discovered.join(news.address, listed)
         there = self._at(news.address)  # before it is a former one
-        if not self.strangers.leave(news.address):
+        if not self._hub.discovered.leave(news.address):
             return False
         for member in there:
             self._hub.move(member, Event.CHECK_FAILED, news.detail)
@@ -156,5 +167,6 @@ class HealthInput:
             self._hub.pools.find(service.name, backend.name)
             for service in self._hub.config.services
             for backend in service.backends
-            if backend.address == address and (service.name, backend.name) in self.strangers.keys
+            if backend.address == address
+            and (service.name, backend.name) in self._hub.discovered.keys
         ]

@@ -60,8 +60,8 @@ class Body(Protocol):
     """What is needed of the hub."""
 
     @property
-    def wanted(self) -> Config:
-        """The configuration as it was asked for, with what was found last."""
+    def listed(self) -> Config:
+        """The services of the file, with the backends that their sources listed last."""
 
     def adopt(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
         """Go on with ``config``; raises as ``hub.Hub.adopt``, and nothing has changed then."""
@@ -123,7 +123,7 @@ class SourceInput:
         """``config``, as a file has it, with what is known of its sources: ``found``, which its
         files list, and for names what a service of that name has now.
         """
-        known = {s.name: s.backends for s in self._hub.wanted.services if s.backends}
+        known = {s.name: s.backends for s in self._hub.listed.services if s.backends}
         kept = {
             service.name: known[service.name]
             for service in config.services
@@ -193,7 +193,7 @@ class SourceInput:
         return min(soon, max(0.0, self._retry - now))
 
     def _services(self) -> Iterator[tuple[Service, BackendSource]]:
-        for service in self._hub.wanted.services:
+        for service in self._hub.listed.services:
             if service.name in self._origins:
                 yield service, self._origins[service.name]
 
@@ -207,7 +207,7 @@ class SourceInput:
 
     def _changed(self, service: Service, file: str) -> None:
         try:
-            listed = FileListing.read(self._hub.wanted, service.name, file)
+            listed = FileListing.read(self._hub.listed, service.name, file)
         except ConfigError as error:
             self._failed(file, first_of(error.lines))
             return
@@ -225,10 +225,10 @@ class SourceInput:
     def _accept(self, name: str) -> bool:
         """Take over what was found for the service ``name``; False where that cannot be."""
         offer, source = self._offers[name], self._called(name)
-        wanted = resolved(self._hub.wanted, {name: offer.backends})
+        wanted = resolved(self._hub.listed, {name: offer.backends})
         try:
-            if wanted != self._hub.wanted:
-                judge(self._hub.wanted, name, offer.backends, offer.listing)
+            if wanted != self._hub.listed:
+                judge(self._hub.listed, name, offer.backends, offer.listing)
                 self._hub.adopt(wanted, source, lambda: self._accept_again(name))
         except HostPendingError:
             self._soon = True

@@ -29,8 +29,13 @@ FULL: Final = 0.05
 class Desired(Protocol):
     """The part of the store that targets follow from."""
 
-    config: Config
-    pools: BackendTable
+    @property
+    def config(self) -> Config:
+        """All services and backends."""
+
+    @property
+    def pools(self) -> BackendTable:
+        """The state of every backend."""
 
     @property
     def discovered(self) -> DiscoveredHosts:

@@ -1,9 +1,9 @@
-"""The hub's care for backends that left: when their last flow has ended, they are gone.
+"""Backends that drain: when their last flow has ended, they end too.
 
-How many flows there are say the workers, or the kernel's connections, which the reconciler counts.
+The workers count their flows, or the host helper counts the kernel's connections.
 
-Lives here: ``DrainReconciler``.
-Rules: while a process that carries flows is starting nobody is let go of: it may know of more.
+Lives here: ``DrainReconciler``, ``without_flows``.
+Rules: no backend ends while a process that carries flows is starting: it may know of more flows.
 """
 
 from __future__ import annotations
@@ -19,132 +19,109 @@ from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
 from paraglider.daemon.stats.traffic import Traffic, samples
 from paraglider.daemon.store.backends import Key
-from paraglider.daemon.store.draining import without
+from paraglider.daemon.store.store import Desired
 from paraglider.errors import ParagliderError
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: seconds between two looks whether they have flows yet
+#: seconds between two counts of their flows
 PAUSE: Final = 2.0
 
 
-class Draining:
-    """The backends that are left of an earlier configuration."""
+class Applying(Protocol):
+    """The store, and what applies a change of it."""
 
-    def __init__(self) -> None:
-        self.keys: frozenset[Key] = frozenset()
-        self._next = inf
-
-    def put(self, keys: frozenset[Key], now: float) -> None:
-        """These are left."""
-        self.keys = keys
-        self._next = now + PAUSE if keys else inf
-
-    def due(self, now: float) -> bool:
-        """Whether it is time to look after them; once every PAUSE."""
-        if now < self._next:
-            return False
-        self._next = now + PAUSE
-        return True
-
-    def wait(self, now: float) -> float:
-        """Seconds until the next look."""
-        return max(0.0, self._next - now)
-
-    def over(
-        self, config: Config, traffic: Traffic, connections: Mapping[int, int]
-    ) -> frozenset[Key]:
-        """Those without a flow; ``connections`` are the kernel's, counted by mark."""
-        marks = backend_marks(config)
-        found = set()
-        for service in config.services:
-            for position, backend in enumerate(service.backends):
-                key = (service.name, backend.name)
-                if key not in self.keys:
-                    continue
-                flows = (
-                    connections.get(marks[service.name][position], 0)
-                    if service.forward == "offload"
-                    else traffic.of(*key)["flows"]
-                )
-                if flows == 0:  # None: no worker knows
-                    found.add(key)
-        return frozenset(found)
-
-    def offloaded(self, config: Config) -> bool:
-        """Whether the kernel alone knows the flows of some."""
-        names = {s.name for s in config.services if s.forward == "offload"}
-        return any(service in names for service, _ in self.keys)
-
-
-class Body(Protocol):
-    """What is needed of the hub."""
-
-    config: Config
+    @property
+    def desired(self) -> Desired:
+        """Which backends there are."""
 
     def processes(self) -> list[Child]:
         """All that are not idle."""
 
-    def go_on_with(
-        self, config: Config, leaving: frozenset[Key], again: Callable[[], object]
-    ) -> object:
-        """Go by ``config``; raises ``ParagliderError``."""
+    def apply(self, desired: Desired, again: Callable[[], object]) -> object:
+        """Go by ``desired``; raises ``ParagliderError``, then nothing has changed."""
 
 
 class DrainReconciler:
-    """Care for the backends of ``hub`` that left."""
+    """Ends the backends that drain in ``store``; the host helper counts by ``requests``."""
 
-    def __init__(self, hub: Body, orders: HostRequests) -> None:
-        self._hub = hub
-        self._orders = orders
-        self._leaving = Draining()
-        self._over: frozenset[Key] = frozenset()  # without flows, and not let go of yet
+    def __init__(self, store: Applying, requests: HostRequests) -> None:
+        self._store = store
+        self._requests = requests
+        self._next = inf
+        self._keys: frozenset[Key] = frozenset()  # that drained at the last turn
+        self._over: frozenset[Key] = frozenset()  # without flows, and not ended yet
         self._log: Any = log.logger()
 
-    def put(self, keys: frozenset[Key], now: float) -> None:
-        """These are left."""
-        self._leaving.put(keys, now)
+    def reconcile(self, now: float) -> float:
+        """Count when that is due, and end those without flows; seconds until the next count."""
+        self._end()
+        desired = self._store.desired
+        if desired.keys != self._keys:
+            self._keys = desired.keys
+            self._next = now + PAUSE if self._keys else inf
+        if now >= self._next:
+            self._next = now + PAUSE
+            self._count(desired)
+        return max(0.0, self._next - now)
 
-    def wait(self, now: float) -> float:
-        """Seconds until the next look."""
-        return self._leaving.wait(now)
-
-    def look(self, now: float) -> None:
-        """Look after them, if it is time."""
-        self._let_go()
-        if not self._leaving.due(now) or self._carriers() is None:
+    def _count(self, desired: Desired) -> None:
+        if self._carriers() is None:
             return
-        if self._leaving.offloaded(self._hub.config):
-            self._orders.count(self._counted)
+        names = {s.name for s in desired.config.services if s.forward == "offload"}
+        if any(service in names for service, _ in desired.keys):
+            self._requests.count(self._counted)
         else:
             self._counted({})
 
     def _counted(self, marks: Mapping[int, int] | None) -> None:
-        """So many connections the kernel has, by mark; None where that is not known."""
+        """The kernel has so many connections, by mark; None where that is not known."""
         carriers = self._carriers()
         if marks is not None and carriers is not None:
+            desired = self._store.desired
             traffic = Traffic(samples(carriers))
-            self._over = self._leaving.over(self._hub.config, traffic, marks)
-            self._let_go()
+            self._over = without_flows(desired.config, desired.keys, traffic, marks)
+            self._end()
 
     def _carriers(self) -> list[Child] | None:
         """The processes that carry flows, None where one is starting."""
-        carriers = [child for child in self._hub.processes() if child.spec.role in CARRIERS]
+        carriers = [child for child in self._store.processes() if child.spec.role in CARRIERS]
         return carriers if all(child.serves for child in carriers) else None
 
-    def _let_go(self) -> None:
-        """Go on without those that left and have no flows."""
-        over = self._over & self._leaving.keys
+    def _end(self) -> None:
+        """Go on without those that have no flows."""
+        desired = self._store.desired
+        over = self._over & desired.keys
         if not over:
             return
-        config = without(self._hub.config, over)
         try:
-            self._hub.go_on_with(config, self._leaving.keys - over, self._let_go)
+            self._store.apply(desired.ended(over), self._end)
         except HostPendingError:
             return
         except (ParagliderError, OSError) as error:
             self._over = frozenset()
-            self._log.error("backends that left stay for now", why=str(error))
+            self._log.error("draining backends: not removed, tried again", error=str(error))
             return
         self._over = frozenset()
         for service, backend in sorted(over):
-            self._log.info("backend gone, with its last flow", service=service, backend=backend)
+            self._log.info("backend removed, its last flow ended", service=service, backend=backend)
+
+
+def without_flows(
+    config: Config, keys: frozenset[Key], traffic: Traffic, connections: Mapping[int, int]
+) -> frozenset[Key]:
+    """Those of ``keys`` without a flow; ``connections`` are the kernel's, counted by mark."""
+    marks = backend_marks(config)
+    found = set()
+    for service in config.services:
+        for position, backend in enumerate(service.backends):
+            key = (service.name, backend.name)
+            if key not in keys:
+                continue
+            flows = (
+                connections.get(marks[service.name][position], 0)
+                if service.forward == "offload"
+                else traffic.of(*key)["flows"]
+            )
+            if flows == 0:  # None: no worker knows
+                found.add(key)
+    return frozenset(found)

@@ -28,8 +28,13 @@ POLL: Final = 0.01
 class Desired(Protocol):
     """The part of the store that workers have."""
 
-    config: Config
-    pools: BackendTable
+    @property
+    def config(self) -> Config:
+        """All services and backends."""
+
+    @property
+    def pools(self) -> BackendTable:
+        """The state of every backend."""
 
 
 @dataclass(slots=True)

@@ -10,16 +10,37 @@ Rules: pure; ``now`` is monotonic seconds. A change to the same state or weight 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from paraglider.config.diff import predecessors
 from paraglider.config.model import Backend, Config, Service
+from paraglider.config.types import IPAddress
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
 from paraglider.forward.services import States
 from paraglider.health.codes import Code
 
+
+class Origin(StrEnum):
+    """Where a fact comes from."""
+
+    FILE = "file"
+    DNS = "dns"
+    DISCOVERY = "discovery"
+    OPERATOR = "operator"
+    HEALTH = "health"
+
+
+#: who changes a backend's state by these
+_ORIGINS = {
+    Event.CHECK_PASSED: Origin.HEALTH,
+    Event.CHECK_FAILED: Origin.HEALTH,
+    Event.SET_READY: Origin.OPERATOR,
+    Event.SET_DRAIN: Origin.OPERATOR,
+    Event.SET_MAINT: Origin.OPERATOR,
+}
 #: what the operator may set a backend to
 SETTABLE = {"ready": Event.SET_READY, "drain": Event.SET_DRAIN, "maint": Event.SET_MAINT}
 #: as the configuration bounds it
@@ -47,7 +68,8 @@ class BackendRecord:
 
     ``configured`` is the weight in the file, ``leaving`` is set while a removed backend drains,
     ``downs`` counts its failures, ``failed`` its failed checks, ``version`` is the table's version
-    at the last change of its state or weight.
+    at the last change of its state or weight. ``origin`` has the backend, ``state_by`` and
+    ``weight_by`` have set its state and weight.
     """
 
     service: str
@@ -62,6 +84,9 @@ class BackendRecord:
     downs: int = 0
     failed: int = 0
     version: int = 0
+    origin: Origin = Origin.FILE
+    state_by: Origin = Origin.FILE
+    weight_by: Origin = Origin.FILE
 
     @property
     def key(self) -> Key:
@@ -133,13 +158,23 @@ class BackendTable:
             raise _unknown(f"backend of `{service}`", backend, list(members))
         return member
 
-    def apply(self, member: BackendRecord, event: Event, why: str, now: float) -> bool:
-        """Move ``member`` by ``event``; False where the table has no such move."""
+    def apply(
+        self,
+        member: BackendRecord,
+        event: Event,
+        why: str,
+        now: float,
+        origin: Origin | None = None,
+    ) -> bool:
+        """Change the state of ``member`` by ``event``; False where the table has no such change.
+        ``origin`` is who does so, where that does not follow from the event.
+        """
         after = TRANSITIONS[member.state].get(event)
         if after is None:
             return False
         member.downs += event is Event.CHECK_FAILED
         member.state, member.since, member.why = after, now, why
+        member.state_by = origin or _ORIGINS[event]
         self._note(member)
         return True
 
@@ -148,11 +183,17 @@ class BackendTable:
         if not 0 <= weight <= HEAVIEST:
             raise OperatorError(f"weight {weight} is out of range", f"write 0 to {HEAVIEST}")
         if weight != member.weight:
-            member.weight = weight
+            member.weight, member.weight_by = weight, Origin.OPERATOR
             self._note(member)
 
-    def adopt(self, config: Config, now: float, leaving: frozenset[Key] = frozenset()) -> None:
-        """Take over the services and backends of ``config``.
+    def adopt(
+        self,
+        config: Config,
+        now: float,
+        leaving: frozenset[Key] = frozenset(),
+        found: Container[IPAddress] = (),
+    ) -> None:
+        """Take over the services and backends of ``config``; failover ``found`` these addresses.
 
         A backend that stays keeps its state, and a weight that was set by hand for as long as the
         file's own does not change, also where its service has another name. Those that are
@@ -175,11 +216,12 @@ class BackendTable:
             record.key: record for record in sorted(self, key=lambda record: record.version)
         }
         for member in self:
+            member.origin = self._origin(member, found)
             left = (member.service, member.backend) in leaving
             if left and not member.leaving:
-                self.apply(member, Event.SET_DRAIN, "no longer configured", now)
+                self.apply(member, Event.SET_DRAIN, "no longer configured", now, member.origin)
             elif member.leaving and not left:
-                self.apply(member, Event.SET_READY, "configured again", now)
+                self.apply(member, Event.SET_READY, "configured again", now, member.origin)
             member.leaving = left
 
     def states(self, since: int = 0) -> States:
@@ -190,6 +232,11 @@ class BackendTable:
         for record in self.changes(since) if since else self:
             found.setdefault(record.service, {})[record.backend] = record.state.value, record.weight
         return found
+
+    def _origin(self, record: BackendRecord, found: Container[IPAddress]) -> Origin:
+        if self._backends[record.key].address in found:
+            return Origin.DISCOVERY
+        return Origin.FILE if self._services[record.service].source is None else Origin.DNS
 
     def _note(self, record: BackendRecord) -> None:
         """The state or weight of ``record`` changed."""
@@ -215,6 +262,7 @@ class BackendTable:
         known.service = service.name
         if known.configured != backend.weight:
             known.configured = known.weight = backend.weight
+            known.weight_by = known.origin
         return known
 
 

@@ -30,7 +30,7 @@ class DiscoveredHosts:
         self._ever: frozenset[Key] = frozenset()
         self.keys: frozenset[Key] = frozenset()
 
-    def __contains__(self, address: IPAddress) -> bool:
+    def __contains__(self, address: object) -> bool:
         return address in self._hosts
 
     def join(self, address: IPAddress, config: Config) -> bool:

@@ -1,19 +1,19 @@
 """Backends that the file no longer has, for as long as they have flows.
 
 Established flows keep their backend, also one that was removed: its replies must still be known,
-its mark must still mean it. So it stays in the configuration that workers and rules go by, with
-weight 0 and drained, until its last flow has ended; then it is gone for good. A service that was
-removed stays so with all its backends, and refuses new flows.
+and its mark must still mean it. So it drains: it stays in the configuration of workers and rules,
+with weight 0, until its last flow has ended. A service that was removed drains with all its
+backends, and refuses new flows.
 
-Lives here: ``merge``, ``without``, and ``Draining``, which are left and when to look after them.
-Rules: pure; time is an argument. What would contradict the new configuration (the port is another
-service's by now) is not kept, and its flows end. Connections of a proxy need nothing: they are two
-sockets.
+Lives here: ``Draining``, the fact, and what becomes of it: ``draining_of``, ``with_draining``,
+``after``; ``without``.
+Rules: pure. What would contradict the new configuration (its port is another service's by now) is
+not kept, and its flows end. Connections of a proxy are two sockets and need nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from paraglider.config import check
@@ -22,22 +22,51 @@ from paraglider.config.model import Backend, Config, Service
 from paraglider.daemon.store.backends import Key
 
 
-class _Lack(NamedTuple):
-    """Backends that the service ``of`` that name lacks; None for a whole service."""
+class Draining(NamedTuple):
+    """Backends that were removed, as their service was configured, until their last flow ended.
 
-    of: str | None
+    ``joins`` is the service that they belong to, None where all of it was removed.
+    """
+
+    joins: str | None
     service: Service
 
 
-def merge(before: Config, wanted: Config) -> tuple[Config, frozenset[Key]]:
-    """``wanted`` with what ``before`` has besides and may stay, and which backends these are."""
-    merged = _fitted(wanted, list(_lacking(before, wanted)))
-    leaving = frozenset(_keys(merged) - _keys(wanted))
+def draining_of(before: Config, wanted: Config) -> tuple[Draining, ...]:
+    """What ``wanted`` lacks of ``before``, but for what would contradict it."""
+    return _fitting(wanted, list(_lacking(before, wanted)))
+
+
+def with_draining(wanted: Config, draining: Sequence[Draining]) -> Config:
+    """``wanted`` and what drains besides, which has weight 0."""
+    if not draining:
+        return wanted
+    keys = keys_of(draining)
 
     def weight(service: Service, backend: Backend) -> int:
-        return 0 if (service.name, backend.name) in leaving else backend.weight
+        return 0 if (service.name, backend.name) in keys else backend.weight
 
-    return (_weighed(merged, weight) if leaving else merged), leaving
+    return _weighed(_with(wanted, draining), weight)
+
+
+def keys_of(draining: Iterable[Draining]) -> frozenset[Key]:
+    """The backends that drain."""
+    return frozenset(
+        (each.joins or each.service.name, backend.name)
+        for each in draining
+        for backend in each.service.backends
+    )
+
+
+def after(draining: Iterable[Draining], gone: frozenset[Key]) -> tuple[Draining, ...]:
+    """``draining`` without the backends ``gone``."""
+    left = []
+    for joins, service in draining:
+        name = joins or service.name
+        backends = tuple(b for b in service.backends if (name, b.name) not in gone)
+        if backends:
+            left.append(Draining(joins, service.with_backends(backends)))
+    return tuple(left)
 
 
 def without(config: Config, gone: frozenset[Key]) -> Config:
@@ -52,7 +81,7 @@ def without(config: Config, gone: frozenset[Key]) -> Config:
     return config.model_copy(update={"services": tuple(services)})
 
 
-def _lacking(before: Config, wanted: Config) -> Iterator[_Lack]:
+def _lacking(before: Config, wanted: Config) -> Iterator[Draining]:
     """What ``wanted`` lacks of ``before``."""
     names = {was: now for now, was in predecessors(before, wanted).items()}
     here = {service.name: service for service in wanted.services}
@@ -60,42 +89,47 @@ def _lacking(before: Config, wanted: Config) -> Iterator[_Lack]:
         if service.forward == "proxy" or not service.backends:
             continue
         if service.name not in names:
-            yield _Lack(None, service)
+            yield Draining(None, service)
             continue
         now = here[names[service.name]]
         if (now.forward, now.family) != (service.forward, service.family) or not now.backends:
             continue
         known = {backend.name for backend in now.backends}
         if missing := tuple(b for b in service.backends if b.name not in known):
-            yield _Lack(now.name, service.with_backends(missing))
+            yield Draining(now.name, service.with_backends(missing))
 
 
-def _fitted(wanted: Config, lacking: Sequence[_Lack]) -> Config:
-    """``wanted`` with what is ``lacking``, but for what would contradict it.
+def _fitting(
+    wanted: Config, lacking: Sequence[Draining], found: tuple[Draining, ...] = ()
+) -> tuple[Draining, ...]:
+    """``found`` and those of ``lacking`` that may join ``wanted`` with them.
 
-    All is judged at once, and where that finds a contradiction each half by itself, so that a few
+    All are judged at once, and where that finds a contradiction each half by itself, so that a few
     of very many cost little.
     """
     if not lacking:
-        return wanted
-    config = _with(wanted, lacking)
-    if not _contradicts(config):
-        return config
+        return found
+    every = (*found, *lacking)
+    if not _contradicts(_with(wanted, every)):
+        return every
     if len(lacking) == 1:
-        return wanted
+        return found
     half = len(lacking) // 2
-    return _fitted(_fitted(wanted, lacking[:half]), lacking[half:])
+    return _fitting(wanted, lacking[half:], _fitting(wanted, lacking[:half], found))
 
 
-def _with(wanted: Config, lacking: Sequence[_Lack]) -> Config:
-    more = {lack.of: lack.service.backends for lack in lacking if lack.of is not None}
+def _with(wanted: Config, draining: Sequence[Draining]) -> Config:
+    more: dict[str, tuple[Backend, ...]] = {}
+    for each in draining:
+        if each.joins is not None:
+            more[each.joins] = (*more.get(each.joins, ()), *each.service.backends)
     services = [
         service.with_backends((*service.backends, *more[service.name]))
         if service.name in more
         else service
         for service in wanted.services
     ]
-    services += (lack.service for lack in lacking if lack.of is None)
+    services += (each.service for each in draining if each.joins is None)
     return wanted.model_copy(update={"services": tuple(services)})
 
 
@@ -114,7 +148,3 @@ def _weighed(config: Config, weight: Callable[[Service, Backend], int]) -> Confi
         for service in config.services
     )
     return config.model_copy(update={"services": services})
-
-
-def _keys(config: Config) -> set[Key]:
-    return {(service.name, b.name) for service in config.services for b in service.backends}

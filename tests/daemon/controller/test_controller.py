@@ -303,9 +303,10 @@ def test_every_change_of_a_state_is_a_line(make: Make) -> None:
     assert world.all.sent == []
     world.turn()
     said = {"event": "backend changed", "service": "web", "backend": "10.0.0.1"}
+    moved = {**said, "by": "health"}
     assert lines == [
-        {**said, "log_level": "warning", "state": "down", "before": "ready", "why": "refused"},
-        {**said, "log_level": "info", "state": "ready", "before": "down", "why": "connected"},
+        {**moved, "log_level": "warning", "state": "down", "before": "ready", "why": "refused"},
+        {**moved, "log_level": "info", "state": "ready", "before": "down", "why": "connected"},
         {**said, "event": "weight changed", "log_level": "info", "weight": 4, "before": 1},
     ]
     assert [message["do"] for message in world.all.sent] == ["states"]  # all of it at once

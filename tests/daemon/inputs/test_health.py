@@ -18,7 +18,7 @@ from paraglider.daemon.reconcile.checks import CheckReconciler
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.store.backends import SETTABLE, BackendRecord, BackendTable
 from paraglider.daemon.store.discovered import DiscoveredHosts
-from paraglider.daemon.store.draining import merge
+from paraglider.daemon.store.store import Store
 from paraglider.errors import PlatformError
 from paraglider.health.codes import Code
 from paraglider.health.messages import Found, Report, Targets, Verdict, batch, order
@@ -38,8 +38,7 @@ class Controller:
             {"name": "mail", "ports": 25, **common},
         ]
         document = {"failover": {"enabled": failover}, "services": services}
-        self.wanted = self.config = Config.model_validate(document)
-        self.pools = BackendTable(self.config, 0.0)
+        self.store = Store(Config.model_validate(document), 0.0)
         self.health = HealthInput(self)
         self.refuses = self.adjusting = False
         self.adopted = 0
@@ -53,10 +52,9 @@ class Controller:
             raise PlatformError("the kernel refuses")
         assert said_by == "failover"
         self.adopted += 1
-        self.wanted = self.health.strangers.into(config)
-        self.health.strangers.adopted(config, self.wanted)
-        self.config, leaving = merge(self.config, self.wanted)
-        self.pools.adopt(self.config, 1.0, leaving)
+        wanted = self.discovered.into(config)
+        self.store.apply(self.store.desired.replaced(wanted), 1.0)
+        self.discovered.adopted(config, wanted)
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """See ``Controller``."""
@@ -98,8 +96,28 @@ class Controller:
 
     @property
     def discovered(self) -> DiscoveredHosts:
-        """See ``checks.Desired``."""
-        return self.health.strangers
+        """The hosts that failover found."""
+        return self.store.discovered
+
+    @property
+    def config(self) -> Config:
+        """All services and backends."""
+        return self.store.config
+
+    @property
+    def wanted(self) -> Config:
+        """Those that take new flows."""
+        return self.store.wanted
+
+    @property
+    def listed(self) -> Config:
+        """Those of the file."""
+        return self.store.listed
+
+    @property
+    def pools(self) -> BackendTable:
+        """The state of every backend."""
+        return self.store.pools
 
 
 def test_what_is_looked_at() -> None:

@@ -70,7 +70,7 @@ class Controller:
     """A hub that takes over what it is told to, unless ``refuses`` says why not."""
 
     def __init__(self, wanted: Config) -> None:
-        self.wanted = wanted
+        self.listed = wanted
         self.said_by: list[str] = []
         self.refuses = ""
         self.adjusting = False
@@ -81,12 +81,12 @@ class Controller:
             raise HostPendingError
         if self.refuses:
             raise PlatformError(self.refuses)
-        self.wanted = config
+        self.listed = config
         self.said_by.append(said_by)
 
     def backends(self, name: str) -> list[str]:
         """Those of a service."""
-        (service,) = (s for s in self.wanted.services if s.name == name)
+        (service,) = (s for s in self.listed.services if s.name == name)
         return [f"{b.name} {b.weight}" for b in service.backends]
 
 
@@ -186,9 +186,9 @@ def test_a_bad_file_changes_nothing(
     """The last good list stays, and the log says what is wrong, and where."""
     # pytest's directories are its user's own: the workers' user may not enter them.
     monkeypatch.setattr(source, "_may_read", lambda _user, _number: True)
-    before = scene.hub.wanted
+    before = scene.hub.listed
     scene.write(text)
-    assert scene.hub.wanted is before
+    assert scene.hub.listed is before
     assert scene.log.why[0].startswith(why.replace("FILE", str(scene.file)))
     scene.write("10.0.0.1\n")
     assert scene.hub.backends("web") == ["10.0.0.1 1"]
@@ -197,10 +197,10 @@ def test_a_bad_file_changes_nothing(
 
 def test_a_file_that_is_gone_changes_nothing(scene: Scene) -> None:
     """So does one that is removed."""
-    before = scene.hub.wanted
+    before = scene.hub.listed
     scene.file.unlink()
     scene.sources.take(Changed(str(scene.file)).plain())
-    assert scene.hub.wanted is before
+    assert scene.hub.listed is before
     assert "there is no such file" in scene.log.why[0]
 
 
@@ -235,9 +235,9 @@ def test_a_source_that_comes_and_goes_is_told_of_now_and_then(scene: Scene) -> N
 def test_a_bad_answer_changes_nothing(scene: Scene, backend: str) -> None:
     """What no configuration may list, no name server makes a backend."""
     scene.answer("10.0.0.3 83 1")
-    before = scene.hub.wanted
+    before = scene.hub.listed
     scene.answer("10.0.0.4 83 1", backend)
-    assert scene.hub.wanted is before
+    assert scene.hub.listed is before
     assert len(scene.log.why) == 1
 
 
@@ -273,11 +273,11 @@ def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
 
 def test_news_of_what_is_no_source_any_more(scene: Scene) -> None:
     """They are late, and mean nothing."""
-    before = scene.hub.wanted
+    before = scene.hub.listed
     scene.answer("10.0.0.3 83 1", name=Name("_b._tcp.example", "", 4))
     scene.sources.take(Failed(Name("_b._tcp.example", "", 4), "no").plain())
     scene.sources.take(Changed("/etc/other").plain())
-    assert scene.hub.wanted is before
+    assert scene.hub.listed is before
     assert scene.log.lines == []
 
 
@@ -285,7 +285,7 @@ def test_news_of_what_is_no_source_any_more(scene: Scene) -> None:
 def test_what_is_no_news(message: dict[str, Any]) -> None:
     """The scout is not believed: whatever it says, the hub goes on."""
     hub = Controller(parse(CONF.replace("DIR", ""), "conf").config)
-    SourceInput(hub, origins(hub.wanted)).take({"do": "answer", **message})
+    SourceInput(hub, origins(hub.listed)).take({"do": "answer", **message})
     assert hub.said_by == []
 
 

@@ -1,8 +1,9 @@
-"""Backends that left are let go of with their last flow, whoever counts it."""
+"""Backends that drain end with their last flow, whoever counts it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from math import inf
 from typing import Any, cast
 
 import pytest
@@ -10,10 +11,11 @@ import structlog
 
 from paraglider.config.model import Config
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.reconcile.draining import PAUSE, DrainReconciler
+from paraglider.daemon.processes.counters import Counters, Sample, Writer
+from paraglider.daemon.reconcile.draining import PAUSE, DrainReconciler, without_flows
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
-from paraglider.daemon.store.backends import Key
-from paraglider.daemon.store.draining import merge
+from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.store.store import Desired
 from paraglider.errors import PlatformError
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -30,13 +32,13 @@ class Controller:
     """A hub whose kernel counts connections when it is asked."""
 
     def __init__(self) -> None:
-        self.config, leaving = merge(config("10.0.0.1", "10.0.0.2"), config("10.0.0.1"))
-        assert leaving == {KEY}
+        self.desired = Desired(config("10.0.0.1", "10.0.0.2")).replaced(config("10.0.0.1"))
+        assert self.desired.keys == {KEY}
         self.asked: list[Callable[[Mapping[int, int] | None], object]] = []
         self.trouble: Exception | None = None
-        self.departures = DrainReconciler(self, cast(HostRequests, self))
-        self.departures.put(leaving, 0.0)
-        self.mark = backend_marks(self.config)["web"][1]
+        self.draining = DrainReconciler(self, cast(HostRequests, self))
+        self.draining.reconcile(0.0)
+        self.mark = backend_marks(self.desired.config)["web"][1]
         self.starting = False
 
     def count(self, then: Callable[[Mapping[int, int] | None], object]) -> None:
@@ -52,24 +54,23 @@ class Controller:
 
         return [cast(Child, Worker)]
 
-    def go_on_with(self, new: Config, leaving: frozenset[Key], again: Any) -> None:
+    def apply(self, desired: Desired, again: Any) -> None:
         """See ``Controller``."""
         if self.trouble is not None:
             raise self.trouble
-        self.config = new
-        self.departures.put(leaving, 10.0)
+        self.desired = desired
 
     def names(self) -> list[str]:
         """The backends at work."""
-        return [backend.name for backend in self.config.services[0].backends]
+        return [backend.name for backend in self.desired.config.services[0].backends]
 
 
 def test_with_the_last_connection() -> None:
     """Not while there is one, nor while nobody knows."""
     hub = Controller()
-    hub.departures.look(PAUSE / 2)
+    hub.draining.reconcile(PAUSE / 2)
     assert hub.asked == []
-    hub.departures.look(PAUSE)
+    hub.draining.reconcile(PAUSE)
     for counts in ({hub.mark: 1}, None):
         hub.asked[-1](counts)
         assert hub.names() == ["10.0.0.1", "10.0.0.2"]
@@ -81,10 +82,10 @@ def test_not_while_a_worker_starts() -> None:
     """It may know of more; also one that began to while the kernel counted."""
     hub = Controller()
     hub.starting = True
-    hub.departures.look(PAUSE)
+    hub.draining.reconcile(PAUSE)
     assert hub.asked == []
     hub.starting = False
-    hub.departures.look(2 * PAUSE)
+    hub.draining.reconcile(2 * PAUSE)
     hub.starting = True
     hub.asked[-1]({})
     assert hub.names() == ["10.0.0.1", "10.0.0.2"]
@@ -93,12 +94,12 @@ def test_not_while_a_worker_starts() -> None:
 def test_the_host_first() -> None:
     """While it is being changed it waits, and goes on without counting again."""
     hub = Controller()
-    hub.departures.look(PAUSE)
+    hub.draining.reconcile(PAUSE)
     hub.trouble = HostPendingError()
     hub.asked[-1]({})
     assert hub.names() == ["10.0.0.1", "10.0.0.2"]
     hub.trouble = None
-    hub.departures.look(PAUSE)
+    hub.draining.reconcile(PAUSE)
     assert hub.names() == ["10.0.0.1"]
     assert len(hub.asked) == 1
 
@@ -107,12 +108,76 @@ def test_the_host_first() -> None:
 def test_a_host_that_refuses(trouble: Exception) -> None:
     """Is logged, and it is tried again with the next count."""
     hub = Controller()
-    hub.departures.look(PAUSE)
+    hub.draining.reconcile(PAUSE)
     hub.trouble = trouble
     with structlog.testing.capture_logs() as logged:
         hub.asked[-1]({})
-    assert [line["event"] for line in logged] == ["backends that left stay for now"]
+    assert [line["event"] for line in logged] == ["draining backends: not removed, tried again"]
     hub.trouble = None
-    hub.departures.look(2 * PAUSE)
+    hub.draining.reconcile(2 * PAUSE)
     hub.asked[-1]({})
     assert hub.names() == ["10.0.0.1"]
+
+
+def test_counts_have_their_time() -> None:
+    """Every few seconds while anything drains."""
+    hub = Controller()
+    assert hub.draining.reconcile(1.0) == PAUSE - 1
+    hub.draining.reconcile(PAUSE)
+    hub.draining.reconcile(PAUSE + 0.1)
+    assert len(hub.asked) == 1
+    hub.asked[-1]({})
+    assert hub.draining.reconcile(PAUSE + 0.2) == inf
+
+
+TWO = {"backends": ["10.0.0.1", "10.0.0.2"]}
+
+
+def services(*some: dict[str, Any]) -> Config:
+    """A configuration of these services, each on a port of its own."""
+    base = {"vip": "192.0.2.1/24", "protocol": "tcp"}
+    whole = [
+        {"name": f"s{i}", **base, "ports": 80 + i, "backends": [f"10.0.{i}.1"], **s}
+        for i, s in enumerate(some)
+    ]
+    return Config.model_validate({"services": whole})
+
+
+def counted(flows: int) -> Sample:
+    """What a worker with so many flows to the second backend has counted."""
+
+    class Source:
+        """See ``counters.Source``."""
+
+        def figures(self) -> dict[str, int]:
+            """Nothing."""
+            return {}
+
+        def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+            """Both backends."""
+            yield "s0", "10.0.0.1", {"flows": 0}
+            yield "s0", "10.0.0.2", {"flows": flows}
+
+    counters = Counters()
+    Writer(counters, Source()).tick()
+    return counters.read()
+
+
+@pytest.mark.parametrize("forward", ["nat", "offload"])
+def test_the_last_flow(forward: str) -> None:
+    """A backend is over when nobody has a flow of it, and not while nobody knows."""
+    desired = Desired(services({**TWO, "forward": forward})).replaced(
+        services({"forward": forward})
+    )
+    merged, keys = desired.config, desired.keys
+
+    def over(flows: int) -> frozenset[tuple[str, str]]:
+        if forward == "offload":
+            mark = backend_marks(merged)["s0"][1]
+            return without_flows(merged, keys, Traffic({}), {mark: flows} if flows else {})
+        return without_flows(merged, keys, Traffic({3: counted(flows)}), {})
+
+    assert over(2) == frozenset()
+    assert over(0) == keys
+    if forward == "nat":
+        assert without_flows(merged, keys, Traffic({}), {}) == frozenset()

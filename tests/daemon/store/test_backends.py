@@ -9,7 +9,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.daemon.store.backends import HEAVIEST, BackendTable
-from paraglider.daemon.store.draining import merge
+from paraglider.daemon.store.store import Desired
 from paraglider.errors import OperatorError
 
 
@@ -111,8 +111,8 @@ def test_who_moves_with_its_service_is_as_it_was() -> None:
     )
     pools = BackendTable(before, 1.0)
     pools.apply(pools.find("a", "10.0.0.1"), Event.SET_MAINT, "by hand", 2.0)
-    merged, leaving = merge(before, wanted)
-    pools.adopt(merged, 3.0, leaving)
+    after = Desired(before).replaced(wanted)
+    pools.adopt(after.config, 3.0, after.keys)
     assert {(m.service, m.backend): (m.state, m.why) for m in pools} == {
         ("a", "10.0.0.1"): (State.MAINT, "by hand"),
         ("a", "10.0.0.2"): (State.DRAIN, "no longer configured"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,11 +9,8 @@ import pytest
 from paraglider.config import check
 from paraglider.config.diagnostics import Problem
 from paraglider.config.model import Config
-from paraglider.daemon.processes.counters import Counters, Sample, Writer
-from paraglider.daemon.reconcile.draining import PAUSE, Draining
-from paraglider.daemon.stats.traffic import Traffic
-from paraglider.daemon.store.draining import merge, without
-from paraglider.netfilter.rules.marks import backend_marks
+from paraglider.daemon.store.backends import Key
+from paraglider.daemon.store.store import Desired
 
 
 def config(*services: dict[str, Any]) -> Config:
@@ -27,24 +23,10 @@ def config(*services: dict[str, Any]) -> Config:
     return Config.model_validate({"services": whole})
 
 
-def counted(flows: int) -> Sample:
-    """What a worker with so many flows to the second backend has counted."""
-
-    class Source:
-        """See ``counters.Source``."""
-
-        def figures(self) -> dict[str, int]:
-            """Nothing."""
-            return {}
-
-        def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
-            """Both backends."""
-            yield "s0", "10.0.0.1", {"flows": 0}
-            yield "s0", "10.0.0.2", {"flows": flows}
-
-    counters = Counters()
-    Writer(counters, Source()).tick()
-    return counters.read()
+def merge(before: Config, wanted: Config) -> tuple[Config, frozenset[Key]]:
+    """The configuration after ``wanted`` has replaced ``before``, and which backends drain."""
+    after = Desired(before).replaced(wanted)
+    return after.config, after.keys
 
 
 TWO = {"backends": ["10.0.0.1", "10.0.0.2"]}
@@ -66,11 +48,11 @@ def test_a_backend_stays_without_weight() -> None:
 
 def test_a_service_stays_without_weights() -> None:
     """With all its backends, until the last of them is over."""
-    merged, leaving = merge(config({}, TWO), config({}))
-    assert weights(merged)["s1"] == {"10.0.0.1": 0, "10.0.0.2": 0}
-    less = without(merged, frozenset({("s1", "10.0.0.1")}))
-    assert weights(less)["s1"] == {"10.0.0.2": 0}
-    assert without(less, leaving) == config({})
+    desired = Desired(config({}, TWO)).replaced(config({}))
+    assert weights(desired.config)["s1"] == {"10.0.0.1": 0, "10.0.0.2": 0}
+    less = desired.ended(frozenset({("s1", "10.0.0.1")}))
+    assert weights(less.config)["s1"] == {"10.0.0.2": 0}
+    assert less.ended(desired.keys).config == config({})
 
 
 def test_what_comes_back_has_its_weight() -> None:
@@ -124,34 +106,3 @@ def test_very_many_are_judged_at_once(count: int, monkeypatch: pytest.MonkeyPatc
     merged, leaving = merge(config(*many), config({"name": "new", "ports": 9}, taken))
     assert {name for name, _ in leaving} == {f"s{n}" for n in range(count) if n != 3}
     assert judged <= 2 * count.bit_length()
-
-
-@pytest.mark.parametrize("forward", ["nat", "offload"])
-def test_the_last_flow(forward: str) -> None:
-    """A backend is over when nobody has a flow of it, and not while nobody knows."""
-    merged, keys = merge(config({**TWO, "forward": forward}), config({"forward": forward}))
-    leaving = Draining()
-    leaving.put(keys, 100.0)
-
-    def over(flows: int) -> frozenset[tuple[str, str]]:
-        if forward == "offload":
-            mark = backend_marks(merged)["s0"][1]
-            return leaving.over(merged, Traffic({}), {mark: flows} if flows else {})
-        return leaving.over(merged, Traffic({3: counted(flows)}), {})
-
-    assert over(2) == frozenset()
-    assert over(0) == keys
-    assert leaving.offloaded(merged) == (forward == "offload")
-    if forward == "nat":
-        assert leaving.over(merged, Traffic({}), {}) == frozenset()
-
-
-def test_when_it_is_looked_at() -> None:
-    """Every few seconds while anything leaves."""
-    leaving = Draining()
-    assert not leaving.due(1e9)
-    leaving.put(frozenset({("a", "b")}), 100.0)
-    assert leaving.wait(101.0) == PAUSE - 1
-    assert not leaving.due(100.0 + PAUSE - 0.1)
-    assert leaving.due(100.0 + PAUSE)
-    assert not leaving.due(100.0 + PAUSE)
