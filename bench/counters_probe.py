@@ -27,7 +27,7 @@ from paraglider.config.model import Config
 from paraglider.daemon.processes.counters import Counters, Writer
 from paraglider.daemon.workers.worker import Count
 from paraglider.forward.path import Path, build
-from paraglider.netfilter.queue import Reader
+from paraglider.netfilter.queue import QueueReader
 from paraglider.netfilter.queue.reader import TICK
 from paraglider.netfilter.rules.steering import worker_queues
 
@@ -85,7 +85,7 @@ def measure(backends: int, slices: int, seconds: float) -> Cost:
         packets=0, batches=0, faults=0, refused=0, queues=(one,) * len(worker_queues(0))
     )
     counters = Counters()
-    writer = Writer(counters, Count(path, cast(Reader, queue)))
+    writer = Writer(counters, Count(path, cast(QueueReader, queue)))
     found: dict[bool, list[float]] = {False: [], True: []}
     ticks = []
     for counted in (False, True) * slices:

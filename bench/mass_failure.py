@@ -29,7 +29,7 @@ import yaml
 
 from paraglider.daemon.http.client import Control
 from paraglider.errors import PlatformError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
 
 PORT: Final = 8080
@@ -87,7 +87,7 @@ class World:
         )
         control = directory / "control.sock"
         config = {**config, "control": {"socket": str(control)}}
-        self.balancer = Balancer(self.namespace, directory, yaml.safe_dump(config))
+        self.balancer = LabBalancer(self.namespace, directory, yaml.safe_dump(config))
         self.control = Control(str(control))
         self._listener: Any = None
 

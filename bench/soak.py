@@ -34,7 +34,7 @@ import click
 import yaml
 
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.scenario import neighbouring_cores
 from paraglider.lab.topology import (
@@ -157,7 +157,7 @@ class Soak:
             if server.stdout.readline() != b"listening\n":
                 raise PlatformError(f"backend{number} does not listen")
         text = configuration(self._forward, directory, len(os.sched_getaffinity(0)))
-        self._balancer = Balancer(net.balancer, directory, text)
+        self._balancer = LabBalancer(net.balancer, directory, text)
         self._left.callback(self._end)
         self._balancer.set_up()
         self._balancer.start()
@@ -271,7 +271,7 @@ class Soak:
 
         def serve() -> bool:
             rows = self._workers()
-            return rows is not None and all(row["serves"] for row in rows)
+            return rows is not None and all(row["up"] for row in rows)
 
         wait_until(serve, "all processes serve")
 

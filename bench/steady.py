@@ -30,7 +30,7 @@ from bench.peers.base import Peer
 from bench.peers.kernel import Dnat
 from bench.staging import staged
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.interrupts import Interrupts
 
 #: of the first minute's rate, that the last minute must have
@@ -96,7 +96,7 @@ class Defaults(Peer):
 
     def __init__(self, forward: str) -> None:
         self.name = self.title = forward
-        self._balancer: Balancer | None = None
+        self._balancer: LabBalancer | None = None
 
     def start(self, stage: Stage) -> None:
         """Start name servers and daemon."""
@@ -109,7 +109,7 @@ class Defaults(Peer):
                 ]
             )
         text = configuration(self.name, stage.directory)
-        self._balancer = Balancer(stage.topology.balancer, stage.directory, text)
+        self._balancer = LabBalancer(stage.topology.balancer, stage.directory, text)
         self._balancer.set_up()
         self._balancer.start()
 

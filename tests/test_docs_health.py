@@ -76,7 +76,7 @@ def test_numbers() -> None:
         f"the first {http.BODY >> 10} KiB of the body",
     ):
         assert words in flat
-    assert rise_and_fall.Rules(8, 1, 1).fast == 2
+    assert rise_and_fall.Thresholds(8, 1, 1).fast == 2
 
 
 def test_slow_start_begins_where_the_page_says() -> None:

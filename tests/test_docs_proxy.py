@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from paraglider.config.load import parse
-from paraglider.config.model import Timeouts
+from paraglider.config.model import TimeoutsConfig
 from paraglider.forward.proxy.checks import MOST_PORTS
 from paraglider.forward.proxy.relay import BUFFER
 
@@ -27,7 +27,7 @@ def test_the_example_is_valid() -> None:
 
 def test_its_numbers_are_the_programs() -> None:
     """Defaults and bounds are told as they are."""
-    timeouts = Timeouts()
+    timeouts = TimeoutsConfig()
     assert f"`timeouts.connect` ({timeouts.connect} s)" in FLAT
     assert f"`timeouts.established` ({timeouts.established:,} s)" in FLAT
     assert f"`timeouts.drain` seconds ({timeouts.drain})" in FLAT

@@ -27,12 +27,12 @@ from bench.network import (
 from bench.peers.base import Peer
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.load import load
-from paraglider.lab.balancer import Balancer, StaticBalancer
+from paraglider.lab.balancer import LabBalancer, StaticBalancer
 from paraglider.lab.namespace import execute
 from paraglider.lab.scenario import STATIC, neighbouring_cores
 
 
-class Built(Balancer):
+class Built(LabBalancer):
     """A balancer of the lab whose daemon runs the modules of ``build``."""
 
     def __init__(self, stage: Stage, config: str, build: str) -> None:
@@ -75,7 +75,7 @@ class Paraglider(Peer):
         if forward == STATIC:
             words = [forward, "the kernel alone"]
         self.title = ", ".join([*words, *([f"{workers} workers"] if workers > 1 else [])])
-        self._balancer: Balancer | None = None
+        self._balancer: LabBalancer | None = None
 
     def missing(self) -> str | None:
         """What ``paraglider check`` has against it, or that the build is not there."""

@@ -1,9 +1,9 @@
-"""`paraglider backend-setup`: what a backend's own host needs for its services.
+"""`paraglider backend-setup`: sets a backend's host up for its services.
 
 Lives here: the click command ``backend_setup``.
-Rules: run on the backend, with a copy of the balancer's file. Without `--apply` it changes
-nothing: stdout is a script that a person can read and run. With `--apply` and `--undo` stdout is
-one line a step; warnings go to stderr.
+Rules: runs on the backend, with a copy of the balancer's file. Without `--apply` it changes nothing
+and prints a shell script. With `--apply` and `--undo` it prints one line per step; warnings go to
+stderr.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import click
 
 from paraglider.cli.main import Options, config_option
-from paraglider.cli.step_printer import Teller
+from paraglider.cli.step_printer import StepPrinter
 from paraglider.cli.steps import TERMINATED
 from paraglider.config.model import Config, Service
 from paraglider.config.types import IPAddress
@@ -73,7 +73,7 @@ def backend_setup(
     roles = [backend_plan.find_backends(service, host, named) for service in services]
     if apply_:
         check_root(PROG)
-        # A termination must roll back too.
+        # SIGTERM must roll back too.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         with in_turn():
             _apply(loaded.config, roles, host)
@@ -88,9 +88,9 @@ def backend_setup(
 
 def _services(loaded: LoadedConfig, names: tuple[str, ...]) -> list[Service]:
     known = {service.name: service for service in loaded.config.services}
-    there = f"those of {loaded.file} are: {', '.join(known)}"
+    there = f"the services of {loaded.file}: {', '.join(known)}"
     if not names:
-        raise OperatorError("no service is named", there)
+        raise OperatorError("no SERVICE given", there)
     for name in names:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
@@ -104,13 +104,13 @@ def _address(given: str | None) -> IPAddress | None:
         return None if given is None else ipaddress.ip_address(given)
     except ValueError:
         raise OperatorError(
-            f"--backend {given!r} is no IP address", "write one of the service's backends"
+            f"--backend {given!r} is not an IP address", "give one of the service's backends"
         ) from None
 
 
 def _apply(config: Config, roles: list[Role], host: Host) -> None:
-    told, state = Teller(), _state()
-    # Whatever is to be refused of any of them, before the first change.
+    printer, state = StepPrinter(), _state()
+    # Check all services before the first change.
     for role in roles:
         backend_plan.require(backend_plan.make_plan(config, role, host, state.load()), host)
     for role in roles:
@@ -119,11 +119,11 @@ def _apply(config: Config, roles: list[Role], host: Host) -> None:
             why = registry.of(role.service).backend_need(role.service)[1]
             print(f"nothing to do for `{role.service.name}`: {why}")
             continue
-        apply.set_up(steps, host, state, told)
+        apply.set_up(steps, host, state, printer)
         for note in backend_plan.notes(config, role, host):
             print(f"warning: {role.service.name}: {note}", file=sys.stderr)
-    if not told.nothing:
-        told.sum_up()
+    if not printer.empty:
+        printer.print_totals()
 
 
 def _undo(names: tuple[str, ...]) -> None:
@@ -131,14 +131,16 @@ def _undo(names: tuple[str, ...]) -> None:
     served = backend_plan.served(state.load())
     for name in names:
         if served and name not in served:
-            raise OperatorError(f"{name!r} is not set up here", f"these are: {', '.join(served)}")
-    told = Teller()
+            raise OperatorError(
+                f"{name!r} is not set up here", f"the services here: {', '.join(served)}"
+            )
+    printer = StepPrinter()
     for name in names or served:
-        apply.take_back(backend_plan.undo_plan(name, state.load()), host, state, told)
-    if told.nothing:
+        apply.take_back(backend_plan.undo_plan(name, state.load()), host, state, printer)
+    if printer.empty:
         print("nothing to undo")
     else:
-        told.sum_up()
+        printer.print_totals()
 
 
 def _state() -> StateFile:
@@ -146,7 +148,9 @@ def _state() -> StateFile:
 
 
 def _script(config: Config, role: Role, host: Host, made: set[tuple[str, ...]]) -> str:
-    """The commands for one service; ``made`` are the changes of those before it, and grows."""
+    """The commands for one service. ``made`` are the changes of the services before it; this one's
+    are added.
+    """
     steps = backend_plan.make_plan(config, role, host, ())
     lines = _head(role)
     lines += [f"# Note: {note}." for note in backend_plan.notes(config, role, host)]
@@ -160,7 +164,7 @@ def _script(config: Config, role: Role, host: Host, made: set[tuple[str, ...]]) 
         lines += _commands(step, host)
     back = [step.change.revert_script(host) for step in reversed(steps) if step.action == "apply"]
     if any(back):
-        lines += ["", "# To take it back:"]
+        lines += ["", "# To undo it:"]
         lines += [f"# {line}" for line in "".join(back).splitlines()]
     return "".join(f"{line}\n" for line in lines)
 
@@ -185,11 +189,11 @@ def _tc(config: Config, role: Role, host: Host) -> str:
     commands = text.tc_script(service, role.backends, sparing, shlex.quote(interface))
     lines = [
         *_head(role),
-        "# DEV is the interface by which answers to the clients leave; needs act_nat and cls_u32.",
+        "# DEV is the interface on which answers to clients leave; needs act_nat and cls_u32.",
         "",
         *commands.splitlines(),
         "",
-        "# To take it back: tc qdisc del dev $DEV clsact",
+        "# To undo it: tc qdisc del dev $DEV clsact",
     ]
     return "".join(f"{line}\n" for line in lines)
 

@@ -1,10 +1,10 @@
-"""`paraglider check`: validates a configuration file and sums it up, service by service.
+"""`paraglider check`: validates a configuration file and summarizes its services.
 
 Lives here: the click command ``check``.
-Rules: reads the file and those of backends that it names (and with `--host` the names of the
-interfaces), loads and tries the policies that it names, asks no name server, changes nothing, needs
-no root. The summary goes to stdout as `key=value`, below it what its `forward` means; warnings to
-stderr; any mistake exits 1.
+Rules: reads the file and its backend files (with `--host` also the host's interfaces and
+firewalls), loads and tries its policies. Queries no name server, changes nothing, needs no root.
+The summary goes to stdout as `key=value`, followed by the meaning of `forward`; warnings go to
+stderr. Any mistake exits with 1.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the commands that ask a running daemon have in common: where it is, and `--json`.
+"""Shared by the commands that talk to a running daemon: its socket, and `--json`.
 
-Lives here: ``control_of``, ``json_option``, ``print_json``, ``put`` and ``width``.
-Rules: the socket is the one that the configuration file names, if there is a file, else the
-default; the file need not be valid for that.
+Lives here: ``control_client``, ``json_option``, ``print_json``, ``print_table`` and ``width``.
+Rules: the socket is the one in the configuration file, if there is a file, else the default. The
+rest of the file need not be valid.
 """
 
 from __future__ import annotations
@@ -20,16 +20,14 @@ from paraglider.daemon.http.client import DEFAULT, Control, socket_of
 from paraglider.errors import OperatorError
 from paraglider.forward.load import find_config
 
-#: columns where the output is no terminal, so that nothing is cut
+#: columns if the output is not a terminal, so that nothing is truncated
 _WIDE = 220
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def control_of(options: Options, config: str | None = None) -> Control:
-    """The daemon that the options of the command line lead to; ``config`` is the file that the
-    subcommand was given.
-    """
+def control_client(options: Options, config: str | None = None) -> Control:
+    """The client of the daemon that the command line selects; ``config`` is the subcommand's -c."""
     try:
         file = find_config(config or options.config)
     except OperatorError:
@@ -38,19 +36,19 @@ def control_of(options: Options, config: str | None = None) -> Control:
 
 
 def print_json(answer: Any) -> None:
-    """One answer, readable and for programs."""
+    """Print an answer as indented JSON."""
     plain = "utf" not in sys.stdout.encoding.lower()
     print(json.dumps(answer, indent=2, ensure_ascii=plain))
 
 
-def put(table: RenderableType) -> None:
-    """Print ``table``, uncut where nobody looks at a screen and COLUMNS does not say how wide it
-    is; brackets are no markup.
+def print_table(table: RenderableType) -> None:
+    """Print ``table``, in full width unless stdout is a terminal or COLUMNS is set; brackets are
+    not markup.
     """
     Console(markup=False, highlight=False, width=width()).print(table)
 
 
 def width() -> int:
-    """Columns that there are to print on."""
+    """The number of columns to print on."""
     uncut = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return _WIDE if uncut else Console().width

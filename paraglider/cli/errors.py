@@ -1,10 +1,10 @@
-"""From exceptions to one message on stderr and an exit code, for every command alike.
+"""Maps exceptions to one message on stderr and an exit code, for all commands.
 
-Lives here: ``begin``, ``run_command``, and ``exit_code`` for who goes on afterwards.
-Rules: an operator's mistake never shows a traceback; a mistake of ours always does. Exit codes:
-0 done, 1 the operator's mistake, 2 the platform refused, 70 a mistake of ours, 130 interrupted. A
-service manager starts the daemon again after anything but 1. An output that cannot be written is
-such an error too; one whose reader has gone (`| head`) ends with 1 and says nothing.
+Lives here: ``tune_gc``, ``run_command``, and ``exit_code`` for callers that continue.
+Rules: an operator's mistake never shows a traceback; a bug always does. Exit codes: 0 done, 1 the
+operator's mistake, 2 the platform refused, 70 a bug, 130 interrupted. A service manager restarts
+the daemon after every code except 1. If the output cannot be written the command fails; a closed
+pipe (`| head`) exits with 1 and no message.
 """
 
 from __future__ import annotations
@@ -27,12 +27,11 @@ EXIT_FAULT = 70  # EX_SOFTWARE of sysexits(3)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
-def begin() -> None:
-    """What a program begins with, before it imports what its command needs.
+def tune_gc() -> None:
+    """Raise the garbage collector's thresholds for start-up, before the command's imports.
 
-    A start makes some hundred thousand objects, all of which stay: to look through the new ones at
-    every 700th, as Python does, is a twentieth of it. Workers, whose garbage counts, see to it
-    themselves.
+    Start-up creates some 100,000 objects that all stay; collecting after every 700 of them, the
+    default, takes 5 % of the time. Workers set their own thresholds.
     """
     gc.set_threshold(50_000, 10, 10)
 
@@ -40,9 +39,9 @@ def begin() -> None:
 def run_command(
     command: click.Command, prog: str, arguments: Sequence[str] | None = None
 ) -> NoReturn:
-    """Runs ``command`` under the name ``prog`` and ends the process with its exit code.
+    """Run ``command`` under the name ``prog`` and exit the process with its exit code.
 
-    ``arguments`` are those of the process when None.
+    ``arguments`` default to those of the process.
     """
     prepare()
     code = exit_code(command, prog, arguments)
@@ -50,17 +49,17 @@ def run_command(
     if error is not None:
         code = code or (EXIT_MISTAKE if error.errno == errno.EPIPE else PlatformError.exit_code)
         if error.errno != errno.EPIPE:
-            print(f"{prog}: the output cannot be written: {error.strerror}", file=sys.stderr)
+            print(f"{prog}: cannot write the output: {error.strerror}", file=sys.stderr)
     sys.exit(code)
 
 
 def exit_code(command: click.Command, prog: str, arguments: Sequence[str] | None) -> int:
-    """Runs ``command`` as ``run_command`` does; its exit code, and its complaint on stderr."""
+    """Run ``command`` as ``run_command`` does; prints its error, returns its exit code."""
     args = list(arguments) if arguments is not None else None
     try:
         result = command.main(args=args, prog_name=prog, standalone_mode=False)
     except ConfigError as error:
-        print(error, file=sys.stderr)  # its lines name the file themselves
+        print(error, file=sys.stderr)  # its lines begin with the file's name
         return error.exit_code
     except ParagliderError as error:
         print(f"{prog}: {error}", file=sys.stderr)
@@ -74,10 +73,10 @@ def exit_code(command: click.Command, prog: str, arguments: Sequence[str] | None
         return EXIT_MISTAKE
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except Exception:  # noqa: BLE001 - whatever it is, it is no mistake of the operator
+    except Exception:  # noqa: BLE001 - a bug, not an operator's mistake
         traceback.print_exc()
         return EXIT_FAULT
-    # A command that ends with ctx.exit(code) gives its code; one that returns has done its work.
+    # A command that calls ctx.exit(code) returns the code; any other return is success.
     return result if isinstance(result, int) else 0
 
 

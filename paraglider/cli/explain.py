@@ -1,8 +1,8 @@
-"""``paraglider explain``: which backend a flow gets and why, and what another file would move.
+"""``paraglider explain``: which backend a flow gets and why, and which flows another file moves.
 
-Rules: changes nothing and needs no root. What is known of a running daemon comes from its own
-listings (`--flows`, `--backends`); without these the daemon of the file is asked, where its control
-socket answers whoever asks, and files alone are read where it does not, or with `--offline`.
+Rules: changes nothing and needs no root. States and flows of the daemon come from its listings
+(`--flows`, `--backends`), else from its control socket; if that does not answer, or with
+`--offline`, from the file alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import click
 
 from paraglider.cli import explain_output
-from paraglider.cli.common_options import control_of, json_option, print_json
+from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.main import Options
 from paraglider.config import source
 from paraglider.config.sources import read_files, resolved
@@ -63,15 +63,15 @@ def explain(
     """Print which service and backend a flow gets, and why.
 
     A flow is written `tcp 192.0.2.7:40000 192.168.0.11:80` (tcp, udp), or `icmp 192.0.2.7
-    192.168.0.11`, where the client's port may be given and is the echo's identifier.
+    192.168.0.11`, where an optional client port is the identifier of the echo.
     """
     if not (flow or pcap or against):
-        raise click.UsageError("there is nothing to explain: name a flow, --pcap or --against")
+        raise click.UsageError("nothing to explain: give a flow, --pcap or --against")
     if flows == backends == "-":
         raise click.UsageError("one of --flows and --backends may be standard input")
     file = find_config(config if config is not None else options.config)
     named = _flow(flow) if flow else None
-    asked = None
+    daemon = None
     if flows or backends:
         live = Live(
             flows_in(_text(flows), flows) if flows else (),
@@ -80,12 +80,12 @@ def explain(
     else:
         alone = named is not None and not (pcap or against)
         client = str(ipaddress.ip_address(named.client)) if named is not None and alone else None
-        asked = None if offline else _daemon(control_of(options, config), client)
-        live = NOTHING if asked is None else asked.live
+        daemon = None if offline else _daemon(control_client(options, config), client)
+        live = NOTHING if daemon is None else daemon.live
     situation = _situation(str(file), options, live)
-    report = explain_output.Report(situation)
-    if asked is not None:
-        report.asked(asked.socket, len(live.flows), asked.more)
+    report = explain_output.ExplainReport(situation)
+    if daemon is not None:
+        report.daemon(daemon.socket, len(live.flows), daemon.more)
     if named is not None:
         report.flow(named)
     capture = _captured(pcap, situation) if pcap else None
@@ -97,7 +97,7 @@ def explain(
         if capture is not None:
             picked = ((each.flow, None) for each in capture.flows.values())
             report.moved("pcap", impacts(picked, situation, changed, lives=False))
-        if flows is not None or asked is not None:
+        if flows is not None or daemon is not None:
             living = ((each.flow, each.backend) for each in live.flows)
             report.moved("live", impacts(living, situation, changed, lives=True))
     if as_json:
@@ -106,16 +106,18 @@ def explain(
         print("\n".join(explain_output.lines(report.data)))
 
 
-class _Asked(NamedTuple):
-    """What the daemon at ``socket`` said; ``more`` where it has flows that it did not list."""
+class _DaemonState(NamedTuple):
+    """The answers of the daemon at ``socket``; ``more`` is whether it has flows that are not
+    listed.
+    """
 
     socket: str
     live: Live
     more: bool
 
 
-def _daemon(control: Control, client: str | None) -> _Asked | None:
-    """What the daemon says, of the flows of ``client`` or of all; None where none answers us."""
+def _daemon(control: Control, client: str | None) -> _DaemonState | None:
+    """The daemon's backends and flows, all or those of ``client``; None if no daemon answers."""
     try:
         flows, backends = control.get("flows", client=client), control.get("backends")
         live = Live(
@@ -124,7 +126,7 @@ def _daemon(control: Control, client: str | None) -> _Asked | None:
         )
     except ParagliderError:
         return None
-    return _Asked(control.path, live, bool(flows.get("more")))
+    return _DaemonState(control.path, live, bool(flows.get("more")))
 
 
 def _situation(file: str, options: Options, live: Live) -> Situation:
@@ -145,10 +147,10 @@ def _text(file: str) -> str:
 
 
 def _flow(words: tuple[str, ...]) -> NewFlow:
-    """The flow that the command line names; raises ``OperatorError``."""
+    """The flow of the command line; raises ``OperatorError``."""
     shape = "write `tcp CLIENT:PORT VIP:PORT`, udp likewise, or `icmp CLIENT VIP`"
     if len(words) != 3 or words[0] not in ("tcp", "udp", "icmp"):
-        raise OperatorError(f"`{' '.join(words)}` is no flow", shape)
+        raise OperatorError(f"`{' '.join(words)}` is not a flow", shape)
     echo = words[0] == "icmp"
     try:
         (client, client_port), (vip, port) = (_end(word, echo) for word in words[1:])
@@ -156,10 +158,12 @@ def _flow(words: tuple[str, ...]) -> NewFlow:
         what, _, remedy = str(error).partition("; ")
         raise OperatorError(what, remedy) from None
     if client.version != vip.version:
-        raise OperatorError(f"{client} and {vip} are of two families", "write both of one")
+        raise OperatorError(
+            f"{client} and {vip} are not of the same family", "give both over IPv4 or IPv6"
+        )
     if echo:
         protocol = ICMP if vip.version == 4 else ICMP6
-        port = client_port  # the identifier stands for both
+        port = client_port  # the identifier is both ports
     else:
         protocol = TCP if words[0] == "tcp" else UDP
     return NewFlow(protocol, flow_key(client, client_port, vip, port), 0.0)

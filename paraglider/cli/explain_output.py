@@ -1,7 +1,7 @@
-"""What `paraglider explain` has found, as data (`--json`) and as lines for a person.
+"""The result of `paraglider explain`, as data (`--json`) and as text.
 
-Lives here: ``Report``, which gathers the data; ``lines``, which words it.
-Rules: the words are made from the data alone, so both forms say the same.
+Lives here: ``ExplainReport``, which collects the data; ``lines``, which formats it.
+Rules: the text is made from the data only, so both have the same content.
 """
 
 from __future__ import annotations
@@ -13,55 +13,55 @@ from typing import Any, Final
 from paraglider.core.explain import Explanation
 from paraglider.core.impact import Impact
 from paraglider.core.strategies import NewFlow
-from paraglider.forward.explain import MOST_FLOWS, Capture, Change, Situation, spelled
+from paraglider.forward.explain import MOST_FLOWS, Capture, ServiceImpact, Situation, spelled
 
-_BY_TURN: Final = "no hash decides, in one file or in both: new flows go by turn"
+_BY_TURN: Final = "no hash in one of the files, or in both: new flows go by turn"
 _PACKETS: Final = {
     "to_services": "of these flows",
     "from_services": "answers of services",
     "of_others": "to and from others",
     "not_flows": "fragments, errors, other protocols",
     "not_ip": "no IP",
-    "of_further_flows": f"of further flows: only {MOST_FLOWS} are told apart",
+    "of_further_flows": f"of further flows: only {MOST_FLOWS} are listed",
 }
 _IMPACTS: Final = {
     Impact.KEPT: "keep their backend",
-    Impact.MOVED: "would get another one, opened anew",
+    Impact.MOVED: "would get another one if opened again",
     Impact.LOST: "lose their service or backend",
     Impact.OPEN: "go by turn",
 }
 
 
-class Report:
-    """Gathers what was found, in ``data``."""
+class ExplainReport:
+    """Collects the results in ``data``."""
 
     def __init__(self, situation: Situation) -> None:
         self._situation = situation
         self.data: dict[str, Any] = {}
 
-    def asked(self, socket: str, flows: int, more: bool) -> None:
-        """The daemon at ``socket`` has listed its flows, all unless there are ``more``."""
+    def daemon(self, socket: str, flows: int, more: bool) -> None:
+        """Add the daemon at ``socket``, with the number of listed flows; ``more`` exist if set."""
         self.data["daemon"] = {"socket": socket, "flows": flows, "more": more}
 
     def flow(self, flow: NewFlow) -> None:
-        """One flow."""
+        """Add one flow."""
         self.data["flows"] = [self._explained(flow)]
 
     def capture(self, capture: Capture) -> None:
-        """The flows of a capture, and what its other packets were."""
+        """Add the flows of a capture, and the counts of its packets by kind."""
         found = self.data.setdefault("flows", [])
         for each in capture.flows.values():
             seen = {"packets": each.packets, "begins": each.begins}
             found.append({**self._explained(each.flow), **seen})
         self.data["packets"] = {name: capture.counts[name] for name in _PACKETS}
 
-    def against(self, file: str, changes: Iterable[Change]) -> None:
-        """What another file changes."""
+    def against(self, file: str, changes: Iterable[ServiceImpact]) -> None:
+        """Add the changes of another file."""
         self.data["against"] = {"file": file, "services": [_changed(each) for each in changes]}
 
-    def moved(self, whose: str, impacts: Mapping[str, Counter[Impact]]) -> None:
-        """What becomes of the flows of a capture ("pcap"), or of live ones ("live")."""
-        self.data["against"][whose] = {
+    def moved(self, kind: str, impacts: Mapping[str, Counter[Impact]]) -> None:
+        """Add the effect on the flows of a capture ("pcap") or on live ones ("live")."""
+        self.data["against"][kind] = {
             service: {
                 "flows": counts.total(),
                 **{impact.value: counts[impact] for impact in Impact},
@@ -88,16 +88,16 @@ class Report:
         }
 
     def _unlisted(self, found: Explanation) -> list[dict[str, str]]:
-        """A word on backends that the file does not list."""
+        """A step for a service whose backends are not in the file."""
         service = found.service
         if service is None or service.pool.backends:
             return []
         source = self._situation.source_of(service)
-        text = f"its backends are listed in {source}; give those of the daemon with --backends"
+        text = f"its backends come from {source}; give the daemon's states with --backends"
         return [{"about": "state", "text": text}]
 
 
-def _changed(change: Change) -> dict[str, Any]:
+def _changed(change: ServiceImpact) -> dict[str, Any]:
     moved = change.moved
     return {
         "service": change.before.name,
@@ -114,7 +114,7 @@ def _changed(change: Change) -> dict[str, Any]:
 
 
 def lines(data: Mapping[str, Any]) -> Iterator[str]:
-    """``data`` of a report in words."""
+    """The lines of a report's ``data``."""
     flows = data.get("flows", [])
     if "packets" in data:
         for flow in flows:
@@ -144,7 +144,7 @@ def _long(flow: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _short(flow: Mapping[str, Any]) -> str:
-    middle = "" if flow["begins"] else " (from its middle on: only a flow that is known goes there)"
+    middle = "" if flow["begins"] else " (no opening captured: only a known flow goes there)"
     service = f"`{flow['service']}`, " if flow["service"] is not None else ""
     return f"{_head(flow)}: {service}{_answer(flow)}; {flow['why'][-1]['text']}{middle}"
 
@@ -181,12 +181,12 @@ def _against(against: Mapping[str, Any]) -> Iterator[str]:
     yield f"against {against['file']}:"
     for change in against["services"]:
         yield from _change(change)
-    for whose, words in (("live", "live flows"), ("pcap", "flows of the capture")):
-        for service, counts in against.get(whose, {}).items():
-            told = (
+    for kind, words in (("live", "live flows"), ("pcap", "flows of the capture")):
+        for service, counts in against.get(kind, {}).items():
+            parts = (
                 f"{counts[impact]} {text}" for impact, text in _IMPACTS.items() if counts[impact]
             )
-            yield f"  `{service}`, {counts['flows']} {words}: {', '.join(told)}"
+            yield f"  `{service}`, {counts['flows']} {words}: {', '.join(parts)}"
     if "live" in against:
         yield "  A reload moves no live flow whose backend stays."
 
@@ -194,7 +194,7 @@ def _against(against: Mapping[str, Any]) -> Iterator[str]:
 def _change(change: Mapping[str, Any]) -> Iterator[str]:
     what = f"`{change['service']}` ({', '.join(change['of'])})"
     if change["becomes"] is None:
-        yield f"  {what}: no service has it any more"
+        yield f"  {what}: removed"
         return
     if change["becomes"] != change["service"]:
         what += f", now `{change['becomes']}`"

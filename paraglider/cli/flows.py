@@ -1,7 +1,7 @@
 """`paraglider flows`: lists flows by client, backend and service, and ends them with `kill`.
 
 Lives here: the click group ``flows``, with ``kill``.
-Rules: asks the control socket and prints; ends nothing unless that is said.
+Rules: queries the control socket and prints; only `kill` ends flows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from paraglider.cli import tables
-from paraglider.cli.common_options import control_of, json_option, print_json, put
+from paraglider.cli.common_options import control_client, json_option, print_json, print_table
 from paraglider.cli.main import config_option
 from paraglider.daemon.http.client import Control
 
@@ -39,7 +39,7 @@ def flows(
     """List flows. `flows --backend A kill` ends the flows to A: their clients reconnect."""
     words = {"client": client, "backend": backend, "service": service}
     given = {name: value for name, value in words.items() if value is not None}
-    control = control_of(ctx.obj, config)
+    control = control_client(ctx.obj, config)
     if ctx.invoked_subcommand is not None:
         ctx.obj = (control, given, as_json)
         return
@@ -47,9 +47,9 @@ def flows(
     if as_json:
         print_json(answer)
         return
-    put(tables.flows(answer["flows"]))
+    print_table(tables.flows(answer["flows"]))
     if answer["more"]:
-        print("there are more", file=sys.stderr)
+        print("there are more flows", file=sys.stderr)
 
 
 @flows.command()

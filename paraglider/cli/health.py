@@ -1,14 +1,14 @@
-"""`paraglider health`: is all well? With `--exit-code` for keepalived's track_script.
+"""`paraglider health`: the daemon's health. With `--exit-code` for keepalived's track_script.
 
 Lives here: the click command ``health``.
-Rules: the first line is one word (``daemon.controller.conditions``), then a line a condition.
+Rules: the first line is healthy, degraded or unhealthy, followed by one line per condition.
 """
 
 from __future__ import annotations
 
 import click
 
-from paraglider.cli.common_options import control_of, json_option, print_json
+from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.errors import EXIT_MISTAKE
 from paraglider.cli.main import Options, config_option
 
@@ -21,7 +21,7 @@ from paraglider.cli.main import Options, config_option
 def health(ctx: click.Context, exit_code: bool, config: str | None, as_json: bool) -> None:
     """Print healthy, degraded or unhealthy, and each problem with its remedy."""
     options: Options = ctx.obj
-    answer = control_of(options, config).get("health")
+    answer = control_client(options, config).get("health")
     if as_json:
         print_json(answer)
     else:

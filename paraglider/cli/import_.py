@@ -1,7 +1,8 @@
-"""``paraglider import``: another balancer's configuration as ours, on standard output.
+"""``paraglider import``: converts another balancer's configuration, to standard output.
 
-Rules: reads one file, changes nothing, needs no root. What has no counterpart is a warning on
-stderr and a comment in the output; a mistake is an error at its place in the file, and no output.
+Rules: reads one file, changes nothing, needs no root. Settings without a counterpart are warnings
+on stderr and comments in the output. A mistake is an error with its position in the file, and there
+is no output.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from paraglider.forward.load import accepted
 def import_(file: str, name: str | None, mode: convey.Mode | None) -> None:
     """Convert FILE (`-`: standard input) to a commented paraglider.conf.
 
-    Reads a loaded.config, the Go Paraglider's glider.yaml, a Convey .toml, and what
-    `ipvsadm-save -n` prints.
+    Reads a loaded.config, the Go Paraglider's glider.yaml, a Convey .toml, and the output of
+    `ipvsadm-save -n`.
     """
     if file == "-":
         file, text = "standard input", source.read_from(sys.stdin.buffer, "standard input")

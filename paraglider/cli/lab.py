@@ -1,4 +1,4 @@
-"""``paraglider lab``: see the balancer at work in network namespaces of its own."""
+"""``paraglider lab``: demonstrates the balancer in network namespaces."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def lab(
     and IPv6, and leaves nothing behind.
     """
     if os.geteuid() != 0:
-        raise OperatorError("the lab makes network namespaces, which needs root", "use sudo")
+        raise OperatorError("the lab creates network namespaces, which needs root", "use sudo")
     console = Console(highlight=False)
     if down:
-        gone = scenario.down()
-        console.print(f"Removed {', '.join(gone)}." if gone else "No lab was left up.")
+        removed = scenario.down()
+        console.print(f"Removed {', '.join(removed)}." if removed else "No lab is running.")
         return
-    options = scenario.Options(forward, workers, connections, backends, keep, failover)
-    told = failover_scenario.FailoverLab if failover else scenario.Lab
+    options = scenario.LabOptions(forward, workers, connections, backends, keep, failover)
+    chosen = failover_scenario.FailoverLab if failover else scenario.Lab
     try:
-        good = told(options, console).run()
+        good = chosen(options, console).run()
     except KeyboardInterrupt:
         console.print("Interrupted; everything that was built has been removed.")
         raise

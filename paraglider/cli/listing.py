@@ -1,9 +1,9 @@
-"""Lines in columns that fit whatever width there is: what `show` and `top` print.
+"""Text tables that fit the terminal's width, for `show` and `top`.
 
-Lives here: ``Column``, ``Line`` and ``Listing``.
-Rules: pure. Where room is short, a column that may be cut is cut, then columns move closer, then
-the columns of the highest rank go; what is left has its digits whole. rich's own tables cut all
-columns alike, and a number without its end is wrong.
+Lives here: ``Column``, ``TextRow`` and ``TextTable``.
+Rules: pure. In a narrow terminal, columns with ``least`` are truncated, then the gaps shrink, then
+the columns with the highest rank are left out. Numbers are never truncated; rich's tables would
+truncate all columns alike.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ _GAPS = (2, 1)
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column: its title, on which side its cells are (``right``), when it goes (``rank``, the
-    highest first; with 0 it stays), and to how many characters it may be cut (``least``).
+    """A column: its title, its alignment (``right``), its ``rank`` (the highest is left out first,
+    0 never), and the number of characters to which it may be truncated (``least``).
     """
 
     title: str
@@ -30,10 +30,9 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """A cell a column. The first may reach over ``over`` columns, whose cells are then nothing;
-    where it is longer than they are wide, it has a line of its own, and the next begins with
-    ``again``.
+class TextRow:
+    """One cell per column. The first may span ``over`` columns, whose other cells are ignored; if
+    it is wider than these, it gets a separate line and the next line begins with ``again``.
     """
 
     cells: Sequence[str | Text]
@@ -43,20 +42,20 @@ class Line:
 
 
 @dataclass(slots=True)
-class Listing:
-    """``lines`` under ``columns``."""
+class TextTable:
+    """A table with ``columns`` and ``lines``."""
 
     columns: Sequence[Column]
-    lines: list[Line] = field(default_factory=list)
+    lines: list[TextRow] = field(default_factory=list)
 
     def add(self, *cells: str | Text, over: int = 1, style: str = "", again: str = "") -> None:
         """Add a line."""
-        self.lines.append(Line(cells, over, style, again))
+        self.lines.append(TextRow(cells, over, style, again))
 
     def texts(self, width: int) -> list[Text]:
-        """The titles and the lines, none wider than ``width``."""
+        """The titles and the lines, at most ``width`` wide."""
         widths, gap = self._fit(width)
-        head = Line([column.title for column in self.columns], style="bold")
+        head = TextRow([column.title for column in self.columns], style="bold")
         return [
             text for line in (head, *self.lines) for text in self._put(line, widths, gap, width)
         ]
@@ -65,7 +64,7 @@ class Listing:
         yield from self.texts(options.max_width)
 
     def _fit(self, width: int) -> tuple[dict[int, int], int]:
-        """The width of each column that there is room for, and of the gaps between them."""
+        """The widths of the columns that fit, and of the gaps between them."""
         widths = {place: self._natural(place) for place in range(len(self.columns))}
         ranks = sorted({column.rank for column in self.columns if column.rank}, reverse=True)
         for rank in (None, *ranks):
@@ -78,11 +77,11 @@ class Listing:
         return self._least(widths), _GAPS[-1]
 
     def _cut(self, widths: dict[int, int], gap: int, width: int) -> dict[int, int] | None:
-        """``widths``, cut so that they fit ``width``; None where that cannot be."""
+        """``widths``, reduced to fit ``width``; None if that is impossible."""
         excess = sum(widths.values()) + gap * (len(widths) - 1) - width
         least = self._least(widths)
         fitting = dict(widths)
-        for _ in range(excess):  # one at a time from whoever is the widest
+        for _ in range(excess):  # one at a time from the widest column
             cuttable = [place for place in fitting if fitting[place] > least[place]]
             if not cuttable:
                 return None
@@ -101,8 +100,8 @@ class Listing:
         cells = [self.columns[place].title, *(line.cells[place] for line in lines)]
         return max(_text(cell).cell_len for cell in cells)
 
-    def _put(self, line: Line, widths: dict[int, int], gap: int, width: int) -> list[Text]:
-        """``line`` as one text, or two where its first cell is too long."""
+    def _put(self, line: TextRow, widths: dict[int, int], gap: int, width: int) -> list[Text]:
+        """``line`` as one text, or two if its first cell is too long."""
         ready: list[Text] = []
         made = Text(no_wrap=True)
         kept = [place for place in widths if place >= line.over]
@@ -132,7 +131,7 @@ class Listing:
 
 
 def _text(cell: str | Text) -> Text:
-    """``cell`` as a text of its own: brackets are no markup."""
+    """A copy of ``cell`` as a text; brackets are not markup."""
     return cell.copy() if isinstance(cell, Text) else Text(cell)
 
 

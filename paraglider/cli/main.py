@@ -1,9 +1,9 @@
 """The command `paraglider`: its options, its subcommands, its console entry point.
 
-Lives here: the click group ``main``, ``Options`` (what a subcommand sees of the group's own
-options), ``config_option`` (which they share, or ``config_accepted``) and ``entry``.
-Rules: a subcommand is loaded when it is used, so that `check` needs nothing of the packet path
-and `lab` nothing of the balancer. Without a subcommand the balancer runs in the foreground.
+Lives here: the click group ``main``, ``Options`` (the group's options, for subcommands),
+``config_option`` and ``config_accepted``, and ``entry``.
+Rules: a subcommand's module is imported when it is used. Without a subcommand the daemon runs in
+the foreground.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NoReturn
 import click
 
 from paraglider import __version__
-from paraglider.cli.errors import begin, run_command
+from paraglider.cli.errors import run_command, tune_gc
 
-# Name → where the command is, and what `paraglider --help` says of it.
+# Name → the command's module and object, and its text in `paraglider --help`.
 COMMANDS = {
     "backend-setup": (
         "paraglider.cli.backend_setup:backend_setup",
@@ -44,10 +44,10 @@ COMMANDS = {
 }
 
 
-#: ``paraglider.daemon.log.STYLES``, whose module only the daemon loads
+#: ``paraglider.daemon.log.STYLES``, whose module only the daemon imports
 LOG_STYLES = ("auto", "text", "json", "syslog")
 
-_CONFIG = ("-c", "--config", "-config")  # the last is how the Go Paraglider spells it
+_CONFIG = ("-c", "--config", "-config")  # the last is the Go Paraglider's spelling
 
 config_option = click.option(
     *_CONFIG,
@@ -76,11 +76,11 @@ class LazyGroup(click.Group):
     """A group that imports a subcommand's module when the subcommand is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of the alphabet."""
+        """The names, sorted."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, imported now; None when there is none."""
+        """The command of that name, which is imported; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name][0].partition(":")
@@ -88,13 +88,13 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list in `--help`, without importing any of them."""
+        """The list in `--help`, without importing the commands."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
 
 def families(four: bool, six: bool) -> frozenset[int]:
-    """The address families that `-4` and `-6` stand for: neither means both."""
+    """The address families of `-4` and `-6`; both if neither is given."""
     chosen = {4} if four else set()
     return frozenset(chosen | ({6} if six else set()) or {4, 6})
 
@@ -162,5 +162,5 @@ def main(
 
 def entry() -> NoReturn:
     """The console script `paraglider`."""
-    begin()
+    tune_gc()
     run_command(main, "paraglider")

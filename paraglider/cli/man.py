@@ -1,8 +1,8 @@
 """The man pages: paraglider(8), paraglider.config(8) and paraglider.conf(5).
 
 Lives here: ``pages``. ``python -m paraglider.cli.man DIRECTORY`` writes them there.
-Rules: options and commands are asked of click, which makes `--help` of them, and the keys of the
-file of the schema; what is written here is only what neither knows.
+Rules: options and commands come from click, as in `--help`, and the keys of the file from the
+schema; only the rest is written here.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def _synopsis(page: Page, context: click.Context, command: click.Command) -> Non
 
 
 def _command(page: Page, context: click.Context, command: click.Command) -> None:
-    """A command and, below it, those that it is a group of."""
+    """A command and its subcommands."""
     usage = " ".join(command.collect_usage_pieces(context))
     page.subheading(context.command_path.removeprefix("paraglider "))
     page.text(f"`{context.command_path}` {usage}")
@@ -127,7 +127,7 @@ def _options(page: Page, context: click.Context, command: click.Command) -> None
 def _listed(page: Page, context: click.Context, command: click.Command) -> None:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
-        if record is not None and record[1]:  # an argument is in the usage, and has no more to say
+        if record is not None and record[1]:  # arguments have no help text; they are in the usage
             page.item(*record)
 
 
@@ -149,7 +149,7 @@ def _also(page: Page, *others: str) -> None:
 def _key(
     page: Page, path: str, field: dict[str, Any], parts: dict[str, Any], *, required: bool
 ) -> None:
-    """One key; where it is a section, or a list of them, that section's keys too."""
+    """One key, and the keys of its section or list of sections."""
     sections = list(_sections(field))
     facts = [field.get("description", "").rstrip(".")]
     if kind := " or ".join(dict.fromkeys(_kinds(field))):
@@ -171,7 +171,7 @@ def _key(
 
 
 def _sections(field: dict[str, Any], ending: str = "") -> Iterator[tuple[str, str]]:
-    """The sections that ``field`` may be, and what follows its key on the way into each."""
+    """The sections that ``field`` can be, each with the suffix of its path."""
     if "$ref" in field:
         yield field["$ref"].rpartition("/")[2], ending
     for one in field.get("anyOf", ()):
@@ -181,7 +181,7 @@ def _sections(field: dict[str, Any], ending: str = "") -> Iterator[tuple[str, st
 
 
 def _kinds(field: dict[str, Any]) -> Iterator[str]:
-    """What the value of a key may be, in words."""
+    """The types of a key's value, as text."""
     for one in field.get("anyOf", ()):
         yield from _kinds(one)
     if "enum" in field:
@@ -204,7 +204,7 @@ def _yaml(value: object) -> str:
 
 
 def write(directory: Path) -> None:
-    """Write every page below ``directory``; their date is SOURCE_DATE_EPOCH's, or today."""
+    """Write every page below ``directory``, dated SOURCE_DATE_EPOCH or today."""
     seconds = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
     for page in pages(time.strftime("%Y-%m-%d", time.gmtime(seconds))):
         path = directory / page.file

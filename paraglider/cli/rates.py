@@ -1,7 +1,7 @@
-"""From two looks at a daemon to what happens a second.
+"""Computes rates per second from two samples of a daemon's counters.
 
-Rules: pure; ``status`` is the control socket's. A count that went down began anew (another
-daemon), and has no rate until the next look; one that is not known has none either.
+Rules: pure; ``status`` is the control socket's answer. A counter that decreased was reset (another
+daemon) and has no rate until the next sample; an unknown counter has no rate.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any, Final
 Row = Mapping[str, Any]
 Rates = dict[str, float | None]
 
-#: what is counted of a service or a backend, and of a process
-TRAFFIC: Final = ("picked", "packets_in", "packets_out", "bytes_in", "bytes_out")
+#: the counters of a service or backend, and of a process
+TRAFFIC: Final = ("conns", "packets_in", "packets_out", "bytes_in", "bytes_out")
 WORK: Final = ("packets",)
 
 
 def rated(before: Row | None, after: Row, seconds: float) -> dict[str, Any]:
-    """``after`` with ``rates`` in each of its rows, since ``before``, ``seconds`` ago."""
+    """``after`` with ``rates`` in each row; ``before`` was sampled ``seconds`` earlier."""
     found = dict(after)
     for table, names, key in (
         ("services", TRAFFIC, lambda row: row["service"]),
@@ -31,7 +31,7 @@ def rated(before: Row | None, after: Row, seconds: float) -> dict[str, Any]:
 
 
 def total(rows: Iterable[Row]) -> Rates:
-    """The sums of the rates of services; None where nobody knows."""
+    """The sums of the rates of services; None if all are unknown."""
     sums: Rates = dict.fromkeys(TRAFFIC)
     for row in rows:
         for name in TRAFFIC:

@@ -1,14 +1,14 @@
-"""`paraglider reload`: the running daemon reads its file again.
+"""`paraglider reload`: reloads the configuration of the running daemon.
 
 Lives here: the click command ``reload``.
-Rules: it is the daemon that reads the file it was started with, and judges it.
+Rules: the daemon reads and validates the file that it was started with.
 """
 
 from __future__ import annotations
 
 import click
 
-from paraglider.cli.common_options import control_of, json_option, print_json
+from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.main import Options, config_option
 
 
@@ -25,11 +25,11 @@ def reload(options: Options, config: str | None, as_json: bool, force: bool) -> 
     A file with a mistake changes nothing. Established flows keep their backends. A service whose
     live flows would end is not changed, and reported, unless --force is given.
     """
-    answer = control_of(options, config).reload({"force": True} if force else {})
+    answer = control_client(options, config).reload({"force": True} if force else {})
     if as_json:
         print_json(answer)
         return
-    for line in answer["changed"] or ["nothing has changed"]:
+    for line in answer["changed"] or ["no changes"]:
         print(line)
     for line in answer["restart"]:
         print(f"not changed: {line}")

@@ -1,11 +1,11 @@
-"""``paraglider``: balance, in the foreground.
+"""``paraglider``: runs the daemon in the foreground.
 
-Everything that can be known to be wrong is said before anything is changed: the configuration,
-what this version does not do, root, user, chroot directory, cores, queues, policies.
+All checks come before the first change: configuration, root, user, chroot directory, cores, queues,
+policies.
 
-All modules and files of Paraglider that any process needs are read here, before the supervisor
-gives up CAP_DAC_OVERRIDE: the directory that they are in may be closed to everybody else. The scout
-and what asks the DNS, whose libraries are a tenth of the daemon, only where it has such sources.
+All modules and files of Paraglider are read here, before the supervisor drops CAP_DAC_OVERRIDE:
+only root may be able to read their directory. Discovery and DNS, whose libraries are a tenth of the
+daemon's memory, are imported only if the configuration has such sources.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from paraglider.host import policies, privileges
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user, check_vips
 from paraglider.host.cores import agree, worker_cores
-from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.ownership import STARTED, announce, owner_of, state_path
 from paraglider.netfilter.queue.proc import require_free
 from paraglider.netfilter.rules.steering import worker_queues
@@ -68,7 +68,7 @@ def run(
     check_root("paraglider")
     uid, gid = check_user(wanted.user)
     check_chroot(wanted.chroot)
-    _not_started()
+    _refuse_beside_static()
     check_vips(wanted.services)
     cores = worker_cores(wanted.workers)
     if wanted.without_forwards("proxy").services:
@@ -86,7 +86,7 @@ def run(
         cores=",".join(map(str, cores)),
         user=wanted.user,
     )
-    named, kept = origins(wanted), DnsCache(AnswersFile(), log.logger().warning)
+    named, kept = origins(wanted), DnsCache(DnsCacheFile(), log.logger().warning)
     if named:
         from paraglider.daemon.monitor import discovery
         from paraglider.daemon.monitor.dns_lookup import ask_once
@@ -143,9 +143,9 @@ def run(
     sys.exit(status)
 
 
-def _not_started() -> None:
+def _refuse_beside_static() -> None:
     if owner_of(state_path()) == STARTED:
         raise OperatorError(
-            "the kernel balances here by itself: `paraglider start`",
-            "end that first, sudo paraglider stop, and run paraglider.config",
+            "the kernel already balances here (`paraglider start`)",
+            "first run sudo paraglider stop, then paraglider.config",
         )

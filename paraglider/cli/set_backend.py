@@ -1,14 +1,14 @@
 """`paraglider set backend SERVICE/BACKEND state ready|drain|maint` and `… weight N`.
 
 Lives here: the click group ``set_``, with ``backend``.
-Rules: asks the control socket and prints what it says.
+Rules: sends the request to the control socket and prints the answer.
 """
 
 from __future__ import annotations
 
 import click
 
-from paraglider.cli.common_options import control_of, json_option, print_json
+from paraglider.cli.common_options import control_client, json_option, print_json
 from paraglider.cli.main import Options, config_option
 from paraglider.errors import OperatorError
 
@@ -35,13 +35,13 @@ def backend(
     """
     service, slash, name = which.partition("/")
     if not slash or not name:
-        raise OperatorError(f"{which!r} is no SERVICE/BACKEND", "write one such as web/10.0.0.1")
+        raise OperatorError(f"{which!r} is not SERVICE/BACKEND", "for example web/10.0.0.1")
     change: int | str = value
     if field == "weight":
         if not value.isdecimal():
-            raise OperatorError(f"weight {value!r} is no number", "write 0 or more")
+            raise OperatorError(f"weight {value!r} is not a number", "give 0 or more")
         change = int(value)
-    answer = control_of(options, config).set_backend(service, name, **{field: change})
+    answer = control_client(options, config).set_backend(service, name, **{field: change})
     if as_json:
         print_json(answer)
     else:

@@ -1,7 +1,7 @@
-"""`paraglider.config`: sets this host up for balancing, and takes it back with `--undo`.
+"""`paraglider.config`: sets this host up for balancing; `--undo` undoes it.
 
 Lives here: the click command ``setup_host`` and ``entry``, which `scripts/paraglider.config` calls.
-Rules: every check comes before the first change.
+Rules: all checks come before the first change.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host.apply import prepare
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_root, check_user
-from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.ownership import SET_UP
 
 PROG = "paraglider.config"
@@ -62,7 +62,7 @@ def setup_host(
     except OperatorError as error:
         if not leave_mistakes:
             raise
-        _warn(f"the host stays as it is: {error}")
+        _warn(f"the host is not changed: {error}")
         return
     loaded.refuse(check_interfaces(loaded.config, set(Host().netlink.interfaces())))
     loaded.for_families(wanted)
@@ -70,15 +70,15 @@ def setup_host(
         print(f"warning: {line}", file=sys.stderr)
     listed = read_files(loaded)
     check_root(PROG)
-    answers = _answers(loaded.config)
-    found = gathered(loaded.config, listed, answers, _warn, DnsCache(AnswersFile()))
+    answers = _dns_answers(loaded.config)
+    found = gathered(loaded.config, listed, answers, _warn, DnsCache(DnsCacheFile()))
     carry_out(prepare, found, wanted, SET_UP, dry_run)
 
 
-def _answers(config: Config) -> list[Answered | Failed]:
-    """What the DNS has at the names in ``config``.
+def _dns_answers(config: Config) -> list[Answered | Failed]:
+    """The DNS answers for the names in ``config``.
 
-    Most files have none, and whoever asks imports more than all the rest of a set-up.
+    The DNS library is imported only if there are names, because it is the largest import.
     """
     user, names = check_user(config.user), names_in(config)
     if not names:

@@ -1,8 +1,7 @@
-"""`paraglider show`: what is balanced here, and how much of it.
+"""`paraglider show`: services, backends, flows or workers with their counters.
 
 Lives here: the click command ``show``.
-Rules: asks the daemon's control socket, or, where `start` has the kernel balance alone, the
-kernel; changes nothing.
+Rules: queries the daemon's control socket, or the kernel after `paraglider start`; changes nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import sys
 import click
 
 from paraglider.cli import tables
-from paraglider.cli.common_options import control_of, json_option, print_json, put
+from paraglider.cli.common_options import control_client, json_option, print_json, print_table
 from paraglider.cli.main import Options, config_option
 from paraglider.host.checks import check_root
 from paraglider.host.ownership import STARTED, owner_of, state_path
@@ -34,23 +33,23 @@ def show(options: Options, what: str, config: str | None, as_json: bool) -> None
     """
     check_root("paraglider show")
     if owner_of(state_path()) == STARTED:
-        from paraglider.cli.show_static import show_started
+        from paraglider.cli.show_static import show_static
 
-        show_started(options.families, as_json=as_json)
+        show_static(options.families, as_json=as_json)
         return
-    control = control_of(options, config)
+    control = control_client(options, config)
     if what == "backends" and not as_json:
-        status = control.get("status")  # at one instant, so that the sums are those of the rows
-        put(tables.balance(status["services"], status["backends"]))
+        status = control.get("status")  # one snapshot, so that the sums match the rows
+        print_table(tables.balance(status["services"], status["backends"]))
         return
     answer = control.get(what)
     if as_json:
         print_json(answer)
     elif what == "services":
-        put(tables.services(answer))
+        print_table(tables.services(answer))
     elif what == "workers":
-        put(tables.processes(answer))
+        print_table(tables.processes(answer))
     else:
-        put(tables.flows(answer["flows"]))
+        print_table(tables.flows(answer["flows"]))
         if answer["more"]:
-            print("there are more; narrow them with `paraglider flows`", file=sys.stderr)
+            print("there are more flows; filter them with `paraglider flows`", file=sys.stderr)

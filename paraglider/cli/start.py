@@ -1,9 +1,9 @@
-"""`paraglider start`: has the kernel balance by itself, without a daemon.
+"""`paraglider start`: balances in the kernel, without a daemon.
 
 Lives here: the click command ``start``.
-Rules: every check comes before the first change; run again it moves to what the file says by
-now, and established connections go on. With ``--watch`` it stays, and leaves the host as it is when
-it ends: `paraglider stop` takes that back.
+Rules: all checks come before the first change. Running it again applies the file's changes, and
+established connections continue. With ``--watch`` it stays in the foreground; when it exits, the
+kernel continues to balance until `paraglider stop`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def start(options: Options, config: str | None, dry_run: bool, watch: bool) -> N
 
 
 def _keep(set_up: Callable[[], None], options: Options) -> None:
-    """Set the host up and keep it so; what that takes is imported while we may read every file."""
+    """Set the host up and keep it so; imports its modules before privileges are dropped."""
     from paraglider.daemon import log
     from paraglider.daemon.processes.notify import Notifier
     from paraglider.daemon.static_watch import keep, only_keeper

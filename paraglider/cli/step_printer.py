@@ -1,12 +1,12 @@
-"""Tells of the steps of a set-up as they are taken: one line each, and how many in the end."""
+"""Prints the steps of a set-up: one line each, and the totals at the end."""
 
 from __future__ import annotations
 
 from collections import Counter
 
 
-class Teller:
-    """Prints the steps and counts what became of them."""
+class StepPrinter:
+    """Prints the steps and counts their outcomes."""
 
     def __init__(self) -> None:
         self._count: Counter[str] = Counter()
@@ -17,10 +17,10 @@ class Teller:
         print(f"{outcome:<11} {what}", flush=True)
 
     @property
-    def nothing(self) -> bool:
-        """True when no step was told of."""
+    def empty(self) -> bool:
+        """True if there was no step."""
         return not self._count
 
-    def sum_up(self) -> None:
-        """The last line: how many steps came to what."""
+    def print_totals(self) -> None:
+        """Print the last line: the number of steps by outcome."""
         print(", ".join(f"{count} {outcome}" for outcome, count in self._count.items()))

@@ -1,8 +1,8 @@
-"""`paraglider stop`: takes back what `paraglider start` did.
+"""`paraglider stop`: undoes `paraglider start`.
 
 Lives here: the click command ``stop``.
-Rules: what was started is in the state, so the file is not read; a host on which nothing was
-started is no error, and what `paraglider.config` set up stays.
+Rules: undoes the changes in the state; the file is not read. A host without `paraglider start` is
+not an error, and the set-up of `paraglider.config` is not touched.
 """
 
 from __future__ import annotations
@@ -23,6 +23,6 @@ def stop(options: Options, dry_run: bool) -> None:
     """Stop the kernel's balancing and restore this host; needs no file."""
     check_root("paraglider stop")
     if owner_of(state_path()) == SET_UP:
-        print("nothing is started; `paraglider.config --undo` takes back what it set up")
+        print("nothing is started; `paraglider.config --undo` undoes the daemon's set-up")
         return
     take_back(options.families, STARTED, dry_run, "nothing is started")

@@ -1,7 +1,7 @@
-"""What people read: services with their backends, flows, processes.
+"""The tables of `show` and `flows`: services with their backends, flows, processes.
 
-Rules: pure, from the control socket's answers to listings for rich. Shaped as ``ipvsadm -Ln
---stats`` is, a service and below it its backends; what is not known is shown as "-".
+Rules: pure: converts the control socket's answers to text tables. The layout is that of ``ipvsadm
+-Ln --stats``: a service, followed by its backends. Unknown values are shown as "-".
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from paraglider.cli.listing import Column, Listing
+from paraglider.cli.listing import Column, TextTable
 from paraglider.netfilter.rules.steering import QUEUE_NAMES
 
 Row = Mapping[str, Any]
 
-#: colour and meaning differ in words too, so nobody needs to see colours
+#: colours repeat the words, so that none is needed to read a table
 _COLOURS: Final = {"ready": "green", "drain": "yellow", "maint": "yellow"}
 _COUNTERS: Final = {
     "Flows": "flows",
     "InAct": "inactive",
-    "Conns": "picked",
+    "Conns": "conns",
     "InPkts": "packets_in",
     "OutPkts": "packets_out",
     "InBytes": "bytes_in",
@@ -30,13 +30,13 @@ _COUNTERS: Final = {
 _RANKS: Final = {"InPkts": 3, "OutPkts": 3, "InAct": 4}
 
 
-def balance(services: Iterable[Row], backends: Iterable[Row]) -> Listing:
-    """Every service, and below it its backends."""
-    listing = Listing(
+def balance(services: Iterable[Row], backends: Iterable[Row]) -> TextTable:
+    """Every service, followed by its backends."""
+    listing = TextTable(
         (
             Column("Service / backend"),
             Column("State"),
-            Column("For", right=True, rank=2),
+            Column("Since", right=True, rank=2),
             Column("Weight", right=True),
             *_counter_columns(),
             Column("Last check", least=10),
@@ -59,9 +59,9 @@ def balance(services: Iterable[Row], backends: Iterable[Row]) -> Listing:
     return listing
 
 
-def services(rows: Iterable[Row]) -> Listing:
-    """A line a service."""
-    listing = Listing(
+def services(rows: Iterable[Row]) -> TextTable:
+    """One line per service."""
+    listing = TextTable(
         (
             Column("Service", least=8),
             Column("Address", least=22),
@@ -85,9 +85,9 @@ def services(rows: Iterable[Row]) -> Listing:
     return listing
 
 
-def flows(rows: Iterable[Row]) -> Listing:
-    """A line a flow."""
-    listing = Listing(
+def flows(rows: Iterable[Row]) -> TextTable:
+    """One line per flow."""
+    listing = TextTable(
         (
             Column("Service", least=8),
             Column("Proto", rank=2),
@@ -111,9 +111,9 @@ def flows(rows: Iterable[Row]) -> Listing:
     return listing
 
 
-def processes(rows: Iterable[Row]) -> Listing:
-    """A line a process."""
-    listing = Listing(
+def processes(rows: Iterable[Row]) -> TextTable:
+    """One line per process."""
+    listing = TextTable(
         (
             Column("Process"),
             Column("State"),
@@ -134,7 +134,7 @@ def processes(rows: Iterable[Row]) -> Listing:
         counts = row.get("counts", {})
         listing.add(
             row["name"],
-            serves(row),
+            up(row),
             "-" if row["pid"] is None else str(row["pid"]),
             row.get("filter") or "-",
             "-" if row["seconds"] is None else duration(row["seconds"]),
@@ -148,7 +148,7 @@ def processes(rows: Iterable[Row]) -> Listing:
 
 
 def title(service: Row) -> Text:
-    """A service in one line: what it claims, how it forwards, who is ready."""
+    """A service in one line: address, forward, strategy, ready backends."""
     ready = f"{service['ready']} of {service['backends']} ready"
     return Text.assemble(
         f"{service['service']} {endpoint(service)} {service['forward']} {service['strategy']} ",
@@ -161,13 +161,13 @@ def state(member: Row) -> Text:
     return Text(member["state"], _COLOURS.get(member["state"], "red"))
 
 
-def serves(process: Row) -> Text:
-    """Whether a process does."""
-    return Text("serves", "green") if process["serves"] else Text("is down", "red")
+def up(process: Row) -> Text:
+    """The state of a process."""
+    return Text("up", "green") if process["up"] else Text("down", "red")
 
 
 def queue(process: Row) -> tuple[str, str]:
-    """What waits in a worker's queues, and what the kernel had no room for."""
+    """The packets waiting in a worker's queues, and those that the kernel dropped."""
     found = [process[name] for name in QUEUE_NAMES if process.get(name)]
     if not found:
         return "-", "-"
@@ -176,7 +176,7 @@ def queue(process: Row) -> tuple[str, str]:
 
 
 def share(value: float | None) -> str:
-    """A part of 1 in per cent; "-" for None."""
+    """A ratio as a percentage; "-" for None."""
     return "-" if value is None else f"{value:.0%}"
 
 
@@ -186,7 +186,7 @@ def endpoint(service: Row) -> str:
 
 
 def quantity(value: int | None) -> str:
-    """A number as short as ipvsadm has it: 12345 → 12345, 123456 → 123K; "-" for None."""
+    """A number in ipvsadm's short form: 12345 → 12345, 123456 → 123K; "-" for None."""
     if value is None:
         return "-"
     for unit in ("", "K", "M", "G"):
@@ -210,7 +210,7 @@ def duration(seconds: float) -> str:
 
 
 def checked(check: Row | None) -> str:
-    """The last look of health."""
+    """The last health check."""
     if check is None:
         return "-"
     outcome = check["code"]

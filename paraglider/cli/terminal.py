@@ -1,8 +1,8 @@
-"""A terminal taken over for a while: the other screen, single keys, and all as it was afterwards.
+"""Full-screen mode of a terminal: the alternate screen and single keys, restored on exit.
 
 Lives here: ``Terminal``.
-Rules: whatever happens within, ``__exit__`` gives the terminal back; a terminal that is gone by
-then needs nothing. Keys are only read where standard input is a terminal too.
+Rules: ``__exit__`` always restores the terminal, and ignores one that was closed. Keys are read
+only if standard input is a terminal too.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class Terminal:
 
     @property
     def keys(self) -> int | None:
-        """The descriptor that keys come from; None where there are none."""
+        """The descriptor of the keyboard; None if there is none."""
         return sys.stdin.fileno() if self._before is not None else None
 
     def enter(self) -> None:
-        """Take it over."""
+        """Switch to full-screen mode."""
         if sys.stdin.isatty():
             self._before = termios.tcgetattr(sys.stdin.fileno())
             tty.setcbreak(sys.stdin.fileno(), termios.TCSADRAIN)
@@ -56,30 +56,30 @@ class Terminal:
         self._console.show_cursor(False)
 
     def leave(self) -> None:
-        """Give it back as it was."""
+        """Restore the terminal."""
         try:
             self._console.show_cursor(True)
             self._console.set_alt_screen(False)
             if self._before is not None:
                 termios.tcsetattr(sys.stdin.fileno(), termios.TCSADRAIN, self._before)
-        except (OSError, termios.error):  # it has gone away
+        except (OSError, termios.error):  # the terminal was closed
             return
 
     @property
     def size(self) -> tuple[int, int]:
-        """Columns and lines, as they are now."""
+        """The present number of columns and lines."""
         found = os.get_terminal_size(sys.stdout.fileno())
         return max(found.columns, 1), max(found.lines, 1)
 
     def draw(self, lines: Sequence[Text]) -> None:
-        """Show ``lines``, as many as there are on the screen."""
+        """Show ``lines``, which must fill the screen."""
         columns, rows = self.size
         self._console.size = (columns, rows)
         self._console.update_screen(Group(*lines))
 
     @staticmethod
     def pressed(descriptor: int) -> list[str]:
-        """The keys that were pressed; none where the terminal is gone."""
+        """The keys that were pressed; empty if the terminal was closed."""
         try:
             return _KEY.findall(os.read(descriptor, 1024).decode(errors="replace"))
         except OSError:
@@ -87,5 +87,5 @@ class Terminal:
 
 
 def usable() -> bool:
-    """Whether standard output is a terminal that a screen can be drawn on."""
+    """Whether standard output is a terminal with full-screen mode."""
     return sys.stdout.isatty() and not Console().is_dumb_terminal

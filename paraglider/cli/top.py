@@ -1,8 +1,8 @@
-"""`paraglider top`: services, backends and workers as they are now, again and again.
+"""`paraglider top`: services, backends and workers with rates, refreshed periodically.
 
-Lives here: the click command ``top``, and ``Live``, its loop.
-Rules: asks the control socket as `show` does and changes nothing. Where standard output is no
-terminal there is one frame. However it ends, the terminal is as it was.
+Lives here: the click command ``top``, and ``TopLoop``, its loop.
+Rules: queries the control socket as `show` does and changes nothing. If standard output is not a
+terminal, prints one screen and exits. The terminal is always restored.
 """
 
 from __future__ import annotations
@@ -16,20 +16,26 @@ from typing import Any, Final
 import click
 from rich.console import Group
 
-from paraglider.cli.common_options import control_of, json_option, print_json, put, width
+from paraglider.cli.common_options import (
+    control_client,
+    json_option,
+    print_json,
+    print_table,
+    width,
+)
 from paraglider.cli.main import Options, config_option
 from paraglider.cli.rates import rated
 from paraglider.cli.terminal import Terminal, usable
-from paraglider.cli.top_screen import SORTS, View, frame, pressed, report, settled
+from paraglider.cli.top_screen import SORTS, TopView, pressed, report, screen_lines, settled
 from paraglider.daemon.http.client import Control
 from paraglider.daemon.processes.loop import Loop
 from paraglider.errors import ParagliderError
 
-#: the signals that end it
+#: signals that end the program
 _END: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-#: seconds until the second look, so that rates are there soon
+#: seconds until the second sample, which gives the first rates
 _FIRST: Final = 0.5
-#: seconds that an answer may take, in which no key is heard
+#: timeout of a request in seconds; no key is read meanwhile
 _PATIENCE: Final = 5.0
 
 Ask = Callable[[], dict[str, Any]]
@@ -54,50 +60,50 @@ def top(
     """Show services, backends and workers with their rates, live.
 
     Keys: q quits; f, c, p, b, s and o sort by flows, connections, packets, bytes, state and the
-    order of the file; r reverses; w puts the workers first; arrows, space and page keys scroll.
+    order of the file; r reverses; w shows the workers first; arrows, space and page keys scroll.
     """
-    control = Control(control_of(options, config).path, _PATIENCE)
+    control = Control(control_client(options, config).path, _PATIENCE)
 
     def ask() -> dict[str, Any]:
         status: dict[str, Any] = control.get("status")
         return status
 
-    view = View(sort)
+    view = TopView(sort)
     if once or as_json or not usable():
         if not (once or as_json):
             print(
-                "standard output is no terminal to draw on, so one frame (--once)", file=sys.stderr
+                "standard output is not a terminal: printing one screen (--once)", file=sys.stderr
             )
-        status = look(ask, interval)
+        status = sample(ask, interval)
         if as_json:
             print_json(status)
         else:
-            put(Group(*report(status, view, width())))
+            print_table(Group(*report(status, view, width())))
         return
-    first = ask()  # a mistake is told before the screen is taken over
+    first = ask()  # errors are printed before full-screen mode
     with Loop((*_END, signal.SIGWINCH, signal.SIGTSTP)) as loop, Terminal() as terminal:
-        ended = Live(ask, first, interval, view, terminal, loop).run()
+        ended = TopLoop(ask, first, interval, view, terminal, loop).run()
     if ended is not None:
-        signal.raise_signal(ended)  # as whoever sent it expects
+        signal.raise_signal(ended)  # exit by the signal
 
 
-def look(ask: Ask, interval: float) -> dict[str, Any]:
-    """How things are, with the rates of ``interval`` seconds."""
+def sample(ask: Ask, interval: float) -> dict[str, Any]:
+    """The status, with the rates over ``interval`` seconds."""
     before, began = ask(), time.monotonic()
     time.sleep(interval)
     after = ask()
     return rated(before, after, time.monotonic() - began)
 
 
-class Live:
-    """What is on the screen from ``first``, the first look, on."""
+class TopLoop:
+    """Refreshes the screen; ``first`` is the first status."""
 
     def __init__(
         self,
         ask: Ask,
         first: dict[str, Any],
         interval: float,
-        view: View,
+        view: TopView,
         terminal: Terminal,
         loop: Loop,
     ) -> None:
@@ -107,16 +113,16 @@ class Live:
         self._terminal = terminal
         self._loop = loop
         self._last: dict[str, Any] | None = first
-        self._asked = time.monotonic()
+        self._sampled = time.monotonic()
         self._status = rated(None, first, 0.0)
         self._note = ""
         self._quit = False
 
     def run(self) -> signal.Signals | None:
-        """Until somebody quits (None), or a signal ends it."""
+        """Run until the key q (None), or until a signal, which is returned."""
         if self._terminal.keys is not None:
-            self._loop.watch(self._terminal.keys, self._hear)
-        due = self._asked + min(_FIRST, self._interval)
+            self._loop.watch(self._terminal.keys, self._read_keys)
+        due = self._sampled + min(_FIRST, self._interval)
         while not self._quit:
             self._draw()
             caught = self._loop.wait(due - time.monotonic())
@@ -128,27 +134,27 @@ class Live:
                 signal.raise_signal(signal.SIGSTOP)
                 self._terminal.enter()
             if time.monotonic() >= due:
-                self._look()
+                self._refresh()
                 due = time.monotonic() + self._interval
         return None
 
-    def _look(self) -> None:
-        """Ask again. While there is no answer, what was known stays, and why is said."""
+    def _refresh(self) -> None:
+        """Query the daemon. While it does not answer, keep the last status and show the error."""
         try:
             after = self._ask()
         except ParagliderError as error:
-            self._note, self._last = f"{error}; trying again", None
+            self._note, self._last = f"{error}; retrying", None
             return
         now = time.monotonic()
-        self._status = rated(self._last, after, now - self._asked)
-        self._last, self._asked, self._note = after, now, ""
+        self._status = rated(self._last, after, now - self._sampled)
+        self._last, self._sampled, self._note = after, now, ""
 
     def _draw(self) -> None:
         columns, rows = self._terminal.size
-        self._terminal.draw(frame(self._status, self._view, columns, rows, self._note))
+        self._terminal.draw(screen_lines(self._status, self._view, columns, rows, self._note))
 
-    def _hear(self) -> None:
-        """Keys. None at all means that the terminal is gone."""
+    def _read_keys(self) -> None:
+        """Handle keys. No keys at all means that the terminal was closed."""
         descriptor = self._terminal.keys
         keys = [] if descriptor is None else self._terminal.pressed(descriptor)
         columns, rows = self._terminal.size

@@ -1,8 +1,8 @@
-"""One frame of `paraglider top`: lines for a screen of some width and height.
+"""The screen of `paraglider top`: lines for a given width and height.
 
-Lives here: ``View`` (how somebody looks at it), its keys, ``report`` (all of it) and ``frame``
-(what of it fits a screen).
-Rules: pure. ``status`` has rates (``rates``); a frame is never wider or longer than its screen.
+Lives here: ``TopView`` (sort order and scroll position), its keys, ``report`` (all lines) and
+``screen_lines`` (the lines that fit the screen).
+Rules: pure. ``status`` has rates (``rates``); the lines are never wider or more than the screen.
 """
 
 from __future__ import annotations
@@ -13,35 +13,35 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from paraglider.cli.listing import Column, Listing
+from paraglider.cli.listing import Column, TextTable
 from paraglider.cli.rates import Rates, total
 from paraglider.cli.tables import (
     checked,
     duration,
     quantity,
     queue,
-    serves,
     share,
     state,
     title,
+    up,
 )
 from paraglider.core.pool import State
 
 Row = Mapping[str, Any]
 
 _RATES: Final = {
-    "Conns/s": "picked",
+    "Conns/s": "conns",
     "InPkt/s": "packets_in",
     "OutPkt/s": "packets_out",
     "InB/s": "bytes_in",
     "OutB/s": "bytes_out",
 }
-#: the worst first
+#: from worst to best
 _GRAVITY: Final = (State.DOWN, State.DRAIN_DOWN, State.MAINT, State.DRAIN, State.READY)
 
 
 def _gravity(row: Row) -> float:
-    """How bad a backend's state is, or how much of a service is not ready."""
+    """The severity of a backend's state, or the share of a service that is not ready."""
     if "state" in row:
         return len(_GRAVITY) - _GRAVITY.index(State(row["state"]))
     return 1 - row["ready"] / row["backends"] if row["backends"] else 1.0
@@ -51,17 +51,17 @@ def _both(rates: Row, *names: str) -> float:
     return sum(rates[name] or 0.0 for name in names)
 
 
-#: orders by their names: what is greatest comes first; the file's has no key
+#: sort keys by name, descending; the file's order has none
 SORTS: Final[dict[str, Callable[[Row], float] | None]] = {
     "file": None,
     "flows": lambda row: row["flows"] or 0,
-    "conns": lambda row: row["rates"]["picked"] or 0,
+    "conns": lambda row: row["rates"]["conns"] or 0,
     "packets": lambda row: _both(row["rates"], "packets_in", "packets_out"),
     "bytes": lambda row: _both(row["rates"], "bytes_in", "bytes_out"),
     "state": _gravity,
 }
 _SORT_KEYS: Final = {name[0]: name for name in SORTS} | {"o": "file", "f": "flows"}
-#: the keys, at length and in short
+#: the help line, long and short
 _HELP: Final = (
     "q quit   sort: f flows, c conns, p packets, b bytes, s state, o none   r reverse   w workers",
     "q quit  f c p b s o sort  r reverse  w workers",
@@ -69,8 +69,8 @@ _HELP: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """In which order, what first, and how many lines are scrolled past."""
+class TopView:
+    """Sort order, order of the tables, and the number of lines scrolled."""
 
     sort: str = "file"
     backwards: bool = False
@@ -78,8 +78,8 @@ class View:
     offset: int = 0
 
 
-def pressed(view: View, key: str, page: int) -> View:
-    """``view`` after ``key``, which may mean nothing; ``page`` is the lines of a screenful."""
+def pressed(view: TopView, key: str, page: int) -> TopView:
+    """``view`` after ``key``; unknown keys are ignored. ``page`` is the lines of a screen."""
     if key in _SORT_KEYS:
         return replace(view, sort=_SORT_KEYS[key], offset=0)
     if key == "r":
@@ -91,13 +91,13 @@ def pressed(view: View, key: str, page: int) -> View:
     return replace(view, offset=max(0, view.offset + steps.get(key, 0)))
 
 
-def report(status: Row, view: View, width: int) -> list[Text]:
-    """Totals, what is wrong, services with their backends, processes: all lines."""
+def report(status: Row, view: TopView, width: int) -> list[Text]:
+    """All lines: totals, problems, services with their backends, processes."""
     return [*_head(status, width), *_body(status, view, width)]
 
 
-def frame(status: Row, view: View, width: int, height: int, note: str = "") -> list[Text]:
-    """``height`` lines of that, with the keys below, or ``note`` where something is wrong."""
+def screen_lines(status: Row, view: TopView, width: int, height: int, note: str = "") -> list[Text]:
+    """The ``height`` lines of the screen; the last one has the keys, or ``note``, an error."""
     head = _head(status, width)
     body = _body(status, view, width)
     room = max(0, height - len(head) - 1)
@@ -108,8 +108,8 @@ def frame(status: Row, view: View, width: int, height: int, note: str = "") -> l
     return [*lines, _foot(view, note, width, offset, len(shown), len(body))]
 
 
-def settled(status: Row, view: View, width: int, height: int) -> View:
-    """``view`` scrolled no further than to where the last line is on the screen."""
+def settled(status: Row, view: TopView, width: int, height: int) -> TopView:
+    """``view`` with its scroll position limited to the last line."""
     below = len(_body(status, view, width)) + len(_head(status, width)) + 1 - height
     return replace(view, offset=min(view.offset, max(0, below)))
 
@@ -123,7 +123,7 @@ def _head(status: Row, width: int) -> list[Text]:
     lines = [
         Text(
             f"paraglider: {len(services)} services, {ready} of {len(backends)} backends ready, "
-            f"{quantity(sum(known) if known else None)} flows, {rate(sums['picked'])} conns/s",
+            f"{quantity(sum(known) if known else None)} flows, {rate(sums['conns'])} conns/s",
             "bold",
         ),
         Text(
@@ -137,7 +137,7 @@ def _head(status: Row, width: int) -> list[Text]:
     return [_cut(line, width) for line in lines]
 
 
-def _foot(view: View, note: str, width: int, offset: int, shown: int, there: int) -> Text:
+def _foot(view: TopView, note: str, width: int, offset: int, shown: int, there: int) -> Text:
     if note:
         return _cut(Text(note, "bold red"), width)
     where = f"{offset + 1}-{offset + shown} of {there}" if shown < there else ""
@@ -148,7 +148,7 @@ def _foot(view: View, note: str, width: int, offset: int, shown: int, there: int
     return _cut(Text(f"{keys:<{max(room, 0)}}  {end}", "reverse"), width)
 
 
-def _body(status: Row, view: View, width: int) -> list[Text]:
+def _body(status: Row, view: TopView, width: int) -> list[Text]:
     parts = [_traffic(status, view), _processes(status["workers"])]
     if view.workers_first:
         parts.reverse()
@@ -156,12 +156,12 @@ def _body(status: Row, view: View, width: int) -> list[Text]:
     return [*first, Text(), *second]
 
 
-def _traffic(status: Row, view: View) -> Listing:
-    listing = Listing(
+def _traffic(status: Row, view: TopView) -> TextTable:
+    listing = TextTable(
         (
             Column("Service / backend"),
             Column("State"),
-            Column("For", right=True, rank=2),
+            Column("Since", right=True, rank=2),
             Column("Weight", right=True, rank=3),
             Column("Flows", right=True),
             *(Column(name, right=True) for name in _RATES),
@@ -185,8 +185,8 @@ def _traffic(status: Row, view: View) -> Listing:
     return listing
 
 
-def _processes(rows: Iterable[Row]) -> Listing:
-    listing = Listing(
+def _processes(rows: Iterable[Row]) -> TextTable:
+    listing = TextTable(
         (
             Column("Process"),
             Column("State"),
@@ -202,7 +202,7 @@ def _processes(rows: Iterable[Row]) -> Listing:
     for row in rows:
         listing.add(
             row["name"],
-            serves(row),
+            up(row),
             "-" if row["seconds"] is None else duration(row["seconds"]),
             quantity(row.get("flows")),
             quantity(row.get("bound") or None),
@@ -214,7 +214,7 @@ def _processes(rows: Iterable[Row]) -> Listing:
 
 
 def rate(value: float | None) -> str:
-    """A number a second: with a decimal where it is small; "-" for None."""
+    """A rate per second, with a decimal if it is small; "-" for None."""
     if value is None:
         return "-"
     return f"{value:.1f}" if 0 < value < 9.95 else quantity(round(value))
@@ -224,11 +224,11 @@ def _cells(rates: Rates) -> tuple[str, ...]:
     return tuple(rate(rates[name]) for name in _RATES.values())
 
 
-def _sorted(rows: Iterable[Row], view: View) -> list[Row]:
+def _sorted(rows: Iterable[Row], view: TopView) -> list[Row]:
     key = SORTS[view.sort]
     found = list(rows)
     if key is not None:
-        found.sort(key=key, reverse=True)  # equals stay in the order of the file
+        found.sort(key=key, reverse=True)  # stable: equal rows keep the file's order
     return found[::-1] if view.backwards else found
 
 

@@ -35,7 +35,7 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(slots=True)
-class Listing:
+class BackendList:
     """The backends of one file, where each stands, and what is wrong."""
 
     backends: tuple[Backend, ...] = ()
@@ -43,9 +43,9 @@ class Listing:
     problems: list[Problem] = field(default_factory=list)
 
 
-def parse(text: str, place: Path) -> Listing:
+def parse(text: str, place: Path) -> BackendList:
     """The backends in ``text``, which stand for the list at ``place`` of the configuration."""
-    listing = Listing()
+    listing = BackendList()
     found: list[Backend] = []
     for number, line in enumerate(text.split("\n"), 1):
         words = [

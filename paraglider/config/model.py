@@ -61,7 +61,7 @@ class Workers(Section):
     )
 
 
-class Queue(Section):
+class QueueConfig(Section):
     """How packets are read from the kernel."""
 
     length: int = Field(
@@ -87,7 +87,7 @@ class Queue(Section):
     )
 
 
-class Control(Section):
+class ControlConfig(Section):
     """The control socket."""
 
     socket: str = Field(
@@ -166,7 +166,7 @@ class _NumberAlone:
         return {"anyOf": [number, handler(schema)]}
 
 
-class Timeouts(Section):
+class TimeoutsConfig(Section):
     """Idle seconds after which a flow is forgotten (RFC 5382, RFC 4787, RFC 5508)."""
 
     syn: Seconds = Field(default=240, description="TCP, half-open, or before the last ACK.")
@@ -226,7 +226,7 @@ class Flows(Section):
     )
 
 
-class Policies(Section):
+class PoliciesConfig(Section):
     """Strategies of the user's own, `package.module:Class`; see docs/policies.md."""
 
     path: str | None = Field(
@@ -469,19 +469,19 @@ class Config(Section):
     """A whole configuration file."""
 
     workers: Workers = Workers()
-    queue: Queue = Queue()
+    queue: QueueConfig = QueueConfig()
     user: str = Field(default="nobody", min_length=1, description="User that the workers run as.")
     chroot: str = Field(
         default="/var/run/empty",
         pattern=r"^/",
         description="Root directory that they are confined to.",
     )
-    control: Control = Control()
+    control: ControlConfig = ControlConfig()
     stats: Stats | None = None
     network: Network = Network()
-    timeouts: Timeouts = Timeouts()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
     flows: Flows = Flows()
-    policies: Policies = Policies()
+    policies: PoliciesConfig = PoliciesConfig()
     failover: Failover = Failover()
     watch: bool = Field(default=False, description="Reload when the file changes.")
     services: tuple[Service, ...] = Field(min_length=1, description="The services.", strict=False)

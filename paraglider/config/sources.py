@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from paraglider.config import check, listing, source
 from paraglider.config.diagnostics import ConfigError, Path, Problem, report
-from paraglider.config.listing import Listing
+from paraglider.config.listing import BackendList
 from paraglider.config.load import LoadedConfig
 from paraglider.config.model import Backend, BackendSource, Config
 
@@ -43,7 +43,7 @@ class FileListing:
     service: str
     file: str
     place: Path
-    listing: Listing
+    listing: BackendList
 
     @classmethod
     def read(cls, config: Config, service: str, file: str) -> FileListing:

@@ -159,7 +159,7 @@ class FlowTable:
         ``make_room`` must have said yes.
         """
         flow = Flow(protocol, key, reverse_key, translation, FIRST_STATE[protocol], now)
-        translation.backend.picked += 1
+        translation.backend.conns += 1
         self.enter(flow)
         return flow
 

@@ -96,7 +96,7 @@ class Backend:
     """One real server of one pool.
 
     ``address`` is the packed address (4 or 16 bytes), ``port`` the mapped port or 0 where the
-    client's port is kept, ``picked`` all flows ever given to it. ``flows`` are the active flows,
+    client's port is kept, ``conns`` counts the connections begun. ``flows`` are the active flows,
     ``opening`` those that are not established yet, ``closing`` those that are closed and still in
     the table.
     ``refused`` counts openings that it answered with a RST, ``unanswered`` those that came again,
@@ -110,13 +110,13 @@ class Backend:
     __slots__ = (
         "address",
         "closing",
+        "conns",
         "datagrams_lost",
         "flows",
         "full_weight",
         "lost",
         "name",
         "opening",
-        "picked",
         "port",
         "ready",
         "refused",
@@ -133,9 +133,14 @@ class Backend:
         self.state = State.READY
         self.ready = self.lost = self.datagrams_lost = False
         self.flows = self.opening = self.closing = 0
-        self.picked = 0
+        self.conns = 0
         self.refused = 0
         self.unanswered = 0
+
+    @property
+    def picked(self) -> int:
+        """Deprecated: ``conns``, for policies of users."""
+        return self.conns
 
     @property
     def inactive(self) -> int:

@@ -183,7 +183,7 @@ def _begins(buffer: bytearray, parsed: Parsed) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ServiceImpact:
     """What ``before`` becomes where ``pieces`` of it have the service ``after`` (None: nobody).
 
     ``moved`` is None where flows go by turn, in one of the two or in both.
@@ -196,7 +196,7 @@ class Change:
     shares: dict[str, tuple[float | None, float | None]]
 
 
-def compare(old: Situation, new: Situation) -> Iterator[Change]:
+def compare(old: Situation, new: Situation) -> Iterator[ServiceImpact]:
     """What becomes of each service of ``old``."""
     for before in old.services:
         found: dict[int, list[Overlap]] = {}
@@ -206,14 +206,16 @@ def compare(old: Situation, new: Situation) -> Iterator[Change]:
             yield _change(before, tuple(pieces))
 
 
-def _change(before: Service, pieces: tuple[Overlap, ...]) -> Change:
+def _change(before: Service, pieces: tuple[Overlap, ...]) -> ServiceImpact:
     after, port = pieces[0].service, pieces[0].first
     if after is None:
-        return Change(before, None, pieces, None, {})
+        return ServiceImpact(before, None, pieces, None, {})
     had = {b.name: share for b, share in shares(before).items()}
     have = {b.name: share for b, share in shares(after).items()}
     both = {name: (had.get(name, 0.0), have.get(name, 0.0)) for name in {**had, **have}}
-    return Change(before, after, pieces, moved(before, after, pieces[0].protocol, port), both)
+    return ServiceImpact(
+        before, after, pieces, moved(before, after, pieces[0].protocol, port), both
+    )
 
 
 def impacts(

@@ -213,7 +213,7 @@ def _by_vip(dsr_datapath: DsrDatapath, vips: Container[bytes], other: Handle) ->
 
 
 def _traffic(service: Service, backend: Backend) -> dict[str, int]:
-    found = {"picked": backend.picked, "unanswered": backend.unanswered}
+    found = {"conns": backend.conns, "unanswered": backend.unanswered}
     if not service.offloaded:
         found["flows"] = backend.flows
         found["inactive"] = backend.inactive

@@ -35,11 +35,11 @@ from paraglider.health.messages import (
     batch,
     order,
 )
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 from paraglider.health.probes import KINDS
 from paraglider.health.probes.base import Probe, look
-from paraglider.health.rise_and_fall import Machine, Rules
-from paraglider.health.sweep import Rounds
+from paraglider.health.rise_and_fall import RiseAndFall, Thresholds
+from paraglider.health.sweep import Sweep
 from paraglider.health.targets import Key, Scope, Target
 
 #: looks at a time, of all kinds; a descriptor or two each
@@ -59,7 +59,7 @@ class Checker:
     def __init__(
         self,
         tell: Callable[[Plain], None],
-        echo: Echo | None = None,
+        echo: Pinger | None = None,
         *,
         probes: Mapping[str, Probe] | None = None,
         chance: Callable[[], float] = random.random,
@@ -74,7 +74,7 @@ class Checker:
         self._checks: dict[Key, _Checked] = {}
         self._up: dict[Key, bool] = {}  # as it was told last
         self._scope: Scope | None = None
-        self._rounds: Rounds | None = None
+        self._rounds: Sweep | None = None
         self._failover: asyncio.Task[None] | None = None
         self._news: list[News] = []  # to be sent
         self._sending: asyncio.TimerHandle | None = None
@@ -142,10 +142,10 @@ class Checker:
             self._judge(key, "no longer checked", now)
 
     def _follow(self, target: Target, check: Check, now: float) -> None:
-        rules = Rules(check.interval, check.rise, check.fall)
+        rules = Thresholds(check.interval, check.rise, check.fall)
         known = self._checks.get(target.key)
         if known is None:
-            machine = Machine(rules, now, self._chance(), up=target.up)
+            machine = RiseAndFall(rules, now, self._chance(), up=target.up)
             known = self._checks[target.key] = _Checked(target, check, machine)
             known.task = self._spawn(self._care(known))
         elif (known.target.address, known.target.port, known.check) != (
@@ -239,7 +239,7 @@ class Checker:
                 self._failover = None
             return
         if self._rounds is None:
-            self._rounds = Rounds(scope.failover)
+            self._rounds = Sweep(scope.failover)
         listed = {t.address for t in self._targets.values() if not t.found}
         down = {t.address for t in self._targets.values() if not t.found and not t.up}
         self._rounds.follow(scope.failover, listed, now, down=down)
@@ -249,7 +249,7 @@ class Checker:
         if self._failover is None:
             self._failover = self._spawn(self._look_around(self._echo))
 
-    async def _look_around(self, echo: Echo) -> None:
+    async def _look_around(self, echo: Pinger) -> None:
         """One round after the other, for as long as failover is on."""
         while self._scope is not None and self._rounds is not None:
             began, scope, rounds = time.monotonic(), self._scope, self._rounds
@@ -268,7 +268,7 @@ class Checker:
 class _Checked:
     """One target under care; ``wake`` is called when it may be due sooner than it was."""
 
-    def __init__(self, target: Target, check: Check, machine: Machine) -> None:
+    def __init__(self, target: Target, check: Check, machine: RiseAndFall) -> None:
         self.target = target
         self.check = check
         self.machine = machine

@@ -24,10 +24,10 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from paraglider.config.types import IPAddress
-from paraglider.health.pinger import Echo, Question
+from paraglider.health.pinger import EchoRequest, Pinger
 from paraglider.health.probes.base import phrase
 from paraglider.health.probes.tcp import connected
-from paraglider.health.sweep import MOST, Answer
+from paraglider.health.sweep import MOST, SweepResult
 from paraglider.health.targets import Scope
 
 ALL_NODES: Final = ipaddress.IPv6Address("ff02::1")  # RFC 4291, section 2.7.1
@@ -37,9 +37,11 @@ _AT_ONCE: Final = 64
 _DISCARD: Final = 9
 
 
-async def survey(echo: Echo, scope: Scope, known: Collection[IPAddress]) -> dict[IPAddress, Answer]:
+async def survey(
+    echo: Pinger, scope: Scope, known: Collection[IPAddress]
+) -> dict[IPAddress, SweepResult]:
     """One round: an answer for each of ``known``, and for every other host that is in question."""
-    answers = {address: Answer(alive=False, detail="no answer to ping") for address in known}
+    answers = {address: SweepResult(alive=False, detail="no answer to ping") for address in known}
     with echo.asking() as question:
         half = scope.failover.timeout / 2
         _ask_all(echo, question, scope, known)
@@ -51,7 +53,7 @@ async def survey(echo: Echo, scope: Scope, known: Collection[IPAddress]) -> dict
             try:
                 echo.send(question, address)
             except OSError as error:
-                answers[address] = Answer(alive=False, detail=f"ping: {phrase(error)}")
+                answers[address] = SweepResult(alive=False, detail=f"ping: {phrase(error)}")
         await _until(question, known, half)
         heard = list(question.answers)
     present = [address for address in heard if address in answers]
@@ -60,7 +62,7 @@ async def survey(echo: Echo, scope: Scope, known: Collection[IPAddress]) -> dict
         present += [address for address, _ in zip(strangers, range(MOST), strict=False)]
     at_once = asyncio.Semaphore(_AT_ONCE)
 
-    async def judge(address: IPAddress) -> Answer:
+    async def judge(address: IPAddress) -> SweepResult:
         async with at_once:
             return await _served(address, scope)
 
@@ -74,7 +76,7 @@ def is_ours(address: IPAddress) -> bool:
     return _source_towards(address) == address
 
 
-def _ask_all(echo: Echo, question: Question, scope: Scope, known: Iterable[IPAddress]) -> None:
+def _ask_all(echo: Pinger, question: EchoRequest, scope: Scope, known: Iterable[IPAddress]) -> None:
     """Ask everybody; where that cannot be, as on an interface that is down, nobody answers."""
     for address in scope.broadcasts:
         # Everyone known is asked by himself besides, and what comes of that says the cause.
@@ -91,7 +93,7 @@ def _ask_all(echo: Echo, question: Question, scope: Scope, known: Iterable[IPAdd
         return
 
 
-async def _until(question: Question, known: Collection[IPAddress], seconds: float) -> None:
+async def _until(question: EchoRequest, known: Collection[IPAddress], seconds: float) -> None:
     """Wait until all of ``known`` have answered, at most so long."""
     try:
         async with asyncio.timeout(seconds):
@@ -108,7 +110,7 @@ def _in_question(address: IPAddress, scope: Scope, known: Collection[IPAddress])
     return not address.is_link_local and not address.is_loopback and not is_ours(address)
 
 
-async def _served(address: IPAddress, scope: Scope) -> Answer:
+async def _served(address: IPAddress, scope: Scope) -> SweepResult:
     """Whether ``address`` accepts a connection to the port that says who is alive."""
     port = scope.failover.port_alive
     try:
@@ -116,10 +118,10 @@ async def _served(address: IPAddress, scope: Scope) -> Answer:
             await connected(address, port)
     except TimeoutError:
         detail = f"port {port}: connect timed out after {scope.failover.timeout:g} s"
-        return Answer(alive=False, detail=detail)
+        return SweepResult(alive=False, detail=detail)
     except OSError as error:
-        return Answer(alive=False, detail=f"port {port}: {phrase(error)}")
-    return Answer(alive=True, detail=f"answers a ping, and port {port}")
+        return SweepResult(alive=False, detail=f"port {port}: {phrase(error)}")
+    return SweepResult(alive=True, detail=f"answers a ping, and port {port}")
 
 
 def _source_towards(address: IPAddress) -> IPAddress | None:

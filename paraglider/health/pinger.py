@@ -5,7 +5,7 @@ descriptors. What is sent carries a number of its own (RFC 792: identifier and s
 and a token that only we know, so that nobody answers for another. Opening the sockets takes
 CAP_NET_RAW (raw(7)), using them takes nothing.
 
-Lives here: ``Echo``, ``Question``.
+Lives here: ``Pinger``, ``EchoRequest``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _AT_ONCE: Final = 256
 _LOST: Final = (errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM)
 
 
-class Question:
+class EchoRequest:
     """One ping under way: ``answers`` are the addresses that answered so far, in order.
 
     ``heard`` is set by every answer.
@@ -52,7 +52,7 @@ class Question:
         self.heard = asyncio.Event()
 
 
-class Echo:
+class Pinger:
     """The sockets of both families, or of the one that the host has; a context manager.
 
     Made where CAP_NET_RAW is; ``start`` puts it onto the running loop. Raises ``PlatformError``
@@ -61,7 +61,7 @@ class Echo:
 
     def __init__(self) -> None:
         self._sockets: dict[int, socket.socket] = {}
-        self._open: dict[int, Question] = {}
+        self._open: dict[int, EchoRequest] = {}
         self._next = secrets.randbelow(1 << 32)
         self._loop: asyncio.AbstractEventLoop | None = None
         try:
@@ -99,10 +99,10 @@ class Echo:
         self._sockets.clear()
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[Question]:
+    def asking(self) -> Iterator[EchoRequest]:
         """A question, whose answers are collected until the context ends."""
         number = self._next = (self._next + 1) & 0xFFFFFFFF
-        question = self._open[number] = Question(number)
+        question = self._open[number] = EchoRequest(number)
         try:
             yield question
         finally:
@@ -110,7 +110,7 @@ class Echo:
 
     def send(
         self,
-        question: Question,
+        question: EchoRequest,
         to: IPAddress,
         *,
         source: IPAddress | None = None,
@@ -173,7 +173,7 @@ class Echo:
                 question.heard.set()
 
 
-def _request(question: Question, family: int) -> bytes:
+def _request(question: EchoRequest, family: int) -> bytes:
     number = (question.number >> 16, question.number & 0xFFFF)
     packet = _HEAD.pack(_REQUEST[family], 0, 0, *number) + question.token
     if family == 6:

@@ -39,7 +39,7 @@ _JITTER: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Thresholds:
     """What the file says: seconds between checks, passes to come up, failures to go down."""
 
     interval: float
@@ -57,7 +57,7 @@ class Rules:
         return min(self.fast, HINTED)
 
 
-class Machine:
+class RiseAndFall:
     """The health of one backend; the module says by which rules.
 
     ``up`` is the state, ``series`` the results in a row that speak against it, ``due`` when to
@@ -79,7 +79,7 @@ class Machine:
         "up",
     )
 
-    def __init__(self, rules: Rules, now: float, chance: float, *, up: bool = True) -> None:
+    def __init__(self, rules: Thresholds, now: float, chance: float, *, up: bool = True) -> None:
         self.rules = rules
         self.up = up
         self.series = 0
@@ -132,7 +132,7 @@ class Machine:
         self.due = sooner
         return True
 
-    def follow(self, rules: Rules, now: float) -> None:
+    def follow(self, rules: Thresholds, now: float) -> None:
         """Other rules from here on; what is known of the backend stays."""
         self.rules = rules
         self.due = min(self.due, max(now, self._started + rules.interval))

@@ -7,7 +7,7 @@
 Up and down are ``machine``'s, a round being a check, so that a host that comes and goes is held
 here too.
 
-Lives here: ``Rounds``, ``Answer``, ``Change``.
+Lives here: ``Sweep``, ``SweepResult``, ``SweepChange``.
 Rules: pure; time is an argument. At most MOST hosts that are not listed are remembered, so that a
 network full of answers costs no more than that.
 """
@@ -21,14 +21,14 @@ from typing import Final
 from paraglider.config.health import Failover
 from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
-from paraglider.health.rise_and_fall import Machine, Rules
+from paraglider.health.rise_and_fall import RiseAndFall, Thresholds
 
 #: hosts beyond the listed ones
 MOST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SweepResult:
     """What a round found out about one host, in one line."""
 
     alive: bool
@@ -36,7 +36,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class SweepChange:
     """A host went up or down; ``listed`` says whether the file has it."""
 
     address: IPAddress
@@ -45,16 +45,16 @@ class Change:
     detail: str
 
 
-_SILENT: Final = Answer(alive=False, detail="no answer to ping")
+_SILENT: Final = SweepResult(alive=False, detail="no answer to ping")
 
 
-class Rounds:
+class Sweep:
     """The hosts of one network."""
 
     def __init__(self, failover: Failover) -> None:
         self._settings = failover
-        self._listed: dict[IPAddress, Machine] = {}
-        self._others: dict[IPAddress, Machine] = {}
+        self._listed: dict[IPAddress, RiseAndFall] = {}
+        self._others: dict[IPAddress, RiseAndFall] = {}
 
     @property
     def known(self) -> frozenset[IPAddress]:
@@ -92,32 +92,32 @@ class Rounds:
         if address not in self._listed:
             self._others.setdefault(address, self._machine(now, up=True))
 
-    def ended(self, answers: Mapping[IPAddress, Answer], now: float) -> list[Change]:
+    def ended(self, answers: Mapping[IPAddress, SweepResult], now: float) -> list[SweepChange]:
         """A round ended with these answers; who is not among them was silent."""
-        changes: list[Change] = []
+        changes: list[SweepChange] = []
         for address, machine in self._listed.items():
             answer = answers.get(address, _SILENT)
             if self._tell(machine, answer, now) is not None:
-                changes.append(Change(address, machine.up, True, answer.detail))
+                changes.append(SweepChange(address, machine.up, True, answer.detail))
         if self._settings.discover:
             self._meet(answers, now)
         for address, machine in list(self._others.items()):
             answer = answers.get(address, _SILENT)
             if self._tell(machine, answer, now) is not None:
-                changes.append(Change(address, machine.up, False, answer.detail))
+                changes.append(SweepChange(address, machine.up, False, answer.detail))
             elif not machine.up and not answer.alive and now >= machine.held_until:
                 del self._others[address]  # it never came, or left and is not awaited
         return changes
 
     @property
-    def _rules(self) -> Rules:
+    def _rules(self) -> Thresholds:
         settings = self._settings
-        return Rules(settings.check_cycle, settings.rise, settings.fall)
+        return Thresholds(settings.check_cycle, settings.rise, settings.fall)
 
-    def _machine(self, now: float, *, up: bool) -> Machine:
-        return Machine(self._rules, now, 0.0, up=up)
+    def _machine(self, now: float, *, up: bool) -> RiseAndFall:
+        return RiseAndFall(self._rules, now, 0.0, up=up)
 
-    def _meet(self, answers: Mapping[IPAddress, Answer], now: float) -> None:
+    def _meet(self, answers: Mapping[IPAddress, SweepResult], now: float) -> None:
         """Take hosts in of which nothing is known yet."""
         for address, answer in answers.items():
             if len(self._others) >= MOST:
@@ -126,6 +126,6 @@ class Rounds:
                 self._others[address] = self._machine(now, up=False)
 
     @staticmethod
-    def _tell(machine: Machine, answer: Answer, now: float) -> Event | None:
+    def _tell(machine: RiseAndFall, answer: SweepResult, now: float) -> Event | None:
         machine.began(now)
         return machine.result(answer.alive, now, 0.0)

@@ -1,15 +1,15 @@
-"""Tells neighbours that this host has an address: gratuitous ARP, unsolicited advertisements.
+"""Announces addresses to neighbours: gratuitous ARP, unsolicited neighbour advertisements.
 
-A neighbour that has another host's hardware address for a VIP goes on sending there until it doubts
-it, which takes seconds (Linux: 9 s). Told of the new one it takes that over at once.
+A neighbour with another host's hardware address for a VIP keeps sending there until its entry
+expires, which takes seconds (Linux: 9 s). An announcement updates the entry at once.
 
     IPv4   an ARP request whose sender and target are the address (RFC 5227, 3)
     IPv6   a neighbour advertisement to all nodes, with the override flag (RFC 4861, 7.2.6)
 
-Lives here: the packets, ``held`` (which addresses this host answers for, and where), ``Announcer``,
-``Announcements`` (when), and ``announce_now`` for who does not stay.
-Rules: only what the kernel has is announced, on Ethernet alone and never on loopback. A link that
-takes no packet now is no error, for announcements are repeated. Time is an argument.
+Lives here: the packets, ``held`` (the addresses that this host answers for, and their interfaces),
+``Announcer``, ``Announcements`` (the schedule), and ``announce_now`` for one-shot commands.
+Rules: only addresses that the kernel has are announced, on Ethernet only, never on loopback. A link
+that accepts no packet is not an error, because announcements are repeated. Time is an argument.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from paraglider.host import rtnetlink
 from paraglider.host.sysctl import Sysctl, conf
 
 REPEATED: Final = (0.0, 1.0, 2.0, 4.0)
-"""Seconds after an address came, at which it is announced."""
+"""Seconds after an address was added, at which it is announced."""
 
-_AT_ONCE: Final = 3  # announcements of who does not stay to repeat them
+_AT_ONCE: Final = 3  # announcements of a one-shot command
 _BETWEEN: Final = 0.1  # seconds
 
 _ETH_P_ARP: Final = 0x0806
@@ -78,15 +78,15 @@ def advertisement(address: IPAddress, hardware: bytes, source: IPAddress, *, rou
 
 
 def addresses_of(config: Config) -> set[IPAddress]:
-    """What the host may have to announce: VIPs, and the addresses that backends answer through."""
+    """The addresses to announce if the host has them: VIPs and gateway addresses."""
     private = config.network.private
     gateways = {gateway.ip for gateway in (private.gateway if private is not None else ())}
     return gateways | {service.vip.ip for service in config.services}
 
 
 def held(addresses: Iterable[IPAddress]) -> list[Place]:
-    """Where the kernel has those of ``addresses`` that it has, or answers for as a proxy (as for
-    the VIPs of `forward: dsr`); raises ``PlatformError``.
+    """The interfaces of those of ``addresses`` that the kernel has, or answers for as a proxy (the
+    VIPs of `forward: dsr`); raises ``PlatformError``.
     """
     wanted = {address.packed: address for address in addresses}
     names = dict(socket.if_nameindex())
@@ -108,7 +108,7 @@ def held(addresses: Iterable[IPAddress]) -> list[Place]:
 
 
 class Announcer:
-    """A socket through which addresses are announced; made with CAP_NET_RAW, used without."""
+    """A socket that announces addresses; opening it needs CAP_NET_RAW, using it does not."""
 
     def __init__(self) -> None:
         # Of protocol 0, which receives nothing.
@@ -121,9 +121,9 @@ class Announcer:
         self._socket.setblocking(False)
 
     def announce(self, places: Sequence[Place]) -> int:
-        """Announce the addresses once, each at its interface; how many packets left.
+        """Announce the addresses once, each on its interface; returns the number of packets sent.
 
-        What is no Ethernet, is down or is loopback is passed over.
+        Interfaces that are not Ethernet, are down or are loopback are skipped.
         """
         links = {name: self._hardware(name) for name, _ in places}
         routers = {name for name in links if _forwards(name)}
@@ -136,7 +136,7 @@ class Announcer:
             if address.version == 4:
                 packet, kind, to = gratuitous_arp(address, hardware), _ETH_P_ARP, _TO_ALL
             else:
-                # An address that others have cannot be the source: the link's own can always be.
+                # The link-local address as the source: the address itself may be a duplicate.
                 source = local.get(interface, address)
                 router = interface in routers
                 packet = advertisement(address, hardware, source, router=router)
@@ -151,7 +151,7 @@ class Announcer:
         return [place for place in every if place[0] in links]
 
     def close(self) -> None:
-        """Announce nothing any more."""
+        """Close the socket."""
         self._socket.close()
 
     def _send(self, packet: bytes, to: tuple[str, int, int, int, bytes]) -> bool:
@@ -184,8 +184,8 @@ class Announcer:
 class Announcements:
     """Announces addresses when they come here, and at ``REPEATED`` afterwards.
 
-    What comes is what was not there at the look before: at the first one everything, and whatever
-    is on a link that was down.
+    An address is new if it was absent in the last ``update``: at the first one all are, later also
+    those of a link that was down.
     """
 
     def __init__(self, announcer: Announcer) -> None:
@@ -193,8 +193,8 @@ class Announcements:
         self._here: frozenset[Place] = frozenset()
         self._due: list[tuple[float, frozenset[Place]]] = []
 
-    def see(self, places: Iterable[Place], now: float) -> None:
-        """``places`` are all that this host answers for now (seconds)."""
+    def update(self, places: Iterable[Place], now: float) -> None:
+        """Set all ``places`` that this host answers for; ``now`` is in seconds."""
         here = frozenset(self._announcer.reachable(places))
         came, self._here = here - self._here, here
         if came:
@@ -206,8 +206,8 @@ class Announcements:
         return max(0.0, self._due[0][0] - now) if self._due else inf
 
     def announce(self, now: float) -> None:
-        """Announce what is due and still here; raises ``PlatformError`` where the kernel does not
-        say by which hardware addresses.
+        """Announce the addresses that are due and still present; raises ``PlatformError`` when the
+        kernel does not list its link-local addresses.
         """
         some: set[Place] = set()
         while self._due and self._due[0][0] <= now:
@@ -217,7 +217,7 @@ class Announcements:
 
 
 def announce_now(places: Sequence[Place]) -> None:
-    """Announce ``places`` a few times in a row; raises ``PlatformError`` without CAP_NET_RAW."""
+    """Announce ``places`` three times in a row; raises ``PlatformError`` without CAP_NET_RAW."""
     if not places:
         return
     with closing(Announcer()) as announcer:
@@ -242,5 +242,5 @@ def _link_local() -> dict[str, IPAddress]:
 
 
 def _forwards(interface: str) -> bool:
-    """Whether the kernel calls itself a router there, as in its own advertisements."""
+    """Whether the kernel forwards on ``interface``, and so sets the router flag itself."""
     return Sysctl().read(conf(6, interface, "forwarding")) == "1"

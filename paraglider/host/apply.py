@@ -1,10 +1,10 @@
-"""Carries a plan out, rolls it back when a step fails, and undoes it later.
+"""Applies a plan, rolls it back when a step fails, and undoes it later.
 
-Lives here: ``prepare`` (the checks and the plan), ``set_up``, ``undo``, the scripts of the dry run,
-and the seed of the steering.
-Rules: nothing is changed before every check has passed; a change is in the state before it is
-made, and no longer when it is taken back; after a failure the host is as it was before the run.
-What happens is told to ``say``, one line a step.
+Lives here: ``prepare`` (the checks and the plan), ``set_up``, ``undo``, and the scripts of the dry
+run.
+Rules: nothing is changed before every check has passed. A change is stored in the state before it
+is applied, and removed after it is undone. After a failure the host is as it was before the run.
+``say`` gets one line for each step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from paraglider.host.changes.base import Change, Host
 from paraglider.host.changes.legacy import LegacyChange
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.records import is_stored
-from paraglider.host.changes.replaced_table import OptionalTableChange, WholeTable
+from paraglider.host.changes.replaced_table import OptionalTableChange, ReplacedTable
 from paraglider.host.changes.routes import ProxyChange
 from paraglider.host.changes.ruleset import RulesChange, removal_script
 from paraglider.host.changes.sysctls import FORWARDING
@@ -42,21 +42,21 @@ from paraglider.netfilter.rules.saved import our_tables
 from paraglider.netfilter.rules.steering import cores_of
 
 Say = Callable[[str, str], None]
-"""Told of a step: what became of it (done, unchanged, failed, rolled back), and what it is."""
+"""Called for each step with its outcome (done, unchanged, failed, rolled back) and description."""
 
 # Of these the kernel holds more than was said, by which a change of them is told.
-_SETTLING = RulesChange | LegacyChange | TableChange | WholeTable
+_SETTLING = RulesChange | LegacyChange | TableChange | ReplacedTable
 
-_RESOLVE_SECONDS = 2.0  # how long backends may take to tell their hardware address
+_RESOLVE_SECONDS = 2.0  # timeout of the neighbour resolution of backends
 _RESOLVE_PAUSE = 0.05
 
 
 def prepare(config: Config, families: frozenset[int], host: Host, state: StateFile) -> list[Step]:
-    """Check what can be known of the host before a change, and return the plan.
+    """Check the host and return the plan; changes nothing.
 
     The interfaces must have been checked (``config.check.check_interfaces``). Raises
-    ``OperatorError`` for the operator's mistakes and ``PlatformError`` where the kernel lacks what
-    the rules need; nothing has been changed then.
+    ``OperatorError`` for the operator's mistakes, ``PlatformError`` when the kernel lacks a feature
+    that the rules need.
     """
     check_user(config.user)
     if config.chroot != DEFAULT_CHROOT or Path(DEFAULT_CHROOT).exists():
@@ -67,7 +67,7 @@ def prepare(config: Config, families: frozenset[int], host: Host, state: StateFi
 def prepare_start(
     config: Config, families: frozenset[int], host: Host, state: StateFile
 ) -> list[Step]:
-    """As ``prepare``, for the kernel alone: no workers, so neither user, directory nor cores.
+    """As ``prepare``, without workers: no checks of user, chroot directory and cores.
 
     What the kernel cannot do must have been refused (``forward.static.checks.unserved``).
     """
@@ -135,7 +135,7 @@ def _can_do(change: Change, host: Host) -> bool:
 
 
 def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
-    """Carry ``steps`` out; when one fails, roll all back and raise ``PlatformError``."""
+    """Apply ``steps``; when one fails, roll all of them back and raise ``PlatformError``."""
     ledger = _Ledger(state)
     for position, step in enumerate(steps):
         if step.action == "keep":
@@ -159,10 +159,10 @@ def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
 
 
 def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> int:
-    """Take back what earlier set-ups did for ``families``; returns the number of steps.
+    """Undo the set-up of ``families``; returns the number of steps.
 
-    Every step is tried; raises ``PlatformError`` at the end when some failed. Those stay in the
-    state. Chains of ours that no state knows of are removed too.
+    Every step is tried; raises ``PlatformError`` at the end when some failed. Failed steps stay in
+    the state. Our chains and tables that are not in the state are removed too.
     """
     steps = undo_plan(_in(families, state.load()))
     failures = _take_back(steps, host, state, say)
@@ -172,17 +172,17 @@ def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> in
         for table in table_names():
             host.nft.remove(family, table)
         say("done", f"stray rules for IPv{family} removed")
-    _tell(failures)
+    _raise(failures)
     return len(steps) + len(strays)
 
 
 def take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
-    """Carry ``steps`` out, which all take something back.
+    """Apply ``steps``, which all revert a change.
 
-    Every step is tried; raises ``PlatformError`` at the end when some failed. Those stay in the
-    state.
+    Every step is tried; raises ``PlatformError`` at the end when some failed. Failed steps stay in
+    the state.
     """
-    _tell(_take_back(steps, host, state, say))
+    _raise(_take_back(steps, host, state, say))
 
 
 def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> list[str]:
@@ -201,13 +201,13 @@ def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> lis
     return failures
 
 
-def _tell(failures: list[str]) -> None:
+def _raise(failures: list[str]) -> None:
     if failures:
-        raise PlatformError("; ".join(failures), "put it right and run this again")
+        raise PlatformError("; ".join(failures), "fix the cause and run this again")
 
 
 def repair(steps: Iterable[Step], host: Host, state: StateFile) -> list[tuple[Step, str]]:
-    """Carry each of ``steps`` out, whatever becomes of the others; those that failed, and why."""
+    """Apply each of ``steps``, also after a failure; returns the failed steps with their errors."""
     ledger = _Ledger(state)
     failed = []
     for step in steps:
@@ -222,12 +222,12 @@ def repair(steps: Iterable[Step], host: Host, state: StateFile) -> list[tuple[St
 
 
 def script(steps: Iterable[Step], host: Host) -> str:
-    """What the steps amount to as commands, for ``--dry-run``."""
+    """The steps as commands, for ``--dry-run``."""
     return "".join(step.script(host) for step in steps)
 
 
 def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
-    """What ``undo`` amounts to as commands."""
+    """The steps of ``undo`` as commands."""
     changes = list(_in(families, state.load()))
     text = script(undo_plan(changes), host)
     known = {change.family for change in changes if isinstance(change, RulesChange)}
@@ -240,13 +240,13 @@ def undo_script(families: frozenset[int], host: Host, state: StateFile) -> str:
 
 
 def steered(steps: Iterable[Step]) -> tuple[int, ...]:
-    """The cores of the workers that packets are to be queued for after ``steps``."""
+    """The cores whose workers get packets after ``steps``."""
     rules = (s.change for s in steps if s.action != "revert" and isinstance(s.change, RulesChange))
     return cores_of("".join(change.text for change in rules))
 
 
 def arrived(steps: Iterable[Step]) -> list[Place]:
-    """The addresses that came here by ``steps``, each with the interface that answers for it."""
+    """The addresses that ``steps`` added, each with the interface that answers for it."""
     return [
         (step.change.interface, step.change.value.ip)
         if isinstance(step.change, AddressChange)
@@ -257,7 +257,7 @@ def arrived(steps: Iterable[Step]) -> list[Place]:
 
 
 def unresolved(config: Config, families: frozenset[int], host: Host) -> list[str]:
-    """The on-link backends whose hardware address the kernel does not find, after a short wait."""
+    """The on-link backends whose hardware address the kernel cannot resolve within 2 s."""
     if config.network.private is None:
         return []
     interface = config.network.private.interface
@@ -274,7 +274,7 @@ def unresolved(config: Config, families: frozenset[int], host: Host) -> list[str
 
 
 def foreign_sources(config: Config, families: frozenset[int], host: Host) -> list[str]:
-    """The `snat` addresses that no interface of the host has: replies to them go elsewhere."""
+    """The `snat` addresses that no interface of this host has: replies to them do not return."""
     here = {
         address.ip
         for interface in host.netlink.interfaces()
@@ -285,7 +285,7 @@ def foreign_sources(config: Config, families: frozenset[int], host: Host) -> lis
 
 
 class _Ledger:
-    """The state while steps are taken: what is stored, and what was before the run."""
+    """The state during a run: the stored changes, and those from before the run."""
 
     def __init__(self, state: StateFile) -> None:
         self._state = state
@@ -293,12 +293,12 @@ class _Ledger:
         self._now = dict(self._before)
 
     def begin(self, step: Step) -> None:
-        """Store what the step is about to change."""
+        """Store the step's change before it is applied."""
         if step.action == "apply" and step.record is not None and is_stored(step.record):
             self._put(step.record)
 
     def end(self, step: Step, host: Host) -> None:
-        """Store what the step came to."""
+        """Store the result of the step."""
         if step.action == "revert":
             self._now.pop(step.change.identity, None)
             self._state.drop(step.change)
@@ -306,14 +306,14 @@ class _Ledger:
             self._put(step.record.settled(host))
 
     def rolled_back(self, step: Step) -> None:
-        """Store of the step's change what was stored before the run."""
+        """Restore what was stored of the step's change before the run."""
         if (change := self._before.get(step.change.identity)) is not None:
             self._put(change)
         elif self._now.pop(step.change.identity, None) is not None:
             self._state.drop(step.change)
 
     def close(self) -> None:
-        """All steps have been taken; the order of the first set-up is that of undoing."""
+        """Write the state at the end of the run, in the order of the first set-up."""
         order = dict.fromkeys((*self._before, *self._now))
         self._state.store(self._now[identity] for identity in order if identity in self._now)
 
@@ -329,7 +329,7 @@ def _roll_back(steps: list[Step], host: Host, ledger: _Ledger, say: Say) -> None
         try:
             step.roll_back(host)
         except (ParagliderError, OSError) as error:
-            # The rest is rolled back all the same; the state keeps this one for --undo.
+            # Continue with the other steps; this one stays in the state for --undo.
             say("failed", f"rolling back {step.describe()}: {error}")
         else:
             ledger.rolled_back(step)

@@ -3,8 +3,8 @@
 Lives here: ``ip_packets``.
 Formats: https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html and -pcapng-02; link types
 of https://www.tcpdump.org/linktypes.html.
-Rules: read packet by packet, never more than one in memory, so that a capture may be of any size.
-One that ends within a packet is read so far: that is how a capture in progress looks.
+Rules: reads packet by packet with one in memory, so a capture may have any size. A capture that
+ends within a packet (one in progress) is read up to there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from paraglider.errors import OperatorError
 
-#: bytes of a packet: the most that tcpdump captures
+#: longest packet, in bytes: tcpdump's limit
 LONGEST: Final = 262_144
 
 _PCAP: Final = {
@@ -31,7 +31,7 @@ _INTERFACE, _OLD_PACKET, _SIMPLE_PACKET, _PACKET = 1, 2, 3, 6
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _VLANS: Final = (0x8100, 0x88A8, 0x9100)
 _ETHERNET: Final = 1
-#: link type → where in a frame the protocol is (None: nowhere), and where IP begins
+#: link type → offset of the protocol in a frame (None: absent), and offset of IP
 _LINKS: Final[dict[int, tuple[int | None, int]]] = {
     0: (None, 4),  # BSD loopback
     12: (None, 0),  # raw IP
@@ -46,9 +46,10 @@ _LINKS: Final[dict[int, tuple[int | None, int]]] = {
 
 
 def ip_packets(stream: BinaryIO, name: str) -> Iterator[bytes | None]:
-    """The IP packet in each frame of a capture; None for a frame that holds none.
+    """The IP packet in each frame of a capture; None for a frame without one.
 
-    ``name`` is what messages call it. Raises ``OperatorError`` when it is no capture, or damaged.
+    ``name`` is used in messages. Raises ``OperatorError`` when the file is damaged or not a
+    capture.
     """
     magic = stream.read(4)
     if magic in _PCAP:
@@ -56,7 +57,7 @@ def ip_packets(stream: BinaryIO, name: str) -> Iterator[bytes | None]:
     if magic == _SECTION:
         return _pcapng(stream, name)
     remedy = "name a file that `tcpdump -w` or Wireshark wrote"
-    raise OperatorError(f"{name} is no capture of packets", remedy)
+    raise OperatorError(f"{name} is not a packet capture", remedy)
 
 
 def _pcap(stream: BinaryIO, name: str, order: str) -> Iterator[bytes | None]:
@@ -114,7 +115,7 @@ def _pcapng(stream: BinaryIO, name: str) -> Iterator[bytes | None]:
 
 
 def _skipped(stream: BinaryIO, length: int) -> bool:
-    """Reads ``length`` bytes for nothing; False where there are fewer."""
+    """Skip ``length`` bytes; False if there are fewer."""
     while length:
         read = len(stream.read(min(length, 65_536)))
         if not read:
@@ -136,7 +137,7 @@ def _packet(
 ) -> bytes | None:
     if block == _SIMPLE_PACKET:
         interface, at = 0, 4
-        length = len(body) - 4  # padded; IP tells its own length
+        length = len(body) - 4  # padded; the IP header has the length
     elif len(body) < 20:
         raise damaged
     else:
@@ -151,11 +152,11 @@ def _packet(
 def _known(link: int, name: str) -> None:
     if link != _ETHERNET and link not in _LINKS:
         remedy = "capture on an interface with Ethernet or IP frames"
-        raise OperatorError(f"{name} has frames of link type {link}, which are not read", remedy)
+        raise OperatorError(f"{name}: link type {link} is not supported", remedy)
 
 
 def _damaged(name: str, number: int) -> OperatorError:
-    return OperatorError(f"{name} is damaged at its part {number}", "capture anew")
+    return OperatorError(f"{name} is damaged at block {number}", "capture again")
 
 
 def _ip(link: int, frame: bytes) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What must hold before the set-up changes anything and before the daemon starts.
+"""Checks before the set-up changes anything and before the daemon starts.
 
 Lives here: the checks of root, the workers' user, the directory that they are locked in, and the
 VIPs that only backends may have.
@@ -17,11 +17,11 @@ from paraglider.config.model import Service
 from paraglider.errors import OperatorError
 
 DEFAULT_CHROOT = "/var/run/empty"
-"""The only chroot directory that the set-up makes itself; it vanishes with every reboot."""
+"""The only chroot directory that the set-up creates; it does not survive a reboot."""
 
 
 def check_root(command: str) -> None:
-    """Raises ``OperatorError`` unless the process runs as root; ``command`` is for the remedy."""
+    """Raise ``OperatorError`` unless the process runs as root; ``command`` is for the remedy."""
     if os.geteuid() != 0:
         raise OperatorError(f"{command} needs root", f"run with sudo: sudo {command}")
 
@@ -32,24 +32,24 @@ def check_user(name: str) -> tuple[int, int]:
         entry = pwd.getpwnam(name)
     except KeyError:
         raise OperatorError(
-            f"there is no user {name!r}", "name an existing one under `user`, e.g. nobody"
+            f"there is no user {name!r}", "set `user` to an existing one, such as nobody"
         ) from None
     return entry.pw_uid, entry.pw_gid
 
 
 def check_chroot(path: str) -> None:
-    """Raises ``OperatorError`` unless ``path`` is a directory that workers can be locked in."""
+    """Raise ``OperatorError`` unless ``path`` is a directory."""
     place = Path(path)
     if not place.exists():
         remedy = (
-            "run paraglider.config, which makes it"
+            "run paraglider.config, which creates it"
             if path == DEFAULT_CHROOT
-            else f"make it: sudo mkdir -p {path}"
+            else f"create it: sudo mkdir -p {path}"
         )
         raise OperatorError(f"the chroot directory {path} does not exist", remedy)
     if not place.is_dir():
         raise OperatorError(
-            f"the chroot {path} is no directory", "name an empty directory under `chroot`"
+            f"the chroot {path} is not a directory", "set `chroot` to an empty directory"
         )
 
 
@@ -57,7 +57,7 @@ def check_vips(services: Iterable[Service]) -> None:
     """Raises ``OperatorError`` where a VIP is an address of this host that only the backends
     may have.
 
-    Its packets would end here, marked or not: the local table comes before every policy rule.
+    Its packets would be delivered locally, because the local table precedes all policy rules.
     """
     for service in services:
         if not service.method.owns_vip and _is_local(service):
@@ -70,7 +70,7 @@ def check_vips(services: Iterable[Service]) -> None:
 
 
 def _is_local(service: Service) -> bool:
-    """Whether the kernel would call the VIP with the VIP: it does so for local addresses alone."""
+    """Whether the VIP is local: only then does the kernel choose it as the source to itself."""
     vip = str(service.vip.ip)
     family = socket.AF_INET if service.family == 4 else socket.AF_INET6
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

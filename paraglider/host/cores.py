@@ -1,9 +1,9 @@
-"""Which cores carry a worker, and so which queues there are.
+"""The cores that have a worker, and so the queue numbers.
 
-Lives here: ``worker_cores``, and ``agree`` and ``refuse_other_cores`` for where the answer differs.
-Rules: the answer is the same for the set-up (which writes the rules) and for the daemon (which
-reads the queues) as long as both may run on the same cores; queue number = core number. Where it
-is not, one of the two refuses: packets would wait in a queue that nobody reads.
+Lives here: ``worker_cores``, ``agree`` and ``refuse_other_cores``.
+Rules: the queue number is the core number. The set-up (which writes the rules) and the daemon
+(which reads the queues) must use the same cores. If they differ, the later of the two refuses:
+packets would wait in a queue without a reader.
 """
 
 from __future__ import annotations
@@ -21,11 +21,10 @@ from paraglider.netfilter.rules.steering import cores_of
 def worker_cores(
     workers: Workers, allowed: frozenset[int] | set[int] | None = None
 ) -> tuple[int, ...]:
-    """The sorted cores from ``first_core`` to ``last_core`` that carry a worker.
+    """The cores from ``first_core`` to ``last_core``, sorted: one worker each.
 
-    What the file leaves out is the first or last core that the process may run on (``allowed``,
-    by default the process's own affinity). Raises ``OperatorError`` when the range runs backwards
-    or names a core that the process may not run on.
+    A missing end is the first or last core of ``allowed`` (by default the process's affinity).
+    Raises ``OperatorError`` when the range is reversed or has a core that is not allowed.
     """
     may = sorted(os.sched_getaffinity(0) if allowed is None else allowed)
     first, last = workers.first_core, workers.last_core
@@ -39,7 +38,7 @@ def worker_cores(
             )
         chosen = named = list(range(first, last + 1))
     else:
-        # An end that is left out follows what is allowed, which may have gaps.
+        # With a missing end the range follows the allowed cores, which may have gaps.
         chosen = [core for core in may if (first or 0) <= core and (last is None or core <= last)]
         named = [core for core in (first, last) if core is not None]
     missing = [core for core in named if core not in may]
@@ -52,10 +51,10 @@ def worker_cores(
 
 
 def agree(cores: tuple[int, ...], families: Iterable[int], path: Path | None = None) -> None:
-    """Raise ``OperatorError`` where the set-up of ``families`` was for other cores than ``cores``,
-    on which the daemon is to work. Nothing happens where nothing is set up.
+    """Raise ``OperatorError`` when the set-up of ``families`` was for other cores than ``cores``,
+    those of the daemon. Does nothing on a host without set-up.
 
-    ``path`` is that of the set-up's state, this network namespace's by default.
+    ``path`` is the set-up's state file, by default that of this network namespace.
     """
     content = stored(state_path() if path is None else path) or {"changes": []}
     served = set(families)
@@ -66,29 +65,29 @@ def agree(cores: tuple[int, ...], families: Iterable[int], path: Path | None = N
         if steered and set(steered) != set(cores):
             raise OperatorError(
                 f"paraglider.config was run for {listed(steered)}, and the daemon would work on"
-                f" {listed(cores)}: packets would wait where nobody takes them",
+                f" {listed(cores)}: packets would wait in queues without a reader",
                 "run paraglider.config as the daemon is run (the file's `workers`, CPUAffinity=,"
                 " AllowedCPUs=, taskset), or name the cores under `workers` and run it again",
             )
 
 
 def refuse_other_cores(cores: tuple[int, ...]) -> None:
-    """Raise ``OperatorError`` where a daemon balances here on other cores than ``cores``, for which
-    the set-up is to be (none, where it is for no worker).
+    """Raise ``OperatorError`` when a daemon runs here on other cores than ``cores``, those of the
+    set-up (empty for one without workers).
     """
     for pid in daemons():
         used = daemon_cores(pid)
         if used and cores and set(used) != set(cores):
             raise OperatorError(
                 f"the daemon here (process {pid}) works on {listed(used)}, and this set-up would be"
-                f" for {listed(cores)}: packets would wait where nobody takes them",
+                f" for {listed(cores)}: packets would wait in queues without a reader",
                 "run it as the daemon was run (the file's `workers`, CPUAffinity=, AllowedCPUs=,"
                 " taskset), or stop the daemon first",
             )
 
 
 def listed(cores: Sequence[int]) -> str:
-    """What a message calls ``cores``, sorted: "core 3" or "cores 0-3, 8"."""
+    """``cores``, which are sorted, for a message: "core 3" or "cores 0-3, 8"."""
     parts: list[str] = []
     start = previous = cores[0]
     for core in [*cores[1:], None]:

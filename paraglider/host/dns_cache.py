@@ -1,10 +1,9 @@
-"""What the DNS answered last, in a file of /run: for a daemon that starts while nobody answers.
+"""The last DNS answers, in a file in /run, for a daemon that starts while DNS does not answer.
 
-Lives here: the file, with its content as plain data; what the data means is
-``daemon.controller.dns_cache``'s.
-Rules: as for the state of the set-up: the name has the network namespace's cookie, a file of an
-earlier boot counts for nothing, and it is replaced as a whole. It holds nothing that the next
-answer does not bring again, so one that is damaged is nothing too.
+Lives here: the file, with its content as plain data; the daemon interprets the data.
+Rules: as for the state of the set-up: the name contains the network namespace's cookie, a file of
+an earlier boot is ignored, and the file is replaced atomically. A damaged file is ignored: the next
+answer replaces it.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ VERSION = 1
 Plain = dict[str, Any]
 
 
-class AnswersFile:
+class DnsCacheFile:
     """The file of one network namespace, this one when ``cookie`` is None."""
 
     def __init__(self, directory: Path = RUN_DIRECTORY, cookie: int | None = None) -> None:
         self.path = state_path(directory, cookie, "answers")
 
     def load(self) -> list[Plain]:
-        """What was stored last since the host was started."""
+        """The stored answers; empty if there are none since the host was booted."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             if (content["version"], content["boot"]) != (VERSION, boot_id()):

@@ -1,8 +1,8 @@
-"""What the DNS says of backends, as data: SRV records (RFC 2782), addresses, and what they come to.
+"""DNS answers as data: SRV records (RFC 2782), addresses, and the backends that follow from them.
 
-Lives here: the answer to one question (``Reply`` of ``Srv`` or addresses), the backends that follow
-from several (``Answer`` of ``Record``), ``records_of``, and the errors where there are none.
-Rules: pure, and without the library that asks (``srv``): what only reads answers needs none.
+Lives here: the answer to one query (``Reply`` of ``Srv`` or addresses), the backends of a name
+(``DnsAnswer`` of ``Record``), ``records_of``, and the errors.
+Rules: pure, and without the DNS library, which only ``srv`` imports.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from pydantic import Field
 from paraglider.config.types import IPAddress
 from paraglider.errors import PlatformError
 
-#: targets of one name that are followed
+#: most targets of one name that are resolved
 MOST_TARGETS: Final = 1000
 _HEAVIEST: Final = 65535
 
 
 class NoAnswerError(PlatformError):
-    """The DNS could not be asked, or what it says names no backend."""
+    """The query failed, or the answer has no usable backend."""
 
 
-class NothingThereError(NoAnswerError):
-    """The DNS says that there is no such name, or nothing of that kind at it."""
+class NoRecordsError(NoAnswerError):
+    """NXDOMAIN, or the name has no records of the type."""
 
 
 @dataclass(frozen=True, slots=True)
 class Srv:
-    """One SRV record; ``target`` is absolute, "." where the service is not to be had."""
+    """One SRV record; ``target`` is absolute, "." if the service is not available."""
 
     priority: int
     weight: int
@@ -49,14 +49,14 @@ class Reply:
 
 
 class Query(Protocol):
-    """Asks the DNS."""
+    """A DNS query."""
 
     async def __call__(self, name: str, kind: str) -> Reply:
         """The records of ``kind`` (SRV, A, AAAA) at ``name``; raises ``NoAnswerError``."""
 
 
 class Record(NamedTuple):
-    """One backend as the DNS has it."""
+    """One backend from DNS."""
 
     address: IPAddress
     port: Annotated[int, Field(ge=0, le=65535)]
@@ -64,18 +64,18 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """The backends, in the order of their addresses, and for how many seconds they hold."""
+class DnsAnswer:
+    """The backends in the order of their addresses, and their TTL in seconds."""
 
     records: tuple[Record, ...]
     ttl: float
 
 
 def records_of(named: Iterable[Srv], addresses: Mapping[str, Reply]) -> tuple[Record, ...]:
-    """What ``named`` comes to where its targets have ``addresses``.
+    """The backends of the SRV records ``named``, whose targets have ``addresses``.
 
-    One record an address and port; weights of the same add up, and 0, which RFC 2782 has for
-    "hardly ever", counts as 1: here 0 means never.
+    One record for each address and port, with the sum of their weights. Weight 0, which in RFC 2782
+    means a very small chance, counts as 1, because a backend of weight 0 gets no new flows here.
     """
     weights: dict[tuple[IPAddress, int], int] = {}
     for record in named:

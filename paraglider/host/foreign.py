@@ -1,8 +1,8 @@
-"""Forward chains of other firewalls that drop what is balanced here.
+"""Finds forward chains of other firewalls that drop balanced packets.
 
-Lives here: ``Blocked``, and ``blocked``, which asks nft for the chains and what is in them.
-Rules: only reads. Tables of ours are not looked at. Tables without a filter on the forward hook are
-not listed, however many rules they have. What a listing does not tell for certain is not told.
+Lives here: ``Blocked``, and ``blocked``, which lists the chains and their rules with nft.
+Rules: only reads. Our own tables are skipped, and tables without a filter on the forward hook are
+not listed. A chain is reported only if it certainly drops the packets.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _FAMILIES: Final = {4: ("ip", "inet"), 6: ("ip6", "inet")}
 
 @dataclass(frozen=True, slots=True)
 class Blocked:
-    """The chain ``family table name`` drops ``packet``: of services with ``forward``, in
-    ``versions`` of IP.
+    """The chain ``family table name`` drops ``packet`` of services with ``forward``, over the IP
+    ``versions``.
     """
 
     family: str
@@ -36,11 +36,11 @@ class Blocked:
 
     @property
     def chain(self) -> str:
-        """The chain, as nft takes it."""
+        """The chain in nft's syntax."""
         return f"{self.family} {self.table} {self.name}"
 
     def __str__(self) -> str:
-        """What it does, and the remedy."""
+        """The effect, and the remedy."""
         which = " and ".join(f"IPv{version}" for version in self.versions)
         return (
             f"this chain of another firewall drops {self.packet.what} (`forward: {self.forward}`,"
@@ -49,7 +49,7 @@ class Blocked:
 
 
 def blocked(config: Config) -> list[Blocked]:
-    """What the forward chains of others drop of the services of ``config``.
+    """The forward chains of others that drop packets of the services of ``config``.
 
     Needs CAP_NET_ADMIN; raises ``ParagliderError`` where nft is missing or fails.
     """
@@ -78,7 +78,7 @@ def _forward_chains() -> Iterator[tuple[str, str, str]]:
 
 
 def seen_from_here(config: Config) -> list[Blocked]:
-    """As ``blocked``; nothing where we may not look or have no nft."""
+    """As ``blocked``; empty without nft or the right to list the chains."""
     try:
         return blocked(config)
     except ParagliderError:

@@ -1,13 +1,13 @@
-"""What the kernel says of changes of the host: links, addresses, routes, rules, firewalls.
+"""Kernel events about changes of the host: links, addresses, routes, rules, firewalls.
 
     rtnetlink      links, addresses, policy rules; routes to one address or of a default;
-                   neighbours that go, and proxy entries
+                   deleted neighbours, and proxy entries
     nf_tables      chains and rules: of our tables, of those that iptables-nft uses, of others
-    legacy tables  tell nobody: their number of rules and their size are read now and then
+    legacy tables  send no events: their number of rules and their size are polled
 
-Lives here: ``HostEvents``, which collects what may have changed.
-Rules: only that something may have changed is told, never what; messages that were lost (ENOBUFS)
-mean everything. A legacy table is asked for only where it is there: to ask is to make it.
+Lives here: ``HostEvents``, which collects the kinds of changes.
+Rules: an event only says that something of a kind may have changed. Lost messages (ENOBUFS) count
+as changes of every kind. A legacy table is read only if it exists, because reading creates it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from paraglider.netfilter.nfnetlink import NETLINK_NETFILTER, attributes, split
 from paraglider.netfilter.rules.nft import TABLE
 
 News = Literal["links", "filter", "foreign"]
-"""What may be other than before: ``links`` and ``filter`` as in ``reconcile``, and chains of
-others."""
+"""What may have changed: ``links`` and ``filter`` as in ``reconcile``, and ``foreign``, the chains
+of other firewalls."""
 
 EVERYTHING: Final[frozenset[News]] = frozenset({"links", "filter", "foreign"})
 
@@ -53,7 +53,7 @@ _IP_FAMILIES: Final = frozenset({int(socket.AF_INET), int(socket.AF_INET6)})
 
 _RECEIVE_BUFFER: Final = 1 << 20
 
-#: by family, the socket and the level of the option that tells of a legacy table
+#: by family, the socket and the level of the option that reads a legacy table's size
 #: (linux/netfilter_ipv4/ip_tables.h: IPT_SO_GET_INFO, struct ipt_getinfo)
 _LEGACY: Final = {
     4: (socket.AF_INET, socket.IPPROTO_IP),
@@ -64,9 +64,9 @@ _INFO: Final = struct.Struct("32s13I")  # name, hooks, entry and underflow offse
 
 
 class HostEvents:
-    """The kernel's news of this network namespace; needs CAP_NET_ADMIN for those of nf_tables.
+    """The kernel's events of this network namespace; those of nf_tables need CAP_NET_ADMIN.
 
-    Raises ``PlatformError`` where the kernel has none of that to tell.
+    Raises ``PlatformError`` when the kernel does not offer them.
     """
 
     def __init__(self, proc: Path = Path("/proc/net")) -> None:
@@ -76,17 +76,17 @@ class HostEvents:
             self._tables = _subscribed(NETLINK_NETFILTER, (_NFNLGRP_NFTABLES,))
         except OSError as error:
             raise PlatformError(
-                f"the kernel's events cannot be heard: {error.strerror}", "start as root"
+                f"cannot subscribe to the kernel's events: {error.strerror}", "start as root"
             ) from error
         self._legacy = self._read_legacy()
 
     def register(self, selector: selectors.BaseSelector) -> None:
-        """Have ``selector`` wake up for news; ``collect`` then takes them."""
+        """Register the sockets with ``selector``; ``collect`` reads them."""
         selector.register(self._links, selectors.EVENT_READ)
         selector.register(self._tables, selectors.EVENT_READ)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the sockets."""
         self._links.close()
         self._tables.close()
 
@@ -102,7 +102,7 @@ class HostEvents:
         return news
 
     def poll(self) -> set[News]:
-        """As ``collect``, for what the kernel does not tell of by itself."""
+        """As ``collect``, for legacy tables, which send no events."""
         before, self._legacy = self._legacy, self._read_legacy()
         return {"filter", "foreign"} if before != self._legacy else set()
 
@@ -115,11 +115,11 @@ class HostEvents:
 
 
 def _legacy_info(family: int, table: str) -> bytes:
-    """What tells one content of a legacy table from most others: how many rules, and their size;
-    empty where the kernel does not say.
+    """The number of rules of a legacy table and their size, which differ for most changes; empty if
+    the kernel does not answer.
     """
     address_family, level = _LEGACY[family]
-    room = ctypes.create_string_buffer(table.encode(), _INFO.size)  # the answer takes its place
+    room = ctypes.create_string_buffer(table.encode(), _INFO.size)  # request and answer
     length = ctypes.c_uint32(_INFO.size)
     library = ctypes.CDLL(None)
     with socket.socket(address_family, socket.SOCK_DGRAM) as sock:
@@ -142,7 +142,7 @@ def _subscribed(protocol: int, groups: tuple[int, ...]) -> socket.socket:
 
 
 def _messages(sock: socket.socket) -> Iterator[bytes | None]:
-    """The messages that wait at ``sock``; None where some were lost."""
+    """The messages waiting on ``sock``; None stands for lost messages."""
     while True:
         try:
             data = sock.recv(1 << 16)

@@ -1,7 +1,7 @@
 """Whether an interface can carry packets, by rtnetlink.
 
 Lives here: ``link_state``.
-Rules: the flags are those of linux/if.h, as netdevice(7) tells of them.
+Rules: the flags are those of linux/if.h; see netdevice(7).
 """
 
 from __future__ import annotations

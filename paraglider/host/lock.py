@@ -1,10 +1,9 @@
-"""Locks that only root can take: flock(2) on a file in a directory of root's.
+"""Locks that only root can take: flock(2) on a file in a directory that root owns.
 
 Lives here: ``LockFile`` and ``is_held``.
-Rules: the kernel gives a lock back when its last holder ends, however it ends, so a file that was
-left behind is no lock. The files are their owner's alone (0600): a lock asks for no right but to
-open the file. Who holds one removes the file before the lock goes; whoever got hold of a file that
-was removed meanwhile takes the next.
+Rules: the kernel releases a lock when its last holder ends, so a leftover file is not a lock. The
+files have mode 0600, because whoever can open a file can lock it. The holder removes the file
+before it releases the lock; a process that locked a removed file tries again with the new one.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ from paraglider.errors import PlatformError
 
 
 class LockFile:
-    """The lock at ``path``, held until ``close``, by forked children too.
+    """The lock at ``path``, held until ``close``, also by forked children.
 
-    Raises ``BlockingIOError`` where another process holds it, ``PlatformError`` where there can be
-    none. A context manager.
+    Raises ``BlockingIOError`` when another process holds it, ``PlatformError`` when the file cannot
+    be created. A context manager.
     """
 
     def __init__(self, path: Path) -> None:
@@ -36,17 +35,17 @@ class LockFile:
             raise
         except OSError as error:
             raise PlatformError(
-                f"there can be no lock at {path}: {error.strerror}",
-                f"{path.parent} must be a directory of root's that others cannot write to",
+                f"cannot create the lock {path}: {error.strerror}",
+                f"{path.parent} must be a directory that root owns and only root can write to",
             ) from error
 
     def write(self, text: str) -> None:
-        """Make ``text`` what is in the file, for others to read; raises ``OSError``."""
+        """Replace the content of the file with ``text``, for others to read; raises ``OSError``."""
         os.ftruncate(self._number, 0)
         os.pwrite(self._number, text.encode(), 0)
 
     def close(self) -> None:
-        """Give the lock back; again and again does no harm."""
+        """Release the lock; may be called again."""
         number, self._number = self._number, -1
         if number >= 0:
             if self._pid == os.getpid():  # a forked child leaves the file to its parent
@@ -74,9 +73,9 @@ class LockFile:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock at ``path``; one that nobody does is removed.
+    """Whether a process holds the lock at ``path``; removes a leftover file.
 
-    Raises ``OSError`` where the file may not be opened.
+    Raises ``OSError`` when the file cannot be opened.
     """
     try:
         number = os.open(path, _FLAGS)
@@ -97,7 +96,7 @@ _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def _make(directory: Path) -> None:
-    """Make ``directory``, if need be; raises ``OSError`` where others could put files there."""
+    """Create ``directory`` if it is missing; raises ``OSError`` when others can write to it."""
     directory.mkdir(mode=0o755, parents=True, exist_ok=True)
     found = directory.stat()
     if found.st_uid not in (0, os.geteuid()) or stat.S_IMODE(found.st_mode) & 0o022:
@@ -105,7 +104,7 @@ def _make(directory: Path) -> None:
 
 
 def _is_at(number: int, path: Path) -> bool:
-    """Whether what is open as ``number`` is still the file at ``path``."""
+    """Whether the descriptor ``number`` is still the file at ``path``."""
     try:
         return os.path.samestat(os.fstat(number), path.lstat())
     except FileNotFoundError:

@@ -1,16 +1,16 @@
-"""A file's memory that a process writes to, and survives the loss of.
+"""A writable mapped file that survives truncation.
 
-A page of a mapped file that lies behind the file's end (somebody has cut it), or that the file
-system has no room for, ends the process that touches it: SIGBUS (mmap(2)). Here a handler puts
-memory of the process's own in the page's place, and in that of all that follow, notes it in
-``lost``, and the instruction is repeated. ``restore`` gives the file its length back and maps it
-anew at the same place, so whoever has a view of the memory need not know.
+Access to a page of a mapped file beyond the file's end (the file was truncated), or to a page that
+the file system has no room for, kills the process with SIGBUS (mmap(2)). Here a handler maps
+anonymous memory over that page and all following ones, sets ``lost``, and the instruction is
+repeated. ``restore`` restores the file's length and maps it again at the same address, so views of
+the memory stay valid.
 
 Lives here: ``Mapped``.
-Rules: the handler is Python, called through ctypes. A signal of this kind comes from the very
-instruction that touches the page, in the thread that has the interpreter's lock, so that it is a
-call like any other; it is for that alone, and any other SIGBUS ends the process as it always did.
-The signal module cannot be used: its handlers wait for the end of the instruction.
+Rules: the handler is Python, called through ctypes. The signal is synchronous: it arrives in the
+thread that accesses the page, which holds the interpreter's lock, so calling Python is safe. Any
+other SIGBUS kills the process as usual. The signal module cannot be used, because it runs handlers
+after the instruction.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class _Action(ctypes.Structure):
     )
 
 
-#: where each mapping of this process begins, and whose it is
+#: the mappings of this process by their first address
 _mappings: dict[int, weakref.ref[Mapped]] = {}
 
 
 class Mapped:
-    """All of the file behind ``handle``, which is not empty, as ``memory``; it is shared with
-    whoever else maps it, and ``handle`` may be closed. ``lost`` tells that a page was missing.
+    """The non-empty file of the descriptor ``handle``, mapped shared as ``memory``; ``handle`` may
+    be closed afterwards. ``lost`` is set when a page was missing.
 
-    Raises OSError where the kernel refuses it. As long as it lives, so does a lock on ``handle``.
+    Raises OSError when the kernel refuses. Keeps a lock on ``handle`` while it exists.
     """
 
     def __init__(self, handle: int) -> None:
@@ -72,11 +72,11 @@ class Mapped:
 
     @property
     def cut(self) -> bool:
-        """Whether the file is shorter than what was mapped of it."""
+        """Whether the file is shorter than the mapping."""
         return os.fstat(self._handle).st_size < self.size
 
     def reserve(self, begin: int, end: int) -> bool:
-        """Have memory behind the bytes from ``begin`` to ``end``; False: there is none."""
+        """Allocate memory for the bytes from ``begin`` to ``end``; False when there is none."""
         begin -= begin % mmap.PAGESIZE
         try:
             self.memory.madvise(_POPULATE_WRITE, begin, end - begin)
@@ -85,8 +85,8 @@ class Mapped:
         return True
 
     def restore(self) -> None:
-        """Make the file what it was in length, and zeros in content; raises OSError where there is
-        no room for its first page.
+        """Restore the file's length and fill it with zeros; raises OSError when there is no room
+        for its first page.
         """
         os.ftruncate(self._handle, 0)
         os.ftruncate(self._handle, self.size)
@@ -95,7 +95,7 @@ class Mapped:
         self.lost = False
 
     def lose(self, address: int) -> bool:
-        """Have memory of our own from the page of ``address`` on, if that is ours."""
+        """Map anonymous memory from the page of ``address`` on; False for a foreign address."""
         if not self._begin <= address < self._begin + self.size:
             return False
         page = address - address % mmap.PAGESIZE
@@ -106,7 +106,7 @@ class Mapped:
 
 
 def _map(address: int, size: int, flags: int, handle: int) -> None:
-    """mmap(2) at ``address``, in place of what is there; raises OSError."""
+    """mmap(2) at ``address``, replacing the mapping there; raises OSError."""
     if _libc.mmap(address, size, _WRITABLE, flags | _FIXED, handle, 0) != address:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -125,15 +125,15 @@ def _missing(number: int, info: int, _context: int) -> None:
         if any(mapping is not None and mapping.lose(address) for mapping in found):
             return
     except OSError:
-        pass  # no memory is left for it
-    _libc.signal(number, None)  # SIG_DFL: the instruction is repeated, and ends the process
+        pass  # out of memory
+    _libc.signal(number, None)  # SIG_DFL: the repeated instruction kills the process
 
 
 _HANDLER: Final = _Handler(_missing)  # kept for as long as the kernel may call it
 
 
 def _catch() -> None:
-    """Have ``_missing`` called from now on; raises OSError."""
+    """Install ``_missing`` as the handler of SIGBUS; raises OSError."""
     action = _Action(handler=_HANDLER, flags=_SA_SIGINFO)
     if _libc.sigaction(signal.SIGBUS, ctypes.byref(action), None):
         number = ctypes.get_errno()

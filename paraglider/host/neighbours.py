@@ -1,7 +1,7 @@
-"""Whether the kernel has room for all neighbours: backends and clients on links of this host.
+"""Checks that the kernel's neighbour table has room for the backends and clients on local links.
 
-Rules: only reads, and needs no rights. The table is the whole machine's, so its limits are told in
-the first network namespace alone; elsewhere nothing is said.
+Rules: only reads, and needs no privileges. The table belongs to the machine, so its limits are
+visible in the initial network namespace only; elsewhere there is no warning.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from paraglider.host.sysctl import dotted, neigh
 
 
 def crowded(config: Config, families: Iterable[int], host: Host) -> Iterator[str]:
-    """A line for each of ``families`` (4, 6) whose neighbours are more than the kernel keeps.
+    """A warning for each of ``families`` (4, 6) that has more neighbours than the kernel keeps.
 
-    Counted are the backends of ``config`` on a link, and who else is a neighbour now. From
-    gc_thresh3 on no entry is made any more (Linux, net/core/neighbour.c: neigh_alloc).
+    Counts the on-link backends of ``config`` and the other present neighbours. At gc_thresh3 the
+    kernel refuses new entries (Linux, net/core/neighbour.c: neigh_alloc).
     """
     for family in sorted(families):
         key = neigh(family, "default", "gc_thresh3")

@@ -1,9 +1,9 @@
 """Interfaces, addresses and neighbours of the network namespace, by rtnetlink.
 
-Lives here: the requests that the set-up makes; their bytes are ``rtnetlink``'s. Default routes are
-asked for and put back by ip(8), whose words say all that a route has.
-Rules: adding what is there and removing what is not are no errors, so that a half-done set-up can
-be repeated and undone; any other refusal is a ``PlatformError``.
+Lives here: the requests of the set-up; ``rtnetlink`` builds their messages. Default routes are read
+and restored with ip(8), whose output has all attributes of a route.
+Rules: adding an existing object and removing a missing one are not errors, so an incomplete set-up
+can be repeated and undone. Any other refusal raises ``PlatformError``.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _FOREVER = 0xFFFFFFFF  # INFINITY_LIFE_TIME, linux/if_addr.h
 _MANAGED = 0x01  # NTF_EXT_MANAGED, linux/neighbour.h: the kernel keeps the entry resolved
 _NUD_INCOMPLETE, _NUD_STALE, _NUD_FAILED = 0x01, 0x04, 0x20
 _NUD_RESOLVED = 0x02 | _NUD_STALE | 0x08 | 0x10 | 0x40 | 0x80  # all that have a hardware address
-_NUD_FIXED = 0x40 | 0x80  # NUD_NOARP, NUD_PERMANENT: somebody's decision, not the kernel's
-_STATES = ("linkdown", "dead")  # what ip(8) says of a route and does not take back
-_DISCARD = 9  # RFC 863: a datagram that nobody answers, to make the kernel resolve
+_NUD_FIXED = 0x40 | 0x80  # NUD_NOARP, NUD_PERMANENT: configured, not resolved by the kernel
+_STATES = ("linkdown", "dead")  # words that ip(8) prints for a route and does not accept
+_DISCARD = 9  # RFC 863: a datagram without an answer, to make the kernel resolve
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A neighbour entry: its hardware address, and who keeps it.
+    """A neighbour entry and its hardware address.
 
-    ``resolved``: it has a hardware address; ``fixed``: it was set by hand; ``managed``: the
-    kernel was asked to keep it resolved.
+    ``resolved``: it has a hardware address; ``fixed``: it was configured by hand; ``managed``: the
+    kernel keeps it resolved.
     """
 
     hardware: str | None
@@ -48,14 +48,14 @@ class Neighbour:
 
 
 class Netlink:
-    """Requests to the kernel about the namespace that the process runs in."""
+    """Requests to the kernel about the network namespace of the process."""
 
     def interfaces(self) -> frozenset[str]:
         """The names of all interfaces."""
         return frozenset(name for _, name in socket.if_nameindex())
 
     def addresses(self, interface: str) -> tuple[IPInterface, ...]:
-        """The addresses of ``interface``, both families; none when there is no such interface."""
+        """The addresses of ``interface``, both families; empty if it does not exist."""
         if (index := self._index(interface)) is None:
             return ()
         what = f"list the addresses of {interface}"
@@ -73,15 +73,15 @@ class Netlink:
     ) -> None:
         """Add ``address``; an IPv6 one is usable at once (no duplicate address detection).
 
-        A ``deprecated`` one is not chosen as the source of connections that the host begins while
-        there is another (RFC 4862, 5.5.4).
+        A ``deprecated`` address is not a source of the host's connections while there is another
+        (RFC 4862, 5.5.4).
         """
         what = f"add {address} to {interface}"
         body = self._address_body(interface, address, _lifetimes(deprecated) if deprecated else b"")
         rtnetlink.request(what, rtnetlink.NEWADDR, body, rtnetlink.CREATE, errno.EEXIST)
 
     def set_deprecated(self, interface: str, address: IPInterface, deprecated: bool) -> None:
-        """Have an IPv6 ``address`` that is there be deprecated, or preferred."""
+        """Make an existing IPv6 ``address`` deprecated or preferred."""
         what = f"change {address} on {interface}"
         body = self._address_body(interface, address, _lifetimes(deprecated))
         rtnetlink.request(what, rtnetlink.NEWADDR, body, rtnetlink.REPLACE)
@@ -89,9 +89,8 @@ class Netlink:
     def remove_address(self, interface: str, address: IPInterface, *, keep: bool = False) -> None:
         """Remove ``address``.
 
-        The kernel takes the secondary addresses of an IPv4 subnet along with its primary one
-        unless promote_secondaries is set: that is for the caller to see to, or for ``keep``, by
-        which they are added again, as they were.
+        With the primary address of an IPv4 subnet the kernel removes its secondary ones, unless
+        promote_secondaries is set. With ``keep`` these are added again afterwards.
         """
         if (index := self._index(interface)) is None:
             return
@@ -128,31 +127,31 @@ class Netlink:
         return rtnetlink.address_body(address.version, index, length, attributes + lifetimes)
 
     def interface_towards(self, address: IPAddress) -> str | None:
-        """The interface by which the kernel would send to ``address``, None without a route."""
+        """The interface of the kernel's route to ``address``; None without a route."""
         unreachable = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL)
-        what, body = f"find the way to {address}", rtnetlink.way_body(address)
+        what, body = f"find the route to {address}", rtnetlink.route_query_body(address)
         found = rtnetlink.get(what, rtnetlink.GETROUTE, body, *unreachable)
-        index = rtnetlink.read_way(found) if found is not None else None
+        index = rtnetlink.read_route_interface(found) if found is not None else None
         return socket.if_indextoname(index) if index else None
 
     def default_routes(self, family: int) -> tuple[str, ...]:
-        """The default routes of the main table in ip(8)'s words, which ``replace_route`` takes."""
+        """The default routes of the main table in ip(8)'s syntax, as ``replace_route`` takes it."""
         listing = run(["ip", f"-{family}", "-oneline", "route", "show", "default", "table", "main"])
         lines = (line.split() for line in listing.splitlines())
         return tuple(" ".join(word for word in words if word not in _STATES) for words in lines)
 
     def replace_route(self, family: int, route: str) -> None:
-        """Add ``route``, given in ip(8)'s words, in place of one of the same metric."""
+        """Add ``route``, in ip(8)'s syntax; replaces a route with the same metric."""
         run(["ip", f"-{family}", "route", "replace", *route.split()])
 
     def remove_route(self, family: int, route: str) -> None:
-        """Remove ``route``, given in ip(8)'s words; what is not there is no error."""
+        """Remove ``route``, in ip(8)'s syntax; a missing one is not an error."""
         done = attempt(["ip", f"-{family}", "route", "del", *route.split()])
         if done.returncode != 0 and "No such process" not in done.stderr:
             raise PlatformError(f"cannot remove the route {route}: {complaint(done)}")
 
     def neighbour(self, interface: str, address: IPAddress) -> Neighbour | None:
-        """The entry of ``address`` on ``interface``, or None."""
+        """The entry of ``address`` on ``interface``; None if there is none."""
         if (index := self._index(interface)) is None:
             return None
         what = f"look for the neighbour {address}"
@@ -169,9 +168,9 @@ class Netlink:
         return {address: entry for at, address, entry in found if at == index}
 
     def manage_neighbour(self, interface: str, address: IPAddress) -> None:
-        """Have the kernel resolve ``address`` now and keep it resolved.
+        """Make the kernel resolve ``address`` now and keep it resolved.
 
-        Before Linux 5.16 the kernel does not know how to keep it: then it resolves it once.
+        Kernels before Linux 5.16 cannot keep it resolved: they resolve it once.
         """
         index = self._wanted_index(interface)
         body = rtnetlink.neighbour_body(address, index, more=_MANAGED)
@@ -186,9 +185,9 @@ class Netlink:
         _probe(interface, address)
 
     def forget_neighbour(self, interface: str, address: IPAddress, keep: str | None) -> None:
-        """End what ``manage_neighbour`` began: the entry goes, or stays as an ordinary one.
+        """Undo ``manage_neighbour``: remove the entry, or make it an ordinary one.
 
-        ``keep`` is the hardware address of an entry that was there before.
+        ``keep`` is the hardware address of an entry that existed before; None if there was none.
         """
         if (index := self._index(interface)) is None:
             return
@@ -220,17 +219,17 @@ class Netlink:
 
 
 def _probe(interface: str, address: IPAddress) -> None:
-    """Send one datagram to ``address``, so that the kernel asks who has it."""
+    """Send one datagram to ``address``, so that the kernel resolves it."""
     with socket.socket(FAMILY[address.version], socket.SOCK_DGRAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-        # No route or no answer: the caller looks at the neighbour entry, not at the datagram.
+        # Errors are ignored: the caller checks the neighbour entry.
         with suppress(OSError):
             probe.sendto(b"", (str(address), _DISCARD))
 
 
 def _lifetimes(deprecated: bool) -> bytes:
-    """The attribute by which an address lasts for ever, preferred or not (ifa_cacheinfo: preferred
-    and valid lifetime, and when it was made and changed).
+    """The attribute of an address with unlimited lifetime, preferred or deprecated (ifa_cacheinfo:
+    preferred and valid lifetime, creation and update time).
     """
     lifetimes = struct.pack("=IIII", 0 if deprecated else _FOREVER, _FOREVER, 0, 0)
     return attribute(rtnetlink.IFA_CACHEINFO, lifetimes)

@@ -1,11 +1,10 @@
-"""Who has this network namespace: `paraglider.config` set it up for the daemon, or `start` did, or
-a daemon runs in it.
+"""The owner of this network namespace: `paraglider.config` (for the daemon) or `paraglider start`,
+and the daemons that run in it.
 
-Lives here: the place of the file of ``state``, how such a file is replaced, its outer shape, and
-what it says of its owner; and
-how a daemon is known to be there, set up or not (a proxy needs no set-up).
-Rules: imports little, for the daemon asks too, and its memory is that of its workers. One owner a
-namespace, until all is undone.
+Lives here: the path, the format and the replacement of the state files, the owner in them, and the
+lock files of daemons, which also exist without a set-up (a proxy needs none).
+Rules: imports little, because the daemon imports it and its workers share that memory. A namespace
+has one owner until its set-up is undone.
 """
 
 from __future__ import annotations
@@ -27,44 +26,44 @@ VERSION = 1
 RUN_DIRECTORY = Path("/run/paraglider")
 
 SET_UP = "paraglider.config"
-"""Owner of a set-up for the daemon."""
+"""The owner of a set-up for the daemon."""
 STARTED = "paraglider start"
-"""Owner of a set-up by which the kernel balances alone."""
+"""The owner of a static set-up, where the kernel balances without a daemon."""
 
 UNDONE_BY = {SET_UP: "paraglider.config --undo", STARTED: "paraglider stop"}
-"""The command that takes back what an owner did."""
+"""The command that undoes an owner's set-up."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, Linux 5.14
 
 
 def netns_cookie() -> int:
-    """The number that the kernel gave this network namespace, unique until the next boot."""
+    """The kernel's number of this network namespace, unique until the next boot."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             raw = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
         except OSError as error:
             raise PlatformError(
-                f"the kernel does not tell its network namespaces apart: {error.strerror}",
-                "Linux 5.14 or later does",
+                f"the kernel has no network namespace cookies: {error.strerror}",
+                "use Linux 5.14 or later",
             ) from error
     return int(struct.unpack("=Q", raw)[0])
 
 
 def boot_id() -> str:
-    """What tells this boot from every other."""
+    """The id of this boot."""
     return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def state_path(
     directory: Path = RUN_DIRECTORY, cookie: int | None = None, purpose: str = "setup"
 ) -> Path:
-    """Where the state of the namespace with ``cookie``, this one when None, is kept."""
+    """The state file of the namespace with ``cookie``, this one when None."""
     return directory / f"{purpose}-{netns_cookie() if cookie is None else cookie:x}.json"
 
 
 def stored(path: Path) -> dict[str, Any] | None:
-    """The content of the file; None where there is none or it is of an earlier boot.
+    """The content of the file; None if it does not exist or is of an earlier boot.
 
     Raises ``OperatorError`` when the file is not one of ours.
     """
@@ -73,7 +72,7 @@ def stored(path: Path) -> dict[str, Any] | None:
         if content["version"] != VERSION:
             raise OperatorError(
                 f"{path} is of another version of Paraglider",
-                "undo with the version that made it, or reboot",
+                "undo with the version that wrote it, or reboot",
             )
         if content["boot"] != boot_id():
             return None
@@ -87,9 +86,9 @@ def stored(path: Path) -> dict[str, Any] | None:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Make ``text`` all that is in the file, or leave it as it was; raises ``OSError``.
+    """Replace the content of the file with ``text`` atomically; raises ``OSError``.
 
-    Its directory is made where it is missing, and stays: other namespaces and the daemon use it.
+    A missing directory is created, and never removed: other namespaces and the daemon use it.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", dir=path.parent)
@@ -105,15 +104,15 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def damaged(path: Path, error: Exception) -> OperatorError:
-    """What to say of a file that cannot be read as the state."""
+    """The error for a file that is not a valid state."""
     return OperatorError(
         f"{path} is damaged ({error})",
-        "remove it; what the set-up changed must then be taken back by hand",
+        "remove it; the changes of the set-up must then be undone by hand",
     )
 
 
 def owner_of(path: Path) -> str | None:
-    """Who has set up what the file remembers; None where it remembers nothing.
+    """The owner of the set-up in the state file; None without a set-up.
 
     Raises ``OperatorError`` when the file is not one of ours.
     """
@@ -122,30 +121,28 @@ def owner_of(path: Path) -> str | None:
 
 
 def lock_path(name: str, directory: Path = RUN_DIRECTORY) -> Path:
-    """Where the lock ``name`` of this network namespace is."""
+    """The path of the lock ``name`` of this network namespace."""
     return directory / f"{name}-{netns_cookie():x}.lock"
 
 
 def announce(cores: Iterable[int] = (), directory: Path = RUN_DIRECTORY) -> LockFile:
-    """Have ``daemons`` name this process for as long as the lock that is returned is held, and
-    ``daemon_cores`` the ``cores`` of its workers.
-
-    Raises ``PlatformError`` where there can be none.
+    """Take the lock by which ``daemons`` finds this process and ``daemon_cores`` the ``cores`` of
+    its workers; raises ``PlatformError`` when it cannot be created.
     """
     lock = LockFile(lock_path(f"daemon-{os.getpid()}", directory))
-    with contextlib.suppress(OSError):  # /run is full: then nobody is told
+    with contextlib.suppress(OSError):  # /run is full: the cores are not recorded
         lock.write(json.dumps(list(cores)))
     return lock
 
 
 def daemons(directory: Path = RUN_DIRECTORY) -> list[int]:
-    """The process ids of the daemons in this network namespace; asked by root."""
+    """The process ids of the daemons in this network namespace; needs root."""
     paths = directory.glob(lock_path("daemon-*", directory).name)
     return sorted(int(path.name.split("-")[1]) for path in paths if is_held(path))
 
 
 def daemon_cores(pid: int, directory: Path = RUN_DIRECTORY) -> tuple[int, ...]:
-    """The cores of the workers of the daemon ``pid``; none where it does not tell."""
+    """The cores of the workers of the daemon ``pid``; empty if they are not recorded."""
     try:
         text = lock_path(f"daemon-{pid}", directory).read_text(encoding="ascii")
         return tuple(map(int, json.loads(text)))
@@ -154,9 +151,9 @@ def daemon_cores(pid: int, directory: Path = RUN_DIRECTORY) -> tuple[int, ...]:
 
 
 def refuse_beside_daemon() -> None:
-    """Raise ``OperatorError`` where a daemon balances in this network namespace."""
+    """Raise ``OperatorError`` when a daemon runs in this network namespace."""
     for pid in daemons():
         raise OperatorError(
-            f"a daemon balances here: process {pid} (paraglider)",
-            "stop it first; one of the two can have a service",
+            f"a daemon runs here: process {pid} (paraglider)",
+            "stop it first: either the daemon or the kernel can balance a service",
         )

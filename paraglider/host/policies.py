@@ -1,13 +1,12 @@
-"""Policies: strategies of the user's own, whose code never runs with root's rights.
+"""Policies: user-written strategies, whose code never runs with root's privileges.
 
-Lives here: ``load``, which turns each `strategy: package.module:Class` of a configuration into
-an entry of the registry, behind a guard (``core.policy_guard``), and ``begin``, by which the
-process that uses the registry imports them.
-Rules: who loads reads the files (``snapshot``) and imports nothing. A child process, as the user of
-the workers and without any capability, tries each class out before anything starts, and says what
-is wrong with it, for the operator to read with the line of the configuration that names it. Each
-worker then imports the same text for itself, as that user, before it is locked in: what a policy
-imports lazily is there by then, and a file that changes changes nothing until the next start.
+Lives here: ``load``, which turns each `strategy: package.module:Class` of a configuration into a
+registry entry behind a guard (``core.policy_guard``), and ``begin``, which imports the policies in
+the process that uses the registry.
+Rules: ``load`` reads the files (``snapshot``) and imports nothing. A child process, with the
+workers' user and no capabilities, tries each class before anything starts; its errors are reported
+with the configuration's line. Each worker imports the same text as that user before chroot, so that
+lazy imports of a policy work; changed files take effect at the next start.
 """
 
 from __future__ import annotations
@@ -42,14 +41,14 @@ from paraglider.forward.services import make_backends
 from paraglider.host import trust
 from paraglider.host.snapshot import Snapshot
 
-#: the directory beside the configuration file, where that names no other
+#: the default directory, beside the configuration file
 BESIDE: Final = "policies"
 
-#: seconds that all policies may take to be tried out
+#: timeout of the trial of all policies, in seconds
 PATIENCE: Final = 30.0
 _LONGEST: Final = 1 << 20
 
-#: what is wrong with a policy and what would be right; None where nothing is
+#: an error of a policy and its remedy; None if there is none
 _Fault = tuple[str, str] | None
 
 _MAKING: Final = "its constructor"
@@ -60,28 +59,28 @@ _CLIENTS: Final = {4: bytes((192, 0, 2, 1)), 6: bytes.fromhex("20010db8" + "00" 
 _CLIENT_PORT: Final = (49152).to_bytes(2, "big")
 
 
-#: is told whose policy is called next
+#: called with the service whose policy is called next
 Begins = Callable[[str], object]
 
 
 def _unheard(_service: str) -> None:
-    """For who need not know which policy never returns."""
+    """Ignores which policy is called."""
 
 
 class _Waiting:
-    """Stands for a policy that was not imported yet."""
+    """Placeholder for a policy that has not been imported yet."""
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
         """See ``Strategy``."""
 
     def pick(self, flow: NewFlow) -> Backend:
-        """See ``Strategy``; the guard has the next in turn."""
-        raise RuntimeError("it is not imported")
+        """See ``Strategy``; the guard falls back to rr."""
+        raise RuntimeError("the policy is not imported yet")
 
 
-class Policies(dict[str, Factory]):
-    """A registry with the policies of ``services``, from ``files`` in ``directory``; a pick may
-    take ``budget`` seconds.
+class PolicyRegistry(dict[str, Factory]):
+    """A registry with the policies of ``services``, from ``files`` in ``directory``. ``budget`` is
+    the longest time of a pick, in seconds.
     """
 
     def __init__(
@@ -99,16 +98,16 @@ class Policies(dict[str, Factory]):
             self[service.strategy] = partial(self._create, service.strategy, budget)
 
     def suspend(self, services: Iterable[str]) -> None:
-        """Have no class called for ``services``, and all others for theirs: the next in turn picks,
-        in what is at work and in what is made later.
+        """Suspend the policies of ``services`` and resume all others: rr picks for the suspended
+        ones, in existing and future strategies.
         """
         self._suspended = frozenset(services)
         for guard, service in self._guards.items():
             guard.suspend(service in self._suspended)
 
     def tried(self, begins: Begins = _unheard) -> list[_Fault]:
-        """Import the class of each service, and try it out, unless it is suspended; what is wrong
-        with each.
+        """Import the class of each service and try it out, unless it is suspended; returns the
+        error of each.
         """
         found: dict[str, UserClass] = {}
         faults: list[_Fault] = []
@@ -129,9 +128,9 @@ class Policies(dict[str, Factory]):
         return faults
 
     def begin(self, begins: Begins = _unheard) -> list[str]:
-        """Import the classes, and have them pick where they were asked for already; what failed.
+        """Import the classes and install them in existing guards; returns the errors.
 
-        Where one fails, which the trial did not, the next in turn picks.
+        If a class fails here, though its trial succeeded, rr picks for its service.
         """
         faults = zip(self._services, self.tried(begins), strict=True)
         failed = [f"policy `{service.strategy}`: {fault[0]}" for service, fault in faults if fault]
@@ -158,28 +157,28 @@ class Policies(dict[str, Factory]):
 
 
 def has_policies(registry: Registry) -> bool:
-    """Whether ``registry`` has code of the operator's own."""
-    return isinstance(registry, Policies)
+    """Whether ``registry`` has user-written strategies."""
+    return isinstance(registry, PolicyRegistry)
 
 
 def begin(registry: Registry, begins: Begins = _unheard) -> list[str]:
-    """Import the policies of ``registry``, if it has any, in this process; what failed. ``begins``
-    is told whose is next, by the service's name, and of the end by an empty one.
+    """Import the policies of ``registry``, if it has any, in this process; returns the errors.
+    ``begins`` is called with each service's name before its policy, and with "" at the end.
     """
-    return registry.begin(begins) if isinstance(registry, Policies) else []
+    return registry.begin(begins) if isinstance(registry, PolicyRegistry) else []
 
 
 def suspend(registry: Registry, services: Iterable[str]) -> None:
-    """Have the next in turn pick for ``services``, and for no others, where the strategy is a
-    policy of ``registry``; what is forked from here on has it so too.
+    """Suspend the policies of ``services``, and only these, in ``registry``: rr picks for them.
+    Processes forked later inherit it.
     """
-    if isinstance(registry, Policies):
+    if isinstance(registry, PolicyRegistry):
         registry.suspend(services)
 
 
 def begin_as(user: str, registry: Registry) -> None:
-    """As ``begin``, with the effective ids of ``user`` meanwhile, if this is root, for a command
-    that goes on with its own. Raises ``OperatorError`` with what failed.
+    """As ``begin``; root takes the effective ids of ``user`` meanwhile. Raises ``OperatorError``
+    with the first error.
     """
     root = os.geteuid() == 0 and has_policies(registry)
     if root:
@@ -188,7 +187,7 @@ def begin_as(user: str, registry: Registry) -> None:
         os.seteuid(found.pw_uid)
     try:
         for failure in begin(registry):
-            raise OperatorError(failure, "try again: it was right a moment ago")
+            raise OperatorError(failure, "try again: its trial succeeded")
     finally:
         if root:
             os.seteuid(0)
@@ -196,10 +195,10 @@ def begin_as(user: str, registry: Registry) -> None:
 
 
 def load(loaded: LoadedConfig) -> Registry:
-    """The registry of strategies with every policy that ``loaded`` names; ``begin`` imports them.
+    """The registry of strategies with every policy in ``loaded``; ``begin`` imports them.
 
-    Raises ``ConfigError`` with a line for each service whose policy cannot be loaded, or fails
-    when a process without rights tries it.
+    Raises ``ConfigError`` with a line for each service whose policy cannot be loaded, or fails its
+    trial in an unprivileged process.
     """
     config = loaded.config
     policies = [
@@ -218,7 +217,7 @@ def load(loaded: LoadedConfig) -> Registry:
         place = ("policies", "path") if configured else policies[0][0]
         loaded.refuse([Problem(place, error.what, error.remedy)])
     services = [service for _, service in policies]
-    registry = Policies(services, directory, files, config.policies.budget_ms / 1000)
+    registry = PolicyRegistry(services, directory, files, config.policies.budget_ms / 1000)
     faults = _faults(registry, len(services), config)
     loaded.refuse(
         Problem(place, f"policy `{service.strategy}`: {fault[0]}", fault[1])
@@ -228,13 +227,13 @@ def load(loaded: LoadedConfig) -> Registry:
     return registry
 
 
-def _faults(registry: Policies, count: int, config: Config) -> list[_Fault]:
-    """What a process without rights finds wrong with each of ``count`` policies."""
+def _faults(registry: PolicyRegistry, count: int, config: Config) -> list[_Fault]:
+    """The errors of ``count`` policies, from their trial in an unprivileged process."""
     reading, writing = os.pipe()
     sys.stdout.flush()
     pid = os.fork()
     if pid == 0:
-        with contextlib.suppress(BaseException):  # nothing of it may go on as the parent
+        with contextlib.suppress(BaseException):  # the child must not continue as the parent
             os.close(reading)
             _give_up(config)
             found = json.dumps(registry.tried()).encode()
@@ -242,11 +241,11 @@ def _faults(registry: Policies, count: int, config: Config) -> list[_Fault]:
                 found = found[os.write(writing, found) :]
         os._exit(0)
     os.close(writing)
-    said, deadline = bytearray(), time.monotonic() + PATIENCE
+    output, deadline = bytearray(), time.monotonic() + PATIENCE
     while select.select([reading], [], [], max(deadline - time.monotonic(), 0.0))[0]:
         more = os.read(reading, 65536)
-        said += more
-        if not more or len(said) > _LONGEST:
+        output += more
+        if not more or len(output) > _LONGEST:
             break
     os.close(reading)
     with contextlib.suppress(ProcessLookupError):
@@ -254,17 +253,18 @@ def _faults(registry: Policies, count: int, config: Config) -> list[_Fault]:
     os.waitpid(pid, 0)
     try:
         return [
-            None if fault is None else (str(fault[0]), str(fault[1])) for fault in json.loads(said)
+            None if fault is None else (str(fault[0]), str(fault[1]))
+            for fault in json.loads(output)
         ]
     except ValueError:
-        what = f"the process that tries it out ended, or took longer than {PATIENCE:g} s"
-        return [(what, "have it do less when it is imported and made")] * count
+        what = f"the trial process died, or took longer than {PATIENCE:g} s"
+        return [(what, "do less work at import and in the constructor")] * count
 
 
 def _give_up(config: Config) -> None:
-    """Be the user of ``config`` without a capability, if this is root."""
+    """Drop from root to the user of ``config``, without capabilities."""
     if os.geteuid() == 0:
-        from paraglider.host import privileges  # which needs prctl: nobody else here does
+        from paraglider.host import privileges  # imports prctl, which nothing else here needs
 
         found = pwd.getpwnam(config.user)
         privileges.drop(found.pw_uid, found.pw_gid, "/", keep=())
@@ -273,8 +273,8 @@ def _give_up(config: Config) -> None:
 def _check_directory(directory: Path) -> None:
     if not directory.is_dir():
         raise OperatorError(
-            f"there is no directory {directory} to load policies from",
-            "make it, or name another as `path` under `policies`",
+            f"the policy directory {directory} does not exist",
+            "create it, or set `path` under `policies`",
         )
     found = trust.untrusted(directory) if os.geteuid() == 0 else None
     if found is not None:
@@ -282,7 +282,7 @@ def _check_directory(directory: Path) -> None:
 
 
 def _find(name: str, directory: Path, files: Snapshot) -> UserClass:
-    """The class that ``name`` (package.module:Class) stands for."""
+    """The class called ``name`` (package.module:Class); raises ``OperatorError``."""
     module_name, _, class_name = name.partition(":")
     file = directory / (module_name.replace(".", "/") + ".py")
     try:
@@ -291,7 +291,7 @@ def _find(name: str, directory: Path, files: Snapshot) -> UserClass:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise _failed(f"importing {file}", error) from None
         raise OperatorError(
-            f"there is no {file}", "put the module there, or name its directory under `policies`"
+            f"{file} does not exist", "put the module there, or set `path` under `policies`"
         ) from None
     except SyntaxError as error:
         what = f"{error.filename}:{error.lineno}: {error.msg}"
@@ -300,8 +300,8 @@ def _find(name: str, directory: Path, files: Snapshot) -> UserClass:
         raise _failed(f"importing {file}", error) from None
     if not files.has(module):
         raise OperatorError(
-            f"there is another module `{module_name}`, which hides {file}",
-            "give the module a name of its own",
+            f"another module `{module_name}` hides {file}",
+            "rename the module",
         )
     found = getattr(module, class_name, None)
     if not isinstance(found, type):
@@ -318,7 +318,9 @@ def _find(name: str, directory: Path, files: Snapshot) -> UserClass:
 
 
 def _try(policy: UserClass, service: Service) -> None:
-    """Make the class, and have it pick a backend for a flow of each protocol of ``service``."""
+    """Instantiate the class and let it pick a backend for a flow of each protocol of ``service``;
+    raises ``OperatorError``.
+    """
     ready = tuple(backend for backend in make_backends(service) if backend.weight)
     family, port = service.family, service.ports[0].first.to_bytes(2, "big")
     key = _CLIENTS[family] + service.vip.ip.packed + _CLIENT_PORT + port
@@ -334,7 +336,7 @@ def _try(policy: UserClass, service: Service) -> None:
             answer: object = strategy.pick(flow)
             if not any(answer is backend for backend in ready):
                 raise OperatorError(
-                    f"pick returned {type(answer).__name__}, no ready backend",
+                    f"pick returned {type(answer).__name__}, not a ready backend",
                     "return one of the backends that `prepare` was given",
                 )
     except OperatorError:
@@ -355,5 +357,7 @@ def _made(name: str, policy: UserClass, context: Context) -> Picker:
 def _failed(step: str, error: BaseException) -> OperatorError:
     remedy = "see docs/policies.md for an example"
     if step == _MAKING:
-        remedy = "it is made as Class(service=..., worker=..., seed=...); take **context"
+        remedy = (
+            "the constructor is called as Class(service=..., worker=..., seed=...); take **context"
+        )
     return OperatorError(f"{step} raised {describe(error)}", remedy)

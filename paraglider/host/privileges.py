@@ -1,9 +1,9 @@
-"""Giving up privileges, for good: what the parent keeps, what a worker keeps.
+"""Drops privileges permanently, in the supervisor and in its processes.
 
-The order matters. Groups and the bounding set go while we may still change them; chroot needs
-root; the user id goes with ``keep_caps`` set, which keeps the permitted set across it; then every
-capability but the named ones goes, and no_new_privs shuts the way back (prctl(2),
-capabilities(7)). The death signal comes last: a change of credentials clears it.
+The order matters. Groups and the bounding set are dropped first, while that is permitted; chroot
+needs root; ``keep_caps`` keeps the permitted set across the change of the user id; then all other
+capabilities are dropped, and no_new_privs prevents regaining them (prctl(2), capabilities(7)). The
+death signal is set last, because a change of credentials clears it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import prctl
 
 from paraglider.errors import PlatformError
 
-#: what the supervising parent needs after start-up: to start and to stop workers
+#: capabilities of the supervisor after start-up, to start and stop processes
 PARENT_CAPABILITIES = (
     prctl.CAP_NET_ADMIN,
     prctl.CAP_SYS_CHROOT,
@@ -24,20 +24,20 @@ PARENT_CAPABILITIES = (
     prctl.CAP_SETGID,
     prctl.CAP_SETPCAP,
     prctl.CAP_KILL,
-    prctl.CAP_NET_RAW,  # for the reconciler, which has no more than its parent
+    prctl.CAP_NET_RAW,  # for the reconciler, which inherits from the supervisor
 )
 
-#: what changing addresses, routes and rules needs; iptables-legacy speaks through a raw socket
+#: capabilities to change addresses, routes and rules; iptables-legacy uses a raw socket
 RECONCILER_CAPABILITIES = (prctl.CAP_NET_ADMIN, prctl.CAP_NET_RAW)
 
-#: what the kernel asks of a worker at every verdict, and of the tracker
+#: the capability that the kernel requires of a worker at every verdict, and of the tracker
 NEEDED = (prctl.CAP_NET_ADMIN,)
 
 
 def limit(*keep: int) -> None:
-    """Stay root with the capabilities ``keep`` alone, and without a way back to the others.
+    """Stay root with only the capabilities ``keep``, permanently.
 
-    Raises PlatformError when the kernel refuses, as it does where root lacks CAP_SETPCAP.
+    Raises PlatformError when the kernel refuses, for example when root lacks CAP_SETPCAP.
     """
     try:
         os.setgroups([])
@@ -51,7 +51,7 @@ def limit(*keep: int) -> None:
 
 
 def limit_parent() -> None:
-    """As ``limit``, for the supervisor: without the rights that supervising does not need."""
+    """As ``limit``, with the capabilities of the supervisor."""
     limit(*PARENT_CAPABILITIES)
 
 
@@ -62,16 +62,14 @@ def drop(
     keep: tuple[int, ...] = NEEDED,
     ahead: Callable[[], object] | None = None,
 ) -> None:
-    """Lock this process into ``chroot`` as ``uid``:``gid`` with the capabilities ``keep`` alone.
+    """Chroot this process into ``chroot`` as ``uid``:``gid`` with only the capabilities ``keep``.
 
-    ``ahead`` is called while the files of the host can still be read, though as ``uid`` already and
-    without a capability in effect: of those that it could take, ``keep`` and CAP_SYS_CHROOT, none
-    makes it root again.
+    ``ahead`` is called before chroot, as ``uid`` and with an empty effective set. The permitted set
+    is ``keep`` and CAP_SYS_CHROOT, none of which can regain root.
 
-    A worker keeps CAP_NET_ADMIN: the kernel asks for it at every verdict, of the socket's opener
-    and of its sender (net/netfilter/nfnetlink.c, nfnetlink_rcv). Everything imported lazily must
-    be imported before. Raises PlatformError when the kernel refuses a step; the process must then
-    end.
+    A worker keeps CAP_NET_ADMIN: the kernel requires it at every verdict, of the socket's opener
+    and of its sender (net/netfilter/nfnetlink.c, nfnetlink_rcv). All lazy imports must be done
+    before. Raises PlatformError when the kernel refuses a step; the process must then exit.
     """
     try:
         os.setgroups([])
@@ -98,9 +96,7 @@ def drop(
 
 
 def _ahead(call: Callable[[], object], place: int) -> None:
-    """Make ``call`` without a capability in effect, then go to ``place`` and have it as root
-    directory; raises ``OSError``.
-    """
+    """Run ``call`` with an empty effective set, then chroot to ``place``; raises ``OSError``."""
     prctl.cap_effective.limit()
     call()
     prctl.set_caps((prctl.CAP_SYS_CHROOT, prctl.CAP_EFFECTIVE, True))
@@ -111,14 +107,14 @@ def _ahead(call: Callable[[], object], place: int) -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the process ``parent`` ends, however it ends."""
+    """Make the kernel send SIGTERM to this process when the process ``parent`` ends."""
     prctl.set_pdeathsig(signal.SIGTERM)
-    if os.getppid() != parent:  # it ended before we asked
+    if os.getppid() != parent:  # it ended before the call
         os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _refused(error: OSError) -> PlatformError:
     return PlatformError(
-        f"the kernel refuses to give up privileges: {error}",
+        f"cannot drop privileges: {error}",
         "start as root with its full set of capabilities",
     )

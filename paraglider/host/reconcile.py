@@ -7,7 +7,7 @@
              what is wanted (``wanted``): also what was so before us and was taken away since. This
              asks the kernel alone
 
-Lives here: ``Reconciler``, ``Absence`` (one thing that is missing), ``Look`` (what one look found).
+Lives here: ``Reconciler``, ``Absence`` (one missing object), ``RepairResult`` (of one run).
 Rules: level-triggered: a look needs nothing of the one before it, and what could not be put back is
 found again by the next. Nothing is taken back here, and nothing is done after an undo, or while
 a set-up is at work.
@@ -25,7 +25,7 @@ from paraglider.errors import OperatorError, ParagliderError
 from paraglider.host import apply
 from paraglider.host.changes.base import Change, Host
 from paraglider.host.changes.legacy import LegacyChange
-from paraglider.host.changes.replaced_table import WholeTable
+from paraglider.host.changes.replaced_table import ReplacedTable
 from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.changes.table import TableChange, set_up
 from paraglider.host.foreign import Blocked, blocked
@@ -62,7 +62,7 @@ class Absence:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RepairResult:
     """What was ``absent``, what of it is ``restored``, why others could not be (by name), and the
     families whose table of offloaded flows was made anew.
     """
@@ -112,17 +112,17 @@ class Reconciler:
         services = tuple(s for one in every for s in one.config.services if s.family == one.family)
         return every[0].config.model_copy(update={"services": services})
 
-    def look(self, part: Part, choose: Choose = tuple) -> Look:
+    def look(self, part: Part, choose: Choose = tuple) -> RepairResult:
         """Compare ``part`` with the host and put back what is missing.
 
         ``choose`` is told of all that is missing, and gives what is to be put back now. Raises
         ``SetUpAtWorkError``, and ``ParagliderError`` where the host cannot be looked at.
         """
         if part == "foreign":
-            return Look(tuple(self._blocked()), (), {}, ())
+            return RepairResult(tuple(self._blocked()), (), {}, ())
         try:
             if not tuple(self._absent(part)):
-                return Look((), (), {}, ())
+                return RepairResult((), (), {}, ())
         except ParagliderError:
             pass  # a set-up at work may be the reason; if not, it is raised again below
         # Something is missing, or a set-up is at work, or has just been undone.
@@ -136,7 +136,7 @@ class Reconciler:
         back = tuple(a for a in chosen if a.name not in why)
         tables = (a.step.change for a in back if a.step is not None)
         renewed = {change.family for change in tables if isinstance(change, TableChange)}
-        return Look(absent, back, why, tuple(sorted(renewed)))
+        return RepairResult(absent, back, why, tuple(sorted(renewed)))
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -230,7 +230,7 @@ def _absence(step: Step, name: str, *, new: bool = False) -> Absence:
 
 def _held(change: Change, host: Host) -> bool:
     """Whether the kernel holds our part of the packet filter as the set-up left it."""
-    if isinstance(change, RulesChange | LegacyChange | WholeTable):
+    if isinstance(change, RulesChange | LegacyChange | ReplacedTable):
         return change.settled(host).saved == change.saved
     if isinstance(change, TableChange):
         return set_up(change.settled(host).saved) == set_up(change.saved)

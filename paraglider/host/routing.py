@@ -23,9 +23,9 @@ from paraglider.host.rtnetlink import FAMILY, ROUTE
 from paraglider.netfilter.nfnetlink import attribute
 
 _LENGTH: Final = {4: 32, 6: 128}
-_STATIC: Final = 4  # RTPROT_STATIC: an administrator's, which no routing daemon takes for its own
-_ONLINK: Final = 0x04  # RTNH_F_ONLINK: the gateway is a neighbour, whatever the routes
-_LINK_SCOPE: Final = 253  # RT_SCOPE_LINK: no gateway in between
+_STATIC: Final = 4  # RTPROT_STATIC: an administrator's route; routing daemons leave it alone
+_ONLINK: Final = 0x04  # RTNH_F_ONLINK: the gateway is a neighbour, regardless of the routes
+_LINK_SCOPE: Final = 253  # RT_SCOPE_LINK: no gateway
 _UNICAST: Final = 1  # RTN_UNICAST, linux/rtnetlink.h
 _BY_TABLE: Final = 1  # FR_ACT_TO_TBL, linux/fib_rules.h
 
@@ -38,11 +38,12 @@ _U32: Final = struct.Struct("=I")
 
 
 class Routing:
-    """Requests to the kernel about the namespace that the process runs in."""
+    """Requests to the kernel about the network namespace of the process."""
 
     def held(self, family: int, interfaces: Iterable[str]) -> frozenset[RoutingEntry]:
-        """All policy rules by marks and all proxy entries of ``family`` (4 or 6), and its routes by
-        ``interfaces`` that a ``Route`` can say; a dump of each, and one an interface.
+        """All policy rules with marks, all proxy entries, and the routes through ``interfaces``
+        that ``Route`` can represent, of ``family`` (4 or 6). One dump of each kind, one per
+        interface.
         """
         found: set[RoutingEntry] = {*_rules(family), *_proxies(family)}
         for interface in interfaces:
@@ -50,7 +51,7 @@ class Routing:
         return frozenset(found)
 
     def add_route(self, route: Route) -> None:
-        """Add ``route``; raises ``PlatformError`` where there is another to the same place."""
+        """Add ``route``; raises ``PlatformError`` if another route to the destination exists."""
         body = _route_body(route, _wanted_index(route.interface))
         what = f"add the route {route}"
         rtnetlink.request(what, rtnetlink.NEWROUTE, body, rtnetlink.CREATE)
@@ -108,7 +109,7 @@ def _proxies(family: int) -> Iterator[ProxyEntry]:
 
 
 def _routes(family: int, interface: str) -> Iterator[Route]:
-    """The kernel is asked for those by ``interface`` alone; an old one lists all of them."""
+    """The routes through ``interface``; an old kernel ignores that filter and lists all routes."""
     if (index := _index(interface)) is None:
         return
     body = ROUTE.pack(FAMILY[family], 0, 0, 0, 0, 0, 0, 0, 0)

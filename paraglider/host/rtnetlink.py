@@ -1,10 +1,10 @@
-"""Requests to rtnetlink as bytes: for what a set-up asks thousands of times.
+"""rtnetlink requests as bytes, fast enough for thousands of them in a set-up.
 
-Lives here: one request, the messages of addresses, neighbours and the way to an address; those of
-routes and policy rules are ``routing``'s.
-A message is nlmsghdr, the header of its kind, and attributes, all of it in host order but for
-addresses (linux/rtnetlink.h, linux/if_addr.h, linux/neighbour.h). A request costs some 50 µs.
-Rules: what the kernel refuses raises ``PlatformError``, but for the error numbers to be ignored.
+Lives here: requests, and the messages of addresses, neighbours and route look-ups; those of routes
+and policy rules are in ``routing``.
+A message is nlmsghdr, the header of its type, and attributes, all in host order except addresses
+(linux/rtnetlink.h, linux/if_addr.h, linux/neighbour.h). A request takes some 50 µs.
+Rules: a refusal of the kernel raises ``PlatformError``, except for the given error numbers.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ _NEIGHBOUR: Final = struct.Struct("=BBHiHBB")
 ROUTE: Final = struct.Struct("=BBBBBBBBI")
 _HEAD: Final = struct.Struct("=IHHII")
 _INTERRUPTED: Final = 0x10  # NLM_F_DUMP_INTR
-_TRIES: Final = 3  # where others change such things all the time
+_TRIES: Final = 3  # dumps, when others change the objects meanwhile
 _U32: Final = struct.Struct("=I")
 
 
 def request(what: str, kind: int, body: bytes, flags: int, *ignore: int) -> bool:
-    """Have the kernel do what ``kind`` and ``body`` say; False where it answers with one of the
-    error numbers in ``ignore``. Raises ``PlatformError``, which begins with "cannot ``what``".
+    """Send the request of type ``kind`` with ``body``; False when the kernel answers with one of
+    the error numbers in ``ignore``. Raises ``PlatformError`` with the message "cannot ``what``".
     """
     return bool(_asked(what, kind, body, flags | NLM_F_ACK, ignore) is not None)
 
 
 def dump(what: str, kind: int, body: bytes, *, strict: bool = False) -> list[bytes]:
-    """Everything of a kind, each a whole message; raises ``PlatformError``.
+    """All objects of a type, each as a complete message; raises ``PlatformError``.
 
-    A dump that a change fell into is asked for again. With ``strict`` the kernel goes by what
-    ``body`` says besides the family, and sends no more (since Linux 4.20).
+    A dump that was interrupted by a change is repeated. With ``strict`` the kernel also filters by
+    the other fields of ``body``, not only by the family (since Linux 4.20).
     """
     for _ in range(_TRIES):
         found = _asked(what, kind, body, NLM_F_DUMP, (), strict=strict) or []
@@ -80,7 +80,7 @@ def dump(what: str, kind: int, body: bytes, *, strict: bool = False) -> list[byt
 
 
 def get(what: str, kind: int, body: bytes, *ignore: int) -> bytes | None:
-    """One answer, None where the kernel refuses with one of ``ignore``; ``PlatformError``."""
+    """One answer; None when the kernel refuses with one of ``ignore``. Raises ``PlatformError``."""
     found = _asked(what, kind, body, 0, ignore)
     return found[0] if found else None
 
@@ -115,7 +115,7 @@ def neighbour_body(
 
 
 def neighbours_body(family: int, *, proxies: bool = False) -> bytes:
-    """What asks for all neighbours of ``family`` (4 or 6), or for all that the host answers for."""
+    """The request for all neighbours of ``family`` (4 or 6), or for all its proxy entries."""
     return _NEIGHBOUR.pack(FAMILY[family], 0, 0, 0, 0, _PROXY if proxies else 0, 0)
 
 
@@ -126,19 +126,19 @@ def read_neighbour(message: bytes) -> tuple[int, int, dict[int, bytes]]:
 
 
 def proxy_body(address: IPAddress, index: int) -> bytes:
-    """An ndmsg of an address that interface ``index`` answers for."""
+    """An ndmsg of a proxy entry on interface ``index``."""
     body = _NEIGHBOUR.pack(FAMILY[address.version], 0, 0, index, 0, _PROXY, 0)
     return body + attribute(NDA_DST, address.packed)
 
 
-def way_body(address: IPAddress) -> bytes:
-    """What asks by which route the kernel would send to ``address``."""
+def route_query_body(address: IPAddress) -> bytes:
+    """The request for the kernel's route to ``address``."""
     head = ROUTE.pack(FAMILY[address.version], address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
     return head + attribute(_RTA_DST, address.packed)
 
 
-def read_way(message: bytes) -> int | None:
-    """The interface of the route, None where it has none."""
+def read_route_interface(message: bytes) -> int | None:
+    """The interface of the route; None if it has none."""
     found = dict(attributes(message, 28))
     return _U32.unpack(found[_RTA_OIF])[0] if _RTA_OIF in found else None
 

@@ -1,12 +1,12 @@
-"""The filter of system calls that each process installs when it has given up its rights.
+"""The system call filter that each process installs after it has dropped its privileges.
 
-Lives here: ``ROLES`` (what each role may call), ``program`` (the filter of a role as classic BPF)
-``confine`` (installs it, for good and for all threads) and ``forbid_rings``.
-Rules: a role's list is what it needs once it serves. What no role ever needs and an attacker would
-(run a program, trace a process, mount, load code into the kernel) kills the process; anything else
-that is not on the list fails with EPERM. The numbers are the kernel's for x86_64
-(arch/x86/entry/syscalls/syscall_64.tbl) and aarch64 (include/uapi/asm-generic/unistd.h); elsewhere
-there is no filter. See seccomp(2) and Documentation/userspace-api/seccomp_filter.rst.
+Lives here: ``ROLES`` (the calls of each role), ``program`` (the filter of a role as classic BPF),
+``confine`` (installs it permanently for all threads) and ``forbid_rings``.
+Rules: a role's list has the calls that it needs after start-up. Calls that only an attacker would
+make (run a program, trace a process, mount, load code into the kernel) kill the process; all other
+calls fail with EPERM. The numbers are for x86_64 (arch/x86/entry/syscalls/syscall_64.tbl) and
+aarch64 (include/uapi/asm-generic/unistd.h); other machines have no filter. See seccomp(2) and
+Documentation/userspace-api/seccomp_filter.rst.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _calls(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-#: what a running interpreter, its loop, its memory, its clocks and its open descriptors take
+#: calls of the interpreter: event loop, memory, clocks, open descriptors
 _RUNTIME: Final = _calls(
     """
     read write readv writev pread64 pwrite64 close fstat newfstatat stat statx lseek
@@ -76,7 +76,7 @@ _READS_FILES: Final = _calls(
     """
 )
 
-#: what only an attacker would call
+#: calls that only an attacker would make
 _DANGEROUS: Final = _calls(
     """
     execve execveat ptrace process_vm_readv process_vm_writev pidfd_getfd
@@ -88,17 +88,17 @@ _DANGEROUS: Final = _calls(
     settimeofday clock_settime adjtimex clock_adjtime sethostname setdomainname mknod mknodat
     """
 )
-#: asked for by libraries that do without where the kernel is too old to have them; their arguments
-#: are in memory, where no filter can look
+#: calls that libraries replace by others on old kernels; their arguments are in memory, where a
+#: filter cannot check them
 _UNKNOWN: Final = _calls("clone3 io_uring_setup")
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """What a role may call: ``calls`` by name, sockets of ``domains``, threads.
+    """The permissions of a role: ``calls`` by name, sockets of ``domains``, threads.
 
-    One with ``programs`` starts other people's programs, which inherit the filter: it may call
-    all but what is dangerous, and that fails instead of killing.
+    With ``programs`` the role runs other programs, which inherit the filter: all calls except the
+    dangerous ones are allowed, and those fail instead of killing.
     """
 
     calls: frozenset[str] = _RUNTIME
@@ -124,7 +124,7 @@ ROLES: Final = {
 def program(allowed: Allowed, machine: str) -> bytes:
     """The filter of ``allowed`` for ``machine``, an array of struct sock_filter.
 
-    It judges struct seccomp_data and returns an action. KeyError for a machine not in MACHINES.
+    The filter maps struct seccomp_data to an action. Raises KeyError for a machine not in MACHINES.
     """
     arch, column = MACHINES[machine]
     lines = [
@@ -154,14 +154,14 @@ _Line = tuple[int, int, int, int]
 
 
 def _each(names: Iterable[str], column: int, action: int) -> Iterator[_Line]:
-    """``action`` for each of ``names`` that the machine has."""
+    """Instructions that return ``action`` for each of ``names`` that the machine has."""
     for number in sorted(n for name in names if (n := NUMBERS[name][column]) is not None):
         yield (_EQUAL, 0, 1, number)
         yield (_RETURN, 0, 0, action)
 
 
 def _if(name: str, column: int, tests: list[_Line], otherwise: int) -> Iterator[_Line]:
-    """For the call ``name``: allowed when its first argument passes any of ``tests``."""
+    """Instructions that allow the call ``name`` if its first argument passes one of ``tests``."""
     number = NUMBERS[name][column]
     if number is None:
         return
@@ -184,7 +184,7 @@ class _Program(ctypes.Structure):
 
 
 def confine(role: str) -> bool:
-    """Install the filter of ``role``; False where machine or kernel have no such filters.
+    """Install the filter of ``role``; False if the machine or kernel does not support filters.
 
     The process must have ``no_new_privs``. Raises ``PlatformError`` when the kernel refuses it.
     """
@@ -192,9 +192,9 @@ def confine(role: str) -> bool:
 
 
 def forbid_rings() -> None:
-    """Have the kernel say that it has no io_uring: requests in a ring pass every filter by.
+    """Make io_uring_setup fail with ENOSYS, because requests in a ring bypass every filter.
 
-    For libraries that make their rings before the process is confined. As ``confine``.
+    For libraries that create rings before ``confine``. Raises as ``confine``.
     """
     if machine := _machine():
         arch, column = MACHINES[machine]
@@ -210,7 +210,7 @@ def forbid_rings() -> None:
 
 
 def _machine() -> str:
-    """The machine's name in MACHINES; empty where there is no filter for it."""
+    """The machine's name in MACHINES; empty if it has no filter."""
     machine = platform.machine()
     return machine if machine in MACHINES and sys.maxsize > 1 << 32 else ""
 
@@ -225,11 +225,11 @@ def _install(text: bytes) -> bool:
     error = ctypes.get_errno()
     if error in (errno.ENOSYS, errno.EINVAL):  # a kernel without CONFIG_SECCOMP_FILTER
         return False
-    raise PlatformError(f"the kernel refuses the filter of system calls: {os.strerror(error)}")
+    raise PlatformError(f"cannot install the system call filter: {os.strerror(error)}")
 
 
 def confined(pid: int) -> bool:
-    """Whether the process ``pid`` has a filter, by the kernel's word (proc_pid_status(5))."""
+    """Whether the process ``pid`` has a filter, according to proc_pid_status(5)."""
     try:
         status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:

@@ -1,10 +1,10 @@
-"""The seed of this host: what keys every hash that decides where a flow goes.
+"""The seed of this host, the key of every hash that decides about flows.
 
-Lives here: ``machine_seed`` (draws it at the first call and keeps it), ``known_seed`` (only reads)
-and ``steering_seed`` (the 32 bits for the kernel's hashes).
-Rules: 64 random bits in a file that only root can read, kept over reboots, so that clients of
-``source`` keep their backends and nobody else can tell which one a packet will get. The file is
-created once and never changes; the set-up and the daemon read the same.
+Lives here: ``machine_seed`` (creates it at the first call), ``known_seed`` (only reads it) and
+``steering_seed`` (32 bits for the kernel's hashes).
+Rules: 64 random bits in a file that only root can read, kept over reboots. Clients of ``source``
+keep their backends, and clients cannot predict the backend of a packet. The file is written once;
+the set-up and the daemon read the same.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def _silent(_: str) -> None:
-    """Say nothing."""
+    """Ignore the warning."""
 
 
 def machine_seed(say: Callable[[str], None] = _silent, file: Path = SEED_FILE) -> int:
-    """The seed in ``file``, drawn and stored there when it has none.
+    """The seed in ``file``; a new one is created and stored if there is none.
 
-    A host that cannot store it (a container without ``/var/lib``) uses a hash of its machine id,
-    or of its boot id, and ``say`` is told. Later calls in one process return the same, whatever
-    becomes of the file. Raises ``PlatformError`` when the host has no id either.
+    If it cannot be stored (a container without ``/var/lib``), a hash of the machine id or boot id
+    is used and ``say`` gets a warning. Later calls in one process return the same seed. Raises
+    ``PlatformError`` when the host has no id either.
     """
     seed, warning = _machine_seed(file)
     if warning:
@@ -46,7 +46,7 @@ def machine_seed(say: Callable[[str], None] = _silent, file: Path = SEED_FILE) -
 
 
 def known_seed(file: Path = SEED_FILE) -> int | None:
-    """The seed in ``file``; None when there is none or this user may not read it."""
+    """The seed in ``file``; None if it does not exist or is not readable."""
     try:
         return _parsed(file.read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -61,7 +61,7 @@ def steering_seed(file: Path = SEED_FILE) -> int:
 
 @cache
 def _machine_seed(file: Path) -> tuple[int, str]:
-    """The seed, and a warning where it could not be kept as it should."""
+    """The seed, and a warning if it could not be stored."""
     try:
         return _parsed(file.read_text(encoding="ascii")), ""
     except (FileNotFoundError, NotADirectoryError):
@@ -69,18 +69,18 @@ def _machine_seed(file: Path) -> tuple[int, str]:
     except ValueError:
         damaged = True
     except OSError as error:
-        return _unkept(), _told(file, error)
+        return _unkept(), _warning(file, error)
     try:
         seed = _store(file, secrets.randbits(BITS), replace=damaged)
     except OSError as error:
-        return _unkept(), _told(file, error)
+        return _unkept(), _warning(file, error)
     if damaged:
-        return seed, f"{file} was damaged: another seed is drawn, clients of hashes move"
+        return seed, f"{file} was damaged: a new seed was created, and hashed clients move"
     return seed, ""
 
 
 def _parsed(text: str) -> int:
-    """The number in ``text``; raises ``ValueError`` when there is none of ``BITS`` bits."""
+    """The number in ``text``; raises ``ValueError`` if it is not one of ``BITS`` bits."""
     digits = text.strip()
     if not (digits.isascii() and digits.isdecimal() and len(digits) <= len(str(1 << BITS))):
         raise ValueError("not a seed")
@@ -91,7 +91,9 @@ def _parsed(text: str) -> int:
 
 
 def _store(file: Path, seed: int, *, replace: bool) -> int:
-    """Store ``seed``, unless another process was first and ``replace`` is false: then its seed."""
+    """Store ``seed`` and return it; without ``replace``, return the seed of a process that stored
+    one first.
+    """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".seed-", dir=file.parent)  # mode 0600
     temporary = Path(name)
@@ -114,7 +116,7 @@ def _store(file: Path, seed: int, *, replace: bool) -> int:
 
 
 def _unkept(machine_id: Path = _MACHINE_ID) -> int:
-    """A seed from the host's own identity, which strangers on the network do not know."""
+    """A seed from the machine id or boot id, which clients do not know."""
     for source in (machine_id, _BOOT_ID):
         if source.is_file() and (text := source.read_text(encoding="ascii").strip()):
             digest = hashlib.sha256(b"paraglider seed " + text.encode()).digest()
@@ -122,8 +124,8 @@ def _unkept(machine_id: Path = _MACHINE_ID) -> int:
     raise PlatformError("the machine has neither a machine id nor a boot id")
 
 
-def _told(file: Path, error: OSError) -> str:
+def _warning(file: Path, error: OSError) -> str:
     return (
-        f"the seed of hashes cannot be kept in {file} ({error.strerror}): one is made from the"
+        f"the seed of hashes cannot be stored in {file} ({error.strerror}): it is derived from the"
         " machine id; give the services a `seed`, or make the directory writable"
     )

@@ -1,9 +1,8 @@
-"""The Python files of a directory, read once, and imported later by who may not read them.
+"""The Python files of a directory, read once and imported later by processes that cannot read them.
 
 Lives here: ``Snapshot``.
-Rules: reading executes nothing. What is imported comes from memory: every process of a daemon has
-the same, also one that starts later, whatever becomes of the files; nothing is written, no bytecode
-either.
+Rules: reading executes nothing. Modules are imported from memory, so all processes of a daemon,
+also those that start later, have the same code even if the files change. No bytecode is written.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ _PACKAGE: Final = "__init__"
 
 
 class Snapshot:
-    """The modules below ``directory``; raises ``OperatorError`` where they cannot be read.
+    """The modules below ``directory``; raises ``OperatorError`` when they cannot be read.
 
-    A finder and a loader of modules, as ``importlib.abc`` has them.
+    A module finder and loader (``importlib.abc``).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -48,12 +47,12 @@ class Snapshot:
                         left -= self._add(parts, file, left)
         except OSError as error:
             what = f"{error.filename} cannot be read: {error.strerror}"
-            raise OperatorError(what, "correct its mode, or its link") from None
+            raise OperatorError(what, "correct its mode, or the symbolic link") from None
 
     @contextmanager
     def importable(self) -> Iterator[None]:
-        """Modules are looked for here ahead of all but the interpreter's own, and what an earlier
-        load brought is gone.
+        """Within the context, modules are found here before ``sys.path``; modules of an earlier
+        load are removed.
         """
         for name, module in list(sys.modules.items()):
             if self.has(module):
@@ -69,7 +68,7 @@ class Snapshot:
             sys.meta_path.remove(self)
 
     def has(self, module: ModuleType) -> bool:
-        """Whether ``module`` is of the directory."""
+        """Whether ``module`` is from the directory."""
         places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
         return any(Path(place).is_relative_to(self._directory) for place in places if place)
 
@@ -89,7 +88,7 @@ class Snapshot:
         return spec
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        """See ``importlib.abc.Loader``: the usual one."""
+        """See ``importlib.abc.Loader``: the default module object."""
 
     def exec_module(self, module: ModuleType) -> None:
         """See ``importlib.abc.Loader``."""
@@ -98,13 +97,13 @@ class Snapshot:
         exec(compile(source, str(file), "exec"), module.__dict__)  # noqa: S102 - what it is for
 
     def _add(self, parts: tuple[str, ...], file: Path, left: int) -> int:
-        """Take ``file`` in; how many bytes it has."""
+        """Read ``file``; returns its size in bytes."""
         with file.open("rb") as stream:
             source = stream.read(left + 1)
         if len(source) > left:
             raise OperatorError(
                 f"{self._directory} has more than {MOST >> 20} MiB of Python files",
-                "keep policies in a directory of their own",
+                "move the policies to a separate directory",
             )
         package = file.stem == _PACKAGE
         name = ".".join(parts if package else (*parts, file.stem))

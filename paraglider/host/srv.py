@@ -1,11 +1,11 @@
-"""Backends from the DNS: the SRV records of a name (RFC 2782), and the addresses of their targets.
+"""Backends from DNS: the SRV records of a name (RFC 2782), and the addresses of their targets.
 
-Lives here: ``look_up``, which asks by a ``Query``, ``DnsQuery``, which is dnspython's, and
-``preload``. What is asked for and answered is ``dns_records``'s.
-Rules: of the targets those of the lowest priority that have an address of the family are taken, all
-of them alike for as long as they are listed. A target without such an address is left out; one
-whose address cannot be found out just now fails the whole, for a name server's trouble must not
-take a backend out. What servers say is bounded here and judged again by the hub.
+Lives here: ``look_up``, which resolves a name through a ``Query``; ``DnsQuery``, which uses
+dnspython; and ``preload``. Queries and answers are defined in ``dns_records``.
+Rules: the backends are the targets with the lowest priority number that have an address of the
+family. A target without such an address is skipped. If the query of a target fails, the look-up
+fails, because a failing name server must not remove a backend. Answers are bounded here and
+validated again by the daemon.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ import dns.resolver
 from paraglider.config.types import IPAddress
 from paraglider.host.dns_records import (
     MOST_TARGETS,
-    Answer,
+    DnsAnswer,
     NoAnswerError,
-    NothingThereError,
+    NoRecordsError,
     Query,
     Reply,
     Srv,
     records_of,
 )
 
-#: seconds that one question may take, over all servers and tries
+#: timeout of one query, over all servers and tries, in seconds
 LIFETIME: Final = 5.0
-#: seconds until one server is asked again, or the next one
+#: seconds until the query is repeated, or sent to the next server
 TRY: Final = 1.5
-#: questions that one name has open at a time
+#: concurrent queries of one name
 _AT_ONCE: Final = 16
 
 
-async def look_up(name: str, family: int, query: Query) -> Answer:
+async def look_up(name: str, family: int, query: Query) -> DnsAnswer:
     """The backends of ``family`` (4 or 6) at ``name``; raises ``NoAnswerError``."""
     reply = await query(name, "SRV")
     named: list[Srv] = sorted(
@@ -51,7 +51,7 @@ async def look_up(name: str, family: int, query: Query) -> Answer:
         key=lambda record: record.priority,
     )
     if not named:
-        raise NothingThereError(f"{name}: the service is not to be had there (target `.`)")
+        raise NoRecordsError(f"{name}: the service is not available there (target `.`)")
     if len(named) > MOST_TARGETS:
         raise NoAnswerError(f"{name} has {len(named)} targets, more than {MOST_TARGETS}")
     ttl = reply.ttl
@@ -61,8 +61,8 @@ async def look_up(name: str, family: int, query: Query) -> Answer:
         addresses = await _addresses({record.target for record in records}, family, query, places)
         ttl = min([ttl, *(found.ttl for found in addresses.values())])
         if listed := records_of(records, addresses):
-            return Answer(listed, ttl)
-    raise NothingThereError(f"{name}: no target has an IPv{family} address")
+            return DnsAnswer(listed, ttl)
+    raise NoRecordsError(f"{name}: no target has an IPv{family} address")
 
 
 async def _addresses(
@@ -74,7 +74,7 @@ async def _addresses(
         async with places:
             try:
                 return await query(target, kind)
-            except NothingThereError:
+            except NoRecordsError:
                 return Reply((), float("inf"))
 
     ordered = sorted(targets)
@@ -82,7 +82,7 @@ async def _addresses(
 
 
 class DnsQuery:
-    """Asks ``server``, else those of /etc/resolv.conf, which is read anew for every question."""
+    """Queries ``server``, or those of /etc/resolv.conf, which is read for every query."""
 
     def __init__(self, server: tuple[IPAddress, int] | None = None) -> None:
         self._server = server
@@ -97,7 +97,7 @@ class DnsQuery:
             resolver.lifetime, resolver.timeout = LIFETIME, TRY
             answer = await resolver.resolve(dns.name.from_text(name), kind, search=False)
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer) as error:
-            raise NothingThereError(f"{name}: {_one_line(error)}") from None
+            raise NoRecordsError(f"{name}: {_one_line(error)}") from None
         except (dns.exception.DNSException, OSError, ValueError) as error:
             raise NoAnswerError(f"{name}: {_one_line(error)}") from None
         ttl = float(answer.chaining_result.minimum_ttl)
@@ -108,7 +108,7 @@ class DnsQuery:
 
 
 def preload() -> None:
-    """Import what dnspython imports at the first question and at the first answer of a kind."""
+    """Import the modules that dnspython imports lazily: at the first query and answer of a type."""
     dns.asyncbackend.get_backend("asyncio")
     with contextlib.suppress(dns.asyncbackend.AsyncLibraryNotFoundError):  # no loop runs
         dns.asyncbackend.sniff()

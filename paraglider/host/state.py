@@ -1,11 +1,10 @@
-"""What a set-up changed in this network namespace, kept in a file so that it can be undone.
+"""The changes of a set-up in this network namespace, stored in a file for the undo.
 
-Lives here: the file and its format, and the lock that keeps two set-ups apart.
-Rules: /run is shared by network namespaces, so the file's name has the namespace's cookie. A
-change is noted before it is made, and dropped when it is taken back: a set-up that dies half-way
-can be undone, and what it never reached is not in it. The file is replaced as a whole, never
-written in place; while steps are taken they go, a line each, into a journal beside it, which costs
-the same however much is stored.
+Lives here: the file and its format, and the lock that serializes set-ups.
+Rules: network namespaces share /run, so the file's name contains the namespace's cookie. A change
+is stored before it is applied and removed after it is undone, so that an interrupted set-up can be
+undone. The file is replaced atomically. During a run each step is appended as a line to a journal
+beside the file, at a constant cost per step.
 """
 
 from __future__ import annotations
@@ -40,10 +39,10 @@ PATIENCE: Final = 5.0
 
 
 class StateFile:
-    """The stored changes of one network namespace, in the order in which they were made.
+    """The stored changes of one network namespace, in the order in which they were applied.
 
-    ``owner`` is who made them, or is to; ``purpose`` keeps those of the balancer's set-up apart
-    from those of a backend's.
+    ``owner`` is the command that owns them; ``purpose`` separates the set-up of a balancer from
+    that of a backend.
     """
 
     def __init__(
@@ -57,12 +56,12 @@ class StateFile:
         self.path = state_path(directory, cookie, purpose)
         self.journal = self.path.with_suffix(".journal")
         self.owner = owner
-        self._begun = False  # whether this object has begun the journal, or goes on with it
+        self._begun = False  # whether this object has checked or started the journal
 
     def load(self) -> list[Change]:
-        """The stored changes; none where there is no file or it is of an earlier boot.
+        """The stored changes; empty if there is no file or it is of an earlier boot.
 
-        Raises ``OperatorError`` when they are another owner's, or the file is not one of ours.
+        Raises ``OperatorError`` when another owner stored them, or the file is not one of ours.
         """
         content = stored(self.path)
         if content is None:
@@ -79,7 +78,7 @@ class StateFile:
             raise damaged(self.path, error) from error
 
     def store(self, changes: Iterable[Change]) -> None:
-        """Replace the file, and end the journal; without changes, remove both.
+        """Replace the file and remove the journal; without changes, remove both.
 
         The directory stays: other namespaces and the daemon use it.
         """
@@ -93,18 +92,18 @@ class StateFile:
             self._begun = False
 
     def note(self, change: Change) -> None:
-        """Store ``change``, in place of one of the same identity."""
+        """Store ``change``; replaces one with the same identity."""
         self._append({"put": to_record(change)})
 
     def drop(self, change: Change) -> None:
-        """Store ``change`` no longer."""
+        """Remove ``change`` from the state."""
         self._append({"drop": list(change.identity)})
 
     def _replayed(self, changes: Iterable[Change]) -> dict[tuple[str, ...], Change]:
-        """``changes`` by identity, after what the journal has."""
+        """``changes`` by identity, with the journal's entries applied."""
         found = {change.identity: change for change in changes}
         lines = self.journal.read_bytes().split(b"\n") if self.journal.exists() else [b""]
-        for line in lines[:-1]:  # behind the last line's end is nothing, or a line torn off
+        for line in lines[:-1]:  # the last one is empty, or incomplete
             entry = json.loads(line)
             if "put" in entry:
                 change = from_record(entry["put"])
@@ -116,7 +115,7 @@ class StateFile:
     def _append(self, entry: dict[str, Any]) -> None:
         with self._kept():
             if not self._begun and stored(self.path) is None:
-                # A journal without its file, or of an earlier boot, is of nothing.
+                # A journal without its file, or of an earlier boot, is invalid.
                 self.journal.unlink(missing_ok=True)
                 self._replace([])
             self._begun = True
@@ -134,21 +133,21 @@ class StateFile:
             yield
         except OSError as error:
             raise PlatformError(
-                f"cannot keep the state of the set-up in {self.path}: {error.strerror}",
-                "without it nothing could be undone, so nothing is changed",
+                f"cannot store the state of the set-up in {self.path}: {error.strerror}",
+                "nothing was changed, because it could not be undone",
             ) from error
 
 
 @contextmanager
 def only_one(directory: Path = RUN_DIRECTORY) -> Iterator[None]:
-    """Hold the lock of this network namespace; raises ``OperatorError`` when another does,
-    ``PlatformError`` when there can be none.
+    """Hold the set-up lock of this network namespace; raises ``OperatorError`` when another process
+    holds it, ``PlatformError`` when it cannot be created.
     """
     try:
         lock = LockFile(lock_path("lock", directory))
     except BlockingIOError:
         raise OperatorError(
-            "another set-up of paraglider is at work here", "wait until it has ended"
+            "another set-up of paraglider is running here", "wait until it has ended"
         ) from None
     with lock:
         yield
@@ -156,8 +155,8 @@ def only_one(directory: Path = RUN_DIRECTORY) -> Iterator[None]:
 
 @contextmanager
 def in_turn(patience: float = PATIENCE) -> Iterator[None]:
-    """As ``only_one``, but another has ``patience`` seconds to end: the daemon's reconciler may be
-    putting something back.
+    """As ``only_one``, but waits up to ``patience`` seconds: the daemon's reconciler may hold the
+    lock for a repair.
     """
     until = time.monotonic() + patience
     with ExitStack() as stack:

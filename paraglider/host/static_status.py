@@ -1,7 +1,7 @@
-"""What `paraglider start` has at work, and what the kernel has counted of it.
+"""The services that `paraglider start` set up, with the kernel's counters.
 
-Lives here: ``started``, from the state and the counters of our tables.
-Rules: only reads. What is listed is what was started, whatever the file says by now.
+Lives here: ``static_services``, from the state and the counters of our tables.
+Rules: only reads. Lists the services that are set up, not those of the file.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from paraglider.netfilter.rules.nft import NFT_FAMILY, TABLE, counter
 
 
 @dataclass(frozen=True, slots=True)
-class StartedBackend:
-    """One backend: its part of the new connections (0 to 1), connections begun since it was
-    started, and packets and bytes to it and from it. ``port`` is None where the client's is kept.
+class StaticBackend:
+    """One backend: its share of new connections (0 to 1), connections begun, and packets and bytes
+    to the backend and from it. ``port`` is None if the client's port is kept.
     """
 
     address: str
     port: int | None
     weight: int
     share: float
-    connections: int
+    conns: int
     packets_in: int
     bytes_in: int
     packets_out: int
@@ -36,8 +36,8 @@ class StartedBackend:
 
 
 @dataclass(frozen=True, slots=True)
-class StartedService:
-    """One service; ``ports`` are as the file has them, empty for all."""
+class StaticService:
+    """One service; ``ports`` as in the configuration, empty for all."""
 
     name: str
     vip: str
@@ -45,12 +45,12 @@ class StartedService:
     ports: str
     strategy: str
     affinity: str
-    backends: tuple[StartedBackend, ...]
+    backends: tuple[StaticBackend, ...]
 
 
-def started(changes: Iterable[Change], nft: Nft) -> list[StartedService]:
-    """The services that ``changes``, the state's, have started; raises ``PlatformError`` when
-    somebody has removed their table.
+def static_services(changes: Iterable[Change], nft: Nft) -> list[StaticService]:
+    """The services in ``changes``, those of the state; raises ``PlatformError`` when their table
+    was removed.
     """
     found = []
     for change in changes:
@@ -59,24 +59,24 @@ def started(changes: Iterable[Change], nft: Nft) -> list[StartedService]:
         counts = nft.counters(change.family)
         if counts is None:
             raise PlatformError(
-                f"the table {NFT_FAMILY[change.family]} {TABLE} is gone: nothing is balanced",
-                "`paraglider start` puts it back",
+                f"the table {NFT_FAMILY[change.family]} {TABLE} is missing: nothing is balanced",
+                "`paraglider start` restores it",
             )
         for service in change.served:
             words = {**service, "backends": _backends(service["backends"], counts)}
-            found.append(StartedService(**words))
+            found.append(StaticService(**words))
     return found
 
 
 def _backends(
     rows: list[dict[str, Any]], counts: dict[str, tuple[int, int]]
-) -> tuple[StartedBackend, ...]:
+) -> tuple[StaticBackend, ...]:
     backends = []
     for row in rows:
         words = dict(row)
         mark = words.pop("mark")
         begun, there, back = (counts.get(counter(mark, n), (0, 0)) for n in COUNTED)
-        words |= {"connections": begun[0], "packets_in": there[0], "bytes_in": there[1]}
+        words |= {"conns": begun[0], "packets_in": there[0], "bytes_in": there[1]}
         words |= {"packets_out": back[0], "bytes_out": back[1]}
-        backends.append(StartedBackend(**words))
+        backends.append(StaticBackend(**words))
     return tuple(backends)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from paraglider.errors import PlatformError
 from paraglider.host.changes.base import Action, Change, Host
-from paraglider.host.changes.replaced_table import WholeTable
+from paraglider.host.changes.replaced_table import ReplacedTable
 from paraglider.host.changes.sysctls import ForwardingChange, SysctlChange
 from paraglider.host.sysctl import dotted
 
@@ -84,10 +84,10 @@ def sysctl_step(
     yield Step("apply", change, replace(change, before=before))
 
 
-def table_step(change: WholeTable, host: Host, records: Records) -> Step:
+def table_step(change: ReplacedTable, host: Host, records: Records) -> Step:
     """The step that leads to ``change``: none to speak of where all is so already."""
     old = records.get(change.identity)
-    if not isinstance(old, WholeTable):
+    if not isinstance(old, ReplacedTable):
         return Step("apply", change, change)
     if old.text == change.text and old.saved == change.settled(host).saved:
         kept = replace(change, saved=old.saved)

@@ -1,12 +1,12 @@
-"""The standard streams of a process, whatever it was started with.
+"""The standard streams of a process.
 
-Lives here: ``prepare``, by which every command begins, and ``finish``, by which it ends; ``Outlet``
-and ``outlet_of``, by which a daemon writes to a stream; ``FALLBACK``, for text that a stream cannot
-encode.
-Rules: descriptors 0, 1 and 2 are open from ``prepare`` on, so that no socket or file gets one of
-these numbers. Writing raises nowhere: what a command does to the host must not end half-way because
-nobody reads what it says; ``finish`` tells whether all was written. An ``Outlet`` does not wait for
-its reader either: what cannot be written now is lost, and counted.
+Lives here: ``prepare``, which every command calls first, and ``finish``, which it calls last;
+``Outlet`` and ``outlet_of``, with which the daemon writes to a stream; ``FALLBACK``, for text that
+a stream cannot encode.
+Rules: ``prepare`` opens the descriptors 0, 1 and 2 if they are closed, so that no socket or file
+gets one of these numbers. Writing never raises: a command must not stop half-way because its output
+has no reader; ``finish`` returns the error. An ``Outlet`` never blocks: output that cannot be
+written at once is dropped and counted.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TextIO
 
-#: name of the codecs error handler: words of ASCII for what an encoding lacks, else "?"
+#: name of the codecs error handler: ASCII for characters that an encoding lacks, else "?"
 FALLBACK: Final = "paraglider.fallback"
 _ASCII: Final = {"→": "->", "…": "...", "·": "-", "×": "x", "–": "-", "—": "-", "✓": "+", "✗": "x"}
-#: raw bytes of a file's name in text, as ``os.fsdecode`` has them (PEP 383)
+#: surrogates of undecodable bytes in a file's name, from ``os.fsdecode`` (PEP 383)
 _RAW: Final = range(0xDC80, 0xDD00)
 
-#: writes some of the bytes and says how many; raises OSError, BlockingIOError where it would wait
+#: writes some of the bytes, returns how many; raises OSError, BlockingIOError if it would block
 Send = Callable[[bytes], int]
 
 
 class _Output(io.RawIOBase):
-    """The descriptor ``number`` for writing; ``failed`` is the first error, after which all that is
-    written is thrown away.
+    """The descriptor ``number`` for writing; ``failed`` is the first error, after which all output
+    is discarded.
     """
 
     def __init__(self, number: int) -> None:
@@ -56,7 +56,7 @@ class _Output(io.RawIOBase):
         return os.isatty(self._number)
 
     def write(self, data: Any, /) -> int:
-        """Write some of ``data``; how many bytes."""
+        """Write some of ``data``; returns how many bytes."""
         if self.failed is None:
             try:
                 return os.write(self._number, data)
@@ -66,8 +66,8 @@ class _Output(io.RawIOBase):
 
 
 def prepare() -> None:
-    """Open what is closed of the descriptors 0, 1 and 2 as /dev/null, and have standard output and
-    standard error take any text, and never raise.
+    """Open the closed ones of the descriptors 0, 1 and 2 as /dev/null, and make standard output and
+    standard error accept any text without raising.
     """
     for number in range(3):
         try:
@@ -92,7 +92,7 @@ def _text(number: int, before: TextIO | None) -> io.TextIOWrapper:
 
 
 def finish() -> OSError | None:
-    """Write what waits to be written; why standard output, else standard error, could not be."""
+    """Flush the streams; returns the first error of standard output, else of standard error."""
     found = None
     for stream in (sys.stderr, sys.stdout):
         stream.flush()
@@ -115,10 +115,9 @@ codecs.register_error(FALLBACK, _fall_back)
 
 
 class Outlet(io.RawIOBase):
-    """A stream of lines to ``send``; ``lost`` counts those that could not be written.
+    """A stream of lines to ``send``; ``lost`` counts the dropped ones.
 
-    ``number`` is the descriptor that it stands for. A line that was cut off, since there was room
-    for its beginning alone, is ended before anything else is written.
+    ``number`` is its descriptor. A line that was written partially is completed before any other.
     """
 
     def __init__(self, send: Send, number: int = -1) -> None:
@@ -138,17 +137,17 @@ class Outlet(io.RawIOBase):
         return self._number
 
     def isatty(self) -> bool:
-        """Whether it stands for a terminal."""
+        """Whether the descriptor is a terminal."""
         return os.isatty(self._number)
 
     def write(self, data: Any, /) -> int:
-        """Write ``data``, or lose it; all of it counts as written."""
+        """Write ``data``, or drop it; returns its length in either case."""
         self.put(bytes(data))
         return len(data)
 
     def put(self, data: bytes) -> bool:
-        """Write ``data``, whole lines; whether it was not lost."""
-        if self._pid != os.getpid():  # a fork: both belong to the parent
+        """Write ``data``, complete lines; False if it was dropped."""
+        if self._pid != os.getpid():  # a fork: the rest and the count belong to the parent
             self._pid, self._rest, self.lost = os.getpid(), b"", 0
         if self._rest:
             self._rest = self._written(self._rest)
@@ -162,7 +161,7 @@ class Outlet(io.RawIOBase):
         return False
 
     def _written(self, data: bytes) -> bytes:
-        """What is left of ``data`` when there is no more room, or nobody reads."""
+        """Write ``data``; returns the part for which there was no room."""
         with contextlib.suppress(OSError):
             while data:
                 data = data[self._send(data) :]
@@ -170,10 +169,10 @@ class Outlet(io.RawIOBase):
 
 
 def outlet_of(number: int) -> Outlet:
-    """An outlet to what the descriptor ``number`` leads to.
+    """An outlet to the file of the descriptor ``number``.
 
-    O_NONBLOCK would be a property of the open file, which other programs share, so a pipe or a
-    terminal is opened once more for it (proc_pid_fd(5)). Call it while privileges are whole.
+    A pipe or terminal is opened again (proc_pid_fd(5)), because O_NONBLOCK on the given descriptor
+    would apply to all programs that share it. Must be called before privileges are dropped.
     """
     kind = os.fstat(number).st_mode
     if stat.S_ISREG(kind):
@@ -184,12 +183,12 @@ def outlet_of(number: int) -> Outlet:
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         return Outlet(partial(os.write, os.open(f"/proc/self/fd/{number}", flags)), number)
-    except OSError:  # no /proc, or a pipe of another user's
+    except OSError:  # no /proc, or another user's pipe
         return Outlet(partial(_write_where_room, number), number)
 
 
 def _write_where_room(number: int, data: bytes) -> int:
-    """Write as much as a pipe that polls as writable takes at once (pipe(7), PIPE_BUF)."""
+    """Write at most PIPE_BUF bytes, which a writable pipe takes without blocking (pipe(7))."""
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     if not poll.poll(0):

@@ -1,7 +1,8 @@
-"""Numbers of system calls, by name and machine, as the kernel's tables have them.
+"""Numbers of system calls by name and machine, from the kernel's tables.
 
-Lives here: ``NUMBERS``. Rules: a row a call, x86_64 (arch/x86/entry/syscalls/syscall_64.tbl) ahead
-of aarch64 (include/uapi/asm-generic/unistd.h); None where the machine has no such call.
+Lives here: ``NUMBERS``. Rules: a row for each call: x86_64
+(arch/x86/entry/syscalls/syscall_64.tbl), then aarch64 (include/uapi/asm-generic/unistd.h); None if
+the machine does not have the call.
 """
 
 from __future__ import annotations

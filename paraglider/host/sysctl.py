@@ -1,8 +1,8 @@
 """Kernel parameters, read and written as files below /proc/sys.
 
 Lives here: access to one parameter, and the snapshot of a group of them.
-Rules: a key is its path below /proc/sys (``net/ipv4/conf/eth0.5/forwarding``), since interface
-names hold dots; ``dotted`` gives the form that sysctl(8) takes.
+Rules: a key is a path below /proc/sys (``net/ipv4/conf/eth0.5/forwarding``), because interface
+names can contain dots; ``dotted`` converts it for sysctl(8).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Sysctl:
         self._root = root
 
     def read(self, key: str) -> str | None:
-        """The value of ``key``, or None where the kernel has no such parameter."""
+        """The value of ``key``; None if the kernel has no such parameter."""
         try:
             return (self._root / key).read_text(encoding="ascii").strip()
         except (FileNotFoundError, NotADirectoryError):
@@ -31,18 +31,18 @@ class Sysctl:
             raise PlatformError(f"cannot read {dotted(key)}: {error.strerror}") from error
 
     def write(self, key: str, value: str) -> None:
-        """Set ``key``; raises ``PlatformError`` where the kernel refuses."""
+        """Set ``key``; raises ``PlatformError`` when the kernel refuses."""
         try:
             with (self._root / key).open("r+", encoding="ascii") as file:
                 file.write(value)
         except OSError as error:
             raise PlatformError(
                 f"cannot set {dotted(key)} to {value}: {error.strerror}",
-                f"in a container, set it from outside: docker run --sysctl {dotted(key)}={value}",
+                f"in a container, set it on the host: docker run --sysctl {dotted(key)}={value}",
             ) from error
 
     def writable(self, key: str) -> bool:
-        """False where the parameter is on a file system that is mounted read-only."""
+        """False if the parameter's file system is mounted read-only."""
         return os.access(self._root / key, os.W_OK)
 
     def interfaces(self, family: int) -> tuple[str, ...]:
@@ -54,7 +54,7 @@ class Sysctl:
         return tuple(name for name in names if name not in ("all", "default"))
 
     def snapshot(self, pattern: str) -> dict[str, str]:
-        """The values of all parameters that match a glob ``pattern`` of keys."""
+        """The values of all parameters whose keys match the glob ``pattern``."""
         files = (path for path in self._root.glob(pattern) if path.is_file())
         keys = sorted(str(path.relative_to(self._root)) for path in files)
         return {key: value for key in keys if (value := self.read(key)) is not None}
@@ -71,7 +71,7 @@ def neigh(family: int, interface: str, name: str) -> str:
 
 
 def dotted(key: str) -> str:
-    """``key`` as sysctl(8) takes it: dots between the parts, a slash for a dot within one."""
+    """``key`` in sysctl(8)'s syntax: dots between the parts, a slash for a dot within a part."""
     return ".".join(part.replace(".", "/") for part in key.split("/"))
 
 

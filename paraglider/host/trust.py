@@ -1,8 +1,8 @@
-"""Whether code in a directory is root's alone, so that running it gives nobody root's rights.
+"""Checks that only root can change the code in a directory, before root imports it.
 
 Lives here: ``untrusted``.
-Rules: as sshd judges keys and sudo judges plug-ins: every file, every directory that leads to
-it, and what symbolic links point at. Looks and changes nothing.
+Rules: as sshd does with keys and sudo with plug-ins, checks every file, all its parent directories
+and the targets of symbolic links. Changes nothing.
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 
 def untrusted(directory: Path, owners: frozenset[int] = ROOT) -> tuple[str, str] | None:
-    """What lets somebody beside ``owners`` (user ids) change the code in ``directory``.
-
-    The finding and its remedy, of the first such place; None when there is none.
+    """The first file or directory that lets users other than ``owners`` (user ids) change the code
+    in ``directory``, as a message and its remedy; None if there is none.
     """
     top = directory.resolve()
     seen: set[Path] = set()
     for place in _tree(top):
         for step in (place, *place.parents):
             if step in seen:
-                break  # and so is all that leads to it
+                break  # its parents have been checked too
             seen.add(step)
             found = _finding(step, step is not place, owners)
             if found is not None:
@@ -34,7 +33,7 @@ def untrusted(directory: Path, owners: frozenset[int] = ROOT) -> tuple[str, str]
 
 
 def _tree(top: Path) -> Iterator[Path]:
-    """``top`` and all that it holds, symbolic links followed, each place once."""
+    """``top`` and everything below it, each once, following symbolic links."""
     pending, met = [top], {top}
     while pending:
         place = pending.pop()
@@ -49,7 +48,7 @@ def _finding(place: Path, leads_there: bool, owners: frozenset[int]) -> tuple[st
     try:
         status = place.stat()
     except FileNotFoundError:
-        return None  # a link to nothing: no code there
+        return None  # a dangling link: no code
     if status.st_uid not in owners and status.st_uid != 0:
         return (
             f"{place} belongs to user {status.st_uid}, who could run code as root by it",

@@ -33,8 +33,8 @@ from paraglider.host.ownership import (
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``family`` is to be as ``config`` asks, with workers on ``cores``; none where the kernel
-    balances alone. ``owner`` is who has set it up (``owner.SET_UP`` or ``STARTED``).
+    """The desired state of ``family``: ``config``, with workers on ``cores``, which are empty for a
+    static set-up. ``owner`` is ``ownership.SET_UP`` or ``STARTED``.
     """
 
     family: int
@@ -50,7 +50,7 @@ class WantedFile:
         self.path = state_path(directory, cookie, "wanted")
 
     def load(self) -> list[Wanted]:
-        """What is wanted, a family each; nothing where nothing is set up.
+        """The desired state of each family; empty without a set-up.
 
         Raises ``OperatorError`` when the file is not one of ours.
         """
@@ -70,10 +70,10 @@ class WantedFile:
         except (ValidationError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(self.path, error) from error
 
-    def put(
+    def set(
         self, config: Config, families: Iterable[int], cores: tuple[int, ...], owner: str
     ) -> None:
-        """From now on ``families`` are to be as ``config`` asks; the others stay as they are."""
+        """Set the desired state of ``families``; other families are not changed."""
         served = {service.family for service in config.services}
         gone = frozenset(families)
         kept = [known for known in self.load() if known.family not in gone]
@@ -81,7 +81,7 @@ class WantedFile:
         self._store([*kept, *new])
 
     def drop(self, families: Iterable[int]) -> None:
-        """Nothing is wanted of ``families`` any more."""
+        """Remove the desired state of ``families``."""
         gone = frozenset(families)
         self._store([known for known in self.load() if known.family not in gone])
 
@@ -105,6 +105,6 @@ class WantedFile:
             replace_file(self.path, json.dumps(content))
         except OSError as error:
             raise PlatformError(
-                f"cannot keep what the host is to be in {self.path}: {error.strerror}",
-                "without it nothing that others remove would be put back",
+                f"cannot store the desired state of the host in {self.path}: {error.strerror}",
+                "without it the daemon could not repair the host",
             ) from error

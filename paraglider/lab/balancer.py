@@ -1,6 +1,6 @@
 """The real set-up and the real daemon, run in the balancer's namespace of a topology.
 
-Lives here: ``Balancer``, which writes a configuration into a directory and drives
+Lives here: ``LabBalancer``, which writes a configuration into a directory and drives
 ``paraglider.config`` and ``paraglider`` as an operator would, ``StaticBalancer``, which does so
 with ``paraglider start``, and ``start_backend``.
 Rules: programs are run as ``python -m`` with this interpreter, so that the code that is tested is
@@ -30,7 +30,7 @@ START_TIMEOUT = 20.0  # seconds until the daemon must be ready
 STOP_TIMEOUT = 15.0  # seconds until it must have ended after SIGTERM: a proxy drains for ten
 
 
-class Balancer:
+class LabBalancer:
     """One configuration at work in ``namespace``; its files are in ``directory``.
 
     ``arguments`` (such as ``-6`` or ``-D``) are given to the daemon.
@@ -124,7 +124,7 @@ class Balancer:
         return [line for line in self.log().splitlines() if TROUBLE.search(line)]
 
 
-class StaticBalancer(Balancer):
+class StaticBalancer(LabBalancer):
     """The kernel alone: set up by ``paraglider start``, undone by ``stop``, without a daemon."""
 
     @property

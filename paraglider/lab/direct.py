@@ -1,8 +1,8 @@
-"""What is different in a lab whose backends answer the client directly: ``forward: dsr``.
+"""The parts of the lab for ``forward: dsr``, where backends answer the client directly.
 
-Lives here: the backends' own set-up (``set_up``, ``undo``), and ``Download``, by which is seen that
-answers pass the balancer by.
-Rules: as in ``story``; what a backend needs is made by the command that an operator has.
+Lives here: the set-up of the backends (``set_up``, ``undo``), and ``DirectDownload``, which checks
+that answers bypass the balancer.
+Rules: as in ``scenario``; the backends are set up by the operator's command.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def needed(config: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Download:
+class DirectDownload:
     """Bytes that the client got in all, and bytes that the balancer sent its way meanwhile."""
 
     got: int
@@ -55,7 +55,7 @@ class Download:
         return found
 
 
-def download(net: Topology, port: int) -> Download:
+def download(net: Topology, port: int) -> DirectDownload:
     """Have the client download ``SIZE`` bytes over each family; raises ``PlatformError``."""
     before, got = _sent(net.balancer), 0
     for family, vip in VIP.items():
@@ -67,7 +67,7 @@ def download(net: Topology, port: int) -> Download:
         if done.returncode != 0:
             raise PlatformError(f"{url}: {done.stderr.strip().splitlines()[-1]}")
         got += int(done.stdout)
-    return Download(got, _sent(net.balancer) - before)
+    return DirectDownload(got, _sent(net.balancer) - before)
 
 
 def _sent(balancer: Namespace) -> int:

@@ -22,10 +22,10 @@ from rich.markup import escape
 from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.lab import namespace
-from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
-from paraglider.lab.load_clients import Count, Crowd
-from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, Options, configuration, notes
+from paraglider.lab.load_clients import LoadClients, LoadResult
+from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, LabOptions, configuration, notes
 from paraglider.lab.topology import VIP, Plan, Topology, backend_address
 
 #: ways of forwarding that tell this story
@@ -55,7 +55,7 @@ def failover_configuration(text: str) -> str:
 class FailoverLab(Lab):
     """One run; ``run`` says whether everything was as it should be."""
 
-    def __init__(self, options: Options, console: Console) -> None:
+    def __init__(self, options: LabOptions, console: Console) -> None:
         if options.forward not in FORWARDS:
             raise OperatorError(
                 f"the lab tells of failover with --forward {' or '.join(FORWARDS)}",
@@ -82,14 +82,14 @@ class FailoverLab(Lab):
         built = Topology(Plan(backends=options.backends + 1), prefix=self.prefix)
         for number in range(1, options.backends + 1):
             self._serve(built, number)
-        balancer = Balancer(built.balancer, self.directory, self._config, ["-f"])
+        balancer = LabBalancer(built.balancer, self.directory, self._config, ["-f"])
         say(f"[bold]2.[/] Setting the balancer up: [cyan]paraglider.config -c {balancer.config}[/]")
         with interrupts.deferred():
             balancer.set_up()
         say(f"[bold]3.[/] Starting the daemon: [cyan]paraglider -c {balancer.config} -f[/]")
         balancer.start()
-        crowd = Crowd(built, self.directory, HTTP_PORT)
-        Story(self, built, crowd).tell()
+        crowd = LoadClients(built, self.directory, HTTP_PORT)
+        FailoverSteps(self, built, crowd).tell()
         crowd.stop()
         for line in balancer.trouble():
             self.fault(f"the daemon says: {line}")
@@ -116,10 +116,10 @@ class FailoverLab(Lab):
         start_backend(built.backends[number - 1], f"backend{number}", http=(HTTP_PORT,))
 
 
-class Story:
+class FailoverSteps:
     """What happens once all are at work, in the order of ``tell``."""
 
-    def __init__(self, lab: FailoverLab, built: Topology, crowd: Crowd) -> None:
+    def __init__(self, lab: FailoverLab, built: Topology, crowd: LoadClients) -> None:
         self._lab = lab
         self._built = built
         self._crowd = crowd
@@ -149,7 +149,7 @@ class Story:
         )
         self._count("all well", self._all)
 
-    def _kill(self) -> Count:
+    def _kill(self) -> LoadResult:
         self._lab.say("[bold]5.[/] Killing backend2")
         moment, since = self._crowd.now(), time.monotonic()
         for pid in self._built.backends[1].pids():
@@ -181,7 +181,7 @@ class Story:
 
     def _drain(self) -> None:
         self._lab.say(f"[bold]8.[/] Draining the backend of a download of {LONG:,} bytes")
-        download = Download(self._built)
+        download = PausedDownload(self._built)
         number = int(download.backend.removeprefix("backend"))
         self._lab.say(
             "   [cyan]paraglider set backend"
@@ -236,7 +236,7 @@ class Story:
             self._lab.fault(f"{when}: {', '.join(sorted(found.answers)) or 'nobody'} answered")
 
 
-class Download:
+class PausedDownload:
     """A long download that waits in its midst: ``backend`` is whose it is."""
 
     def __init__(self, built: Topology) -> None:

@@ -1,6 +1,6 @@
 """Clients that open connections one after the other, over both families, for as long as wanted.
 
-Lives here: ``Crowd``, ``Count``.
+Lives here: ``LoadClients``, ``LoadResult``.
 Rules: each family has a process of ``paraglider.lab.client`` that writes a line a try into a file;
 a place in those files is a moment, and everything is counted from one moment to another. The try
 that was under way at a moment is not counted from there on: it began before.
@@ -30,7 +30,7 @@ Moment = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Count:
+class LoadResult:
     """Who answered how often, and how many tries failed, by what was said."""
 
     answers: Counter[str] = field(default_factory=Counter)
@@ -52,7 +52,7 @@ class Count:
         return " · ".join([*shares, f"failed {self.failed}"])
 
 
-class Crowd:
+class LoadClients:
     """The clients of ``net``; they stop with ``stop``, or with the namespace that they are in."""
 
     def __init__(self, net: Topology, directory: Path, port: int) -> None:
@@ -67,7 +67,7 @@ class Crowd:
         """This moment."""
         return tuple(len(lines) for lines in self._lines())
 
-    def between(self, begin: Moment, end: Moment | None = None) -> Count:
+    def between(self, begin: Moment, end: Moment | None = None) -> LoadResult:
         """All tries that ended from ``begin`` on, until ``end`` or now."""
         ends = end or self.now()
         return _count(
@@ -76,7 +76,7 @@ class Crowd:
             for line in lines[first:last]
         )
 
-    def next(self, tries: int) -> Count:
+    def next(self, tries: int) -> LoadResult:
         """The next ``tries`` of each family that begin from now on; waits for them. Raises
         ``PlatformError``.
         """
@@ -99,8 +99,8 @@ class Crowd:
         return [file.read_text(encoding="utf-8").split("\n")[:-1] for file in self._files]
 
 
-def _count(lines: Iterable[str]) -> Count:
-    found = Count()
+def _count(lines: Iterable[str]) -> LoadResult:
+    found = LoadResult()
     for line in lines:
         result = json.loads(line)
         if "error" in result:

@@ -1,9 +1,9 @@
-"""A window into a kept lab: the stats page, which lives in the balancer's namespace, on the host.
+"""Makes the stats page of a kept lab reachable from the host.
 
-Lives here: ``open_window``, and what it starts in that namespace: a relay, whose listening socket
-was made on the host and is its standard input.
-Rules: standard library only. The socket is on loopback; it ends with the namespace, for its one
-holder is a process in there.
+Lives here: ``open_port_forward``, which starts a relay in the balancer's namespace. The relay's
+listening socket is created on the host and passed as its standard input.
+Rules: standard library only. The socket is on loopback. It closes when the namespace is removed,
+because the relay is the only process that holds it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ADDRESS, PORT = "127.0.0.1", 9777
 _AT_ONCE = 1 << 16
 
 
-def open_window(balancer: Namespace) -> str:
+def open_port_forward(balancer: Namespace) -> str:
     """Make the stats page of ``balancer`` seen on this host; its URL."""
     with _listening() as end:
         balancer.popen([sys.executable, "-m", "paraglider.lab.port_forward"], stdin=end.fileno())

@@ -21,7 +21,7 @@ TITLES = {"tcp": "TCP (HTTP)", "udp": "UDP (echo)", "ping": "ICMP echo"}
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """The tries of one ``protocol`` and ``family``: answers a backend, and what went wrong."""
 
     protocol: str
@@ -51,7 +51,7 @@ class Row:
         return found
 
 
-def count_answers(protocol: str, family: int, output: str, backends: int) -> Row:
+def count_answers(protocol: str, family: int, output: str, backends: int) -> ResultRow:
     """The row told by the ``output`` of ``paraglider.lab.client``."""
     answers: Counter[str] = Counter()
     errors: Counter[str] = Counter()
@@ -65,7 +65,7 @@ def count_answers(protocol: str, family: int, output: str, backends: int) -> Row
     for name in answers:
         if name:
             errors[f"answer from {name!r}, which is no backend"] += answers[name]
-    return Row(protocol, family, counts, errors)
+    return ResultRow(protocol, family, counts, errors)
 
 
 def ping_counts(backends: Sequence[Namespace], family: int) -> list[int]:
@@ -86,7 +86,7 @@ def parse_echos(text: str, family: int) -> int:
     return int(dict(zip(names, values, strict=True))["InEchos"])
 
 
-def table(rows: Sequence[Row], backends: int) -> Table:
+def table(rows: Sequence[ResultRow], backends: int) -> Table:
     """The table that the lab shows."""
     shown = Table(title="Who answered")
     shown.add_column("")

@@ -1,6 +1,6 @@
 """What ``paraglider lab`` does: build, set up, balance, show who answered, remove.
 
-Lives here: ``Options``, the lab's configuration, ``Lab`` (one run) and ``down``.
+Lives here: ``LabOptions``, the lab's configuration, ``Lab`` (one run) and ``down``.
 Rules: only commands that an operator has are used (the set-up and the daemon); what is claimed at
 the end was counted on this run; a lab removes all it made, however it ends, unless it was to be
 kept, and then leaves a note in ``STATE`` by which ``down`` finds it.
@@ -24,10 +24,10 @@ from rich.markup import escape
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab import direct, namespace, port_forward, topology
-from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
+from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.results import Row, count_answers, ping_counts, table
+from paraglider.lab.results import ResultRow, count_answers, ping_counts, table
 from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, PUBLIC_PREFIX, VIP, Plan, Topology
 
 STATE = Path("/run/paraglider")
@@ -41,7 +41,7 @@ FAMILIES = (4, 6)
 
 
 @dataclass(frozen=True)
-class Options:
+class LabOptions:
     """What the lab shows: ``connections`` are opened a family and protocol."""
 
     forward: str = "nat"
@@ -67,7 +67,7 @@ def neighbouring_cores(wanted: int, allowed: frozenset[int]) -> tuple[int, int]:
     )
 
 
-def configuration(options: Options, directory: Path, allowed: frozenset[int]) -> str:
+def configuration(options: LabOptions, directory: Path, allowed: frozenset[int]) -> str:
     """The lab's configuration file: a TCP, a UDP and an all-protocols service a family; a proxy
     carries TCP alone.
     """
@@ -114,7 +114,7 @@ def configuration(options: Options, directory: Path, allowed: frozenset[int]) ->
 class Lab:
     """One run of the lab; ``run`` says whether everything was as it should be."""
 
-    def __init__(self, options: Options, console: Console) -> None:
+    def __init__(self, options: LabOptions, console: Console) -> None:
         if options.connections < options.backends:
             raise OperatorError(
                 f"{options.connections} connections cannot reach {options.backends} backends",
@@ -160,7 +160,7 @@ class Lab:
         for number, backend in enumerate(built.backends, 1):
             start_backend(backend, f"backend{number}", http=(HTTP_PORT,), udp=(UDP_PORT,))
         static = options.forward == STATIC
-        make = StaticBalancer if static else Balancer
+        make = StaticBalancer if static else LabBalancer
         balancer = make(built.balancer, self.directory, self._config)
         command = "paraglider start" if static else "paraglider.config"
         say(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
@@ -200,7 +200,7 @@ class Lab:
             )
         return not faults
 
-    def _end(self, balancer: Balancer, interrupts: Interrupts, step: int) -> list[str]:
+    def _end(self, balancer: LabBalancer, interrupts: Interrupts, step: int) -> list[str]:
         """Stop and undo, which is the step of that number; what is wrong with that."""
         daemon = "" if self.options.forward == STATIC else "Stopping the daemon, "
         end = f"{daemon}undoing the set-up, removing the namespaces"
@@ -215,7 +215,7 @@ class Lab:
             self._undo_needed = False
         return faults
 
-    def _ask(self, built: Topology) -> list[Row]:
+    def _ask(self, built: Topology) -> list[ResultRow]:
         """Have the client open its connections; one row a protocol and family."""
         rows = []
         tries = [("tcp", HTTP_PORT, VIP), ("udp", UDP_PORT, VIP), ("ping", 0, ANY_VIP)]
@@ -272,7 +272,7 @@ class Lab:
             return ()
         command = [sys.executable, "-m", "paraglider.lab.traffic", str(HTTP_PORT)]
         Namespace(client, attach=True).popen([*command, *VIP.values()])
-        url = port_forward.open_window(Namespace(balancer, attach=True))
+        url = port_forward.open_port_forward(Namespace(balancer, attach=True))
         return (
             ("See it live", url),
             ("To change backends there", f"cat {self.directory / 'stats.token'}"),

@@ -1,13 +1,11 @@
-"""Which connections the kernel has, by their mark: a dump, what begins and ends afterwards, and
-how full its table is.
+"""The kernel's connections by mark: a dump, an event socket, and how full the table is.
 
-Lives here: ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h), as few of their
-attributes as are needed: the connection's id, its mark, TCP's state.
-Rules: a connection without one of our marks is passed over, and a TCP connection that is over
-(TIME_WAIT, CLOSE) is closed, though the kernel remembers it for a while. The kernel tells of the
-end of a connection only when it was asked to tell of connections as that one began: so the set-up
-turns nf_conntrack_events on. Of the many changes of a connection between beginning and end the
-kernel hands over the one that ends it (a classic BPF filter, linux/filter.h).
+Lives here: ctnetlink's messages (linux/netfilter/nfnetlink_conntrack.h), with the attributes that
+are needed: the connection's id, its mark, TCP's state.
+Rules: connections without one of our marks are skipped. A TCP connection in TIME_WAIT or CLOSE is
+closed, although the kernel keeps its entry for a while. The kernel sends the destroy event of a
+connection only if nf_conntrack_events was on when it began, so the set-up turns that on. A classic
+BPF filter (linux/filter.h) drops the events between begin and close.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ _CTA_PROTOINFO, _CTA_PROTOINFO_TCP, _CTA_PROTOINFO_TCP_STATE = 4, 1, 1
 #: states of TCP in which a connection is over: TIME_WAIT and CLOSE
 CLOSED: Final = frozenset((7, 8))
 _GROUPS: Final = (1, 2, 3)  # NFNLGRP_CONNTRACK_NEW, …_UPDATE, …_DESTROY
-_NLM_F_CREATE: Final = 0x400  # tells a connection that begins from one that changes
+_NLM_F_CREATE: Final = 0x400  # set for a connection that begins, not for one that changes
 _SOL_NETLINK: Final = 270
 _ADD_MEMBERSHIP: Final = 1
 _SO_RCVBUFFORCE: Final = 33
@@ -54,37 +52,37 @@ _LONGEST: Final = 1 << 13  # one event is some 300 bytes
 
 
 Turn = Literal["began", "closed", "ended", "forgotten"]
-"""Of a connection: that it is there, that it is closed and remembered by the kernel for a while,
-that it has ended without that, that the kernel remembers it no longer."""
+"""began: it is live. closed: closed, the kernel keeps the entry for a while. ended: its entry was
+deleted while live. forgotten: the entry of a closed one was deleted."""
 
 
-class Event(NamedTuple):
-    """What became of a connection of ours."""
+class ConntrackEvent(NamedTuple):
+    """An event of one of our connections."""
 
     turn: Turn
     identity: int
     mark: int
 
 
-def event(data: bytes) -> Event | None:
-    """What one message tells, None for what is not ours, or is no turn."""
+def event(data: bytes) -> ConntrackEvent | None:
+    """The event in one message; None for other connections and for changes in between."""
     if len(data) < 20:
         return None
     kind, flags = struct.unpack_from("=HH", data, 4)
     if kind not in (_NEW, _DELETE):
         return None
-    identity, mark, closed = _told(data)
+    identity, mark, closed = _parse(data)
     if mark & MASK != BASE:
         return None
     if kind == _NEW and flags & _NLM_F_CREATE:
-        return Event("began", identity, mark)
+        return ConntrackEvent("began", identity, mark)
     if kind == _NEW:
-        return Event("closed", identity, mark) if closed else None
-    return Event("forgotten" if closed else "ended", identity, mark)
+        return ConntrackEvent("closed", identity, mark) if closed else None
+    return ConntrackEvent("forgotten" if closed else "ended", identity, mark)
 
 
-def _told(data: bytes) -> tuple[int, int, bool]:
-    """The id and the mark of a connection, and whether it is over."""
+def _parse(data: bytes) -> tuple[int, int, bool]:
+    """The id and the mark of a connection, and whether it is closed."""
     found = dict(attributes(data))
     mark, identity = (int.from_bytes(found.get(n, b""), "big") for n in (CTA_MARK, CTA_ID))
     return identity, mark, tcp_state(found) in CLOSED
@@ -99,23 +97,23 @@ def tcp_state(found: Mapping[int, bytes]) -> int:
     return int.from_bytes(tcp.get(_CTA_PROTOINFO_TCP_STATE, b""), "big")
 
 
-def dump() -> Iterator[Event]:
-    """Every live connection that has one of our marks now, as ``began``; raises ``OSError``."""
-    return (found for found in every() if found.turn == "began")
+def dump() -> Iterator[ConntrackEvent]:
+    """Every live connection that has one of our marks, as ``began``; raises ``OSError``."""
+    return (found for found in dump_all() if found.turn == "began")
 
 
-def every() -> Iterator[Event]:
-    """As ``dump``, and those that are ``closed``; raises ``OSError``."""
+def dump_all() -> Iterator[ConntrackEvent]:
+    """As ``dump``, with the closed connections as ``closed``; raises ``OSError``."""
     wanted = attribute(CTA_MARK, struct.pack("!I", BASE))
     wanted += attribute(CTA_MARK_MASK, struct.pack("!I", MASK))
     for data in ask(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
-        identity, found, closed = _told(data)
+        identity, found, closed = _parse(data)
         if found & MASK == BASE:
-            yield Event("closed" if closed else "began", identity, found)
+            yield ConntrackEvent("closed" if closed else "began", identity, found)
 
 
 def _filter() -> bytes:
-    """The program that keeps what begins, what closes, and what ends."""
+    """The BPF program that accepts the events of begin, close and end."""
     accept, drop = 18, 17
 
     def code(at: int, operation: int, operand: int, yes: int = 0, no: int = 0) -> bytes:
@@ -151,8 +149,8 @@ def _filter() -> bytes:
     )
 
 
-class Events:
-    """A socket that hears of connections as they begin and end."""
+class ConntrackEvents:
+    """A socket that receives the kernel's events of connections that begin and end."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
@@ -167,7 +165,7 @@ class Events:
         except OSError as error:
             self._socket.close()
             raise PlatformError(
-                f"the kernel does not tell of connections: {error.strerror}",
+                f"the kernel sends no connection events: {error.strerror}",
                 "it needs CONFIG_NF_CONNTRACK_EVENTS and nf_conntrack_netlink, or a strategy"
                 " that counts no flows, such as `wrr`",
             ) from error
@@ -177,14 +175,14 @@ class Events:
         """For ``select``."""
         return self._socket.fileno()
 
-    def read(self) -> tuple[list[Event], bool]:
-        """What waits, and whether some was lost because nobody read in time."""
-        found: list[Event] = []
+    def read(self) -> tuple[list[ConntrackEvent], bool]:
+        """The waiting events, and whether some were lost because the socket's buffer was full."""
+        found: list[ConntrackEvent] = []
         receive = self._socket.recv
         lost = False
         while True:
             try:
-                told = event(receive(_LONGEST))
+                one = event(receive(_LONGEST))
             except BlockingIOError:
                 return found, lost
             except OSError as error:
@@ -192,17 +190,17 @@ class Events:
                     raise
                 lost = True
                 continue
-            if told is not None:
-                found.append(told)
+            if one is not None:
+                found.append(one)
 
     def close(self) -> None:
-        """Hear no more."""
+        """Close the socket."""
         self._socket.close()
 
 
 class Fill(NamedTuple):
-    """How full the table is: connections, the most there may be, packets dropped for want of room
-    since the namespace began.
+    """How full the table is: connections, their limit, and packets dropped because it was full,
+    since the namespace was created.
     """
 
     held: int

@@ -1,7 +1,7 @@
-"""The kernel's table of connections: forgetting some and marking some anew, by ctnetlink requests.
+"""Deletes entries of the kernel's connection table and changes their marks, through ctnetlink.
 
-Rules: connections of ours are named by their mark, which is that of their backend
-(``rules.marks``); no other is touched but one that holds a port of a service without a backend.
+Rules: an entry of ours has the mark of its backend (``rules.marks``). Other entries are not
+touched, except untranslated ones to the VIP and ports of a service.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ class Entry(NamedTuple):
 
     @property
     def passing(self) -> bool:
-        """Whether it is no live TCP connection: its next packet may as well begin another."""
+        """Whether it is not a live TCP connection: its next packet may begin a new one."""
         return self.protocol != socket.IPPROTO_TCP or self.state in CLOSED
 
 
 def entries(marks: Container[int] | None = None) -> Iterator[Entry]:
-    """The connections with a mark of ours, or with one of ``marks``; raises ``OSError``."""
+    """The connections with one of our marks, or with one of ``marks``; raises ``OSError``."""
     wanted = attribute(CTA_MARK, struct.pack("!I", BASE))
     wanted += attribute(CTA_MARK_MASK, struct.pack("!I", MASK))
     for data in ask(message(CTNETLINK, CT_GET, 0, wanted, NLM_F_DUMP)):
@@ -87,7 +87,7 @@ class Conntrack:
         """Delete every connection that has one of ``marks`` under ``mask``; raises
         ``PlatformError``.
 
-        The kernel walks its table once a mark (net/netfilter/nf_conntrack_netlink.c,
+        The kernel walks its table once for each mark (net/netfilter/nf_conntrack_netlink.c,
         ctnetlink_flush_conntrack).
         """
         for mark in marks:
@@ -97,40 +97,40 @@ class Conntrack:
                 list(ask(message(CTNETLINK, CT_DELETE, socket.AF_UNSPEC, wanted, NLM_F_ACK)))
 
     def forget_passing(self, marks: Container[int]) -> None:
-        """Delete those with one of ``marks`` that are no live TCP connection: the next packet of
-        their client begins another; raises ``PlatformError``.
+        """Delete the entries with one of ``marks`` that are not live TCP connections: the client's
+        next packet begins a new one. Raises ``PlatformError``.
         """
         with _told():
             _delete(entry for entry in entries(marks) if entry.passing)
 
-    def mark_anew(self, marks: Container[int], owner: Callable[[Entry], int | None]) -> None:
-        """Give the connections with one of ``marks`` the mark that ``owner`` has for them, and
-        leave those that it has none for; raises ``PlatformError``.
+    def remark(self, marks: Container[int], new_mark: Callable[[Entry], int | None]) -> None:
+        """Set the mark of the entries with one of ``marks`` to what ``new_mark`` returns for them;
+        None leaves an entry as it is. Raises ``PlatformError``.
         """
         with _told():
             requests = []
             for entry in list(entries(marks)):
-                mark = owner(entry)
+                mark = new_mark(entry)
                 if mark is not None:
                     change = entry.original + attribute(CTA_MARK, struct.pack("!I", mark))
                     requests.append(message(CTNETLINK, CT_NEW, entry.family, change, NLM_F_ACK))
             ask_all(requests)
 
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
-        """Delete the UDP connections to ``address``, ports ``first`` to ``last``, without a mark
-        of ours; raises ``PlatformError``.
+        """Delete the UDP entries to ``address``, ports ``first`` to ``last``, without one of our
+        marks; raises ``PlatformError``.
 
-        One that began before the table was there would stay without a backend for as long as its
-        client goes on: a connection is translated at its beginning or never.
+        NAT applies to the first packet of a connection only: an entry that is older than the table
+        would stay untranslated for as long as its client sends.
         """
         vip = ipaddress.ip_address(address)
         family = socket.AF_INET if vip.version == 4 else socket.AF_INET6
         with _told():
             # The kernel's own filter by address fails for IPv6 (seen with Linux 6.18).
-            every = ask(message(CTNETLINK, CT_GET, family, b"", NLM_F_DUMP))
+            everything = ask(message(CTNETLINK, CT_GET, family, b"", NLM_F_DUMP))
             _delete(
                 entry
-                for entry in (_entry(data) for data in every if vip.packed in data)
+                for entry in (_entry(data) for data in everything if vip.packed in data)
                 if entry.mark & MASK != BASE
                 and entry.vip == vip.packed
                 and entry.protocol == socket.IPPROTO_UDP
@@ -139,12 +139,12 @@ class Conntrack:
 
 
 def _delete(found: Iterable[Entry]) -> None:
-    """Delete these, of which some may have ended meanwhile."""
+    """Delete ``found``; entries that have ended meanwhile are skipped."""
     ask_all([message(CTNETLINK, CT_DELETE, e.family, e.original, NLM_F_ACK) for e in list(found)])
 
 
 def _entry(data: bytes) -> Entry:
-    """The connection of one message."""
+    """The connection in one message."""
     found = dict(attributes(data))
     original = found.get(_CTA_TUPLE_ORIG, b"")
     _, vip, _, port, protocol = _ends(original)
@@ -171,6 +171,6 @@ def _told() -> Iterator[None]:
         yield
     except OSError as error:
         raise PlatformError(
-            f"conntrack does not forget connections: {error.strerror}",
+            f"conntrack entries cannot be changed: {error.strerror}",
             "it needs nf_conntrack_netlink (CONFIG_NF_CT_NETLINK)",
         ) from error

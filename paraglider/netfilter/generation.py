@@ -1,11 +1,12 @@
-"""What was read of nf_tables, for as long as nothing has been changed there.
+"""A cache of nf_tables listings, valid for one generation of the rule set.
 
-Every transaction of a network namespace gives its nf_tables another generation, whoever made it
-(linux/netfilter/nf_tables.h: NFT_MSG_GETGEN). A list of thousands of rules takes a program a
-second, the number of the generation some microseconds.
+Every transaction, by any program, increments the generation of the namespace's nf_tables
+(linux/netfilter/nf_tables.h: NFT_MSG_GETGEN). Listing thousands of rules takes a second, reading
+the generation some microseconds.
 
 Lives here: ``generation``, ``Memo``.
-Rules: what packets put into sets is no other generation, and must be no part of what is read.
+Rules: elements that packets add to sets do not change the generation, so they must not be part of
+what is cached.
 """
 
 from __future__ import annotations
@@ -22,9 +23,7 @@ _GEN_ID: Final = 1  # NFTA_GEN_ID
 
 
 def generation() -> int | None:
-    """The generation of the nf_tables of this network namespace; None where the kernel does not
-    say.
-    """
+    """The generation of the nf_tables of this network namespace; None if the kernel has none."""
     try:
         (answer,) = ask(message(_NFTABLES, _GETGEN, 0, b"", 0))
     except OSError as error:
@@ -36,14 +35,14 @@ def generation() -> int | None:
 
 
 class Memo:
-    """Remembers what was read last, by a key."""
+    """Caches the last result of a read, by key."""
 
     def __init__(self, generation: Callable[[], int | None] = generation) -> None:
         self._generation = generation
         self._known: dict[Hashable, tuple[int, str]] = {}
 
     def get(self, key: Hashable, read: Callable[[], str]) -> str:
-        """What ``read`` gives, or gave while the tables were as they are now."""
+        """The result of ``read``, cached while the generation stays the same."""
         before = self._generation()
         if before is None:
             return read()

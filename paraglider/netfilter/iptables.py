@@ -1,9 +1,9 @@
-"""The host's packet filter, through iptables' own programs.
+"""The host's packet filter, through iptables' programs.
 
-Lives here: what ``iptables-save`` says, the trial of new rules, their application, and the removal
-of what iptables-nft leaves behind.
-Rules: rules go in with ``--noflush`` only. A trial changes nothing on the host. A built-in chain
-or table goes only when it was not there before us, is empty, and accepts by default.
+Lives here: the output of ``iptables-save``, the trial of new rules, their application, and the
+removal of empty chains and tables that iptables-nft leaves behind.
+Rules: rules are restored with ``--noflush``. A trial changes nothing on the host. A built-in chain
+or table is removed only if it is empty, accepts by default and did not exist before the set-up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NFT_FAMILY = {4: "ip", 6: "ip6"}
 _WAIT = ("-w", "10")  # iptables-legacy: seconds to wait for its lock; iptables-nft needs none
 
 
-class Netfilter:
+class Iptables:
     """The packet filter of the network namespace that the process runs in."""
 
     _programs: ClassVar[dict[int, str]] = {4: "iptables", 6: "ip6tables"}
@@ -41,8 +41,8 @@ class Netfilter:
             find_program("nft")
 
     def saved(self, family: int) -> str:
-        """What ``iptables-save`` prints for ``family``, all tables; iptables-nft's is read again
-        when anything has changed in nf_tables.
+        """The output of ``iptables-save`` for ``family``, all tables; with iptables-nft it is
+        cached until nf_tables change.
         """
         program = f"{self._programs[family]}-save"
         if not self._is_nft(family):
@@ -50,15 +50,14 @@ class Netfilter:
         return self._memo.get(program, lambda: run([program]))
 
     def ours(self, family: int) -> str:
-        """Our part of the rules, comparable with an earlier one."""
+        """Our part of the rules, in a form that compares equal for equal rules."""
         return our_part(self.saved(family))
 
     def rehearse(self, family: int, text: str) -> None:
-        """Try ``text`` out; raises ``PlatformError`` when the kernel cannot do it.
+        """Try ``text`` out; raises ``PlatformError`` when the kernel refuses it.
 
-        The kernel looks at a rule only when it is really added: that happens in a network
-        namespace of its own, which is gone afterwards. Where we may not make one, iptables' own
-        look at the text has to do.
+        The kernel validates a rule only when it is added, so the rules are added in a temporary
+        network namespace. Where that is not permitted, ``iptables-restore --test`` checks the text.
         """
         restore = self.restore_command(family)
         argv = ["unshare", "--net", find_program(restore[0]), *restore[1:]]
@@ -73,17 +72,17 @@ class Netfilter:
             )
 
     def restore(self, family: int, text: str) -> None:
-        """Apply ``text``; raises ``PlatformError`` with the complaint."""
+        """Apply ``text``; raises ``PlatformError`` with the program's error."""
         done = attempt(self.restore_command(family), text)
         if done.returncode != 0:
-            raise PlatformError(f"the IPv{family} rules were refused: {complaint(done)}")
+            raise PlatformError(f"IPv{family} rules: restore failed: {complaint(done)}")
 
     def restore_command(self, family: int) -> list[str]:
-        """The command that ``restore`` feeds."""
+        """The command that ``restore`` runs."""
         return [f"{self._programs[family]}-restore", "--noflush", *_WAIT]
 
     def remove_ours(self, family: int) -> None:
-        """Remove our chains and the jumps to them; nothing happens when there are none."""
+        """Remove our chains and the jumps to them, if there are any."""
         text = removal_text(self.saved(family))
         if text:
             self.restore(family, text)
@@ -99,7 +98,9 @@ class Netfilter:
         return found
 
     def unused_text(self, family: int, before: Tables | None) -> str:
-        """The ``nft`` input that removes empty built-in chains and tables not in ``before``."""
+        """The ``nft`` input that removes empty built-in chains and tables that are not in
+        ``before``.
+        """
         if before is None or not self._is_nft(family):
             return ""
         lines = []
@@ -122,14 +123,14 @@ class Netfilter:
         return "nf_tables" in run([f"{self._programs[family]}-restore", "--version"])
 
 
-class LegacyNetfilter(Netfilter):
+class LegacyIptables(Iptables):
     """The tables of iptables-legacy, by its own programs."""
 
     _programs: ClassVar[dict[int, str]] = {4: "iptables-legacy", 6: "ip6tables-legacy"}
 
     def filters(self, family: int) -> bool:
-        """Whether packets pass a legacy filter table here that we can write: asked without making
-        one, and without a program.
+        """Whether a legacy filter table exists here and its programs are installed. Does not create
+        the table: it reads /proc.
         """
         if "filter" not in legacy_tables(family):
             return False
@@ -144,7 +145,7 @@ _LEGACY_NAMES = {4: "ip_tables_names", 6: "ip6_tables_names"}
 
 
 def legacy_tables(family: int, proc: Path = Path("/proc/net")) -> tuple[str, ...]:
-    """The tables of iptables-legacy that this network namespace has, none where it is unused."""
+    """The tables of iptables-legacy in this network namespace; empty if it is not in use."""
     try:
         return tuple(sorted((proc / _LEGACY_NAMES[family]).read_text(encoding="ascii").split()))
     except OSError:
@@ -152,9 +153,9 @@ def legacy_tables(family: int, proc: Path = Path("/proc/net")) -> tuple[str, ...
 
 
 def _unused(family: str, table: str, before: list[str] | None) -> list[str]:
-    """The nft commands for one table; ``before`` are the chains it had, None when it was not.
+    """The nft commands for one table; ``before`` are the chains it had, None if it did not exist.
 
-    What is ours counts as gone, so that the answer is the same before and after its removal.
+    Our own chains are ignored, so the result is the same before and after their removal.
     """
     used: set[str] = set()
     removable: list[str] = []
@@ -172,7 +173,7 @@ def _unused(family: str, table: str, before: list[str] | None) -> list[str]:
             else:
                 others = True
         elif "table" not in item and "metainfo" not in item:
-            others = True  # a set, a map, a counter: somebody uses the table
+            others = True  # a set, a map, a counter: the table is in use
     gone = [name for name in removable if name not in used]
     commands = [f"delete chain {family} {table} {name}" for name in gone]
     if before is None and not others and len(gone) == len(removable):

@@ -1,9 +1,9 @@
-"""Requests to netfilter over a bare netlink socket: for processes that may run no program.
+"""Netfilter requests over a netlink socket, for processes that may not run programs.
 
-Lives here: the messages, one request and its answers, what the kernel has counted in our
-table, and the end of leases. A message is nlmsghdr, nfgenmsg (family, version, resource) and
-attributes; integers inside are in network order (linux/netfilter/nfnetlink.h).
-Rules: CAP_NET_ADMIN is all that is needed; what the kernel refuses raises ``OSError``.
+Lives here: the messages, requests and their answers, the counters of our tables, and the deletion
+of leases. A message is nlmsghdr, nfgenmsg (family, version, resource) and attributes; integers
+inside are in network order (linux/netfilter/nfnetlink.h).
+Rules: needs CAP_NET_ADMIN only; raises ``OSError`` when the kernel refuses a request.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _HEAD: Final = struct.Struct("=IHHII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 #: requests that are sent at once by ``ask_all``
 BATCH: Final = 32
-_SECONDS: Final = 5  # the kernel answers at once, or something is very wrong
+_SECONDS: Final = 5  # timeout; the kernel normally answers at once
 
 
 def attribute(kind: int, payload: bytes) -> bytes:
@@ -52,7 +52,7 @@ def attribute(kind: int, payload: bytes) -> bytes:
 
 
 def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: int) -> bytes:
-    """A whole request; ``family`` is an AF_ number or 0 for all."""
+    """A complete request; ``family`` is an AF_ number, or 0 for all."""
     body = struct.pack("=BBH", family, 0, 0) + attributes
     return _HEAD.pack(16 + len(body), subsystem << 8 | kind, NLM_F_REQUEST | flags, 0, 0) + body
 
@@ -60,8 +60,8 @@ def message(subsystem: int, kind: int, family: int, attributes: bytes, flags: in
 def ask(
     request: bytes, protocol: int = NETLINK_NETFILTER, *, strict: bool = False
 ) -> Iterator[bytes]:
-    """Send ``request``; the answers one by one, each a whole message. ``protocol`` is netlink's;
-    ``strict`` has the kernel look at all of a dump's request, if it can.
+    """Send ``request`` and yield its answers, each a complete message. ``protocol`` is netlink's;
+    ``strict`` makes the kernel check all fields of a dump request, if it supports that.
 
     Raises ``OSError`` with the kernel's errno.
     """
@@ -90,10 +90,10 @@ def ask(
 
 
 def ask_all(requests: Sequence[bytes]) -> None:
-    """Send ``requests``, each of which asks for an acknowledgement (``NLM_F_ACK``) and for no more.
+    """Send ``requests``, which must ask for an acknowledgement (``NLM_F_ACK``) and nothing else.
 
-    One about something that is not there is passed over. Raises ``OSError`` with the kernel's
-    errno of the first that was refused; those after it in its BATCH have been sent too.
+    ENOENT is ignored. Raises ``OSError`` with the kernel's errno of the first request that was
+    refused; later ones of its BATCH have been sent too.
     """
     with closing(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)) as sock:
         sock.bind((0, 0))
@@ -132,9 +132,9 @@ def attributes(data: bytes, at: int = 20) -> Iterator[tuple[int, bytes]]:
 
 
 def table_counters(family: int) -> dict[str, int] | None:
-    """First packets that our table of ``family`` (4 or 6) has counted, by the counter's name.
+    """The first-packet counters of our table of ``family`` (4 or 6), by name.
 
-    None when there is no such table, or none with these counters.
+    None when the table or the counters do not exist.
     """
     return named_counters(family, TABLE, (UNANSWERED, GONE))
 
@@ -159,20 +159,20 @@ def named_counters(family: int, table: str, names: Iterable[str]) -> dict[str, i
     return counters
 
 
-class Count(NamedTuple):
-    """What one counter has counted."""
+class CounterValue(NamedTuple):
+    """The value of one nftables counter."""
 
     packets: int
     bytes: int
 
 
-def carried_counters(family: int) -> dict[int, dict[str, Count]]:
-    """What our table of ``family`` has counted of each backend, by its mark and by what it is
-    (``CARRIED``); nothing where there is no such table.
+def carried_counters(family: int) -> dict[int, dict[str, CounterValue]]:
+    """The counters of our table of ``family`` for each backend, by its mark and by the counter's
+    kind (``CARRIED``); empty when the table does not exist.
     """
     wanted = attribute(_OBJ_TABLE, TABLE.encode() + b"\0")
     wanted += attribute(_OBJ_TYPE, struct.pack("!I", _OBJECT_COUNTER))
-    found: dict[int, dict[str, Count]] = {}
+    found: dict[int, dict[str, CounterValue]] = {}
     for answer in ask(message(_NFTABLES, _GETOBJ, _FAMILY[family], wanted, NLM_F_DUMP)):
         parts = dict(attributes(answer))
         what, _, mark = parts.get(_OBJ_NAME, b"").rstrip(b"\0").decode().rpartition("-")
@@ -200,8 +200,8 @@ def _batch_end(kind: int) -> bytes:
     return _HEAD.pack(16 + len(body), kind, NLM_F_REQUEST, 0, 0) + body
 
 
-def _count(data: bytes) -> Count:
-    """The counter whose attributes are ``data``."""
+def _count(data: bytes) -> CounterValue:
+    """The value of the counter whose attributes are ``data``."""
     inner = dict(attributes(data, 0))
     both = (inner.get(kind, b"") for kind in (_COUNTER_PACKETS, _COUNTER_BYTES))
-    return Count(*(int.from_bytes(value, "big") for value in both))
+    return CounterValue(*(int.from_bytes(value, "big") for value in both))

@@ -1,8 +1,8 @@
-"""The tables of ours in nftables, through nft's own program.
+"""Our nftables tables, through the program nft.
 
-Lives here: the trial of a table's text, its application and removal, and what the kernel holds of
-it, in a form that can be compared.
-Rules: one run of nft is one transaction. Only tables of ours are ever named.
+Lives here: the trial of a table's text, its application and removal, and the table as the kernel
+has it, in a comparable form.
+Rules: one run of nft is one transaction. Tables of others are never changed.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _ABSENT = "No such file or directory"  # ENOENT, in nft's words
 class Nft:
     """Our tables in the network namespace that the process runs in.
 
-    What the kernel holds is read again when anything has changed in its nf_tables (``memo``).
+    Listings are cached until nf_tables change (``memo``).
     """
 
     def __init__(self, memo: Memo | None = None) -> None:
         self._memo = memo or Memo()
 
     def require(self) -> None:
-        """Raises ``OperatorError`` when nft is missing, ``PlatformError`` when the kernel has no
-        conntrack; loads it where it is a module.
+        """Raise ``OperatorError`` when nft is missing, ``PlatformError`` when the kernel has no
+        conntrack. Loads conntrack if it is a module.
         """
         find_program("nft")
         probe = f"add table ip {TABLE}-probe\nadd chain ip {TABLE}-probe c\n"
@@ -45,8 +45,8 @@ class Nft:
             )
 
     def trial(self, text: str) -> str:
-        """What is said against ``text``, empty for nothing: it is tried out in a namespace that is
-        gone afterwards, or, where we may not make one, the kernel looks at it here.
+        """nft's error for ``text``, empty if there is none. The text is applied in a temporary
+        network namespace, or, where that is not permitted, checked here with ``nft -c``.
         """
         done = attempt(["unshare", "--net", find_program("nft"), "-f", "-"], text)
         if done.returncode != 0 and done.stderr.startswith("unshare:"):
@@ -54,18 +54,18 @@ class Nft:
         return complaint(done) if done.returncode != 0 else ""
 
     def rehearse(self, text: str) -> None:
-        """Try ``text`` out; raises ``PlatformError`` when the kernel cannot do it."""
+        """Try ``text`` out; raises ``PlatformError`` when the kernel refuses it."""
         self._refuse(self.trial(text))
 
-    def rehearse_change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
-        """As ``rehearse``, for ``change``: the kernel looks at it here."""
-        done = attempt(["nft", "-c", "-f", "-"], delta(before, after, anew))
+    def rehearse_change(self, before: str, after: str, reset: Iterable[str] = ()) -> None:
+        """As ``rehearse``, for ``change``; checked here with ``nft -c``."""
+        done = attempt(["nft", "-c", "-f", "-"], delta(before, after, reset))
         self._refuse(complaint(done) if done.returncode != 0 else "")
 
-    def _refuse(self, said: str) -> None:
-        if said:
+    def _refuse(self, reason: str) -> None:
+        if reason:
             raise PlatformError(
-                f"the kernel refuses the nft table: {said}",
+                f"the kernel refuses the nft table: {reason}",
                 "it needs nf_tables with nat, masq, ct, hash, numgen and conntrack marks"
                 " (CONFIG_NFT_NAT and so on), and with timeout policies"
                 " (CONFIG_NF_CONNTRACK_TIMEOUT); the daemon's `forward: nat` does without",
@@ -77,20 +77,21 @@ class Nft:
         """
         done = attempt(["nft", "-f", "-"], text, seconds)
         if done.returncode != 0:
-            raise PlatformError(f"a table was refused by nft: {complaint(done)}")
+            raise PlatformError(f"nft refuses the table: {complaint(done)}")
 
-    def change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
-        """Lead from the text ``before``, whose table the kernel holds, to that of ``after``, by
-        what differs, and what is named in ``anew`` (``rules.delta``). Raises as ``load``.
+    def change(self, before: str, after: str, reset: Iterable[str] = ()) -> None:
+        """Change the table from the text ``before``, which the kernel has, to ``after``: applies
+        the differences and recreates the objects in ``reset`` (``rules.delta``). Raises as
+        ``load``.
         """
-        if text := delta(before, after, anew):
+        if text := delta(before, after, reset):
             self.load(text)
 
     def held(self, family: int, table: str = TABLE, *, terse: bool = False) -> str:
         """What the kernel holds of ``table``, equal for equal content; empty when it is not there.
         If ``terse``, the elements of its sets and maps are left out, and not read.
 
-        Raises ``PlatformError`` when nft fails; where there is no nft, none has made a table.
+        Raises ``PlatformError`` when nft fails.
         """
         return self._memo.get((family, table), lambda: self._read(family, table, terse))
 
@@ -108,7 +109,7 @@ class Nft:
         return frozenset(item["table"]["name"] for item in listing if "table" in item)
 
     def counters(self, family: int) -> dict[str, tuple[int, int]] | None:
-        """Packets and bytes of the counters of our table by name; None where it is not there.
+        """Packets and bytes of the counters of our table, by name; None if it does not exist.
 
         Raises ``PlatformError`` when nft fails.
         """
@@ -122,22 +123,22 @@ class Nft:
         }
 
     def remove(self, family: int, table: str = TABLE) -> None:
-        """Remove ``table``, which is ours, if it is there."""
+        """Remove ``table``, one of ours, if it exists."""
         if table in self.present(family):
             self.load(removal_text(family, table))
 
 
 def listed(arguments: Sequence[str]) -> list[dict[str, Any]]:
-    """What ``nft -j`` with ``arguments`` lists.
+    """The list that ``nft -j`` with ``arguments`` prints.
 
-    Raises ``PlatformError`` when nft fails, and where what it prints is no JSON: so it is in nft
-    1.0.6 for a table with the flag `owner`, which a program holds that is running.
+    Raises ``PlatformError`` when nft fails or its output is not JSON: nft 1.0.6 prints invalid JSON
+    for a table with the flag `owner`, which belongs to a running program.
     """
     return _read(arguments, run(["nft", "-j", *arguments]))
 
 
 def _listed_here(arguments: Sequence[str]) -> list[dict[str, Any]] | None:
-    """As ``listed``; None where what is to be listed is not there, as without nft nothing is."""
+    """As ``listed``; None if the object does not exist or nft is missing."""
     try:
         done = attempt(["nft", "-j", *arguments])
     except OperatorError:
@@ -155,16 +156,16 @@ def _read(arguments: Sequence[str], text: str) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         what = " ".join(arguments)
         raise PlatformError(
-            f"what `nft -j {what}` prints cannot be read: {error}",
-            "look at `nft list tables`: a table with `flags owner` belongs to a program that runs; "
-            "end it, or update nft",
+            f"the output of `nft -j {what}` is not valid: {error}",
+            "look at `nft list tables`: a table with `flags owner` belongs to a running program; "
+            "stop it, or update nft",
         ) from error
     return found
 
 
 def comparable(listing: list[dict[str, Any]]) -> str:
-    """nft's JSON of a table without what differs between equal ones: handles, the order of a
-    map's elements and that of counters, what was counted, and what packets put into a set.
+    """nft's JSON of a table without the parts that differ between equal tables: handles, the order
+    of map elements and of counters, counted values, and set elements that packets added.
     """
     lines = []
     for item in listing:
@@ -178,6 +179,6 @@ def comparable(listing: list[dict[str, Any]]) -> str:
                 and not (key == "elem" and "timeout" in content.get("flags", ()))
             }
             lines.append(f"{kind} {json.dumps(kept, sort_keys=True)}")
-    # Only among rules is the order meaning.
+    # Only the order of rules matters.
     lines.sort(key=lambda line: "" if line.startswith("rule ") else line)
     return "".join(f"{line}\n" for line in lines)

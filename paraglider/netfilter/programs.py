@@ -1,8 +1,8 @@
-"""The host's own programs: found by absolute path, run as argument lists, never by a shell.
+"""Runs programs of the host: found by absolute path, run as argument lists, never by a shell.
 
-Lives here: where to look, which Debian package brings a program, and how a failure is told.
-Rules: a missing program is an ``OperatorError`` that names the package; a program that fails is a
-``PlatformError`` with what it said.
+Lives here: the search path, the Debian package of each program, and error messages.
+Rules: a missing program raises ``OperatorError`` that names the package; a program that fails
+raises ``PlatformError`` with its error output.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ _SECONDS = 60.0
 
 
 def find_program(name: str) -> str:
-    """The absolute path of ``name`` on PATH or where administrators' programs are.
+    """The absolute path of ``name`` on PATH or in the sbin directories.
 
-    Raises ``OperatorError`` that names the Debian package when there is none.
+    Raises ``OperatorError`` that names the Debian package when the program is missing.
     """
     # An ordinary user's PATH, and that of some service managers, lacks the sbin directories.
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -54,7 +54,7 @@ def attempt(
     whatever came of it.
     """
     path = find_program(argv[0])
-    # The messages and the saved rules are read by us: they must not be translated.
+    # Messages and saved rules are parsed here: they must not be translated.
     environment = {**os.environ, "LC_ALL": "C"}
     try:
         return subprocess.run(
@@ -74,7 +74,7 @@ def attempt(
 
 
 def run(argv: Sequence[str], stdin: str = "") -> str:
-    """Run ``argv`` and return its output; raises ``PlatformError`` with its complaint."""
+    """Run ``argv`` and return its output; raises ``PlatformError`` with its error output."""
     done = attempt(argv, stdin)
     if done.returncode != 0:
         raise PlatformError(f"{shlex.join(argv)} failed: {complaint(done)}")
@@ -82,6 +82,6 @@ def run(argv: Sequence[str], stdin: str = "") -> str:
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """What a failed program said, on one line."""
+    """The error output of a failed program, on one line."""
     said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
     return said or f"exit code {done.returncode}"

@@ -71,7 +71,7 @@ def test_what_services_share_is_made_once(
     lines = capfd.readouterr().out.splitlines()
     assert lines.count("ip address add 192.168.0.11/32 dev lo") == 1
     assert lines.count("# Done above: address 192.168.0.11/32 on lo") == 1
-    assert lines.count("# To take it back:") == 1
+    assert lines.count("# To undo it:") == 1
 
 
 def test_the_tc_form(capfd: pytest.CaptureFixture[str], file: Path) -> None:
@@ -89,10 +89,10 @@ def test_the_tc_form(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     [
         (["--apply", "--undo"], "exclude each other", "one of them"),
         (["web", "--tc", "--apply"], "exclude each other", "one of them"),
-        ([], "no service is named", "are: web, mapped, relay"),
-        (["wbe"], "there is no service 'wbe'", "did you mean web? those of"),
-        (["zzzzzz"], "there is no service 'zzzzzz'", "are: web, mapped, relay"),
-        (["web", "--backend", "x"], "--backend 'x' is no IP address", "one of the service's"),
+        ([], "no SERVICE given", "web, mapped, relay"),
+        (["wbe"], "there is no service 'wbe'", "did you mean web? the services of"),
+        (["zzzzzz"], "there is no service 'zzzzzz'", ": web, mapped, relay"),
+        (["web", "--backend", "x"], "--backend 'x' is not an IP address", "one of the service's"),
         (
             ["web", "--backend", "203.0.113.9"],
             "has no backend 203.0.113.9",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.cli.common_options import control_of, print_json, put
+from paraglider.cli.common_options import control_client, print_json, print_table
 from paraglider.cli.main import Options
 from paraglider.daemon.http.client import DEFAULT
 from paraglider.errors import OperatorError
@@ -24,9 +24,9 @@ def test_the_file_leads_to_the_daemon(tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     first.write_text("control: {socket: /run/first.sock}\n")
     second.write_text("services: []\n")
-    assert control_of(options(str(first))).path == "/run/first.sock"
-    assert control_of(options(str(first)), str(second)).path == DEFAULT
-    assert control_of(options(str(second)), str(first)).path == "/run/first.sock"
+    assert control_client(options(str(first))).path == "/run/first.sock"
+    assert control_client(options(str(first)), str(second)).path == DEFAULT
+    assert control_client(options(str(second)), str(first)).path == "/run/first.sock"
 
 
 def test_no_file_at_all_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,13 +36,13 @@ def test_no_file_at_all_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OperatorError("there is no file")
 
     monkeypatch.setattr("paraglider.cli.common_options.find_config", none)
-    assert control_of(options()).path == DEFAULT
+    assert control_client(options()).path == DEFAULT
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     """A mistyped name does not lead to another daemon."""
     with pytest.raises(OperatorError, match=r"typo\.conf cannot be read: No such file"):
-        control_of(options(str(tmp_path / "typo.conf")))
+        control_client(options(str(tmp_path / "typo.conf")))
 
 
 def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,8 +57,8 @@ def test_json_is_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_paper_is_wide(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody looks at a screen lines are not broken, but where COLUMNS says so."""
     monkeypatch.delenv("COLUMNS", raising=False)
-    put("x" * 150 + " [b]")
+    print_table("x" * 150 + " [b]")
     assert capsys.readouterr().out == "x" * 150 + " [b]\n"
     monkeypatch.setenv("COLUMNS", "40")
-    put("x" * 50)
+    print_table("x" * 50)
     assert len(capsys.readouterr().out.splitlines()) == 2

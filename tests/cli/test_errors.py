@@ -130,7 +130,7 @@ def redirected(where: str) -> subprocess.CompletedProcess[bytes]:
 def test_a_full_disk_is_an_error_after_the_work() -> None:
     """What a command does is not cut short by an output that cannot be written."""
     done = redirected(">/dev/full")
-    words = b"prog: the output cannot be written: No space left on device"
+    words = b"prog: cannot write the output: No space left on device"
     assert (done.returncode, done.stderr.splitlines()) == (2, [b"warning", words])
     assert redirected(">/dev/full 2>&1").returncode == 2
     assert redirected("2>/dev/full").returncode == 2

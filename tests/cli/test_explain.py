@@ -146,7 +146,7 @@ def test_backends_listed_elsewhere(capfd: pytest.CaptureFixture[str], file: Path
     file.write_text(TEXT.replace("[10.0.0.1, 10.0.0.2, 10.0.0.3]", "{dns: _web._tcp.example}"))
     (flow,) = data(capfd, "-c", str(file), "tcp", CLIENT, VIP)["flows"]
     assert (flow["service"], flow["backend"]) == ("web", None)
-    assert flow["why"][-1]["text"].startswith("its backends are listed in _web._tcp.example; give")
+    assert flow["why"][-1]["text"].startswith("its backends come from _web._tcp.example; give")
 
 
 def flow_of(port: int, backend: str) -> dict[str, Any]:
@@ -251,13 +251,16 @@ def test_no_daemon_answers(capfd: pytest.CaptureFixture[str], file: Path, daemon
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        ([], "there is nothing to explain: name a flow, --pcap or --against"),
-        (["tcp", CLIENT], "`tcp 192.0.2.7:40000` is no flow; write `tcp CLIENT:PORT VIP:PORT`"),
-        (["sctp", CLIENT, VIP], "is no flow; write"),
+        ([], "nothing to explain: give a flow, --pcap or --against"),
+        (["tcp", CLIENT], "`tcp 192.0.2.7:40000` is not a flow; write `tcp CLIENT:PORT VIP:PORT`"),
+        (["sctp", CLIENT, VIP], "is not a flow; write"),
         (["tcp", "192.0.2.7", VIP], "'192.0.2.7' is no ADDRESS:PORT; write one such as"),
-        (["tcp", CLIENT, "[::1]:80"], "192.0.2.7 and ::1 are of two families; write both of one"),
+        (
+            ["tcp", CLIENT, "[::1]:80"],
+            "192.0.2.7 and ::1 are not of the same family; give both over IPv4 or IPv6",
+        ),
         (["--pcap", "/nowhere"], "'/nowhere' cannot be read (No such file or directory)"),
-        (["--pcap", "/dev/null"], "/dev/null is no capture of packets"),
+        (["--pcap", "/dev/null"], "/dev/null is not a packet capture"),
         (["--pcap", "/proc"], "'/proc' cannot be read (Is a directory)"),
         (["--against", "/nowhere"], "/nowhere: there is no such file"),
         (["tcp", CLIENT, VIP, "--flows", "/nowhere"], "/nowhere: there is no such file"),

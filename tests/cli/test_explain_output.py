@@ -43,8 +43,8 @@ def test_flows_of_a_capture() -> None:
     assert list(lines({"flows": [known, echo], "packets": packets})) == [
         "tcp [2001:db8::1]:1000 → [2001:db8::2]:80: `web`, fd00::1; by turn",
         (
-            "icmp6 2001:db8::1 → 2001:db8::2 (echo 7): `web`, fd00::1; by turn (from its middle on:"
-            " only a flow that is known goes there)"
+            "icmp6 2001:db8::1 → 2001:db8::2 (echo 7): `web`, fd00::1; by turn"
+            " (no opening captured: only a known flow goes there)"
         ),
         "4 packets:",
         "          4 of these flows",
@@ -71,9 +71,9 @@ def test_against() -> None:
         "against new:",
         "  `a` (tcp 80): 25.0 % of the hash space moves (1 of 4 entries of the table)",
         "  `a` (tcp 80), now `b`: 12.5 % of the hash space moves (1 of 8 flows that were tried)",
-        "  `a` (tcp 80): no hash decides, in one file or in both: new flows go by turn",
+        "  `a` (tcp 80): no hash in one of the files, or in both: new flows go by turn",
         "    x                       50.0 % → 100.0 % of new flows",
-        "  `a` (tcp 80): no service has it any more",
+        "  `a` (tcp 80): removed",
         "  `a`, 3 live flows: 2 keep their backend, 1 lose their service or backend",
         "  A reload moves no live flow whose backend stays.",
     ]

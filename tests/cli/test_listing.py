@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from paraglider.cli.listing import Column, Listing
+from paraglider.cli.listing import Column, TextTable
 
 COLUMNS = (
     Column("Name", least=4),
@@ -17,21 +17,21 @@ COLUMNS = (
 )
 
 
-def shown(listing: Listing, width: int) -> list[str]:
+def shown(listing: TextTable, width: int) -> list[str]:
     """The lines, where there are ``width`` columns."""
     return [text.plain for text in listing.texts(width)]
 
 
 @pytest.fixture
-def listing() -> Listing:
+def listing() -> TextTable:
     """Two lines, 35 characters wide."""
-    made = Listing(COLUMNS)
+    made = TextTable(COLUMNS)
     made.add("backend1", "123456", "99", "passed 1s")
     made.add("b2", "1", "12345678", "failed")
     return made
 
 
-def test_what_fits_is_whole(listing: Listing) -> None:
+def test_what_fits_is_whole(listing: TextTable) -> None:
     """Words to the left, numbers to the right, no blanks at the end."""
     assert shown(listing, 100) == [
         "Name      Packets     Bytes  Check",
@@ -40,7 +40,7 @@ def test_what_fits_is_whole(listing: Listing) -> None:
     ]
 
 
-def test_the_order_in_which_room_is_made(listing: Listing) -> None:
+def test_the_order_in_which_room_is_made(listing: TextTable) -> None:
     """Cut what may be cut, then move closer, then leave out the column of the highest rank."""
     assert shown(listing, 31)[1] == "back…   123456        99  pass…"
     assert shown(listing, 28)[1] == "back…  123456       99 pass…"
@@ -49,13 +49,13 @@ def test_the_order_in_which_room_is_made(listing: Listing) -> None:
 
 
 @pytest.mark.parametrize("width", [1, 5, 10, 11, 20, 33, 80])
-def test_no_line_is_wider_than_there_is_room(listing: Listing, width: int) -> None:
+def test_no_line_is_wider_than_there_is_room(listing: TextTable, width: int) -> None:
     """Whatever the width is."""
     listing.add("a service with a long name", "", "5", "", over=2)
     assert max(map(cell_len, shown(listing, width))) <= width
 
 
-def test_numbers_keep_their_digits(listing: Listing) -> None:
+def test_numbers_keep_their_digits(listing: TextTable) -> None:
     """A number is there as it is, or not at all."""
     for width in range(20, 60):
         head, *lines = shown(listing, width)
@@ -63,7 +63,7 @@ def test_numbers_keep_their_digits(listing: Listing) -> None:
         assert ("12345678" in lines[1]) == ("Bytes" in head)
 
 
-def test_a_heading_reaches_over_columns(listing: Listing) -> None:
+def test_a_heading_reaches_over_columns(listing: TextTable) -> None:
     """One that is too long for them has a line of its own; it makes no column wider."""
     listing.add("web tcp ports 80", "", "7", "", over=2, again="  all")
     assert shown(listing, 100)[-1] == "web tcp ports 80          7"
@@ -72,7 +72,7 @@ def test_a_heading_reaches_over_columns(listing: Listing) -> None:
     assert shown(listing, 100)[0] == "Name      Packets     Bytes  Check"
 
 
-def test_brackets_are_no_markup_and_colours_stay(listing: Listing) -> None:
+def test_brackets_are_no_markup_and_colours_stay(listing: TextTable) -> None:
     """An IPv6 address in brackets is printed; a cell keeps the style that it came with."""
     listing.add("[red]::1", "1", "1", Text("down", "red"))
     console = Console(width=60, force_terminal=True, color_system="standard", highlight=False)
@@ -85,7 +85,7 @@ def test_brackets_are_no_markup_and_colours_stay(listing: Listing) -> None:
 
 def test_a_cell_is_not_changed_by_being_shown() -> None:
     """The same listing gives the same lines again, also after a narrow one."""
-    listing = Listing((Column("A", least=2), Column("B")))
+    listing = TextTable((Column("A", least=2), Column("B")))
     listing.add(Text("long word"), Text("b"))
     before = shown(listing, 80)
     shown(listing, 5)

@@ -25,7 +25,7 @@ def test_a_rate_is_the_difference_by_the_seconds() -> None:
     assert found["services"][0]["rates"] == dict.fromkeys(TRAFFIC, 25.0)
     assert found["backends"][0]["rates"] == dict.fromkeys(TRAFFIC, 25.0)
     assert [row["rates"] for row in found["workers"]] == [{"packets": 15.0}, {"packets": None}]
-    assert found["services"][0]["picked"] == 150
+    assert found["services"][0]["conns"] == 150
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_no_rate_is_made_up(before: Any, after: Any, seconds: float) -> None:
 def test_who_joined_has_no_rate_yet() -> None:
     """A backend that was not there at the first look."""
     found = rated(status(5, backend="10.0.0.2"), status(5), 1.0)
-    assert found["backends"][0]["rates"]["picked"] is None
-    assert found["services"][0]["rates"]["picked"] == 0.0
+    assert found["backends"][0]["rates"]["conns"] is None
+    assert found["services"][0]["rates"]["conns"] == 0.0
 
 
 def test_totals() -> None:

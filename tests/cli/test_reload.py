@@ -20,7 +20,7 @@ def test_what_changed_is_printed(daemon: Any, say: Any) -> None:
 def test_nothing_changed(daemon: Any, say: Any) -> None:
     """That is said, too."""
     daemon.answers["/v1/reload"] = (200, {"changed": [], "restart": []})
-    assert say("reload") == (0, "nothing has changed\n", "")
+    assert say("reload") == (0, "no changes\n", "")
 
 
 def test_mistakes_of_the_file_are_told_as_by_check(daemon: Any, say: Any) -> None:

@@ -225,7 +225,7 @@ def test_chroot_that_is_a_file(started: Started, file: Any, capsys: Any) -> None
     path = file()
     Path(path).write_text(Path(path).read_text().replace(str(Path(path).parent), path))
     assert outcome("-c", path) == 1
-    assert "no directory" in message(capsys)
+    assert "not a directory" in message(capsys)
     assert started.calls == []
 
 
@@ -355,6 +355,6 @@ def test_where_the_kernel_balances_alone_the_daemon_refuses(
 ) -> None:
     """There are no queues for it then; it names the way out, before it starts anything."""
     monkeypatch.setattr(command, "owner_of", lambda _: "paraglider start")
-    with pytest.raises(OperatorError, match=r"sudo paraglider stop, and run paraglider\.config"):
+    with pytest.raises(OperatorError, match=r"sudo paraglider stop, then paraglider\.config"):
         main.main(["-c", file(WEB4)], standalone_mode=False)
     assert started.calls == []

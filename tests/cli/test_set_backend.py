@@ -24,10 +24,10 @@ def test_a_state_and_a_weight(daemon: Any, say: Any) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (("web", "state", "drain"), "'web' is no SERVICE/BACKEND; write one such as web/10.0.0.1"),
-        (("web/", "state", "drain"), "'web/' is no SERVICE/BACKEND"),
+        (("web", "state", "drain"), "'web' is not SERVICE/BACKEND; for example web/10.0.0.1"),
+        (("web/", "state", "drain"), "'web/' is not SERVICE/BACKEND"),
         (("web/10.0.0.1", "weight", "-1"), "No such option"),
-        (("web/10.0.0.1", "weight", "heavy"), "weight 'heavy' is no number; write 0 or more"),
+        (("web/10.0.0.1", "weight", "heavy"), "weight 'heavy' is not a number; give 0 or more"),
         (("web/10.0.0.1", "colour", "red"), "'colour' is not one of"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.root  # the socket is root's
 
-NAMES = ("flows", "inactive", "picked", "packets_in", "packets_out", "bytes_in", "bytes_out")
+NAMES = ("flows", "inactive", "conns", "packets_in", "packets_out", "bytes_in", "bytes_out")
 COUNTS = dict.fromkeys(NAMES, 7)
 SERVICE = {
     "service": "web",
@@ -63,10 +63,10 @@ def test_json_is_the_answer(daemon: Any, say: Any, what: str) -> None:
 def test_services_and_workers(daemon: Any, say: Any) -> None:
     """A line each."""
     daemon.answers["/v1/services"] = (200, [SERVICE])
-    process = {"name": "api", "serves": True, "pid": 9, "seconds": 1.0}
+    process = {"name": "api", "up": True, "pid": 9, "seconds": 1.0}
     daemon.answers["/v1/workers"] = (200, [process])
     assert "tcp [2001:db8::11]:80" in say("show", "services")[1]
-    assert "serves" in say("show", "workers")[1]
+    assert " up " in say("show", "workers")[1]
 
 
 def test_more_flows_than_are_listed(daemon: Any, say: Any) -> None:
@@ -74,7 +74,7 @@ def test_more_flows_than_are_listed(daemon: Any, say: Any) -> None:
     daemon.answers["/v1/flows"] = (200, {"flows": [], "more": True})
     code, out, err = say("show", "flows")
     assert (code, len(out.splitlines())) == (0, 1)
-    assert "there are more; narrow them" in err
+    assert "there are more flows; filter them" in err
 
 
 def test_no_daemon(say: Any, tmp_path: Any) -> None:

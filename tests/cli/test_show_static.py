@@ -5,16 +5,16 @@ from __future__ import annotations
 from rich.console import Console
 
 from paraglider.cli.show_static import listing
-from paraglider.host.static_status import StartedBackend, StartedService
+from paraglider.host.static_status import StaticBackend, StaticService
 
 
 def test_the_table_is_shaped_like_that_of_ipvsadm() -> None:
     """Addresses as they are, brackets too; a service's sums above its backends' counts."""
     backends = (
-        StartedBackend("fd00::1", 8080, 3, 0.75, 2, 10, 1000, 8, 90000),
-        StartedBackend("fd00::2", None, 1, 0.25, 1, 5, 500, 4, 40000),
+        StaticBackend("fd00::1", 8080, 3, 0.75, 2, 10, 1000, 8, 90000),
+        StaticBackend("fd00::2", None, 1, 0.25, 1, 5, 500, 4, 40000),
     )
-    service = StartedService("web", "2001:db8::11", "any", "", "wrr", "client", backends)
+    service = StaticService("web", "2001:db8::11", "any", "", "wrr", "client", backends)
     console = Console(markup=False, highlight=False, width=200)
     with console.capture() as capture:
         console.print(listing([service]))

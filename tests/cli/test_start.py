@@ -156,7 +156,7 @@ def test_a_host_that_is_started(write: Any, run: Any, run_in: Any, host: Namespa
         done = run_in(SET_UP, *arguments, code=1)
         assert "by `paraglider start`; undo that first: sudo paraglider stop" in done.stderr
     done = run("-c", write(), code=1)
-    assert "end that first, sudo paraglider stop, and run paraglider.config" in done.stderr
+    assert "first run sudo paraglider stop, then paraglider.config" in done.stderr
     assert ruleset(host) == before
 
 

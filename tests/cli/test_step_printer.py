@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from paraglider.cli.step_printer import Teller
+from paraglider.cli.step_printer import StepPrinter
 
 
 def test_steps_and_their_sum(capsys: pytest.CaptureFixture[str]) -> None:
     """Each as it is told, then how many came to what; and whether there was any."""
-    told = Teller()
-    assert told.nothing
+    told = StepPrinter()
+    assert told.empty
     for outcome, what in (("done", "a"), ("unchanged", "b"), ("done", "c")):
         told(outcome, what)
-    assert not told.nothing
-    told.sum_up()
+    assert not told.empty
+    told.print_totals()
     assert capsys.readouterr().out.splitlines() == [
         "done        a",
         "unchanged   b",

@@ -86,7 +86,7 @@ def test_a_line_a_step_and_their_sum(told: list[str], capsys: pytest.CaptureFixt
         "unchanged   address 192.168.0.12/24 on eth0",
         "1 done, 1 unchanged",
     ]
-    assert "no interface here has the `snat` address 10.0.0.254" in said.err
+    assert "no interface has the `snat` address 10.0.0.254" in said.err
     assert told == ["paraglider start"]
 
 

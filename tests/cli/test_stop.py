@@ -20,7 +20,7 @@ def test_what_the_set_up_made_stays(write: Any, run_in: Any, snapshot: Any) -> N
     """Its undo is another command, which is named."""
     run_in("paraglider.cli.setup_host", "-4", "-c", write())
     try:
-        assert "`paraglider.config --undo` takes back" in run_in("paraglider", "stop").stdout
+        assert "`paraglider.config --undo` undoes" in run_in("paraglider", "stop").stdout
         assert "PARAGLIDER" in snapshot()
     finally:
         run_in("paraglider.cli.setup_host", "--undo")

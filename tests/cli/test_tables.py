@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from paraglider.cli import tables
-from paraglider.cli.listing import Listing
+from paraglider.cli.listing import TextTable
 
 COUNTS = {
     "flows": 3,
     "inactive": 6,
-    "picked": 120_000,
+    "conns": 120_000,
     "packets_in": 900,
     "packets_out": 800,
     "bytes_in": 70_000,
@@ -53,7 +53,7 @@ def backend(name: str, of: str = "web", **changes: Any) -> dict[str, Any]:
     }
 
 
-def lines(listing: Listing) -> list[str]:
+def lines(listing: TextTable) -> list[str]:
     """Its lines with single blanks."""
     return [" ".join(text.plain.split()) for text in listing.texts(300)]
 
@@ -70,7 +70,7 @@ def test_the_balance_is_shaped_like_that_of_ipvsadm() -> None:
     )
     assert lines(listing) == [
         (
-            "Service / backend State For Weight Flows InAct Conns InPkts OutPkts InBytes OutBytes"
+            "Service / backend State Since Weight Flows InAct Conns InPkts OutPkts InBytes OutBytes"
             " Last check"
         ),
         "web tcp 192.168.0.11:80 nat wrr 1 of 2 ready",
@@ -85,7 +85,7 @@ def test_the_balance_is_shaped_like_that_of_ipvsadm() -> None:
 
 @pytest.mark.parametrize(
     ("width", "there"),
-    [(80, ("State", "Weight", "Conns", "InBytes", "Last check")), (120, ("InPkts", "For"))],
+    [(80, ("State", "Weight", "Conns", "InBytes", "Last check")), (120, ("InPkts", "Since"))],
 )
 def test_a_terminal_is_wide_enough(width: int, there: tuple[str, ...]) -> None:
     """At 80 columns the packets are left out and the check is cut; at 120 all is there."""
@@ -125,7 +125,7 @@ def test_processes() -> None:
     """A line a process, whether it serves or is yet to come back."""
     worker = {
         "name": "worker 0 on core 1",
-        "serves": True,
+        "up": True,
         "pid": 77,
         "filter": "worker",
         "seconds": 5.0,
@@ -138,10 +138,10 @@ def test_processes() -> None:
         "openings": {"waiting": 5, "length": 512, "overflows": 6, "overruns": 0},
         "counts": {"expired": 3, "no-flow": 1},
     }
-    gone = {"name": "api", "serves": False, "pid": None, "seconds": None}
+    gone = {"name": "api", "up": False, "pid": None, "seconds": None}
     assert lines(tables.processes([worker, gone]))[1:] == [
-        "worker 0 on core 1 serves 77 worker 5s 9 20 3 1000 26% 9 9 expired=3 no-flow=1",
-        "api is down - - - - - - - - - -",
+        "worker 0 on core 1 up 77 worker 5s 9 20 3 1000 26% 9 9 expired=3 no-flow=1",
+        "api down - - - - - - - - - -",
     ]
 
 

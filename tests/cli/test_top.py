@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-COUNTS = ("flows", "picked", "packets_in", "packets_out", "bytes_in", "bytes_out")
+COUNTS = ("flows", "conns", "packets_in", "packets_out", "bytes_in", "bytes_out")
 
 
 def status(each: int) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def status(each: int) -> dict[str, Any]:
     service |= {"forward": "nat", "strategy": "rr", "backends": 1, "ready": 1}
     backend = {"service": "web", "backend": "10.0.0.1", "state": "ready", "seconds": 5.0}
     backend |= {"weight": 1, "check": None}
-    worker = {"name": "worker 0 on core 0", "serves": True, "pid": 5, "seconds": 5.0}
+    worker = {"name": "worker 0 on core 0", "up": True, "pid": 5, "seconds": 5.0}
     worker |= {"flows": each, "bound": 1000, "packets": each, "busy": 0.5, "queue": None}
     return {
         "services": [service | counts],
@@ -98,7 +98,7 @@ def test_it_can_be_put_aside(live: Any) -> None:
 def test_a_daemon_that_goes_away_and_comes_back(live: Any, daemon: Any) -> None:
     """The last frame stays with the reason below, until there is an answer again."""
     daemon.answers["/v1/status"] = (503, {"error": "the hub does not answer", "remedy": "wait"})
-    live.until(lambda: "the hub does not answer; wait; trying again" in live.lines[-1])
+    live.until(lambda: "the hub does not answer; wait; retrying" in live.lines[-1])
     assert any("10.0.0.1" in line for line in live.lines)
     daemon.answers["/v1/status"] = (200, status(5000))
     live.until(lambda: "q quit" in live.lines[-1])
@@ -108,7 +108,7 @@ def test_without_a_terminal_there_is_one_frame(daemon: Any, say: Any) -> None:
     """It says so, and prints what it would have drawn; with --once it need not be said."""
     daemon.answers["/v1/status"] = (200, status(4711))
     code, out, err = say("top", "--interval", "0.1")
-    assert (code, err) == (0, "standard output is no terminal to draw on, so one frame (--once)\n")
+    assert (code, err) == (0, "standard output is not a terminal: printing one screen (--once)\n")
     assert "-> 10.0.0.1" in out
     assert "worker 0 on core 0" in out
     assert "\x1b" not in out
@@ -121,8 +121,8 @@ def test_json_has_the_rates(daemon: Any, say: Any) -> None:
     code, out, err = say("top", "--json", "--interval", "0.1")
     assert (code, err) == (0, "")
     (row,) = json.loads(out)["backends"]
-    assert row["picked"] == 4711
-    assert row["rates"]["picked"] == 0.0
+    assert row["conns"] == 4711
+    assert row["rates"]["conns"] == 0.0
 
 
 def test_no_daemon_takes_no_screen(in_terminal: Any, tmp_path: Any) -> None:

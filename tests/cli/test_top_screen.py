@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paraglider.cli.rates import TRAFFIC, rated
-from paraglider.cli.top_screen import View, frame, pressed, rate, report, settled
+from paraglider.cli.top_screen import TopView, pressed, rate, report, screen_lines, settled
 
 CHECK = {"passed": True, "code": "L4OK", "detail": "connected", "took": 0.001, "seconds": 1.0}
 
@@ -28,7 +28,7 @@ def backend(of: str, name: str, each: int, state: str = "ready") -> dict[str, An
 
 WORKER = {
     "name": "worker 0 on core 0",
-    "serves": True,
+    "up": True,
     "pid": 5,
     "seconds": 60.0,
     "flows": 33,
@@ -57,12 +57,12 @@ BEFORE = {
 STATUS = rated(BEFORE, AFTER, 10.0)
 
 
-def words(view: View) -> list[str]:
+def words(view: TopView) -> list[str]:
     """All lines with single blanks."""
     return [" ".join(text.plain.split()) for text in report(STATUS, view, 200)]
 
 
-def order(view: View) -> list[str]:
+def order(view: TopView) -> list[str]:
     """Services and backends as they follow each other."""
     first = (line.split()[:2] for line in words(view))
     return [a[-1] if a[0] == "->" else a[0] for a in first if a and a[0] in ("->", "web", "dns")]
@@ -70,14 +70,14 @@ def order(view: View) -> list[str]:
 
 def test_all_that_there_is() -> None:
     """Totals, services and backends with their rates, state and check, workers."""
-    lines = words(View())
+    lines = words(TopView())
     assert lines[:2] == [
         "paraglider: 2 services, 4 of 6 backends ready, 33 flows, 15 conns/s",
         "in 15 packets/s 15 bytes/s, out 15 packets/s 15 bytes/s",
     ]
     assert "web tcp 192.168.0.11:80 nat rr 3 of 3 ready" in lines
     assert "-> 10.0.0.3 ready 1m0s 1 30 3.0 3.0 3.0 3.0 3.0 L4OK 1s ago in 1 ms: connected" in lines
-    assert "worker 0 on core 0 serves 1m0s 33 1000 50 25% 1 2" in lines
+    assert "worker 0 on core 0 up 1m0s 33 1000 50 25% 1 2" in lines
 
 
 @pytest.mark.parametrize(
@@ -90,25 +90,25 @@ def test_all_that_there_is() -> None:
 )
 def test_orders(sort: str, first: list[str]) -> None:
     """What is greatest, or worst, comes first, backends below their service; backwards, last."""
-    assert order(View(sort))[:2] == first
-    backwards = order(View(sort, backwards=True))
+    assert order(TopView(sort))[:2] == first
+    backwards = order(TopView(sort, backwards=True))
     assert backwards[0] != first[0]
-    assert sorted(backwards) == sorted(order(View()))
+    assert sorted(backwards) == sorted(order(TopView()))
 
 
 @pytest.mark.parametrize("width", [1, 20, 40, 80, 160])
 @pytest.mark.parametrize("height", [1, 2, 5, 24, 50])
 def test_a_frame_fits_its_screen(width: int, height: int) -> None:
     """As many lines as there are, none longer than they are, whatever is on them."""
-    for note in ("", "no paraglider answers at /run/x; trying again"):
-        lines = frame(STATUS, View(offset=3), width, height, note)
+    for note in ("", "no paraglider answers at /run/x; retrying"):
+        lines = screen_lines(STATUS, TopView(offset=3), width, height, note)
         assert len(lines) == height
         assert max(line.cell_len for line in lines) <= width
 
 
 def test_80_columns_have_what_matters() -> None:
     """State, all rates, and whether the last check passed."""
-    lines = [line.plain for line in frame(STATUS, View(), 80, 24)]
+    lines = [line.plain for line in screen_lines(STATUS, TopView(), 80, 24)]
     titles = next(line for line in lines if line.startswith("Service / backend"))
     for title in ("State", "Flows", "Conns/s", "InPkt/s", "OutPkt/s", "InB/s", "OutB/s", "Check"):
         assert title in titles
@@ -119,29 +119,29 @@ def test_80_columns_have_what_matters() -> None:
 def test_what_is_wrong_is_said() -> None:
     """The daemon's problems above everything, a lost daemon below."""
     ill = {**STATUS, "health": {"healthy": False, "problems": ["no backend of `web`", "api"]}}
-    lines = [line.plain for line in frame(ill, View(), 80, 24, "no answer; trying again")]
+    lines = [line.plain for line in screen_lines(ill, TopView(), 80, 24, "no answer; retrying")]
     assert lines[2] == "no backend of `web`; api"
-    assert lines[-1] == "no answer; trying again"
+    assert lines[-1] == "no answer; retrying"
 
 
 def test_scrolling_ends_at_the_end() -> None:
     """The last line stays on the screen however often somebody presses down."""
-    view = View()
+    view = TopView()
     for _ in range(200):
         view = settled(STATUS, pressed(view, "j", 5), 80, 10)
     assert view.offset == 8
-    lines = [line.plain for line in frame(STATUS, view, 80, 10)]
+    lines = [line.plain for line in screen_lines(STATUS, view, 80, 10)]
     assert "worker 0 on core 0" in lines[-2]
     assert "9-14 of 14" in lines[-1]
 
 
 def test_keys() -> None:
     """Each key does one thing; one that means nothing does nothing."""
-    view = View("file", offset=7)
-    assert pressed(view, "c", 9) == View("conns")
-    assert pressed(view, "o", 9) == View("file")
-    assert pressed(view, "r", 9) == View("file", backwards=True, offset=7)
-    assert pressed(view, "w", 9) == View("file", workers_first=True)
+    view = TopView("file", offset=7)
+    assert pressed(view, "c", 9) == TopView("conns")
+    assert pressed(view, "o", 9) == TopView("file")
+    assert pressed(view, "r", 9) == TopView("file", backwards=True, offset=7)
+    assert pressed(view, "w", 9) == TopView("file", workers_first=True)
     assert pressed(view, "\x1b[6~", 9).offset == 16
     assert pressed(view, "\x1b[5~", 9).offset == 0
     assert pressed(view, "\x1b[A", 9).offset == 6
@@ -152,7 +152,7 @@ def test_keys() -> None:
 
 def test_workers_first() -> None:
     """With w they are above the services."""
-    lines = words(View(workers_first=True))
+    lines = words(TopView(workers_first=True))
     assert lines.index("Process State Up Flows Bound Packet/s Busy Queue Drops") == 3
 
 

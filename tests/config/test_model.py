@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from paraglider.config.memory import flows_for_memory
-from paraglider.config.model import Backend, Config, Service, Timeouts
+from paraglider.config.model import Backend, Config, Service, TimeoutsConfig
 from paraglider.config.types import ALL_PORTS, PortRange
 
 
@@ -44,7 +44,7 @@ def test_how_long_closed_flows_are_remembered(
     given: dict[str, Any], expected: tuple[int, int, int]
 ) -> None:
     """One number or one for each end; the old name counts where the new one is not there."""
-    timeouts = Timeouts.model_validate(given)
+    timeouts = TimeoutsConfig.model_validate(given)
     assert (timeouts.after_rst, timeouts.after_fin, timeouts.half_closed) == expected
 
 
@@ -52,7 +52,7 @@ def test_how_long_closed_flows_are_remembered(
 def test_what_is_no_time_for_closed_flows(value: object) -> None:
     """Neither text nor truth nor nothing."""
     with pytest.raises(ValidationError):
-        Timeouts.model_validate({"closed": value})
+        TimeoutsConfig.model_validate({"closed": value})
 
 
 @pytest.mark.parametrize(

@@ -428,8 +428,8 @@ def test_nothing_is_kept_of_flows_that_are_gone() -> None:
 
 
 def test_a_backend_remembers_how_often_it_was_picked() -> None:
-    """``picked`` only grows, the others follow what is in the table."""
+    """``conns`` only grows, the others follow what is in the table."""
     table, flows = filled(2)
     target = flows[0].translation.backend
     table.forget(flows[0], 2.0)
-    assert (flows[0].state, target.opening, target.picked) == (GONE, 0, 1)
+    assert (flows[0].state, target.opening, target.conns) == (GONE, 0, 1)

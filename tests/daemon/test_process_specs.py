@@ -18,7 +18,7 @@ from paraglider.daemon.process_specs import Place, be, make_specs
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
 from paraglider.errors import OperatorError
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 
 PLACE = Place((0, 1), 65534, 65534)
 WEB: dict[str, Any] = {
@@ -33,7 +33,7 @@ WEB: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def no_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No right to ping, whoever runs the tests."""
-    monkeypatch.setattr(checker, "Echo", lambda: None)
+    monkeypatch.setattr(checker, "Pinger", lambda: None)
 
 
 @pytest.fixture
@@ -100,8 +100,8 @@ def test_pings_without_the_right(monkeypatch: pytest.MonkeyPatch, specs: Any) ->
     def add(*_: object) -> None:
         raise refused
 
-    monkeypatch.setattr(checker, "Echo", Echo)
-    monkeypatch.setattr(Echo, "_add", add)
+    monkeypatch.setattr(checker, "Pinger", Pinger)
+    monkeypatch.setattr(Pinger, "_add", add)
     assert specs({})[-1].role == "checker"
     with pytest.raises(Exception, match="no raw socket"):
         specs({"check": {"type": "icmp"}})

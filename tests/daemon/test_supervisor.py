@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.config.model import Config, Timeouts
+from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon import log
 from paraglider.daemon.processes import hangs, manager, spec
@@ -113,7 +113,7 @@ class Supervised:
                     if hasattr(module, name):
                         setattr(module, name, value)
             log.set_up()
-            config = Config.model_construct(timeouts=Timeouts(drain=int(PATIENCE)))
+            config = Config.model_construct(timeouts=TimeoutsConfig(drain=int(PATIENCE)))
             specs: list[WorkerSpec | ProxySpec] = [
                 WorkerSpec(i, 10 + i, config, uid=0, gid=0) for i in range(workers)
             ]

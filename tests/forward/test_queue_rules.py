@@ -18,7 +18,7 @@ import yaml
 
 from paraglider.config.model import Config
 from paraglider.forward.queue_rules import queue_rules
-from paraglider.netfilter.iptables import Netfilter
+from paraglider.netfilter.iptables import Iptables
 from paraglider.netfilter.rules.ruleset import RuleSet
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -103,7 +103,7 @@ def test_other_forwards_get_no_rules() -> None:
 def test_the_kernel_takes_the_text(name: str, family: int) -> None:
     """iptables and the kernel accept every golden text, in a namespace that is thrown away."""
     if text := wanted(name, family):
-        Netfilter().rehearse(family, text)
+        Iptables().rehearse(family, text)
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -22,7 +22,7 @@ from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
 from paraglider.health.codes import Code
 from paraglider.health.messages import Found, Hints, Plain, Report, Targets, Verdict, told
 from paraglider.health.probes.base import Passed, Probe, ProbeError, Step, UnableError
-from paraglider.health.sweep import Answer
+from paraglider.health.sweep import SweepResult
 from paraglider.health.targets import Scope, Target
 
 PATIENCE = 30
@@ -258,10 +258,12 @@ class Network:
 
     async def survey(
         self, echo: object, scope: Scope, known: Collection[IPAddress]
-    ) -> dict[IPAddress, Answer]:
+    ) -> dict[IPAddress, SweepResult]:
         """All that are alive answer."""
         await asyncio.sleep(0)
-        return {ipaddress.ip_address(address): Answer(True, "answers") for address in self.alive}
+        return {
+            ipaddress.ip_address(address): SweepResult(True, "answers") for address in self.alive
+        }
 
     def start(self) -> None:
         """See ``Echo``."""

@@ -18,8 +18,8 @@ from paraglider.config.health import Failover
 from paraglider.config.types import IPAddress
 from paraglider.health import failover
 from paraglider.health.failover import ALL_NODES, is_ours, survey
-from paraglider.health.pinger import Echo, Question
-from paraglider.health.sweep import MOST, Answer
+from paraglider.health.pinger import EchoRequest, Pinger
+from paraglider.health.sweep import MOST, SweepResult
 from paraglider.health.targets import Scope
 
 EVERYBODY = ipaddress.ip_address("10.255.255.255")
@@ -29,7 +29,7 @@ QUICK: dict[str, Any] = {"enabled": True, "timeout": 0.2, "port_alive": 80}
 
 
 class Net:
-    """Who answers what, and what was asked; stands in for ``Echo``."""
+    """Who answers what, and what was asked; stands in for ``Pinger``."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.group: list[IPAddress] = []
@@ -41,19 +41,19 @@ class Net:
         monkeypatch.setattr(failover, "connected", self.connect)
 
     @contextlib.contextmanager
-    def asking(self) -> Iterator[Question]:
-        """As ``Echo.asking``."""
-        yield Question(1)
+    def asking(self) -> Iterator[EchoRequest]:
+        """As ``Pinger.asking``."""
+        yield EchoRequest(1)
 
     def send(
         self,
-        question: Question,
+        question: EchoRequest,
         to: IPAddress,
         *,
         source: IPAddress | None = None,
         interface: str = "",
     ) -> None:
-        """As ``Echo.send``; the answers are there at once."""
+        """As ``Pinger.send``; the answers are there at once."""
         self.asked.append((to, source, interface))
         if to in self.unsent:
             raise self.unsent[to]
@@ -78,11 +78,11 @@ class Net:
 
     def survey(
         self, *known: IPAddress, discover: bool = False, **scope: Any
-    ) -> dict[IPAddress, Answer]:
+    ) -> dict[IPAddress, SweepResult]:
         """One round."""
         settings = Failover(**QUICK, discover=discover)
         where = Scope(settings, **{"broadcasts": (EVERYBODY,), **scope})
-        return asyncio.run(survey(cast(Echo, self), where, known))
+        return asyncio.run(survey(cast(Pinger, self), where, known))
 
 
 @pytest.fixture
@@ -96,9 +96,9 @@ def test_who_answers_the_broadcast_is_asked_for_his_port(net: Net) -> None:
     net.group = [FIRST, SECOND, THIRD]
     net.serving = {FIRST: None, SECOND: OSError(errno.ECONNREFUSED, "refused")}
     found = net.survey(FIRST, SECOND, THIRD)
-    assert found[FIRST] == Answer(alive=True, detail="answers a ping, and port 80")
-    assert found[SECOND] == Answer(alive=False, detail="port 80: connection refused")
-    assert found[THIRD] == Answer(alive=False, detail="port 80: connect timed out after 0.2 s")
+    assert found[FIRST] == SweepResult(alive=True, detail="answers a ping, and port 80")
+    assert found[SECOND] == SweepResult(alive=False, detail="port 80: connection refused")
+    assert found[THIRD] == SweepResult(alive=False, detail="port 80: connect timed out after 0.2 s")
     assert [to for to, _, _ in net.asked] == [EVERYBODY]
 
 
@@ -108,7 +108,7 @@ def test_who_ignores_broadcasts_is_asked_alone(net: Net) -> None:
     net.serving = {FIRST: None}
     found = net.survey(FIRST, SECOND)
     assert found[FIRST].alive
-    assert found[SECOND] == Answer(alive=False, detail="no answer to ping")
+    assert found[SECOND] == SweepResult(alive=False, detail="no answer to ping")
     assert {to for to, _, _ in net.asked} == {EVERYBODY, FIRST, SECOND}
     assert net.most == 1
 

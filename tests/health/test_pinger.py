@@ -11,7 +11,7 @@ import pytest
 from paraglider.core.checksum import internet_checksum
 from paraglider.errors import PlatformError
 from paraglider.health import pinger as echo_module
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 
 pytestmark = pytest.mark.root
 
@@ -23,7 +23,7 @@ def test_many_questions_at_a_time(family: int) -> None:
     """Each question hears its own answer, over one socket, and none after its end."""
 
     async def body() -> None:
-        with Echo() as echo:
+        with Pinger() as echo:
             echo.start()
             with echo.asking() as first, echo.asking() as second, echo.asking() as third:
                 echo.send(first, HERE[family])
@@ -42,7 +42,7 @@ def test_a_forged_answer_is_none() -> None:
     """Who does not know the token answers for nobody."""
 
     async def body() -> None:
-        with Echo() as echo, socket.socket(socket.AF_INET, socket.SOCK_RAW, 1) as forger:
+        with Pinger() as echo, socket.socket(socket.AF_INET, socket.SOCK_RAW, 1) as forger:
             echo.start()
             with echo.asking() as question, echo.asking() as honest:
                 numbers = question.number.to_bytes(4)
@@ -66,10 +66,10 @@ def test_without_the_right_to_raw_sockets(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(echo_module.socket, "socket", refuse)
     with pytest.raises(PlatformError, match="it takes CAP_NET_RAW"):
-        Echo()
+        Pinger()
 
 
 def test_no_way_there() -> None:
     """What the kernel will not send raises its error."""
-    with Echo() as echo, echo.asking() as question, pytest.raises(OSError, match=r"."):
+    with Pinger() as echo, echo.asking() as question, pytest.raises(OSError, match=r"."):
         echo.send(question, ipaddress.ip_address("ff02::1"), interface="nowhere0")

@@ -12,14 +12,14 @@ from paraglider.health.rise_and_fall import (
     FASTEST,
     LONGEST_HOLD,
     PERIOD,
-    Machine,
-    Rules,
+    RiseAndFall,
+    Thresholds,
 )
 
-RULES = Rules(interval=2.0, rise=2, fall=3)
+RULES = Thresholds(interval=2.0, rise=2, fall=3)
 
 
-def run(machine: Machine, results: str, now: float, every: float = 2.0) -> list[Event | None]:
+def run(machine: RiseAndFall, results: str, now: float, every: float = 2.0) -> list[Event | None]:
     """Feeds one result (+ or -) after the other, each ``every`` seconds."""
     events = []
     for number, result in enumerate(results):
@@ -50,12 +50,12 @@ def changes(events: list[Event | None]) -> dict[int, Event]:
 )
 def test_rise_and_fall(results: str, expected: dict[int, Event]) -> None:
     """Consecutive results count, and the first failure of an unproven backend is enough."""
-    assert changes(run(Machine(RULES, 0.0, 0.0), results, 0.0)) == expected
+    assert changes(run(RiseAndFall(RULES, 0.0, 0.0), results, 0.0)) == expected
 
 
 def test_faster_while_in_doubt() -> None:
     """A quarter of the interval while a series is open, the interval when it is decided."""
-    machine = Machine(RULES, 100.0, 0.0)
+    machine = RiseAndFall(RULES, 100.0, 0.0)
     waits = []
     for result in "++-+---+++":
         began = machine.due
@@ -67,14 +67,14 @@ def test_faster_while_in_doubt() -> None:
 
 def test_doubt_has_a_least_interval() -> None:
     """However short the interval, checks in doubt are no denser than FASTEST, or than it."""
-    assert Rules(0.2, 2, 3).fast == FASTEST
-    assert Rules(0.1, 2, 3).fast == 0.1
-    assert Rules(10, 2, 3).fast == 2.5
+    assert Thresholds(0.2, 2, 3).fast == FASTEST
+    assert Thresholds(0.1, 2, 3).fast == 0.1
+    assert Thresholds(10, 2, 3).fast == 2.5
 
 
 def test_first_checks_are_spread() -> None:
     """Hundreds of backends are not all asked at the same moment, and none is asked late."""
-    dues = [Machine(RULES, 10.0, number / 100).due for number in range(100)]
+    dues = [RiseAndFall(RULES, 10.0, number / 100).due for number in range(100)]
     assert len(set(dues)) == 100
     assert min(dues) >= 10.0
     assert max(dues) <= 10.0 + RULES.fast
@@ -83,7 +83,7 @@ def test_first_checks_are_spread() -> None:
 @given(st.floats(0, 1, exclude_max=True), st.booleans())
 def test_chance_only_shortens(chance: float, passed: bool) -> None:
     """Jitter never puts a check off."""
-    machine = Machine(RULES, 0.0, 0.0)
+    machine = RiseAndFall(RULES, 0.0, 0.0)
     machine.began(0.0)
     machine.result(True, 0.0, 0.0)
     machine.began(2.0)
@@ -94,7 +94,7 @@ def test_chance_only_shortens(chance: float, passed: bool) -> None:
 
 def test_a_long_check_is_followed_at_once() -> None:
     """A check that took longer than the interval puts nothing off and doubles nothing."""
-    machine = Machine(RULES, 0.0, 0.0)
+    machine = RiseAndFall(RULES, 0.0, 0.0)
     machine.began(0.0)
     machine.result(True, 7.0, 0.0)
     assert machine.due == 7.0
@@ -102,7 +102,7 @@ def test_a_long_check_is_followed_at_once() -> None:
 
 def test_hint_brings_the_check_forward() -> None:
     """A hint makes the check due at once when the last one is long enough ago."""
-    machine = Machine(RULES, 0.0, 0.0)
+    machine = RiseAndFall(RULES, 0.0, 0.0)
     machine.began(0.0)
     machine.result(True, 0.0, 0.0)
     assert machine.hint(1.0)
@@ -111,7 +111,7 @@ def test_hint_brings_the_check_forward() -> None:
 
 def test_hints_are_bounded() -> None:
     """A thousand hints a second lead to no more checks than doubt does."""
-    machine = Machine(RULES, 0.0, 0.0)
+    machine = RiseAndFall(RULES, 0.0, 0.0)
     began = []
     for tick in range(10_000):
         now = tick / 1000
@@ -125,13 +125,13 @@ def test_hints_are_bounded() -> None:
 
 def test_hints_reach_checks_that_are_rare() -> None:
     """Where a check is due once an hour, hints have it come once a second at most."""
-    rules = Rules(interval=3600.0, rise=2, fall=3)
+    rules = Thresholds(interval=3600.0, rise=2, fall=3)
     assert (rules.fast, rules.hinted, RULES.hinted) == (900.0, 1.0, 0.5)
 
 
 def test_hint_during_a_check_is_not_lost() -> None:
     """A hint that comes while a check is under way has another one follow soon."""
-    machine = Machine(RULES, 0.0, 0.0)
+    machine = RiseAndFall(RULES, 0.0, 0.0)
     machine.began(0.0)
     machine.hint(0.1)
     machine.result(True, 0.2, 0.0)
@@ -140,7 +140,7 @@ def test_hint_during_a_check_is_not_lost() -> None:
 
 def test_hint_about_a_backend_that_is_down() -> None:
     """What is down already is not checked sooner."""
-    machine = Machine(RULES, 0.0, 0.0)
+    machine = RiseAndFall(RULES, 0.0, 0.0)
     run(machine, "-", 0.0)
     due = machine.due
     assert not machine.hint(0.1)
@@ -149,7 +149,7 @@ def test_hint_about_a_backend_that_is_down() -> None:
 
 def test_flapping_is_held_down() -> None:
     """The third fall in a minute holds it down; it comes up with the first pass after that."""
-    machine = Machine(Rules(0.2, 1, 1), 0.0, 0.0)
+    machine = RiseAndFall(Thresholds(0.2, 1, 1), 0.0, 0.0)
     events = run(machine, "-+-+-+++", 0.0, every=1.0)
     assert list(changes(events)) == [0, 1, 2, 3, 4]
     assert machine.held_until == 4.0 + PERIOD
@@ -160,7 +160,7 @@ def test_flapping_is_held_down() -> None:
 
 def test_a_held_backend_must_still_pass() -> None:
     """The end of a hold alone brings nothing up: it takes `rise` passes in a row."""
-    machine = Machine(Rules(0.2, 2, 1), 0.0, 0.0)
+    machine = RiseAndFall(Thresholds(0.2, 2, 1), 0.0, 0.0)
     run(machine, "-++-++-", 0.0, every=1.0)
     assert machine.held_until
     assert run(machine, "-+", machine.held_until + 1) == [None, None]
@@ -169,7 +169,7 @@ def test_a_held_backend_must_still_pass() -> None:
 
 def test_holds_grow_and_are_forgotten() -> None:
     """Each fall soon after a hold doubles it, up to a bound; a calm time forgives."""
-    machine = Machine(Rules(0.2, 1, 1), 0.0, 0.0)
+    machine = RiseAndFall(Thresholds(0.2, 1, 1), 0.0, 0.0)
     run(machine, "-+-+-", 0.0, every=1.0)
     now, holds = 4.0, []
     for _ in range(7):
@@ -185,9 +185,9 @@ def test_holds_grow_and_are_forgotten() -> None:
 
 def test_other_rules_keep_what_is_known() -> None:
     """A reload with another interval changes when, not whether, a backend is up."""
-    machine = Machine(Rules(100.0, 2, 3), 0.0, 0.0)
+    machine = RiseAndFall(Thresholds(100.0, 2, 3), 0.0, 0.0)
     run(machine, "-", 0.0)
-    machine.follow(Rules(1.0, 1, 1), 5.0)
+    machine.follow(Thresholds(1.0, 1, 1), 5.0)
     assert not machine.up
     assert machine.due == 5.0
     assert run(machine, "+", 5.0) == [Event.CHECK_PASSED]
@@ -196,7 +196,7 @@ def test_other_rules_keep_what_is_known() -> None:
 class Reference:
     """The same rules, each worked out anew from the whole history."""
 
-    def __init__(self, rules: Rules) -> None:
+    def __init__(self, rules: Thresholds) -> None:
         self.rules = rules
         self.results: list[tuple[float, bool]] = []
         self.moves: list[tuple[float, Event]] = []
@@ -251,8 +251,8 @@ histories = st.lists(st.tuples(st.booleans(), st.sampled_from([0.1, 1.0, 7.0, 30
 @given(st.integers(1, 4), st.integers(1, 4), histories)
 def test_against_the_reference(rise: int, fall: int, history: list[tuple[bool, float]]) -> None:
     """Whatever happens, the machine says what the whole history says."""
-    rules = Rules(1.0, rise, fall)
-    machine, reference, now = Machine(rules, 0.0, 0.0), Reference(rules), 0.0
+    rules = Thresholds(1.0, rise, fall)
+    machine, reference, now = RiseAndFall(rules, 0.0, 0.0), Reference(rules), 0.0
     for passed, pause in history:
         now += pause
         machine.began(now)
@@ -264,7 +264,7 @@ def test_no_backend_thrashes_its_pool(
     rise: int, fall: int, history: list[tuple[bool, float]]
 ) -> None:
     """In no minute does a backend fall more than three times, and changes alternate."""
-    machine, now, falls = Machine(Rules(0.1, rise, fall), 0.0, 0.0), 0.0, []
+    machine, now, falls = RiseAndFall(Thresholds(0.1, rise, fall), 0.0, 0.0), 0.0, []
     last = Event.CHECK_PASSED
     for passed, pause in history:
         now += pause
@@ -279,7 +279,7 @@ def test_no_backend_thrashes_its_pool(
 
 def test_up_and_down_each_second_for_an_hour() -> None:
     """A backend that flaps without end changes the pool a few times an hour."""
-    machine, moves = Machine(Rules(0.1, 1, 1), 0.0, 0.0), 0
+    machine, moves = RiseAndFall(Thresholds(0.1, 1, 1), 0.0, 0.0), 0
     for second in range(3600):
         machine.began(float(second))
         moves += machine.result(second % 2 == 0, float(second), 0.0) is not None

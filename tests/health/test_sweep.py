@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from paraglider.config.health import Failover
 from paraglider.config.types import IPAddress
 from paraglider.health.rise_and_fall import PERIOD
-from paraglider.health.sweep import MOST, Answer, Rounds
+from paraglider.health.sweep import MOST, Sweep, SweepResult
 
 A, B, STRANGER = (ipaddress.ip_address(f"10.0.0.{n}") for n in (1, 2, 9))
 FAILOVER = Failover(check_cycle=30, rise=2, fall=3)
-GOOD, BAD = Answer(True, "answers"), Answer(False, "port 80: connection refused")
+GOOD, BAD = SweepResult(True, "answers"), SweepResult(False, "port 80: connection refused")
 
 
 class Story:
@@ -23,7 +23,7 @@ class Story:
 
     def __init__(self, failover: Failover = FAILOVER, listed: Iterable[IPAddress] = (A, B)) -> None:
         self.now = 1000.0
-        self.rounds = Rounds(failover)
+        self.rounds = Sweep(failover)
         self.rounds.follow(failover, listed, self.now)
 
     def round(self, *alive: IPAddress, bad: Iterable[IPAddress] = ()) -> list[str]:
@@ -139,7 +139,7 @@ def test_joins_and_leaves_alternate(history: list[tuple[bool, bool]]) -> None:
 
 def test_a_host_that_comes_and_goes_is_held() -> None:
     """Rounds in quick succession do not make a pool flap."""
-    rounds = Rounds(Failover(check_cycle=0.1, rise=1, fall=1))
+    rounds = Sweep(Failover(check_cycle=0.1, rise=1, fall=1))
     moves = 0
     for tick in range(int(PERIOD) * 9):
         answers = {STRANGER: GOOD} if tick % 2 else {}

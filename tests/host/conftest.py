@@ -21,13 +21,13 @@ from paraglider.host.netlink import Neighbour, Netlink
 from paraglider.host.routing import Routing
 from paraglider.host.sysctl import Sysctl, conf
 from paraglider.netfilter.conntrack import Conntrack, Entry
-from paraglider.netfilter.iptables import LegacyNetfilter, Netfilter, Tables
+from paraglider.netfilter.iptables import Iptables, LegacyIptables, Tables
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.nft import TABLE
 from paraglider.netfilter.rules.saved import our_part, removal_text
 
 
-class AirNetfilter(Netfilter):
+class AirNetfilter(Iptables):
     """Interprets iptables-restore input, enough of it for ours; prints it as iptables-save."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class AirNetfilter(Netfilter):
             assert not any(self.chains[family].pop(table).values())
 
 
-class AirLegacy(AirNetfilter, LegacyNetfilter):
+class AirLegacy(AirNetfilter, LegacyIptables):
     """The same for iptables-legacy, which few hosts use."""
 
     def __init__(self) -> None:
@@ -218,11 +218,11 @@ class AirNft(Nft):
         if self.refuse == "rehearse":
             raise PlatformError("no nat here")
 
-    def rehearse_change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+    def rehearse_change(self, before: str, after: str, reset: Iterable[str] = ()) -> None:
         """As ``rehearse``."""
         self.rehearse(after)
 
-    def change(self, before: str, after: str, anew: Iterable[str] = ()) -> None:
+    def change(self, before: str, after: str, reset: Iterable[str] = ()) -> None:
         """Only from what is there."""
         assert any(held.startswith(before) for held in self.tables.values())
         self.load(after)
@@ -271,9 +271,9 @@ class AirConntrack(Conntrack):
         """Of them it is remembered which ``entries`` they were."""
         self.passing |= {entry.mark for entry in self.entries if entry.mark in marks}
 
-    def mark_anew(self, marks: Container[int], owner: Callable[[Entry], int | None]) -> None:
+    def remark(self, marks: Container[int], new_mark: Callable[[Entry], int | None]) -> None:
         """What each of ``entries`` would have got."""
-        self.marked += [owner(entry) for entry in self.entries if entry.mark in marks]
+        self.marked += [new_mark(entry) for entry in self.entries if entry.mark in marks]
 
     def forget_untranslated(self, address: str, first: int, last: int) -> None:
         """Nobody was before."""

@@ -151,16 +151,16 @@ def test_announcements_are_repeated_and_end() -> None:
     """At once and at the further times; what the host has lost meanwhile is left out."""
     ears, now = Ears(), 100.0
     when = Announcements(ears)
-    when.see(HERE, now)
+    when.update(HERE, now)
     times = []
     while (pause := when.wait(now)) < 3600:
         now += pause
         times.append(now - 100.0)
         when.announce(now)
-        when.see(HERE[:1], now)
+        when.update(HERE[:1], now)
     assert tuple(times) == REPEATED
     assert ears.heard == [[*VIPS], *[[VIPS[0]]] * (len(REPEATED) - 1)]
-    when.see(HERE[:1], now)
+    when.update(HERE[:1], now)
     assert when.wait(now) == float("inf")
 
 
@@ -168,16 +168,16 @@ def test_what_comes_back_is_announced_again() -> None:
     """An address, and those of a link that was down; what stayed is not."""
     ears = Ears()
     when = Announcements(ears)
-    when.see(HERE, 0.0)
+    when.update(HERE, 0.0)
     when.announce(10.0)
-    when.see(HERE[:1], 20.0)
-    when.see(HERE, 30.0)
+    when.update(HERE[:1], 20.0)
+    when.update(HERE, 30.0)
     when.announce(40.0)
     assert ears.heard == [[*VIPS], [VIPS[1]]]
     ears.down.add("eth0")
-    when.see(HERE, 50.0)
+    when.update(HERE, 50.0)
     ears.down.clear()
-    when.see(HERE, 60.0)
+    when.update(HERE, 60.0)
     when.announce(70.0)
     assert ears.heard[2:] == [[*VIPS]]
 
@@ -186,8 +186,8 @@ def test_announcements_that_are_late_are_sent_once() -> None:
     """A process that was stopped makes up for nothing; two that are due at once are one."""
     ears = Ears()
     when = Announcements(ears)
-    when.see(HERE[:1], 0.0)
-    when.see(HERE, 0.5)
+    when.update(HERE[:1], 0.0)
+    when.update(HERE, 0.5)
     when.announce(1000.0)
     assert ears.heard == [[*VIPS]]
     when.announce(2000.0)

@@ -113,24 +113,24 @@ def test_blocks_of_pcapng(order: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"abc", b"GET / HTTP/1.0\r\n", b"\0" * 100])
 def test_what_is_no_capture(content: bytes) -> None:
     """Another file is refused by name."""
-    with pytest.raises(OperatorError, match="f is no capture of packets; name a file that"):
+    with pytest.raises(OperatorError, match="f is not a packet capture; name a file that"):
         read(content)
 
 
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (pcap(link=105), "f has frames of link type 105, which are not read"),
+        (pcap(link=105), "f: link type 105 is not supported"),
         (section()[:28] + block(1, struct.pack("<HHI", 127, 0, 0)), "link type 127"),
-        (pcap() + struct.pack("<IIII", 0, 0, LONGEST + 1, 0), "damaged at its part 1"),
-        (section() + struct.pack("<II", 6, 5), "damaged at its part 3"),
-        (section() + struct.pack("<II", 6, 13), "damaged at its part 3"),
-        (section() + struct.pack("<II", 6, 1 << 31), "damaged at its part 3"),
-        (section() + block(6, struct.pack("<IIIII", 1, 0, 0, 0, 0)), "damaged at its part 3"),
-        (section() + block(6, struct.pack("<IIIII", 0, 0, 0, 99, 99)), "damaged at its part 3"),
-        (section() + block(6, bytes(4)), "damaged at its part 3"),
-        (section() + block(1, b""), "damaged at its part 3"),
-        (b"\x0a\x0d\x0d\x0a" + bytes(20), "damaged at its part 1"),
+        (pcap() + struct.pack("<IIII", 0, 0, LONGEST + 1, 0), "damaged at block 1"),
+        (section() + struct.pack("<II", 6, 5), "damaged at block 3"),
+        (section() + struct.pack("<II", 6, 13), "damaged at block 3"),
+        (section() + struct.pack("<II", 6, 1 << 31), "damaged at block 3"),
+        (section() + block(6, struct.pack("<IIIII", 1, 0, 0, 0, 0)), "damaged at block 3"),
+        (section() + block(6, struct.pack("<IIIII", 0, 0, 0, 99, 99)), "damaged at block 3"),
+        (section() + block(6, bytes(4)), "damaged at block 3"),
+        (section() + block(1, b""), "damaged at block 3"),
+        (b"\x0a\x0d\x0d\x0a" + bytes(20), "damaged at block 1"),
     ],
 )
 def test_damage_is_told(content: bytes, what: str) -> None:

@@ -52,7 +52,7 @@ def test_a_file_is_no_chroot(tmp_path: Path) -> None:
     """A path that is something else is told from one that is missing."""
     file = tmp_path / "file"
     file.touch()
-    with pytest.raises(OperatorError, match="is no directory"):
+    with pytest.raises(OperatorError, match="is not a directory"):
         check_chroot(str(file))
 
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from paraglider.host import dns_cache, ownership
-from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.dns_cache import DnsCacheFile
 
 SAID: list[dict[str, Any]] = [{"do": "answer", "name": "a"}, {"do": "answer", "name": "b"}]
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> AnswersFile:
+def file(tmp_path: Path) -> DnsCacheFile:
     """A file that is not there yet, nor its directory."""
-    return AnswersFile(tmp_path / "run", 0x2A)
+    return DnsCacheFile(tmp_path / "run", 0x2A)
 
 
-def test_stored_loaded_and_removed(file: AnswersFile) -> None:
+def test_stored_loaded_and_removed(file: DnsCacheFile) -> None:
     """In a file of root's alone; without answers there is none, and nothing else stays either."""
     assert file.load() == []
     file.store(SAID)
@@ -34,7 +34,7 @@ def test_stored_loaded_and_removed(file: AnswersFile) -> None:
     assert list(file.path.parent.iterdir()) == []
 
 
-def test_of_an_earlier_boot(file: AnswersFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_an_earlier_boot(file: DnsCacheFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts for nothing, and is replaced."""
     file.store(SAID)
     monkeypatch.setattr(dns_cache, "boot_id", lambda: "another")
@@ -57,7 +57,7 @@ def test_of_an_earlier_boot(file: AnswersFile, monkeypatch: pytest.MonkeyPatch) 
         "\udc80",
     ],
 )
-def test_a_damaged_one_is_nothing(file: AnswersFile, text: str) -> None:
+def test_a_damaged_one_is_nothing(file: DnsCacheFile, text: str) -> None:
     """No bytes raise; the next answer makes it whole."""
     file.store(SAID)
     file.path.write_bytes(text.encode("utf-8", "surrogateescape"))

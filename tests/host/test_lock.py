@@ -90,7 +90,7 @@ def test_where_others_can_write(tmp_path: Path, mode: int) -> None:
         LockFile(tmp_path / "lock")
     tmp_path.chmod(0o755)
     (tmp_path / "lock").symlink_to("elsewhere")
-    with pytest.raises(PlatformError, match="there can be no lock"):
+    with pytest.raises(PlatformError, match="cannot create the lock"):
         LockFile(tmp_path / "lock")
 
 

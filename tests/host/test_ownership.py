@@ -95,7 +95,7 @@ def test_a_daemon_is_known_to_be_there(inside: Namespace) -> None:
     refuse_beside_daemon()
     with announce():
         assert daemons() == [os.getpid()]
-        with pytest.raises(OperatorError, match=f"a daemon balances here: process {os.getpid()} "):
+        with pytest.raises(OperatorError, match=f"a daemon runs here: process {os.getpid()} "):
             refuse_beside_daemon()
         listed = "from paraglider.host.ownership import daemons; print(daemons())"
         command = [sys.executable, "-c", listed]

@@ -230,7 +230,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     (GOOD.replace("self.flows.append", "nobody"), "pick raised NameError: ", "bad.py:13;"),
     (
         GOOD.replace("return self.ready[-1]", ""),
-        "pick returned NoneType, no ready backend; ",
+        "pick returned NoneType, not a ready backend; ",
         "return",
     ),
 ]
@@ -252,14 +252,14 @@ def test_all_mistakes_at_once(home: Path) -> None:
     write(home, "bad.py", "class A: pass\n")
     lines = refusal(config(home, "bad:A", "bad:B", "worse:C"))
     assert [line.split(": ")[0].split(":")[1] for line in lines] == ["2", "3", "4"]
-    assert f"there is no {home}/worse.py; put the module there" in lines[2]
+    assert f"{home}/worse.py does not exist; put the module there" in lines[2]
 
 
 def test_one_mistake_does_not_hide_in_another_package(home: Path) -> None:
     """A package without the module says which file is missing."""
     write(home, "some/other.py", GOOD)
     (line,) = refusal(config(home, "some.such:X"))
-    assert f"there is no {home}/some/such.py" in line
+    assert f"{home}/some/such.py does not exist" in line
 
 
 @pytest.mark.parametrize("name", ["random", "sys", "pytest"])
@@ -267,20 +267,20 @@ def test_names_that_are_taken(home: Path, name: str) -> None:
     """A module that Python or a library has already cannot be shadowed, and the message says so."""
     write(home, f"{name}.py", GOOD)
     (line,) = refusal(config(home, f"{name}:Good"))
-    assert f"there is another module `{name}`, which hides {home}/{name}.py" in line
+    assert f"another module `{name}` hides {home}/{name}.py" in line
 
 
 def test_no_directory(tmp_path: Path) -> None:
     """The directory that is looked in is named, and how to name another."""
     (line,) = refusal(config(tmp_path / "policies", "mine:Good"))
-    assert f"there is no directory {tmp_path}/policies to load policies from; make it" in line
+    assert f"the policy directory {tmp_path}/policies does not exist; create it" in line
 
 
 def test_a_configured_directory_that_is_none(home: Path) -> None:
     """Then the mistake is at `path`."""
     loaded = config(home, "mine:Good", top=f"policies: {{path: {home}/x}}")
     (line,) = refusal(loaded)
-    assert line.startswith(f"{home.parent / 'c'}:3:18: there is no directory {home}/x")
+    assert line.startswith(f"{home.parent / 'c'}:3:18: the policy directory {home}/x")
 
 
 @pytest.mark.root

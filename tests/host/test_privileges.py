@@ -158,7 +158,7 @@ def test_a_refusal_is_the_platforms(tmp_path: Path) -> None:
                 refusals.append(str(error).partition(":")[0])
         return "|".join(refusals)
 
-    message = "the kernel refuses to give up privileges"
+    message = "cannot drop privileges"
     assert in_child(twice) == f"{message}|{message}"
 
 

@@ -58,7 +58,7 @@ class Place:
         self.links: dict[str, LinkState] = {}
         steps = apply.prepare(wanted, BOTH, air.host, self.state)
         apply.set_up(steps, air.host, self.state, air.say)
-        self.file.put(wanted, BOTH, (0,), SET_UP)
+        self.file.set(wanted, BOTH, (0,), SET_UP)
         self.reconciler = Reconciler(
             air.host,
             self.file,

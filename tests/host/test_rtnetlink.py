@@ -47,7 +47,7 @@ def test_a_refusal_is_told_or_ignored(inside: Namespace) -> None:
         rtnetlink.request("remove it", rtnetlink.DELADDR, body, 0)
     assert not rtnetlink.request("do it", rtnetlink.DELADDR, body, 0, errno.EADDRNOTAVAIL)
     assert rtnetlink.request("do it", rtnetlink.NEWADDR, body, rtnetlink.CREATE)
-    way = rtnetlink.way_body(ip_address("198.51.100.1"))
+    way = rtnetlink.route_query_body(ip_address("198.51.100.1"))
     assert rtnetlink.get("find it", rtnetlink.GETROUTE, way, errno.ENETUNREACH) is None
     with pytest.raises(PlatformError, match="cannot find it: Network is unreachable"):
         rtnetlink.get("find it", rtnetlink.GETROUTE, way)
@@ -57,9 +57,9 @@ def test_a_refusal_is_told_or_ignored(inside: Namespace) -> None:
 def test_the_way_leads_to_an_interface(inside: Namespace) -> None:
     """As the kernel has it."""
     inside.ip("addr add 198.51.100.2/24 dev eth0")
-    way = rtnetlink.way_body(ip_address("198.51.100.1"))
+    way = rtnetlink.route_query_body(ip_address("198.51.100.1"))
     found = rtnetlink.get("find it", rtnetlink.GETROUTE, way)
     assert found is not None
-    assert rtnetlink.read_way(found) == socket.if_nametoindex("eth0")
+    assert rtnetlink.read_route_interface(found) == socket.if_nametoindex("eth0")
     entries = rtnetlink.dump("list", rtnetlink.GETADDR, rtnetlink.address_body(4, 0))
     assert socket.if_nametoindex("eth0") in {rtnetlink.read_address(one)[0] for one in entries}

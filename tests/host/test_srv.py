@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from paraglider.host import srv
 from paraglider.host.dns_records import (
     MOST_TARGETS,
-    Answer,
+    DnsAnswer,
     NoAnswerError,
-    NothingThereError,
+    NoRecordsError,
     Query,
     Reply,
     Srv,
@@ -44,18 +44,18 @@ def zone(
             raise NoAnswerError(f"{name}: timed out")
         found = [a for a in addresses[name] if (":" in a) == (kind == "AAAA")]
         if not found:
-            raise NothingThereError(f"{name}: nothing there")
+            raise NoRecordsError(f"{name}: nothing there")
         return Reply(tuple(found), ttls[1])
 
     return query
 
 
-def asked(query: Query, family: int = 4) -> Answer:
+def asked(query: Query, family: int = 4) -> DnsAnswer:
     """What comes of it."""
     return asyncio.run(look_up(NAME, family, query))
 
 
-def shown(answer: Answer) -> list[str]:
+def shown(answer: DnsAnswer) -> list[str]:
     """The records, short."""
     return [f"{r.address}:{r.port} {r.weight}" for r in answer.records]
 
@@ -95,8 +95,8 @@ def test_a_target_that_cannot_be_asked_about_fails_the_whole() -> None:
 @pytest.mark.parametrize(
     ("targets", "why"),
     [
-        ([Srv(0, 0, 0, ".")], "not to be had there"),
-        ([], "not to be had there"),
+        ([Srv(0, 0, 0, ".")], "not available there"),
+        ([], "not available there"),
         ([Srv(0, 1, 80, "none.")], "no target has an IPv4 address"),
         ([Srv(0, 1, 80, "a.")] * (MOST_TARGETS + 1), "more than"),
     ],
@@ -130,7 +130,7 @@ def test_any_answer(targets: list[Srv], addresses: dict[str, list[str]], chance:
     """The order of an answer means nothing, no end comes twice, and every backend gets flows."""
     try:
         answer = asked(zone(targets, addresses))
-    except NothingThereError:
+    except NoRecordsError:
         assert not any(addresses.get(record.target) for record in targets)
         return
     chance.shuffle(targets)  # type: ignore[attr-defined]
@@ -201,7 +201,7 @@ def test_dnspython_asks(server: NameServer) -> None:
 
 def test_a_name_that_is_not_there(server: NameServer) -> None:
     """It is told in one line."""
-    with pytest.raises(NothingThereError, match="does not exist: _web._tcp.example"):
+    with pytest.raises(NoRecordsError, match="does not exist: _web._tcp.example"):
         asked(DnsQuery(server.end))
 
 
@@ -210,7 +210,7 @@ def test_a_server_that_refuses(server: NameServer) -> None:
     server.rcode = dns.rcode.SERVFAIL
     with pytest.raises(NoAnswerError) as caught:
         asked(DnsQuery(server.end))
-    assert not isinstance(caught.value, NothingThereError)
+    assert not isinstance(caught.value, NoRecordsError)
     assert "\n" not in str(caught.value)
 
 

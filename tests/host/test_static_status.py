@@ -13,7 +13,7 @@ from paraglider.forward.static.rules import served, static_table
 from paraglider.host.changes.base import Change
 from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.table import TableChange
-from paraglider.host.static_status import started
+from paraglider.host.static_status import static_services
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.nft import counter
 
@@ -56,25 +56,25 @@ def test_every_backend_with_its_counts() -> None:
         counter(mark, "replies"): (8, 90000),
     }
     others: list[Change] = [AddressChange(4, "eth0", "192.168.0.11/24"), TableChange(6, "", [])]
-    (service,) = started([*others, table], Counting(counts))
+    (service,) = static_services([*others, table], Counting(counts))
     assert (service.name, service.vip, service.ports) == ("web", "192.168.0.11", "80")
     first, second = service.backends
     assert (first.address, first.port, first.weight, first.share) == ("10.0.0.1", 80, 3, 0.75)
-    assert first.connections == 2
+    assert first.conns == 2
     assert (first.packets_in, first.bytes_in) == (10, 1000)
     assert (first.packets_out, first.bytes_out) == (8, 90000)
-    assert (second.port, second.connections, second.bytes_out) == (8080, 0, 0)
+    assert (second.port, second.conns, second.bytes_out) == (8080, 0, 0)
 
 
 def test_nothing_started_is_nothing_listed() -> None:
     """Not even the kernel is asked."""
-    assert started([], Counting(None)) == []
+    assert static_services([], Counting(None)) == []
 
 
 def test_a_table_that_is_gone_is_told() -> None:
     """Zeros would say that all is well."""
-    with pytest.raises(PlatformError, match="ip paraglider is gone.*`paraglider start` puts"):
-        started([change()], Counting(None))
+    with pytest.raises(PlatformError, match="paraglider is missing.*`paraglider start` restores"):
+        static_services([change()], Counting(None))
 
 
 @pytest.mark.root
@@ -84,6 +84,6 @@ def test_the_kernel_s_counters(inside: Any) -> None:
     assert nft.counters(4) is None
     nft.load(change().text)
     assert set((nft.counters(4) or {}).values()) == {(0, 0)}
-    (service,) = started([change()], nft)
-    assert [backend.connections for backend in service.backends] == [0, 0]
+    (service,) = static_services([change()], nft)
+    assert [backend.conns for backend in service.backends] == [0, 0]
     nft.remove(4)

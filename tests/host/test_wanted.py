@@ -34,17 +34,17 @@ def file(tmp_path: Path) -> WantedFile:
 def test_what_was_put_comes_back(file: WantedFile) -> None:
     """As it was, a family each; without services of a family there is nothing wanted of it."""
     both, four = config("192.0.2.1/24", "2001:db8::1/64"), config("192.0.2.2/24")
-    file.put(both, (4, 6), (0, 2), SET_UP)
+    file.set(both, (4, 6), (0, 2), SET_UP)
     assert file.load() == [Wanted(4, both, (0, 2)), Wanted(6, both, (0, 2))]
-    file.put(four, (4,), (1,), SET_UP)
+    file.set(four, (4,), (1,), SET_UP)
     assert file.load() == [Wanted(4, four, (1,)), Wanted(6, both, (0, 2))]
-    file.put(four, (4, 6), (1,), SET_UP)
+    file.set(four, (4, 6), (1,), SET_UP)
     assert [one.family for one in file.load()] == [4]
 
 
 def test_what_is_undone_is_wanted_no_more(file: WantedFile) -> None:
     """Without a family left there is no file."""
-    file.put(config("192.0.2.1/24", "2001:db8::1/64"), (4, 6), (), STARTED)
+    file.set(config("192.0.2.1/24", "2001:db8::1/64"), (4, 6), (), STARTED)
     file.drop((6,))
     assert [(one.family, one.owner, one.cores) for one in file.load()] == [(4, STARTED, ())]
     file.drop((4, 6))
@@ -55,7 +55,7 @@ def test_what_is_undone_is_wanted_no_more(file: WantedFile) -> None:
 
 def test_another_boot_wants_nothing(file: WantedFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was set up went with the boot before."""
-    file.put(config("192.0.2.1/24"), (4,), (0,), SET_UP)
+    file.set(config("192.0.2.1/24"), (4,), (0,), SET_UP)
     monkeypatch.setattr("paraglider.host.ownership.boot_id", lambda: "another")
     assert file.load() == []
 
@@ -76,5 +76,5 @@ def test_a_full_disk(file: WantedFile, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "replace_file", full)
     with pytest.raises(PlatformError, match="No space left") as caught:
-        file.put(config("192.0.2.1/24"), (4,), (0,), SET_UP)
-    assert "put back" in caught.value.remedy
+        file.set(config("192.0.2.1/24"), (4,), (0,), SET_UP)
+    assert "repair" in caught.value.remedy

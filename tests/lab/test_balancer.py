@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from paraglider.errors import PlatformError
-from paraglider.lab.balancer import READY, TROUBLE, Balancer, start_backend
+from paraglider.lab.balancer import READY, TROUBLE, LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.scenario import Options, configuration
+from paraglider.lab.scenario import LabOptions, configuration
 from paraglider.lab.topology import VIP, Plan, Topology
 
 
@@ -28,7 +28,7 @@ def text(tmp_path: Path) -> str:
     """The lab's own configuration for one backend."""
     (tmp_path / "empty").mkdir()
     cores = frozenset(os.sched_getaffinity(0))
-    return configuration(Options(backends=1), tmp_path, cores)
+    return configuration(LabOptions(backends=1), tmp_path, cores)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_trouble_is_an_error_or_a_traceback(line: str, trouble: bool) -> None:
 @pytest.mark.root
 def test_set_up_start_stop_undo(built: Topology, tmp_path: Path, text: str) -> None:
     """What was set up is there, the daemon ends well, and the undoing takes the VIP away."""
-    balancer = Balancer(built.balancer, tmp_path, text)
+    balancer = LabBalancer(built.balancer, tmp_path, text)
     balancer.set_up()
     assert VIP[4] in built.balancer.run(["ip", "-o", "address"]).stdout
     pid = balancer.start()
@@ -79,7 +79,7 @@ def test_set_up_start_stop_undo(built: Topology, tmp_path: Path, text: str) -> N
 @pytest.mark.root
 def test_a_daemon_that_refuses_is_told(built: Topology, tmp_path: Path) -> None:
     """The error has the exit code and what the daemon said."""
-    balancer = Balancer(built.balancer, tmp_path, "services: 7\n")
+    balancer = LabBalancer(built.balancer, tmp_path, "services: 7\n")
     with pytest.raises(PlatformError, match=r"the daemon ended with exit 1: .*paraglider\.conf:1"):
         balancer.start()
 

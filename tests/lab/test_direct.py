@@ -6,21 +6,21 @@ import pytest
 
 from paraglider.errors import PlatformError
 from paraglider.lab.balancer import start_backend
-from paraglider.lab.direct import SIZE, SPARE, Download, download
+from paraglider.lab.direct import SIZE, SPARE, DirectDownload, download
 from paraglider.lab.topology import VIP, Plan, Topology
 
 
 @pytest.mark.parametrize(
     ("found", "faults"),
     [
-        (Download(2 * SIZE, 0), 0),
-        (Download(2 * SIZE, SPARE), 0),
-        (Download(2 * SIZE, SPARE + 1), 1),
-        (Download(SIZE, 0), 1),
-        (Download(SIZE, SIZE), 2),
+        (DirectDownload(2 * SIZE, 0), 0),
+        (DirectDownload(2 * SIZE, SPARE), 0),
+        (DirectDownload(2 * SIZE, SPARE + 1), 1),
+        (DirectDownload(SIZE, 0), 1),
+        (DirectDownload(SIZE, SIZE), 2),
     ],
 )
-def test_what_is_wrong(found: Download, faults: int) -> None:
+def test_what_is_wrong(found: DirectDownload, faults: int) -> None:
     """Too little came, or it came by way of the balancer."""
     assert len(found.faults()) == faults
 

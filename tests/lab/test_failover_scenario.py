@@ -10,14 +10,14 @@ from rich.console import Console
 from paraglider.config.load import load
 from paraglider.errors import OperatorError
 from paraglider.lab.failover_scenario import FORWARDS, FailoverLab, failover_configuration
-from paraglider.lab.scenario import Options, configuration
+from paraglider.lab.scenario import LabOptions, configuration
 
 
 @pytest.mark.parametrize("forward", FORWARDS)
 def test_the_configuration_is_valid(tmp_path: Path, forward: str) -> None:
     """HTTP over both families, checked; failover is left to the option `-f`, and is quick."""
     file = tmp_path / "paraglider.conf"
-    text = configuration(Options(forward), tmp_path, frozenset({0}))
+    text = configuration(LabOptions(forward), tmp_path, frozenset({0}))
     file.write_text(failover_configuration(text))
     config = load(file)
     assert [(s.name, s.forward) for s in config.services] == [("web4", forward), ("web6", forward)]
@@ -29,10 +29,10 @@ def test_the_configuration_is_valid(tmp_path: Path, forward: str) -> None:
 def test_other_forwards_are_refused(forward: str) -> None:
     """Said before anything is made, with those that tell the story."""
     with pytest.raises(OperatorError, match="nat or offload"):
-        FailoverLab(Options(forward, failover=True), Console())
+        FailoverLab(LabOptions(forward, failover=True), Console())
 
 
 def test_one_backend_is_too_few() -> None:
     """Where it dies nobody is left to go on."""
     with pytest.raises(OperatorError, match="another has to be left"):
-        FailoverLab(Options(backends=1, failover=True), Console())
+        FailoverLab(LabOptions(backends=1, failover=True), Console())

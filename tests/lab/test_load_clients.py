@@ -11,7 +11,7 @@ import pytest
 
 from paraglider.errors import PlatformError
 from paraglider.lab import load_clients
-from paraglider.lab.load_clients import Count, Crowd
+from paraglider.lab.load_clients import LoadClients, LoadResult
 
 
 class Air:
@@ -36,9 +36,9 @@ class Air:
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Crowd:
+def made(tmp_path: Path) -> LoadClients:
     """A crowd without clients."""
-    return Crowd(Air(), tmp_path, 80)  # type: ignore[arg-type]
+    return LoadClients(Air(), tmp_path, 80)  # type: ignore[arg-type]
 
 
 def say(directory: Path, family: int, *results: str, cut: str = "") -> None:
@@ -50,7 +50,7 @@ def say(directory: Path, family: int, *results: str, cut: str = "") -> None:
         file.write(cut)
 
 
-def test_between_moments(made: Crowd, tmp_path: Path) -> None:
+def test_between_moments(made: LoadClients, tmp_path: Path) -> None:
     """Each try counts where it ended; a line that is still being written does not."""
     say(tmp_path, 4, "backend1", "!refused")
     begin = made.now()
@@ -59,7 +59,7 @@ def test_between_moments(made: Crowd, tmp_path: Path) -> None:
     end = made.now()
     say(tmp_path, 4, "backend3")
     found = made.between(begin, end)
-    assert found == Count(
+    assert found == LoadResult(
         Counter({"backend1": 1, "backend2": 1}), Counter({"refused": 1, "timed out": 1})
     )
     assert (found.tries, found.failed) == (4, 2)
@@ -68,7 +68,7 @@ def test_between_moments(made: Crowd, tmp_path: Path) -> None:
 
 
 def test_the_next_tries_are_those_that_begin_then(
-    made: Crowd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    made: LoadClients, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first to end had begun before, in each family; what comes after is not counted."""
 
@@ -80,7 +80,7 @@ def test_the_next_tries_are_those_that_begin_then(
     assert made.next(2).words() == "backend1 2 · backend2 2 · failed 0"
 
 
-def test_tries_that_do_not_come(made: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tries_that_do_not_come(made: LoadClients, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is said, and nobody waits for ever."""
     monkeypatch.setattr(load_clients, "PATIENCE", 0.0)
     with pytest.raises(PlatformError, match="did not end 5 connections"):
@@ -90,5 +90,5 @@ def test_tries_that_do_not_come(made: Crowd, monkeypatch: pytest.MonkeyPatch) ->
 def test_stop(tmp_path: Path) -> None:
     """Both families' clients are ended."""
     air = Air()
-    Crowd(air, tmp_path, 80).stop()  # type: ignore[arg-type]
+    LoadClients(air, tmp_path, 80).stop()  # type: ignore[arg-type]
     assert air.ended == 2

@@ -12,7 +12,7 @@ import pytest
 
 from paraglider.lab import port_forward
 from paraglider.lab.namespace import Namespace
-from paraglider.lab.port_forward import open_window
+from paraglider.lab.port_forward import open_port_forward
 from paraglider.lab.topology import new_prefix
 
 pytestmark = pytest.mark.root
@@ -50,7 +50,7 @@ def fetched(url: str) -> str:
 
 def test_the_page_is_seen_until_the_lab_goes(balancer: Namespace) -> None:
     """One connection after the other is carried over; afterwards nobody listens."""
-    url = open_window(balancer)
+    url = open_port_forward(balancer)
     assert [fetched(f"{url}{n}") for n in range(3)] == [f"seen /{n}" for n in range(3)]
     balancer.close()
     port = int(url.rpartition(":")[2].strip("/"))
@@ -60,6 +60,6 @@ def test_the_page_is_seen_until_the_lab_goes(balancer: Namespace) -> None:
 
 def test_another_port_where_the_page_s_own_is_taken(balancer: Namespace) -> None:
     """Two labs may be kept at once."""
-    first, second = open_window(balancer), open_window(balancer)
+    first, second = open_port_forward(balancer), open_port_forward(balancer)
     assert first != second
     assert fetched(first) == fetched(second) == "seen /"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from paraglider.lab.results import Row, count_answers, parse_echos, table
+from paraglider.lab.results import ResultRow, count_answers, parse_echos, table
 
 SNMP = """\
 Ip: Forwarding DefaultTTL
@@ -40,12 +40,12 @@ def test_errors_and_strangers_are_counted() -> None:
 
 def test_an_even_share_has_no_fault() -> None:
     """Ten for each of three is round robin with one worker."""
-    assert Row("tcp", 4, (10, 10, 10)).faults(workers=1) == []
+    assert ResultRow("tcp", 4, (10, 10, 10)).faults(workers=1) == []
 
 
 def test_one_worker_must_share_exactly() -> None:
     """11/10/9 is a fault with one worker and possible with two."""
-    row = Row("tcp", 4, (11, 10, 9))
+    row = ResultRow("tcp", 4, (11, 10, 9))
     assert row.faults(workers=1) == [
         "TCP (HTTP) over IPv4: shared 11/10/9, which is no round robin"
     ]
@@ -54,12 +54,12 @@ def test_one_worker_must_share_exactly() -> None:
 
 def test_a_remainder_is_no_fault() -> None:
     """31 over three backends is 11/10/10, and that is even."""
-    assert Row("tcp", 4, (11, 10, 10)).faults(workers=1) == []
+    assert ResultRow("tcp", 4, (11, 10, 10)).faults(workers=1) == []
 
 
 def test_a_silent_backend_is_a_fault() -> None:
     """A backend that never answered is named, whatever the number of workers."""
-    faults = Row("ping", 6, (3, 0, 3)).faults(workers=8)
+    faults = ResultRow("ping", 6, (3, 0, 3)).faults(workers=8)
     assert faults == ["ICMP echo over IPv6: no answer from backend2"]
 
 

@@ -10,7 +10,7 @@ import pytest
 from paraglider.config.load import load
 from paraglider.errors import OperatorError
 from paraglider.lab import direct, scenario
-from paraglider.lab.scenario import Options, configuration, neighbouring_cores
+from paraglider.lab.scenario import LabOptions, configuration, neighbouring_cores
 
 CORES = frozenset({0, 1, 4, 5, 6})
 
@@ -32,7 +32,7 @@ def test_too_many_workers_are_refused() -> None:
 def test_the_configuration_is_valid(tmp_path: Path) -> None:
     """The loader accepts the lab's file: three services a family over all backends."""
     file = tmp_path / "paraglider.conf"
-    file.write_text(configuration(Options(workers=2, backends=5), tmp_path, CORES))
+    file.write_text(configuration(LabOptions(workers=2, backends=5), tmp_path, CORES))
     config = load(file)
     assert (config.workers.first_core, config.workers.last_core) == (0, 1)
     assert [service.name for service in config.services] == [
@@ -45,7 +45,7 @@ def test_the_configuration_is_valid(tmp_path: Path) -> None:
 def test_a_proxy_carries_tcp_alone(tmp_path: Path) -> None:
     """With `--forward proxy` there is one service a family, and it is valid."""
     file = tmp_path / "paraglider.conf"
-    file.write_text(configuration(Options("proxy"), tmp_path, CORES))
+    file.write_text(configuration(LabOptions("proxy"), tmp_path, CORES))
     found = [(s.name, s.protocol, s.forward) for s in load(file).services]
     assert found == [("web4", "tcp", "proxy"), ("web6", "tcp", "proxy")]
 
@@ -53,10 +53,10 @@ def test_a_proxy_carries_tcp_alone(tmp_path: Path) -> None:
 def test_dsr_has_all_three_protocols(tmp_path: Path) -> None:
     """With `--forward dsr` the file is valid, and asks something of the backends' hosts."""
     file = tmp_path / "paraglider.conf"
-    file.write_text(configuration(Options("dsr"), tmp_path, CORES))
+    file.write_text(configuration(LabOptions("dsr"), tmp_path, CORES))
     assert {service.protocol for service in load(file).services} == {"tcp", "udp", "any"}
     assert direct.needed(file)
-    file.write_text(configuration(Options("offload"), tmp_path, CORES))
+    file.write_text(configuration(LabOptions("offload"), tmp_path, CORES))
     assert not direct.needed(file)
 
 

@@ -11,7 +11,7 @@ import sys
 
 from paraglider.health.checker import Checker
 from paraglider.health.messages import Plain
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 
 
 def tell(plain: Plain) -> None:
@@ -22,7 +22,7 @@ def tell(plain: Plain) -> None:
 
 async def main() -> None:
     """Check until there are no more orders."""
-    checker = Checker(tell, Echo())
+    checker = Checker(tell, Pinger())
     await checker.start()
     reader = asyncio.StreamReader(limit=1 << 20)
     loop = asyncio.get_running_loop()

@@ -29,7 +29,7 @@ from pyroute2 import netns
 
 from paraglider.host.state import StateFile
 from paraglider.lab import namespace
-from paraglider.lab.balancer import Balancer, StaticBalancer, start_backend
+from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.scenario import neighbouring_cores, notes
 from paraglider.lab.topology import (
@@ -207,7 +207,7 @@ def config(tmp_path: Path) -> Callable[..., str]:
 def balancer(
     topology: Callable[..., Topology],
     tmp_path: Path,
-) -> Iterator[Callable[..., Balancer]]:
+) -> Iterator[Callable[..., LabBalancer]]:
     """A factory of balancers at work: set up, and (but with ``start=False``) ready.
 
     Afterwards each is stopped and undone, and the test fails when the daemon did not end well or
@@ -216,11 +216,11 @@ def balancer(
     """
     from inside import InsideBalancer
 
-    made: list[tuple[Balancer, bool]] = []
+    made: list[tuple[LabBalancer, bool]] = []
 
     def make(
         net: Topology, text: str, *arguments: str, start: bool = True, trouble: bool = False
-    ) -> Balancer:
+    ) -> LabBalancer:
         directory = tmp_path / f"balancer{len(made)}"
         directory.mkdir()
         balancer = InsideBalancer(net.balancer, directory, text, arguments)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from paraglider.daemon.http.client import Control
-from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address
 
@@ -90,19 +90,19 @@ class Peer:
         return self.lines()[-1]
 
 
-def control(running: Balancer) -> Control:
+def control(running: LabBalancer) -> Control:
     """The control socket of a balancer."""
     return Control(str(running.config.parent.parent / "control.sock"))
 
 
-def rows(running: Balancer, family: int, name: str = "web") -> dict[str, dict[str, Any]]:
+def rows(running: LabBalancer, family: int, name: str = "web") -> dict[str, dict[str, Any]]:
     """The backends of a service by their names, as ``show`` has them."""
     found = control(running).get("backends", service=f"{name}{family}")
     return {row["backend"]: row for row in found}
 
 
 def await_state(
-    running: Balancer, state: str, *numbers: int, names: tuple[str, ...] = ("web",)
+    running: LabBalancer, state: str, *numbers: int, names: tuple[str, ...] = ("web",)
 ) -> None:
     """Wait until the backends ``numbers`` are in ``state`` in both families, and all who carry
     flows know it.
@@ -121,7 +121,7 @@ def await_state(
     settle(running)
 
 
-def await_gone(running: Balancer, number: int) -> None:
+def await_gone(running: LabBalancer, number: int) -> None:
     """Wait until a backend takes no new flows in either family, having left, and all know it."""
 
     def gone() -> bool:
@@ -134,7 +134,7 @@ def await_gone(running: Balancer, number: int) -> None:
     settle(running)
 
 
-def settle(running: Balancer) -> None:
+def settle(running: LabBalancer) -> None:
     """Wait until all who carry flows know what ``show`` has."""
     # A change is answered when it has been taken over, one to what is already so too.
     first = backend_address(4, 1)

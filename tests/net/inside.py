@@ -20,15 +20,15 @@ from paraglider.cli.errors import exit_code
 from paraglider.cli.main import main
 from paraglider.cli.setup_host import PROG, setup_host
 from paraglider.errors import PlatformError
-from paraglider.lab.balancer import Balancer, StaticBalancer
+from paraglider.lab.balancer import LabBalancer, StaticBalancer
 from paraglider.lab.namespace import Namespace
 
 
-class InsideBalancer(Balancer):
+class InsideBalancer(LabBalancer):
     """One that is set up and undone by this process."""
 
     def set_up(self, *options: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """See ``Balancer``."""
+        """See ``LabBalancer``."""
         arguments = ["-c", str(self.config), *options]
         return run_inside(self.namespace, setup_host, PROG, arguments, check=check)
 

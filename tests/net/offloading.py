@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 EVEN = {"backend1": 10, "backend2": 10, "backend3": 10}
@@ -41,7 +41,7 @@ def seen_by_python(net: Topology) -> int:
     return sum(int(line.split()[7]) for line in table.splitlines())
 
 
-def await_log(balancer: Balancer, words: str, count: int = 1) -> None:
+def await_log(balancer: LabBalancer, words: str, count: int = 1) -> None:
     """Wait until the log has ``words`` ``count`` times."""
     deadline = time.monotonic() + 20
     while len(re.findall(words, balancer.log())) < count:

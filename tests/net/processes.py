@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 
 
-def children(balancer: Balancer) -> dict[str, int]:
+def children(balancer: LabBalancer) -> dict[str, int]:
     """The daemon's processes by their names, such as ``paraglider/api``: name → process id."""
     listing = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text().split()
     return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in listing}
 
 
-def workers(balancer: Balancer) -> list[int]:
+def workers(balancer: LabBalancer) -> list[int]:
     """The process ids of the workers, which are named after their cores, in that order."""
     named = children(balancer).items()
     return [pid for name, pid in sorted(named) if re.fullmatch(r"paraglider/\d+", name)]

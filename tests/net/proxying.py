@@ -12,7 +12,7 @@ from typing import Any
 
 from processes import children
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, backend_address
 
@@ -44,13 +44,13 @@ def fetch(client: Namespace, address: str) -> str:
     return client.run(["curl", "-sS", "--max-time", "15", address], timeout=30).stdout.strip()
 
 
-def workers(balancer: Balancer) -> list[int]:
+def workers(balancer: LabBalancer) -> list[int]:
     """The process ids of the proxy workers, in the order of their cores."""
     named = children(balancer).items()
     return [pid for name, pid in sorted(named) if name.startswith("paraproxy/")]
 
 
-def wait_until(condition: Callable[[], object], balancer: Balancer) -> None:
+def wait_until(condition: Callable[[], object], balancer: LabBalancer) -> None:
     """Wait for ``condition``; fail with the log when it does not come true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -58,7 +58,7 @@ def wait_until(condition: Callable[[], object], balancer: Balancer) -> None:
         time.sleep(0.02)
 
 
-def events(balancer: Balancer, event: str) -> list[str]:
+def events(balancer: LabBalancer, event: str) -> list[str]:
     """The log's lines about ``event``."""
     return re.findall(rf'^.*event="?{event}"?(?: .*)?$', balancer.log(), re.MULTILINE)
 

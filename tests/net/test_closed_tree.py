@@ -23,7 +23,7 @@ from processes import children
 
 from paraglider.daemon.http.client import Control
 from paraglider.errors import ParagliderError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP
 
 pytestmark = pytest.mark.root
@@ -33,7 +33,7 @@ CLOSED = Path(__file__).parent / "closed_tree.py"
 OWNER = 12345
 
 
-class ClosedBalancer(Balancer):
+class ClosedBalancer(LabBalancer):
     """One whose daemon runs from the closed directory and notes late imports in ``late``."""
 
     @property
@@ -43,7 +43,7 @@ class ClosedBalancer(Balancer):
 
     @property
     def daemon_command(self) -> list[str]:
-        """See ``Balancer``."""
+        """See ``LabBalancer``."""
         closed = [sys.executable, str(CLOSED), str(OWNER), str(self.late)]
         return [*closed, *super().daemon_command]
 
@@ -146,7 +146,7 @@ def test_every_process_works_and_imports_nothing_late(
     assert "Error" not in running.log()
 
 
-def _processes(running: Balancer) -> dict[str, int]:
+def _processes(running: LabBalancer) -> dict[str, int]:
     """The daemon's processes, but the programs that it runs."""
     return {name: pid for name, pid in children(running).items() if name.startswith("para")}
 
@@ -162,10 +162,10 @@ def _all_serve(asked: Control, before: dict[str, int]) -> bool:
         rows = asked.get("workers")
     except ParagliderError:  # the process of the control socket is the one that is started
         return False
-    return all(row["serves"] and row["pid"] not in before.values() for row in rows)
+    return all(row["up"] and row["pid"] not in before.values() for row in rows)
 
 
-def _await_checks(asked: Control, running: Balancer) -> None:
+def _await_checks(asked: Control, running: LabBalancer) -> None:
     """Every kind of check has said what it should of all its backends."""
     wanted = {"web4": True, "web6": True, "offload": True, "proxy": False, "exec": True}
 

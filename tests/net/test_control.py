@@ -21,7 +21,7 @@ from processes import children
 from paraglider.config.memory import flows_for_memory
 from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -36,17 +36,17 @@ end.connect_ex(("{}", 80))
 PATIENCE = 15.0  # seconds until something that must happen counts as not happening
 
 
-def socket_path(running: Balancer) -> Path:
+def socket_path(running: LabBalancer) -> Path:
     """Where its control socket is."""
     return running.config.parent.parent / "control.sock"
 
 
-def daemon(running: Balancer) -> Control:
+def daemon(running: LabBalancer) -> Control:
     """What talks to it: Unix sockets know no network namespaces."""
     return Control(str(socket_path(running)))
 
 
-def command(running: Balancer, *arguments: str) -> str:
+def command(running: LabBalancer, *arguments: str) -> str:
     """What `paraglider ARGUMENTS` prints; on standard error where it fails."""
     program = [sys.executable, "-m", "paraglider", "-c", str(running.config)]
     done = running.namespace.run([*program, *arguments], check=False)
@@ -54,12 +54,12 @@ def command(running: Balancer, *arguments: str) -> str:
     return done.stdout or done.stderr
 
 
-def members(running: Balancer, service: str = "web4") -> dict[str, dict[str, Any]]:
+def members(running: LabBalancer, service: str = "web4") -> dict[str, dict[str, Any]]:
     """The backends of ``service`` by their names."""
     return {row["backend"]: row for row in daemon(running).get("backends", service=service)}
 
 
-def wait_until(condition: Callable[[], object], running: Balancer) -> None:
+def wait_until(condition: Callable[[], object], running: LabBalancer) -> None:
     """Wait for ``condition``; fail with the log when it does not come true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -70,10 +70,12 @@ def wait_until(condition: Callable[[], object], running: Balancer) -> None:
 @pytest.fixture
 def web(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
-) -> Callable[..., tuple[Topology, Balancer]]:
+) -> Callable[..., tuple[Topology, LabBalancer]]:
     """A function that has a service a family balanced, by ``workers`` workers."""
 
-    def start(workers: int = 2, trouble: bool = False, **changes: Any) -> tuple[Topology, Balancer]:
+    def start(
+        workers: int = 2, trouble: bool = False, **changes: Any
+    ) -> tuple[Topology, LabBalancer]:
         net = topology()
         serve(net, udp=())
         changes = {"ports": 80, **changes}
@@ -87,22 +89,22 @@ def test_show(web: Any, ask: Any) -> None:
     """Services, backends with what they had, flows and processes, for people and programs."""
     net, running = web()
     ask(net, "tcp", VIP[4], 80, 30)
-    wait_until(lambda: daemon(running).get("services")[0]["picked"] == 30, running)
+    wait_until(lambda: daemon(running).get("services")[0]["conns"] == 30, running)
     rows = members(running)
     assert set(rows) == {backend_address(4, n) for n in (1, 2, 3)}
-    assert sum(row["picked"] for row in rows.values()) == 30
+    assert sum(row["conns"] for row in rows.values()) == 30
     for row in rows.values():
         assert row["state"] == "ready"
         assert row["weight"] == row["configured_weight"] == 1
-        assert row["packets_in"] >= 3 * row["picked"]
+        assert row["packets_in"] >= 3 * row["conns"]
         assert row["bytes_out"] > row["packets_out"] > 0
     (web4, web6) = daemon(running).get("services")
     assert (web4["service"], web4["vip"], web4["ports"]) == ("web4", VIP[4], "80")
-    assert (web4["picked"], web4["ready"], web4["backends"]) == (30, 3, 3)
-    assert web6["picked"] == 0
+    assert (web4["conns"], web4["ready"], web4["backends"]) == (30, 3, 3)
+    assert web6["conns"] == 0
     processes = daemon(running).get("workers")
     assert [row["role"] for row in processes] == ["worker", "worker", "reconciler", "api"]
-    assert all(row["serves"] for row in processes)
+    assert all(row["up"] for row in processes)
     text = command(running, "show")
     assert f"web6 tcp [{VIP[6]}]:80" in text
     assert f"-> {backend_address(6, 3)}" in text
@@ -110,10 +112,10 @@ def test_show(web: Any, ask: Any) -> None:
     assert "worker 1 on core" in command(running, "show", "workers")
     (printed, _) = json.loads(command(running, "show", "services", "--json"))
     assert printed.keys() == web4.keys()
-    assert all(printed[key] == web4[key] for key in ("service", "vip", "picked", "ready"))
+    assert all(printed[key] == web4[key] for key in ("service", "vip", "conns", "ready"))
 
 
-def workers(running: Balancer) -> list[dict[str, Any]]:
+def workers(running: LabBalancer) -> list[dict[str, Any]]:
     """The rows of the workers."""
     return [row for row in daemon(running).get("workers") if row["role"] == "worker"]
 
@@ -151,7 +153,7 @@ def test_the_numbers_of_workers(web: Any, ask: Any) -> None:
     wait_until(lambda: workers(running)[0]["flows"] == 30, running)
     assert workers(running)[0]["packets"] >= row["packets"]
     ask(net, "tcp", VIP[4], 80, 3)
-    wait_until(lambda: daemon(running).get("services")[0]["picked"] == 33, running)
+    wait_until(lambda: daemon(running).get("services")[0]["conns"] == 33, running)
 
 
 def test_show_and_top_agree(web: Any, ask: Any, in_terminal: Any) -> None:
@@ -159,11 +161,11 @@ def test_show_and_top_agree(web: Any, ask: Any, in_terminal: Any) -> None:
     net, running = web()
     ask(net, "tcp", VIP[6], 80, 12)
     wait_until(
-        lambda: sum(r["picked"] or 0 for r in members(running, "web6").values()) == 12, running
+        lambda: sum(r["conns"] or 0 for r in members(running, "web6").values()) == 12, running
     )
     told = json.loads(command(running, "top", "--json", "--interval", "0.1"))
-    assert told["services"][1]["picked"] == 12
-    assert told["services"][1]["rates"]["picked"] == 0.0
+    assert told["services"][1]["conns"] == 12
+    assert told["services"][1]["rates"]["conns"] == 0.0
     program = [sys.executable, "-m", "paraglider", "-c", str(running.config)]
     screen = in_terminal([*program, "top", "--interval", "0.2"], columns=120, rows=40)
     for row in told["backends"]:
@@ -298,7 +300,7 @@ def test_mistakes_are_told(web: Any) -> None:
         with pytest.raises(OperatorError, match=words):
             wrong()
     assert command(running, "set", "backend", "web4", "state", "drain").startswith(
-        "paraglider: 'web4' is no SERVICE/BACKEND; write one such as"
+        "paraglider: 'web4' is not SERVICE/BACKEND; for example"
     )
 
 

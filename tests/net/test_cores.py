@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
 
 pytestmark = [
@@ -30,7 +30,7 @@ def told(done: subprocess.CompletedProcess[str]) -> str:
 def test_other_cores_are_refused(
     topology: Callable[..., Topology],
     serve: Callable[..., None],
-    balancer: Callable[..., Balancer],
+    balancer: Callable[..., LabBalancer],
     config: Callable[..., str],
     service: Callable[..., dict[str, Any]],
     ask: Callable[..., Counter[str]],

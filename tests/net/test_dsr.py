@@ -19,7 +19,7 @@ from offloading import await_log, seen_by_python, url
 from processes import workers
 
 from paraglider.daemon.http.client import Control
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
 from paraglider.netfilter.rules.nft import NFT_FAMILY
 
@@ -320,7 +320,7 @@ def test_what_is_refused(topology: Any, config: Any, tmp_path: Path, family: int
     net = directed(topology)
     net.balancer.ip(f"address add {VIP[family]} dev lo")
     before = everything(net)
-    local = Balancer(net.balancer, tmp_path, config(service(family)))
+    local = LabBalancer(net.balancer, tmp_path, config(service(family)))
     refused = local.set_up(check=False)
     assert refused.returncode == 1
     words = f"the VIP {VIP[family]} of `web{family}` is an address of this host"
@@ -334,14 +334,14 @@ def test_what_is_refused(topology: Any, config: Any, tmp_path: Path, family: int
     far = {4: "172.16.0.1", 6: "fd00:99::1"}[family]
     network = {"public": {"interface": "eth0"}, "private": {"interface": "eth1"}}
     text = config(service(family, backends=[far]), network=network)
-    refused = Balancer(net.balancer, tmp_path, text).set_up(check=False)
+    refused = LabBalancer(net.balancer, tmp_path, text).set_up(check=False)
     assert refused.returncode == 1
     assert f"backend {far} of `web{family}` is in no network of eth1" in refused.stderr
     net.balancer.ip(f"address add {VIP[family]} dev lo")
     assert everything(net) == before
 
 
-def wait_until(condition: Callable[[], object], running: Balancer) -> None:
+def wait_until(condition: Callable[[], object], running: LabBalancer) -> None:
     """Wait for ``condition``; fail with the log when it does not come true."""
     deadline = time.monotonic() + 30
     while not condition():
@@ -360,7 +360,7 @@ class Rounds:
                 command, stdin=subprocess.PIPE, stdout=file, stderr=subprocess.STDOUT
             )
 
-    def await_more(self, running: Balancer) -> None:
+    def await_more(self, running: LabBalancer) -> None:
         """Wait until two more rounds are done: one of them began after now."""
         before = self._done()
         wait_until(lambda: self._process.poll() is not None or self._done() >= before + 2, running)

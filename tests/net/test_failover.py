@@ -23,7 +23,7 @@ from failing import (
     wait_until,
 )
 
-from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -38,12 +38,12 @@ CARRIED = pytest.mark.parametrize("forward", ["nat", "offload"])
 @pytest.fixture
 def web(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
-) -> Callable[..., tuple[Topology, Balancer]]:
+) -> Callable[..., tuple[Topology, LabBalancer]]:
     """A function that has a service of each family balanced over three backends."""
 
     def start(
         *options: str, top: dict[str, Any] | None = None, **changes: Any
-    ) -> tuple[Topology, Balancer]:
+    ) -> tuple[Topology, LabBalancer]:
         net = topology()
         serve(net, udp=())
         services = [service(family, **{"ports": 80, **changes}) for family in FAMILIES]

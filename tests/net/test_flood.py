@@ -19,7 +19,7 @@ from directing import directed
 from processes import workers
 
 from paraglider.daemon.http.client import Control
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
 from paraglider.netfilter.rules.nft import NFT_FAMILY
 
@@ -68,14 +68,14 @@ def flooded(net: Topology, family: int) -> Iterator[None]:
         sending.communicate(timeout=20)
 
 
-def queues(running: Balancer) -> tuple[dict[str, int], dict[str, int]]:
+def queues(running: LabBalancer) -> tuple[dict[str, int], dict[str, int]]:
     """What the kernel says of the worker's queues: established, openings."""
     control = Control(str(running.config.parent.parent / "control.sock"))
     (row,) = [row for row in control.get("workers") if row["role"] == "worker"]
     return row["queue"], row["openings"]
 
 
-def until(condition: Callable[[], object], running: Balancer) -> None:
+def until(condition: Callable[[], object], running: LabBalancer) -> None:
     """Wait for ``condition``; fail with the log when it does not come true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -135,7 +135,7 @@ def test_openings_wait_apart(
     assert "overflows=" not in running.log()
 
 
-def status(running: Balancer) -> dict[str, Any]:
+def status(running: LabBalancer) -> dict[str, Any]:
     """What the daemon says of everything."""
     found: dict[str, Any] = Control(str(running.config.parent.parent / "control.sock")).get(
         "status"

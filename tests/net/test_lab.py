@@ -188,7 +188,7 @@ def _fetch(url: str) -> bytes:
 def _picks(url: str) -> int:
     """How many flows the web services of the stats page at ``url`` have had."""
     rows = json.loads(_fetch(f"{url}api/v1/services"))
-    return sum(row["picked"] or 0 for row in rows if row["service"].startswith("web"))
+    return sum(row["conns"] or 0 for row in rows if row["service"].startswith("web"))
 
 
 def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> None:
@@ -224,4 +224,4 @@ def test_down_without_a_lab_says_so(place: dict[str, str]) -> None:
     """Tearing down does no harm again, where nothing is left up."""
     subprocess.run([*LAB, "--down"], env=place, capture_output=True)
     down = subprocess.run([*LAB, "--down"], env=place, capture_output=True, text=True)
-    assert (down.returncode, down.stdout) == (0, "No lab was left up.\n")
+    assert (down.returncode, down.stdout) == (0, "No lab is running.\n")

@@ -18,7 +18,7 @@ from paraglider.daemon.http.client import Control
 from paraglider.daemon.http.exposition import CONTENT_TYPE
 from paraglider.daemon.http.metrics import SECTIONS
 from paraglider.errors import OperatorError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address
 
@@ -30,7 +30,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 @pytest.fixture
 def scraped(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
-) -> tuple[Topology, Balancer]:
+) -> tuple[Topology, LabBalancer]:
     """A balancer with a stats page, services of nat, which is checked, of proxy and of offload."""
     net = topology()
     serve(net, udp=())
@@ -73,7 +73,7 @@ def names(text: str) -> set[str]:
     return set(re.findall(r"^(\w+)", text, re.MULTILINE))
 
 
-def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
+def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
     """promtool finds nothing to mend; every metric of the table is there, that of conditions while
     something is wrong, and so all that dashboard and alerts ask for; numbers are those of the flows
     that there were, and the control socket says the same.
@@ -85,7 +85,7 @@ def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
 
     def complete(text: str) -> bool:
         flows = [
-            value(text, "paraglider_service_new_flows_total", service=name)
+            value(text, "paraglider_service_connections_total", service=name)
             for name in ("web4", "web6")
         ]
         checked = value(text, "paraglider_backend_check_success", service="web4")
@@ -105,7 +105,7 @@ def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
         assert names(text) >= set(asked)
 
     first = {"service": "web4", "backend": backend_address(4, 1)}
-    assert value(text, "paraglider_backend_new_flows_total", **first) == 3
+    assert value(text, "paraglider_backend_connections_total", **first) == 3
     assert value(text, "paraglider_backend_in_packets_total", **first) >= 9
     assert value(text, "paraglider_worker_packets_total", role="worker") >= 9 * 6
     assert value(text, "paraglider_queue_limit_packets", traffic="established") == 2048
@@ -128,7 +128,7 @@ def test_a_scrape(scraped: tuple[Topology, Balancer], ask: Any) -> None:
     assert names(text) == table
 
 
-def test_another_file(scraped: tuple[Topology, Balancer], ask: Any) -> None:
+def test_another_file(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
     """One that cannot be taken over is told of, and taken back; a backend that leaves has no
     series, while what it had stays its service's.
     """
@@ -136,7 +136,7 @@ def test_another_file(scraped: tuple[Topology, Balancer], ask: Any) -> None:
     here = net.balancer
     gone = backend_address(6, 3)
     ask(net, "tcp", VIP[6], 80, 3)
-    total = "paraglider_service_new_flows_total"
+    total = "paraglider_service_connections_total"
     until(here, lambda text: value(text, total, service="web6") == 3)
     good = running.config.read_text()
     path = running.config.parent.parent / "control.sock"

@@ -15,7 +15,7 @@ import pytest
 from clients import asked, hold
 from counting import echo_requests
 
-from paraglider.lab.balancer import Balancer, start_backend
+from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import CLIENT, VIP, Topology, backend_address
 
@@ -32,7 +32,7 @@ def url(family: int, port: int = 80, path: str = "/") -> str:
     return f"http://{host}:{port}{path}"
 
 
-def flows_by_worker(balancer: Balancer) -> dict[int, int]:
+def flows_by_worker(balancer: LabBalancer) -> dict[int, int]:
     """How many flows each worker of a stopped balancer held at its end."""
     lines = re.findall(r"^.*event=stopped .*$", balancer.log(), re.MULTILINE)
     found = (re.search(r"worker=(\d+).* flows=(\d+)", line) for line in lines)

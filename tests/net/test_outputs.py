@@ -25,7 +25,7 @@ def answers(control: Control, pid: int) -> bool:
         rows = control.get("workers")
     except ParagliderError:
         return False
-    return all(row["serves"] and row["pid"] != pid for row in rows)
+    return all(row["up"] and row["pid"] != pid for row in rows)
 
 
 def test_nobody_takes_what_the_daemon_says(

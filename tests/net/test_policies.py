@@ -11,7 +11,7 @@ import pytest
 from processes import children
 
 from paraglider.daemon.http.client import Control
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP
 
 pytestmark = pytest.mark.root
@@ -32,7 +32,7 @@ FAMILIES = (4, 6)
 EVENT = "policy does not return, set aside: rr picks until a reload"
 
 
-def wait_until(condition: Callable[[], object], running: Balancer) -> None:
+def wait_until(condition: Callable[[], object], running: LabBalancer) -> None:
     """Wait for ``condition``; fail with the log when it does not come true."""
     deadline = time.monotonic() + 60
     while not condition():

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from proxying import Client, events, service, wait_until, workers
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
 
 pytestmark = pytest.mark.root
@@ -61,7 +61,7 @@ def test_a_port_that_is_taken(topology: Any, serve: Any, config: Any, balancer: 
     """The daemon says who has it and ends; of what it had opened by then nothing is left."""
     net: Topology = topology(vips=(f"{VIP[4]}/24",))
     text = config(service(4, ports=[80, 443]), service(6))
-    running: Balancer = balancer(net, text, start=False)
+    running: LabBalancer = balancer(net, text, start=False)
     directory = running.config.parent
     conf = directory / "nginx.conf"
     conf.write_text(
@@ -100,7 +100,7 @@ def test_before_the_set_up(topology: Any, serve: Any, config: Any, balancer: Any
     """
     net: Topology = topology()
     serve(net, udp=())
-    running: Balancer = balancer(net, config(service(4)), start=False)
+    running: LabBalancer = balancer(net, config(service(4)), start=False)
     running.undo()
     running.start()
     assert 'remedy="run paraglider.config"' in running.log()
@@ -109,7 +109,7 @@ def test_before_the_set_up(topology: Any, serve: Any, config: Any, balancer: Any
     program = [sys.executable, "-m", "paraglider", "start", "-c", str(static)]
     refused = net.balancer.run(program, check=False)
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert refused.stderr.startswith("paraglider: a daemon balances here: process ")
+    assert refused.stderr.startswith("paraglider: a daemon runs here: process ")
     assert VIP[4] not in net.balancer.run(["ip", "address"]).stdout
     assert net.balancer.run(["nft", "list", "ruleset"]).stdout == ""
     running.set_up()

@@ -16,7 +16,7 @@ from directing import directed
 from failing import Load, Peer, control, rows, tries, wait_until
 
 from paraglider.config.diagnostics import ConfigError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -27,7 +27,7 @@ FAMILIES = (4, 6)
 class World:
     """A balancer with a service of each family, and the files that it is given."""
 
-    def __init__(self, net: Topology, running: Balancer, file: Callable[..., str]) -> None:
+    def __init__(self, net: Topology, running: LabBalancer, file: Callable[..., str]) -> None:
         self.net = net
         self.running = running
         self._file = file

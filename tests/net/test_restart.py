@@ -19,7 +19,7 @@ from clients import Client
 from processes import workers
 
 from paraglider.host.ownership import RUN_DIRECTORY
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
 from paraglider.netfilter.queue import QUEUES
 
@@ -29,7 +29,7 @@ PATIENCE = 30.0  # seconds until something that must happen counts as not happen
 SIZE = 300_000
 
 
-def wait_until(condition: Callable[[], object], running: Balancer) -> None:
+def wait_until(condition: Callable[[], object], running: LabBalancer) -> None:
     """Wait for ``condition``; fail with the log when it does not come true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], object], running: Balancer) -> None:
         time.sleep(0.02)
 
 
-def await_rounds(clients: list[Client], running: Balancer, more: int = 2) -> None:
+def await_rounds(clients: list[Client], running: LabBalancer, more: int = 2) -> None:
     """Wait until every client has made some rounds more, one of them wholly from now on."""
     for client, before in [(client, len(client.lines())) for client in clients]:
         wait_until(
@@ -147,7 +147,7 @@ def test_flows_outlive_workers_and_daemons(
     assert journals(net) == []
 
 
-def said(running: Balancer, event: str) -> int:
+def said(running: LabBalancer, event: str) -> int:
     """How often the log tells of ``event``."""
     return running.log().count(f'event="{event}"')
 

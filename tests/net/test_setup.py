@@ -27,7 +27,7 @@ from scapy.layers.inet6 import (
 )
 from scapy.packet import Packet
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import BALANCER, CLIENT, VIP, Topology, backend_address
 from paraglider.netfilter.rules.steering import OPENINGS, worker_queues
@@ -107,12 +107,12 @@ def read(tmp_path: Path) -> Callable[..., Reader]:
 
 
 @pytest.fixture
-def set_up(tmp_path: Path) -> Iterator[Callable[[Topology, str], Balancer]]:
+def set_up(tmp_path: Path) -> Iterator[Callable[[Topology, str], LabBalancer]]:
     """A function that runs the real set-up; it is undone afterwards."""
-    made: list[Balancer] = []
+    made: list[LabBalancer] = []
 
-    def run(net: Topology, text: str) -> Balancer:
-        made.append(Balancer(net.balancer, tmp_path, text))
+    def run(net: Topology, text: str) -> LabBalancer:
+        made.append(LabBalancer(net.balancer, tmp_path, text))
         made[-1].set_up()
         return made[-1]
 

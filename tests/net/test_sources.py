@@ -12,7 +12,7 @@ from failing import Load, Peer, control, wait_until
 from naming import FAMILIES, NAME, PORT, NameServer
 
 from paraglider.host.ownership import RUN_DIRECTORY
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -26,13 +26,13 @@ def open_directory() -> Iterator[Path]:
         yield Path(name)
 
 
-def listed(running: Balancer, family: int) -> set[str]:
+def listed(running: LabBalancer, family: int) -> set[str]:
     """The backends that a service has now and that may take flows."""
     found = control(running).get("backends", service=f"web{family}")
     return {row["backend"] for row in found if row["state"] == "ready"}
 
 
-def await_backends(running: Balancer, *numbers: int) -> None:
+def await_backends(running: LabBalancer, *numbers: int) -> None:
     """Wait until these are the backends of both services, and those who carry flows know it."""
 
     def there() -> bool:
@@ -127,10 +127,10 @@ def name_server(
 @pytest.fixture
 def from_dns(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, name_server: Any
-) -> Callable[..., tuple[Topology, NameServer, Balancer]]:
+) -> Callable[..., tuple[Topology, NameServer, LabBalancer]]:
     """A function that balances what a name server has, at the beginning ``numbers``."""
 
-    def start(*numbers: int) -> tuple[Topology, NameServer, Balancer]:
+    def start(*numbers: int) -> tuple[Topology, NameServer, LabBalancer]:
         net = topology()
         serve(net, udp=())
         server: NameServer = name_server(net)

@@ -64,7 +64,7 @@ def test_weights_are_exact(
     for family in FAMILIES:
         assert ask(net, "tcp", VIP[family], 80, 12) == WEIGHTS
         assert ask(net, "udp", VIP[family], 5353, 12) == WEIGHTS
-    begun = counts(running, "connections")
+    begun = counts(running, "conns")
     assert begun == {name: [6, 4, 2] for name in ("web4", "udp4", "web6", "udp6")}
     # A datagram there and one back each.
     for what in ("packets_in", "packets_out"):
@@ -117,7 +117,7 @@ def test_a_client_keeps_its_backend(
         (udp,) = ask(net, "udp", VIP[family], 5353, 6)
         assert tcp == udp
         assert ask(net, "ping", VIP[family], 0, 3) == {"": 3}
-    for begun in counts(running, "connections").values():
+    for begun in counts(running, "conns").values():
         assert sorted(begun) == [0, 0, 15]
 
 
@@ -138,7 +138,7 @@ def test_many_clients_are_spread_by_their_hash(
             for _ in range(2)
         )
         assert first == second
-        begun = counts(running, "connections")[f"web{family}"]
+        begun = counts(running, "conns")[f"web{family}"]
         assert min(begun) >= 10
         assert sum(begun) == 120
 
@@ -157,7 +157,7 @@ def test_ranges_all_ports_and_echo(
         assert ask(net, "tcp", VIP[family], 80, 6) == {f"backend{n}": 2 for n in (1, 2, 3)}
         assert ask(net, "udp", VIP[family], 5353, 6) == {f"backend{n}": 2 for n in (1, 2, 3)}
         assert ask(net, "ping", VIP[family], 0, 6) == {"": 6}
-        assert counts(running, "connections")[f"rest{family}"] == [6, 6, 6]
+        assert counts(running, "conns")[f"rest{family}"] == [6, 6, 6]
 
 
 def test_exempt_endpoints_are_not_balanced(
@@ -218,10 +218,10 @@ def test_a_changed_file_breaks_no_flow(
     for transfer in transfers:
         assert transfer.stdout is not None
         assert transfer.stdout.readline() == b'"half"\n'
-    assert counts(running, "connections") == {"web4": [1, 1], "web6": [1, 1]}
+    assert counts(running, "conns") == {"web4": [1, 1], "web6": [1, 1]}
     said = change(running, config(*(service(f, ports=9000, backends=1) for f in FAMILIES)))
     assert said.count("1 backend, 1 gone in place of another") == 2
-    assert counts(running, "connections") == {"web4": [1], "web6": [1]}
+    assert counts(running, "conns") == {"web4": [1], "web6": [1]}
     for transfer in transfers:
         output, _ = transfer.communicate(b"\n", timeout=60)
         result = json.loads(output)
@@ -230,7 +230,7 @@ def test_a_changed_file_breaks_no_flow(
     for family in FAMILIES:
         for _ in range(2):
             net.client.run([sys.executable, str(PEER), "down", VIP[family], "9000", "1000000"])
-    assert counts(running, "connections") == {"web4": [3], "web6": [3]}
+    assert counts(running, "conns") == {"web4": [3], "web6": [3]}
     for name, (sent,) in counts(running, "bytes_out").items():
         assert sent - before[name][0] > 2_000_000
 

@@ -21,7 +21,7 @@ from browsing import HOST, PATIENCE, PORT, answer, ask_page, get, inside, raw, r
 from processes import children
 
 from paraglider.errors import PlatformError
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 pytestmark = pytest.mark.root
@@ -32,10 +32,10 @@ FIRST = backend_address(4, 1)
 @pytest.fixture
 def web(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any
-) -> Callable[..., tuple[Topology, Balancer]]:
+) -> Callable[..., tuple[Topology, LabBalancer]]:
     """A function that has one service balanced, with a stats page at the balancer's loopback."""
 
-    def start(trouble: bool = False, **stats: Any) -> tuple[Topology, Balancer]:
+    def start(trouble: bool = False, **stats: Any) -> tuple[Topology, LabBalancer]:
         net = topology()
         serve(net, udp=())
         text = config(service(4, ports=80), stats={"bind": HOST, **stats})
@@ -61,10 +61,10 @@ def test_numbers(web: Any, ask: Any) -> None:
     ask(net, "tcp", VIP[4], 80, 30)
 
     # A sample of the moment when no worker had told its numbers yet has none.
-    wait_until(lambda: get(here, "/api/v1/services")[0]["picked"] == 30)
+    wait_until(lambda: get(here, "/api/v1/services")[0]["conns"] == 30)
     rows = get(here, "/api/v1/backends?service=web4")
     assert [row["backend"] for row in rows] == [backend_address(4, n) for n in (1, 2, 3)]
-    assert sum(row["picked"] for row in rows) == 30
+    assert sum(row["conns"] for row in rows) == 30
     assert {row["weight_share"] for row in rows} == {round(1 / 3, 4)}
     assert get(here, "/api/v1/backends?service=none") == []
     # The sample may be of the moment when not every process had begun.
@@ -101,7 +101,7 @@ def test_numbers(web: Any, ask: Any) -> None:
         status = Path(f"/proc/{children(running)['paraglider/web']}/status").read_text()
         assert running.stop() == 0
     assert "ended badly" not in running.log()
-    assert samples[0]["services"][0]["picked"] == 30
+    assert samples[0]["services"][0]["conns"] == 30
     assert samples[0]["at"] < samples[1]["at"]
     assert {line.split()[1] for line in status.splitlines() if line.startswith("Cap")} == {"0" * 16}
     assert "NoNewPrivs:\t1" in status

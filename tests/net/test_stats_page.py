@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from paraglider.daemon.http.client import Control
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
 # A browser takes its time to start where others are at work.
@@ -68,7 +68,7 @@ def _cell(backend: str, field: str) -> str:
 @pytest.fixture
 def page(
     topology: Any, serve: Any, config: Any, service: Any, balancer: Any, ask: Any, tmp_path: Any
-) -> Iterator[tuple[Page, Topology, Balancer]]:
+) -> Iterator[tuple[Page, Topology, LabBalancer]]:
     """The page of a service that had 30 connections, whose page may change things."""
     net = topology()
     serve(net, udp=())
@@ -99,7 +99,7 @@ def page(
             browser.quit()
 
 
-def test_page(page: tuple[Page, Topology, Balancer]) -> None:
+def test_page(page: tuple[Page, Topology, LabBalancer]) -> None:
     """The numbers on the page are the API's; what is drained is shown so, by a word and a shape;
     the charts are drawn, again after a reload; both colour schemes and the width of a phone have
     room for all; the console has nothing to complain of. By keyboard alone a backend is found and
@@ -110,7 +110,7 @@ def test_page(page: tuple[Page, Topology, Balancer]) -> None:
     assert "3 of 3 ready" in shown.js("return document.querySelector('.service').innerText")
     assert "of 33 %" in shown.js(f"return {_cell(FIRST, 'share')}.innerText")
     worker = shown.js("return document.querySelector('#workers tbody tr').innerText")
-    assert "serves" in worker
+    assert "up" in worker
     assert "of 1.00M" in worker
     Control(str(running.config.parent.parent / "control.sock")).set_backend(
         "web4", FIRST, state="drain"
@@ -146,7 +146,7 @@ def agrees(shown: Page, rows: list[dict[str, Any]]) -> bool:
             and f"{row['bytes_out']} bytes" in shown.js(f"return {cells['out']}.title")
         )
 
-    return sum(row["picked"] or 0 for row in rows) == 30 and all(map(agree, rows))
+    return sum(row["conns"] or 0 for row in rows) == 30 and all(map(agree, rows))
 
 
 def looks_drained(shown: Page) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from failing import wait_until
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import CLIENT, VIP, Topology, backend_address
 
@@ -48,7 +48,7 @@ class Talk:
 class World:
     """The lab with a balancer at work."""
 
-    def __init__(self, net: Topology, running: Balancer) -> None:
+    def __init__(self, net: Topology, running: LabBalancer) -> None:
         self.net = net
         self.running = running
         self._macs = {

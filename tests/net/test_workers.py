@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from processes import workers
 
-from paraglider.lab.balancer import Balancer
+from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
 
 pytestmark = pytest.mark.root
@@ -32,7 +32,7 @@ def status(pid: int) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in text.splitlines())
 
 
-def wait_until(condition: Callable[[], object], balancer: Balancer) -> None:
+def wait_until(condition: Callable[[], object], balancer: LabBalancer) -> None:
     """Wait for ``condition``; fail with the log when it does not come true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
@@ -40,7 +40,7 @@ def wait_until(condition: Callable[[], object], balancer: Balancer) -> None:
         time.sleep(0.02)
 
 
-def events(balancer: Balancer, event: str) -> list[str]:
+def events(balancer: LabBalancer, event: str) -> list[str]:
     """The log's lines about ``event``."""
     return re.findall(rf'^.*event="?{event}"?(?: .*)?$', balancer.log(), re.MULTILINE)
 

@@ -14,7 +14,7 @@ from paraglider.netfilter.connections import (
     CT_DELETE,
     CT_NEW,
     CTNETLINK,
-    Event,
+    ConntrackEvent,
     Fill,
     Turn,
     event,
@@ -55,7 +55,7 @@ def test_a_connection_of_ours(kind: int, flags: int, state: int, turn: Turn | No
     """Its turns are told with identity and mark: a TCP connection is closed, and forgotten by the
     kernel later.
     """
-    wanted = None if turn is None else Event(turn, 77, BASE | 5)
+    wanted = None if turn is None else ConntrackEvent(turn, 77, BASE | 5)
     assert event(told(kind, BASE | 5, flags, state)) == wanted
 
 

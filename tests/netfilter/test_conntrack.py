@@ -12,7 +12,14 @@ from typing import Any
 import pytest
 
 from paraglider.netfilter import nfnetlink
-from paraglider.netfilter.connections import Event, Events, Fill, dump, event, fill
+from paraglider.netfilter.connections import (
+    ConntrackEvent,
+    ConntrackEvents,
+    Fill,
+    dump,
+    event,
+    fill,
+)
 from paraglider.netfilter.conntrack import Conntrack, Entry, entries
 from paraglider.netfilter.nfnetlink import attribute, attributes, message, split, table_counters
 
@@ -81,7 +88,7 @@ def test_connections_are_forgotten_by_a_part_of_the_mark(tracked: Any) -> None:
 @pytest.mark.root
 def test_events_tell_of_beginning_and_end(tracked: Any) -> None:
     """With the same id, and of our marks alone."""
-    events = Events()
+    events = ConntrackEvents()
     connect(1, 2)
     connect(3)
     began, lost = events.read()
@@ -102,7 +109,7 @@ def test_events_tell_of_beginning_and_end(tracked: Any) -> None:
 def test_a_closed_connection_is_over(tracked: Any, address: str, reset: bool) -> None:
     """Though the kernel keeps it: it is told of once, by the filtered events, and is in no list."""
     tracked.run(["nft", f"add rule inet t out tcp dport 1 ct mark set {FIRST}"])
-    events = Events()
+    events = ConntrackEvents()
     client, server, listener = established(address, 1)
     began, _ = events.read()
     assert [(told.turn, told.mark) for told in began] == [("began", FIRST)]
@@ -115,12 +122,12 @@ def test_a_closed_connection_is_over(tracked: Any, address: str, reset: bool) ->
     for end in (server, client, listener):
         end.close()
     ended, _ = events.read()
-    assert ended == [Event("closed", began[0].identity, FIRST)]
+    assert ended == [ConntrackEvent("closed", began[0].identity, FIRST)]
     assert marks() == []
     assert len(list(entries({FIRST}))) == 1
     Conntrack().forget([FIRST])
     assert not list(entries({FIRST}))
-    assert events.read() == ([Event("forgotten", began[0].identity, FIRST)], False)
+    assert events.read() == ([ConntrackEvent("forgotten", began[0].identity, FIRST)], False)
     events.close()
 
 
@@ -130,7 +137,7 @@ def test_lost_events_are_told_of(tracked: Any, monkeypatch: pytest.MonkeyPatch) 
     from paraglider.netfilter import connections
 
     monkeypatch.setattr(connections, "_RECEIVE_BUFFER", 4096)
-    events = Events()
+    events = ConntrackEvents()
     connect(1, 50)
     found, lost = events.read()
     assert lost
@@ -168,8 +175,8 @@ def test_how_full(tmp_path: Path) -> None:
 def test_what_is_no_event_of_ours() -> None:
     """Another subsystem, another mark, no mark, a stump: none of them is told of."""
     mark = attribute(8, struct.pack("!I", FIRST)) + attribute(12, struct.pack("!I", 99))
-    assert event(message(1, 0, 2, mark, 0x600)) == Event("began", 99, FIRST)
-    assert event(message(1, 2, 2, mark, 0)) == Event("ended", 99, FIRST)
+    assert event(message(1, 0, 2, mark, 0x600)) == ConntrackEvent("began", 99, FIRST)
+    assert event(message(1, 2, 2, mark, 0)) == ConntrackEvent("ended", 99, FIRST)
     assert event(message(1, 1, 2, mark, 0)) is None
     assert event(message(3, 0, 2, mark, 0)) is None
     assert event(message(1, 0, 2, attribute(8, struct.pack("!I", FOREIGN)), 0)) is None
@@ -267,5 +274,5 @@ def test_connections_are_marked_anew(tracked: Any) -> None:
             Conntrack().forget([SECOND])
         return FIRST + 1
 
-    Conntrack().mark_anew({FIRST, SECOND}, owner)
+    Conntrack().remark({FIRST, SECOND}, owner)
     assert marks() == [FIRST] * 50 + [FIRST + 1] * 50

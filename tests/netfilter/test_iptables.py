@@ -9,7 +9,7 @@ import pytest
 
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.lab.namespace import Namespace
-from paraglider.netfilter.iptables import Netfilter
+from paraglider.netfilter.iptables import Iptables
 from paraglider.netfilter.programs import run
 
 pytestmark = pytest.mark.root
@@ -48,7 +48,7 @@ def iptables(
 @pytest.mark.parametrize("family", [4, 6])
 def test_rules_come_and_go(inside: Namespace, iptables: str, family: int) -> None:
     """What is restored is saved as ours, and removed without a trace of ours."""
-    netfilter = Netfilter()
+    netfilter = Iptables()
     netfilter.require(family)
     before = netfilter.tables(family)
     netfilter.restore(family, TEXT)
@@ -63,7 +63,7 @@ def test_rules_come_and_go(inside: Namespace, iptables: str, family: int) -> Non
 
 def test_restoring_again_changes_nothing(inside: Namespace, iptables: str) -> None:
     """The chains are refilled, and the text of what is ours stays the same."""
-    netfilter = Netfilter()
+    netfilter = Iptables()
     netfilter.restore(4, TEXT)
     ours = netfilter.ours(4)
     netfilter.restore(4, TEXT.replace("-I PREROUTING 1 -j PARAGLIDER-PRE\n", ""))
@@ -72,7 +72,7 @@ def test_restoring_again_changes_nothing(inside: Namespace, iptables: str) -> No
 
 def test_a_rehearsal_leaves_no_trace(inside: Namespace, iptables: str) -> None:
     """Neither one that succeeds nor one that the kernel refuses, a chain that leads to itself."""
-    netfilter = Netfilter()
+    netfilter = Iptables()
     before = netfilter.saved(4)
     netfilter.rehearse(4, TEXT)
     with pytest.raises(PlatformError, match="the kernel refuses the IPv4 rules"):
@@ -82,8 +82,8 @@ def test_a_rehearsal_leaves_no_trace(inside: Namespace, iptables: str) -> None:
 
 def test_a_refusal_says_what_iptables_said(inside: Namespace, iptables: str) -> None:
     """The complaint is passed on."""
-    with pytest.raises(PlatformError, match="the IPv6 rules were refused: .*line"):
-        Netfilter().restore(6, "*mangle\n-A PARAGLIDER-NONE -j NOSUCHTARGET\nCOMMIT\n")
+    with pytest.raises(PlatformError, match="IPv6 rules: restore failed: .*line"):
+        Iptables().restore(6, "*mangle\n-A PARAGLIDER-NONE -j NOSUCHTARGET\nCOMMIT\n")
 
 
 CHAIN = "chain ip mangle FORWARD { type filter hook forward priority -150; policy accept; }"
@@ -100,10 +100,10 @@ CHAIN = "chain ip mangle FORWARD { type filter hook forward priority -150; polic
 def test_tables_of_others_stay(inside: Namespace, theirs: str, left: str) -> None:
     """An empty table, a set in it, an empty built-in chain: what was there before stays."""
     run(["nft", "-f", "-"], f"add table ip mangle\n{theirs}\n")
-    before, text = Netfilter().tables(4), run(["nft", "list", "ruleset"])
-    Netfilter().restore(4, TEXT)
-    Netfilter().remove_ours(4)
-    Netfilter().remove_unused(4, before)
+    before, text = Iptables().tables(4), run(["nft", "list", "ruleset"])
+    Iptables().restore(4, TEXT)
+    Iptables().remove_ours(4)
+    Iptables().remove_unused(4, before)
     assert left in text
     assert run(["nft", "list", "ruleset"]) == text
 
@@ -118,7 +118,7 @@ def test_tables_of_others_stay(inside: Namespace, theirs: str, left: str) -> Non
 )
 def test_what_others_added_meanwhile_stays(inside: Namespace, theirs: str) -> None:
     """A rule, a policy or a chain in a table that came with us keeps that table."""
-    netfilter = Netfilter()
+    netfilter = Iptables()
     before = netfilter.tables(4)
     netfilter.restore(4, TEXT)
     netfilter.restore(4, theirs)
@@ -132,7 +132,7 @@ def test_what_others_added_meanwhile_stays(inside: Namespace, theirs: str) -> No
 
 def test_what_will_be_unused_is_known_beforehand(inside: Namespace) -> None:
     """The dry run of an undo tells the same nft commands that the undo runs."""
-    netfilter = Netfilter()
+    netfilter = Iptables()
     before = netfilter.tables(4)
     netfilter.restore(4, TEXT)
     told = netfilter.unused_text(4, before)
@@ -147,7 +147,7 @@ def test_a_missing_program_is_found_first(
     """Before anything runs, with the package to install."""
     which_without("ip6tables-save")
     with pytest.raises(OperatorError, match=r"ip6tables-save is missing; .* install iptables"):
-        Netfilter().require(6)
+        Iptables().require(6)
 
 
 @pytest.fixture

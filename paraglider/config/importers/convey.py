@@ -41,7 +41,7 @@ def convert(text: str, mode: Mode | None = None) -> Draft:
     draft = Draft()
     data = _parsed(text, draft)
     if data is not None:
-        _Conversion(data, _places(text), mode, draft).run()
+        _ConveyConversion(data, _places(text), mode, draft).run()
     return draft
 
 
@@ -86,7 +86,7 @@ def _places(text: str) -> dict[Path, Mark]:
     return places
 
 
-class _Conversion:
+class _ConveyConversion:
     def __init__(
         self, data: dict[str, Any], places: dict[Path, Mark], mode: Mode | None, draft: Draft
     ) -> None:

@@ -29,10 +29,10 @@ def is_glider(data: Any) -> bool:
 
 def convert(document: Document) -> Draft:
     """The service that a ``glider.yaml`` describes; ``document`` is one that ``is_glider`` of."""
-    return _Conversion(document).draft
+    return _GliderConversion(document).draft
 
 
-class _Conversion:
+class _GliderConversion:
     def __init__(self, document: Document) -> None:
         self._marks = document.marks
         self.draft = Draft(problems=[self._moved(problem) for problem in document.problems])

@@ -76,7 +76,7 @@ class UnansweredOpenings:
             for member in pools.of(service.name):
                 key = service.name, member.backend
                 one = seen[key] = self._count(key, traffic, now, known)
-                openings = _of(traffic, key, "picked") - one.openings
+                openings = _of(traffic, key, "conns") - one.openings
                 if member.takes_flows and _is_silent(one, now, known):
                     silent[member.backend] = max(openings, one.again)
             if silent:
@@ -89,7 +89,7 @@ class UnansweredOpenings:
         answers, repeated = _of(traffic, key, "packets_out"), _of(traffic, key, "unanswered")
         one = self._seen.get(key)
         if one is None or answers != one.answers:
-            return _Seen(answers, _of(traffic, key, "picked"), repeated, known)
+            return _Seen(answers, _of(traffic, key, "conns"), repeated, known)
         if repeated - one.repeated > one.again:
             one.again, one.again_at = repeated - one.repeated, now
         return one

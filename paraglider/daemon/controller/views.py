@@ -215,7 +215,8 @@ def _process(
         **child.spec.labels(),
         "pid": child.pid or None,
         "starts": child.starts,
-        "serves": child.serves,
+        "up": child.serves,
+        "serves": child.serves,  # deprecated: "up"
         "seconds": round(at.now - child.started, 1) if child.pid else None,
         "filter": child.spec.filter if child.serves and child.confined else None,
     }

@@ -53,7 +53,7 @@ class HostRules:
                 steps = apply.prepare(config, self._families, host, state)
                 apply.set_up(steps, host, state, say)
                 cores = worker_cores(config.workers)
-                WantedFile().put(config, self._families, cores, state.owner)
+                WantedFile().set(config, self._families, cores, state.owner)
             except ParagliderError as error:
                 raise PlatformError(
                     f"the host cannot be brought to it: {error.what}",

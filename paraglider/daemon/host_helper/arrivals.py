@@ -41,7 +41,7 @@ class Arrivals:
         """See which addresses are here."""
         if self._announcements is not None:
             announcements = self._announcements
-            self._try(lambda: announcements.see(held(self._wanted), now))
+            self._try(lambda: announcements.update(held(self._wanted), now))
 
     def wait(self, now: float) -> float:
         """Seconds until ``work`` has something to do."""

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from paraglider.forward.openings import REFUSED, TABLE
 from paraglider.netfilter.connections import Fill, fill
 from paraglider.netfilter.nfnetlink import (
-    Count,
+    CounterValue,
     carried_counters,
     named_counters,
     table_counters,
@@ -31,7 +31,7 @@ class Reading:
     """
 
     tables: Mapping[int, Named] = field(default_factory=dict)
-    carried: Mapping[int, Mapping[int, Mapping[str, Count]]] = field(default_factory=dict)
+    carried: Mapping[int, Mapping[int, Mapping[str, CounterValue]]] = field(default_factory=dict)
     refused: Mapping[int, Named] = field(default_factory=dict)
     fill: Fill | None = None
     errors: Mapping[int, str] = field(default_factory=dict)
@@ -62,7 +62,7 @@ def refused_counters(family: int) -> Named:
 def read(families: Iterable[int]) -> Reading:
     """Read all of it now; takes long with thousands of backends."""
     tables: dict[int, Named] = {}
-    carried: dict[int, Mapping[int, Mapping[str, Count]]] = {}
+    carried: dict[int, Mapping[int, Mapping[str, CounterValue]]] = {}
     refused: dict[int, Named] = {}
     errors: dict[int, str] = {}
     for family in families:

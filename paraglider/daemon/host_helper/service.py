@@ -25,8 +25,8 @@ from paraglider.host.reconcile import (
     PARTS,
     Absence,
     Choose,
-    Look,
     Part,
+    RepairResult,
     SetUpAtWorkError,
 )
 
@@ -48,7 +48,7 @@ Tell = Callable[[Mapping[str, Any]], None]
 class Looks(Protocol):
     """What is needed of ``host.reconcile.Reconciler``."""
 
-    def look(self, part: Part, choose: Choose = ...) -> Look:
+    def look(self, part: Part, choose: Choose = ...) -> RepairResult:
         """Compare and put back; raises ``ParagliderError``."""
 
     def families(self) -> frozenset[int]:
@@ -153,7 +153,7 @@ class HostService:
                 found[absence.name] = (how, "missing; it is being put back")
         self._found[part] = found
 
-    def _restored(self, look: Look) -> None:
+    def _restored(self, look: RepairResult) -> None:
         for absence in look.restored[:LINES]:
             if absence.new:
                 self._log.info("host changed", what=absence.name)
@@ -165,7 +165,7 @@ class HostService:
         if look.renewed:
             self._tell(Renewed(look.renewed).plain())
 
-    def _failed(self, part: Part, look: Look, now: float) -> None:
+    def _failed(self, part: Part, look: RepairResult, now: float) -> None:
         """Note what could not be put back, and when it is tried again."""
         failing = self._failing[part]
         names = {absence.name for absence in look.absent} - {a.name for a in look.restored}

@@ -17,7 +17,7 @@ from urllib.parse import quote, urlencode
 
 from paraglider.config import reader
 from paraglider.config.diagnostics import ConfigError
-from paraglider.config.model import Control as ControlSection
+from paraglider.config.model import ControlConfig as ControlSection
 from paraglider.errors import OperatorError, PlatformError
 
 DEFAULT: Final = ControlSection().socket

@@ -91,7 +91,12 @@ def _traffic(of: str) -> tuple[Described, ...]:
             "Flows that are half-open, or closed and remembered.",
             plain("inactive"),
         ),
-        Described(f"paraglider_{of}_new_flows_total", "Flows ever given to it.", plain("picked")),
+        Described(f"paraglider_{of}_connections_total", "Connections begun.", plain("conns")),
+        Described(
+            f"paraglider_{of}_new_flows_total",
+            f"Deprecated: the same as paraglider_{of}_connections_total.",
+            plain("conns"),
+        ),
         Described(
             f"paraglider_{of}_in_packets_total", "Packets from clients.", plain("packets_in")
         ),
@@ -215,7 +220,7 @@ _BACKEND: Final = (
     ),
 )
 _PROCESS: Final = (
-    Described("paraglider_process_up", "Whether a process serves.", plain("serves")),
+    Described("paraglider_process_up", "Whether a process is up.", plain("up")),
     Described(
         "paraglider_process_starts_total",
         "How often it was started: at first, and in the place of one that died.",
@@ -223,7 +228,7 @@ _PROCESS: Final = (
     ),
 )
 _WORKER: Final = (
-    Described("paraglider_worker_up", "Whether a worker serves.", plain("serves")),
+    Described("paraglider_worker_up", "Whether a worker is up.", plain("up")),
     Described(
         "paraglider_worker_counted_timestamp_seconds",
         "When a worker last wrote its counters: every worker does so twenty times a second, a"

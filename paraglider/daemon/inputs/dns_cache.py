@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from paraglider.daemon.monitor.discovery_messages import Answered, Name, told
-from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.dns_cache import DnsCacheFile
 
 
 class DnsCache:
@@ -22,7 +22,7 @@ class DnsCache:
     """
 
     def __init__(
-        self, file: AnswersFile | None = None, warn: Callable[..., object] | None = None
+        self, file: DnsCacheFile | None = None, warn: Callable[..., object] | None = None
     ) -> None:
         self._file = file
         self._warn = warn

@@ -21,7 +21,7 @@ from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused
 from paraglider.daemon.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.health.checker import Checker
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class CheckerSpec(Spec):
     """
 
     role: ClassVar[str] = "checker"
-    echo: Echo | None
+    echo: Pinger | None
     uid: int
     gid: int
     chroot: str
@@ -57,7 +57,7 @@ def chroot_for(config: Config) -> str:
     return "/" if programs else config.chroot
 
 
-def echo_for(config: Config, *, failover: bool) -> Echo | None:
+def echo_for(config: Config, *, failover: bool) -> Pinger | None:
     """The sockets for pings, for which this process needs CAP_NET_RAW; before it is given up.
 
     Opened where they can be, so that a reload may bring pings; where nothing of ``config`` needs
@@ -65,7 +65,7 @@ def echo_for(config: Config, *, failover: bool) -> Echo | None:
     """
     pings = any(s.check is not None and s.check.probe.needs_raw_socket for s in config.services)
     try:
-        return Echo()
+        return Pinger()
     except PlatformError:
         if pings or failover or config.failover.enabled:
             raise

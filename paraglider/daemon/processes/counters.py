@@ -37,12 +37,12 @@ HEAD: Final = (
     *REASON_NAMES,
     *("evicted", "expired", "unwritten"),
     *("faults", "overflows", "openings_dropped", "overruns", "verdicts_refused"),
-    *("connections", "unserved", "exhausted"),
+    *("conns", "unserved", "exhausted"),
     *("policy_raised", "policy_wrong", "policy_slow", "policy_spared", "policy_benched"),
 )
 #: what is said of a backend; ABSENT is what its way of forwarding does not know
 ROW: Final = (
-    *("flows", "picked", "packets_out", "bytes_out", "packets_back", "bytes_back"),
+    *("flows", "conns", "packets_out", "bytes_out", "packets_back", "bytes_back"),
     *("refused", "timeouts", "retried", "idle", "resets", "unanswered", "inactive"),
 )
 ABSENT: Final = -1

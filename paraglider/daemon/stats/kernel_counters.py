@@ -16,7 +16,7 @@ from typing import Final
 
 from paraglider.config.model import Config
 from paraglider.daemon.store.backends import Key
-from paraglider.netfilter.nfnetlink import Count, carried_counters
+from paraglider.netfilter.nfnetlink import CounterValue, carried_counters
 from paraglider.netfilter.rules.marks import backend_marks
 
 #: as ``views`` calls them, from what the tables call them; ``in`` goes to the backend
@@ -25,7 +25,7 @@ _NAMES: Final = {
     "replies": ("packets_out", "bytes_out"),
 }
 
-Read = Callable[[int], Mapping[int, Mapping[str, Count]]]
+Read = Callable[[int], Mapping[int, Mapping[str, CounterValue]]]
 
 
 class KernelCounters:
@@ -39,7 +39,7 @@ class KernelCounters:
         self._read = read
         self._backends: dict[Key, Counter[str]] = {}
         self._services: dict[str, Counter[str]] = {}
-        self._last: dict[tuple[int, str], Count] = {}
+        self._last: dict[tuple[int, str], CounterValue] = {}
         #: when the tables were last read (monotonic seconds)
         self.looked = 0.0
         self._live: dict[Key, tuple[int, int]] = {}
@@ -87,16 +87,16 @@ class KernelCounters:
     def _look(self, *, begun: bool = False) -> None:
         """Add what is new; nothing is of what the tables had when the daemon ``begun``."""
         for mark, what, count in self._counts():
-            before = self._last.get((mark, what), count if begun else Count(0, 0))
+            before = self._last.get((mark, what), count if begun else CounterValue(0, 0))
             self._last[mark, what] = count
             if count.packets < before.packets:  # another table
-                before = Count(0, 0)
+                before = CounterValue(0, 0)
             key = self._keys[mark]
             for sums in (self._backends[key], self._services[key[0]]):
                 for name, now, then in zip(_NAMES[what], count, before, strict=True):
                     sums[name] += now - then
 
-    def _counts(self) -> Iterator[tuple[int, str, Count]]:
+    def _counts(self) -> Iterator[tuple[int, str, CounterValue]]:
         for family in self._families:
             with contextlib.suppress(OSError):  # ``watch`` says so
                 for mark, counts in self._read(family).items():

@@ -18,7 +18,7 @@ from typing import Final
 
 from paraglider.daemon.host_helper.readings import Named, Reading
 from paraglider.netfilter.connections import Fill
-from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.nfnetlink import CounterValue
 
 #: seconds between two readings that no request asked for
 INTERVAL: Final = 2.0
@@ -85,7 +85,7 @@ class KernelReadings:
         self._raise(family)
         return self._last.tables.get(family)
 
-    def carried(self, family: int) -> Mapping[int, Mapping[str, Count]]:
+    def carried(self, family: int) -> Mapping[int, Mapping[str, CounterValue]]:
         """As ``nfnetlink.carried_counters``."""
         self._raise(family)
         return self._last.carried.get(family, {})

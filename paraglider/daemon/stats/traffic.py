@@ -17,7 +17,7 @@ from paraglider.daemon.stats.kernel_counters import KernelCounters
 _COUNTED: Final = {
     "flows": "flows",
     "inactive": "inactive",
-    "picked": "picked",
+    "conns": "conns",
     "packets_in": "packets_out",
     "bytes_in": "bytes_out",
     "packets_out": "packets_back",
@@ -67,4 +67,5 @@ def _sums(found: Iterable[Mapping[str, int]]) -> dict[str, int | None]:
         for name, theirs in _COUNTED.items():
             if theirs in numbers:
                 sums[name] = (sums[name] or 0) + numbers[theirs]
+    sums["picked"] = sums["conns"]  # deprecated: read "conns"
     return sums

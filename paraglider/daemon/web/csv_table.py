@@ -64,7 +64,7 @@ def table(sample: Mapping[str, Any]) -> str:
 
 
 def _counts(row: Mapping[str, Any]) -> dict[str, Any]:
-    names = {"scur": "flows", "stot": "picked", "bin": "bytes_in", "bout": "bytes_out"}
+    names = {"scur": "flows", "stot": "conns", "bin": "bytes_in", "bout": "bytes_out"}
     return {column: row[name] for column, name in names.items()}
 
 
@@ -84,7 +84,7 @@ def _server(row: Mapping[str, Any]) -> dict[str, Any]:
         "act": 1 if row["state"] == "ready" and row["weight"] else 0,
         "bck": 0,
         "lastchg": int(row["seconds"]),
-        "lbtot": row["picked"],
+        "lbtot": row["conns"],
         "type": _SERVER,
         "rate": _whole(row["flows_per_second"]),
         **checked,

@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 #: counter → what it is called a second
 RATES: Final = {
-    "picked": "flows_per_second",
+    "conns": "flows_per_second",
     "packets_in": "packets_in_per_second",
     "packets_out": "packets_out_per_second",
     "bytes_in": "bytes_in_per_second",
@@ -62,7 +62,7 @@ class Sampler:
         for row in backends:
             of.setdefault(row["service"], []).append(row)
         services = [self._service(row, of[row["service"]]) for row in status["services"]]
-        totals: Row = {name: _sum(services, name) for name in ("flows", "picked", *RATES.values())}
+        totals: Row = {name: _sum(services, name) for name in ("flows", "conns", *RATES.values())}
         return {
             **status,
             "services": services,

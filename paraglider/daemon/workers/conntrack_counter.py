@@ -29,7 +29,7 @@ from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.processes.spec import Equipment, Spec
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.host.privileges import NEEDED
-from paraglider.netfilter.connections import Event, Events, Turn, every
+from paraglider.netfilter.connections import ConntrackEvent, ConntrackEvents, Turn, dump_all
 
 #: seconds between two readings, so that many events come at once; the workers look every 0.1 s
 PAUSE: Final = 0.02
@@ -81,7 +81,7 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         introduce("paraglider/live", "paraglider: counts live flows")
         signal.signal(signal.SIGTERM, stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        listener = None if spec.live is None else Listener(spec.live, Events())
+        listener = None if spec.live is None else Listener(spec.live, ConntrackEvents())
         lister = None if spec.listed is None else Lister(spec.listed)
         if listener is None:
             os.nice(NICENESS)
@@ -110,7 +110,7 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
 class Listener:
     """Counts connections as ``events`` tell of them; ``lost`` is how often some were lost."""
 
-    def __init__(self, live: LiveFlows, events: Events) -> None:
+    def __init__(self, live: LiveFlows, events: ConntrackEvents) -> None:
         self.events = events
         self.lost = 0
         self._live = live
@@ -137,7 +137,7 @@ class Lister:
     def __init__(
         self,
         listed: LiveFlows,
-        everything: Callable[[], Iterable[Event]] = every,
+        everything: Callable[[], Iterable[ConntrackEvent]] = dump_all,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listed = listed
@@ -163,7 +163,7 @@ class Lister:
         self._next = now + max(LISTING, LISTING_SHARE * (now - began))
 
 
-def follow(live: LiveFlows, events: Iterable[Event]) -> None:
+def follow(live: LiveFlows, events: Iterable[ConntrackEvent]) -> None:
     """Count what became of connections."""
     turns: dict[int, Counter[Turn]] = {}
     for told in events:
@@ -174,8 +174,8 @@ def follow(live: LiveFlows, events: Iterable[Event]) -> None:
 
 def count_anew(
     live: LiveFlows,
-    read: Callable[[], tuple[list[Event], bool]],
-    everything: Callable[[], Iterable[Event]] = every,
+    read: Callable[[], tuple[list[ConntrackEvent], bool]],
+    everything: Callable[[], Iterable[ConntrackEvent]] = dump_all,
 ) -> None:
     """Count ``everything``, with the events that came meanwhile.
 

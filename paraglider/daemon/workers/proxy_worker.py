@@ -340,7 +340,7 @@ class Count:
 def _own_counts(proxy: Proxy) -> dict[str, int]:
     """What is not one backend's."""
     return {
-        "connections": sum(b.picked for s in proxy.services for b in s.pool.backends),
+        "conns": sum(b.conns for s in proxy.services for b in s.pool.backends),
         "unserved": proxy.unserved,
         "exhausted": proxy.exhausted,
         **policy_watch.counts(proxy.services),

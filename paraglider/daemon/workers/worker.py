@@ -41,7 +41,7 @@ from paraglider.host import policies
 from paraglider.host.journal_files import JournalFiles
 from paraglider.host.policies import has_policies
 from paraglider.host.privileges import NEEDED
-from paraglider.netfilter.queue import QUEUES, Reader, open_queue
+from paraglider.netfilter.queue import QUEUES, QueueReader, open_queue
 from paraglider.netfilter.queue.base import LONGEST_PACKET
 from paraglider.netfilter.rules.steering import worker_queues
 
@@ -115,7 +115,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     return status
 
 
-def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, journals.Journals]:
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[QueueReader, Path, journals.Journals]:
     introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry)
@@ -131,7 +131,7 @@ def _prepare(spec: WorkerSpec, logger: Any) -> tuple[Reader, Path, journals.Jour
     copy = LONGEST_PACKET if path.head is None else path.head
     established, openings, offloaded = worker_queues(spec.core)
     # For what is offloaded the kernel has a backend where it is not decided here.
-    queue = Reader(
+    queue = QueueReader(
         (
             open_queue(wanted.io, established, wanted.length, copy),
             open_queue(wanted.io, openings, wanted.openings, copy),
@@ -203,7 +203,7 @@ def _warm_up(config: Config, registry: Registry, life: Life) -> None:
 
 
 def _ticker(
-    spec: WorkerSpec, path: Path, queue: Reader, journals: journals.Journals, logger: Any
+    spec: WorkerSpec, path: Path, queue: QueueReader, journals: journals.Journals, logger: Any
 ) -> Callable[[float], None]:
     """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
     its journal where that was damaged, its counters, and faults into the log once a minute.
@@ -279,7 +279,7 @@ class Work:
 class Count:
     """What the worker with ``path`` and ``queue`` counts, as ``counters.Source``."""
 
-    def __init__(self, path: Path, queue: Reader) -> None:
+    def __init__(self, path: Path, queue: QueueReader) -> None:
         self._path = path
         self._queue = queue
         self.traffic = path.traffic
@@ -297,7 +297,7 @@ class Count:
         }
 
 
-def _losses(queue: Reader) -> dict[str, int]:
+def _losses(queue: QueueReader) -> dict[str, int]:
     """What was lost on the way to or from the queues, by cause; without the zeros."""
     established, openings, offloaded = (one.drops for one in queue.queues)
     losses = {
@@ -310,5 +310,5 @@ def _losses(queue: Reader) -> dict[str, int]:
     return {cause: count for cause, count in losses.items() if count}
 
 
-def _counts(path: Path, queue: Reader) -> dict[str, int]:
+def _counts(path: Path, queue: QueueReader) -> dict[str, int]:
     return {**path.counts(), **_losses(queue), **policy_watch.counts(path.services)}

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from paraglider.config.model import Config, Timeouts
+from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.forward.dsr.marks import dsr_services, way_marks
 from paraglider.netfilter.rules.marks import DSR_BASE, LEASE, MASK
 from paraglider.netfilter.rules.nft import NFT_FAMILY
@@ -40,7 +40,7 @@ SIZE = 1 << 20
 _BEFORE, _AFTER = -155, -145
 
 
-def lease_seconds(timeouts: Timeouts) -> int:
+def lease_seconds(timeouts: TimeoutsConfig) -> int:
     """How long a lease lasts: a flow that is alive is asked about well before it is forgotten."""
     shortest = min(timeouts.established, timeouts.udp)
     return max(1, min(LONGEST, shortest // 2))

@@ -122,7 +122,7 @@ class FirstPacketDatapath:
             return self._refuse(self.balancer.refusal(service, protocol))
         self._young[which] = (backend, sequence)
         backend.flows += 1
-        backend.picked += 1
+        backend.conns += 1
         if service.affinity is not None:
             client = key[: (len(key) - 4) // 2]
             known = service.affinity.find(client, now) is not None
@@ -140,7 +140,7 @@ class FirstPacketDatapath:
             self._turn(now)
         live: Mapping[int, int] = {}
         if self.live is not None:
-            live = self.live({mark: backend.picked for backend, mark in self._marks})
+            live = self.live({mark: backend.conns for backend, mark in self._marks})
         for backend, mark in self._marks:
             backend.flows = live.get(mark, 0)
 

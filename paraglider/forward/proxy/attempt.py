@@ -49,7 +49,7 @@ class Front:
     def take(self, backend: Backend, client: bytes) -> None:
         """A flow of ``client`` is given to ``backend``."""
         backend.flows += 1
-        backend.picked += 1
+        backend.conns += 1
         if self.service.affinity is not None:
             self.service.affinity.hold(client, backend)
             self.service.affinity.confirm(client)  # the kernel has shaken hands with it

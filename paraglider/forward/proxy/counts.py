@@ -1,6 +1,6 @@
 """What a proxy worker counts of a backend, beside the connections that the backend itself counts.
 
-``Backend.flows`` are the live connections and attempts at one, ``Backend.picked`` all there were.
+``Backend.flows`` are the live connections and attempts at one, ``Backend.conns`` all there were.
 """
 
 from __future__ import annotations

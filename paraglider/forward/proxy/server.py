@@ -143,7 +143,7 @@ class Proxy:
             for backend, tally in tallies.items():
                 found = tally.counts()
                 found["bytes_out"], found["bytes_back"] = found.pop("sent"), found.pop("received")
-                yield name, backend.name, {"flows": backend.flows, "picked": backend.picked} | found
+                yield name, backend.name, {"flows": backend.flows, "conns": backend.conns} | found
 
     def start(self) -> None:
         """Listen, and accept from now on."""

@@ -18,7 +18,7 @@ from typing import Final
 
 from paraglider.config.probe import ProbeKind
 from paraglider.health.codes import Code
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 from paraglider.health.targets import Target
 
 #: what this host lacks: descriptors, memory, ports
@@ -66,7 +66,7 @@ class Probe(ProbeKind):
     host is opened in the constructor: the process is locked in afterwards.
     """
 
-    def __init__(self, echo: Echo | None = None) -> None:
+    def __init__(self, echo: Pinger | None = None) -> None:
         self.echo = echo
 
     async def start(self) -> None:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.health import Check, Expect
 from paraglider.health.codes import Code
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 from paraglider.health.probes.base import OURS, Passed, Probe, ProbeError, Step, UnableError, phrase
 from paraglider.health.targets import Target
 
@@ -87,7 +87,7 @@ class Http(Probe):
     needs_port = True
     tls: ClassVar[bool] = False
 
-    def __init__(self, echo: Echo | None = None) -> None:
+    def __init__(self, echo: Pinger | None = None) -> None:
         super().__init__(echo)
         _import()
         self._trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -1,7 +1,7 @@
-"""The default route of a backend's host goes through the balancer.
+"""The default route of a backend's host, through the balancer.
 
-Rules: another default route stays beside ours where its metric lets ours come first; one that
-leaves no metric below its own is replaced, and put back as it was.
+Rules: other default routes stay if ours can have a lower metric; a route with the lowest possible
+metric is replaced, and restored by the revert.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _FIRST_METRIC = {4: 0, 6: 1}  # IPv6 takes 0 for its default, 1024
 
 @dataclass(frozen=True, slots=True)
 class DefaultRouteChange:
-    """``route`` comes first, in place of ``replaced`` where there is one; in ip(8)'s words."""
+    """``route`` takes precedence, and replaces ``replaced`` if given; in ip(8)'s syntax."""
 
     kind: ClassVar[str] = "default-route"
     family: int
@@ -28,7 +28,7 @@ class DefaultRouteChange:
     def through(
         cls, family: int, gateway: str, interface: str, present: Iterable[str]
     ) -> DefaultRouteChange:
-        """The change beside the default routes that are ``present``."""
+        """The change, given the default routes that are ``present``."""
         best = best_route(family, present)
         route = f"default via {gateway} dev {interface}"
         if best is None:
@@ -42,7 +42,7 @@ class DefaultRouteChange:
         return (self.kind, str(self.family), self.route)
 
     def describe(self, action: Action) -> str:
-        """The route, and what becomes of the other."""
+        """The route, and the effect on the other one."""
         if action == "revert":
             back = f", {self.replaced} is back" if self.replaced is not None else ""
             return f"route {self.route} removed{back}"
@@ -60,11 +60,11 @@ class DefaultRouteChange:
         return f"ip -{self.family} route del {self.route}\n"
 
     def apply(self, host: Host) -> None:
-        """Put it in."""
+        """Add it."""
         host.netlink.replace_route(self.family, self.route)
 
     def revert(self, host: Host) -> None:
-        """Put back what it replaced, or remove it."""
+        """Restore the replaced route, or remove this one."""
         if self.replaced is not None:
             host.netlink.replace_route(self.family, self.replaced)
         else:
@@ -72,22 +72,22 @@ class DefaultRouteChange:
 
 
 def best_route(family: int, routes: Iterable[str]) -> str | None:
-    """The one of ``routes`` that packets take, None when there is none."""
+    """The one of ``routes`` with the lowest metric; None if there is none."""
     return min(routes, key=lambda route: metric(family, route), default=None)
 
 
 def metric(family: int, route: str) -> int:
-    """The metric of a route in ip(8)'s words; the lowest comes first."""
+    """The metric of a route in ip(8)'s syntax; the lowest takes precedence."""
     words = route.split()
     return int(words[words.index("metric") + 1]) if "metric" in words else 1024 * (family == 6)
 
 
 def gateway_of(route: str) -> str | None:
-    """The gateway of a route in ip(8)'s words, None where it has none or several."""
+    """The gateway of a route in ip(8)'s syntax; None if it has none or several."""
     words = route.split()
     return words[words.index("via") + 1] if words.count("via") == 1 else None
 
 
 def can_be_put_back(route: str) -> bool:
-    """Whether ``ip route replace`` takes what ip(8) has shown of ``route`` for the same route."""
+    """Whether ``ip route replace`` can restore ``route`` from ip(8)'s output."""
     return not {"nexthop", "nhid", "encap", "expires"} & set(route.split())

@@ -1,7 +1,7 @@
-"""The default chroot directory, which lives in /run and so vanishes with every boot.
+"""The default chroot directory, which is in /run and does not survive a reboot.
 
-Rules: it serves every network namespace of the host, so no state keeps it and ``--undo`` leaves it;
-a set-up that fails takes it away again while nothing is in it.
+Rules: all network namespaces of the host share it, so it is not in the state and ``--undo`` keeps
+it. A set-up that fails removes it if it is empty.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paraglider.host.changes.base import Action, Host
 
 @dataclass(frozen=True, slots=True)
 class DirectoryChange:
-    """A directory is made."""
+    """A new directory."""
 
     kind: ClassVar[str] = "directory"
     family: int
@@ -41,10 +41,10 @@ class DirectoryChange:
         return f"rmdir {shlex.quote(self.path)}\n"
 
     def apply(self, host: Host) -> None:
-        """Make it."""
+        """Create it."""
         Path(self.path).mkdir(mode=0o755, exist_ok=True)
 
     def revert(self, host: Host) -> None:
-        """Remove it, unless somebody has put something there."""
+        """Remove it if it is empty."""
         with suppress(OSError):
             Path(self.path).rmdir()

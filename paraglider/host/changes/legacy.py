@@ -1,10 +1,10 @@
-"""Our part of iptables-legacy's filter, where iptables is iptables-nft and both are in use.
+"""Our rules in iptables-legacy's filter table, on hosts that use it beside iptables-nft.
 
-A packet passes both: what the policy or a rule of the legacy tables drops is dropped, whatever
-iptables-nft accepts. So the part of our rules that lets balanced packets pass is there too.
+A packet passes both: a packet that the legacy tables drop is lost even if iptables-nft accepts it.
+The rules that accept balanced packets are therefore needed in the legacy table too.
 
-Rules: only where the legacy filter table is there already; only chains of ours and the jumps to
-them; the table itself stays.
+Rules: only if the legacy filter table exists; only our own chains and the jumps to them; the table
+itself is not removed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paraglider.netfilter.rules.saved import removal_text
 
 @dataclass(frozen=True, slots=True)
 class LegacyChange:
-    """Fields as of ``ruleset.RulesChange``."""
+    """Fields as in ``ruleset.RulesChange``."""
 
     kind: ClassVar[str] = "legacy rules"
     family: int
@@ -48,18 +48,18 @@ class LegacyChange:
         return fed(host.legacy.restore_command(self.family), text)
 
     def apply(self, host: Host) -> None:
-        """Bring the kernel to the text, from whatever it holds of ours."""
+        """Restore the text over any version of our rules."""
         host.legacy.restore(self.family, self._adapted(self.text, host))
 
     def revert(self, host: Host) -> None:
-        """Back to the previous text, or to none at all."""
+        """Restore the previous text, or remove our rules."""
         if self.previous is not None:
             host.legacy.restore(self.family, self._adapted(self.previous, host))
         else:
             host.legacy.remove_ours(self.family)
 
     def settled(self, host: Host) -> LegacyChange:
-        """The same with what the kernel made of the text."""
+        """This change with the kernel's form of the rules."""
         return replace(self, saved=host.legacy.ours(self.family))
 
     def _adapted(self, text: str, host: Host) -> str:

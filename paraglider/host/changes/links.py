@@ -1,6 +1,7 @@
 """Addresses of interfaces, and neighbours that the kernel keeps resolved.
 
-Rules: an address is removed alone; an entry of the neighbour table that was there before us stays.
+Rules: removing an address keeps its secondary addresses; neighbour entries that existed before are
+kept.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from paraglider.host.sysctl import conf, dotted
 
 @dataclass(frozen=True, slots=True)
 class AddressChange:
-    """An interface gets an address; a ``deprecated`` one is no source for the host's own.
+    """An address of an interface; a ``deprecated`` one is not a source of the host's connections.
 
-    ``previous`` is whether an earlier set-up's address, which this run replaces, was deprecated.
-    ``ahead`` is an IPv4 one that is there and stands before the host's own address of its network,
-    as when that was added later: so it would be the source of the host's connections, and is put
-    behind. Neither is stored, for undoing removes the address.
+    ``previous`` is whether the address of an earlier set-up, which this one replaces, was
+    deprecated. ``ahead`` is an existing IPv4 VIP that precedes the host's own address of its
+    network (which was added later), so that it would be the source of the host's connections; it is
+    moved behind. Both are not stored: the undo removes the address.
     """
 
     kind: ClassVar[str] = "address"
@@ -78,9 +79,9 @@ class AddressChange:
         return f"sysctl -w {dotted(key)}=1\n{command}sysctl -w {dotted(key)}={value}\n"
 
     def apply(self, host: Host) -> None:
-        """Add it, or make what is there deprecated or preferred, or the last of its network.
+        """Add it, make it deprecated or preferred, or move it behind the others of its network.
 
-        What goes behind is here all the while, as an address without a network.
+        While it is moved, the address is also present without its network.
         """
         if self.ahead:
             host.netlink.add_address(self.interface, self._alone)
@@ -95,7 +96,7 @@ class AddressChange:
             host.netlink.add_address(self.interface, self.value, deprecated=self.deprecated)
 
     def revert(self, host: Host) -> None:
-        """Remove it, and it alone; or make of it what it was in an earlier set-up."""
+        """Remove it, or restore its form of the earlier set-up."""
         if self.previous is not None:
             host.netlink.set_deprecated(self.interface, self.value, self.previous)
         elif not self.ahead:
@@ -106,11 +107,11 @@ class AddressChange:
         return ipaddress.ip_interface(self.value.ip)
 
     def _remove(self, host: Host) -> None:
-        """Remove it alone.
+        """Remove it without its secondary addresses.
 
-        With the primary address of an IPv4 subnet the kernel drops the secondary ones, which may be
-        somebody's, unless they are promoted (Linux, net/ipv4/devinet.c: __inet_del_ifa). Where the
-        parameter for that cannot be written they are added again.
+        With the primary address of an IPv4 subnet the kernel removes the secondary ones, unless
+        they are promoted (Linux, net/ipv4/devinet.c: __inet_del_ifa). If that parameter cannot be
+        written, they are added again.
         """
         key, value = self._promotion(host)
         if value is None or value == "1":
@@ -135,7 +136,7 @@ class AddressChange:
 class NeighbourChange:
     """The kernel keeps a backend's hardware address resolved.
 
-    ``keep`` is the hardware address of an entry that the kernel had learnt before, if any.
+    ``keep`` is the hardware address of an entry that existed before, if any.
     """
 
     kind: ClassVar[str] = "neighbour"
@@ -155,7 +156,7 @@ class NeighbourChange:
         return (self.kind, self.interface, self.address)
 
     def describe(self, action: Action) -> str:
-        """The backend and where it is."""
+        """The backend and its interface."""
         adverb = "no longer kept" if action == "revert" else "kept"
         return f"neighbour {self.address} on {self.interface} {adverb} resolved"
 
@@ -172,9 +173,9 @@ class NeighbourChange:
         return f"ip neighbour replace {self.address} dev {device} lladdr {self.keep} nud stale\n"
 
     def apply(self, host: Host) -> None:
-        """Ask the kernel to resolve it and to keep it so."""
+        """Make the kernel resolve it and keep it resolved."""
         host.netlink.manage_neighbour(self.interface, self.value)
 
     def revert(self, host: Host) -> None:
-        """Leave the entry to the kernel's ordinary ways, or remove it."""
+        """Make it an ordinary entry again, or remove it."""
         host.netlink.forget_neighbour(self.interface, self.value, self.keep)

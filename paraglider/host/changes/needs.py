@@ -1,6 +1,6 @@
-"""Which changes a backend's host needs for which service: a note, so that one can be undone alone.
+"""A record of the changes that a backend's host needs for a service, to undo one service alone.
 
-Rules: two services may need the same address or sysctl; it stays as long as one of them does.
+Rules: services may share an address or sysctl; it stays as long as one of them needs it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from paraglider.host.changes.base import Action, Host
 
 @dataclass(frozen=True, slots=True)
 class ServedChange:
-    """This host serves ``service`` as ``backends``; ``needs`` are the identities of changes."""
+    """This host is ``backends`` of ``service``; ``needs`` are the identities of changes."""
 
     kind: ClassVar[str] = "served"
     family: int
@@ -32,15 +32,15 @@ class ServedChange:
         return f"this host {verb} `{self.service}` as {', '.join(self.backends)}"
 
     def script(self, host: Host) -> str:
-        """Nothing: it is a note."""
+        """Empty: this is a record only."""
         return ""
 
     def revert_script(self, host: Host) -> str:
-        """Nothing: it is a note."""
+        """Empty: this is a record only."""
         return ""
 
     def apply(self, host: Host) -> None:
-        """The state has it."""
+        """Nothing to do: it is stored in the state."""
 
     def revert(self, host: Host) -> None:
-        """The state has it no more."""
+        """Nothing to do: it is removed from the state."""

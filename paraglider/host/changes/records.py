@@ -40,7 +40,7 @@ _OLD_TABLES = ("leases", "long", "openings")
 
 
 def is_stored(change: Change) -> bool:
-    """Whether the change is kept in the state, to be undone."""
+    """Whether the change is stored in the state for the undo."""
     return change.kind in _STORED
 
 
@@ -54,7 +54,7 @@ def to_record(change: Change) -> dict[str, Any]:
 
 
 def from_record(record: dict[str, Any]) -> Change:
-    """The change of ``to_record``; raises ``KeyError`` or ``TypeError`` for any other data."""
+    """The change of a ``record``; raises ``KeyError`` or ``TypeError`` if it is invalid."""
     content = dict(record)
     kind = content.pop("kind")
     kind = OptionalTableChange.kind if kind in _OLD_TABLES else kind

@@ -1,6 +1,6 @@
-"""An nft table that is replaced whole, as a change: what of it is ours is all of it.
+"""Changes of nft tables that are replaced as a whole.
 
-Lives here: ``WholeTable``, and its kinds ``OptionalTableChange`` (a table a family, which a host
+Lives here: ``ReplacedTable``, and its kinds ``OptionalTableChange`` (a table a family, which a host
 may do without) and ``AnswersChange`` (the host of a backend of ``return: direct``, a table a
 service); ``fed``.
 Rules: what is replaced is replaced in one transaction. What the kernel adds and drops by itself,
@@ -18,7 +18,7 @@ from paraglider.netfilter.rules.nft import NFT_FAMILY, removal_text
 
 
 @dataclass(frozen=True, slots=True)
-class WholeTable:
+class ReplacedTable:
     """The table called ``table``.
 
     ``text`` is the nft input that leads to it, ``saved`` what the kernel made of it (empty until
@@ -42,7 +42,7 @@ class WholeTable:
         return (self.kind, str(self.family), self.table)
 
     def describe(self, action: Action) -> str:
-        """The table, and what it is for."""
+        """The table, and its purpose."""
         name = f"table {NFT_FAMILY[self.family]} {self.table}"
         if action == "revert":
             return f"{name} removed"
@@ -60,11 +60,11 @@ class WholeTable:
         return fed(removal_text(self.family, self.table))
 
     def apply(self, host: Host) -> None:
-        """Bring the kernel to the text."""
+        """Load the text."""
         host.nft.load(self.text)
 
     def revert(self, host: Host) -> None:
-        """Back to the previous text, or to none at all."""
+        """Load the previous text, or remove the table."""
         if self.previous is not None:
             host.nft.load(self.previous)
         else:
@@ -76,7 +76,7 @@ class WholeTable:
 
 
 @dataclass(frozen=True, slots=True)
-class OptionalTableChange(WholeTable):
+class OptionalTableChange(ReplacedTable):
     """A table that a host may do without (``forward.optional_tables``).
 
     ``terse``: elements of sets, which packets fill, are not read. Records of earlier versions,
@@ -94,17 +94,17 @@ class OptionalTableChange(WholeTable):
 
 
 @dataclass(frozen=True, slots=True)
-class AnswersChange(WholeTable):
+class AnswersChange(ReplacedTable):
     """The table of one service on a backend's host (``rules.backend``)."""
 
     kind: ClassVar[str] = "answers"
     does: str = field(default="answers leave as the VIP", metadata={"stored": False})
 
     def revert_script(self, host: Host) -> str:
-        """nft(8), also where the table is yet to be made: this is the end of a script to read."""
+        """nft(8), also if the table does not exist yet: it ends a script for a person."""
         return fed(removal_text(self.family, self.table))
 
 
 def fed(text: str) -> str:
-    """A shell command that gives nft ``text``."""
+    """A shell command that runs nft with ``text`` as its input."""
     return f"nft -f - <<'END'\n{text}END\n"

@@ -1,8 +1,7 @@
 """What leads packets through the host to backends that hold the VIP: routes, policy rules, proxies.
 
-Rules: each is one thing that the kernel has or has not; where it was there before us it stays.
-What differs in any part is another thing, so that what is no longer wanted is taken back as it was
-made.
+Rules: each change is one entry that exists or does not; an entry that existed before is kept. All
+fields are part of an entry's identity, so an entry is removed exactly as it was added.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from paraglider.host.changes.base import Action, Change, Host
 _IP = {4: "ip", 6: "ip -6"}
 
 
-class Way(Change, Protocol):
-    """A change that is an entry of the kernel's routing: made where the kernel lists it."""
+class RoutingChange(Change, Protocol):
+    """A change that is one entry of the kernel's routing."""
 
     @property
     def value(self) -> RoutingEntry:
@@ -28,8 +27,8 @@ class Way(Change, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RouteChange:
-    """A route to one ``address`` by ``interface``; or, ``via`` a neighbour, the default of a
-    ``table`` of ours.
+    """A route to one ``address`` through ``interface``, or the default route of one of our tables,
+    ``via`` a neighbour.
     """
 
     kind: ClassVar[str] = "route"
@@ -47,7 +46,7 @@ class RouteChange:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """The route, as ip(8) writes it."""
+        """The route in ip(8)'s syntax."""
         return (self.kind, str(self.value))
 
     def describe(self, action: Action) -> str:
@@ -93,7 +92,7 @@ class PolicyRuleChange:
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """All of it."""
+        """All its fields."""
         return (self.kind, str(self.family), self._text())
 
     def describe(self, action: Action) -> str:
@@ -123,9 +122,7 @@ class PolicyRuleChange:
 
 @dataclass(frozen=True, slots=True)
 class ProxyChange:
-    """An ``interface`` answers for an ``address`` that is not the host's (ARP, neighbour
-    discovery).
-    """
+    """``interface`` answers ARP or neighbour discovery for an ``address`` of another host."""
 
     kind: ClassVar[str] = "proxy"
     family: int
@@ -143,7 +140,7 @@ class ProxyChange:
         return (self.kind, self.interface, self.address)
 
     def describe(self, action: Action) -> str:
-        """The address and who answers for it."""
+        """The address and the interface that answers for it."""
         adverb = "no longer " if action == "revert" else ""
         return f"proxy: {self.interface} {adverb}answers for {self.address}"
 
@@ -167,7 +164,7 @@ class ProxyChange:
         return f"ip neighbour {verb} proxy {self.address} dev {shlex.quote(self.interface)}\n"
 
 
-def entry_change(family: int, entry: RoutingEntry) -> Way:
+def entry_change(family: int, entry: RoutingEntry) -> RoutingChange:
     """The change that makes ``entry`` for ``family`` (4 or 6)."""
     if isinstance(entry, Route):
         address, via = (None if a is None else str(a) for a in (entry.address, entry.via))

@@ -1,7 +1,7 @@
-"""The rules of one family, as a change.
+"""The iptables rules of one family, as a change.
 
-Rules: what is replaced is replaced in one run of iptables-restore; taken back is all that is ours
-and, with iptables-nft, the built-in chains and tables that came with it.
+Rules: the rules are replaced in one run of iptables-restore. The revert removes all our rules and,
+with iptables-nft, the built-in chains and tables that were created with them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from paraglider.netfilter.rules.saved import removal_text
 class RulesChange:
     """The rules of one family.
 
-    ``text`` is the rule set, ``before`` the tables and chains that iptables-nft had before us,
-    ``saved`` what the kernel made of the text (empty until it is applied). ``previous`` is the
-    text that this run replaces; it is not stored, for undoing removes all.
+    ``text`` is the rule set, ``before`` the tables and chains of iptables-nft before the set-up,
+    ``saved`` the kernel's form of the text (empty until it is applied). ``previous`` is the text
+    that this run replaces; it is not stored, because the undo removes all rules.
     """
 
     kind: ClassVar[str] = "rules"
@@ -38,7 +38,7 @@ class RulesChange:
         return (self.kind, str(self.family))
 
     def describe(self, action: Action) -> str:
-        """The family, and how many rules."""
+        """The family and the number of rules."""
         if action == "revert":
             return f"rules for IPv{self.family} removed"
         count = sum(line.startswith("-") for line in self.text.splitlines())
@@ -59,11 +59,11 @@ class RulesChange:
         )
 
     def apply(self, host: Host) -> None:
-        """Bring the kernel to the text, from whatever it holds of ours."""
+        """Restore the text over any version of our rules."""
         _restore(self.family, self.text, host)
 
     def revert(self, host: Host) -> None:
-        """Back to the previous text, or to none at all."""
+        """Restore the previous text, or remove our rules."""
         if self.previous is not None:
             _restore(self.family, self.previous, host)
             return
@@ -71,12 +71,12 @@ class RulesChange:
         host.netfilter.remove_unused(self.family, self.before)
 
     def settled(self, host: Host) -> RulesChange:
-        """The same with what the kernel made of the text."""
+        """This change with the kernel's form of the rules."""
         return replace(self, saved=host.netfilter.ours(self.family))
 
 
 def removal_script(family: int, host: Host) -> str:
-    """The command that removes all of ours from the rules of ``family``; empty for none."""
+    """The command that removes all our rules of ``family``; empty if there are none."""
     return fed(host.netfilter.restore_command(family), removal_text(host.netfilter.saved(family)))
 
 
@@ -85,5 +85,5 @@ def _restore(family: int, text: str, host: Host) -> None:
 
 
 def fed(command: list[str], text: str) -> str:
-    """A shell command that gives ``command`` its input; nothing without any."""
+    """A shell command that runs ``command`` with ``text`` as its input; empty without ``text``."""
     return f"{shlex.join(command)} <<'END'\n{text}END\n" if text else ""

@@ -1,7 +1,7 @@
-"""Kernel parameters that the set-up alters: one by one, and forwarding, which takes others along.
+"""Kernel parameters that the set-up changes: single ones, and forwarding, which changes others.
 
-Rules: a parameter of an interface that is gone needs no taking back; nor does one that no longer
-has our value, for somebody else has set it since, or it was never set.
+Rules: the revert skips a parameter whose interface was removed, and one that no longer has our
+value, because another program has set it since.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from paraglider.host.sysctl import conf, dotted
 
 @dataclass(frozen=True, slots=True)
 class SysctlChange:
-    """One kernel parameter gets another value."""
+    """A new value of one kernel parameter."""
 
     kind: ClassVar[str] = "sysctl"
     family: int
@@ -29,7 +29,7 @@ class SysctlChange:
         return (self.kind, self.key)
 
     def describe(self, action: Action) -> str:
-        """As sysctl(8) names it, with both values."""
+        """The parameter in sysctl(8)'s syntax, with both values."""
         return f"sysctl {dotted(self.key)} {_arrow(self.before, self.after, action)}"
 
     def script(self, host: Host) -> str:
@@ -37,7 +37,7 @@ class SysctlChange:
         return _write(self.key, self.after)
 
     def revert_script(self, host: Host) -> str:
-        """sysctl(8); nothing where somebody else has set the parameter since."""
+        """sysctl(8); empty if another program has set the parameter since."""
         if host.sysctl.read(self.key) not in (self.before, self.after):
             return ""
         return _write(self.key, self.before)
@@ -47,13 +47,13 @@ class SysctlChange:
         host.sysctl.write(self.key, self.after)
 
     def revert(self, host: Host) -> None:
-        """Write the old value, where the present one is ours."""
+        """Write the old value if the present one is ours."""
         if host.sysctl.read(self.key) == self.after != self.before:
             host.sysctl.write(self.key, self.before)
 
 
 FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
-"""The switches that turn forwarding on for the whole namespace."""
+"""The parameters that turn forwarding on for the namespace."""
 
 _SWITCHED = {
     # Linux, net/ipv4/devinet.c: inet_forward_change.
@@ -65,7 +65,7 @@ _SWITCHED = {
 
 @dataclass(frozen=True, slots=True)
 class ForwardingChange:
-    """Forwarding goes on, which makes the kernel write further parameters (``switched``)."""
+    """Turns forwarding on; the kernel then changes further parameters (``switched``)."""
 
     kind: ClassVar[str] = "forwarding"
     family: int
@@ -73,12 +73,12 @@ class ForwardingChange:
 
     @classmethod
     def of(cls, family: int, host: Host) -> ForwardingChange:
-        """The change with the values that the kernel holds now."""
+        """The change with the kernel's present values."""
         switched: dict[str, str] = {}
         for pattern in _SWITCHED[family]:
             switched.update(host.sysctl.snapshot(pattern))
-        # conf/all/forwarding is the switch itself, in IPv4 by another name: written on the way
-        # back it would switch all the others once more.
+        # conf/all/forwarding is the switch itself (in IPv4 under another name): writing it in the
+        # revert would change all the others again.
         switched.pop(conf(family, "all", "forwarding"), None)
         return cls(family, switched)
 
@@ -98,7 +98,7 @@ class ForwardingChange:
         return (self.kind, self.key)
 
     def describe(self, action: Action) -> str:
-        """As a sysctl, with both values."""
+        """The parameter with both values."""
         text = f"sysctl {dotted(FORWARDING[self.family])} {_arrow('0', '1', action)}"
         return f"{text}, and what the kernel wrote with it" if action == "revert" else text
 
@@ -107,7 +107,7 @@ class ForwardingChange:
         return _write(FORWARDING[self.family], "1")
 
     def revert_script(self, host: Host) -> str:
-        """sysctl(8), the switch first: it writes the others too; nothing where it is off."""
+        """sysctl(8), the switch first, because it changes the others; empty if it is off."""
         if host.sysctl.read(FORWARDING[self.family]) != "1":
             return ""
         values = {FORWARDING[self.family]: "0", **self._present(host)}
@@ -118,7 +118,7 @@ class ForwardingChange:
         host.sysctl.write(FORWARDING[self.family], "1")
 
     def revert(self, host: Host) -> None:
-        """Turn forwarding off, then correct what the kernel wrote along with it."""
+        """Turn forwarding off, then restore the parameters that the kernel changed with it."""
         if host.sysctl.read(FORWARDING[self.family]) != "1":
             return
         wanted = self._present(host)
@@ -128,8 +128,8 @@ class ForwardingChange:
                 host.sysctl.write(key, value)
 
     def _present(self, host: Host) -> dict[str, str]:
-        """What the parameters are to be once forwarding is off: as before; but what no longer has
-        the value that the kernel wrote then is somebody's since, and stays.
+        """The parameters' values for after the revert: those from before, except that a parameter
+        that another program has set since keeps its value.
         """
         found: dict[str, str] = {}
         for key, before in self.switched.items():

@@ -1,12 +1,12 @@
 """Our nft table of one family, of ``forward: offload`` or of ``start``, as a change.
 
-Rules: what is replaced is replaced in one transaction. A connection is its service's by VIP,
-protocol, port and backend (``rules.claims``): where these are still served and the mark is another,
-it gets that. With a daemon, connections to backends that are no longer in the table are forgotten
-by conntrack, so that their clients learn at once that they have to begin anew; where the kernel
-balances alone TCP's go on for as long as something is started, and others, whose client may never
-change its port, go to another backend. In both cases those are forgotten that began when the table
-was not there, which would stay without a backend, and, when it goes, all that it served.
+Rules: the table is replaced in one transaction. A connection belongs to a service by VIP, protocol,
+port and backend (``rules.claims``); if that service's mark changed, the connection is re-marked.
+With a daemon, conntrack entries of removed backends are deleted, so that their clients notice at
+once. In a static set-up TCP connections to removed backends continue, while other flows, whose
+client may never change its port, move to another backend. In both cases entries that are older
+than the table are deleted, because they would stay without a backend; removing the table deletes
+all its entries.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from paraglider.netfilter.rules.nft import (
 class TableChange:
     """The table of one family.
 
-    ``text`` is the nft input that leads to it, ``marks`` those of its backends, ``datagrams`` its
-    UDP ports (VIP, first, last), ``saved`` what the kernel made of it (empty until it is applied).
-    ``served`` is what the marks stand for, where the kernel balances alone; empty with a daemon.
-    ``claims`` tell which of the marks a connection has. ``previous`` is what this run replaces,
-    text and marks; ``held`` tells that the kernel holds just that but for the hash of the daemon.
-    None of these is stored, for undoing removes all.
+    ``text`` is the nft input that creates it, ``marks`` the marks of its backends, ``datagrams``
+    its UDP ports (VIP, first, last), ``saved`` the kernel's form of it (empty until it is applied).
+    ``served`` are the services of a static set-up; empty with a daemon. ``claims`` finds the mark
+    of a connection. ``previous`` is the text and marks that this run replaces; ``held`` is whether
+    the kernel has exactly that, apart from the daemon's hash. The last three are not stored,
+    because the undo removes the table.
     """
 
     kind: ClassVar[str] = "table"
@@ -60,11 +60,11 @@ class TableChange:
 
     @property
     def gone(self) -> list[int]:
-        """The marks of the backends that are no longer there."""
+        """The marks of the removed backends."""
         return sorted(set(self.previous[1]) - set(self.marks)) if self.previous else []
 
     def describe(self, action: Action) -> str:
-        """The family, how many backends, and how many are no longer there."""
+        """The family, and the numbers of backends and of removed ones."""
         name = f"table {NFT_FAMILY[self.family]} {TABLE}"
         if action == "revert":
             return f"{name} removed"
@@ -75,11 +75,11 @@ class TableChange:
 
     @property
     def input(self) -> str:
-        """What nft is fed: the text, and the removal of what it leaves of the previous one."""
+        """nft's input: the text, and the removal of the previous table's leftovers."""
         return self.text + self._rest(self.gone)
 
     def rehearse(self, host: Host) -> None:
-        """Raises ``PlatformError`` when the kernel cannot do it."""
+        """Raise ``PlatformError`` when the kernel refuses the table."""
         if self.previous is not None and self.held:
             host.nft.rehearse_change(self.previous[0], self.input, (UNANSWERED,))
         else:
@@ -97,15 +97,13 @@ class TableChange:
         return removal + "".join(_forget(mark) for mark in self.marks)
 
     def apply(self, host: Host) -> None:
-        """Bring the kernel to the text, then mark connections anew, and forget those that must
-        begin anew.
-        """
+        """Load the text, re-mark connections, and delete those of removed backends."""
         if self.previous is not None and self.held:
             host.nft.change(self.previous[0], self.input, (UNANSWERED,))
         else:
             host.nft.load(self.input)
         if self.gone and self.claims is not None:
-            host.conntrack.mark_anew(frozenset(self.gone), self._owner)
+            host.conntrack.remark(frozenset(self.gone), self._owner)
         if self.gone and self.served:
             host.conntrack.forget_passing(frozenset(self.gone))
         host.conntrack.forget(self._forgotten)
@@ -113,14 +111,14 @@ class TableChange:
             host.conntrack.forget_untranslated(str(vip), int(first), int(last))
 
     def revert(self, host: Host) -> None:
-        """Back to the previous text, or to none at all."""
+        """Load the previous text, or remove the table."""
         if self.previous is not None:
             text, marks = self.previous
             host.nft.load(text + self._rest(sorted(set(self.marks) - set(marks))))
             return
         host.nft.remove(self.family)
         if self.served:
-            # Those of backends that had left before, too.
+            # Including those of backends that were removed earlier.
             host.conntrack.forget([family_mark(self.family)], FAMILY_MASK)
         else:
             host.conntrack.forget(self.marks)
@@ -139,14 +137,12 @@ class TableChange:
         return without_counters(self.family, marks, COUNTED if self.served else CARRIED)
 
     def settled(self, host: Host) -> TableChange:
-        """The same with what the kernel made of the text."""
+        """This change with the kernel's form of the table."""
         return replace(self, saved=host.nft.held(self.family))
 
 
 def set_up(saved: str) -> str:
-    """What the kernel holds of a table as the set-up left it: without the hash, which follows the
-    states of backends.
-    """
+    """The kernel's form of a table without the hash, which follows the states of backends."""
     lines = saved.splitlines()
     hashed = f'"chain": "{UNANSWERED}"'
     return "\n".join(line for line in lines if not (line.startswith("rule ") and hashed in line))

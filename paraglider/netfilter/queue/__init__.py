@@ -1,14 +1,14 @@
-"""Queue I/O: packets out of the kernel's NFQUEUE, verdicts back into it.
+"""Queue I/O: reads packets from the kernel's NFQUEUE and writes verdicts back.
 
-    interface            what a worker needs of a queue, and nothing more    (``base``)
-    reader               the queues of a worker, read in turns               (``reader``)
-    netlink              the fast one, on a netlink socket of our own        (``netlink``)
+    interface            what a worker needs from a queue                    (``base``)
+    reader               polls the queues of a worker                        (``reader``)
+    netlink              the fast implementation, on a netlink socket        (``netlink``)
     batch                a round of packets and of verdicts                  (``batch``)
     netfilterqueue       the portable one, on the NetfilterQueue binding     (``netfilterqueue``)
     messages             layouts of nfnetlink_queue's netlink messages       (``messages``)
-    proc                 the kernel's own table of queues                    (``proc``)
+    proc                 the kernel's table of queues                        (``proc``)
 
-Every packet gets a verdict, whatever it is: one left without holds a place in the queue for ever.
+Every packet gets a verdict: a packet without one keeps its place in the queue for ever.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paraglider.errors import PlatformError
 from paraglider.netfilter.queue.base import LONGEST_PACKET, Queue
 from paraglider.netfilter.queue.netfilterqueue import NetfilterQueueIO
 from paraglider.netfilter.queue.netlink import NetlinkQueueIO
-from paraglider.netfilter.queue.reader import Reader
+from paraglider.netfilter.queue.reader import QueueReader
 
 #: queue I/O by its name in the configuration, the fastest first
 QUEUES: dict[str, Callable[[int, int, int, bool], Queue]] = {
@@ -31,13 +31,12 @@ QUEUES: dict[str, Callable[[int, int, int, bool], Queue]] = {
 def open_queue(
     io: str, number: int, length: int, copy: int = LONGEST_PACKET, fail_open: bool = False
 ) -> Queue:
-    """The queue ``number`` bound to this process, holding ``length`` packets at most.
+    """Bind the queue ``number``, which holds ``length`` packets at most, to this process.
 
-    ``io`` is the configuration's ``queue.io``: with ``auto`` the kernel decides, by taking or
-    refusing what the fastest asks of it. ``copy`` bytes of each packet are read. With
-    ``fail_open`` a packet that finds the queue full goes on untouched instead of being dropped.
-    Raises OperatorError when another process reads the queue, PlatformError when the kernel
-    refuses.
+    ``io`` is the configuration's ``queue.io``; ``auto`` is the fastest that the kernel supports.
+    ``copy`` is how many bytes of each packet are read. With ``fail_open`` a packet that finds the
+    queue full is accepted unchanged instead of being dropped. Raises OperatorError when another
+    process reads the queue, PlatformError when the kernel refuses.
     """
     if io != "auto":
         return QUEUES[io](number, length, copy, fail_open)
@@ -48,4 +47,4 @@ def open_queue(
         return others[0](number, length, copy, fail_open)
 
 
-__all__ = ["QUEUES", "Queue", "Reader", "open_queue"]
+__all__ = ["QUEUES", "Queue", "QueueReader", "open_queue"]

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False
 """The compiled twin of ``batch``, which documents the interface and the rules.
 
-One recvmmsg reads a round: whatever is there. Offsets into messages are those of ``messages``; every read stays within
+One recvmmsg reads a round. Offsets into messages are those of ``messages``; every read stays within
 the message that the kernel has sent, and its payload within its slot.
 """
 
@@ -64,7 +64,7 @@ cdef class Batch:
         memcpy(self._drop, <char *>drop, 24)
 
     cpdef int receive(self, int limit) except -1:
-        """Read what waits, ``limit`` messages at most; how many there were, without waiting."""
+        """Read up to ``limit`` messages without blocking; return how many were read."""
         cdef int got, i
         if limit > _ROUND:
             limit = _ROUND
@@ -115,7 +115,7 @@ cdef class Batch:
         return True
 
     cpdef rewritten(self):
-        """The packet goes on as it now is in the arena."""
+        """Accept the packet as it is in the arena now."""
         cdef unsigned char *start = self._base + self.payload - _VERDICT_HEAD
         cdef uint32_t size = _VERDICT_HEAD + ((self.length + 3) & ~3)
         cdef uint16_t length = 4 + self.length
@@ -129,7 +129,7 @@ cdef class Batch:
         self._add(start, size)
 
     cpdef marked(self, unsigned int mark):
-        """The packet goes on as the kernel has it, with ``mark``."""
+        """Accept the packet unchanged, with ``mark``."""
         cdef unsigned char *start = self._bare[self._index]
         cdef uint32_t size = _BARE
         cdef uint16_t length = 8
@@ -143,7 +143,7 @@ cdef class Batch:
         self._add(start, size)
 
     cpdef dropped(self):
-        """The packet is dropped."""
+        """Drop the packet."""
         cdef unsigned char *start = self._bare[self._index]
         cdef uint32_t size = 32
         memcpy(start, &size, 4)

@@ -1,7 +1,7 @@
-"""What a worker needs of a queue: a small interface, so that the I/O behind it can change.
+"""The interface between a worker and a queue; the I/O behind it can be exchanged.
 
-Rules: ``take`` gives a verdict for every packet that it reads, also when the handler raises, and
-never waits for one: ``reader`` does that, for all queues of a worker at once.
+Rules: ``read`` gives a verdict for every packet that it reads, also when the handler raises. It
+never blocks: ``reader`` waits for all queues of a worker in one poll.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ class Queue(Protocol):
 
     #: the I/O's name in the configuration
     name: str
-    #: its number, by which the kernel knows it
+    #: the kernel's queue number
     number: int
-    #: packets that came, and the rounds in which they did
+    #: packets read, and the rounds they were read in
     packets: int
     batches: int
-    #: packets dropped because handling them raised
+    #: packets dropped because the handler raised
     faults: int
-    #: what was raised first; its traceback shows where, and holds no packet
+    #: the first exception of the handler; its traceback holds no packet
     first_fault: Exception | None
-    #: what the kernel dropped before we saw it; refreshed by the reader before every tick
+    #: packets that the kernel dropped before they were read; refreshed before every tick
     drops: Drops
 
     @property
     def refused(self) -> int:
-        """Verdicts that the kernel refused, where the I/O hears of it."""
+        """Verdicts that the kernel refused, if the I/O can tell."""
 
     def fileno(self) -> int:
         """The descriptor that is readable when a packet waits."""
 
-    def take(self, handle: Handle, limit: int, now: float) -> int:
-        """Read what waits, ``limit`` messages at most (1 to ``batch.ROUND``), and give verdicts.
+    def read(self, handle: Handle, limit: int, now: float) -> int:
+        """Read up to ``limit`` messages (1 to ``batch.ROUND``) and give their verdicts.
 
         Returns how many messages were read; raises OSError when the socket broke.
         """

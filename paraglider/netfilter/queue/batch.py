@@ -1,12 +1,13 @@
-"""Packets out of a netlink socket and verdicts into it, a round at a time, without a copy.
+"""Reads packets from a netlink socket and writes verdicts to it in rounds, without copying packets.
 
-A round reads what waits into the slots of one arena. A packet is rewritten where it lies; the head
-of its verdict is written into the bytes before it (what the kernel sent there is read by then, and
-is never shorter), and one sendmsg carries the verdicts of the whole round.
+A round reads the waiting messages into the slots of one arena. A packet is rewritten in place. The
+head of its verdict overwrites the bytes before it, which have been read by then and are never
+fewer. One sendmsg carries the verdicts of the round.
 
-Lives here: the interpreted ``Batch``. Its compiled twin is ``_batch.pyx``: same interface, reads a
-round with one recvmmsg. Rules: a slot's bytes are the caller's from ``receive`` until ``flush``;
-for every packet that ``open`` finds exactly one of ``rewritten``, ``marked``, ``dropped`` follows.
+Lives here: the interpreted ``Batch``. Its compiled twin ``_batch.pyx`` has the same interface and
+reads a round with one recvmmsg. Rules: the caller owns a slot's bytes from ``receive`` until
+``flush``, and calls exactly one of ``rewritten``, ``marked``, ``dropped`` for every packet that
+``open`` finds.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ from paraglider.netfilter.queue.messages import (
 
 #: packets a round at most
 ROUND: Final = 64
-#: room for one packet and the attributes around it, a multiple of 4
+#: bytes for one packet and its attributes, a multiple of 4
 SLOT: Final = 68 << 10
-#: bytes of verdicts that one sendmsg carries, but for a single longer one
+#: bytes of verdicts that one sendmsg carries; a single longer verdict goes alone
 FLUSH: Final = 192 << 10
 
 #: state of the transport checksum by the two low bits of NFQA_SKB_INFO
@@ -69,7 +70,7 @@ class Batch:
         self._layouts = [VERDICT_HEAD] * 8
 
     def receive(self, limit: int) -> int:
-        """Read what waits, ``limit`` messages at most; how many there were, without waiting."""
+        """Read up to ``limit`` messages without blocking; return how many were read."""
         sizes = self._sizes
         slots = self._slots
         receive_into = self._receive_into
@@ -94,7 +95,7 @@ class Batch:
             if answer(bytes(arena[base : base + size])) > 0:
                 self.refused += 1
             return False
-        # The attributes of one hook are always alike: guess where they end, and look.
+        # The attributes of one hook always have one layout: try the offset of the last packet.
         hook = arena[base + 30] & 7
         at = self._layouts[hook]
         if read_attribute(arena, base + at - 4) != (size - at + 4, NFQA_PAYLOAD):
@@ -109,7 +110,7 @@ class Batch:
         return True
 
     def rewritten(self) -> None:
-        """The packet goes on as it now is in the arena."""
+        """Accept the packet as it is in the arena now."""
         length = self.length
         start = self.payload - VERDICT_HEAD
         size = VERDICT_HEAD + ((length + 3) & ~3)
@@ -122,11 +123,11 @@ class Batch:
             self.flush()
 
     def marked(self, mark: int) -> None:
-        """The packet goes on as the kernel has it, with ``mark``."""
+        """Accept the packet unchanged, with ``mark``."""
         self._out.append(bare_verdict(self._queue, NF_ACCEPT, self._packet_id, mark))
 
     def dropped(self) -> None:
-        """The packet is dropped."""
+        """Drop the packet."""
         self._out.append(bare_verdict(self._queue, NF_DROP, self._packet_id, None))
 
     def flush(self) -> None:
@@ -137,7 +138,7 @@ class Batch:
 
 
 def open_batch(sock: socket.socket, queue: int) -> Batch:
-    """A batch of the compiled kind where it was built, else of the interpreted one."""
+    """The compiled batch if it was built, else the interpreted one."""
     try:
         from paraglider.netfilter.queue._batch import Batch as CompiledBatch
     except ImportError:

@@ -53,7 +53,7 @@ read_attribute: Final = struct.Struct("=HH").unpack_from
 
 
 def message(kind: int, queue: int, attributes: bytes, flags: int = NLM_F_REQUEST) -> bytes:
-    """A whole nfnetlink_queue message about ``queue``."""
+    """A complete nfnetlink_queue message about ``queue``."""
     body = struct.pack("=BBH", 0, 0, socket.htons(queue)) + attributes
     header = struct.pack("=IHHII", 16 + len(body), NFNL_SUBSYS_QUEUE << 8 | kind, flags, 0, 0)
     return header + body
@@ -69,16 +69,16 @@ def settings(copy: int, flags: int) -> bytes:
     return attributes + attribute(NFQA_CFG_MASK, struct.pack("!I", known))
 
 
-def settle(queue: int, copy: int, flags: int) -> bytes:
-    """Changes the settings of a ``queue`` that this socket has bound."""
+def configure(queue: int, copy: int, flags: int) -> bytes:
+    """The message that changes the settings of a ``queue`` that this socket has bound."""
     return message(NFQNL_MSG_CONFIG, queue, settings(copy, flags))
 
 
 def bind(queue: int, length: int, copy: int, flags: int) -> bytes:
-    """Asks for ``queue`` and settles it in one go, with room for ``length`` packets.
+    """The message that binds and configures ``queue``, with room for ``length`` packets.
 
-    The kernel answers EPERM or EBUSY when it has a reader. One message, so that there is no
-    moment in which packets come without their payload.
+    The kernel answers EPERM or EBUSY when the queue has a reader. Both steps are one message:
+    otherwise packets could arrive without their payload in between.
     """
     attributes = attribute(NFQA_CFG_CMD, struct.pack("!BxH", NFQNL_CFG_CMD_BIND, 0))
     attributes += attribute(NFQA_CFG_QUEUE_MAXLEN, struct.pack("!I", length))
@@ -95,10 +95,10 @@ def answer(data: bytes) -> int:
 
 
 #: bytes of a verdict message before the packet: nlmsghdr 16, nfgenmsg 4, NFQA_VERDICT_HDR 12,
-#: header of NFQA_PAYLOAD 4. A packet message has no fewer before its payload.
+#: header of NFQA_PAYLOAD 4. A packet message has at least as many before its payload.
 VERDICT_HEAD: Final = 36
 
-#: writes a verdict's head: length, what is the same for all of a queue, packet id, payload
+#: writes a verdict's head: length, the queue's constant part, packet id, the payload
 #: attribute's length, its type
 write_verdict: Final = struct.Struct("=I24s4sHH").pack_into
 
@@ -112,7 +112,7 @@ def verdict_constant(queue: int, verdict: int) -> bytes:
 
 
 def bare_verdict(queue: int, verdict: int, packet_id: bytes, mark: int | None) -> bytes:
-    """A verdict that leaves the packet as it is, with a new mark unless that is None."""
+    """A verdict that leaves the packet unchanged and sets its mark unless ``mark`` is None."""
     body = attribute(NFQA_VERDICT_HDR, struct.pack("!I", verdict) + packet_id)
     if mark is not None:
         body += attribute(NFQA_MARK, struct.pack("!I", mark))
@@ -120,8 +120,8 @@ def bare_verdict(queue: int, verdict: int, packet_id: bytes, mark: int | None) -
 
 
 def payload_at(buf: bytearray, base: int, size: int) -> int:
-    """Where the payload begins in the packet message ``buf[base:base + size]``, from ``base``;
-    ``size`` when it carries none.
+    """The offset from ``base`` of the payload in the packet message ``buf[base:base + size]``;
+    ``size`` when there is no payload.
     """
     at = HEAD
     while at + 4 <= size:

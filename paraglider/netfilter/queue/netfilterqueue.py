@@ -1,13 +1,13 @@
 """Queue I/O on the NetfilterQueue binding (libnetfilter_queue): works wherever that builds.
 
-The binding reads into 4,096 bytes and asks the kernel for no more than 4,016 of a packet, so long
-packets would arrive cut, and a verdict would cut them for good. Here its ``run_socket`` reads
-through a socket of ours with room for any packet, and the copy range is raised behind it, over
-the same netlink port. Checksums are complete: without NFQA_CFG_F_GSO the kernel finishes them,
-and splits GSO packets, before it queues (nfnetlink_queue.c, nfqnl_build_packet_message).
+The binding reads into 4,096 bytes and requests 4,016 bytes of a packet at most, so longer packets
+would be truncated, and the verdict would send them on truncated. Here ``run_socket`` of the binding
+reads from our own socket object with a larger buffer, and a message on the same netlink port raises
+the copy range. Checksums are complete: without NFQA_CFG_F_GSO the kernel computes them, and splits
+GSO packets, before it queues (nfnetlink_queue.c, nfqnl_build_packet_message).
 
-Rules: a packet whose handling raises is dropped and counted, and the first such fault is kept for
-the log; the packet's bytes are not.
+Rules: a packet whose handler raises is dropped and counted. The first exception is kept for the
+log, the packet's bytes are not.
 """
 
 from __future__ import annotations
@@ -62,20 +62,20 @@ class NetfilterQueueIO:
         self._socket = socket.socket(fileno=os.dup(self._queue.get_fd()))
         self._socket.setblocking(False)
         flags = messages.NFQA_CFG_F_FAIL_OPEN if fail_open else 0
-        self._socket.send(messages.settle(number, copy, flags))
+        self._socket.send(messages.configure(number, copy, flags))
         self.drops = Drops(number)
 
     @property
     def refused(self) -> int:
-        """Always 0: the binding leaves the answers to its verdicts unread."""
+        """Always 0: the binding does not read the kernel's answers to its verdicts."""
         return 0
 
     def fileno(self) -> int:
         """See ``base.Queue.fileno``."""
         return self._socket.fileno()
 
-    def take(self, handle: Handle, limit: int, now: float) -> int:
-        """See ``base.Queue.take``."""
+    def read(self, handle: Handle, limit: int, now: float) -> int:
+        """See ``base.Queue.read``."""
         self._handle = handle
         self._limit = limit
         self._taken = 0
@@ -92,8 +92,8 @@ class NetfilterQueueIO:
         del self._queue  # the binding closes its own socket when it goes
 
     def recv(self, _size: int) -> bytes:
-        """One netlink message, whole; called by ``run_socket`` in place of a socket's own, which
-        returns on EAGAIN and goes on after ENOBUFS (the kernel's own count tells more).
+        """Return one complete netlink message. ``run_socket`` calls this in place of
+        ``socket.recv``; it returns on EAGAIN and continues after ENOBUFS (``Drops`` counts those).
         """
         if self._taken >= self._limit:
             raise BlockingIOError(errno.EAGAIN, "the round is over")
@@ -103,11 +103,11 @@ class NetfilterQueueIO:
 
     def _on_packet(self, packet: Any) -> None:
         self.packets += 1
-        self.batches += 1  # the binding knows no larger ones
+        self.batches += 1  # the binding reads packets one by one
         try:
             buf = bytearray(packet.get_payload())
             verdict = self._handle(buf, 0, len(buf), COMPLETE, self._now)
-        except Exception as fault:  # noqa: BLE001 - whatever it is, the packet needs a verdict
+        except Exception as fault:  # noqa: BLE001 - the packet needs a verdict in any case
             self.faults += 1
             self.first_fault = self.first_fault or fault
             verdict = DROP
@@ -125,5 +125,5 @@ class NetfilterQueueIO:
 
 
 def _drop_all(_buf: bytearray, _at: int, _length: int, _checksum: int, _now: float) -> int:
-    """Before ``take`` a packet can only be dropped."""
+    """Drop the packet: ``read`` has not been called yet."""
     return DROP

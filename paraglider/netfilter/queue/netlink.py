@@ -1,14 +1,15 @@
-"""Queue I/O on a bare AF_NETLINK socket: many packets a round, whole GSO packets, no copy.
+"""Queue I/O on an AF_NETLINK socket: many packets a round, unsplit GSO packets, no copy.
 
-How packets and verdicts pass is ``batch``'s; here is the socket, and what becomes of a verdict.
+``batch`` reads packets and writes verdicts; this module has the socket and applies the verdicts.
 
-With NFQA_CFG_F_GSO the kernel neither splits nor finishes a packet for us. NFQA_SKB_INFO then
-tells of its transport checksum: bit 0, only the pseudo-header's sum is there; bit 1, the packet is
-split later and the kernel sums each part. A packet with bit 0 alone is ours to finish, because
-rewriting ends that state in the kernel (nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE).
+With NFQA_CFG_F_GSO the kernel neither splits a packet nor completes its checksum before it queues.
+NFQA_SKB_INFO gives the state of the transport checksum: bit 0, the field holds the pseudo-header's
+sum only; bit 1, the packet is split later and the kernel computes the sum of each part. We complete
+the checksum of a packet with bit 0 alone, because a rewritten packet loses that state in the kernel
+(nfnetlink_queue.c, nfqnl_mangle: CHECKSUM_NONE).
 
-Rules: every packet gets a verdict, also when its handling raises. A verdict that the kernel
-refuses comes back as an NLMSG_ERROR message, and is counted.
+Rules: every packet gets a verdict, also when the handler raises. A verdict that the kernel refuses
+comes back as an NLMSG_ERROR message and is counted.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _SECOND: Final = struct.pack("@ll", 1, 0)  # struct timeval
 
 
 class NetlinkQueueIO:
-    """One queue, read through a netlink socket of ours."""
+    """One queue, read through a netlink socket."""
 
     name = "netlink"
 
@@ -61,8 +62,8 @@ class NetlinkQueueIO:
         """See ``base.Queue.fileno``."""
         return self._socket.fileno()
 
-    def take(self, handle: Handle, limit: int, now: float) -> int:
-        """See ``base.Queue.take``."""
+    def read(self, handle: Handle, limit: int, now: float) -> int:
+        """See ``base.Queue.read``."""
         batch = self._batch
         if self._early:
             for message in self._early:
@@ -91,7 +92,7 @@ class NetlinkQueueIO:
                 continue
             try:
                 verdict = handle(arena, batch.payload, batch.length, batch.checksum, now)
-            except Exception as fault:  # noqa: BLE001 - whatever it is, the packet needs a verdict
+            except Exception as fault:  # noqa: BLE001 - the packet needs a verdict in any case
                 self.faults += 1
                 self.first_fault = self.first_fault or fault
                 verdict = DROP
@@ -109,9 +110,8 @@ class NetlinkQueueIO:
 def _connect(
     number: int, length: int, copy: int, fail_open: bool
 ) -> tuple[socket.socket, list[bytes]]:
-    """A socket that reads queue ``number``, and the packet messages that came meanwhile.
-
-    Raises as ``open_queue`` does.
+    """A socket that reads queue ``number``, and the packet messages that arrived before the
+    kernel's acknowledgement. Raises as ``open_queue`` does.
     """
     require_free((number,))
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
@@ -130,7 +130,7 @@ def _connect(
             raise OSError(refusal, os.strerror(refusal))
     except OSError as error:
         sock.close()
-        require_free((number,))  # another may have been faster
+        require_free((number,))  # another process may have bound it since
         raise PlatformError(
             f"the kernel refuses queue {number}: {error.strerror or error}",
             "see that it has NFQUEUE with NFQA_CFG_F_GSO and that this process has CAP_NET_ADMIN",

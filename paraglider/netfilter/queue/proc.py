@@ -1,4 +1,4 @@
-"""The kernel's own table of queues: who reads which, and what was dropped.
+"""The kernel's table of queues: readers and drops.
 
 A line of /proc/net/netfilter/nfnetlink_queue (net/netfilter/nfnetlink_queue.c, seq_show) is: queue
 number, netlink port of its reader, packets waiting, copy mode, copy range, packets dropped because
@@ -28,7 +28,7 @@ class QueueStatus(NamedTuple):
 
 
 def queue_status(table: Path = TABLE) -> dict[int, QueueStatus]:
-    """Every bound queue by its number; PlatformError where the kernel has no NFQUEUE."""
+    """Every bound queue by its number; raises PlatformError when the kernel has no NFQUEUE."""
     try:
         lines = table.read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
@@ -41,10 +41,10 @@ def queue_status(table: Path = TABLE) -> dict[int, QueueStatus]:
 
 
 class Drops:
-    """What the kernel dropped of one queue since it was bound, as last read.
+    """Packets of one queue that the kernel dropped since it was bound, as last read.
 
-    ``overflows`` are packets that found the queue full, ``overruns`` those that found its reader's
-    socket full. The table stays open, so that it can be read after chroot.
+    ``overflows`` counts packets that found the queue full, ``overruns`` those that found the
+    reader's socket full. The file stays open so that it can be read after chroot.
     """
 
     def __init__(self, number: int, table: Path = TABLE) -> None:
@@ -54,14 +54,14 @@ class Drops:
         self._table = table.open("rb", buffering=0)
 
     def refresh(self) -> None:
-        """Read the kernel's counters anew; those of an unbound queue stay what they were."""
+        """Read the kernel's counters again; those of an unbound queue keep their values."""
         text = os.pread(self._table.fileno(), 1 << 16, 0).decode("ascii")
         status = _parse(text.splitlines()).get(self._number)
         if status is not None:
             self.overflows, self.overruns = status.queue_dropped, status.user_dropped
 
     def close(self) -> None:
-        """Let the table go."""
+        """Close the table's file."""
         self._table.close()
 
 
@@ -88,8 +88,7 @@ def require_free(numbers: tuple[int, ...], table: Path = TABLE) -> None:
 
 
 def _reader(port: int) -> str | None:
-    # The kernel hands a process its own pid as the port of its first netlink socket; those of its
-    # others tell nothing of it.
+    # The port of a process's first netlink socket is its pid; ports of further sockets are not.
     try:
         name = Path(f"/proc/{port}/comm").read_text(encoding="utf-8").strip()
     except OSError:

@@ -1,11 +1,11 @@
-"""Reads the queues of a worker in turns, so that none delays those before it, and none starves.
+"""Reads the queues of a worker by weight, so that none delays those before it and none starves.
 
-A turn looks which queues have packets and takes from each in their order: of the first a round,
-and up to ``ROUNDS`` as long as rounds are full; of the others ``OTHERS`` packets. So a packet of
-the first waits for ``OTHERS`` packets of each other at most, whatever waits there, and the others
-get a known part of a worker that the first would fill.
+A turn polls the queues and reads from each readable one, in order: up to ``ROUNDS`` rounds from the
+first queue as long as rounds are full, and ``OTHERS`` packets from every other queue. A packet in
+the first queue therefore waits for at most ``OTHERS`` packets of each other queue, and the other
+queues keep a share of a worker that the first queue alone could fill.
 
-Rules: all waiting is here, in one poll; the clock and the poll are arguments, for tests.
+Rules: the only blocking call is one poll; the clock and the poll are arguments, for tests.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Final
 from paraglider.netfilter.queue.base import Handle, Queue
 from paraglider.netfilter.queue.batch import ROUND
 
-#: seconds between two calls of ``tick`` at most, and so the delay of a stop
+#: seconds between two calls of ``tick`` at most; also how long ``stop`` can take
 TICK: Final = 0.05
-#: rounds of the first queue in one turn at most
+#: most rounds of the first queue in one turn
 ROUNDS: Final = 4
-#: packets of every other queue in one turn at most
+#: most packets of every other queue in one turn
 OTHERS: Final = 16
 
-#: descriptors that have something to read, in the order of the queues, after so many seconds
+#: returns the readable descriptors in the order of the queues, after this many seconds at most
 Wait = Callable[[float], Sequence[int]]
 
 
-class Reader:
-    """Serves ``queues``, the most urgent first."""
+class QueueReader:
+    """Reads ``queues``, the most urgent first."""
 
     def __init__(
         self,
@@ -45,27 +45,27 @@ class Reader:
 
     @property
     def name(self) -> str:
-        """The name of the I/O in the configuration."""
+        """The I/O's name in the configuration."""
         return self.queues[0].name
 
     @property
     def packets(self) -> int:
-        """Packets that came in all queues."""
+        """Packets read from all queues."""
         return sum(queue.packets for queue in self.queues)
 
     @property
     def batches(self) -> int:
-        """Rounds in which they did."""
+        """Rounds they were read in."""
         return sum(queue.batches for queue in self.queues)
 
     @property
     def faults(self) -> int:
-        """Packets dropped because handling them raised."""
+        """Packets dropped because the handler raised."""
         return sum(queue.faults for queue in self.queues)
 
     @property
     def first_fault(self) -> Exception | None:
-        """What was raised first in one of the queues."""
+        """The first exception of the handler, over all queues."""
         return next((q.first_fault for q in self.queues if q.first_fault is not None), None)
 
     @property
@@ -80,17 +80,17 @@ class Reader:
         """
         first = self.queues[0]
         queues = {queue.fileno(): queue for queue in self.queues}
-        ready: Sequence[int] = tuple(queues)  # what came before the poll may be in none
+        ready: Sequence[int] = tuple(queues)  # poll does not report packets read while binding
         next_tick = 0.0
         while not self._stopping:
             now = self._clock()
             for fd in ready:
                 queue = queues[fd]
                 if queue is not first:
-                    queue.take(handle, OTHERS, now)
+                    queue.read(handle, OTHERS, now)
                     continue
                 for _ in range(ROUNDS):
-                    if queue.take(handle, ROUND, now) < ROUND:
+                    if queue.read(handle, ROUND, now) < ROUND:
                         break
                     now = self._clock()
             if now >= next_tick:

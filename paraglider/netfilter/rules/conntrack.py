@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from paraglider.config.model import Config, Service, Timeouts
+from paraglider.config.model import Config, Service, TimeoutsConfig
 from paraglider.netfilter.rules.traffic import Endpoint, Traffic, traffic_of
 
 INVALID: Final = "invalid"
@@ -59,7 +59,7 @@ Replied = Mapping[int, Iterable[Endpoint]]
 """The VIPs of services that keep answered UDP flows for so many seconds."""
 
 
-def policies(timeouts: Timeouts) -> dict[str, str]:
+def policies(timeouts: TimeoutsConfig) -> dict[str, str]:
     """The timeout policies of balanced connections: names, and what nft calls their content."""
     tcp = {
         "syn_sent": timeouts.syn,
@@ -105,7 +105,7 @@ def refused_policy() -> tuple[str, str]:
     return _policy("tcp", seconds)
 
 
-def objects(place: str, family: str, timeouts: Timeouts, replied: Replied) -> Iterator[str]:
+def objects(place: str, family: str, timeouts: TimeoutsConfig, replied: Replied) -> Iterator[str]:
     """The lines that add the policies and the sets to the table ``place``, where they are not."""
     found = (*policies(timeouts).items(), refused_policy(), *map(replied_policy, replied))
     for name, content in dict(found).items():
@@ -130,7 +130,7 @@ def elements(place: str, traffic: Traffic, replied: Replied) -> Iterator[str]:
             yield f"add element {place} {name} {{ {', '.join(items)} }}"
 
 
-def timed(family: str, timeouts: Timeouts, replied: Replied) -> Iterator[str]:
+def timed(family: str, timeouts: TimeoutsConfig, replied: Replied) -> Iterator[str]:
     """Give a new connection its policy; that of another protocol does nothing."""
     yield from (f'ct timeout set "{name}"' for name in policies(timeouts))
     for seconds in replied:

@@ -22,7 +22,7 @@ AT_ONCE: Final = 500
 
 
 @dataclass(slots=True)
-class _Lines:
+class _TableLines:
     """What a text has: lines that add ``objects``, in order; of every ``chains``, ``maps`` and
     ``sets`` that it empties, by family, table and name, the lines that fill it; the ``rest``.
     """
@@ -59,8 +59,8 @@ def _elements(place: str, held: list[str], wanted: list[str]) -> Iterator[str]:
             yield f"{verb} element {place} {{ {', '.join(found[first : first + AT_ONCE])} }}"
 
 
-def _read(text: str) -> _Lines:
-    found = _Lines()
+def _read(text: str) -> _TableLines:
+    found = _TableLines()
     emptied = {"chain": found.chains, "map": found.maps, "set": found.sets}
     for line in text.splitlines():
         verb, kind, *words = line.split(" ", 5)

@@ -15,7 +15,7 @@ from paraglider.daemon.processes.counters import Counters, Writer
 from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable
-from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.rules.marks import backend_marks
 
 ONE, TWO = "10.0.0.1", "10.0.0.2"
@@ -30,7 +30,7 @@ class World:
         self.config = Config.model_validate({"services": [service]})
         self.pools = BackendTable(self.config, 0.0)
         self.counts = {
-            name: {"picked": 7, "packets_back": 9, "unanswered": 0} for name in (ONE, TWO)
+            name: {"conns": 7, "packets_back": 9, "unanswered": 0} for name in (ONE, TWO)
         }
         self.replies = dict.fromkeys((ONE, TWO), 9)
         self._counters = Counters()
@@ -49,16 +49,16 @@ class World:
         for name, counts in self.counts.items():
             yield "web", name, {**counts, **({"packets_back": 0} if offloaded else {})}
 
-    def _carried(self, _family: int) -> Mapping[int, Mapping[str, Count]]:
+    def _carried(self, _family: int) -> Mapping[int, Mapping[str, CounterValue]]:
         marks = backend_marks(self.config)["web"]
         return {
-            mark: {"replies": Count(self.replies[name], 0)}
+            mark: {"replies": CounterValue(self.replies[name], 0)}
             for mark, name in zip(marks, (ONE, TWO), strict=True)
         }
 
     def opens(self, backend: str, answered: int = 0, again: int = 2) -> None:
         """A flow more to ``backend``, with SYNs that come ``again``, and packets back."""
-        self.counts[backend]["picked"] += 1
+        self.counts[backend]["conns"] += 1
         self.counts[backend]["unanswered"] += again
         self.counts[backend]["packets_back"] += answered
         self.replies[backend] += answered

@@ -132,7 +132,7 @@ def test_what_there_is(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     services, backends, workers, health = (reply["ok"] for reply in asked.replies)
     assert [row["service"] for row in services] == ["web"]
     assert [row["backend"] for row in backends] == ["10.0.0.1", "10.0.0.2:8080"]
-    assert [row["serves"] for row in workers] == [False]
+    assert [row["up"] for row in workers] == [False]
     assert (health["healthy"], health["status"]) == (False, "unhealthy")
     assert health["problems"] == ["api: does not serve"]
 

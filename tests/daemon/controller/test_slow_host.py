@@ -200,7 +200,7 @@ def test_flows_that_a_reload_would_end_are_counted_by_the_helper(world: World) -
 def test_what_was_read_is_shown(world: World) -> None:
     """Who asks gets what the helper has read just now."""
     marks = backend_marks(world.config)["web"]
-    counts = {4: {marks[0]: {"requests": nfnetlink.Count(3, 300)}}}
+    counts = {4: {marks[0]: {"requests": nfnetlink.CounterValue(3, 300)}}}
     replies: list[Message] = []
     world.controller.desk.take({"do": "backends"}, replies.append)
     world.turn()

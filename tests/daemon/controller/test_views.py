@@ -20,7 +20,7 @@ from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.health.codes import Code
-from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.queue.proc import QueueStatus
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -67,7 +67,7 @@ class Counted:
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
         """See ``counters.Source``."""
         for backend, packets in self._packets.items():
-            yield "web", backend, {"flows": 1, "picked": 2, "packets_out": packets}
+            yield "web", backend, {"flows": 1, "conns": 2, "packets_out": packets}
 
 
 def sample(figures: dict[str, int], **packets: int) -> Sample:
@@ -94,7 +94,7 @@ def test_traffic_is_the_sum_over_the_workers(pools: BackendTable) -> None:
         (None, None),
     ]
     web, every = views.services(CONFIG, pools, traffic)
-    assert (web["packets_in"], web["flows"], web["picked"]) == (16, 3, 6)
+    assert (web["packets_in"], web["flows"], web["conns"]) == (16, 3, 6)
     assert (every["packets_in"], every["flows"]) == (None, None)
 
 
@@ -103,9 +103,9 @@ def test_what_the_kernel_carries_is_traffic_too(pools: BackendTable) -> None:
     they are known.
     """
     mark = backend_marks(CONFIG)["all"][0]
-    counted = {mark: {"requests": Count(0, 0)}}
+    counted = {mark: {"requests": CounterValue(0, 0)}}
     carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
-    counted[mark] = {"requests": Count(7, 700), "replies": Count(9, 900)}
+    counted[mark] = {"requests": CounterValue(7, 700), "replies": CounterValue(9, 900)}
     carried.look(10.0)
     traffic = Traffic({0: sample({}, b1=10)}, carried)
     assert traffic.of("all", "10.0.0.1") | traffic.total("all") == traffic.of("all", "10.0.0.1")
@@ -165,7 +165,7 @@ def test_a_worker_is_shown_with_what_it_counted() -> None:
         4097: QueueStatus(4097, 77, waiting=1, copy_range=0, queue_dropped=8, user_dropped=0),
     }
     (row,) = views.processes([worker()], {3: sample(head)}, queues, AT)
-    assert (row["role"], row["core"], row["pid"], row["serves"]) == ("worker", 1, 77, True)
+    assert (row["role"], row["core"], row["pid"], row["up"]) == ("worker", 1, 77, True)
     assert (row["seconds"], row["flows"], row["bound"], row["packets"]) == (30.0, 5, 100, 9)
     assert row["counts"] == {"expired": 2}
     assert row["filter"] is None
@@ -185,7 +185,7 @@ def test_who_is_dead_has_no_flows() -> None:
     row, other = views.processes(
         [gone, Child(Api(4))], {3: sample({"flows": 5, "packets": 9})}, {}, AT
     )
-    assert (row["pid"], row["serves"], row["seconds"]) == (None, False, None)
+    assert (row["pid"], row["up"], row["seconds"]) == (None, False, None)
     assert (row["flows"], row["busy"], row["packets"]) == (None, None, 9)
     assert "flows" not in other
     assert "queue" not in other

@@ -38,7 +38,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(StateFile, "load", lambda _self: ["a change"])
     monkeypatch.setattr(apply, "set_up", set_up)
-    monkeypatch.setattr(WantedFile, "put", lambda *_: None)
+    monkeypatch.setattr(WantedFile, "set", lambda *_: None)
     return steps
 
 

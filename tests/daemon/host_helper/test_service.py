@@ -18,7 +18,7 @@ from paraglider.daemon.host_helper.service import (
     HostService,
 )
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.host.reconcile import Absence, Look, SetUpAtWorkError
+from paraglider.host.reconcile import Absence, RepairResult, SetUpAtWorkError
 from paraglider.host.step import Step
 
 STEP = Step("apply", None)  # type: ignore[arg-type]
@@ -41,7 +41,7 @@ class Place:
         self.log: list[tuple[str, dict[str, Any]]] = []
         self.service = HostService(self, self.hear, self, needed, lambda: self.now)
 
-    def look(self, part: Any, choose: Any = tuple) -> Look:
+    def look(self, part: Any, choose: Any = tuple) -> RepairResult:
         """See ``Reconciler``."""
         self.looks.append(part)
         self.now += self.takes if part == "filter" else 0.0
@@ -53,7 +53,9 @@ class Place:
         failed = {a.name: self.stubborn[a.name] for a in chosen if a.name in self.stubborn}
         back = tuple(a for a in chosen if a.name not in failed)
         self.missing[part] = [a for a in absent if a not in back]
-        return Look(absent, back, failed, (4,) if any("table" in a.name for a in back) else ())
+        return RepairResult(
+            absent, back, failed, (4,) if any("table" in a.name for a in back) else ()
+        )
 
     def families(self) -> frozenset[int]:
         """See ``Reconciler``."""

@@ -13,7 +13,7 @@ from paraglider.core.verdict import REASON_NAMES
 from paraglider.daemon.http.metrics import MALFORMED, SECTIONS, render
 
 ROOT = Path(__file__).resolve().parents[3]
-TRAFFIC = {"flows": 3, "picked": 9, "packets_in": 20, "bytes_in": 2000}
+TRAFFIC = {"flows": 3, "conns": 9, "packets_in": 20, "bytes_in": 2000}
 TRAFFIC |= {"packets_out": 10, "bytes_out": 1000}
 PROXIES = {"refused": 1, "timeouts": 2, "retried": 3, "idle": 4, "resets": 5}
 CONDITION = {"source": "workers", "object": "worker 0", "severity": "degraded", "text": "full"}
@@ -42,7 +42,7 @@ def worker(number: int, **changes: Any) -> dict[str, Any]:
         "name": f"worker {number}",
         "worker": number,
         "core": number,
-        "serves": True,
+        "up": True,
         "starts": 1,
         "flows": 5,
         "bound": 100,
@@ -70,7 +70,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "workers": [
             worker(0),
             worker(1, counts={"short": 2, "expired": 6}),
-            {"role": "api", "name": "api", "serves": True, "starts": 3},
+            {"role": "api", "name": "api", "up": True, "starts": 3},
         ],
         "health": {"healthy": True, "conditions": [CONDITION]},
         "daemon": {"version": "1.2", "python": "3.11.2", "build": "compiled", "started": 900.0},
@@ -110,7 +110,7 @@ def test_services_and_backends() -> None:
     """What they have had, what they are, and when that began."""
     found = Found(status())
     assert found["paraglider_service_ready_backends", "web"] == 1
-    assert found["paraglider_service_new_flows_total", "web"] == 9
+    assert found["paraglider_service_connections_total", "web"] == 9
     info = ("web", "192.168.0.11", "tcp", "80", "nat", "rr", "flow")
     assert found[("paraglider_service_info", *info)] == 1
     assert found["paraglider_backend_in_bytes_total", "web", "10.0.0.1"] == 2000
@@ -168,7 +168,7 @@ def test_workers_and_queues() -> None:
 
 def test_a_worker_that_is_dead() -> None:
     """It is down, its counts stay, what it had is not known; a queue without a reader is none."""
-    dead = worker(0, serves=False, flows=None, bound=None, busy=None, age=None, queue=None)
+    dead = worker(0, up=False, flows=None, bound=None, busy=None, age=None, queue=None)
     found = Found(status(workers=[dead]))
     assert found["paraglider_worker_up", "worker", "0", "0"] == 0
     assert found["paraglider_worker_packets_total", "worker", "0", "0"] == 7

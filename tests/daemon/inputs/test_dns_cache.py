@@ -10,7 +10,7 @@ import pytest
 
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name
-from paraglider.host.dns_cache import AnswersFile
+from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.dns_records import Record
 
 A, B = Name("_a._tcp.example", "", 4), Name("_b._tcp.example", "127.0.0.1:8600", 6)
@@ -22,7 +22,7 @@ def answer(name: Name, *ends: int, ttl: float = 30.0) -> Answered:
     return Answered(name, tuple(Record(network + end, 80, 1) for end in ends), ttl)
 
 
-class Counting(AnswersFile):
+class Counting(DnsCacheFile):
     """A file that counts its changes, and can be made to refuse them."""
 
     def __init__(self, directory: Path) -> None:
@@ -31,7 +31,7 @@ class Counting(AnswersFile):
         self.refuses = False
 
     def store(self, answers: Any) -> None:
-        """See ``AnswersFile``."""
+        """See ``DnsCacheFile``."""
         self.times += 1
         if self.refuses:
             raise OSError(28, "No space left on device")

@@ -17,7 +17,7 @@ class Worker:
     """A worker that counts nothing but what a test says of backend 10.0.0.1."""
 
     def __init__(self) -> None:
-        self.numbers: dict[str, int] = {"picked": 1}
+        self.numbers: dict[str, int] = {"conns": 1}
         self.counters = Counters()
         self._writer = Writer(self.counters, self)
 
@@ -28,7 +28,7 @@ class Worker:
     def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
         """See ``counters.Source``."""
         yield "web", "10.0.0.1", self.numbers
-        yield "web", "10.0.0.2", {"picked": 5}
+        yield "web", "10.0.0.2", {"conns": 5}
         yield "unchecked", "10.0.0.1", self.numbers
 
     def count(self, **numbers: int) -> None:
@@ -59,7 +59,7 @@ def test_what_has_grown_is_a_hint(name: str) -> None:
         return list(hints.look(CHECKED, (worker.counters.read() for worker in workers), now))
 
     for worker in workers:
-        worker.count(picked=3)
+        worker.count(conns=3)
     assert look(1.0) == []
     workers[1].count(**{name: 2})
     assert look(2.0) == [("web", "10.0.0.1")]

@@ -27,7 +27,7 @@ from paraglider.daemon.monitor.checker import CheckerSpec, chroot_for, echo_for,
 from paraglider.daemon.processes.spec import READY
 from paraglider.errors import PlatformError
 from paraglider.health.messages import Report, Targets, told
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 from paraglider.health.targets import Target
 
 NOBODY = 65534
@@ -70,7 +70,7 @@ class Running:
         self.hub, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         reading, writing = os.pipe()
         parent = os.getpid()
-        with Echo() as echo:
+        with Pinger() as echo:
             spec = CheckerSpec(0, echo, NOBODY, NOBODY, str(chroot), channel=Line(theirs))
             self.pid = os.fork()
             if self.pid == 0:
@@ -236,7 +236,7 @@ def test_pings_that_cannot_be(
     def refuse() -> None:
         raise PlatformError("no raw socket")
 
-    monkeypatch.setattr(checker_module, "Echo", refuse)
+    monkeypatch.setattr(checker_module, "Pinger", refuse)
     config = parse(head + SERVICE % check, "f").config
     if needed:
         with pytest.raises(PlatformError):

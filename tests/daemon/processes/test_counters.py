@@ -51,12 +51,12 @@ def memory() -> Iterator[Counters]:
 def test_what_is_written_is_read(memory: Counters) -> None:
     """The worker's own numbers and its backends' are there after one tick, and nobody else's."""
     source = Counting(packets=7, flows=2, short=1)
-    source.rows["web", "10.0.0.1"] = {"picked": 3, "flows": 0}
+    source.rows["web", "10.0.0.1"] = {"conns": 3, "flows": 0}
     Writer(memory, source).tick()
     sample = memory.read()
     assert {name: sample.head[name] for name in ("packets", "flows", "short")} == source.own
     assert sample.head["alive"] > 0
-    assert sample.backend("web", "10.0.0.1") == {"picked": 3, "flows": 0}
+    assert sample.backend("web", "10.0.0.1") == {"conns": 3, "flows": 0}
     assert sample.backend("web", "10.0.0.2") == {}
     assert sample.backend("dns", "10.0.0.1") == {}
     assert sample.service("dns") == {}
@@ -76,95 +76,95 @@ def test_what_another_process_writes_is_read(memory: Counters) -> None:
 def test_a_successor_counts_on(memory: Counters) -> None:
     """Counts of a worker that died stay and grow, what it had just then is gone with it."""
     source = Counting(packets=7, flows=2)
-    source.rows["web", "a"] = {"picked": 3, "flows": 2}
+    source.rows["web", "a"] = {"conns": 3, "flows": 2}
     Writer(memory, source).tick()
     source = Counting(packets=1, flows=0)
-    source.rows["web", "a"] = {"picked": 1, "flows": 0}
+    source.rows["web", "a"] = {"conns": 1, "flows": 0}
     writer = Writer(memory, source)
     assert memory.read().head["packets"] == 7
     for _ in range(2):  # the same twice is counted once
         writer.tick()
         sample = memory.read()
         assert (sample.head["packets"], sample.head["flows"]) == (8, 0)
-        assert sample.backend("web", "a") == {"picked": 4, "flows": 0}
+        assert sample.backend("web", "a") == {"conns": 4, "flows": 0}
 
 
 def test_what_begins_anew_is_counted_on(memory: Counters) -> None:
     """Where what counts is exchanged under a worker, the count does not go down."""
     source = Counting()
-    source.rows["web", "a"] = {"picked": 5}
+    source.rows["web", "a"] = {"conns": 5}
     writer = Writer(memory, source)
     writer.tick()
-    source.rows["web", "a"] = {"picked": 2}
+    source.rows["web", "a"] = {"conns": 2}
     writer.tick()
-    assert memory.read().backend("web", "a") == {"picked": 7}
+    assert memory.read().backend("web", "a") == {"conns": 7}
 
 
 def test_a_backend_that_leaves(memory: Counters) -> None:
     """It is told of no more; what it had stays its service's, and another has its row."""
     source = Counting()
-    source.rows["web", "a"] = {"picked": 5, "flows": 1}
-    source.rows["web", "b"] = {"picked": 2, "flows": 1}
+    source.rows["web", "a"] = {"conns": 5, "flows": 1}
+    source.rows["web", "b"] = {"conns": 2, "flows": 1}
     writer = Writer(memory, source)
     writer.tick()
     del source.rows["web", "a"]
     writer.tick()
     sample = memory.read()
     assert sample.backend("web", "a") == {}
-    assert sample.service("web") == {"picked": 7, "flows": 1}
+    assert sample.service("web") == {"conns": 7, "flows": 1}
     used = memory.words[USED]
-    source.rows["web", "c"] = {"picked": 1, "flows": 0}
+    source.rows["web", "c"] = {"conns": 1, "flows": 0}
     writer.tick()
     assert memory.words[USED] == used
-    assert memory.read().backend("web", "c") == {"picked": 1, "flows": 0}
-    assert memory.read().service("web") == {"picked": 8, "flows": 1}
+    assert memory.read().backend("web", "c") == {"conns": 1, "flows": 0}
+    assert memory.read().service("web") == {"conns": 8, "flows": 1}
 
 
 def test_a_backend_that_left_while_no_worker_ran(memory: Counters) -> None:
     """The successor finds the row, and that nobody is called so any more."""
     source = Counting()
-    source.rows["web", "a"] = {"picked": 5}
-    source.rows["web", "b"] = {"picked": 1}
+    source.rows["web", "a"] = {"conns": 5}
+    source.rows["web", "b"] = {"conns": 1}
     Writer(memory, source).tick()
     del source.rows["web", "a"]
-    source.rows["web", "b"] = {"picked": 0}
+    source.rows["web", "b"] = {"conns": 0}
     Writer(memory, source).tick()
     sample = memory.read()
     assert sample.backend("web", "a") == {}
-    assert sample.service("web") == {"picked": 6}
+    assert sample.service("web") == {"conns": 6}
 
 
 def test_a_service_that_leaves(memory: Counters) -> None:
     """Nothing is left of it, not even for one that comes back under its name."""
     source = Counting()
-    source.rows["web", "a"] = {"picked": 5}
-    source.rows["dns", "a"] = {"picked": 1}
+    source.rows["web", "a"] = {"conns": 5}
+    source.rows["dns", "a"] = {"conns": 1}
     writer = Writer(memory, source)
     writer.tick()
     kept = source.rows.pop(("web", "a"))
     writer.tick()
     assert memory.read().service("web") == {}
-    source.rows["web", "a"] = {**kept, "picked": 2}
+    source.rows["web", "a"] = {**kept, "conns": 2}
     writer.tick()
-    assert memory.read().service("web") == {"picked": 2}
-    assert memory.read().service("dns") == {"picked": 1}
+    assert memory.read().service("web") == {"conns": 2}
+    assert memory.read().service("dns") == {"conns": 1}
 
 
 def test_many_backends_are_written_bit_by_bit(memory: Counters) -> None:
     """A tick writes so many rows and no more; after enough ticks all are there, up to date."""
     source = Counting()
     for number in range(25):
-        source.rows["web", f"b{number}"] = {"picked": number}
+        source.rows["web", f"b{number}"] = {"conns": number}
     writer = Writer(memory, source, rows=10)
     writer.tick()
     assert memory.words[USED] == 10
     for _ in range(2):
         writer.tick()
-    assert memory.read().service("web") == {"picked": sum(range(25))}
-    source.rows["web", "b24"]["picked"] = 100
+    assert memory.read().service("web") == {"conns": sum(range(25))}
+    source.rows["web", "b24"]["conns"] = 100
     for _ in range(3):
         writer.tick()
-    assert memory.read().backend("web", "b24") == {"picked": 100}
+    assert memory.read().backend("web", "b24") == {"conns": 100}
 
 
 def test_more_backends_than_rows(memory: Counters, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,14 +172,14 @@ def test_more_backends_than_rows(memory: Counters, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(counters, "MOST_ROWS", 2)
     source = Counting()
     for name in "abc":
-        source.rows["web", name] = {"picked": 1}
+        source.rows["web", name] = {"conns": 1}
     writer = Writer(memory, source)
     writer.tick()
     assert [bool(memory.read().backend("web", name)) for name in "abc"] == [True, True, False]
-    source.rows = {("dns", "d"): {"picked": 4}}
+    source.rows = {("dns", "d"): {"conns": 4}}
     writer.tick()
     writer.tick()
-    assert memory.read().backend("dns", "d") == {"picked": 4}
+    assert memory.read().backend("dns", "d") == {"conns": 4}
 
 
 def test_a_writer_that_died_among_the_rows(memory: Counters) -> None:

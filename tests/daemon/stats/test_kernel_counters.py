@@ -9,7 +9,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.daemon.stats.kernel_counters import KernelCounters
-from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.rules.marks import backend_marks
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -27,16 +27,16 @@ class Tables:
     def __init__(self) -> None:
         marks = backend_marks(offloading(A, B))["web"]
         self.mark = dict(zip((A, B), marks, strict=True))
-        self.counts: dict[int, dict[str, Count]] = {}
+        self.counts: dict[int, dict[str, CounterValue]] = {}
         self.broken = False
         self.times = 0
 
     def count(self, backend: str, packets: int, *, way: str = "requests") -> None:
         """The counter stands at ``packets``, of 100 bytes each."""
         found = self.counts.setdefault(self.mark[backend], {})
-        found[way] = Count(packets, 100 * packets)
+        found[way] = CounterValue(packets, 100 * packets)
 
-    def read(self, family: int) -> Mapping[int, Mapping[str, Count]]:
+    def read(self, family: int) -> Mapping[int, Mapping[str, CounterValue]]:
         """What the kernel says."""
         self.times += 1
         if self.broken:
@@ -59,7 +59,7 @@ def test_only_what_came_since_the_beginning(tables: Tables) -> None:
     assert set(carried.backend(("web", A)).values()) == {0}
     tables.count(A, 1007)
     tables.count(B, 1002, way="replies")
-    tables.counts[0x51FFFFFF] = {"requests": Count(5, 5)}  # another's
+    tables.counts[0x51FFFFFF] = {"requests": CounterValue(5, 5)}  # another's
     carried.look(2.0)
     wanted = {"packets_in": 7, "bytes_in": 700, "packets_out": 0, "bytes_out": 0}
     assert carried.backend(("web", A)) == wanted

@@ -16,11 +16,11 @@ from paraglider.daemon.stats.kernel_readings import (
     KernelReadings,
 )
 from paraglider.netfilter.connections import Fill
-from paraglider.netfilter.nfnetlink import Count
+from paraglider.netfilter.nfnetlink import CounterValue
 
 READING = Reading(
     {4: {"unanswered": 3}, 6: None},
-    {4: {0x52000000: {"requests": Count(1, 100)}}},
+    {4: {0x52000000: {"requests": CounterValue(1, 100)}}},
     {4: {"tcp": 5}},
     Fill(1, 2, 3),
     {6: "refused"},

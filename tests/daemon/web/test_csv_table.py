@@ -10,7 +10,7 @@ import pytest
 
 from paraglider.daemon.web.csv_table import COLUMNS, table
 
-COUNTS = {"flows": 4, "picked": 10, "bytes_in": 100, "bytes_out": None, "flows_per_second": 2.6}
+COUNTS = {"flows": 4, "conns": 10, "bytes_in": 100, "bytes_out": None, "flows_per_second": 2.6}
 
 
 def backend(state: str = "ready", check: Any = None, **changes: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def backend(name: str, picked: int | None = 0, **changes: Any) -> dict[str, Any]
         "state": "ready",
         "weight": 1,
         "flows": 0,
-        "picked": picked,
+        "conns": picked,
         "packets_in": picked,
         "packets_out": None,
         "bytes_in": None if picked is None else 100 * picked,
@@ -26,7 +26,7 @@ def backend(name: str, picked: int | None = 0, **changes: Any) -> dict[str, Any]
 
 def status(*backends: dict[str, Any], strategy: str = "wrr", packets: int = 0) -> dict[str, Any]:
     """What the hub says."""
-    service = {"service": "web", "strategy": strategy, "drain_timeout": 60, "flows": 1, "picked": 2}
+    service = {"service": "web", "strategy": strategy, "drain_timeout": 60, "flows": 1, "conns": 2}
     workers = [{"role": "worker", "name": "worker 0", "packets": packets}, {"name": "api"}]
     return {"at": 1.0, "services": [service], "backends": list(backends), "workers": workers}
 
@@ -43,7 +43,7 @@ def test_rates() -> None:
     assert (a["bytes_in_per_second"], a["bytes_out_per_second"]) == (1000.0, None)
     assert second["services"][0]["flows_per_second"] == 12.0
     assert second["totals"]["bytes_in_per_second"] == 1200.0
-    assert second["totals"]["picked"] == 2
+    assert second["totals"]["conns"] == 2
     assert second["workers"][0]["packets_per_second"] == 25.0
     assert second["workers"][1]["packets_per_second"] is None
 

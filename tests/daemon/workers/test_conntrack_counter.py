@@ -17,7 +17,7 @@ from paraglider.daemon.workers.conntrack_counter import (
     count_anew,
     follow,
 )
-from paraglider.netfilter.connections import Event, Turn
+from paraglider.netfilter.connections import ConntrackEvent, Turn
 
 MARKS = (0x51000001, 0x51000002, 0x51800003)
 
@@ -30,7 +30,7 @@ class Table:
     def __init__(self) -> None:
         self.connections: dict[int, int] = {}
         self.closed: dict[int, int] = {}
-        self.told: list[Event] = []
+        self.told: list[ConntrackEvent] = []
 
     def happen(self, identity: int, mark: int) -> None:
         """The connection begins; if it is there it closes, or ends if it is even; and then it is
@@ -46,21 +46,21 @@ class Table:
             self.connections[identity] = mark
         elif turn == "closed":
             self.closed[identity] = mark
-        self.told.append(Event(turn, identity, mark))
+        self.told.append(ConntrackEvent(turn, identity, mark))
 
-    def read(self) -> tuple[list[Event], bool]:
+    def read(self) -> tuple[list[ConntrackEvent], bool]:
         """What was told since the last reading."""
         told, self.told = self.told, []
         return told, False
 
-    def listed(self, meanwhile: list[tuple[int, int]]) -> Iterator[Event]:
+    def listed(self, meanwhile: list[tuple[int, int]]) -> Iterator[ConntrackEvent]:
         """Every connection, one after the other; something happens after each."""
         pending = list(meanwhile)
         for identity in range(13):
             if identity in self.connections:
-                yield Event("began", identity, self.connections[identity])
+                yield ConntrackEvent("began", identity, self.connections[identity])
             elif identity in self.closed:
-                yield Event("closed", identity, self.closed[identity])
+                yield ConntrackEvent("closed", identity, self.closed[identity])
             for _ in range(3):
                 if pending:
                     self.happen(*pending.pop())
@@ -91,7 +91,12 @@ def test_counting_anew_is_exact(
 
 def test_a_loss_while_counting_means_counting_again() -> None:
     """The list is asked for until no event was lost beside it."""
-    lists = iter([[Event("began", 1, MARKS[0])], [Event("began", i, MARKS[1]) for i in range(5)]])
+    lists = iter(
+        [
+            [ConntrackEvent("began", 1, MARKS[0])],
+            [ConntrackEvent("began", i, MARKS[1]) for i in range(5)],
+        ]
+    )
     losses = iter([False, True, False, False])
     live = LiveFlows(MARKS)
     count_anew(live, lambda: ([], next(losses)), lambda: next(lists))
@@ -101,11 +106,11 @@ def test_a_loss_while_counting_means_counting_again() -> None:
 def test_marks_that_are_not_counted_are_passed_over() -> None:
     """A backend that left the file may still have connections; a count is never below zero."""
     live = LiveFlows(MARKS[:1])
-    follow(live, [Event("began", 1, MARKS[1]), Event("ended", 2, MARKS[0])])
+    follow(live, [ConntrackEvent("began", 1, MARKS[1]), ConntrackEvent("ended", 2, MARKS[0])])
     assert live.read() == {MARKS[0]: 0}
     live.replace({MARKS[0]: 3, MARKS[1]: 7})
     assert live.read() == {MARKS[0]: 3}
-    follow(live, [Event("forgotten", 2, MARKS[0])])
+    follow(live, [ConntrackEvent("forgotten", 2, MARKS[0])])
     assert live.closed() == {MARKS[0]: 0}
 
 
@@ -123,14 +128,14 @@ class Slow:
         """Monotonic seconds."""
         return self.now
 
-    def everything(self) -> Iterator[Event]:
+    def everything(self) -> Iterator[ConntrackEvent]:
         """What there is; raises when the kernel does not say."""
         self.times += 1
         self.now += self.seconds
         if self.connections is None:
             raise OSError(16, "Device or resource busy")
-        listed = [Event("began", i, mark) for i, mark in enumerate(self.connections)]
-        return iter([*listed, Event("closed", 99, MARKS[0])])
+        listed = [ConntrackEvent("began", i, mark) for i, mark in enumerate(self.connections)]
+        return iter([*listed, ConntrackEvent("closed", 99, MARKS[0])])
 
     def warning(self, event: str, **details: Any) -> None:
         """A line of the log."""

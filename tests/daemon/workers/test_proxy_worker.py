@@ -121,10 +121,10 @@ def test_counts_over_all_backends(proxy: Proxy) -> None:
     assert counts(proxy) == {}
     for service in proxy.services:
         for backend in service.pool.backends:
-            backend.picked += 2
+            backend.conns += 2
             proxy.tallies[service.name][backend].sent += 10
     proxy.unserved = 1
-    assert counts(proxy) == {"connections": 6, "sent": 30, "unserved": 1}
+    assert counts(proxy) == {"conns": 6, "sent": 30, "unserved": 1}
 
 
 def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
@@ -133,17 +133,17 @@ def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
     watch = Watch(loop, proxy, Heard(), Writer(counters, Count(proxy)))
     proxy.unserved, proxy.exhausted = 2, 1
     backend = proxy.services[0].pool.backends[0]
-    backend.picked, backend.flows = 4, 3
+    backend.conns, backend.flows = 4, 3
     tally = proxy.tallies["a"][backend]
     tally.sent, tally.received, tally.refused = 10, 20, 1
     watch.look(1.0)
     sample = counters.read()
-    wanted = {"bound": 100, "connections": 4, "unserved": 2, "exhausted": 1, "refused": 0}
+    wanted = {"bound": 100, "conns": 4, "unserved": 2, "exhausted": 1, "refused": 0}
     assert {name: sample.head[name] for name in wanted} == wanted
     zeros = dict.fromkeys(("timeouts", "retried", "idle", "resets"), 0)
     assert sample.backend("a", "10.0.0.1") == {
         "flows": 3,
-        "picked": 4,
+        "conns": 4,
         "bytes_out": 10,
         "bytes_back": 20,
         "refused": 1,

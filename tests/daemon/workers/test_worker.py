@@ -34,7 +34,7 @@ from paraglider.daemon.workers.worker import Count, _warm_up
 from paraglider.forward.path import build
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
-from paraglider.netfilter.queue import Reader
+from paraglider.netfilter.queue import QueueReader
 
 pytestmark = pytest.mark.root
 
@@ -267,7 +267,7 @@ def test_a_core_that_is_none(work: Any) -> None:
 def test_a_directory_that_went_away(work: Any, tmp_path: Path) -> None:
     """A chroot directory that is gone since the check keeps the worker from serving as root."""
     worker = work(chroot=str(tmp_path / "gone"))
-    assert worker.report.startswith("2the kernel refuses to give up privileges: ")
+    assert worker.report.startswith("2cannot drop privileges: ")
     assert worker.process.wait(PATIENCE) == 2
 
 
@@ -405,12 +405,12 @@ def test_all_that_is_counted_has_its_place() -> None:
     one = SimpleNamespace(drops=SimpleNamespace(overflows=1, overruns=1))
     counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, queues=(one, one, one))
     counters = Counters()
-    Writer(counters, Count(path, cast(Reader, counted))).tick()
+    Writer(counters, Count(path, cast(QueueReader, counted))).tick()
     sample = counters.read()
-    proxys = {"connections", "unserved", "exhausted"}
+    proxys = {"conns", "unserved", "exhausted"}
     zero = {name for name, value in sample.head.items() if value == 0}
     assert zero - proxys - {"unwritten"} == {"busy", "flows", "active", "closing", "half_open"}
     for name in ("flows", "inactive"):
         assert sample.backend("web", "127.0.1.80")[name] == 0
-    assert sample.backend("bulk", "127.0.1.81") == {"picked": 0, "unanswered": 0}
+    assert sample.backend("bulk", "127.0.1.81") == {"conns": 0, "unanswered": 0}
     counters.close()

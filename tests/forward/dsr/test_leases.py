@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from paraglider.config.model import Config, Timeouts
+from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.forward.dsr.leases import LONGEST, lease_seconds, lease_table
 from paraglider.forward.dsr.marks import way_marks
 from paraglider.netfilter.nft import Nft
@@ -69,7 +69,7 @@ def test_base_chains_are_never_deleted() -> None:
 )
 def test_how_long_a_lease_lasts(changes: dict[str, int], seconds: int) -> None:
     """Half of the shortest timeout at most, so that a living flow is asked about in time."""
-    assert lease_seconds(Timeouts(**changes)) == seconds
+    assert lease_seconds(TimeoutsConfig(**changes)) == seconds
 
 
 @pytest.mark.root

@@ -125,7 +125,7 @@ def test_a_repeated_syn_goes_to_the_same_backend(family: Family) -> None:
     path = nat(web(family, one=False))
     first = run(path, family.syn())
     assert [run(path, family.syn(), now=n) for n in (1.0, 3.0, 7.0)] == [first] * 3
-    assert only(path.flows).translation.backend.picked == 1
+    assert only(path.flows).translation.backend.conns == 1
     assert only(path.flows).translation.backend.unanswered == 3
 
 

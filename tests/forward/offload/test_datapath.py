@@ -127,7 +127,7 @@ def test_a_repeated_first_packet_keeps_its_backend(family: Family) -> None:
     for later in (101.0, 103.0, 107.0, 115.0):
         assert head(path, family.syn(), later) == first
     backend = path.balancer.services.services[0].pool.backends[0]
-    assert (backend.picked, backend.unanswered) == (1, 4)
+    assert (backend.conns, backend.unanswered) == (1, 4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -142,7 +142,7 @@ def test_a_port_that_is_used_again_is_another_flow(family: Family, beside: bool)
         path = NatDatapath(path.balancer, FlowTable(Timeouts(), 10), path)
     found = [head(path, family.syn(seq=seq)) for seq in (7, 7, 2**32 - 1, 2**32 - 1, 7)]
     assert found == [marked(MARKS[n]) for n in (0, 0, 1, 1, 2)]
-    assert [(b.picked, b.unanswered) for b in made.pool.backends] == [(1, 1), (1, 1), (1, 0)]
+    assert [(b.conns, b.unanswered) for b in made.pool.backends] == [(1, 1), (1, 1), (1, 0)]
 
 
 def test_a_decision_is_forgotten() -> None:

@@ -36,7 +36,7 @@ def test_backends_in_turn(run: Any, server: Any) -> None:
         clients = [running.connect() for _ in range(6)]
         for backend in backends * 2:
             accepted(backend)
-        assert [b.picked for b in running.pool.backends] == [2, 2, 2]
+        assert [b.conns for b in running.pool.backends] == [2, 2, 2]
         assert running.proxy.live == len(clients)
 
 

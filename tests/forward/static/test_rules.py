@@ -21,7 +21,7 @@ from paraglider.config.model import Config
 from paraglider.forward.static import rules as static
 from paraglider.forward.static.checks import kernel_only
 from paraglider.forward.static.rules import COUNTED, rounded, served, static_rules, static_table
-from paraglider.netfilter.iptables import Netfilter
+from paraglider.netfilter.iptables import Iptables
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.nft import KernelTable, removal_text, without_counters
 
@@ -91,7 +91,7 @@ def test_the_kernel_takes_the_text(family: int) -> None:
     Nft().rehearse(found.text + found.text + emptied + gone + removal_text(family))
     rules = static_rules(golden(), family)
     assert rules is not None
-    Netfilter().rehearse(family, rules.text())
+    Iptables().rehearse(family, rules.text())
 
 
 def test_a_family_without_services_has_no_table() -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from paraglider.health.codes import Code
-from paraglider.health.pinger import Echo
+from paraglider.health.pinger import Pinger
 from paraglider.health.probes.base import Look
 from paraglider.health.probes.icmp import Icmp
 
@@ -18,7 +18,7 @@ from paraglider.health.probes.icmp import Icmp
 def test_answered(probing: Callable[..., Look], address: str) -> None:
     """Who answers passes; under load one ping may be lost, as anywhere."""
     for _ in range(20):
-        with Echo() as echo:
+        with Pinger() as echo:
             found = probing(Icmp(echo), address=address, started=started(echo), timeout=1)
         if found.passed:
             break
@@ -28,8 +28,8 @@ def test_answered(probing: Callable[..., Look], address: str) -> None:
 @pytest.mark.root
 def test_unanswered(probing: Callable[..., Look], monkeypatch: pytest.MonkeyPatch) -> None:
     """Silence runs into the time, however often others answer."""
-    monkeypatch.setattr(Echo, "send", lambda *_: None)
-    with Echo() as echo:
+    monkeypatch.setattr(Pinger, "send", lambda *_: None)
+    with Pinger() as echo:
         found = probing(Icmp(echo), started=started(echo), timeout=0.1)
     assert (found.code, found.detail) == (Code.L4TOUT, "ping timed out after 0.1 s")
 
@@ -40,7 +40,7 @@ def test_without_the_right(probing: Callable[..., Look]) -> None:
     assert (found.code, found.detail) == (Code.SOCKERR, "could not look: a ping takes CAP_NET_RAW")
 
 
-def started(echo: Echo) -> Callable[[], contextlib.AbstractAsyncContextManager[None]]:
+def started(echo: Pinger) -> Callable[[], contextlib.AbstractAsyncContextManager[None]]:
     """Puts ``echo`` onto the loop of the look."""
 
     @contextlib.asynccontextmanager

@@ -56,7 +56,7 @@ def test_the_scripts_can_be_pasted(inside: Namespace) -> None:
 @pytest.mark.root
 def test_what_nft_refuses_changes_nothing(inside: Namespace) -> None:
     """A text that is wrong in its last line leaves nothing of the lines before."""
-    with pytest.raises(PlatformError, match="refused"):
+    with pytest.raises(PlatformError, match="refuses"):
         replace(FIRST, text=f"{TEXT}add rule ip {TABLE} a nonsense\n").apply(Host())
     assert listed(inside) == ""
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from paraglider.host.changes.base import Host
-from paraglider.host.changes.routes import PolicyRuleChange, ProxyChange, RouteChange, Way
+from paraglider.host.changes.routes import PolicyRuleChange, ProxyChange, RouteChange, RoutingChange
 from paraglider.lab.namespace import Namespace
 
 LINKS = ("eth0", "eth1")
 MARK = 0x52000001
-CHANGES: list[Way] = [
+CHANGES: list[RoutingChange] = [
     RouteChange(4, "eth0", "192.168.0.11"),
     RouteChange(6, "eth0", "2001:db8::11"),
     RouteChange(4, "eth1", None, MARK, "10.0.0.1"),
@@ -24,13 +24,13 @@ CHANGES: list[Way] = [
 ]
 
 
-def held(change: Way, host: Host) -> bool:
+def held(change: RoutingChange, host: Host) -> bool:
     """Whether the host has it."""
     return change.value in host.routing.held(change.family, LINKS)
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.describe("apply"))
-def test_made_and_taken_back(air: Any, change: Way) -> None:
+def test_made_and_taken_back(air: Any, change: RoutingChange) -> None:
     """The kernel tells whether it is made; nothing is left."""
     before = air.snapshot()
     assert not held(change, air.host)
@@ -78,7 +78,7 @@ def test_the_scripts_do_what_the_changes_do(inside: Namespace) -> None:
         (CHANGES[7], "proxy: eth0 answers for 2001:db8::11", "no longer answers"),
     ],
 )
-def test_what_is_told(change: Way, made: str, gone: str) -> None:
+def test_what_is_told(change: RoutingChange, made: str, gone: str) -> None:
     """One line, whatever is done."""
     assert change.describe("apply") == change.describe("keep") == made
     assert gone in change.describe("revert")

@@ -21,7 +21,7 @@ import pytest
 
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import join, new_prefix
-from paraglider.netfilter.queue import QUEUES, Queue, Reader, open_queue
+from paraglider.netfilter.queue import QUEUES, Queue, QueueReader, open_queue
 from paraglider.netfilter.queue.base import Handle
 from paraglider.netfilter.queue.proc import QueueStatus, queue_status
 
@@ -146,7 +146,7 @@ class Running:
 
     def __init__(self, queue: Queue, handle: Handle) -> None:
         self.queue = queue
-        self.reader = Reader([queue])
+        self.reader = QueueReader([queue])
         self.ticks: list[float] = []
         self.raised: list[BaseException] = []
         self._handle = handle

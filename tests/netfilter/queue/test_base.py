@@ -23,7 +23,7 @@ from paraglider.core.checksum import COMPLETE, KERNELS
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
 from paraglider.errors import OperatorError
 from paraglider.forward.nat import build as nat
-from paraglider.netfilter.queue import Reader, open_queue
+from paraglider.netfilter.queue import QueueReader, open_queue
 from paraglider.netfilter.queue.base import LONGEST_PACKET
 from paraglider.netfilter.queue.proc import queue_status
 from paraglider.netfilter.queue.reader import TICK
@@ -284,7 +284,7 @@ def test_tick_when_idle(serve: Any, mouth: Any, wait_until: Any) -> None:
 
 def test_stop_before_serve(io: str) -> None:
     """A queue that was stopped before it was served ends at once."""
-    reader = Reader([open_queue(io, NUMBER, 100)])
+    reader = QueueReader([open_queue(io, NUMBER, 100)])
     try:
         reader.stop()
         reader.serve(always(PASS), lambda _now: None)
@@ -294,7 +294,7 @@ def test_stop_before_serve(io: str) -> None:
 
 def test_stop_from_a_signal_handler(io: str) -> None:
     """A signal handler may stop the queue that the main thread serves."""
-    reader = Reader([open_queue(io, NUMBER, 100)])
+    reader = QueueReader([open_queue(io, NUMBER, 100)])
     before = signal.signal(signal.SIGUSR1, lambda *_: reader.stop())
     ticks = 0
 

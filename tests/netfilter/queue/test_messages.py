@@ -25,9 +25,9 @@ def test_the_queue_is_in_network_order() -> None:
     assert made[16:20] == b"\x00\x00\x12\x34"
 
 
-def test_settle_asks_for_a_length_and_flags() -> None:
+def test_configure_asks_for_a_length_and_flags() -> None:
     """The range in network order and the mode 2 (copy the packet); flags, and which are meant."""
-    made = messages.settle(1, 65531, messages.NFQA_CFG_F_FAIL_OPEN)
+    made = messages.configure(1, 65531, messages.NFQA_CFG_F_FAIL_OPEN)
     assert struct.unpack_from("=HH", made, 20) == (9, 2)
     assert made[24:29] == b"\x00\x00\xff\xfb\x02"
     assert (

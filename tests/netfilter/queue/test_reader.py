@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from paraglider.core.verdict import DROP
-from paraglider.netfilter.queue import Queue, Reader
+from paraglider.netfilter.queue import Queue, QueueReader
 from paraglider.netfilter.queue.batch import ROUND
 from paraglider.netfilter.queue.reader import OTHERS, ROUNDS, TICK
 
@@ -42,7 +42,7 @@ class Fake:
         self._came += [self._stage.now] * count
         self.waiting += count
 
-    def take(self, _handle: object, limit: int, _now: float) -> int:
+    def read(self, _handle: object, limit: int, _now: float) -> int:
         """See ``base.Queue``; time passes."""
         count = min(limit, self.waiting)
         for came in self._came[:count]:
@@ -64,7 +64,7 @@ class Stage:
         self.openings = Fake(self, OPENINGS, cost)
         self.ticks: list[float] = []
         queues = cast(Sequence[Queue], (self.established, self.openings))
-        self.reader = Reader(queues, lambda: self.now, self._wait)
+        self.reader = QueueReader(queues, lambda: self.now, self._wait)
         self.arrivals: Callable[[], None] = lambda: None
 
     def _wait(self, seconds: float) -> list[int]:
@@ -158,6 +158,6 @@ def test_a_broken_socket_is_raised() -> None:
     def broken(*_: Any) -> int:
         raise OSError(9, "Bad file descriptor")
 
-    stage.openings.take = broken  # type: ignore[method-assign]
+    stage.openings.read = broken  # type: ignore[method-assign]
     with pytest.raises(OSError, match="Bad file descriptor"):
         stage.run(1.0)

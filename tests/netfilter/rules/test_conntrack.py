@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 from paraglider.config.method import Method
-from paraglider.config.model import Config, Timeouts
+from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.netfilter.rules.conntrack import (
     elements,
     invalid,
@@ -36,7 +36,7 @@ def test_states_have_the_files_seconds() -> None:
     """A half-closed connection lives as an established one, a closed one shortly, and UDP that was
     answered once as long as all UDP.
     """
-    tcp, udp = map(seconds, policies(Timeouts(syn=250, established=8000, udp=130)).values())
+    tcp, udp = map(seconds, policies(TimeoutsConfig(syn=250, established=8000, udp=130)).values())
     assert tcp["syn_sent"] == tcp["syn_recv"] == 250
     assert tcp["established"] == tcp["fin_wait"] == tcp["close_wait"] == 8000
     assert tcp["last_ack"] == tcp["time_wait"] == 60
@@ -46,7 +46,7 @@ def test_states_have_the_files_seconds() -> None:
 
 def test_a_name_is_of_its_seconds_alone() -> None:
     """A policy cannot be changed in place: other seconds are another policy, the same are it."""
-    first, again, other = (policies(Timeouts(syn=syn)) for syn in (250, 250, 251))
+    first, again, other = (policies(TimeoutsConfig(syn=syn)) for syn in (250, 250, 251))
     assert first == again
     (tcp, udp), (other_tcp, other_udp) = first, other
     assert tcp != other_tcp
@@ -56,8 +56,8 @@ def test_a_name_is_of_its_seconds_alone() -> None:
 def test_what_rules_name_is_there() -> None:
     """Every policy, set and counter that a rule names has been added."""
     kept = {5: (), 60: ()}
-    added = "\n".join(objects("ip t", "ip", Timeouts(), kept))
-    rules = (*timed("ip", Timeouts(), kept), refused("ip"))
+    added = "\n".join(objects("ip t", "ip", TimeoutsConfig(), kept))
+    rules = (*timed("ip", TimeoutsConfig(), kept), refused("ip"))
     assert len(rules) == 5
     for rule in rules:
         assert f"add ct timeout ip t {rule.split(chr(34))[1]} " in added
@@ -66,7 +66,7 @@ def test_what_rules_name_is_there() -> None:
     for name in ("vips", "answering", "fins"):
         assert any(f"@{name}" in rule for rule in invalid("ip", ()))
         assert f"add set ip t {name} " in added
-    assert refused_policy()[0] not in policies(Timeouts())
+    assert refused_policy()[0] not in policies(TimeoutsConfig())
 
 
 def test_ends_are_those_of_tcp_each_once() -> None:

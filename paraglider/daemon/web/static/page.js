@@ -44,12 +44,12 @@ function totals(sample) {
   const ready = backends.filter((row) => row.state === "ready" && row.weight > 0).length;
   const perSecond = (value) => (value == null ? "–" : `${bytes(value)}/s`);
   const tiles = [
-    ["New flows/s", rate(all.flows_per_second), `${count(all.picked)} in all`],
+    ["New flows/s", rate(all.flows_per_second), `${count(all.conns)} in all`],
     ["Live flows", count(all.flows), `in ${sample.services.length} services`],
     ["To backends", perSecond(all.bytes_in_per_second), `${rate(all.packets_in_per_second)} packets/s`],
     ["To clients", perSecond(all.bytes_out_per_second), `${rate(all.packets_out_per_second)} packets/s`],
     ["Backends", `${ready}/${backends.length}`, "take new flows"],
-    ["Workers", `${carriers.filter((row) => row.serves).length}/${carriers.length}`, "serve"],
+    ["Workers", `${carriers.filter((row) => row.up).length}/${carriers.length}`, "serve"],
   ];
   const parent = by("totals");
   if (!parent.children.length) {

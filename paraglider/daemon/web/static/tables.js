@@ -51,7 +51,7 @@ const BACKEND = [
     bar.lastChild.style.left = `${row.weight_share * 100}%`;
     cell.title = `${share(row.share)} of the new flows of late; ${share(row.weight_share)} by weight`;
   }],
-  ["flows", "Flows", (cell, row) => two(cell, count(row.flows), `${count(row.inactive)} inactive, ${count(row.picked)} in all`, row.picked), "number"],
+  ["flows", "Flows", (cell, row) => two(cell, count(row.flows), `${count(row.inactive)} inactive, ${count(row.conns)} in all`, row.conns), "number"],
   ["flows_per_second", "New/s", (cell, row) => two(cell, rate(row.flows_per_second), ""), "number"],
   ["in", "To backend", (cell, row) => way(cell, row, "in"), "number"],
   ["out", "To client", (cell, row) => way(cell, row, "out"), "number"],
@@ -64,12 +64,12 @@ const BACKEND = [
 ];
 
 const WORKER = [
-  ["name", "Worker", (cell, row) => two(cell, row.name, row.serves ? `up ${span(row.seconds)}` : "")],
-  ["serves", "State", (cell, row) => {
-    const state = row.serves ? "ready" : "down";
+  ["name", "Worker", (cell, row) => two(cell, row.name, row.up ? `up ${span(row.seconds)}` : "")],
+  ["up", "State", (cell, row) => {
+    const state = row.up ? "ready" : "down";
     if (cell.dataset.state === state) return;
     cell.dataset.state = state;
-    cell.replaceChildren(element("span", { class: "state" }, symbol(state), element("b", {}, row.serves ? "serves" : "does not serve")));
+    cell.replaceChildren(element("span", { class: "state" }, symbol(state), element("b", {}, row.up ? "up" : "down")));
   }],
   ["core", "Core", (cell, row) => two(cell, row.core == null ? NONE : String(row.core), ""), "number"],
   ["packets", "Packets/s", (cell, row) => two(cell, rate(row.packets_per_second), `${count(row.packets)} in all`, row.packets), "number"],
@@ -215,6 +215,6 @@ export class Workers {
     const lines = keyed(this.body, carriers.map((row) => row.name), (key) => element("tr", { "data-key": key }));
     carriers.forEach((row, i) => fill(WORKER, lines[i], row));
     const rest = sample.workers.filter((row) => !row.role.endsWith("worker"));
-    put(this.others, `Beside them: ${rest.map((row) => `${row.name} ${row.serves ? `up ${span(row.seconds)}` : "does not serve"}`).join(" · ")}`);
+    put(this.others, `Beside them: ${rest.map((row) => `${row.name} ${row.up ? `up ${span(row.seconds)}` : "down"}`).join(" · ")}`);
   }
 }
