@@ -1,14 +1,14 @@
-"""Whether the workers' journals are where the next worker finds them (``host.journal_files``).
+"""Whether the workers' flow journals are where the next worker finds them (``host.journal_files``).
 
-    removed    /run was emptied: the workers are replaced, one at a time; each takes its flows over
-               from the file that its parent holds, into a new one
-    damaged    cut, or written over: the worker writes it anew (``workers.journals``), unless it
-               cannot; until then what it held does not outlive the worker
+    removed    /run was emptied: the workers are replaced, one at a time; each restores its flows
+               from the file that the supervisor holds open, into a new one
+    damaged    truncated, or overwritten: the worker writes it anew (``workers.journals``); if it
+               cannot, the flows in it do not survive the worker
     none       /run is full or read-only: the same
 
 Lives here: ``JournalMonitor``.
-Rules: looks at descriptors and never waits; what it finds are conditions. A worker is replaced once
-for a file that is gone: where there can be no new one, the condition stays, and the worker too.
+Rules: looks at descriptors and never waits; findings are conditions. A worker is replaced once for
+a file that was removed: where there can be no new one, the condition stays, and the worker too.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The daemon's own file, looked at for changes (`watch: true`).
+"""Watches the daemon's own file for changes (`watch: true`).
 
-One ``stat`` every PAUSE: it follows links and renames and works on every file system, where inotify
-would need a thread or a process that may look into the directory.
+One ``stat`` every PAUSE seconds: it follows links and renames and works on every file system, where
+inotify would need a thread or a process with access to the directory.
 
 Lives here: ``ConfigWatcher``.
-Rules: a change counts when the file has been the same for QUIET looks, so that one that is being
-written is not read half. A file that is gone is no change: it comes back.
+Rules: a change counts when the file has been the same for QUIET readings, so that a file that is
+being written is not read half. A file that is missing is no change.
 """
 
 from __future__ import annotations

@@ -1,12 +1,11 @@
-"""Passive health: what clients meet brings a backend's next check forward.
+"""Passive health checks: failed connections of clients bring a backend's next check forward.
 
-Workers count, for each backend, connections that were refused, that nobody answered in time, and
-openings that had to come again (``core.pool``, ``forward.proxy.counts``). Where a count has grown
-since the last look, the checker is given a hint; what it makes of it is ``health.rise_and_fall``'s.
+For each backend the workers count refused connections, timeouts, and SYNs that were repeated
+(``core.pool``, ``forward.proxy.counts``). When a count has grown, the monitor is asked to check the
+backend sooner (``health.rise_and_fall``).
 
 Lives here: ``PassiveChecks``.
-Rules: nothing is asked of a worker, its counts are read where it writes them. One look a second
-whatever clients send, and one hint a backend.
+Rules: counters are read from shared memory, once a second, however many connections fail.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""From the configuration at work to another: what is taken over in place, and what takes a restart.
+"""From the applied configuration to another: what changes in place, and what needs a restart.
 
-Lives here: ``compare`` and ``ReloadOutcome``, ``Capabilities``.
-Rules: pure. What takes a restart stays as it is, and is told of; so does a service whose live flows
-would end, unless that is wanted; the rest is taken over whole.
+Lives here: ``compare``, ``ReloadOutcome``, ``Capabilities``, ``FlowLoss``.
+Rules: pure. What needs a restart stays as it is, and is reported; so does a service whose live
+flows would end, unless ``force`` is given. The rest is applied.
 """
 
 from __future__ import annotations

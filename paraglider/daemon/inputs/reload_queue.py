@@ -1,10 +1,10 @@
-"""The reloads that were asked for: one after the other, each with an answer.
+"""Requested reloads: one after the other, each with an answer.
 
-A reload may have to wait until the host has been changed for it (``orders``); one that is asked
-for meanwhile waits for its turn, and a file is read when its turn comes.
+A reload may have to wait until the host has been changed for it (``reconcile.host``). Further ones
+queue, and the file is read when their turn comes.
 
 Lives here: ``ReloadQueue``.
-Rules: who asks is told once: what has changed, or why nothing has.
+Rules: every request is answered once, with the changes or the reason why there are none.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ class ReloadQueue:
         def log_it(outcome: ReloadOutcome | ParagliderError) -> None:
             if isinstance(outcome, ParagliderError):
                 why = "; ".join(str(outcome).splitlines())
-                self._log.error("not reloaded, nothing has changed", by=said_by, why=why)
+                self._log.error("configuration not reloaded, nothing changed", by=said_by, why=why)
             elif not outcome.words and not outcome.restart:
-                self._log.info("reloaded, nothing is other", by=said_by)
+                self._log.info("configuration reloaded, no changes", by=said_by)
             done()
 
         self.ask(said_by, log_it)

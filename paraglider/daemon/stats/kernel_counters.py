@@ -1,10 +1,10 @@
-"""What the kernel carries of offloaded flows, by backend: packets and bytes each way, live flows.
+"""Packets and bytes of offloaded flows each way, and their live flows, by backend.
 
-No worker sees these packets. Our nft tables count them, from the set-up on; here is what they have
-counted since the daemon began, so that all that is shown began at the same time. Live flows are
-those that the tracker counted last (``workers.conntrack_counter``).
+No worker sees these packets. The nft tables count them from the set-up on; the sums here begin with
+the daemon, so that all counters that are shown began at the same time. The conntrack counter counts
+live flows (``workers.conntrack_counter``).
 
-Rules: what cannot be read stays as it was. A service keeps what backends that left had.
+Rules: what cannot be read stays as it was. A service keeps the sums of backends that were removed.
 """
 
 from __future__ import annotations

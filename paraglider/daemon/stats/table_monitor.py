@@ -1,10 +1,10 @@
-"""What the supervisor looks at after each reading of the tables where flows are offloaded.
+"""Logs what the kernel decided without a worker, and a full conntrack table, for offload services.
 
-    no answer     first packets that no worker decided about went by the kernel's hash: logged
-    conntrack     its table is full, the kernel drops first packets: logged
+    no answer     first packets that no worker decided about were forwarded by the kernel's hash
+    conntrack     its table is full, the kernel drops first packets
 
-Rules: a state is logged once when it begins and once when it ends, a count at most once a minute,
-never a line a packet. That the table is there is the reconciler's to see to.
+Rules: runs after each reading of the tables. A state is logged once when it begins and once when it
+ends, a count at most once a minute. The host helper restores a missing table.
 """
 
 from __future__ import annotations

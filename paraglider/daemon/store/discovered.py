@@ -1,14 +1,14 @@
-"""Hosts that failover found and no file lists (``discover``): which services they are backends of.
+"""Hosts that failover found and no file lists (``discover``), and the services that they join.
 
-A host joins every service of its family, with weight 1 and with the port that all of its backends
-have; not where these have different ports, where the service is carried by dsr (a backend of dsr
-needs a set-up of its own), or where it would contradict the configuration, as a port of a host that
-another service has.
+A host joins every service of its family, with weight 1 and with the port that all of the service's
+backends have. It does not join a service whose backends have different ports, one that is carried
+by dsr (a backend of dsr needs a set-up of its own), or one where it would contradict the
+configuration, such as a port of a host that another service has.
 
 Lives here: ``DiscoveredHosts``.
-Rules: pure. The checker, who tells of hosts, has no rights and is not believed: never taken in are
-our own addresses, VIPs and what else ``health.targets.scope`` names, and what is in no network of
-the gateways, where there are any; nor more than ``health.sweep.MOST``.
+Rules: pure. The monitor, which reports hosts, has no rights and is not trusted. Our own addresses,
+VIPs and what else ``health.targets.scope`` names never join, nor do addresses outside of the
+gateways' networks, where there are gateways, nor more than ``health.sweep.MOST``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paraglider.health.targets import scope
 
 
 class DiscoveredHosts:
-    """The hosts that are in; ``keys`` are the backends that they are by now."""
+    """The hosts that are backends; ``keys`` are those backends, by service and name."""
 
     def __init__(self) -> None:
         self._hosts: dict[IPAddress, None] = {}
@@ -34,20 +34,20 @@ class DiscoveredHosts:
         return address in self._hosts
 
     def join(self, address: IPAddress, config: Config) -> bool:
-        """Take ``address`` in; False where it may not be in the pools of ``config``, or is."""
-        if address in self._hosts or len(self._hosts) >= MOST or not _welcome(address, config):
+        """Add ``address``; False where it must not be a backend of ``config``, or is one."""
+        if address in self._hosts or len(self._hosts) >= MOST or not _may_join(address, config):
             return False
         self._hosts[address] = None
         return True
 
     def leave(self, address: IPAddress) -> bool:
-        """Let ``address`` go; False where it was not in."""
+        """Remove ``address``; False where it was no backend."""
         there = address in self._hosts
         self._hosts.pop(address, None)
         return there
 
     def into(self, config: Config) -> Config:
-        """``config``, which is valid, as if it listed the hosts; none where they are not wanted."""
+        """``config``, which is valid, as if it listed the hosts; without ``discover`` unchanged."""
         if not config.failover.enabled or not config.failover.discover:
             self._hosts.clear()
         if not self._hosts:
@@ -63,7 +63,7 @@ class DiscoveredHosts:
         return config
 
     def adopted(self, listed: Config, wanted: Config) -> None:
-        """``wanted`` is at work, which is ``listed`` and hosts that were found."""
+        """``wanted``, which is ``listed`` and discovered hosts, has been applied."""
         found = frozenset(
             (service.name, backend.name)
             for service in wanted.services
@@ -75,11 +75,11 @@ class DiscoveredHosts:
         self._ever = (self._ever | self.keys) - here
 
     def listed(self, wanted: Config) -> Config:
-        """``wanted``, which is at work, without the hosts that were found."""
+        """``wanted``, which has been applied, without the discovered hosts."""
         return without(wanted, self.keys)
 
     def former(self, key: Key) -> bool:
-        """Whether it is a host that was found and has left."""
+        """Whether it is a discovered host that has left since."""
         return key in self._ever and key not in self.keys
 
 
@@ -87,7 +87,7 @@ def _keys(config: Config) -> frozenset[Key]:
     return frozenset((s.name, backend.name) for s in config.services for backend in s.backends)
 
 
-def _welcome(address: IPAddress, config: Config) -> bool:
+def _may_join(address: IPAddress, config: Config) -> bool:
     if address in scope(config).never:
         return False
     private = config.network.private

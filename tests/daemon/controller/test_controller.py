@@ -193,7 +193,7 @@ def test_a_bad_file_changes_nothing(make: Make) -> None:
         world.hub.hang_up(lambda: None)
     assert not world.hub.loaded.success
     assert [(line["event"], line["why"]) for line in logged] == [
-        ("not reloaded, nothing has changed", "f:1:2: no")
+        ("configuration not reloaded, nothing changed", "f:1:2: no")
     ]
     asked: list[Message] = []
     world.hub.desk.take({"do": "reload"}, asked.append)

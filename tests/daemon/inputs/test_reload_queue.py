@@ -162,4 +162,4 @@ def test_when_nobody_hears_but_the_log() -> None:
         hub.adjusting = False
         hub.reloads.go_on()
     assert ends == [1, 2]
-    assert [line["event"] for line in logged] == ["not reloaded, nothing has changed"]
+    assert [line["event"] for line in logged] == ["configuration not reloaded, nothing changed"]
