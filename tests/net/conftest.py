@@ -83,6 +83,18 @@ def _no_leftovers() -> None:
         namespace.stale(keep=[note["prefix"] for note in notes().values()])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _forked_programs() -> Iterator[None]:
+    """Daemons, servers and clients are forked from a process that has imported what they need."""
+    from forkserver import ForkingNamespace
+
+    forking = ForkingNamespace()
+    with pytest.MonkeyPatch.context() as patch:
+        forking.patch(patch)
+        yield
+    forking.close()
+
+
 @pytest.fixture
 def topology() -> Iterator[Callable[..., Topology]]:
     """A factory of networks."""
