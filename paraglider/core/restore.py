@@ -1,4 +1,4 @@
-"""Flows that a journal knows, restored over into a flow table: after a restart, however it came.
+"""Flows that a journal knows, restored into a flow table: after a restart, however it came.
 
 Rules: nothing in a journal raises, whatever bytes are in it. A flow whose service or backend is no
 longer configured is left out; so is one whose time was over before anybody could have restored it
@@ -21,7 +21,7 @@ from paraglider.core.journal import Journal
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.translation import Translation
 
-#: flows restored over between two signs of life, some 0.1 s where all is interpreted
+#: flows restored between two signs of life, some 0.1 s where all is interpreted
 BEAT: Final = 8192
 #: what a sign of life is given by
 Beat = Callable[[], object]

@@ -94,14 +94,14 @@ def test_flows_outlive_workers_and_daemons(
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda count=count: said(running, "worker ready") == count, running)
         await_rounds(busy, running)
-    assert said(running, "flows taken over") == 2
+    assert said(running, "flows restored") == 2
 
     if everything:  # the files are removed under the workers' hands: they are written anew
         names = journals(net)
         for name in names:
             (RUN_DIRECTORY / name).unlink()
         wait_until(lambda: journals(net) == names, running)
-        wait_until(lambda: said(running, "flows taken over") == 4, running)
+        wait_until(lambda: said(running, "flows restored") == 4, running)
         await_rounds(busy, running)
         # They are cut under load: written anew, as the next worker finds.
         for number_of, name in enumerate(names, 1):
@@ -110,10 +110,10 @@ def test_flows_outlive_workers_and_daemons(
         await_rounds(busy, running)
         for count, pid in enumerate(workers(running), 5):
             os.kill(pid, signal.SIGKILL)
-            wait_until(lambda count=count: said(running, "flows taken over") == count, running)
+            wait_until(lambda count=count: said(running, "flows restored") == count, running)
         await_rounds(busy, running)
         assert said(running, "worker died") == 4
-    taken = said(running, "flows taken over")
+    taken = said(running, "flows restored")
 
     ends = (signal.SIGKILL, signal.SIGTERM) if everything else (signal.SIGTERM,)
     for number_of, how in enumerate(ends, 1):
@@ -121,7 +121,7 @@ def test_flows_outlive_workers_and_daemons(
         wait_until(lambda: not net_queues(net), running)
         running.start()
         await_rounds(busy, running)
-        assert said(running, "flows taken over") == taken + 2 * number_of
+        assert said(running, "flows restored") == taken + 2 * number_of
 
     if everything:
         running.config.write_text(config(*services, workers=1, queue={"io": io}))

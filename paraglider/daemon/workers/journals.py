@@ -1,6 +1,6 @@
 """A worker's flows, carried on from where the process before it left them.
 
-Rules: a worker serves whatever it finds: what cannot be restored over is one line of the log. Where
+Rules: a worker serves whatever it finds: what cannot be restored is one line of the log. Where
 steering has changed since (other cores, say), nobody knows which flow reaches which worker, so
 each takes over all flows there are; those that never come its way end as idle ones do.
 A journal that somebody cuts or writes over while the worker has it is written anew from the flows
@@ -110,4 +110,4 @@ def _take_over(
     if found.kept or found.left_out:
         seconds = round(time.monotonic() - begin, 3)
         counts = {"flows": found.kept, **found.left_out}
-        logger.info("flows restored over", table=name, **counts, seconds=seconds)
+        logger.info("flows restored", table=name, **counts, seconds=seconds)

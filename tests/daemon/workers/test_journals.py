@@ -28,7 +28,7 @@ BEGIN = time.monotonic() - 60.0  # a minute before each test
 
 @pytest.fixture(autouse=True)
 def _a_minute_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flows older than their timeouts are not restored over, and a whole run takes minutes."""
+    """Flows older than their timeouts are not restored, and a whole run takes minutes."""
     monkeypatch.setitem(globals(), "BEGIN", time.monotonic() - 60.0)
 
 
@@ -103,7 +103,7 @@ def test_a_journal_that_is_cut_at_work(files: JournalFiles, forward: str, length
     assert looks(journals, 3.0) == []
     del path, journals
     _, (line,) = lives(roomy, config(forward))
-    assert (line["event"], line["flows"]) == ("flows restored over", 5001)
+    assert (line["event"], line["flows"]) == ("flows restored", 5001)
 
 
 def test_a_journal_that_cannot_be_written_anew(
@@ -138,7 +138,7 @@ def test_a_worker_carries_on(files: JournalFiles) -> None:
     assert len(set(before)) == 3
     del path
     path, (line,) = lives(files)
-    assert (line["event"], line["table"], line["flows"]) == ("flows restored over", "nat", 3)
+    assert (line["event"], line["table"], line["flows"]) == ("flows restored", "nat", 3)
     assert [handled(path, port, 16) for port in (40000, 40001, 40002)] == before
 
 
@@ -181,13 +181,13 @@ def test_a_damaged_journal_is_told_of(files: JournalFiles) -> None:
 
 
 def test_a_damaged_journal_of_another_is_told_of(files: JournalFiles) -> None:
-    """The others' flows are restored over all the same."""
+    """The others' flows are restored all the same."""
     path, _ = lives(files)
     handled(path, 40000)
     del path
     replace(files, core=1).path("nat").write_bytes(b"")
     _, logged = lives(replace(files, steering="three"))
-    assert [line["event"] for line in logged] == ["journal not used", "flows restored over"]
+    assert [line["event"] for line in logged] == ["journal not used", "flows restored"]
 
 
 def test_without_a_journal_the_worker_serves(files: JournalFiles) -> None:
