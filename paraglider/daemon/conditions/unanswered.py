@@ -1,20 +1,19 @@
-"""Openings that go to backends while no answer passes this host: what a filter or a route does.
+"""SYNs that go to backends without an answer passing this host: a filter or a route drops them.
 
-The workers count the flows that they give to each backend and the SYNs that come again; they, or
-with `forward: offload` the kernel, count the packets that backends answer with. Where SYNs come
-again and nothing at all passes from a backend that health has not given up, either somebody between
-the two drops packets (another firewall's forward chain, here or there), or answers take another way
-than through this host. ``rules.foreign`` tells of chains that are certain to drop; this sees the
-rest, by what happens.
+The workers count the flows that they give to each backend and the SYNs that are repeated; they, or
+the kernel with `forward: offload`, count the packets that backends answer with. Where SYNs are
+repeated and no packet passes from a backend that health has not taken down, either a filter between
+the two drops packets (a forward chain of another firewall, here or there), or answers do not pass
+through this host. ``host.foreign`` names chains that certainly drop; this finds the rest.
 
 Lives here: ``UnansweredOpenings``.
-Rules: pure; time is an argument. What finds no answers here by design is left alone: `forward:
-dsr`, `return: direct`, datagrams, which nobody need answer, and `proxy`, whose connections are the
-host's own.
+Rules: pure; time is an argument. Services without answers here by design are skipped: `forward:
+dsr`, `return: direct`, UDP, and `proxy`, whose connections are the host's own.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -23,13 +22,13 @@ from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable, Key
 
-#: SYNs that came again, from which on the silence of a backend is told of
+#: repeated SYNs without an answer, from which on that is a condition
 LEAST: Final = 3
-#: seconds of silence, likewise
+#: seconds without an answer, likewise
 SILENCE: Final = 3.0
-#: seconds without another such SYN after which nothing is known any more
+#: seconds without another such SYN after which the condition ends
 LATELY: Final = 60.0
-#: seconds between two looks, and for each backend more: a look at it takes some 20 µs
+#: seconds between two comparisons, and for each backend more: it takes some 10 µs
 INTERVAL: Final = 1.0
 A_BACKEND: Final = 0.01
 #: backends that one line names
@@ -75,8 +74,9 @@ class UnansweredOpenings:
             known = read if service.forward == "offload" else now
             for member in pools.of(service.name):
                 key = service.name, member.backend
-                one = seen[key] = self._count(key, traffic, now, known)
-                openings = _of(traffic, key, "conns") - one.openings
+                counted = traffic.of(*key)
+                one = seen[key] = self._count(key, counted, now, known)
+                openings = (counted["conns"] or 0) - one.openings
                 if member.takes_flows and _is_silent(one, now, known):
                     silent[member.backend] = max(openings, one.again)
             if silent:
@@ -85,11 +85,13 @@ class UnansweredOpenings:
         self._next = now + INTERVAL + A_BACKEND * len(seen)
         self._conditions.put("answers", found)
 
-    def _count(self, key: Key, traffic: Traffic, now: float, known: float) -> _Seen:
-        answers, repeated = _of(traffic, key, "packets_out"), _of(traffic, key, "unanswered")
+    def _count(
+        self, key: Key, counted: Mapping[str, int | None], now: float, known: float
+    ) -> _Seen:
+        answers, repeated = counted["packets_out"] or 0, counted["unanswered"] or 0
         one = self._seen.get(key)
         if one is None or answers != one.answers:
-            return _Seen(answers, _of(traffic, key, "conns"), repeated, known)
+            return _Seen(answers, counted["conns"] or 0, repeated, known)
         if repeated - one.repeated > one.again:
             one.again, one.again_at = repeated - one.repeated, now
         return one
@@ -102,10 +104,6 @@ def _passes_here(service: Service) -> bool:
 
 def _is_silent(one: _Seen, now: float, known: float) -> bool:
     return one.again >= LEAST and known - one.at >= SILENCE and now - one.again_at < LATELY
-
-
-def _of(traffic: Traffic, key: Key, name: str) -> int:
-    return traffic.of(*key)[name] or 0
 
 
 def _condition(service: Service, silent: dict[str, int]) -> Condition:
