@@ -17,6 +17,7 @@ from functools import partial
 
 from paraglider.config.sources import origins
 from paraglider.daemon import log
+from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.adjust import HostRules
@@ -127,16 +128,18 @@ def run(
         hub = Controller(
             wanted,
             registry,
-            watch,
             partial(forget_other_journals, specs),
             token.digest,
             read=settings.read,
             file=ConfigWatcher(path),
             named=named,
             kept=kept,
-            carried=KernelCounters(wanted, readings.carried),
-            refusals=Refusals(wanted, readings.refused),
-            readings=readings,
+            kernel=KernelMonitor(
+                watch,
+                KernelCounters(wanted, readings.carried),
+                Refusals(wanted, readings.refused),
+                readings,
+            ),
         )
         privileges.limit_parent()
         status = Supervisor(specs, be, hub, Notifier()).run()

@@ -23,7 +23,7 @@ from paraglider.core.strategies import Registry
 from paraglider.daemon import log
 from paraglider.daemon.conditions.assessor import Assessor
 from paraglider.daemon.conditions.journals import JournalMonitor
-from paraglider.daemon.conditions.refusals import Refusals
+from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.conditions.unanswered import UnansweredOpenings
 from paraglider.daemon.controller.handlers import SOON, Handlers
@@ -51,10 +51,6 @@ from paraglider.daemon.reconcile.kernel_tables import EndedConnections, KernelTa
 from paraglider.daemon.reconcile.turns import Step, Turns
 from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
-from paraglider.daemon.stats.kernel_counters import KernelCounters
-from paraglider.daemon.stats.kernel_readings import KernelReadings
-from paraglider.daemon.stats.live_counts import LiveCounts
-from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.stats.traffic import Samples, Traffic, samples
 from paraglider.daemon.store.backends import BackendRecord, BackendTable
 from paraglider.daemon.store.discovered import DiscoveredHosts
@@ -65,8 +61,7 @@ from paraglider.netfilter.rules.marks import backend_marks
 
 
 class Controller:
-    """The hub of ``config``; ``registry`` has its strategies, ``watch`` and ``carried`` look at the
-    kernel.
+    """Applies ``config``; ``registry`` has its strategies, ``kernel`` monitors the kernel.
 
     ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
     hash of what the stats page needs to change anything. ``read`` reads ``file`` again, ``adjust``
@@ -79,7 +74,6 @@ class Controller:
         self,
         config: Config,
         registry: Registry,
-        watch: TableMonitor | None = None,
         all_ready: Callable[[], None] = lambda: None,
         token: bytes | None = None,
         *,
@@ -88,9 +82,7 @@ class Controller:
         adjust: Callable[[Config, Callable[[], object]], list[str]] | None = None,
         named: Mapping[str, BackendSource] | None = None,
         kept: DnsCache | None = None,
-        carried: KernelCounters | None = None,
-        refusals: Refusals | None = None,
-        readings: KernelReadings | None = None,
+        kernel: KernelMonitor | None = None,
     ) -> None:
         self.store = Store(config, time.monotonic())
         self.questions = Broadcasts(self._send)
@@ -102,9 +94,7 @@ class Controller:
         self._unanswered = UnansweredOpenings(self.conditions)
         self._suspensions = SuspendedPolicies(registry, self.conditions, self._send_to_carriers)
         self._registry = registry
-        self._watch = watch
-        self._carried = carried
-        self._refusals = refusals
+        self._kernel = kernel or KernelMonitor()
         self._all_ready = all_ready
         self._children: dict[int, Child] = {}
         self._all: Children | None = None
@@ -120,8 +110,6 @@ class Controller:
         self._reloads = ReloadQueue(self)
         self._draining = DrainReconciler(self, self._orders)
         self._renewal = Renewal()
-        self._live = LiveCounts()
-        self._readings = readings or KernelReadings()
         self._connections: Mapping[int, int] | None = None  # of the kernel, by mark
         self._workers = WorkerReconciler(self, self.processes, self._send)
         self._checks = CheckReconciler(self, self._checker, self._send)
@@ -136,7 +124,9 @@ class Controller:
             "states of the workers": self._workers.reconcile,
             "targets of the checks": self._checks.reconcile,
             "offloaded services": self._look_at_offloaded,
-            "the kernel's tables": self._read_kernel,
+            "the kernel's tables": lambda _: self._kernel.reconcile(
+                self._orders.read, self.conditions
+            ),
             "health": self._assess,
             "openings without an answer": self._look_at_openings,
         }
@@ -147,7 +137,7 @@ class Controller:
         """See ``Controller``."""
         self._all = children
         self._children = {child.spec.index: child for child in children}
-        self._live = LiveCounts(children)
+        self._kernel.attach(children)
 
     def ready(self) -> None:
         """See ``Controller``."""
@@ -156,11 +146,13 @@ class Controller:
     def equipment(self) -> Equipment:
         """See ``child.Owner``."""
         states = self.pools.states()
-        return Equipment(self.config, states, self._registry, self._live.counted, self._live.listed)
+        return Equipment(
+            self.config, states, self._registry, self._kernel.live.counted, self._kernel.live.listed
+        )
 
     def came(self, child: Child) -> None:
         """See ``child.Owner``."""
-        self._count_workers(child)
+        self._kernel.count_workers(self._children.values())
         self._journals.came(child)
         if child.spec.role == "scout":
             self._send(child.spec.index, self._sources.order())
@@ -170,7 +162,7 @@ class Controller:
     def went(self, child: Child) -> None:
         """See ``child.Owner``."""
         self.questions.gone(child.spec.index)
-        self._count_workers(child)
+        self._kernel.count_workers(self._children.values())
 
     def heard(self, child: Child, message: Message) -> None:
         """See ``child.Owner``."""
@@ -219,29 +211,6 @@ class Controller:
             self._forget(over)
         return self._offloaded.wait(now)
 
-    def _read_kernel(self, _now: float) -> float:
-        families = set() if self._watch is None else set(self._watch.families)
-        families |= set() if self._refusals is None else set(self._refusals.families)
-        return self._readings.reconcile(
-            lambda then: self._orders.read(sorted(families), then),
-            self._look_at_kernel,
-            needed=bool(families),
-        )
-
-    def _look_at_kernel(self) -> None:
-        """The tables have been read."""
-        now = time.monotonic()
-        if self._watch is not None:
-            self._watch.look(now)
-        if self._refusals is not None:
-            self.conditions.put("openings", self._refusals.look(now))
-        if self._carried is not None:
-            self._carried.look(now)
-
-    def when_read(self, done: Callable[[], object]) -> None:
-        """See ``handlers.State``."""
-        self._readings.when_new(done)
-
     def _assess(self, now: float) -> float:
         if not self._assessor.wait(now):
             self.assess()
@@ -255,8 +224,8 @@ class Controller:
 
     def _look_at_openings(self, now: float) -> float:
         if not self._unanswered.wait(now):
-            traffic = Traffic(samples(self.processes()), self._carried)
-            read = now if self._carried is None else self._carried.looked
+            traffic = self.traffic(samples(self.processes()))
+            read = now if self._kernel.read_at is None else self._kernel.read_at
             self._unanswered.look(self.config, self.pools, traffic, now, read)
         return self._unanswered.wait(now)
 
@@ -327,16 +296,16 @@ class Controller:
 
     @property
     def kernel(self) -> dict[str, int] | None:
-        """See ``desk.State``."""
-        offloaded = self._watch.kernel if self._watch is not None else None
-        refused = self._refusals.counts if self._refusals is not None else {}
-        return {**(offloaded or {}), **refused} or None
+        """See ``handlers.State``."""
+        return self._kernel.shown
 
     def traffic(self, samples: Samples) -> Traffic:
-        """See ``desk.State``."""
-        if self._carried is not None:
-            self._carried.count(self._live.read())
-        return Traffic(samples, self._carried)
+        """See ``handlers.State``."""
+        return self._kernel.traffic(samples)
+
+    def when_read(self, done: Callable[[], object]) -> None:
+        """See ``handlers.State``."""
+        self._kernel.readings.when_new(done)
 
     def processes(self) -> list[Child]:
         """See ``desk.State``; without those that are idle."""
@@ -395,7 +364,9 @@ class Controller:
         the host has yet to be changed for it; ``again`` is called when that is done, to try again.
         """
         roles = {child.spec.role for child in self.processes()}
-        if self._live.counted is None:  # a tracker that only lists hears of no connection's end
+        if (
+            self._kernel.live.counted is None
+        ):  # a tracker that only lists hears of no connection's end
             roles.discard("tracker")
         able = Capabilities(frozenset(roles), frozenset(self._registry), ending)
         change = compare(self.wanted, self.discovered.into(config), able)
@@ -422,16 +393,13 @@ class Controller:
         if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
             renewed.add("worker")
         workers = sum(child.spec.role == "worker" for child in self.processes())
-        renewed |= self._live.begin_anew(config, workers)
-        if self._carried is not None:
-            self._carried.adopt(config)
+        renewed |= self._kernel.apply_config(config, workers)
         if chroot_for(before) != chroot_for(config):
             renewed.add("checker")
         for child in self.processes():
             child.spec = child.spec.equipped(self.equipment())
         self._workers.supersede(renewed)
         self._offloaded = KernelTables(config, before=self._offloaded, load=self._orders.load)
-        self._watch_kernel()
         for child in self._children.values() if checked(config) else ():
             if child.spec.idle and child.spec.role == "checker" and self._all is not None:
                 self._all.wake(child)
@@ -439,13 +407,6 @@ class Controller:
             self._renewal.add(c for c in self.processes() if c.spec.role in renewed)
             self._renewal.go_on(self._all)
         return done
-
-    def _watch_kernel(self) -> None:
-        """Look at the tables of the families that have such services now."""
-        if self._watch is not None:
-            self._watch.cover(s.family for s in self.config.services if s.forward == "offload")
-        if self._refusals is not None:
-            self._refusals.follow(self.config)
 
     def _look_at_draining(self, now: float) -> float:
         return inf if self._orders.adjusting else self._draining.reconcile(now)
@@ -521,9 +482,3 @@ class Controller:
         for child in self._children.values():
             if child.spec.role in CARRIERS:
                 self._send(child.spec.index, message)
-
-    def _count_workers(self, changed: Child) -> None:
-        """Tell the watch how many workers serve, after one began or ended."""
-        if self._watch is not None and changed.spec.role == "worker":
-            workers = [c for c in self._children.values() if c.spec.role == "worker"]
-            self._watch.workers(sum(child.serves for child in workers))

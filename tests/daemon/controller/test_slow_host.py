@@ -19,6 +19,7 @@ from paraglider.config.model import Config
 from paraglider.core.pool import Event
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon import log
+from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.process import ReconcilerSpec
@@ -83,12 +84,14 @@ class World:
         self.controller = Controller(
             self.config,
             STRATEGIES,
-            TableMonitor({4}, log.logger(), counters=readings.tables, full=readings.fill),
             read=lambda: Read(LoadedConfig(self.file, Marks(), "file"), self.file, (), {}),
             file=ConfigWatcher(path),
-            carried=KernelCounters(self.config, readings.carried),
-            refusals=Refusals(self.config, readings.refused),
-            readings=readings,
+            kernel=KernelMonitor(
+                TableMonitor({4}, log.logger(), counters=readings.tables, full=readings.fill),
+                KernelCounters(self.config, readings.carried),
+                Refusals(self.config, readings.refused),
+                readings,
+            ),
         )
         self.processes = Processes(self.config)
         self.controller.attach(cast(Children, self.processes))

@@ -1,0 +1,97 @@
+"""What the kernel counts and refuses: read by the host helper, monitored and shown.
+
+Lives here: ``KernelMonitor``, over the counters of offloaded flows, the offload tables, conntrack,
+refused flows and the memory of live flows.
+Rules: nothing here reads the kernel; it goes by the last reading (``stats.kernel_readings``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from paraglider.config.model import Config
+from paraglider.daemon.conditions.refusals import Refusals
+from paraglider.daemon.conditions.table import Conditions
+from paraglider.daemon.host_helper.readings import Reading
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.daemon.stats.kernel_readings import KernelReadings
+from paraglider.daemon.stats.live_counts import LiveCounts
+from paraglider.daemon.stats.table_monitor import TableMonitor
+from paraglider.daemon.stats.traffic import Samples, Traffic
+
+#: has the host helper read the tables of families, and calls back
+Read = Callable[[Iterable[int], Callable[[Reading | None], object]], object]
+
+
+@dataclass(slots=True)
+class KernelMonitor:
+    """What there is to monitor; a part that is None is not monitored."""
+
+    tables: TableMonitor | None = None
+    counters: KernelCounters | None = None
+    refusals: Refusals | None = None
+    readings: KernelReadings = field(default_factory=KernelReadings)
+    live: LiveCounts = field(default_factory=LiveCounts)
+
+    def attach(self, processes: Iterable[Child]) -> None:
+        """These are the processes, one of which may count live flows."""
+        self.live = LiveCounts(processes)
+
+    def reconcile(self, read: Read, conditions: Conditions) -> float:
+        """Have the tables read when that is due, and put what is wrong into ``conditions``; seconds
+        until the next turn.
+        """
+        families: set[int] = set()
+        for part in (self.tables, self.refusals):
+            families |= set() if part is None else set(part.families)
+        return self.readings.reconcile(
+            lambda then: read(sorted(families), then),
+            lambda: self._changed(conditions),
+            needed=bool(families),
+        )
+
+    def _changed(self, conditions: Conditions) -> None:
+        """There is a new reading."""
+        now = time.monotonic()
+        if self.tables is not None:
+            self.tables.look(now)
+        if self.refusals is not None:
+            conditions.put("openings", self.refusals.look(now))
+        if self.counters is not None:
+            self.counters.look(now)
+
+    def apply_config(self, config: Config, workers: int) -> set[str]:
+        """Monitor what ``config`` has; the roles of the processes that need other memory for it."""
+        if self.counters is not None:
+            self.counters.adopt(config)
+        if self.tables is not None:
+            self.tables.cover(s.family for s in config.services if s.forward == "offload")
+        if self.refusals is not None:
+            self.refusals.follow(config)
+        return self.live.begin_anew(config, workers)
+
+    def count_workers(self, processes: Iterable[Child]) -> None:
+        """A worker began or ended: count those of ``processes`` that serve."""
+        if self.tables is not None:
+            self.tables.workers(sum(c.serves for c in processes if c.spec.role == "worker"))
+
+    def traffic(self, samples: Samples) -> Traffic:
+        """What the workers and the kernel have counted."""
+        if self.counters is not None:
+            self.counters.count(self.live.read())
+        return Traffic(samples, self.counters)
+
+    @property
+    def read_at(self) -> float | None:
+        """When the counters were read last (monotonic seconds); None where there are none."""
+        return None if self.counters is None else self.counters.looked
+
+    @property
+    def shown(self) -> dict[str, int] | None:
+        """What the kernel decided and refused by itself, and how full conntrack is."""
+        offloaded = self.tables.kernel if self.tables is not None else None
+        refused = self.refusals.counts if self.refusals is not None else {}
+        return {**(offloaded or {}), **refused} or None
