@@ -1,12 +1,13 @@
-"""The lab: Paraglider at work in network namespaces of its own, for demos and for tests.
+"""The lab: Paraglider in network namespaces, for demos and tests.
 
 - **topology**: a client, a balancer, a switch and backends as namespaces joined by veth pairs.
-- **namespace**: one of them, with the processes that run in it; what is made is removed again.
-- **balancer**: the real set-up and the real daemon, run in the balancer's namespace.
-- **servers**, **client**: tiny programs that say which backend answered; standard library only.
-- **traffic**, **window**: of a lab that is kept, what goes on in it and how the host sees its page.
-- **direct**: what is different where the backends answer the client past the balancer.
-- **story**: what ``paraglider lab`` does, from building to removing, with a table of who answered.
+- **namespace**: one namespace and its processes; both are removed at the end.
+- **balancer**: the real set-up and the real daemon in the balancer's namespace.
+- **servers**, **client**: small programs that report which backend answered; standard library only.
+- **load_clients**: clients that open connections until they are stopped, and their results.
+- **traffic**, **port_forward**: for a kept lab, continuous traffic and the stats page on the host.
+- **direct**: the parts for ``forward: dsr``, where backends answer the client directly.
+- **scenario**, **failover_scenario**: the runs of ``paraglider lab``, from set-up to removal.
 
-Nothing here knows how balancing works: the lab drives the commands that an operator would type.
+The lab does not import the balancer: it runs the commands that an operator would run.
 """

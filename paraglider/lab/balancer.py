@@ -1,10 +1,9 @@
 """The real set-up and the real daemon, run in the balancer's namespace of a topology.
 
-Lives here: ``LabBalancer``, which writes a configuration into a directory and drives
-``paraglider.config`` and ``paraglider`` as an operator would, ``StaticBalancer``, which does so
-with ``paraglider start``, and ``start_backend``.
-Rules: programs are run as ``python -m`` with this interpreter, so that the code that is tested is
-the code that is here; what the daemon says goes to a file, which is the only thing read of it.
+Lives here: ``LabBalancer``, which writes a configuration and runs ``paraglider.config`` and
+``paraglider``; ``StaticBalancer``, which runs ``paraglider start``; and ``start_backend``.
+Rules: programs are run as ``python -m`` with this interpreter, so that they use this source tree.
+The daemon logs to a file, which is its only output that is read.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ STOP_TIMEOUT = 15.0  # seconds until it must have ended after SIGTERM: a proxy d
 
 
 class LabBalancer:
-    """One configuration at work in ``namespace``; its files are in ``directory``.
+    """A balancer with one configuration in ``namespace``; its files are in ``directory``.
 
-    ``arguments`` (such as ``-6`` or ``-D``) are given to the daemon.
+    ``arguments`` (such as ``-6`` or ``-D``) are passed to the daemon.
     """
 
     def __init__(
@@ -61,13 +60,13 @@ class LabBalancer:
         return self.namespace.run([*self.setup_command, *options], check=check)
 
     def undo(self) -> None:
-        """Take back what ``set_up`` did; raises ``PlatformError`` when it refuses."""
+        """Undo ``set_up``; raises ``PlatformError`` when that fails."""
         self.set_up("--undo")
 
     def start(self) -> int:
         """Start the daemon and wait until it is ready; returns its process id.
 
-        Raises ``PlatformError`` with the daemon's last words when it ends or stays silent.
+        Raises ``PlatformError`` with the end of the log when it exits or does not get ready.
         """
         with self.log_file.open("ab") as log:
             begin = log.tell()
@@ -83,9 +82,9 @@ class LabBalancer:
         return daemon.pid
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End the daemon by ``number`` and return its exit code (0 when none ran).
+        """Send the signal ``number`` to the daemon and return its exit code (0 if none ran).
 
-        Raises ``PlatformError`` when it takes too long; it is then killed.
+        Raises ``PlatformError`` when it does not exit in time; it is then killed.
         """
         daemon, self._daemon = self._daemon, None
         if daemon is None:
@@ -100,7 +99,7 @@ class LabBalancer:
             raise PlatformError(f"the daemon did not end within {STOP_TIMEOUT:g} s") from None
 
     def close(self) -> None:
-        """Stop the daemon and undo the set-up, whatever of both is there."""
+        """Stop the daemon and undo the set-up, if there are any."""
         try:
             self.stop()
         finally:
@@ -108,24 +107,24 @@ class LabBalancer:
 
     @property
     def pid(self) -> int:
-        """The process id of the running daemon; raises ``PlatformError`` when none runs."""
+        """The process id of the running daemon; raises ``PlatformError`` if there is none."""
         if self._daemon is None:
             raise PlatformError("the daemon does not run", "call start first")
         return self._daemon.pid
 
     def log(self) -> str:
-        """All that the daemon has said."""
+        """The daemon's log."""
         if not self.log_file.exists():
             return ""
         return self.log_file.read_text(encoding="utf-8", errors="replace")
 
     def trouble(self) -> list[str]:
-        """The lines of the log that tell of an error or a traceback."""
+        """The lines of the log with errors and tracebacks."""
         return [line for line in self.log().splitlines() if TROUBLE.search(line)]
 
 
 class StaticBalancer(LabBalancer):
-    """The kernel alone: set up by ``paraglider start``, undone by ``stop``, without a daemon."""
+    """A static set-up: made by ``paraglider start``, undone by ``stop``, without a daemon."""
 
     @property
     def setup_command(self) -> list[str]:
@@ -137,15 +136,15 @@ class StaticBalancer(LabBalancer):
         return [sys.executable, "-m", "paraglider", *self.arguments]
 
     def start(self) -> int:
-        """Nothing, for ``set_up`` was all; 0 is no process."""
+        """Nothing to do after ``set_up``; returns 0."""
         return 0
 
     def undo(self) -> None:
-        """``paraglider stop``; raises ``PlatformError`` when it refuses."""
+        """Run ``paraglider stop``; raises ``PlatformError`` when that fails."""
         self.namespace.run([*self._program, "stop"])
 
     def show(self) -> dict[str, Any]:
-        """What ``paraglider show --json`` prints."""
+        """The output of ``paraglider show --json``."""
         shown: dict[str, Any] = json.loads(
             self.namespace.run([*self._program, "show", "--json"]).stdout
         )
@@ -157,7 +156,7 @@ def start_backend(
 ) -> None:
     """Start the lab's servers in ``backend`` and wait until they listen.
 
-    Raises ``PlatformError`` with their last words when they end instead.
+    Raises ``PlatformError`` with their output when they exit instead.
     """
     arguments = [sys.executable, "-m", "paraglider.lab.servers", name]
     for option, ports in (("--http", http), ("--udp", udp)):

@@ -1,12 +1,13 @@
-"""A client of the lab: opens connections one after the other and says who answered.
+"""A client of the lab: opens connections one after the other and prints which backend answered.
 
 ``python -m paraglider.lab.client tcp ADDRESS PORT COUNT`` (or ``udp``, or ``ping`` with port 0)
-prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``.
-With ``download`` COUNT is a number of bytes: they come from one backend, half of them before a
-line of input and half after it, and each half is told of, ``{"answer": "backend2", "bytes": 500}``.
+prints one JSON object a try: ``{"answer": "backend2"}`` or ``{"error": "timed out"}``. With
+``download`` COUNT is a number of bytes, downloaded over one connection: the first half at once, the
+second half after a line on standard input. Each half is one line of output, ``{"answer":
+"backend2", "bytes": 500}``.
 
-Rules: standard library only; every try is a flow of its own (a fresh socket); an echo reply does
-not say which backend sent it, so its answer is the empty string.
+Rules: standard library only. Every try is a new flow on a new socket. An echo reply does not name
+the backend, so its answer is the empty string.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from collections.abc import Callable, Iterator
 TIMEOUT = 3.0  # seconds a single try may take
 DOWNLOAD_TIMEOUT = 60.0  # seconds without a byte that end a download
 
-#: datagram sockets stay open to the end: the kernel might give a port again that has a flow
+#: datagram sockets stay open, because the kernel could reuse a port that still has a flow
 _kept: list[socket.socket] = []
 
 
 def tcp(address: str, port: int) -> str:
-    """The name in the body that an HTTP server answers with."""
+    """The backend's name, from the body of the HTTP answer."""
     connection = http.client.HTTPConnection(address, port, timeout=TIMEOUT)
     try:
         connection.request("GET", "/")
@@ -35,7 +36,7 @@ def tcp(address: str, port: int) -> str:
 
 
 def udp(address: str, port: int) -> str:
-    """The first word that a UDP echo server answers with."""
+    """The backend's name, the first word of the UDP echo server's answer."""
     sock = _datagram_socket(address, 0)
     sock.connect((address, port))
     sock.send(b"who")
@@ -43,7 +44,7 @@ def udp(address: str, port: int) -> str:
 
 
 def ping(address: str, _port: int) -> str:
-    """Empty once the echo reply is back; the kernel matches identifier and checksum."""
+    """Wait for the echo reply; returns an empty string. The kernel matches the identifier."""
     version6 = ":" in address
     protocol = socket.IPPROTO_ICMPV6 if version6 else socket.IPPROTO_ICMP
     sock = _datagram_socket(address, protocol)
@@ -57,7 +58,7 @@ TRIES: dict[str, Callable[[str, int], str]] = {"tcp": tcp, "udp": udp, "ping": p
 
 
 def download(address: str, port: int, size: int) -> Iterator[tuple[str, int]]:
-    """Half of ``size`` bytes, and the other half: the backend's name, and how many came so far."""
+    """Download ``size`` bytes in two halves; yields the backend's name and the bytes so far."""
     connection = http.client.HTTPConnection(address, port, timeout=DOWNLOAD_TIMEOUT)
     try:
         connection.request("GET", f"/bytes/{size}")

@@ -17,46 +17,46 @@ from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology
 
 SIZE = 4_000_000
-"""Bytes that are downloaded a family."""
+"""Bytes that are downloaded per family."""
 SPARE = SIZE // 20
-"""Bytes that the balancer may send meanwhile: it answers for the VIP, and hosts chat."""
+"""Bytes that the balancer may send meanwhile: ARP, neighbour discovery and the like."""
 
 
 def set_up(backends: Sequence[Namespace], config: Path, services: Sequence[str]) -> None:
-    """Give every backend what ``services`` need of it; raises ``PlatformError``."""
+    """Set every backend up for ``services``; raises ``PlatformError``."""
     for backend in backends:
         backend.run([*_command(config), *services, "--apply"])
 
 
 def undo(backend: Namespace, config: Path) -> None:
-    """Take that back; nothing happens where nothing was made."""
+    """Undo ``set_up`` of ``backend``, if there is one."""
     backend.run([*_command(config), "--undo"])
 
 
 def needed(config: Path) -> bool:
-    """Whether the services of the lab's file ask something of the backends' hosts."""
+    """Whether the services in the lab's file need a set-up of the backends."""
     return "forward: dsr" in config.read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
 class DirectDownload:
-    """Bytes that the client got in all, and bytes that the balancer sent its way meanwhile."""
+    """Bytes that the client received, and bytes that the balancer sent to it meanwhile."""
 
     got: int
     sent: int
 
     def faults(self) -> list[str]:
-        """What is wrong with it."""
+        """The faults of the download; empty if there are none."""
         found = []
         if self.got != SIZE * len(VIP):
             found.append(f"{self.got} bytes of {SIZE * len(VIP)} were downloaded")
         if self.sent > SPARE:
-            found.append(f"the balancer sent {self.sent} bytes: answers do not pass it by")
+            found.append(f"the balancer sent {self.sent} bytes: answers do not bypass it")
         return found
 
 
 def download(net: Topology, port: int) -> DirectDownload:
-    """Have the client download ``SIZE`` bytes over each family; raises ``PlatformError``."""
+    """Download ``SIZE`` bytes over each family; raises ``PlatformError``."""
     before, got = _sent(net.balancer), 0
     for family, vip in VIP.items():
         host = f"[{vip}]" if family == 6 else vip

@@ -1,9 +1,9 @@
-"""What ``paraglider lab -f`` does: a backend dies under load and returns, a host joins, one drains.
+"""``paraglider lab -f``: a backend dies under load and returns, a host joins, one drains.
 
-Lives here: ``FailoverLab``, a run of the lab with another story.
-Rules: as in ``story``; all along, clients open connections over both families, and what is said of
-a moment was counted from there on. What is waited for are states of the daemon, as ``show`` has
-them; whoever waits in vain says so and goes on.
+Lives here: ``FailoverLab``, a run of the lab with this scenario.
+Rules: as in ``scenario``. Clients open connections over both families all the time, and the results
+of a step are counted from its begin. A step waits for a state of the daemon as ``show`` reports it;
+a timeout is a fault.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from paraglider.lab.load_clients import LoadClients, LoadResult
 from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, LabOptions, configuration, notes
 from paraglider.lab.topology import VIP, Plan, Topology, backend_address
 
-#: ways of forwarding that tell this story
+#: forward methods of this scenario
 FORWARDS = ("nat", "offload")
 CHECK = {"type": "tcp", "interval": 0.5, "rise": 2, "fall": 2}
-ROUNDS = {"check_cycle": 1, "timeout": 1, "rise": 1, "fall": 2, "discover": True}
-#: tries of each family that are counted of a moment
+FAILOVER = {"check_cycle": 1, "timeout": 1, "rise": 1, "fall": 2, "discover": True}
+#: connections of each family that are counted per step
 TRIES = 60
-#: bytes of the download that a drain must not cut
+#: bytes of the download that continues during a drain
 LONG = 40_000_000
-#: seconds until a state that does not come counts as not coming
+#: timeout of a state change, in seconds
 PATIENCE = 20.0
 
 
 def failover_configuration(text: str) -> str:
-    """The lab's file ``text`` for this story: HTTP alone, checked, its failover quick."""
+    """The lab's file ``text`` for this scenario: HTTP only, with checks and fast failover."""
     document = yaml.safe_load(text)
-    document["failover"] = ROUNDS
+    document["failover"] = FAILOVER
     document["services"] = [
         {**service, "check": CHECK}
         for service in document["services"]
@@ -53,17 +53,17 @@ def failover_configuration(text: str) -> str:
 
 
 class FailoverLab(Lab):
-    """One run; ``run`` says whether everything was as it should be."""
+    """One run; ``run`` returns whether it had no faults."""
 
     def __init__(self, options: LabOptions, console: Console) -> None:
         if options.forward not in FORWARDS:
             raise OperatorError(
-                f"the lab tells of failover with --forward {' or '.join(FORWARDS)}",
+                f"the failover lab needs --forward {' or '.join(FORWARDS)}",
                 "leave out -f, or choose one of these",
             )
         if options.backends < 2:
             raise OperatorError(
-                "where one backend dies another has to be left", "ask for --backends 2 or more"
+                "the failover lab needs at least two backends", "give --backends 2 or more"
             )
         super().__init__(options, console)
         self._faults: list[str] = []
@@ -71,13 +71,13 @@ class FailoverLab(Lab):
     def _configuration(self, cores: frozenset[int]) -> str:
         return failover_configuration(configuration(self.options, self.directory, cores))
 
-    def _tell(self, interrupts: Interrupts) -> bool:
+    def _run(self, interrupts: Interrupts) -> bool:
         options, say = self.options, self._say
         namespace.stale(keep=[note["prefix"] for note in notes().values()])
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
         say(
             f"[bold]1.[/] Building a client, a balancer, {options.backends} backends and a host"
-            f" that no file lists, as network namespaces [cyan]{self.prefix}-*[/]"
+            f" that is not in the file, as network namespaces [cyan]{self.prefix}-*[/]"
         )
         built = Topology(Plan(backends=options.backends + 1), prefix=self.prefix)
         for number in range(1, options.backends + 1):
@@ -88,11 +88,11 @@ class FailoverLab(Lab):
             balancer.set_up()
         say(f"[bold]3.[/] Starting the daemon: [cyan]paraglider -c {balancer.config} -f[/]")
         balancer.start()
-        crowd = LoadClients(built, self.directory, HTTP_PORT)
-        FailoverSteps(self, built, crowd).tell()
-        crowd.stop()
+        clients = LoadClients(built, self.directory, HTTP_PORT)
+        FailoverSteps(self, built, clients).run()
+        clients.stop()
         for line in balancer.trouble():
-            self.fault(f"the daemon says: {line}")
+            self.fault(f"error in the daemon's log: {line}")
         if not options.keep:
             self._faults += self._end(balancer, interrupts, 9)
         return not self._faults
@@ -102,13 +102,13 @@ class FailoverLab(Lab):
         self._say(what)
 
     def fault(self, what: str) -> None:
-        """Print and keep what is wrong."""
+        """Print and record a fault."""
         self._faults.append(what)
         self._say(f"[red]✗[/] {escape(what)}")
 
     @property
     def control(self) -> Control:
-        """The daemon."""
+        """The client of the daemon's control socket."""
         return Control(str(self.directory / "control.sock"))
 
     @staticmethod
@@ -117,17 +117,17 @@ class FailoverLab(Lab):
 
 
 class FailoverSteps:
-    """What happens once all are at work, in the order of ``tell``."""
+    """The steps after start-up, in the order of ``run``."""
 
-    def __init__(self, lab: FailoverLab, built: Topology, crowd: LoadClients) -> None:
+    def __init__(self, lab: FailoverLab, built: Topology, clients: LoadClients) -> None:
         self._lab = lab
         self._built = built
-        self._crowd = crowd
+        self._clients = clients
         self._all = range(1, lab.options.backends + 1)
-        self._calm = 0  # tries of which none may fail
+        self._calm = 0  # connections outside the outage, of which none may fail
 
-    def tell(self) -> None:
-        """All of it."""
+    def run(self) -> None:
+        """Run all steps."""
         try:
             self._load()
             outage = self._kill()
@@ -147,16 +147,16 @@ class FailoverSteps:
         self._lab.say(
             "[bold]4.[/] Clients open connections all the time, over IPv4 and IPv6, until the end"
         )
-        self._count("all well", self._all)
+        self._count("all backends up", self._all)
 
     def _kill(self) -> LoadResult:
         self._lab.say("[bold]5.[/] Killing backend2")
-        moment, since = self._crowd.now(), time.monotonic()
+        moment, since = self._clients.now(), time.monotonic()
         for pid in self._built.backends[1].pids():
             self._built.backends[1].run(["kill", "-KILL", str(pid)], check=False)
         self._await("down", 2)
         took = time.monotonic() - since
-        outage = self._crowd.between(moment)
+        outage = self._clients.between(moment)
         why = self._rows(4)[backend_address(4, 2)]["why"]
         self._lab.say(
             f"   out after {took:.1f} s ({escape(why)}); until then {outage.failed} of"
@@ -172,8 +172,8 @@ class FailoverSteps:
 
     def _join(self) -> None:
         new = len(self._all) + 1
-        self._lab.say(f"[bold]7.[/] Starting backend{new}, which no file lists")
-        # Hosts are asked by a ping of their network, which Linux ignores over IPv4 if not told.
+        self._lab.say(f"[bold]7.[/] Starting backend{new}, which is not in the file")
+        # Discovery pings the broadcast address, which Linux ignores over IPv4 by default.
         self._built.backends[new - 1].sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
         self._timed("joined", lambda: self._start(new), "ready", new)
         self._all = range(1, new + 1)
@@ -191,7 +191,7 @@ class FailoverSteps:
             self._set(family, number, "drain")
         self._count(f"while backend{number} drains", (n for n in self._all if n != number))
         got = download.rest()
-        self._lab.say(f"   the download went on, from backend{number}, to {got:,} bytes")
+        self._lab.say(f"   the download from backend{number} continued to {got:,} bytes")
         if got != LONG:
             self._lab.fault(f"{got} bytes of {LONG} were downloaded")
 
@@ -199,14 +199,14 @@ class FailoverSteps:
         start_backend(self._built.backends[number - 1], f"backend{number}", http=(HTTP_PORT,))
 
     def _timed(self, what: str, begin: Callable[[], None], state: str, number: int) -> None:
-        """Have something begin that ends in a state, and say how long it took."""
+        """Run ``begin``, wait for the state, and print how long it took."""
         since = time.monotonic()
         begin()
         self._await(state, number)
         self._lab.say(f"   {what} after {time.monotonic() - since:.1f} s")
 
     def _await(self, state: str, number: int) -> None:
-        """Wait for the state of a backend in both families, and until all who carry flows know."""
+        """Wait for the state of a backend in both families, and until all workers have it."""
         deadline = time.monotonic() + PATIENCE
         for family in FAMILIES:
             address = backend_address(family, number)
@@ -215,7 +215,7 @@ class FailoverSteps:
                     raise OperatorError(f"backend{number} is not {state} after {PATIENCE:g} s")
                 time.sleep(0.05)
             weight = self._rows(family)[address]["weight"]
-            # Answered when it is so everywhere, also where nothing changes.
+            # The answer comes when all workers have the state, also if nothing changes.
             self._lab.control.set_backend(f"web{family}", address, weight=weight)
 
     def _rows(self, family: int) -> dict[str, dict[str, Any]]:
@@ -226,28 +226,28 @@ class FailoverSteps:
         self._lab.control.set_backend(f"web{family}", backend_address(family, number), state=state)
 
     def _count(self, when: str, backends: Iterable[int]) -> None:
-        """Count the next connections: they are to reach these backends, and none may fail."""
-        found = self._crowd.next(TRIES)
+        """Count the next connections: they must reach these backends, and none may fail."""
+        found = self._clients.next(TRIES)
         self._calm += found.tries
-        self._lab.say(f"   {when}: {found.words()}")
+        self._lab.say(f"   {when}: {found.summary()}")
         if found.failed:
             self._lab.fault(f"{when}: {', '.join(found.errors)}")
         if found.answers.keys() != {f"backend{number}" for number in backends}:
-            self._lab.fault(f"{when}: {', '.join(sorted(found.answers)) or 'nobody'} answered")
+            self._lab.fault(f"{when}: answers from {', '.join(sorted(found.answers)) or 'none'}")
 
 
 class PausedDownload:
-    """A long download that waits in its midst: ``backend`` is whose it is."""
+    """A long download from ``backend`` that pauses half-way."""
 
     def __init__(self, built: Topology) -> None:
         command = [sys.executable, "-m", "paraglider.lab.client", "download", VIP[4]]
         self._process = built.client.popen(
             [*command, str(HTTP_PORT), str(LONG)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self.backend = str(self._line().get("answer", "nobody"))
+        self.backend = str(self._line().get("answer", "none"))
 
     def rest(self) -> int:
-        """Go on to the end; the bytes that came in all."""
+        """Finish the download; returns the number of bytes received."""
         assert self._process.stdin is not None  # noqa: S101 - stdin=PIPE
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()

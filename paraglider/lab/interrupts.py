@@ -1,8 +1,8 @@
-"""Ctrl-C (and SIGTERM, SIGHUP) at any moment, without leaving anything behind.
+"""Handles Ctrl-C (and SIGTERM, SIGHUP) so that the clean-up always runs.
 
-Rules: an interrupt raises ``KeyboardInterrupt`` once and only once; a step that must not be torn
-(the set-up of a host) is put into ``deferred``; once ``ignore`` was called none is raised. So of
-two nested ``finally`` blocks that both clean up, at least one runs to its end.
+Rules: only the first interrupt raises ``KeyboardInterrupt``. Steps that must not be interrupted
+(the set-up of a host) run in ``deferred``. After ``ignore`` no interrupt is raised. Of two nested
+``finally`` blocks that both clean up, at least one therefore completes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
-    """While entered, the first of ``SIGNALS`` raises ``KeyboardInterrupt`` and the rest nothing."""
+    """A context in which the first of ``SIGNALS`` raises ``KeyboardInterrupt``; others do not."""
 
     def __init__(self) -> None:
         self._spent = False
@@ -40,13 +40,13 @@ class Interrupts:
             signal.signal(number, handler)
 
     def ignore(self) -> None:
-        """From here on nothing is raised any more."""
+        """Do not raise any more."""
         self._spent = True
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """An interrupt inside is raised at the end of the block, also in place of an error: a
-        program that was beginning may have died of the same Ctrl-C, not having a session yet.
+        """Raise an interrupt at the end of the block, also in place of an error: a program that had
+        no session of its own yet may have died of the same Ctrl-C.
         """
         self._deferring = True
         try:

@@ -1,9 +1,9 @@
-"""Clients that open connections one after the other, over both families, for as long as wanted.
+"""Clients that open connections one after the other, over both families, until they are stopped.
 
 Lives here: ``LoadClients``, ``LoadResult``.
-Rules: each family has a process of ``paraglider.lab.client`` that writes a line a try into a file;
-a place in those files is a moment, and everything is counted from one moment to another. The try
-that was under way at a moment is not counted from there on: it began before.
+Rules: each family has a process of ``paraglider.lab.client`` that writes one line per try to a
+file. Positions in these files are moments, and results are counted between two moments. A try that
+was in progress at a moment does not count as one after it.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from pathlib import Path
 from paraglider.errors import PlatformError
 from paraglider.lab.topology import VIP, Topology
 
-#: seconds until tries that do not come count as a failure of the lab
+#: timeout of the awaited tries, in seconds
 PATIENCE = 30.0
-#: tries of one process: without end
+#: tries of one process: practically unlimited
 _ENDLESS = 100_000_000
 
-#: how many lines each family had
+#: the number of lines of each family
 Moment = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class LoadResult:
-    """Who answered how often, and how many tries failed, by what was said."""
+    """The number of answers by backend, and of failures by error."""
 
     answers: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
@@ -46,17 +46,17 @@ class LoadResult:
         """All of them."""
         return self.answers.total() + self.failed
 
-    def words(self) -> str:
-        """One line for a person."""
+    def summary(self) -> str:
+        """One line of text."""
         shares = [f"{name} {times}" for name, times in sorted(self.answers.items())]
         return " · ".join([*shares, f"failed {self.failed}"])
 
 
 class LoadClients:
-    """The clients of ``net``; they stop with ``stop``, or with the namespace that they are in."""
+    """The clients in ``net``; they run until ``stop``, or until their namespace is removed."""
 
     def __init__(self, net: Topology, directory: Path, port: int) -> None:
-        self._files = [directory / f"crowd{family}" for family in VIP]
+        self._files = [directory / f"load{family}" for family in VIP]
         self._processes: list[subprocess.Popen[bytes]] = []
         for vip, file in zip(VIP.values(), self._files, strict=True):
             command = [sys.executable, "-m", "paraglider.lab.client", "tcp", vip, str(port)]
@@ -64,11 +64,11 @@ class LoadClients:
                 self._processes.append(net.client.popen([*command, str(_ENDLESS)], stdout=output))
 
     def now(self) -> Moment:
-        """This moment."""
+        """The present moment."""
         return tuple(len(lines) for lines in self._lines())
 
     def between(self, begin: Moment, end: Moment | None = None) -> LoadResult:
-        """All tries that ended from ``begin`` on, until ``end`` or now."""
+        """The results of the tries that ended between ``begin`` and ``end``, or now."""
         ends = end or self.now()
         return _count(
             line
@@ -77,8 +77,8 @@ class LoadClients:
         )
 
     def next(self, tries: int) -> LoadResult:
-        """The next ``tries`` of each family that begin from now on; waits for them. Raises
-        ``PlatformError``.
+        """Wait for the next ``tries`` of each family that begin now; returns their results. Raises
+        ``PlatformError`` after a timeout.
         """
         begin = tuple(place + 1 for place in self.now())
         end = tuple(place + tries for place in begin)
@@ -90,7 +90,7 @@ class LoadClients:
         return self.between(begin, end)
 
     def stop(self) -> None:
-        """No further tries."""
+        """Stop the clients."""
         for process in self._processes:
             process.kill()
             process.wait()

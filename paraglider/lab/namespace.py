@@ -1,10 +1,10 @@
 """One network namespace, and the processes that run in it.
 
-Lives here: ``Namespace`` and the cleaning up of namespaces whose maker is gone.
-Rules: a namespace of the lab is named ``pg<pid>[.<n>]-<role>`` after the process that made it, so
-that leftovers are recognised by name alone. Every program runs in a session of its own, so that
-Ctrl-C reaches the lab first and the lab ends the rest in order. Programs are argument lists;
-what runs in a namespace of ours was started from here, so ending it by pid is ours to do.
+Lives here: ``Namespace``, and the removal of namespaces whose process has exited.
+Rules: a namespace is named ``pg<pid>[.<n>]-<role>`` after the process that created it, so that
+leftovers are found by name. Every program runs in its own session, so that Ctrl-C reaches only the
+lab, which ends the others in order. Programs are argument lists. All processes in a namespace of
+the lab belong to the lab and may be ended by pid.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import IO, Self
 from paraglider.errors import OperatorError, PlatformError
 
 NAME = re.compile(r"pg(?P<pid>\d+)(\.\d+)?-[a-z0-9]+")
-GRACE = 3.0  # seconds between asking a process to end and ending it
+GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 
 Output = int | IO[bytes] | None
 
@@ -30,10 +30,10 @@ Output = int | IO[bytes] | None
 def execute(
     command: Sequence[str], *, text: str | None = None, check: bool = True, timeout: float = 30.0
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``command`` to its end with ``text`` on its standard input.
+    """Run ``command`` with ``text`` on its standard input and wait for its end.
 
     Raises ``OperatorError`` when the program is missing, ``PlatformError`` when it takes more than
-    ``timeout`` seconds or, with ``check``, when it fails; the message has its last words.
+    ``timeout`` seconds or, with ``check``, when it fails; the message has its output.
     """
     try:
         done = subprocess.run(
@@ -60,11 +60,10 @@ def execute(
 
 
 class Namespace:
-    """A network namespace called ``name``; made when constructed, removed by ``close``.
+    """A network namespace called ``name``; the constructor creates it, ``close`` removes it.
 
-    With ``attach`` it was made before, by somebody else, and is taken as it is.
-    IPv6 addresses are usable at once (no duplicate address detection), loopback is up, ping needs
-    no raw socket.
+    With ``attach`` the namespace must exist and is not changed. IPv6 addresses are usable at once
+    (no duplicate address detection), loopback is up, ping needs no raw socket.
     """
 
     SYSCTLS = (
@@ -107,7 +106,7 @@ class Namespace:
         stderr: Output = subprocess.DEVNULL,
         env: Mapping[str, str] | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Start a program in here; ``close`` ends it if nobody does before."""
+        """Start a program in here; ``close`` ends it."""
         process = subprocess.Popen(
             self.command(args),
             stdin=stdin,
@@ -132,7 +131,7 @@ class Namespace:
         return _pids(self.name)
 
     def close(self) -> None:
-        """End what runs in here and remove the namespace; again and again does no harm."""
+        """End all processes in here and remove the namespace; may be called again."""
         remove(self.name)
         for process in self._processes:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -156,13 +155,13 @@ class Namespace:
 
 
 def names() -> list[str]:
-    """The names of all network namespaces that ``ip netns`` knows."""
+    """The names of all network namespaces of ``ip netns``."""
     listing = execute(["ip", "netns", "list"]).stdout
     return [line.split()[0] for line in listing.splitlines() if line.strip()]
 
 
 def end_processes(name: str) -> None:
-    """End every process in the namespace ``name``: SIGTERM, then, after a grace, SIGKILL."""
+    """End every process in the namespace ``name``: SIGTERM, then SIGKILL after ``GRACE``."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         pids = _pids(name)
         for pid in pids:
@@ -177,7 +176,7 @@ def end_processes(name: str) -> None:
 
 
 def remove(name: str) -> None:
-    """End every process in the namespace ``name``, then remove it, if it is there."""
+    """End every process in the namespace ``name`` and remove it, if it exists."""
     if name in names():
         end_processes(name)
         execute(["ip", "netns", "delete", name], check=False)
@@ -191,9 +190,9 @@ def remove_all(prefix: str) -> None:
 
 
 def stale(keep: Sequence[str] = ()) -> list[str]:
-    """Remove the namespaces whose maker is no longer alive; returns their names.
+    """Remove the namespaces whose process has exited; returns their names.
 
-    Those of a topology whose prefix is in ``keep`` stay: they were left up on purpose.
+    Namespaces whose prefix is in ``keep`` belong to kept labs and stay.
     """
     removed = []
     for name in names():

@@ -14,20 +14,20 @@ import sys
 
 from paraglider.lab.namespace import Namespace
 
-#: where the page is, in the balancer's namespace
+#: address of the page, in the balancer's namespace
 ADDRESS, PORT = "127.0.0.1", 9777
 _AT_ONCE = 1 << 16
 
 
 def open_port_forward(balancer: Namespace) -> str:
-    """Make the stats page of ``balancer`` seen on this host; its URL."""
+    """Make the stats page of ``balancer`` reachable on this host; returns its URL."""
     with _listening() as end:
         balancer.popen([sys.executable, "-m", "paraglider.lab.port_forward"], stdin=end.fileno())
         return f"http://{ADDRESS}:{end.getsockname()[1]}/"
 
 
 def _listening() -> socket.socket:
-    """A socket at the page's own port, or at any that is free."""
+    """A listening socket at the page's port, or at any free port."""
     try:
         return socket.create_server((ADDRESS, PORT))
     except OSError:
@@ -35,24 +35,24 @@ def _listening() -> socket.socket:
 
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Carry one connection on to the page, until either end is done."""
+    """Relay one connection to the page until either end closes."""
     try:
-        there, back = await asyncio.open_connection(ADDRESS, PORT)
-    except OSError:  # the daemon is gone
+        page_reader, page_writer = await asyncio.open_connection(ADDRESS, PORT)
+    except OSError:  # the daemon does not run
         writer.close()
         return
-    ways = (_carry(reader, back), _carry(there, writer))
-    tasks = [asyncio.ensure_future(way) for way in ways]
+    copies = (_copy(reader, page_writer), _copy(page_reader, writer))
+    tasks = [asyncio.ensure_future(copy) for copy in copies]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in tasks:
             task.cancel()
-        back.close()
+        page_writer.close()
         writer.close()
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while data := await reader.read(_AT_ONCE):
             writer.write(data)

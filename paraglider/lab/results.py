@@ -1,8 +1,8 @@
-"""Who answered how often: counting, judging and showing; pure but for reading ping counters.
+"""The results of a run: answers per backend, their faults, the table. Pure, except ping counters.
 
-Rules: with W workers that each go round robin, backend shares of N connections over B backends
-differ from N/B by less than W (each worker's shares are its part's floor or ceiling), so one
-worker must share exactly and a judgement needs no fudge.
+Rules: with W workers that each use round robin, the shares of N connections over B backends differ
+from N/B by less than W, because each worker's shares are rounded down or up. So one worker must
+share exactly, and no tolerance is needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TITLES = {"tcp": "TCP (HTTP)", "udp": "UDP (echo)", "ping": "ICMP echo"}
 
 @dataclass(frozen=True)
 class ResultRow:
-    """The tries of one ``protocol`` and ``family``: answers a backend, and what went wrong."""
+    """The tries of one ``protocol`` and ``family``: answers per backend, and errors."""
 
     protocol: str
     family: int
@@ -31,15 +31,15 @@ class ResultRow:
 
     @property
     def title(self) -> str:
-        """What was tried, in a person's words."""
+        """The protocol and family, for the table."""
         return f"{TITLES[self.protocol]} over IPv{self.family}"
 
     def with_counts(self, counts: Iterable[int]) -> Self:
-        """The same tries, counted by other means."""
+        """The same row with other counts."""
         return replace(self, counts=tuple(counts))
 
     def faults(self, workers: int) -> list[str]:
-        """What is wrong with this row when ``workers`` workers each go round robin."""
+        """The faults of this row with ``workers`` workers, each with round robin."""
         found = [f"{self.title}: {times}× {error}" for error, times in self.errors.items()]
         silent = [f"backend{i}" for i, count in enumerate(self.counts, 1) if count == 0]
         if silent:
@@ -47,12 +47,12 @@ class ResultRow:
         share = sum(self.counts) / len(self.counts)
         if not all(abs(count - share) < workers for count in self.counts):
             shares = "/".join(map(str, self.counts))
-            found.append(f"{self.title}: shared {shares}, which is no round robin")
+            found.append(f"{self.title}: shared {shares}, which is not round robin")
         return found
 
 
 def count_answers(protocol: str, family: int, output: str, backends: int) -> ResultRow:
-    """The row told by the ``output`` of ``paraglider.lab.client``."""
+    """The row of the ``output`` of ``paraglider.lab.client``."""
     answers: Counter[str] = Counter()
     errors: Counter[str] = Counter()
     for line in output.splitlines():
@@ -64,12 +64,12 @@ def count_answers(protocol: str, family: int, output: str, backends: int) -> Res
     counts = tuple(answers.pop(f"backend{number}", 0) for number in range(1, backends + 1))
     for name in answers:
         if name:
-            errors[f"answer from {name!r}, which is no backend"] += answers[name]
+            errors[f"answer from {name!r}, which is not a backend"] += answers[name]
     return ResultRow(protocol, family, counts, errors)
 
 
 def ping_counts(backends: Sequence[Namespace], family: int) -> list[int]:
-    """How many echo requests of ``family`` each backend has had, by its kernel's counters."""
+    """The number of echo requests of ``family`` per backend, from the kernel's counters."""
     return [
         parse_echos(backend.run(["cat", "/proc/net/snmp", "/proc/net/snmp6"]).stdout, family)
         for backend in backends
@@ -87,8 +87,8 @@ def parse_echos(text: str, family: int) -> int:
 
 
 def table(rows: Sequence[ResultRow], backends: int) -> Table:
-    """The table that the lab shows."""
-    shown = Table(title="Who answered")
+    """The table of the lab's output."""
+    shown = Table(title="Answers")
     shown.add_column("")
     for number in range(1, backends + 1):
         shown.add_column(f"backend{number}", justify="right")

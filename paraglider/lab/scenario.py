@@ -1,9 +1,9 @@
-"""What ``paraglider lab`` does: build, set up, balance, show who answered, remove.
+"""``paraglider lab``: build the network, set up, balance, show the answers, remove.
 
 Lives here: ``LabOptions``, the lab's configuration, ``Lab`` (one run) and ``down``.
-Rules: only commands that an operator has are used (the set-up and the daemon); what is claimed at
-the end was counted on this run; a lab removes all it made, however it ends, unless it was to be
-kept, and then leaves a note in ``STATE`` by which ``down`` finds it.
+Rules: the lab uses only the operator's commands (set-up and daemon), and reports only what it has
+counted in this run. It removes everything at its end, also after an error. With ``keep`` it leaves
+a note in ``STATE``, by which ``down`` finds it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ STATE = Path("/run/paraglider")
 HTTP_PORT = 80
 UDP_PORT = 5353
 ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
-STATIC = "static"  # no `forward` of the file: the kernel alone, by `paraglider start`
+STATIC = "static"  # not a `forward` of the file: the kernel alone, by `paraglider start`
 DSR = "dsr"
 FORWARDS = ("nat", "offload", DSR, "proxy", STATIC)
 FAMILIES = (4, 6)
@@ -42,7 +42,7 @@ FAMILIES = (4, 6)
 
 @dataclass(frozen=True)
 class LabOptions:
-    """What the lab shows: ``connections`` are opened a family and protocol."""
+    """The options of ``paraglider lab``; ``connections`` is per family and protocol."""
 
     forward: str = "nat"
     workers: int = 1
@@ -55,21 +55,21 @@ class LabOptions:
 def neighbouring_cores(wanted: int, allowed: frozenset[int]) -> tuple[int, int]:
     """First and last of ``wanted`` neighbouring cores among ``allowed``.
 
-    Raises ``OperatorError`` when there are no so many.
+    Raises ``OperatorError`` when there are not enough.
     """
     for first in sorted(allowed):
         if all(core in allowed for core in range(first, first + wanted)):
             return first, first + wanted - 1
     raise OperatorError(
-        f"{wanted} workers need as many neighbouring cores, and this process may run on "
+        f"{wanted} workers need {wanted} neighbouring cores, and this process may run on "
         f"{', '.join(map(str, sorted(allowed)))}",
-        "ask for fewer with --workers",
+        "give fewer --workers",
     )
 
 
 def configuration(options: LabOptions, directory: Path, allowed: frozenset[int]) -> str:
-    """The lab's configuration file: a TCP, a UDP and an all-protocols service a family; a proxy
-    carries TCP alone.
+    """The lab's configuration file: a TCP, a UDP and an all-protocols service per family; TCP only
+    with ``forward: proxy``.
     """
     first, last = neighbouring_cores(options.workers, allowed)
     services: list[dict[str, object]] = []
@@ -112,13 +112,13 @@ def configuration(options: LabOptions, directory: Path, allowed: frozenset[int])
 
 
 class Lab:
-    """One run of the lab; ``run`` says whether everything was as it should be."""
+    """One run of the lab; ``run`` returns whether it had no faults."""
 
     def __init__(self, options: LabOptions, console: Console) -> None:
         if options.connections < options.backends:
             raise OperatorError(
                 f"{options.connections} connections cannot reach {options.backends} backends",
-                "ask for at least as many with --connections",
+                "give at least as many --connections",
             )
         self.options = options
         self.console = console
@@ -129,12 +129,14 @@ class Lab:
         self._config = self._configuration(frozenset(os.sched_getaffinity(0)))
 
     def run(self) -> bool:
-        """Tell the story; with ``keep`` everything stays up. Ctrl-C removes all and goes on up."""
+        """Run the scenario; ``keep`` leaves everything up. Ctrl-C removes everything and is
+        raised.
+        """
         kept = False
         with Interrupts() as interrupts:
             try:
                 try:
-                    good = self._tell(interrupts)
+                    good = self._run(interrupts)
                     if self.options.keep:
                         self._note()
                         kept = True
@@ -147,7 +149,7 @@ class Lab:
     def _configuration(self, cores: frozenset[int]) -> str:
         return configuration(self.options, self.directory, cores)
 
-    def _tell(self, interrupts: Interrupts) -> bool:
+    def _run(self, interrupts: Interrupts) -> bool:
         options, say = self.options, self._say
         namespace.stale(keep=[note["prefix"] for note in notes().values()])
         (self.directory / "empty").mkdir(parents=True, mode=0o700)
@@ -177,17 +179,17 @@ class Lab:
                 direct.set_up(built.backends, balancer.config, names)
         workers = "1 worker" if options.workers == 1 else f"{options.workers} workers"
         daemon = f"Starting the daemon, {workers}: [cyan]paraglider -c {balancer.config}[/]"
-        say(f"[bold]3.[/] {'No daemon: the kernel balances by itself' if static else daemon}")
+        say(f"[bold]3.[/] {'No daemon: the kernel balances' if static else daemon}")
         balancer.start()
         say(
-            f"[bold]4.[/] Opening {options.connections} connections a protocol and family from the"
-            " client"
+            f"[bold]4.[/] Opening {options.connections} connections per protocol and family from"
+            " the client"
         )
-        rows = self._ask(built)
+        rows = self._measure(built)
         say(table(rows, options.backends))
         faults = [fault for row in rows for fault in row.faults(options.workers)]
-        faults += self._past(built)
-        faults += [f"the daemon says: {line}" for line in balancer.trouble()]
+        faults += self._check_bypass(built)
+        faults += [f"error in the daemon's log: {line}" for line in balancer.trouble()]
         for fault in faults:
             say(f"[red]✗[/] {escape(fault)}")
         if not options.keep:
@@ -201,7 +203,7 @@ class Lab:
         return not faults
 
     def _end(self, balancer: LabBalancer, interrupts: Interrupts, step: int) -> list[str]:
-        """Stop and undo, which is the step of that number; what is wrong with that."""
+        """Stop the daemon and undo the set-up, as step number ``step``; returns the faults."""
         daemon = "" if self.options.forward == STATIC else "Stopping the daemon, "
         end = f"{daemon}undoing the set-up, removing the namespaces"
         self._say(f"[bold]{step}.[/] {end[0].upper()}{end[1:]}")
@@ -215,8 +217,8 @@ class Lab:
             self._undo_needed = False
         return faults
 
-    def _ask(self, built: Topology) -> list[ResultRow]:
-        """Have the client open its connections; one row a protocol and family."""
+    def _measure(self, built: Topology) -> list[ResultRow]:
+        """Open the client's connections; one row per protocol and family."""
         rows = []
         tries = [("tcp", HTTP_PORT, VIP), ("udp", UDP_PORT, VIP), ("ping", 0, ANY_VIP)]
         for protocol, port, vips in tries[:1] if self.options.forward == "proxy" else tries:
@@ -232,8 +234,8 @@ class Lab:
                 rows.append(row)
         return rows
 
-    def _past(self, built: Topology) -> list[str]:
-        """Under dsr: show that answers pass the balancer by; what is wrong with that."""
+    def _check_bypass(self, built: Topology) -> list[str]:
+        """With dsr, check that answers bypass the balancer; returns the faults."""
         if self.options.forward != DSR:
             return []
         try:
@@ -247,54 +249,54 @@ class Lab:
         return found.faults()
 
     def _note(self) -> None:
-        """Leave the note by which ``down`` finds this lab, and say how to play with it."""
+        """Write the note by which ``down`` finds this lab, and print commands to try."""
         STATE.mkdir(mode=0o755, exist_ok=True)
         note = {"prefix": self.prefix, "directory": str(self.directory)}
         _note_path(self.prefix).write_text(json.dumps(note), encoding="utf-8")
         client, balancer = f"{self.prefix}-client", f"{self.prefix}-balancer"
         hints = (
-            ("Ask over IPv4", f"ip netns exec {client} curl http://{VIP[4]}/"),
-            ("Ask over IPv6", f"ip netns exec {client} curl 'http://[{VIP[6]}]/'"),
+            ("Request over IPv4", f"ip netns exec {client} curl http://{VIP[4]}/"),
+            ("Request over IPv6", f"ip netns exec {client} curl 'http://[{VIP[6]}]/'"),
             *self._inside(client, balancer),
             *self._page(client, balancer),
-            ("Read its configuration", f"cat {self.directory / 'paraglider.conf'}"),
-            ("Tear it down", "paraglider lab --down"),
+            ("Its configuration", f"cat {self.directory / 'paraglider.conf'}"),
+            ("Remove the lab", "paraglider lab --down"),
         )
-        self.console.print("The lab stays up. Play with it as root:")
+        self.console.print("The lab is running. Commands to try, as root:")
         for what, command in hints:
             self.console.print(
                 f"  {what + ':':<26}[cyan]{command}[/]", highlight=False, soft_wrap=True
             )
 
     def _page(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
-        """Traffic that goes on, and the page that shows it, where there is a daemon."""
+        """Start continuous traffic and the port forward of the stats page, with a daemon."""
         if self.options.forward == STATIC:
             return ()
         command = [sys.executable, "-m", "paraglider.lab.traffic", str(HTTP_PORT)]
         Namespace(client, attach=True).popen([*command, *VIP.values()])
         url = port_forward.open_port_forward(Namespace(balancer, attach=True))
         return (
-            ("See it live", url),
-            ("To change backends there", f"cat {self.directory / 'stats.token'}"),
+            ("Stats page", url),
+            ("Its token, for changes", f"cat {self.directory / 'stats.token'}"),
         )
 
     def _inside(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
-        """What else to ask, and where to look at what balances."""
-        log = ("Read the daemon's log", f"tail -f {self.directory / 'daemon.log'}")
+        """Commands that show the balancer's rules, queues, connections and log."""
+        log = ("The daemon's log", f"tail -f {self.directory / 'daemon.log'}")
         if self.options.forward == "proxy":
-            return (("See the connections", f"ip netns exec {balancer} ss -tnp"), log)
+            return (("The connections", f"ip netns exec {balancer} ss -tnp"), log)
         common = (
             ("Ping a backend", f"ip netns exec {client} ping {ANY_VIP[4]}"),
-            ("See the rules", f"ip netns exec {balancer} iptables-save"),
+            ("The rules", f"ip netns exec {balancer} iptables-save"),
         )
         if self.options.forward == STATIC:
             return (
                 *common,
-                ("See the table", f"ip netns exec {balancer} nft list ruleset"),
-                ("See what is counted", f"ip netns exec {balancer} paraglider show"),
+                ("The table", f"ip netns exec {balancer} nft list ruleset"),
+                ("The counters", f"ip netns exec {balancer} paraglider show"),
             )
         queues = "cat /proc/net/netfilter/nfnetlink_queue"
-        return (*common, ("See the queues", f"ip netns exec {balancer} {queues}"), log)
+        return (*common, ("The queues", f"ip netns exec {balancer} {queues}"), log)
 
     def _say(self, what: RenderableType) -> None:
         self.console.print(what, highlight=False, soft_wrap=isinstance(what, str))
@@ -306,9 +308,9 @@ class Lab:
 
 
 def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
-    """End a lab's daemon, undo its set-up, remove its namespaces and files; again does no harm.
+    """Stop a lab's daemon, undo its set-up, remove its namespaces and files; may be called again.
 
-    Raises ``PlatformError`` when something is left.
+    Raises ``PlatformError`` when a namespace is left.
     """
     balancer, config = f"{prefix}-balancer", directory / "paraglider.conf"
     try:
@@ -320,7 +322,7 @@ def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
             namespace.end_processes(balancer)
             attached = namespace.Namespace(balancer, attach=True)
             option = ["-c", str(config)]
-            # One of the two has set it up; to the other there is nothing to take back.
+            # One of the two has set it up; for the other there is nothing to undo.
             attached.run([sys.executable, "-m", "paraglider", "stop", *option])
             attached.run([sys.executable, "-m", "paraglider.cli.setup_host", *option, "--undo"])
     finally:
@@ -335,7 +337,7 @@ def remove(prefix: str, directory: Path, *, undo: bool = True) -> None:
 
 
 def notes() -> dict[Path, dict[str, str]]:
-    """The notes of the labs that were left up."""
+    """The notes of the kept labs."""
     found = {}
     for path in sorted(STATE.glob("lab-*.json")):
         with contextlib.suppress(OSError, ValueError):
@@ -344,13 +346,13 @@ def notes() -> dict[Path, dict[str, str]]:
 
 
 def down() -> list[str]:
-    """Remove every lab that was left up, and what died labs left; returns the prefixes."""
-    gone = []
+    """Remove every kept lab, and leftovers of killed ones; returns the prefixes."""
+    removed = []
     for note in notes().values():
         remove(note["prefix"], Path(note["directory"]))
-        gone.append(note["prefix"])
-    gone += sorted({name.rpartition("-")[0] for name in namespace.stale()})
-    return gone
+        removed.append(note["prefix"])
+    removed += sorted({name.rpartition("-")[0] for name in namespace.stale()})
+    return removed
 
 
 def _note_path(prefix: str) -> Path:

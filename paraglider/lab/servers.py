@@ -1,12 +1,12 @@
 """A backend of the lab: HTTP and UDP servers that answer with their own name.
 
-``python -m paraglider.lab.servers NAME --http 80 --udp 5353`` prints ``listening`` once every
-socket is open and serves IPv4 and IPv6 until it is ended.
+``python -m paraglider.lab.servers NAME --http 80 --udp 5353`` prints ``listening`` once all sockets
+are open, and serves IPv4 and IPv6 until SIGTERM.
 
-Rules: standard library only, so that the lab needs nothing but the package. HTTP/1.1 with one
-request a connection, whatever the request: ``GET /bytes/N`` answers N bytes after the name's
-header, everything else the name. A UDP datagram is answered by the name, a space and itself, from
-the address that it came to: a server that leaves that to the routes answers as somebody else.
+Rules: standard library only, so that the lab needs only this package. HTTP/1.1 with one request per
+connection: ``GET /bytes/N`` is answered with N bytes, any other request with the name. A UDP
+datagram is answered with the name, a space and the datagram, from the address that it was sent to:
+a source chosen by the routes could be another address.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def response_head(name: str, length: int) -> bytes:
 
 
 def body_length(request: bytes) -> int | None:
-    """How many bytes ``GET /bytes/N`` asks for; None for any other request."""
+    """The N of ``GET /bytes/N``; None for any other request."""
     match = re.match(rb"GET /bytes/(\d{1,10}) ", request)
     return min(int(match[1]), MAX_BODY) if match else None
 
 
 class Server:
-    """What the backend called ``name`` answers."""
+    """The servers of the backend called ``name``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -61,22 +61,22 @@ class Server:
                     await writer.drain()
             await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
-            pass  # the client went away or sends no HTTP: nothing to answer
+            pass  # the client closed the connection, or sent no HTTP request
         finally:
             writer.close()
 
 
 def echo(sock: socket.socket, name: bytes) -> None:
-    """Answer a datagram with the name, a space and itself, from the address that it came to."""
+    """Answer a datagram with the name, a space and itself, from the address that it was sent to."""
     with contextlib.suppress(OSError):  # the client is unreachable, or its port is closed
         data, ancillary, _, client = sock.recvmsg(1 << 16, 64)
         sock.sendmsg([name, b" ", data], [_source(*item) for item in ancillary], 0, client)
 
 
 def _source(level: int, kind: int, info: bytes) -> tuple[int, int, bytes]:
-    """What came with a datagram as what makes its destination the source of the answer.
+    """The received control message as one that makes the destination the source of the answer.
 
-    The interface is left open: the way back may be another (ip(7), ipv6(7)).
+    The interface is not set, because the route back may use another one (ip(7), ipv6(7)).
     """
     if level == socket.IPPROTO_IP:
         return level, kind, bytes(4) + info[8:12] + bytes(4)
@@ -84,7 +84,7 @@ def _source(level: int, kind: int, info: bytes) -> tuple[int, int, bytes]:
 
 
 def udp_socket(family: socket.AddressFamily, port: int) -> socket.socket:
-    """A socket bound to ``port`` on every address of ``family`` alone, that tells which it was."""
+    """A socket bound to ``port`` on every address of ``family``; reports a datagram's address."""
     sock = socket.socket(family, socket.SOCK_DGRAM)
     sock.setblocking(False)
     if family == socket.AF_INET6:

@@ -60,17 +60,17 @@ def new_prefix() -> str:
 
 @dataclass(frozen=True)
 class Plan:
-    """What may differ from one topology to the next; the MTUs are in bytes.
+    """The parameters of a topology; the MTUs are in bytes.
 
-    ``clients`` is the number of addresses the client has in each family (.100, .101, …).
-    ``router`` puts a router between client and balancer: the client is then in a network of its
-    own (``ROUTED_CLIENT``), ``client_mtu`` is that of the link to the router and ``public_mtu``
-    that from the router to the balancer. ``private_mtu`` is that of the balancer's ``eth1`` alone,
-    ``backend_mtu`` that of the backends: a lower ``private_mtu`` makes the balancer the one who
-    must say Packet Too Big to an upload (it also swallows longer packets that come in there, as a
-    real interface would: let the answers be short). ``direct`` gives the backends a leg in the
-    clients' network, and with a router their default route through it. ``vips`` are addresses with
-    prefix to preset on ``eth0``; ``gateways`` presets the private gateway addresses on ``eth1``.
+    ``clients`` is the number of addresses of the client in each family (.100, .101, …). ``router``
+    puts a router between client and balancer: the client is then in a separate network
+    (``ROUTED_CLIENT``), ``client_mtu`` is that of its link to the router, ``public_mtu`` that from
+    the router to the balancer. ``private_mtu`` is that of the balancer's ``eth1``, ``backend_mtu``
+    that of the backends. With a lower ``private_mtu`` the balancer sends Packet Too Big for
+    uploads; it also drops longer packets that arrive there, so answers must be short. ``direct``
+    connects the backends to the clients' network, with a router also by their default route.
+    ``vips`` are addresses with prefix to add to ``eth0``; ``gateways`` adds the gateway addresses
+    to ``eth1``.
     """
 
     backends: int = 3
@@ -88,8 +88,8 @@ class Plan:
 class Topology:
     """The namespaces of one ``plan``: ``client``, ``balancer``, ``backends`` (and ``router``).
 
-    Built when constructed; a context manager. Raises ``PlatformError`` when the kernel refuses,
-    after removing what was there already.
+    The constructor builds it; a context manager. Raises ``PlatformError`` when the kernel refuses,
+    after removing the parts already built.
     """
 
     client: Namespace
@@ -110,7 +110,7 @@ class Topology:
             raise
 
     def close(self) -> None:
-        """End all processes in the namespaces and remove them; again does no harm."""
+        """End all processes in the namespaces and remove these; may be called again."""
         while self._made:
             self._made.pop().close()
         namespace.remove_all(self.prefix)

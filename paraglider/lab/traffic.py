@@ -1,9 +1,9 @@
-"""Traffic without an end, so that there is something to see in a kept lab.
+"""Continuous traffic for a kept lab.
 
-``python -m paraglider.lab.traffic PORT ADDRESS…`` opens some dozens of connections a second to the
-web service at the addresses, now more and now less, and holds each for a moment.
+``python -m paraglider.lab.traffic PORT ADDRESS…`` opens some dozens of connections per second to
+the web service at the addresses, at a varying rate, and keeps each open for a few seconds.
 
-Rules: standard library only; what fails is tried no more, for the next one follows at once.
+Rules: standard library only; failed connections are not retried.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ import random
 import sys
 import time
 
-#: connections a second, on the average, and how many at a time
+#: mean connections per second, and the limit of open ones
 RATE = 25.0
 MOST = 200
-#: seconds from one high tide to the next
-TIDE = 180.0
-#: seconds that a connection is held, and bytes that it asks for, at most
+#: period of the rate, in seconds
+PERIOD = 180.0
+#: the longest time that a connection is open, in seconds, and the most bytes that it requests
 HELD, ASKED = 4.0, 60_000
 
 
 def pause(now: float) -> float:
-    """Seconds until the next connection, at ``now``: a slow tide and some chance."""
-    tide = 1.0 + 0.6 * math.sin(2 * math.pi * now / TIDE)
-    return random.expovariate(RATE * tide)
+    """Seconds from ``now`` until the next connection: Poisson arrivals at a sinusoidal rate."""
+    factor = 1.0 + 0.6 * math.sin(2 * math.pi * now / PERIOD)
+    return random.expovariate(RATE * factor)
 
 
 async def visit(address: str, port: int) -> None:
-    """One connection: a request, its answer, and a moment more."""
+    """One connection: a request, its answer, and a pause."""
     with contextlib.suppress(OSError, TimeoutError):
         async with asyncio.timeout(2 * HELD):
             reader, writer = await asyncio.open_connection(address, port)
@@ -46,8 +46,8 @@ async def visit(address: str, port: int) -> None:
                 writer.close()
 
 
-async def keep_on(port: int, addresses: list[str]) -> None:
-    """Visit ``addresses`` in turn, for ever."""
+async def visit_forever(port: int, addresses: list[str]) -> None:
+    """Visit ``addresses`` in turn, without end."""
     visits: set[asyncio.Task[None]] = set()
     for address in itertools.cycle(addresses):
         if len(visits) < MOST:
@@ -58,4 +58,4 @@ async def keep_on(port: int, addresses: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(keep_on(int(sys.argv[1]), sys.argv[2:]))
+    asyncio.run(visit_forever(int(sys.argv[1]), sys.argv[2:]))

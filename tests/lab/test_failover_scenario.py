@@ -34,5 +34,5 @@ def test_other_forwards_are_refused(forward: str) -> None:
 
 def test_one_backend_is_too_few() -> None:
     """Where it dies nobody is left to go on."""
-    with pytest.raises(OperatorError, match="another has to be left"):
+    with pytest.raises(OperatorError, match="at least two backends"):
         FailoverLab(LabOptions(backends=1, failover=True), Console())

@@ -37,13 +37,13 @@ class Air:
 
 @pytest.fixture
 def made(tmp_path: Path) -> LoadClients:
-    """A crowd without clients."""
+    """Results without clients."""
     return LoadClients(Air(), tmp_path, 80)  # type: ignore[arg-type]
 
 
 def say(directory: Path, family: int, *results: str, cut: str = "") -> None:
     """Results of one family's client: backends, or errors that begin with a bang."""
-    with (directory / f"crowd{family}").open("a") as file:
+    with (directory / f"load{family}").open("a") as file:
         for result in results:
             key = "error" if result.startswith("!") else "answer"
             file.write(json.dumps({key: result.removeprefix("!")}) + "\n")
@@ -63,8 +63,8 @@ def test_between_moments(made: LoadClients, tmp_path: Path) -> None:
         Counter({"backend1": 1, "backend2": 1}), Counter({"refused": 1, "timed out": 1})
     )
     assert (found.tries, found.failed) == (4, 2)
-    assert found.words() == "backend1 1 · backend2 1 · failed 2"
-    assert made.between(end).words() == "backend3 1 · failed 0"
+    assert found.summary() == "backend1 1 · backend2 1 · failed 2"
+    assert made.between(end).summary() == "backend3 1 · failed 0"
 
 
 def test_the_next_tries_are_those_that_begin_then(
@@ -77,7 +77,7 @@ def test_the_next_tries_are_those_that_begin_then(
             say(tmp_path, family, "!late", "backend1", "backend2", "backend3")
 
     monkeypatch.setattr(load_clients.time, "sleep", more)
-    assert made.next(2).words() == "backend1 2 · backend2 2 · failed 0"
+    assert made.next(2).summary() == "backend1 2 · backend2 2 · failed 0"
 
 
 def test_tries_that_do_not_come(made: LoadClients, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,7 @@ def test_errors_and_strangers_are_counted() -> None:
     """A failed try and an answer from somebody else are errors of the row."""
     text = output("stranger") + '{"error": "timed out"}\n' * 2
     row = count_answers("udp", 6, text, 2)
-    assert row.errors == {"timed out": 2, "answer from 'stranger', which is no backend": 1}
+    assert row.errors == {"timed out": 2, "answer from 'stranger', which is not a backend": 1}
 
 
 def test_an_even_share_has_no_fault() -> None:
@@ -47,7 +47,7 @@ def test_one_worker_must_share_exactly() -> None:
     """11/10/9 is a fault with one worker and possible with two."""
     row = ResultRow("tcp", 4, (11, 10, 9))
     assert row.faults(workers=1) == [
-        "TCP (HTTP) over IPv4: shared 11/10/9, which is no round robin"
+        "TCP (HTTP) over IPv4: shared 11/10/9, which is not round robin"
     ]
     assert row.faults(workers=2) == []
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from paraglider.lab.traffic import RATE, TIDE, pause, visit
+from paraglider.lab.traffic import PERIOD, RATE, pause, visit
 
 
 def test_the_tide() -> None:
@@ -13,7 +13,7 @@ def test_the_tide() -> None:
     def mean(now: float) -> float:
         return sum(pause(now) for _ in range(2000)) / 2000
 
-    assert mean(TIDE / 4) < 1 / RATE < mean(TIDE * 3 / 4)
+    assert mean(PERIOD / 4) < 1 / RATE < mean(PERIOD * 3 / 4)
 
 
 def test_a_visit() -> None:

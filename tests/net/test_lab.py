@@ -204,7 +204,7 @@ def test_keep_leaves_it_up_until_down(place: dict[str, str], tmp_path: Path) -> 
         assert match is not None, output
         answer = subprocess.run(match[1].split(), capture_output=True, text=True, timeout=20)
         assert re.fullmatch(r"backend[123]\n", answer.stdout)
-        url = re.search(r"See it live: +(http://127\.0\.0\.1:\d+/)", output)
+        url = re.search(r"Stats page: +(http://127\.0\.0\.1:\d+/)", output)
         assert url is not None, output
         assert b"<title>Paraglider</title>" in _fetch(url[1])
         deadline = time.monotonic() + 15
