@@ -129,15 +129,15 @@ CHECKED = """
 import asyncio
 from paraglider.forward.load import load
 from paraglider.health.checker import Checker
-from paraglider.health.messages import Report, Targets, told
+from paraglider.health.results import CheckReport
 from paraglider.health.targets import target
 async def main():
     heard = asyncio.Queue()
-    checker = Checker(lambda plain: [heard.put_nowait(news) for news in told(plain)])
+    checker = Checker(heard.put_nowait)
     await checker.start()
     (service,) = load("c").services
-    checker.take(Targets((target(service, service.backends[0], "first"),)).plain())
-    while not isinstance(news := await heard.get(), Report):
+    checker.update((target(service, service.backends[0], "first"),))
+    while not isinstance(news := await heard.get(), CheckReport):
         pass
     print(news.code, news.detail)
     await checker.close()

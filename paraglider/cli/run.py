@@ -21,10 +21,10 @@ from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.adjust import HostRules
-from paraglider.daemon.host_helper.process import ReconcilerSpec
+from paraglider.daemon.host_helper.process import HostHelperSpec
 from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.http.listening import ControlSocket
-from paraglider.daemon.http.process import ApiSpec
+from paraglider.daemon.http.process import HttpSpec
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import gathered, names_in
@@ -36,7 +36,7 @@ from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.supervisor import Supervisor
 from paraglider.daemon.web.bound import StatsSocket
-from paraglider.daemon.web.process import StatsSpec
+from paraglider.daemon.web.page import StatsPage
 from paraglider.daemon.web.routes import files as page_files
 from paraglider.daemon.web.token import Token
 from paraglider.errors import OperatorError
@@ -100,31 +100,22 @@ def run(
     queued = wanted.without_forwards("proxy").services
     agree(cores, {service.family for service in queued})
     carrying = cores if queued else ()
-    specs = make_specs(wanted, Place(cores, uid, gid), registry)
-    specs.append(ReconcilerSpec(len(specs), wanted, families))
-    if named:
-        specs.append(discovery.ScoutSpec(len(specs), uid, gid))
+    specs = make_specs(wanted, Place(cores, uid, gid), registry, discovers=bool(named))
+    specs.append(HostHelperSpec(len(specs), wanted, families))
     offloaded = {service.family for service in wanted.services if service.forward == "offload"}
     readings = KernelReadings(read(offloaded))
     watch = TableMonitor(offloaded, log.logger(), counters=readings.tables, full=readings.fill)
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.closing(announce(carrying)))
         control = stack.enter_context(contextlib.closing(ControlSocket(wanted.control.socket)))
-        specs.append(ApiSpec(len(specs), control.listening, os.geteuid(), uid, gid, wanted.chroot))
         token = stack.enter_context(contextlib.closing(Token(wanted)))
+        page = None
         if wanted.stats is not None:
             bound = stack.enter_context(contextlib.closing(StatsSocket(wanted.stats.bind)))
-            stats = StatsSpec(
-                len(specs),
-                bound.listening,
-                wanted.stats.names,
-                wanted.stats.admin,
-                uid,
-                gid,
-                wanted.chroot,
-                page_files(),
-            )
-            specs.append(stats)
+            listening, stats = bound.listening, wanted.stats
+            page = StatsPage(listening, stats.names, stats.admin, page_files())
+        place = (os.geteuid(), uid, gid, wanted.chroot)
+        specs.append(HttpSpec(len(specs), control.listening, *place, page))
         hub = Controller(
             wanted,
             registry,

@@ -14,20 +14,18 @@ from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.core.strategies import Registry
 from paraglider.daemon import log
-from paraglider.daemon.host_helper import process as reconciler
-from paraglider.daemon.host_helper.process import ReconcilerSpec
-from paraglider.daemon.http import process as api
-from paraglider.daemon.http.process import ApiSpec
-from paraglider.daemon.monitor import checker
-from paraglider.daemon.monitor.checker import CheckerSpec, chroot_for, echo_for
+from paraglider.daemon.host_helper import process as host_helper
+from paraglider.daemon.host_helper.process import HostHelperSpec
+from paraglider.daemon.http import process as http
+from paraglider.daemon.http.process import HttpSpec
+from paraglider.daemon.monitor import process as monitor
+from paraglider.daemon.monitor.process import MonitorSpec, chroot_for, echo_for, runs_programs
 from paraglider.daemon.processes import connection_counts
 from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.reconcile.checks import checked
-from paraglider.daemon.web import process as stats
-from paraglider.daemon.web.process import StatsSpec
 from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
-from paraglider.daemon.workers.conntrack_counter import TrackerSpec
+from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
 from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.proxy.listeners import open_listeners
@@ -43,9 +41,11 @@ class Place:
     gid: int
 
 
-def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
-    """The workers for ``config``, and what they need beside them; raises as ``open_listeners`` and
-    ``echo_for``.
+def make_specs(
+    config: Config, place: Place, registry: Registry, *, discovers: bool = False
+) -> list[Spec]:
+    """The workers for ``config``, and what they need beside them; ``discovers``: services have
+    their backends from the DNS or files. Raises as ``open_listeners`` and ``echo_for``.
     """
     specs: list[Spec] = []
     queued = config.without_forwards("proxy")
@@ -64,7 +64,7 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
             for i, core in enumerate(cores)
         ]
         if counted is not None or listed is not None:
-            specs.append(TrackerSpec(len(specs), counted, listed, uid, gid, config.chroot))
+            specs.append(ConntrackCounterSpec(len(specs), counted, listed, uid, gid, config.chroot))
     proxied = config.for_forwards("proxy")
     rows = open_listeners(proxied, len(cores), _missing) if proxied.services else []
     first = len(specs)
@@ -77,8 +77,15 @@ def make_specs(config: Config, place: Place, registry: Registry) -> list[Spec]:
         for i, row in enumerate(rows)
     ]
     echo = echo_for(config, failover=config.failover.enabled)
-    idle = not checked(config)
-    specs.append(CheckerSpec(len(specs), echo, uid, gid, chroot_for(config), idle=idle))
+    chroot = chroot_for(config, discovers=discovers)
+    specs.append(
+        MonitorSpec(
+            *(len(specs), echo, uid, gid, chroot),
+            programs=runs_programs(config),
+            discovers=discovers,
+            idle=not discovers and not checked(config),
+        )
+    )
     return specs
 
 
@@ -96,21 +103,15 @@ def be(spec: Spec, report: int, parent: int) -> int:
         return worker.run(spec, report, parent)
     if isinstance(spec, ProxySpec):
         return proxy_worker.run(spec, report, parent)
-    if isinstance(spec, TrackerSpec):
+    if isinstance(spec, ConntrackCounterSpec):
         return conntrack_counter.run(spec, report, parent)
-    if isinstance(spec, CheckerSpec):
-        return checker.run(spec, report, parent)
-    if isinstance(spec, ApiSpec):
-        return api.run(spec, report, parent)
-    if isinstance(spec, ReconcilerSpec):
-        return reconciler.run(spec, report, parent)
-    if isinstance(spec, StatsSpec):
-        return stats.run(spec, report, parent)
-    from paraglider.daemon.monitor import discovery  # loaded by now where there is a spec of it
-
-    if isinstance(spec, discovery.ScoutSpec):
-        return discovery.run(spec, report, parent)
-    raise TypeError(f"nothing is known of a {spec.role}")
+    if isinstance(spec, MonitorSpec):
+        return monitor.run(spec, report, parent)
+    if isinstance(spec, HttpSpec):
+        return http.run(spec, report, parent)
+    if isinstance(spec, HostHelperSpec):
+        return host_helper.run(spec, report, parent)
+    raise TypeError(f"a {spec.role} has no code")
 
 
 def _missing(vip: IPAddress) -> None:

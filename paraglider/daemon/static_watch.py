@@ -16,16 +16,15 @@ import selectors
 import signal
 import socket
 import time
-from collections.abc import Mapping
 from types import FrameType
 from typing import Any, Final
 
 from paraglider.daemon import log
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.host_helper.arrivals import Arrivals
-from paraglider.daemon.host_helper.messages import HostConditions
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.daemon.host_helper.turns import HostTurns
+from paraglider.daemon.messages import HostConditions, Message
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.host import privileges
@@ -74,7 +73,7 @@ class _Keeper:
         if config is None:
             raise OperatorError("nothing is started here", "see `paraglider show`")
         self._arrivals = Arrivals(config, logger)
-        service = HostService(self._reconciler, self._heard, logger, (), clock=time.monotonic)
+        service = HostService(self._reconciler, self._notify, logger, (), clock=time.monotonic)
         self._turns = HostTurns(events, service, self._arrivals)
         self._ending: signal.Signals | None = None
         self._waking, self._woken = socket.socketpair()
@@ -109,13 +108,11 @@ class _Keeper:
         self._arrivals.adopt(config)
         return True
 
-    def _heard(self, message: Mapping[str, Any]) -> None:
-        """What the service finds wrong; tables that were made anew are whole without more."""
-        if message.get("do") == HostConditions.do:
-            found = HostConditions.of(message).found
-            self._conditions.put(
-                "host", {n: Condition(how, text) for n, (how, text) in found.items()}
-            )
+    def _notify(self, message: Message) -> None:
+        """What the service finds wrong; tables that were restored are complete without more."""
+        if isinstance(message, HostConditions):
+            found = message.found.items()
+            self._conditions.put("host", {n: Condition(how, text) for n, (how, text) in found})
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._ending = signal.Signals(number)

@@ -11,6 +11,7 @@ goes on.
 
 from __future__ import annotations
 
+import gc
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from paraglider.daemon import log
 from paraglider.daemon.processes.child import Owner
 from paraglider.daemon.processes.faults import Faults
 from paraglider.daemon.processes.loop import Loop
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.processes.spec import CARRIERS, Run, Spec
 
@@ -34,7 +35,7 @@ _SIGNALS: Final = (signal.SIGCHLD, signal.SIGHUP, *_END)
 class Hub(Owner, Protocol):
     """What the supervisor needs of the hub."""
 
-    def attach(self, children: Children) -> None:
+    def attach(self, children: ProcessManager) -> None:
         """These are its processes."""
 
     def ready(self) -> None:
@@ -69,8 +70,12 @@ class Supervisor:
         Raises the error of the first that could not start; then none is left running.
         """
         with Loop(_SIGNALS) as loop:
-            children = Children(self._specs, self._run, loop, self._hub, self._faults)
+            children = ProcessManager(self._specs, self._run, loop, self._hub, self._faults)
             self._hub.attach(children)
+            # The collector writes into every object that it looks at: what is frozen stays shared
+            # with the processes that are forked, whose collectors pass it over.
+            gc.collect()
+            gc.freeze()
             try:
                 children.start_all()
                 self._care(children, loop)
@@ -82,7 +87,7 @@ class Supervisor:
         self._log.info("ended")
         return 0
 
-    def _care(self, children: Children, loop: Loop) -> None:
+    def _care(self, children: ProcessManager, loop: Loop) -> None:
         ready = False
         while True:
             if not ready and not children.starting:
@@ -108,9 +113,9 @@ class Supervisor:
                     self._hub.hang_up(self._notifier.ready)
             if ready:
                 with self._faults.contained("care for the processes"):
-                    children.look()
+                    children.poll()
             else:
-                children.look()
+                children.poll()
 
     def _wait(self, loop: Loop, pause: float, *, strict: bool) -> frozenset[signal.Signals]:
         """As ``Loop.wait``; unless ``strict``, with what fails there logged."""
@@ -123,7 +128,7 @@ class Supervisor:
             time.sleep(BREATH)  # where it fails again at once
             return frozenset()
 
-    def _sign_of_life(self, children: Children, now: float) -> float:
+    def _sign_of_life(self, children: ProcessManager, now: float) -> float:
         """Tell the service manager how many carry flows; seconds until it is to hear again."""
         carriers = [child for child in children if child.spec.role in CARRIERS]
         serving = sum(child.serves for child in carriers)

@@ -5,10 +5,9 @@ due, waits for one of AT_ONCE places, looks, and tells. Failover is one task bes
 up when its own check and failover both say so, and one verdict is told a change of that.
 
 Lives here: ``Checker``.
-Rules: what comes and goes is ``messages``' plain data; the checker keeps nothing that the hub
-could not tell it again. What it needs of the host is opened in ``__init__`` (certificates) or
-handed to it (``echo``), so that the process may be locked in before ``start``. A task that fails in
-a way nobody foresaw is not passed over: ``broken`` has the error, and who runs the checker ends it.
+Rules: the checker keeps nothing that the supervisor could not tell it again. What it needs of the
+host is opened in ``__init__`` (certificates) or handed to it (``echo``), so that the process may be
+locked in before ``start``. A task that fails unforeseen sets the future that ``start`` returned.
 """
 
 from __future__ import annotations
@@ -17,27 +16,16 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from paraglider.config.health import Check
 from paraglider.core.pool import Event
 from paraglider.health import failover
-from paraglider.health.messages import (
-    MOST_NEWS,
-    Found,
-    Hints,
-    News,
-    Plain,
-    Report,
-    Targets,
-    Verdict,
-    batch,
-    order,
-)
 from paraglider.health.pinger import Pinger
 from paraglider.health.probes import KINDS
 from paraglider.health.probes.base import Probe, look
+from paraglider.health.results import CheckEvent, CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.rise_and_fall import RiseAndFall, Thresholds
 from paraglider.health.sweep import Sweep
 from paraglider.health.targets import Key, Scope, Target
@@ -46,25 +34,23 @@ from paraglider.health.targets import Key, Scope, Target
 AT_ONCE: Final = 1024
 #: programs at a time: each is a process
 PROGRAMS_AT_ONCE: Final = 16
-#: seconds that a result waits for others, to be sent in one message with them
-BATCH: Final = 0.02
 
 
 class Checker:
-    """All targets of one Paraglider; ``tell`` takes what there is to say, as plain data.
+    """All targets of one Paraglider; ``notify`` takes the results.
 
     ``echo`` is None where no ping is needed. ``probes`` and ``chance`` are for tests.
     """
 
     def __init__(
         self,
-        tell: Callable[[Plain], None],
+        notify: Callable[[CheckReport | HealthChange | DiscoveredHost], None],
         echo: Pinger | None = None,
         *,
         probes: Mapping[str, Probe] | None = None,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._tell = tell
+        self._notify = notify
         self._echo = echo
         self._probes = probes or {name: kind(echo) for name, kind in KINDS.items()}
         self._chance = chance
@@ -76,17 +62,16 @@ class Checker:
         self._scope: Scope | None = None
         self._rounds: Sweep | None = None
         self._failover: asyncio.Task[None] | None = None
-        self._news: list[News] = []  # to be sent
-        self._sending: asyncio.TimerHandle | None = None
-        self.broken: asyncio.Future[None] | None = None
+        self._broken: asyncio.Future[None] | None = None
 
-    async def start(self) -> None:
-        """Get ready, on the running loop; from here on ``broken`` may be waited for."""
-        self.broken = asyncio.get_running_loop().create_future()
+    async def start(self) -> asyncio.Future[None]:
+        """Get ready, on the running loop; the future gets an error that was not foreseen."""
+        self._broken = asyncio.get_running_loop().create_future()
         for probe in self._probes.values():
             await probe.start()
         if self._echo is not None:
             self._echo.start()
+        return self._broken
 
     async def close(self) -> None:
         """Stop looking, and give everything back."""
@@ -96,37 +81,36 @@ class Checker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._send()
-        if self.broken is not None:
-            self.broken.cancel()
+        if self._broken is not None:
+            self._broken.cancel()
         self._checks.clear()
         for probe in self._probes.values():
             await probe.close()
         if self._echo is not None:
             self._echo.close()
 
-    def take(self, plain: Mapping[str, Any]) -> None:
-        """An order of the hub's; raises KeyError, TypeError or ValueError for what is none."""
-        said = order(plain)
-        if isinstance(said, Hints):
-            self.hint(said)
-        else:
-            self.update(said)
-
-    def hint(self, hints: Hints) -> None:
-        """Check these backends sooner; one that is not checked is passed over."""
+    def hint(self, keys: Iterable[Key]) -> None:
+        """Check these backends sooner; one that is not checked is ignored."""
         now = time.monotonic()
-        for key in hints.backends:
+        for key in keys:
             check = self._checks.get(key)
             if check is not None and check.machine.hint(now):
                 check.wake()
 
-    def update(self, wanted: Targets) -> None:
-        """Check the targets that are new or changed, and no longer those that are gone."""
+    def update(
+        self,
+        changed: Iterable[Target],
+        scope: Scope | None = None,
+        gone: Iterable[Key] = (),
+        *,
+        whole: bool = True,
+    ) -> None:
+        """Check the targets that ``changed``, and no longer those that are ``gone``; with ``whole``
+        there are no others. With ``scope`` failover is on.
+        """
         now = time.monotonic()
-        targets = {target.key: target for target in wanted.targets}
-        gone = self._targets.keys() - targets.keys() if wanted.whole else set(wanted.gone)
-        for key in gone:
+        targets = {target.key: target for target in changed}
+        for key in self._targets.keys() - targets.keys() if whole else set(gone):
             self._targets.pop(key, None)
             self._up.pop(key, None)
             self._forget(key)
@@ -137,7 +121,7 @@ class Checker:
                 self._forget(key)
             else:
                 self._follow(target, target.check, now)
-        self._follow_scope(wanted.scope, now)
+        self._follow_scope(scope, now)
         for key in targets:
             self._judge(key, "no longer checked", now)
 
@@ -164,11 +148,11 @@ class Checker:
         return task
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self.broken is None or self.broken.done():
+        if task.cancelled() or self._broken is None or self._broken.done():
             return
         error = task.exception()
         if error is not None:
-            self.broken.set_exception(error)
+            self._broken.set_exception(error)
 
     def _forget(self, key: Key) -> None:
         check = self._checks.pop(key, None)
@@ -188,7 +172,7 @@ class Checker:
                 found = await look(self._probes[check.check.type], target)
             now = time.monotonic()
             code, detail, took = found.code, found.detail, found.duration
-            self._say(Report(*target.key, found.passed, code, detail, took, now))
+            self._notify(CheckReport(*target.key, found.passed, code, detail, took, now))
             if found.passed is None:
                 machine.due = now + machine.rules.interval
             elif machine.result(found.passed, now, self._chance()) is not None:
@@ -205,29 +189,9 @@ class Checker:
         if up == self._up[key]:
             return
         self._up[key] = up
-        event = Event.CHECK_PASSED if up else Event.CHECK_FAILED
+        event: CheckEvent = Event.CHECK_PASSED if up else Event.CHECK_FAILED
         held = check.machine.held_until if check is not None else 0.0
-        self._say(Verdict(*key, event, detail, now, held))
-
-    def _say(self, news: News) -> None:
-        """Send ``news``, with what else comes within BATCH seconds."""
-        self._news.append(news)
-        if len(self._news) >= MOST_NEWS:
-            self._send()
-        elif self._sending is None:
-            self._sending = asyncio.get_running_loop().call_later(BATCH, self._send)
-
-    def _send(self) -> None:
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
-        news, self._news = self._news, []
-        try:
-            if news:
-                self._tell(batch(news))
-        except Exception as error:  # noqa: BLE001 - for who runs the checker
-            if self.broken is not None and not self.broken.done():
-                self.broken.set_exception(error)
+        self._notify(HealthChange(*key, event, detail, now, held))
 
     def _follow_scope(self, scope: Scope | None, now: float) -> None:
         """Turn failover on or off, or have it look elsewhere."""
@@ -257,7 +221,7 @@ class Checker:
             now = time.monotonic()
             for change in rounds.ended(answers, now):
                 if not change.listed:
-                    self._say(Found(change.up, change.address, change.detail, now))
+                    self._notify(DiscoveredHost(change.up, change.address, change.detail, now))
                     continue
                 for key, target in self._targets.items():
                     if target.address == change.address:

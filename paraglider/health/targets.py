@@ -6,10 +6,8 @@ Rules: pure; the names of backends are the caller's.
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
@@ -44,33 +42,6 @@ class Target(NamedTuple):
         """What names it."""
         return (self.service, self.backend)
 
-    def plain(self) -> Plain:
-        """For ``of``."""
-        check = None if self.check is None else self.check.model_dump(mode="json")
-        return {
-            "service": self.service,
-            "backend": self.backend,
-            "address": str(self.address),
-            "port": self.port,
-            "check": check,
-            "up": self.up,
-            "found": self.found,
-        }
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Self:
-        """From ``plain``; raises KeyError, TypeError or ValueError for what is none."""
-        check = plain["check"]
-        return cls(
-            str(plain["service"]),
-            str(plain["backend"]),
-            ipaddress.ip_address(plain["address"]),
-            int(plain["port"]),
-            None if check is None else Check.model_validate(check),
-            bool(plain["up"]),
-            bool(plain["found"]),
-        )
-
 
 @dataclass(frozen=True, slots=True)
 class Scope:
@@ -87,27 +58,6 @@ class Scope:
     interface: str = ""
     sources: tuple[IPAddress, ...] = ()
     never: frozenset[IPAddress] = frozenset()
-
-    def plain(self) -> Plain:
-        """For ``of``."""
-        return {
-            "failover": self.failover.model_dump(mode="json"),
-            "broadcasts": [str(address) for address in self.broadcasts],
-            "interface": self.interface,
-            "sources": [str(address) for address in self.sources],
-            "never": sorted(str(address) for address in self.never),
-        }
-
-    @classmethod
-    def of(cls, plain: Mapping[str, Any]) -> Self:
-        """From ``plain``; raises KeyError, TypeError or ValueError for what is none."""
-        return cls(
-            Failover.model_validate(plain["failover"]),
-            tuple(ipaddress.ip_address(address) for address in plain["broadcasts"]),
-            str(plain["interface"]),
-            tuple(ipaddress.ip_address(address) for address in plain["sources"]),
-            frozenset(ipaddress.ip_address(address) for address in plain["never"]),
-        )
 
 
 def target(

@@ -111,13 +111,11 @@ _IP: Final = (int(socket.AF_INET), int(socket.AF_INET6))
 
 ROLES: Final = {
     "worker": Allowed(_RUNTIME | {"bind"}, (int(socket.AF_NETLINK),)),
-    "tracker": Allowed(_RUNTIME | {"bind"}, (int(socket.AF_NETLINK),)),
+    "conntrack counter": Allowed(_RUNTIME | {"bind"}, (int(socket.AF_NETLINK),)),
     "proxy worker": Allowed(_RUNTIME | _CONNECTS | _ACCEPTS, _IP),
-    "checker": Allowed(_RUNTIME | _CONNECTS | _READS_FILES, _IP),
-    "checker-exec": Allowed(programs=True),
-    "scout": Allowed(_RUNTIME | _CONNECTS | _READS_FILES, _IP, threads=True),
-    "api": Allowed(_RUNTIME | _ACCEPTS),
-    "stats": Allowed(_RUNTIME | _ACCEPTS),
+    "monitor": Allowed(_RUNTIME | _CONNECTS | _READS_FILES, _IP, threads=True),
+    "monitor-exec": Allowed(programs=True),
+    "http": Allowed(_RUNTIME | _ACCEPTS),
 }
 
 

@@ -22,8 +22,8 @@ import yaml
 from paraglider.cli import run as command
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
-from paraglider.daemon.http.process import ApiSpec
-from paraglider.daemon.monitor.checker import CheckerSpec
+from paraglider.daemon.http.process import HttpSpec
+from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError
@@ -45,7 +45,7 @@ class Started:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.specs: list[WorkerSpec | ApiSpec] = []
+        self.specs: list[WorkerSpec | HttpSpec] = []
         self.socket: Any = None
         self.debug: bool | None = None
         self.log_style = ""
@@ -57,8 +57,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[Started]:
     notes = Started()
 
     class Supervisor:
-        def __init__(self, specs: list[WorkerSpec | ApiSpec], *_: Any) -> None:
-            notes.specs = [s for s in specs if not s.idle and s.role != "reconciler"]
+        def __init__(self, specs: list[WorkerSpec | HttpSpec], *_: Any) -> None:
+            notes.specs = [s for s in specs if not s.idle and s.role != "host helper"]
 
         def run(self) -> int:
             notes.calls.append("supervise")
@@ -151,8 +151,8 @@ def test_the_control_socket(started: Started, file: Any, tmp_path: Path) -> None
     """It is there while the processes are, its owner's alone, in a directory for all to see."""
     assert outcome("-c", file()) == 0
     _, spec = started.specs
-    assert isinstance(spec, ApiSpec)
-    assert (spec.role, spec.owner) == ("api", 0)
+    assert isinstance(spec, HttpSpec)
+    assert (spec.role, spec.owner) == ("http", 0)
     assert stat.S_IMODE(started.socket.st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "run").stat().st_mode) == 0o755
     assert list((tmp_path / "run").iterdir()) == []
@@ -296,15 +296,15 @@ def test_a_port_that_somebody_has(started: Started, file: Any, capsys: Any, prox
         ((), {"failover": {"enabled": True}}, None, True),
     ],
 )
-def test_the_checker(
+def test_the_monitor(
     started: Started, file: Any, options: Any, top: Any, check: Any, scope: bool
 ) -> None:
     """There is one where a service is checked or failover is on, locked in like a worker."""
     services = (WEB4, {**WEB6, "check": check} if check else WEB6)
     assert outcome("-c", file(*services, **top), *options) == 0
-    checkers = [spec for spec in started.specs if isinstance(spec, CheckerSpec)]
-    assert len(checkers) == bool(check or scope)
-    for spec in checkers:
+    monitors = [spec for spec in started.specs if isinstance(spec, MonitorSpec)]
+    assert len(monitors) == bool(check or scope)
+    for spec in monitors:
         assert spec.index == started.specs.index(spec)
         assert spec.chroot == started.specs[0].config.chroot
         assert started.specs[0].config.failover.enabled is scope

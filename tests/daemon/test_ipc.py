@@ -25,7 +25,7 @@ from paraglider.daemon.ipc import (
     LoopEndpoint,
     encode,
 )
-from paraglider.daemon.messages import Message, Result, Sync
+from paraglider.daemon.messages import Message, Result, WriteCounters
 from paraglider.errors import PlatformError
 
 ANY = TypeAdapter(Result)
@@ -86,7 +86,7 @@ def test_pieces_make_a_message() -> None:
         struct.pack("!IBI", 3, 0, 0) + b"{}x",
         struct.pack("!IBI", 2, 0, 0) + b"{}",
         struct.pack("!IBI", 2, 0, 0) + b"\xff\xfe",
-        framed(Sync()),
+        framed(WriteCounters()),
         struct.pack("!IBI", 18, 0, 0) + b'{"type": "secret"}',
         framed(Result(value=1), Kind.MESSAGE)[:4] + b"\x09" + framed(Result(value=1))[5:],
     ],
@@ -220,7 +220,7 @@ def test_the_end_of_the_supervisor(garbage: bool) -> None:
     async def play(supervisor: Endpoint, theirs: Endpoint) -> None:
         end = LoopEndpoint(theirs)
         if garbage:
-            supervisor.send(Sync())
+            supervisor.send(WriteCounters())
         supervisor.close()
         assert await end.closed == (PlatformError.exit_code if garbage else 0)
         end.send(Result(value=1))  # nobody is there: nothing happens
@@ -257,12 +257,12 @@ class Requested:
 
     def send(self, index: int, message: Message | bytes, number: int) -> None:
         """See ``SendRequest``."""
-        assert message == encode(Sync())
+        assert message == encode(WriteCounters())
         self.sent.append((index, number))
 
     def request(self, *to: int, deadline: float = 10.0) -> int:
         """Ask them; the request's number."""
-        self.broadcasts.request(to, Sync(), deadline, self.ended.append)
+        self.broadcasts.request(to, WriteCounters(), deadline, self.ended.append)
         return self.sent[-1][1] if to else 0
 
 
@@ -342,7 +342,7 @@ def test_the_end_of_one_may_begin_the_next() -> None:
         it.request(1, deadline=50.0)
 
     for _ in range(2):
-        it.broadcasts.request([1], Sync(), 5.0, again)
+        it.broadcasts.request([1], WriteCounters(), 5.0, again)
     assert it.broadcasts.poll(5.0) == 45.0
     it.broadcasts.on_exit(1)
     assert it.ended == [{}, {}]

@@ -13,7 +13,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon import process_specs
-from paraglider.daemon.monitor import checker
+from paraglider.daemon.monitor import process as monitor
 from paraglider.daemon.process_specs import Place, be, make_specs
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
@@ -33,7 +33,7 @@ WEB: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def no_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No right to ping, whoever runs the tests."""
-    monkeypatch.setattr(checker, "Pinger", lambda: None)
+    monkeypatch.setattr(monitor, "Pinger", lambda: None)
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def specs() -> Iterator[Any]:
     """A function that makes the specifications for services; what they opened is closed."""
     made: list[Spec] = []
 
-    def make(*services: dict[str, Any]) -> list[Spec]:
+    def make(*services: dict[str, Any], discovers: bool = False) -> list[Spec]:
         named = [{**WEB, "name": f"s{n}", **service} for n, service in enumerate(services)]
         config = Config.model_validate({"services": named})
-        made.extend(make_specs(config, PLACE, STRATEGIES))
+        made.extend(make_specs(config, PLACE, STRATEGIES, discovers=discovers))
         return list(made)
 
     yield make
@@ -55,19 +55,19 @@ def specs() -> Iterator[Any]:
 @pytest.mark.parametrize(
     ("services", "roles"),
     [
-        ([{}], ["worker", "worker", "checker"]),
-        ([{"forward": "offload"}], ["worker", "worker", "tracker", "checker"]),
+        ([{}], ["worker", "worker", "monitor"]),
+        ([{"forward": "offload"}], ["worker", "worker", "conntrack counter", "monitor"]),
         (
             [{"forward": "offload", "strategy": "weighted"}],
-            ["worker", "worker", "tracker", "checker"],
+            ["worker", "worker", "conntrack counter", "monitor"],
         ),
         (
             [{"forward": "proxy", "vip": "127.0.0.1/8", "ports": 47801}],
-            ["proxy worker", "proxy worker", "checker"],
+            ["proxy worker", "proxy worker", "monitor"],
         ),
         (
             [{}, {"forward": "proxy", "vip": "127.0.0.1/8", "ports": 47802}],
-            ["worker", "worker", "proxy worker", "proxy worker", "checker"],
+            ["worker", "worker", "proxy worker", "proxy worker", "monitor"],
         ),
     ],
 )
@@ -87,10 +87,12 @@ def test_each_service_is_for_one_kind(specs: Any) -> None:
     assert names == {"worker": ["s0"], "proxy worker": ["s1"]}
 
 
-def test_a_checker_waits_for_something_to_check(specs: Any) -> None:
-    """It is prepared while there are rights, and idle without a check."""
+def test_a_monitor_waits_for_something_to_do(specs: Any) -> None:
+    """It is prepared while there are rights, and idle without a check or a source of backends."""
     assert specs({})[-1].idle
     assert not specs({"check": {"type": "tcp"}})[-1].idle
+    named = specs({}, discovers=True)[-1]
+    assert (named.idle, named.discovers, named.chroot) == (False, True, "/")
 
 
 def test_pings_without_the_right(monkeypatch: pytest.MonkeyPatch, specs: Any) -> None:
@@ -100,9 +102,9 @@ def test_pings_without_the_right(monkeypatch: pytest.MonkeyPatch, specs: Any) ->
     def add(*_: object) -> None:
         raise refused
 
-    monkeypatch.setattr(checker, "Pinger", Pinger)
+    monkeypatch.setattr(monitor, "Pinger", Pinger)
     monkeypatch.setattr(Pinger, "_add", add)
-    assert specs({})[-1].role == "checker"
+    assert specs({})[-1].role == "monitor"
     with pytest.raises(Exception, match="no raw socket"):
         specs({"check": {"type": "icmp"}})
 
@@ -122,7 +124,7 @@ def test_everyone_does_his_own(specs: Any, monkeypatch: pytest.MonkeyPatch) -> N
         {"forward": "offload", "strategy": "weighted"},
         {"forward": "proxy", "vip": "127.0.0.1/8", "ports": 47805},
     )
-    for module in (worker, proxy_worker, conntrack_counter, checker):
+    for module in (worker, proxy_worker, conntrack_counter, monitor):
         monkeypatch.setattr(module, "run", lambda *a, module=module: (module.__name__, *a[1:]))
     done = {spec.role: be(spec, 7, 1) for spec in made}
     assert done == {
@@ -130,11 +132,11 @@ def test_everyone_does_his_own(specs: Any, monkeypatch: pytest.MonkeyPatch) -> N
         for role, module in [
             ("worker", "workers.worker"),
             ("proxy worker", "workers.proxy_worker"),
-            ("tracker", "workers.conntrack_counter"),
-            ("checker", "monitor.checker"),
+            ("conntrack counter", "workers.conntrack_counter"),
+            ("monitor", "monitor.process"),
         ]
     }
-    with pytest.raises(TypeError, match="nothing is known"):
+    with pytest.raises(TypeError, match="has no code"):
         be(Spec.__new__(_Stranger), 7, 1)
 
 

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from paraglider.config.model import Config
 from paraglider.daemon import log
-from paraglider.daemon.host_helper.messages import HostConditions, Renewed
 from paraglider.daemon.host_helper.service import HostService
+from paraglider.daemon.messages import HostConditions, TablesRestored
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.static_watch import keep, only_keeper
 from paraglider.errors import OperatorError
@@ -67,7 +67,7 @@ class Turns:
     """Turns in which an address is missing."""
 
     def __init__(self, _events: object, service: HostService, _arrivals: object) -> None:
-        self._tell = service._tell
+        self._notify = service._notify
 
     def register(self, _selector: object) -> None:
         """See ``HostTurns``."""
@@ -78,8 +78,8 @@ class Turns:
 
     def turn(self) -> None:
         """See ``HostTurns``."""
-        self._tell(Renewed((4,)).plain())
-        self._tell(HostConditions({"address a": ("unhealthy", "missing; it is put back")}).plain())
+        self._notify(TablesRestored(families=(4,)))
+        self._notify(HostConditions.of({"address a": ("unhealthy", "missing; it is put back")}))
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import select
@@ -24,45 +23,50 @@ import pytest
 from paraglider.config.model import Config, TimeoutsConfig
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon import log
+from paraglider.daemon.ipc import Frame, encode
+from paraglider.daemon.messages import KilledFlows, SuspendPolicies
 from paraglider.daemon.processes import hangs, manager, spec
-from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.manager import FIRST_WAIT, Children
+from paraglider.daemon.processes.manager import FIRST_WAIT, ProcessManager
 from paraglider.daemon.processes.notify import Notifier
-from paraglider.daemon.processes.spec import READY, Equipment, Run
+from paraglider.daemon.processes.spec import READY, Run, StartupState
 from paraglider.daemon.supervisor import Supervisor
 from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import ParagliderError
 
 PATIENCE = 15.0  # seconds until something that must happen counts as not happening
+BAD, OTHER = 999, 777  # numbers that the controller fails at, and that another worker sends
 STOP = 2.0  # seconds within which SIGTERM must end everything
 
 
 class Hub:
-    """A hub that logs what it hears, and has something to tell every process that comes."""
+    """A controller that logs what it receives, and greets every process that is ready."""
 
-    def attach(self, children: Children) -> None:
+    def attach(self, children: ProcessManager) -> None:
         """These are its processes."""
         self._children = children
 
-    def equipment(self) -> Equipment:
+    def startup_state(self) -> StartupState:
         """Nothing has changed."""
-        return Equipment(Config.model_construct(services=()), {}, STRATEGIES)
+        return StartupState(Config.model_construct(services=()), {}, STRATEGIES)
 
-    def heard(self, child: Child, message: Message) -> None:
+    def on_message(self, child: Child, frame: Frame) -> None:
         """Log it."""
-        log.logger().info("heard", worker=child.spec.index, words=message["words"])
+        assert isinstance(frame.message, KilledFlows)
+        if frame.message.killed == BAD:
+            raise RuntimeError("a fault")
+        log.logger().info("received", worker=child.spec.index, number=frame.message.killed)
 
-    def came(self, child: Child) -> None:
+    def on_ready(self, child: Child) -> None:
         """Greet it."""
-        self._children.send(child, {"greeting": child.spec.index})
+        self._children.send(child, SuspendPolicies(services=(f"worker {child.spec.index}",)))
 
-    def went(self, child: Child) -> None:
+    def on_exit(self, child: Child) -> None:
         """Log it."""
-        log.logger().info("gone", worker=child.spec.index, channel=str(child.channel))
+        log.logger().info("gone", worker=child.spec.index, endpoint=str(child.endpoint))
 
-    def hangs(self, child: Child) -> dict[str, str]:
+    def on_hang(self, child: Child) -> dict[str, str]:
         """Something."""
         return {"deciding": "web"}
 
@@ -454,48 +458,49 @@ def test_sighup_is_a_reload(supervise: Any) -> None:
 
 
 def echo(spec: WorkerSpec, report: int) -> int:
-    """A worker that says what it is told."""
+    """A worker that says whether it was greeted by its name."""
     os.write(report, READY)
-    assert spec.channel is not None
+    assert spec.endpoint is not None
     while True:
-        select.select([spec.channel], [], [])
-        for message in spec.channel.receive():
-            spec.channel.send({"words": json.dumps(message)})
+        select.select([spec.endpoint], [], [])
+        for frame in spec.endpoint.receive():
+            assert frame.message == SuspendPolicies(services=(f"worker {spec.index}",))
+            spec.endpoint.send(KilledFlows(killed=spec.index))
 
 
 def test_messages_go_both_ways(supervise: Any) -> None:
-    """Each worker hears what is sent to it, and the hub hears each; a new one too."""
+    """Each worker gets what is sent to it, and the supervisor what each sends; a new one too."""
     running = supervise(echo)
-    running.await_events("heard", 2)
+    running.await_events("received", 2)
     os.kill(running.workers(1)[0], signal.SIGKILL)
-    running.await_events("heard", 3)
-    lines = sorted(running.events("heard"), key=lambda line: "worker=1" in line)
+    running.await_events("received", 3)
+    lines = sorted(running.events("received"), key=lambda line: "worker=1" in line)
     for line, worker in zip(lines, (0, 1, 1), strict=True):
         assert f"worker={worker}" in line
-        assert f'{{\\"greeting\\": {worker}}}' in line
+        assert f"number={worker}" in line
     running.end(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"\0\0\0\2[]"])
-def test_a_worker_that_talks_nonsense_is_replaced(
+@pytest.mark.parametrize("garbage", [b"\xff" * 9, b"\0\0\0\2\0\0\0\0\0[]"])
+def test_a_worker_that_sends_an_invalid_message_is_replaced(
     supervise: Any, tmp_path: Path, garbage: bytes
 ) -> None:
-    """What is no message ends who sent it; the next one has a channel of its own."""
+    """It ends the process that sent it; the next one has an endpoint of its own."""
 
     def life(spec: WorkerSpec, report: int) -> int:
-        assert spec.channel is not None
+        assert spec.endpoint is not None
         os.write(report, READY)
         first = tmp_path / f"started{spec.index}"
         if spec.index == 0 and not first.exists():
             first.touch()
-            os.write(spec.channel.fileno(), garbage)
+            os.write(spec.endpoint.fileno(), garbage)
         signal.sigwait((signal.SIGTERM,))
         return 0
 
     running = supervise(life)
     running.await_events("worker ready", 3)
     assert len(running.workers(1)) == 1
-    (line,) = running.events("worker ended")
+    (line,) = running.events("invalid message from the worker, killed")
     assert "worker=0" in line
     assert "cause=SIGKILL" in running.events("worker died")[0]
     running.end()
@@ -693,45 +698,46 @@ def test_a_call_that_fails_is_tried_again(
     assert running.status == 0
 
 
-def test_a_message_that_nobody_can_bear_ends_nothing(supervise: Any) -> None:
-    """The exception is told once with its traceback, and what comes after it is heard."""
+def test_a_message_whose_handler_fails_ends_nothing(supervise: Any) -> None:
+    """The exception is told once with its traceback, and what comes after it is handled."""
 
     def life(spec: WorkerSpec, report: int) -> int:
-        assert spec.channel is not None
+        assert spec.endpoint is not None
         os.write(report, READY)
-        for message in ({"no": "words"}, {"no": "words"}, {"words": "after"}):
-            spec.channel.send(message)
+        for number in (BAD, BAD, 7):
+            spec.endpoint.send(KilledFlows(killed=number))
         signal.sigwait((signal.SIGTERM,))
         return 0
 
     running = supervise(life)
-    running.await_events("heard", 2)
-    assert len(running.events("internal error: a message of worker")) == 1
-    assert "KeyError" in running.log()
+    running.await_events("received", 2)
+    assert len(running.events("internal error: a message from the worker")) == 1
+    assert "RuntimeError" in running.log()
     assert [len(running.workers(index)) for index in range(2)] == [1, 1]
     running.end()
     assert running.status == 0
 
 
-def test_a_worker_that_never_stops_talking_holds_nobody_up(supervise: Any, tmp_path: Path) -> None:
-    """The others are heard and replaced meanwhile, and the end comes as soon as it is asked for."""
+def test_a_worker_that_never_stops_sending_delays_no_other(supervise: Any, tmp_path: Path) -> None:
+    """The others are served and replaced meanwhile, and the end comes at once."""
 
     def life(spec: WorkerSpec, report: int) -> int:
-        assert spec.channel is not None
+        assert spec.endpoint is not None
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.write(report, READY)
         if spec.index == 1:
-            spec.channel.send({"words": "from the other one"})
+            spec.endpoint.send(KilledFlows(killed=OTHER))
             signal.pause()
-        os.set_blocking(spec.channel.fileno(), True)
+        os.set_blocking(spec.endpoint.fileno(), True)
+        again = encode(KilledFlows(killed=1))
         while True:
-            spec.channel.send({"words": "again"})
+            spec.endpoint.send(again)
 
     running = supervise(life)
-    running.await_events("worker sends too much")
+    running.await_events("worker: sends too much")
     os.kill(running.workers(1)[0], signal.SIGKILL)
-    running.wait_until(lambda: running.log().count("from the other one") == 2)
+    running.wait_until(lambda: running.log().count(f"number={OTHER}") == 2)
     assert [len(running.workers(index)) for index in range(2)] == [1, 2]
     assert running.end() < PATIENCE
     assert running.status == 0

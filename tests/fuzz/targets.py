@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import ipaddress
-import json
 import struct
 from collections.abc import Callable
-from functools import cache
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from pydantic import ValidationError
 
 from paraglider.config import listing
 from paraglider.config.diagnostics import ConfigError
@@ -32,14 +31,13 @@ from paraglider.core.journal import Journal
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.restore import Translations, restore
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
-from paraglider.daemon.monitor import discovery_messages
+from paraglider.daemon.messages import FROM_ROLE, TO_ROLE
 from paraglider.daemon.web import token
 from paraglider.daemon.web.guard import Guard
 from paraglider.errors import OperatorError
 from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.nat.datapath import NatDatapath
 from paraglider.forward.offload.datapath import FirstPacketDatapath
-from paraglider.health import messages
 from paraglider.host.capture import ip_packets
 from paraglider.netfilter import connections, conntrack, nfnetlink
 from paraglider.netfilter.queue import messages as queue
@@ -191,22 +189,11 @@ def _http(data: bytes) -> None:
     token.right(given, bytes(32))
 
 
-@cache
-def _readers() -> tuple[Callable[[Any], Any], ...]:
-    return discovery_messages.told, discovery_messages.Errand.of, messages.told, messages.order
-
-
 def _messages(data: bytes) -> None:
-    """What the supervisor and its monitors say to each other, as JSON."""
-    try:
-        plain = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    if not isinstance(plain, dict):
-        return
-    for read in _readers():
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            read(plain)
+    """What the supervisor and its processes send to each other."""
+    for receives in (*FROM_ROLE.values(), *TO_ROLE.values()):
+        with contextlib.suppress(ValidationError):
+            receives.validate_json(data)
 
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {

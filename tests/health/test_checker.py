@@ -20,8 +20,8 @@ from paraglider.core.pool import Event
 from paraglider.health import failover
 from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
 from paraglider.health.codes import Code
-from paraglider.health.messages import Found, Hints, Plain, Report, Targets, Verdict, told
 from paraglider.health.probes.base import Passed, Probe, ProbeError, Step, UnableError
+from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.sweep import SweepResult
 from paraglider.health.targets import Scope, Target
 
@@ -34,6 +34,9 @@ def target(number: int = 1, *, up: bool = True, found: bool = False, **check: An
     address = ipaddress.ip_address(0x0A000000 + number)
     checked = None if check.get("type", "") is None else Check(**{**QUICK, **check})
     return Target("web", str(address), address, 80, checked, up, found)
+
+
+News = CheckReport | HealthChange | DiscoveredHost
 
 
 class ProbeOf(Probe):
@@ -54,7 +57,7 @@ class World:
     def __init__(self) -> None:
         self.ill: dict[str, Exception] = {}
         self.asked: list[str] = []
-        self.news: list[Report | Verdict | Found] = []
+        self.news: list[News] = []
         self.heard = asyncio.Event()
         self.under_way = 0
         self.most = 0
@@ -75,9 +78,9 @@ class World:
             raise self.ill[target.backend]
         return Passed(Code.L4OK, "well")
 
-    def tell(self, plain: Plain) -> None:
+    def notify(self, news: News) -> None:
         """For the checker."""
-        self.news.extend(told(plain))
+        self.news.append(news)
         self.heard.set()
 
     async def until(self, true: Callable[[], object]) -> None:
@@ -92,12 +95,12 @@ class World:
     @property
     def verdicts(self) -> list[tuple[str, Event]]:
         """Who went up or down, so far."""
-        return [(n.backend, n.event) for n in self.news if isinstance(n, Verdict)]
+        return [(n.backend, n.event) for n in self.news if isinstance(n, HealthChange)]
 
     @property
-    def reports(self) -> list[Report]:
+    def reports(self) -> list[CheckReport]:
         """The looks, so far."""
-        return [n for n in self.news if isinstance(n, Report)]
+        return [n for n in self.news if isinstance(n, CheckReport)]
 
 
 def tale(body: Callable[[World, Checker], Awaitable[None]], echo: Any = None) -> World:
@@ -108,12 +111,11 @@ def tale(body: Callable[[World, Checker], Awaitable[None]], echo: Any = None) ->
     async def checking() -> AsyncIterator[Checker]:
         names = ("tcp", "http", "https", "icmp", "exec")
         probes = dict.fromkeys(names, ProbeOf(world.probe))
-        checker = Checker(world.tell, echo, probes=probes, chance=lambda: 0.0)
-        await checker.start()
+        checker = Checker(world.notify, echo, probes=probes, chance=lambda: 0.0)
+        broken = await checker.start()
         try:
             yield checker
-            assert checker.broken is not None
-            assert not checker.broken.done(), checker.broken.exception()
+            assert not broken.done(), broken.exception()
         finally:
             await checker.close()
 
@@ -129,13 +131,13 @@ def test_down_and_up() -> None:
     """A backend that falls ill is told down once, and up once when it is well again."""
 
     async def body(world: World, checker: Checker) -> None:
-        checker.take(Targets((target(1), target(2))).plain())
+        checker.update((target(1), target(2)))
         await world.until(lambda: len(world.reports) >= 4)
         assert world.verdicts == []
         world.ill["10.0.0.2"] = ProbeError(Code.L7STS, "status 503, expected 200-399")
         await world.until(lambda: world.verdicts)
         assert world.verdicts == [("10.0.0.2", Event.CHECK_FAILED)]
-        verdict = next(n for n in world.news if isinstance(n, Verdict))
+        verdict = next(n for n in world.news if isinstance(n, HealthChange))
         assert verdict.detail == "L7STS: status 503, expected 200-399"
         world.ill.clear()
         await world.until(lambda: len(world.verdicts) > 1)
@@ -152,7 +154,7 @@ def test_a_look_that_could_not_take_place() -> None:
     """What this host lacks is reported, and moves nobody."""
 
     async def body(world: World, checker: Checker) -> None:
-        checker.take(Targets((target(1), target(2, up=False))).plain())
+        checker.update((target(1), target(2, up=False)))
         world.ill = {f"10.0.0.{n}": UnableError("no descriptors") for n in (1, 2)}
         await world.until(lambda: len(world.reports) >= 8)
 
@@ -165,9 +167,9 @@ def test_hint() -> None:
     """A hint has a backend looked at long before it is due; one about a stranger does nothing."""
 
     async def body(world: World, checker: Checker) -> None:
-        checker.take(Targets((target(1, interval=1000),)).plain())
+        checker.update((target(1, interval=1000),))
         await world.until(lambda: len(world.reports) == 1)
-        checker.take(Hints((("web", "10.9.9.9"), ("web", "10.0.0.1"))).plain())
+        checker.hint([("web", "10.9.9.9"), ("web", "10.0.0.1")])
         await world.until(lambda: len(world.reports) == 2)
 
     tale(body)
@@ -178,9 +180,9 @@ def test_update_keeps_what_is_known() -> None:
 
     async def body(world: World, checker: Checker) -> None:
         world.ill["10.0.0.1"] = ProbeError(Code.L4CON, "refused")
-        checker.take(Targets((target(1), target(2))).plain())
+        checker.update((target(1), target(2)))
         await world.until(lambda: world.verdicts)
-        checker.take(Targets((target(1, interval=0.2), target(3))).plain())
+        checker.update((target(1, interval=0.2), target(3)))
         seen = len(world.asked)
         await world.until(lambda: world.asked[seen:].count("10.0.0.3") >= 3)
         assert "10.0.0.2" not in world.asked[seen + 1 :]
@@ -195,7 +197,7 @@ def test_a_checker_that_begins_anew() -> None:
     """What the hub knows to be down comes up by passes, and is told so."""
 
     async def body(world: World, checker: Checker) -> None:
-        checker.take(Targets((target(1, up=False),)).plain())
+        checker.update((target(1, up=False),))
         await world.until(lambda: world.verdicts)
         assert len(world.reports) == 2
 
@@ -207,9 +209,9 @@ def test_a_check_that_is_taken_away() -> None:
 
     async def body(world: World, checker: Checker) -> None:
         world.ill["10.0.0.1"] = ProbeError(Code.L4CON, "refused")
-        checker.take(Targets((target(1),)).plain())
+        checker.update((target(1),))
         await world.until(lambda: world.verdicts)
-        checker.take(Targets((target(1, type=None),)).plain())
+        checker.update((target(1, type=None),))
 
     assert tale(body).verdicts[-1] == ("10.0.0.1", Event.CHECK_PASSED)
 
@@ -222,7 +224,7 @@ def test_hundreds_of_backends(kind: str, most: int) -> None:
 
     async def body(world: World, checker: Checker) -> None:
         world.gate = asyncio.Event()
-        checker.take(Targets(tuple(many)).plain())
+        checker.update(tuple(many))
         await world.until(lambda: world.under_way == most)
         world.gate.set()
         await world.until(lambda: len({report.backend for report in world.reports}) == len(many))
@@ -234,16 +236,15 @@ def test_a_fault_of_ours_is_not_passed_over() -> None:
     """When the checker itself fails, who runs it hears of it."""
 
     async def body() -> None:
-        def tell(plain: Plain) -> None:
+        def fail(news: News) -> None:
             raise BrokenPipeError(32, "gone")
 
-        checker = Checker(tell, probes={"tcp": ProbeOf(World().probe)})
-        await checker.start()
-        checker.take(Targets((target(1),)).plain())
-        assert checker.broken is not None
+        checker = Checker(fail, probes={"tcp": ProbeOf(World().probe)})
+        broken = await checker.start()
+        checker.update((target(1),))
         with pytest.raises(BrokenPipeError):
             async with asyncio.timeout(PATIENCE):
-                await checker.broken
+                await broken
         await checker.close()
 
     asyncio.run(body())
@@ -282,16 +283,16 @@ def test_failover(monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(world: World, checker: Checker) -> None:
         network.alive = {"10.0.0.1", "10.0.0.9"}
         listed = (target(1, type=None), target(2, type=None))
-        checker.take(Targets(listed, SCOPE).plain())
+        checker.update(listed, SCOPE)
         await world.until(lambda: len(world.news) == 2)
         joined = target(9, type=None, found=True)
-        checker.take(Targets((*listed, joined), SCOPE).plain())
+        checker.update((*listed, joined), SCOPE)
         network.alive = {"10.0.0.1", "10.0.0.2"}
         await world.until(lambda: len(world.news) == 4)
 
     world = tale(body, network)
     assert world.verdicts == [("10.0.0.2", Event.CHECK_FAILED), ("10.0.0.2", Event.CHECK_PASSED)]
-    found = [(n.joined, str(n.address)) for n in world.news if isinstance(n, Found)]
+    found = [(n.up, str(n.address)) for n in world.news if isinstance(n, DiscoveredHost)]
     assert found == [(True, "10.0.0.9"), (False, "10.0.0.9")]
 
 
@@ -303,14 +304,14 @@ def test_a_host_that_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
         network.alive = {"10.0.0.1"}
         gone = target(9, type=None, found=True, up=False)
         for _ in range(3):
-            checker.take(Targets((target(1, type=None), gone), SCOPE).plain())
+            checker.update((target(1, type=None), gone), SCOPE)
             await asyncio.sleep(0.15)
         network.alive.add("10.0.0.9")
         await world.until(lambda: world.news)
 
     world = tale(body, network)
-    assert isinstance(world.news[0], Found)
-    assert world.news[0].joined
+    assert isinstance(world.news[0], DiscoveredHost)
+    assert world.news[0].up
 
 
 def test_failover_and_check_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +320,7 @@ def test_failover_and_check_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def body(world: World, checker: Checker) -> None:
         network.alive = {"10.0.0.1"}
-        checker.take(Targets((target(1),), SCOPE).plain())
+        checker.update((target(1),), SCOPE)
         await world.until(lambda: len(world.reports) >= 2)
         network.alive = set()
         await world.until(lambda: len(world.verdicts) == 1)
@@ -342,8 +343,24 @@ def test_failover_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def body(world: World, checker: Checker) -> None:
         listed = (target(1, type=None),)
-        checker.take(Targets(listed, SCOPE).plain())
+        checker.update(listed, SCOPE)
         await world.until(lambda: world.verdicts)
-        checker.take(Targets(listed).plain())
+        checker.update(listed)
 
     assert tale(body, network).verdicts[-1] == ("10.0.0.1", Event.CHECK_PASSED)
+
+
+def test_targets_that_changed_leave_the_others_alone() -> None:
+    """With a difference only what is gone is checked no more, and what is new is checked too."""
+
+    async def body(world: World, checker: Checker) -> None:
+        checker.update((target(1), target(2)))
+        await world.until(lambda: {"10.0.0.1", "10.0.0.2"} <= set(world.asked))
+        checker.update((target(3),), gone=[("web", "10.0.0.2")], whole=False)
+        count = world.asked.count("10.0.0.2")
+        more = world.asked.count("10.0.0.1") + 2
+        await world.until(lambda: "10.0.0.3" in world.asked)
+        await world.until(lambda: world.asked.count("10.0.0.1") >= more)
+        assert world.asked.count("10.0.0.2") <= count + 1  # one may have been under way
+
+    tale(body)

@@ -6,29 +6,39 @@ Started as ``python checking.py`` by ``test_health``. Standard input's end ends 
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 
+from paraglider.daemon.ipc import encode
+from paraglider.daemon.messages import TO_ROLE, Message
+from paraglider.daemon.monitor.outbox import Outbox
+from paraglider.daemon.monitor.process import Monitor
 from paraglider.health.checker import Checker
-from paraglider.health.messages import Plain
 from paraglider.health.pinger import Pinger
 
 
-def tell(plain: Plain) -> None:
-    """One line of news."""
-    sys.stdout.write(json.dumps(plain) + "\n")
-    sys.stdout.flush()
+class Output:
+    """Standard output as the supervisor."""
+
+    pending = False
+
+    def send(self, message: Message) -> None:
+        """One line of news."""
+        sys.stdout.write(encode(message).decode() + "\n")
+        sys.stdout.flush()
 
 
 async def main() -> None:
     """Check until there are no more orders."""
-    checker = Checker(tell, Pinger())
+    outbox = Outbox()
+    checker = Checker(outbox.put_health, Pinger())
+    monitor = Monitor(checker, None)
     await checker.start()
+    outbox.open(Output())
     reader = asyncio.StreamReader(limit=1 << 20)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
-        checker.take(json.loads(line))
+        monitor.on_message(TO_ROLE["monitor"].validate_json(line))
     await checker.close()
 
 

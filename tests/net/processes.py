@@ -9,7 +9,7 @@ from paraglider.lab.balancer import LabBalancer
 
 
 def children(balancer: LabBalancer) -> dict[str, int]:
-    """The daemon's processes by their names, such as ``paraglider/api``: name → process id."""
+    """The daemon's processes by their names, such as ``paraglider/http``: name → process id."""
     listing = Path(f"/proc/{balancer.pid}/task/{balancer.pid}/children").read_text().split()
     return {Path(f"/proc/{pid}/comm").read_text().strip(): int(pid) for pid in listing}
 

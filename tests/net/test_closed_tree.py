@@ -59,9 +59,10 @@ def open_directory() -> Iterator[Path]:
 def test_every_process_works_and_imports_nothing_late(
     topology: Any, serve: Any, config: Any, service: Any, ask: Any, open_directory: Path
 ) -> None:
-    """Workers, the tracker, a proxy worker, the checker with every kind of check, the scout, the
-    control socket and the page: all start, do their work, and start again after they were killed;
-    a reload changes the host. The daemon's first variable is not the one that it was started with.
+    """Workers, the conntrack counter, a proxy worker, the monitor with every kind of check and of
+    source, the control socket and the page: all start, do their work, and start again after they
+    were killed; a reload changes the host. The first variable of the daemon is not the one that it
+    was started with.
     """
     net = topology()
     serve(net, http=(80, 81, 82, 83), udp=())
@@ -107,7 +108,7 @@ def test_every_process_works_and_imports_nothing_late(
     running.set_up()
     try:
         running.start()
-        roles = {"api", "chk", "sct", "web", "live"}
+        roles = {"http", "mon", "host", "conn"}
         before: dict[str, int] = {}
         for again in (False, True):
             begun = _processes(running)
@@ -119,7 +120,7 @@ def test_every_process_works_and_imports_nothing_late(
             assert b"paraglider_" in ask_page(net.balancer, "/metrics")[2]
             assert b"<html" in ask_page(net.balancer, "/")[2]
             _await_checks(asked, running)
-            # The scout sees a file that changes, and the name server's next answer.
+            # The monitor sees a file that changes, and the name server's next answer.
             number = 3 if again else 2
             listed.write_text(f"10.0.0.1\n10.0.0.{number}\n")
             names.serve(1, number)

@@ -103,7 +103,7 @@ def test_show(web: Any, ask: Any) -> None:
     assert (web4["conns"], web4["ready"], web4["backends"]) == (30, 3, 3)
     assert web6["conns"] == 0
     processes = daemon(running).get("workers")
-    assert [row["role"] for row in processes] == ["worker", "worker", "reconciler", "api"]
+    assert [row["role"] for row in processes] == ["worker", "worker", "host helper", "http"]
     assert all(row["up"] for row in processes)
     text = command(running, "show")
     assert f"web6 tcp [{VIP[6]}]:80" in text
@@ -259,7 +259,7 @@ def test_a_worker_that_comes_back_knows(web: Any, ask: Any) -> None:
     os.kill(worker["pid"], signal.SIGKILL)
     wait_until(lambda: running.log().count('"worker ready"') == 2, running)
     assert set(ask(net, "tcp", VIP[4], 80, 10)) == {"backend2", "backend3"}
-    os.kill(children(running)["paraglider/api"], signal.SIGKILL)
+    os.kill(children(running)["paraglider/http"], signal.SIGKILL)
     wait_until(lambda: running.log().count('"api ready"') == 2, running)
     assert members(running)[backend_address(4, 1)]["state"] == "maint"
 
@@ -309,7 +309,7 @@ def test_the_socket_is_the_owners(web: Any) -> None:
     _, running = web(workers=1)
     path = socket_path(running)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    found = Path(f"/proc/{children(running)['paraglider/api']}/status").read_text()
+    found = Path(f"/proc/{children(running)['paraglider/http']}/status").read_text()
     sets = [line.split()[1] for line in found.splitlines() if line.startswith("Cap")]
     assert set(sets) == {"0" * 16}
     assert "NoNewPrivs:\t1" in found
@@ -332,7 +332,7 @@ def test_clients_that_misbehave(web: Any, ask: Any) -> None:
     """
     net, running = web(workers=1)
     path = socket_path(running)
-    api = children(running)["paraglider/api"]
+    api = children(running)["paraglider/http"]
     with raw(path) as big:
         big.sendall(b"POST /v1/flows/kill HTTP/1.1\r\nHost: a\r\nContent-Length: 100000000\r\n\r\n")
         sent = 0
@@ -353,7 +353,7 @@ def test_clients_that_misbehave(web: Any, ask: Any) -> None:
     for one in half:
         one.close()
     wait_until(lambda: b"200" in first_line(path), running)
-    assert children(running)["paraglider/api"] == api
+    assert children(running)["paraglider/http"] == api
 
 
 def first_line(path: Path) -> bytes:

@@ -7,7 +7,6 @@ tested with the balancer.
 from __future__ import annotations
 
 import ipaddress
-import json
 import subprocess
 import sys
 import threading
@@ -20,7 +19,9 @@ import pytest
 
 from paraglider.config.health import Check, Failover
 from paraglider.core.pool import Event
-from paraglider.health.messages import Found, News, Report, Targets, Verdict, told
+from paraglider.daemon.ipc import encode
+from paraglider.daemon.messages import FROM_ROLE, SetTargets
+from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.targets import Scope, Target
 from paraglider.lab.balancer import start_backend
 from paraglider.lab.namespace import Namespace
@@ -28,6 +29,7 @@ from paraglider.lab.topology import GATEWAY, PRIVATE_PREFIX, VIP, Topology, back
 
 pytestmark = pytest.mark.root
 
+News = CheckReport | HealthChange | DiscoveredHost
 DRIVER = Path(__file__).parent / "checking.py"
 PATIENCE = 30
 HOST = {4: "32", 6: "128 nodad"}
@@ -51,8 +53,7 @@ class Checking:
     def order(self, targets: Sequence[Target], scope: Scope | None = None) -> None:
         """Have it look at these."""
         assert self._process.stdin is not None
-        plain = Targets(tuple(targets), scope).plain()
-        self._process.stdin.write(json.dumps(plain).encode() + b"\n")
+        self._process.stdin.write(encode(SetTargets.of(targets, scope)) + b"\n")
         self._process.stdin.flush()
 
     def until(self, true: Callable[[], object]) -> None:
@@ -63,20 +64,20 @@ class Checking:
             assert time.monotonic() < deadline, self.news[-20:]
             time.sleep(0.01)
 
-    def reports(self, backend: str) -> list[Report]:
+    def reports(self, backend: str) -> list[CheckReport]:
         """How the looks at a backend went."""
-        return [n for n in self.news if isinstance(n, Report) and n.backend == backend]
+        return [n for n in self.news if isinstance(n, CheckReport) and n.backend == backend]
 
     @property
     def verdicts(self) -> list[tuple[str, bool]]:
         """Who went up (True) or down."""
-        found = [n for n in self.news if isinstance(n, Verdict)]
+        found = [n for n in self.news if isinstance(n, HealthChange)]
         return [(n.backend, n.event is Event.CHECK_PASSED) for n in found]
 
     @property
     def found(self) -> list[tuple[str, bool]]:
         """Who joined (True) or left."""
-        return [(str(n.address), n.joined) for n in self.news if isinstance(n, Found)]
+        return [(str(n.address), n.up) for n in self.news if isinstance(n, DiscoveredHost)]
 
     def end(self) -> None:
         """Stop it; it has to end well."""
@@ -87,7 +88,8 @@ class Checking:
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
-            self.news.append(told(json.loads(line)))
+            news = FROM_ROLE["monitor"].validate_json(line)
+            self.news.extend((*news.reports, *news.changes, *news.hosts))
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ def test_weighted_counts_live_flows(
     backends = [backend_address(family, 1), {"address": backend_address(family, 2), "weight": 3}]
     text = config(service(family, strategy="weighted", backends=backends))
     running = balancer(net, text, trouble=True)
-    assert "paraglider/live" in children(running)
+    assert "paraglider/conn" in children(running)
     held = [Held(net, VIP[family]) for _ in range(12)]
     assert Counter(one.ask() for one in held) == {"backend1": 3, "backend2": 9}
     # The three of the first backend end; the next three fill its place.
@@ -198,8 +198,8 @@ def test_weighted_counts_live_flows(
     more = [Held(net, VIP[family]) for _ in range(4)]
     assert Counter(one.ask() for one in more) == {"backend1": 3, "backend2": 1}
     # A tracker that dies is replaced and counts what there is.
-    os.kill(children(running)["paraglider/live"], signal.SIGKILL)
-    await_log(running, 'event="tracker ready"', 2)
+    os.kill(children(running)["paraglider/conn"], signal.SIGKILL)
+    await_log(running, 'event="conntrack counter ready"', 2)
     time.sleep(0.3)
     even_more = [Held(net, VIP[family]) for _ in range(4)]
     assert Counter(one.ask() for one in even_more) == {"backend1": 1, "backend2": 3}

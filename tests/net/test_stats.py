@@ -71,9 +71,8 @@ def test_numbers(web: Any, ask: Any) -> None:
     wait_until(lambda: get(here, "/api/v1/health")["healthy"])
     assert {row["role"] for row in get(here, "/api/v1/workers")} == {
         "worker",
-        "reconciler",
-        "api",
-        "stats",
+        "host helper",
+        "http",
     }
 
     for path in ("/stats.csv", "/;csv"):
@@ -98,7 +97,7 @@ def test_numbers(web: Any, ask: Any) -> None:
         while len(samples) < 2:
             if (line := text.readline()).startswith(b"data: "):
                 samples.append(json.loads(line.removeprefix(b"data: ")))
-        status = Path(f"/proc/{children(running)['paraglider/web']}/status").read_text()
+        status = Path(f"/proc/{children(running)['paraglider/http']}/status").read_text()
         assert running.stop() == 0
     assert "ended badly" not in running.log()
     assert samples[0]["services"][0]["conns"] == 30
@@ -176,7 +175,7 @@ def test_readers_that_misbehave(web: Any, ask: Any) -> None:
     net, running = web()
     here = net.balancer
     get(here, "/api/v1/status")
-    page = children(running)["paraglider/web"]
+    page = children(running)["paraglider/http"]
     with raw(here) as big:
         big.sendall(request("/api/v1/status", "Content-Length: 100000000", method="POST"))
         sent = 0
@@ -200,7 +199,7 @@ def test_readers_that_misbehave(web: Any, ask: Any) -> None:
         one.close()
     # The sample may be of the moment when not every process had begun.
     wait_until(lambda: get(here, "/api/v1/health")["healthy"])
-    assert children(running)["paraglider/web"] == page
+    assert children(running)["paraglider/http"] == page
 
 
 def _refused(crowd: list[socket.socket]) -> int:
@@ -263,7 +262,7 @@ def test_a_page_that_dies_and_one_that_cannot_be(web: Any, ask: Any) -> None:
     """
     net, running = web(trouble=True)
     get(net.balancer, "/api/v1/status")
-    os.kill(children(running)["paraglider/web"], signal.SIGKILL)
+    os.kill(children(running)["paraglider/http"], signal.SIGKILL)
     assert ask(net, "tcp", VIP[4], 80, 3).total() == 3
     assert get(net.balancer, "/api/v1/health")["problems"] == []
     running.stop()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from paraglider.config.model import Config
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.conditions.table import Conditions
-from paraglider.daemon.host_helper.readings import Reading
+from paraglider.daemon.messages import Reading
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.kernel_readings import KernelReadings

@@ -36,14 +36,23 @@ from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, ReloadOutcom
 from paraglider.daemon.inputs.reload_queue import NONE_ENDS, Done, ReloadQueue
 from paraglider.daemon.inputs.sources import SourceInput
 from paraglider.daemon.inputs.suspended_policies import SuspendedPolicies
-from paraglider.daemon.monitor.checker import chroot_for
-from paraglider.daemon.processes.broadcast import Broadcasts
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.ipc import Broadcasts, Frame, Kind, encode
+from paraglider.daemon.messages import (
+    DnsAnswer,
+    DnsFailure,
+    FileChanged,
+    HealthNews,
+    HostConditions,
+    Message,
+    TablesRestored,
+    WriteCounters,
+)
+from paraglider.daemon.monitor.process import MonitorSpec, runs_programs
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.faults import Faults
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.processes.rolling_restart import Renewal
-from paraglider.daemon.processes.spec import CARRIERS, Equipment
+from paraglider.daemon.processes.spec import CARRIERS, StartupState
 from paraglider.daemon.reconcile.checks import CheckReconciler, checked, monitors
 from paraglider.daemon.reconcile.draining import DrainReconciler
 from paraglider.daemon.reconcile.host import HostRequests
@@ -85,7 +94,7 @@ class Controller:
         kernel: KernelMonitor | None = None,
     ) -> None:
         self.store = Store(config, time.monotonic())
-        self.questions = Broadcasts(self._send)
+        self.questions = Broadcasts(self._request)
         self.started = time.monotonic()
         self.loaded = Loaded(True, self.started)
         self.conditions = Conditions()
@@ -97,7 +106,7 @@ class Controller:
         self._kernel = kernel or KernelMonitor()
         self._all_ready = all_ready
         self._children: dict[int, Child] = {}
-        self._all: Children | None = None
+        self._all: ProcessManager | None = None
         self.desk = Handlers(self)
         self._gate = ReadOnlyHandlers(self.desk, token)
         self._health = HealthInput(self)
@@ -112,10 +121,10 @@ class Controller:
         self._renewal = Renewal()
         self._connections: Mapping[int, int] | None = None  # of the kernel, by mark
         self._workers = WorkerReconciler(self, self.processes, self._send)
-        self._checks = CheckReconciler(self, self._checker, self._send)
+        self._checks = CheckReconciler(self, self._monitor, self._send)
         self._faults = Faults()
         steps: dict[str, Step] = {
-            "questions to processes": self.questions.look,
+            "questions to processes": self.questions.poll,
             "backends that are listed elsewhere": self._sources.look,
             "the configuration file": self._look_at_file,
             "reloads": self._look_at_reloads,
@@ -133,7 +142,7 @@ class Controller:
         self._turns = Turns(steps, self._faults)
         self._log: Any = log.logger()
 
-    def attach(self, children: Children) -> None:
+    def attach(self, children: ProcessManager) -> None:
         """See ``Controller``."""
         self._all = children
         self._children = {child.spec.index: child for child in children}
@@ -143,47 +152,48 @@ class Controller:
         """See ``Controller``."""
         self._all_ready()
 
-    def equipment(self) -> Equipment:
+    def startup_state(self) -> StartupState:
         """See ``child.Owner``."""
         states = self.pools.states()
-        return Equipment(
+        return StartupState(
             self.config, states, self._registry, self._kernel.live.counted, self._kernel.live.listed
         )
 
-    def came(self, child: Child) -> None:
+    def on_ready(self, child: Child) -> None:
         """See ``child.Owner``."""
         self._kernel.count_workers(self._children.values())
         self._journals.came(child)
-        if child.spec.role == "scout":
+        if _discovers(child):
             self._send(child.spec.index, self._sources.order())
         if self._all is not None:
             self._renewal.go_on(self._all)
 
-    def went(self, child: Child) -> None:
+    def on_exit(self, child: Child) -> None:
         """See ``child.Owner``."""
-        self.questions.gone(child.spec.index)
+        self.questions.on_exit(child.spec.index)
         self._kernel.count_workers(self._children.values())
 
-    def heard(self, child: Child, message: Message) -> None:
+    def on_message(self, child: Child, frame: Frame) -> None:
         """See ``child.Owner``."""
-        if "re" in message:
-            self.questions.answer(child.spec.index, message)
-        elif child.spec.role in ("api", "stats"):
-            number = message.get("id")
-            answerer = self.desk if child.spec.role == "api" else self._gate
-            answerer.take(
-                message, lambda reply: self._send(child.spec.index, {**reply, "re": number})
+        message, index = frame.message, child.spec.index
+        if frame.kind is Kind.ANSWER:
+            self.questions.on_answer(index, frame.number, message)
+        elif child.spec.role == "http":
+            handlers = self._gate if getattr(message, "listener", "") == "stats" else self.desk
+            handlers.take(
+                message, lambda reply: self._send(index, reply, Kind.ANSWER, frame.number)
             )
-        elif child.spec.role == "checker":
+        elif isinstance(message, HealthNews):
             self._health.take(message)
-        elif child.spec.role == "scout":
+        elif isinstance(message, DnsAnswer | DnsFailure | FileChanged):
             self._sources.take(message)
-        elif child.spec.role == "reconciler":
+        elif isinstance(message, HostConditions | TablesRestored):
             self._orders.hear(message, self.conditions, self._renewed)
         else:
-            self._log.error(f"{child.spec.role} says what is not its to say", **child.spec.labels())
+            what = f"invalid message from the {child.spec.role}, ignored"
+            self._log.error(what, type=type(message).__name__, **child.spec.labels())
 
-    def hangs(self, child: Child) -> Mapping[str, str]:
+    def on_hang(self, child: Child) -> Mapping[str, str]:
         """See ``child.Owner``."""
         return self._suspensions.hangs(self.config, child.spec.life)
 
@@ -274,7 +284,7 @@ class Controller:
 
         until = time.monotonic() + SOON
         try:
-            self.questions.ask(self.carriers(), {"do": "report"}, until, written)
+            self.questions.request(self.carriers(), WriteCounters(), until, written)
         except PlatformError:  # too much is being asked: by the last numbers, then
             written(None)
 
@@ -283,15 +293,15 @@ class Controller:
     ) -> ReloadOutcome:
         """See ``reloads.Body``."""
         found = found or self.read()
-        scouts = [child for child in self.processes() if child.spec.role == "scout"]
-        config = self._sources.prepared(found.config, found.listed) if scouts else found.config
+        monitors = [child for child in self._children.values() if _discovers(child)]
+        config = self._sources.prepared(found.config, found.listed) if monitors else found.config
         change = self.adopt(config, said_by, self._reloads.go_on, ending)
         self.loaded = Loaded(True, time.monotonic())
         self._suspensions.clear()
-        if scouts:
+        if monitors:
             self._sources.follow(found.config)
-        for scout in scouts:
-            self._send(scout.spec.index, self._sources.order())
+        for monitor in monitors:
+            self._send(monitor.spec.index, self._sources.order())
         return change
 
     @property
@@ -364,10 +374,10 @@ class Controller:
         the host has yet to be changed for it; ``again`` is called when that is done, to try again.
         """
         roles = {child.spec.role for child in self.processes()}
-        if (
-            self._kernel.live.counted is None
-        ):  # a tracker that only lists hears of no connection's end
-            roles.discard("tracker")
+        if self._kernel.live.counted is None:  # one that only lists gets no event of an end
+            roles.discard("conntrack counter")
+        if any(_discovers(child) for child in self._children.values()):
+            roles.add("discovery")
         able = Capabilities(frozenset(roles), frozenset(self._registry), ending)
         change = compare(self.wanted, self.discovered.into(config), able)
         logger = self._log.bind(by=said_by)
@@ -394,14 +404,14 @@ class Controller:
             renewed.add("worker")
         workers = sum(child.spec.role == "worker" for child in self.processes())
         renewed |= self._kernel.apply_config(config, workers)
-        if chroot_for(before) != chroot_for(config):
-            renewed.add("checker")
+        if runs_programs(before) != runs_programs(config):
+            renewed.add("monitor")
         for child in self.processes():
-            child.spec = child.spec.equipped(self.equipment())
+            child.spec = child.spec.updated(self.startup_state())
         self._workers.supersede(renewed)
         self._offloaded = KernelTables(config, before=self._offloaded, load=self._orders.load)
         for child in self._children.values() if checked(config) else ():
-            if child.spec.idle and child.spec.role == "checker" and self._all is not None:
+            if child.spec.idle and child.spec.role == "monitor" and self._all is not None:
                 self._all.wake(child)
         if self._all is not None:
             self._renewal.add(c for c in self.processes() if c.spec.role in renewed)
@@ -418,7 +428,7 @@ class Controller:
 
     def _reconciler(self) -> int | None:
         """The number of the process that changes the host, None while there is none."""
-        found = (c for c in self._children.values() if c.spec.role == "reconciler" and c.serves)
+        found = (c for c in self._children.values() if c.spec.role == "host helper" and c.serves)
         return next((child.spec.index for child in found), None)
 
     def _renewed(self, family: int) -> None:
@@ -429,10 +439,10 @@ class Controller:
         """Tell the checker what clients have met."""
         counters = (child.spec.counters for child in self._children.values())
         samples = (each.read() for each in counters if each is not None)
-        if (hints := self._health.hints(samples, now)) and (checker := self._checker()):
-            self._send(checker.spec.index, hints)
+        if (hints := self._health.hints(samples, now)) and (monitor := self._monitor()):
+            self._send(monitor.spec.index, hints)
 
-    def _checker(self) -> Child | None:
+    def _monitor(self) -> Child | None:
         """The process that checks, None while none does."""
         return next(iter(monitors(self._children.values())), None)
 
@@ -474,11 +484,22 @@ class Controller:
         """Have the kernel forget connections, once no worker goes by what was before."""
         self.when_applied(lambda: self._orders.forget(over.marks, over.datagrams, over.passing))
 
-    def _send(self, index: int, message: Message) -> None:
+    def _send(
+        self, index: int, message: Message | bytes, kind: Kind = Kind.MESSAGE, number: int = 0
+    ) -> None:
         if self._all is not None:
-            self._all.send(self._children[index], message)
+            self._all.send(self._children[index], message, kind, number)
+
+    def _request(self, index: int, message: Message | bytes, number: int) -> None:
+        self._send(index, message, Kind.REQUEST, number)
 
     def _send_to_carriers(self, message: Message) -> None:
+        body = encode(message)
         for child in self._children.values():
             if child.spec.role in CARRIERS:
-                self._send(child.spec.index, message)
+                self._send(child.spec.index, body)
+
+
+def _discovers(child: Child) -> bool:
+    """Whether ``child`` asks the DNS and watches files."""
+    return isinstance(child.spec, MonitorSpec) and child.spec.discovers

@@ -1,23 +1,20 @@
-"""The hub's answers to the process of the stats page, which speaks with anybody.
+"""The supervisor's answers to requests of the page, which everybody may send.
 
     status    how things are
     set       a backend's state or weight, given the token
 
-Rules: nothing else is answered, and of a change nothing but these words is handed on. It is looked
-at like one from the control socket (``desk``).
+Rules: nothing else is answered. A change is handled like one from the control socket.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from paraglider.daemon import log
-from paraglider.daemon.controller.handlers import Handlers, Reply, refusal
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.controller.handlers import Handlers, Reply
+from paraglider.daemon.messages import Message, Refusal, SetRequest, ShowRequest
 from paraglider.daemon.web import token
 from paraglider.errors import OperatorError
-
-_WORDS: Final = ("service", "backend", "state", "weight")
 
 
 class ReadOnlyHandlers:
@@ -32,17 +29,16 @@ class ReadOnlyHandlers:
 
     def take(self, request: Message, reply: Reply) -> None:
         """Answer ``request`` by calling ``reply`` once, now or later."""
-        if request.get("do") == "status":
-            self._desk.take({"do": "status"}, reply)
-        elif request.get("do") != "set":
-            reply(refusal(OperatorError("there is no such request")))
+        if isinstance(request, ShowRequest) and request.view == "status":
+            self._desk.take(request, reply)
+        elif not isinstance(request, SetRequest):
+            reply(Refusal.of(OperatorError("there is no such request")))
         elif self._wanted is None:
             remedy = "set `admin: true` under `stats`, or use `paraglider set`"
-            reply(refusal(OperatorError("this page changes nothing", remedy)))
-        elif not token.right(request.get("token"), self._wanted):
+            reply(Refusal.of(OperatorError("this page changes nothing", remedy)))
+        elif not token.right(request.token, self._wanted):
             self._log.warning("stats page: a change was asked for with a wrong token")
             remedy = "the file with the token is `token_file` under `stats`, or stats.token"
-            reply(refusal(OperatorError("that is not the token", remedy)))
+            reply(Refusal.of(OperatorError("that is not the token", remedy)))
         else:
-            words: Message = {name: request[name] for name in _WORDS if name in request}
-            self._desk.take({**words, "do": "set"}, reply)
+            self._desk.take(request, reply)

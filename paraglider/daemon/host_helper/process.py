@@ -1,12 +1,13 @@
-"""The reconciler: the process that changes the host, and keeps it as it was set up.
+"""The host helper: the process that changes the host, and keeps it as it was set up.
 
 It is root with CAP_NET_ADMIN and CAP_NET_RAW, as changing addresses, routes and rules needs, and
-speaks with nobody but the hub. It runs programs (nft, iptables), which may take as long as they
-take: only what it does waits for them.
+has no other peer than the supervisor. It runs programs (nft, iptables), which may take long: only
+its own work waits for them.
 
-Lives here: ``ReconcilerSpec``, ``run``.
-Rules: one thing at a time, the hub's orders first; but orders that run no program do not wait for
-one. SIGTERM ends it at once; a set-up that is at work is rolled back as after any failure.
+Lives here: ``HostHelperSpec``, ``run``.
+Rules: one thing at a time, the supervisor's requests first; but requests that run no program do
+not wait for one. SIGTERM ends it at once; a set-up that is at work is rolled back as after any
+failure.
 """
 
 from __future__ import annotations
@@ -21,28 +22,33 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import FrameType
-from typing import Any, ClassVar, Final, Self
+from typing import ClassVar, Final, Self
 
 from paraglider.config.model import Config
 from paraglider.daemon import log
 from paraglider.daemon.host_helper.adjust import HostRules
 from paraglider.daemon.host_helper.arrivals import Arrivals
-from paraglider.daemon.host_helper.messages import refusal
 from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.daemon.host_helper.turns import HostTurns
-from paraglider.daemon.processes.bootstrap import introduce, refused, serves
-from paraglider.daemon.processes.channel import (
-    Channel,
-    ChannelClosedError,
-    ChannelError,
+from paraglider.daemon.ipc import Endpoint, EndpointClosedError, EndpointError, Frame, Kind
+from paraglider.daemon.messages import (
+    Acknowledged,
+    ApplyHost,
+    ConnectionCounts,
+    CountConnections,
+    ForgetConnections,
+    HostChanged,
+    LoadRules,
     Message,
+    ReadTables,
+    Refusal,
 )
+from paraglider.daemon.processes.bootstrap import introduce, refused, serves
 from paraglider.daemon.processes.heartbeat import INTERVAL, Life
-from paraglider.daemon.processes.spec import Equipment, Spec
+from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.host import privileges
 from paraglider.host.changes.base import Host
@@ -55,17 +61,17 @@ from paraglider.netfilter.nft import Nft
 #: seconds that programs may take in a row (each of them 60 s: ``netfilter.programs``)
 LONGEST_TURN: Final = 900.0
 
-#: orders that run no program, and wait for none
-QUICK: Final = frozenset({"forget", "count", "read"})
+#: requests that run no program, and wait for none
+QUICK: Final = (ForgetConnections, CountConnections, ReadTables)
 
 
 @dataclass(frozen=True, slots=True)
-class ReconcilerSpec(Spec):
-    """All that the reconciler is told at its start: the configuration, and the ``families`` that
+class HostHelperSpec(Spec):
+    """All that the host helper is told at its start: the configuration, and the ``families`` that
     the daemon serves.
     """
 
-    role: ClassVar[str] = "reconciler"
+    role: ClassVar[str] = "host helper"
     config: Config
     families: frozenset[int]
 
@@ -74,9 +80,9 @@ class ReconcilerSpec(Spec):
         """A set-up that is at work is rolled back."""
         return 10.0
 
-    def equipped(self, equipment: Equipment) -> Self:
-        """See ``children.Spec``."""
-        return replace(self, config=equipment.config)
+    def updated(self, state: StartupState) -> Self:
+        """See ``spec.Spec``."""
+        return replace(self, config=state.config)
 
 
 def needed(config: Config) -> frozenset[int]:
@@ -86,13 +92,13 @@ def needed(config: Config) -> frozenset[int]:
     return frozenset(s.family for s in config.services if s.forward != "proxy")
 
 
-def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
-    """Be the reconciler until SIGTERM; the exit code of the process.
+def run(spec: HostHelperSpec, report: int, parent: int) -> int:
+    """Be the host helper until SIGTERM; the exit code of the process.
 
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
-    if spec.channel is None:
-        raise ValueError("there is no hub to hear")
+    if spec.endpoint is None:
+        raise ValueError("a host helper needs an endpoint")
     try:
         introduce("paraglider/host", "paraglider: keeps the host as it was set up")
         privileges.limit(*privileges.RECONCILER_CAPABILITIES)
@@ -101,10 +107,10 @@ def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
     except ParagliderError as error:
         return refused(report, error)
     logger = log.logger(role=spec.role)
-    voice = Voice(spec.channel)
+    peer = Peer(spec.endpoint)
     host = Host()  # one, for what it remembers of the kernel's tables
     service = HostService(
-        Reconciler(host), voice.send, logger, needed(spec.config), clock=time.monotonic
+        Reconciler(host), peer.send, logger, needed(spec.config), clock=time.monotonic
     )
     ending = threading.Event()
 
@@ -116,54 +122,54 @@ def run(spec: ReconcilerSpec, report: int, parent: int) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     serves(report)
     arrivals = Arrivals(spec.config, logger)
-    orders = Orders(HostRules(spec.families, host), service, arrivals)
+    requests = Requests(HostRules(spec.families, host), service, arrivals)
     try:
-        return _Work(spec.life, voice, HostTurns(events, service, arrivals), orders).run(ending)
+        return _Work(spec.life, peer, HostTurns(events, service, arrivals), requests).run(ending)
     except SystemExit:
         return 0
-    except ChannelError:  # the supervisor is gone
+    except EndpointError:  # the supervisor is gone
         return 0
     finally:
         events.close()
 
 
-class Voice:
-    """The channel to the hub, for two threads."""
+class Peer:
+    """The endpoint to the supervisor, for two threads."""
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self._speaking = threading.Lock()
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._sending = threading.Lock()
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Send ``message``, and wait until it is sent; raises ``ChannelError``."""
-        with self._speaking:
-            self.channel.send(message)
-            while self.channel.waiting:
-                select.select([], [self.channel], [])
-                self.channel.flush()
+    def send(self, message: Message, kind: Kind = Kind.MESSAGE, number: int = 0) -> None:
+        """Send ``message``, and wait until it is sent; raises ``EndpointError``."""
+        with self._sending:
+            self.endpoint.send(message, kind, number)
+            while self.endpoint.pending:
+                select.select([], [self.endpoint], [])
+                self.endpoint.flush()
 
 
 class _Work:
-    """Waits for the hub, for the kernel and for time; the hub is heard by a thread, which does
-    what needs no program by itself.
+    """Waits for the supervisor, for the kernel and for time; a thread receives from the supervisor,
+    and does what needs no program by itself.
     """
 
-    def __init__(self, life: Life, voice: Voice, turns: HostTurns, orders: Orders) -> None:
+    def __init__(self, life: Life, peer: Peer, turns: HostTurns, requests: Requests) -> None:
         self._life = life
         self._turn = time.monotonic()  # when the last turn of ``run`` began
-        self._voice = voice
+        self._peer = peer
         self._turns = turns
-        self._do = orders
-        self._orders: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._requests = requests
+        self._waiting: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
         self._waking, self._woken = socket.socketpair()
 
     def run(self, ending: threading.Event) -> int:
-        """Until the hub is gone or ``ending`` is set; the exit code.
+        """Until the supervisor is gone or ``ending`` is set; the exit code.
 
-        Raises ``SystemExit`` and ``ChannelError``.
+        Raises ``SystemExit`` and ``EndpointError``.
         """
         self._woken.setblocking(False)
-        threading.Thread(target=self._converse, name="hub", daemon=True).start()
+        threading.Thread(target=self._receive, name="supervisor", daemon=True).start()
         with selectors.DefaultSelector() as selector:
             self._turns.register(selector)
             selector.register(self._woken, selectors.EVENT_READ)
@@ -172,76 +178,76 @@ class _Work:
                 selector.select(self._turns.pause())
                 with contextlib.suppress(BlockingIOError):
                     self._woken.recv(4096)
-                while not self._orders.empty():
-                    order = self._orders.get()
-                    if order is None:
+                while not self._waiting.empty():
+                    frame = self._waiting.get()
+                    if frame is None:
                         return 0
-                    self._answer(order)
+                    self._answer(frame)
                 self._turns.turn()
         return 0
 
-    def _converse(self) -> None:
+    def _receive(self) -> None:
         """The thread's part."""
         try:
             while True:
                 if time.monotonic() - self._turn < LONGEST_TURN:
                     self._life.beat()  # programs may be slow; a turn that never ends is a fault
-                if not select.select([self._voice.channel], [], [], INTERVAL)[0]:
+                if not select.select([self._peer.endpoint], [], [], INTERVAL)[0]:
                     continue
-                for order in self._voice.channel.receive():
-                    if order.get("do") in QUICK:
-                        self._answer(order)
+                for frame in self._peer.endpoint.receive():
+                    if isinstance(frame.message, QUICK):
+                        self._answer(frame)
                     else:
-                        self._orders.put(order)
+                        self._waiting.put(frame)
                         self._waking.send(b".")
-        except ChannelError as error:
-            if not isinstance(error, ChannelClosedError):  # else the supervisor is gone
-                log.logger(role=ReconcilerSpec.role).error("the hub is not heard", error=str(error))
-            self._orders.put(None)
+        except EndpointError as error:
+            if not isinstance(error, EndpointClosedError):  # else the supervisor is gone
+                logger = log.logger(role=HostHelperSpec.role)
+                logger.error("invalid message from the supervisor", error=str(error))
+            self._waiting.put(None)
             self._waking.send(b".")
 
-    def _answer(self, order: Message) -> None:
-        self._voice.send({**self._do.do(order), "re": order.get("id")})
+    def _answer(self, frame: Frame) -> None:
+        self._peer.send(self._requests.answer(frame.message), Kind.ANSWER, frame.number)
 
 
-class Orders:
-    """Does what the hub orders, by ``rules`` of the daemon's families."""
+class Requests:
+    """Does what the supervisor requests, by ``rules`` of the daemon's families."""
 
     def __init__(self, rules: HostRules, service: HostService, arrivals: Arrivals) -> None:
         self._rules = rules
         self._service = service
         self._arrivals = arrivals
 
-    def do(self, order: Message) -> Message:
-        """The answer to ``order``, without its number."""
-        kind = order.get("do")
+    def answer(self, request: Message) -> Message:
+        """Do ``request``; its answer."""
         try:
-            if kind == "adjust":
-                return self._adjust(Config.model_validate(order["config"]))
-            if kind == "hash":
-                Nft().load(str(order["text"]))
-                return {}
-            if kind == "forget":
+            if isinstance(request, ApplyHost):
+                return self._apply(request.config)
+            if isinstance(request, LoadRules):
+                Nft().load(request.text)
+                return Acknowledged()
+            if isinstance(request, ForgetConnections):
                 conntrack = Conntrack()
-                conntrack.forget([int(mark) for mark in order["marks"]])
-                if order["passing"]:
-                    conntrack.forget_passing(frozenset(map(int, order["passing"])))
-                for vip, first, last in order["datagrams"]:
-                    conntrack.forget_untranslated(str(vip), int(first), int(last))
-                return {}
-            if kind == "read":
-                return {"reading": read(map(int, order["families"])).plain()}
-            if kind == "count":
-                counts = Counter(str(event.mark) for event in connections.dump())
-                return {"marks": dict(counts)}
-            raise PlatformError(f"the reconciler has no order {str(kind)[:40]!r}")
+                conntrack.forget(list(request.marks))
+                if request.passing:
+                    conntrack.forget_passing(frozenset(request.passing))
+                for vip, first, last in request.datagrams:
+                    conntrack.forget_untranslated(vip, first, last)
+                return Acknowledged()
+            if isinstance(request, ReadTables):
+                return read(request.families)
+            if isinstance(request, CountConnections):
+                return ConnectionCounts(marks=Counter(e.mark for e in connections.dump()))
+            raise PlatformError(f"{type(request).__name__} is no request to the host helper")
         except ParagliderError as error:
-            return refusal(error)
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            return refusal(PlatformError(f"the order {kind} failed: {error!r}"[:500]))
+            return Refusal.of(error)
+        except (ValueError, OSError) as error:
+            what = f"{type(request).__name__} failed: {error!r}"
+            return Refusal.of(PlatformError(what[:500]))
 
-    def _adjust(self, config: Config) -> Message:
+    def _apply(self, config: Config) -> HostChanged:
         done = self._rules.adjust(config)
         self._service.need(needed(config))
         self._arrivals.adopt(config)
-        return {"done": done}
+        return HostChanged(done=tuple(done))

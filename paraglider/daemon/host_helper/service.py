@@ -1,4 +1,4 @@
-"""What the reconciler does and when: looks at the host, puts back, tells the hub.
+"""What the host helper does and when: compares the host, restores it, reports what is wrong.
 
     at news        the part of the host that may have changed, after a moment in which more may come
     by the clock   links every PERIOD seconds, since proxy entries and sysctls have no news; the
@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
-from paraglider.daemon.host_helper.messages import HostConditions, Renewed, Severity
+from paraglider.daemon.messages import HostConditions, Message, Severity, TablesRestored
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.host.reconcile import (
     PARTS,
@@ -42,7 +42,7 @@ LONGEST_PAUSE: Final = 60.0
 LINES: Final = 20
 
 Found = dict[str, tuple[Severity, str]]
-Tell = Callable[[Mapping[str, Any]], None]
+Notify = Callable[[Message], None]
 
 
 class Looks(Protocol):
@@ -56,20 +56,20 @@ class Looks(Protocol):
 
 
 class HostService:
-    """Looks at the host with ``reconciler`` and tells the hub by ``tell``; ``needed`` are the
-    families that have to be set up for what the daemon does.
+    """Compares the host by ``reconciler`` and reports by ``notify``; ``needed`` are the families
+    that have to be set up for what the daemon does.
     """
 
     def __init__(
         self,
         reconciler: Looks,
-        tell: Tell,
+        notify: Notify,
         logger: Any,
         needed: Iterable[int],
         clock: Callable[[], float],
     ) -> None:
         self._reconciler = reconciler
-        self._tell = tell
+        self._notify = notify
         self._log = logger
         self._clock = clock
         self._needed = frozenset(needed)
@@ -163,7 +163,7 @@ class HostService:
             more = len(look.restored) - LINES
             self._log.warning("more was missing on the host, put back", objects=more)
         if look.renewed:
-            self._tell(Renewed(look.renewed).plain())
+            self._notify(TablesRestored(families=look.renewed))
 
     def _failed(self, part: Part, look: RepairResult, now: float) -> None:
         """Note what could not be put back, and when it is tried again."""
@@ -192,10 +192,10 @@ class HostService:
         return FIRST_PAUSE if before is None else min(2 * before[1], LONGEST_PAUSE)
 
     def _say(self) -> None:
-        """Tell the hub all that is wrong, if that is news."""
+        """Report all that is wrong, if it has changed."""
         found: Found = {}
         for part in self._found.values():
             found |= part
         if found != self._said:
             self._said = found
-            self._tell(HostConditions(found).plain())
+            self._notify(HostConditions.of(found))

@@ -1,9 +1,9 @@
-"""A door: the connections of an HTTP server, few at a time and none for ever.
+"""The connections of an HTTP server: few at a time, and none for ever.
 
-Lives here: ``Door``, which accepts for the control socket (``api``) and the stats page (``web``),
-and ``Shares``, by which strangers share its places.
-Rules: who may come in is the owner's to say (``admit``); how many, and for how long, is said here.
-A stranger, and one too many, are answered once and let go. With ``Shares`` one too many takes the
+Lives here: ``ConnectionLimiter``, which accepts for the control socket and the page,
+and ``Shares``, by which clients share its places.
+Rules: ``admit`` says who may connect; how many, and for how long, is said here. A client that may
+not, and one too many, are answered once and closed. With ``Shares`` one too many takes the
 place of the connection that has lasted longest, of the client that has most: who opens many and
 says nothing on them keeps nobody else out.
 """
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 #: connections at a time
 MOST: Final = 64
-#: seconds that a connection may last: one request, and the longest of the hub's answers
+#: seconds that a connection may last: one request, and the longest of the supervisor's answers
 LIFETIME: Final = 30.0
 _SWEEP: Final = 1.0
 
@@ -56,7 +56,7 @@ def client_of(end: socket.socket) -> Client:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How clients share a door: ``each`` connections at a time of one that is not near, and
+    """How clients share the places: ``each`` connections at a time of one that is not near, and
     ``reserve`` places that only those near may take.
     """
 
@@ -68,7 +68,7 @@ class Shares:
 _NOBODY: Final = Client("")
 
 
-class Door:
+class ConnectionLimiter:
     """Accepts connections from ``listening`` for ``server``, ``most`` at a time, ``lifetime``
     seconds each, from those whom ``admit`` lets in; they share the places by ``shares``, if given.
     """

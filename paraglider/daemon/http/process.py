@@ -1,83 +1,156 @@
-"""The process behind the control socket: HTTP in, the hub's answers out (aiohttp).
+"""The process that speaks HTTP: the control socket, and the page with its metrics (aiohttp).
 
-It has no rights: nobody, locked in, without a capability. All it can do is ask the hub, which
-believes it nothing. What it is there for is to keep misbehaving clients away from the rest: every
-connection has a person (SO_PEERCRED), a longest life, and a number among few; every request a
-largest size. Should it die, it is replaced like a worker; the socket outlives it.
+It has no rights: nobody, locked in an empty directory, without a capability. All it can do is send
+requests to the supervisor, which believes none. Each request says at which listener it came in;
+that of the network (``stats``) is for everybody and is answered by the supervisor's read-only
+handlers, that of the control socket by all of them. Both listeners outlive the process.
 
-Lives here: the process, and who may come in. Its connections are ``door``, its conversation with
-the hub ``hub_client``, the requests ``routes``.
+Lives here: ``HttpSpec``, ``run``. Connections are ``connection_limiter``, the requests ``routes``
+and the page's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Protocol
+
+from aiohttp import web
 
 from paraglider.daemon import log
 from paraglider.daemon.http import routes
-from paraglider.daemon.http.connection_limiter import Admit, Door
-from paraglider.daemon.http.ipc_client import RELOAD, HubClient, until_told
+from paraglider.daemon.http.connection_limiter import Admit, ConnectionLimiter, Shares, everybody
+from paraglider.daemon.ipc import EndpointClosedError, LoopEndpoint
+from paraglider.daemon.messages import Message, ReloadRequest, Result
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
-from paraglider.daemon.processes.channel import Channel
 from paraglider.daemon.processes.spec import Spec
-from paraglider.errors import ParagliderError
+from paraglider.errors import ParagliderError, PlatformError
 
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid (unix(7))
+#: seconds within which the supervisor has answered, with its own patience within
+PATIENCE: Final = 20.0
+#: the same for a reload, which waits for programs that change the host
+RELOAD: Final = 300.0
+#: connections at a time of the page: twice its streams, so that requests have room beside them
+MOST: Final = 128
+#: connections of one client, and places for those who come from this host, such as a monitor
+SHARES: Final = Shares(each=32, reserve=16)
+#: seconds that a connection to the page may last which is no stream
+LIFETIME: Final = 25.0
+
+
+class Page(Protocol):
+    """The page behind ``stats.bind``: see ``web.page.StatsPage``."""
+
+    @property
+    def listening(self) -> socket.socket:
+        """Where its connections come in."""
+
+    def application(self, ask: routes.Ask, keep: routes.Keep) -> web.Application:
+        """Its requests; called on the running loop."""
+
+    async def feed(self) -> None:
+        """Keep its figures up to date, for ever."""
+
+    @property
+    def rehearsal(self) -> tuple[str, ...]:
+        """One request of each outcome."""
 
 
 @dataclass(frozen=True, slots=True)
-class ApiSpec(Spec):
-    """All that it is told: where to listen, who may ask beside root, whom to become."""
+class HttpSpec(Spec):
+    """All that it is told: where the control socket listens, who may use it beside root, whose
+    rights it takes, its root directory, and the page, where there is one.
+    """
 
-    role: ClassVar[str] = "api"
+    role: ClassVar[str] = "http"
     listening: socket.socket
     owner: int
     uid: int
     gid: int
     chroot: str
+    page: Page | None = None
 
     def release(self) -> None:
         """See ``spec.Spec``."""
         self.listening.close()
+        if self.page is not None:
+            self.page.listening.close()
 
 
-def run(spec: ApiSpec, report: int, parent: int) -> int:
+def run(spec: HttpSpec, report: int, parent: int) -> int:
     """Be the process until SIGTERM; its exit code. ``report`` is the pipe to the supervisor,
     ``parent`` its process id.
     """
-    logger = log.logger(role=spec.role)
     try:
-        introduce("paraglider/api", "paraglider: control socket")
-        routes.warm_up()
-        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
+        introduce("paraglider/http", "paraglider: control socket, page and metrics")
+        return asyncio.run(_serve(spec, report, parent))
     except ParagliderError as error:
         return refused(report, error)
-    if spec.channel is None:
-        raise ValueError("there is no hub to ask")
-    return asyncio.run(_serve(spec, spec.channel, report, logger))
 
 
-async def _serve(spec: ApiSpec, channel: Channel, report: int, logger: Any) -> int:
-    ended, end = until_told()
-    hub = HubClient(channel, end)
+async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
+    if spec.endpoint is None:
+        raise ValueError("the http process needs an endpoint")
+    logger = log.logger(role=spec.role)
+    loop = asyncio.get_running_loop()
+    endpoint = LoopEndpoint(spec.endpoint)
+    limiters: list[ConnectionLimiter] = []
+    loop.add_signal_handler(signal.SIGTERM, endpoint.finish, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    async def ask(request: Message) -> Message:
+        if not limiters:  # a rehearsal
+            return Result(value=[])
+        patience = RELOAD if isinstance(request, ReloadRequest) else PATIENCE
+        return await endpoint.request(request, patience)
 
     def waits(transport: asyncio.BaseTransport | None) -> None:
-        door.keep(transport, RELOAD)  # which opens last
+        limiters[0].keep(transport, RELOAD)
 
-    runner = routes.runner(routes.application(hub.ask, waits))
-    await runner.setup()
-    door = Door(spec.listening, _only(spec.owner, logger), routes.server_of(runner))
-    spec.life.pulse(asyncio.get_running_loop())
+    def keep(transport: asyncio.BaseTransport | None, seconds: float) -> None:
+        limiters[1].keep(transport, seconds)
+
+    runners = [routes.runner(routes.application(ask, waits))]
+    rehearsals: list[tuple[str, ...]] = [routes.REHEARSAL]
+    if spec.page is not None:
+        runners.append(routes.runner(spec.page.application(ask, keep)))
+        rehearsals.append(spec.page.rehearsal)
+    for runner, requests in zip(runners, rehearsals, strict=True):
+        await runner.setup()
+        await routes.rehearse(runner, requests)
+    lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
+    admit = _only(spec.owner, logger)
+    limiters.append(ConnectionLimiter(spec.listening, admit, routes.server_of(runners[0])))
+    feeding: asyncio.Task[None] | None = None
+    if spec.page is not None:
+        limiters.append(
+            ConnectionLimiter(
+                *(spec.page.listening, everybody, routes.server_of(runners[1])),
+                most=MOST,
+                lifetime=LIFETIME,
+                shares=SHARES,
+            )
+        )
+        feeding = asyncio.create_task(spec.page.feed())
+        feeding.add_done_callback(lambda _: endpoint.finish(PlatformError.exit_code))
+    spec.life.pulse(loop)
     serves(report)
     try:
-        return await ended
+        status = await endpoint.closed
     finally:
-        door.close()
-        await runner.cleanup()
+        if feeding is not None:
+            feeding.cancel()
+        for limiter in limiters:
+            limiter.close()
+        for runner in runners:
+            await runner.cleanup()
+    if endpoint.error is not None and not isinstance(endpoint.error, EndpointClosedError):
+        logger.error("invalid message from the supervisor", error=str(endpoint.error))
+    return status
 
 
 def _only(owner: int, logger: Any) -> Admit:
@@ -87,14 +160,14 @@ def _only(owner: int, logger: Any) -> Admit:
         uid = _peer(end)
         if uid in (0, owner):
             return None
-        logger.warning("control: a stranger was refused", uid=uid)
+        logger.warning("control socket: user refused", uid=uid)
         return 403, "the control socket is root's"
 
     return admit
 
 
 def _peer(end: socket.socket) -> int:
-    """The user id of who is at the other end."""
+    """The user id of the process at the other end."""
     credentials = end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(credentials)
     return int(uid)

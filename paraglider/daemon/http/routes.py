@@ -1,4 +1,4 @@
-"""The requests of the control socket: HTTP and JSON under /v1/, each handed to the hub.
+"""The requests of the control socket: HTTP and JSON under /v1/, each sent to the supervisor.
 
     GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/health   /v1/status
     GET  /v1/metrics            the same as Prometheus reads it
@@ -7,10 +7,10 @@
     POST /v1/flows/kill                 {"client": …, "backend": …, "service": …} or {"all": true}
     POST /v1/reload
 
-Rules: nothing is judged here but shape and size; what a request means is the hub's to say. Every
-answer but the metrics is JSON; an error is {"error": what, "remedy": what would be right}. The
-process is locked in when the first request comes: what aiohttp imports late is imported by
-``warm_up``.
+Rules: types and sizes are checked here (``messages.FromHttp``); what a request means the supervisor
+says. Every answer but the metrics is JSON; an error is {"error": what, "remedy": what would be
+right}. The process is locked in when the first request comes: ``rehearse`` has aiohttp import what
+it imports late.
 """
 
 from __future__ import annotations
@@ -19,39 +19,59 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, TypeVar, get_args
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
+from pydantic import ValidationError
 
 from paraglider.daemon.http import metrics
 from paraglider.daemon.http.exposition import CONTENT_TYPE
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import (
+    FlowsRequest,
+    KillRequest,
+    Listener,
+    Message,
+    Refusal,
+    ReloadRequest,
+    Result,
+    SetRequest,
+    ShowRequest,
+    View,
+)
 from paraglider.daemon.processes.spec import PATIENCE
-from paraglider.errors import PlatformError
+from paraglider.errors import OperatorError, PlatformError
+from paraglider.forward.flows import Match
 
-#: asks the hub; raises ``PlatformError``
+#: sends a request to the supervisor, gives its answer; raises ``PlatformError``
 Ask = Callable[[Message], Awaitable[Message]]
 #: told of the connection of a request
 Waits = Callable[[asyncio.BaseTransport | None], object]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: lets a connection last so many seconds
+Keep = Callable[[asyncio.BaseTransport | None, float], None]
+#: what people send: JSON, or the words of a query
+Words = dict[str, Any]
 
 #: bytes of a request's body
 LARGEST: Final = 64 << 10
+#: one request of each outcome, for ``rehearse``
+REHEARSAL: Final = ("GET /v1/health", "POST /v1/flows/kill", "GET /nowhere", "no request")
 _STATUS: Final = {"operator": HTTPStatus.BAD_REQUEST, "platform": HTTPStatus.SERVICE_UNAVAILABLE}
 
 
 def application(ask: Ask, waits: Waits = lambda _: None) -> web.Application:
     """The requests, answered by ``ask``; ``waits`` is told of one whose answer may take long."""
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
-    for name in ("services", "backends", "workers", "health", "status", "flows"):
-        app.router.add_get(f"/v1/{name}", _reader(ask, name))
+    for view in get_args(View):
+        app.router.add_get(f"/v1/{view}", _shower(ask, view))
+    app.router.add_get("/v1/flows", _flows(ask))
     app.router.add_get("/v1/metrics", _metrics(ask))
-    app.router.add_post("/v1/backends/{service}/{backend}", _setter(ask))
-    app.router.add_post("/v1/flows/kill", _poster(ask, "kill"))
-    app.router.add_post("/v1/reload", _poster(ask, "reload", waits))
+    app.router.add_post("/v1/backends/{service}/{backend}", setter(ask, "control"))
+    app.router.add_post("/v1/flows/kill", _killer(ask))
+    app.router.add_post("/v1/reload", _reloader(ask, waits))
     return app
 
 
@@ -88,23 +108,8 @@ def _not_theirs(record: logging.LogRecord) -> bool:
     return not isinstance(error, HttpProcessingError)
 
 
-def warm_up() -> None:
-    """Have one request of each outcome answered, so that nothing is left to import."""
-    asyncio.run(_warm_up())
-
-
-async def _warm_up() -> None:
-    async def ask(_request: Message) -> Message:
-        return {"ok": []}
-
-    made = runner(application(ask))
-    await made.setup()
-    await rehearse(made, ("GET /v1/health", "POST /v1/flows/kill", "GET /nowhere", "no request"))
-    await made.cleanup()
-
-
 async def rehearse(made: web.AppRunner, requests: Iterable[str]) -> None:
-    """Have ``requests``, the first words of each, answered to nobody."""
+    """Answer ``requests``, the first words of each, so that nothing is left to import."""
     for first in requests:
         request = f"{first} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
         ours, theirs = socket.socketpair()
@@ -123,46 +128,90 @@ def server_of(runner: web.AppRunner) -> web.Server:
     return runner.server
 
 
-def _reader(ask: Ask, name: str) -> Handler:
-    async def read(request: web.Request) -> web.StreamResponse:
-        words: Message = {key: value for key, value in request.query.items() if key != "do"}
-        if words.get("limit", "").isdecimal():
-            words["limit"] = int(words["limit"])
-        return answer(await ask({**words, "do": name}))
-
-    return read
-
-
-def _metrics(ask: Ask) -> Handler:
-    async def show(_request: web.Request) -> web.StreamResponse:
-        reply = await ask({"do": "status"})
-        return metrics_of(reply["ok"]) if "ok" in reply else answer(reply)
+def _shower(ask: Ask, view: View) -> Handler:
+    async def show(request: web.Request) -> web.StreamResponse:
+        return answer(await ask(build(ShowRequest, request.query, "control", view=view)))
 
     return show
 
 
-def metrics_of(status: Message) -> web.Response:
+def _flows(ask: Ask) -> Handler:
+    async def show(request: web.Request) -> web.StreamResponse:
+        words: Words = dict(request.query)
+        if words.get("limit", "").isdecimal():
+            words["limit"] = int(words["limit"])
+        return answer(await ask(build(FlowsRequest, words, "control", match=_match(words))))
+
+    return show
+
+
+def _metrics(ask: Ask) -> Handler:
+    async def show(_request: web.Request) -> web.StreamResponse:
+        reply = await ask(ShowRequest(listener="control", view="status"))
+        return metrics_of(reply.value) if isinstance(reply, Result) else answer(reply)
+
+    return show
+
+
+def metrics_of(status: Words) -> web.Response:
     """The answer that says ``status`` to Prometheus."""
     return web.Response(body=metrics.render(status), headers={"Content-Type": CONTENT_TYPE})
 
 
-def _poster(ask: Ask, name: str, waits: Waits = lambda _: None) -> Handler:
-    async def post(request: web.Request) -> web.StreamResponse:
+def _killer(ask: Ask) -> Handler:
+    async def kill(request: web.Request) -> web.StreamResponse:
+        words = await body_of(request)
+        return answer(await ask(build(KillRequest, words, "control", match=_match(words))))
+
+    return kill
+
+
+def _reloader(ask: Ask, waits: Waits) -> Handler:
+    async def reload(request: web.Request) -> web.StreamResponse:
         waits(request.transport)
-        return answer(await ask({**await body_of(request), "do": name}))
+        return answer(await ask(build(ReloadRequest, await body_of(request), "control")))
 
-    return post
+    return reload
 
 
-def _setter(ask: Ask) -> Handler:
+def setter(ask: Ask, listener: Listener, token: str = "") -> Handler:
+    """The handler that changes a backend; ``token`` is the header that carries the token."""
+
     async def change(request: web.Request) -> web.StreamResponse:
-        which = {key: request.match_info[key] for key in ("service", "backend")}
-        return answer(await ask({**await body_of(request), **which, "do": "set"}))
+        own = {key: request.match_info[key] for key in ("service", "backend")}
+        given = request.headers.get(token) if token else None
+        words = await body_of(request)
+        return answer(await ask(build(SetRequest, words, listener, **own, token=given)))
 
     return change
 
 
-async def body_of(request: web.Request) -> Message:
+def _match(words: Words) -> Words:
+    """Which flows are meant; raises ``OperatorError``."""
+    return Match.of(words).words()
+
+
+Request = TypeVar("Request", bound=Message)
+
+
+def build(
+    kind: type[Request], words: Mapping[str, Any], listener: Listener, **own: object
+) -> Request:
+    """A request of ``kind`` with what ``words`` has for it, and ``own``, which comes first.
+
+    Raises ``OperatorError`` where a value has another type or is too large; the value is not in it.
+    """
+    known = {name: value for name, value in words.items() if name in kind.model_fields}
+    fields = {**known, **own, "type": kind.model_fields["type"].default, "listener": listener}
+    try:
+        return kind.model_validate_json(json.dumps(fields))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = ".".join(map(str, first["loc"])) or "the request"
+        raise OperatorError(f"`{name}` is not valid", first["msg"].lower()) from None
+
+
+async def body_of(request: web.Request) -> Words:
     """The JSON object that the request carries; one without a body carries an empty one."""
     try:
         body = json.loads(await request.read() or b"{}")
@@ -178,12 +227,15 @@ class _BadRequestError(Exception):
 
 
 def answer(reply: Message) -> web.Response:
-    """The hub's reply as a response."""
-    if "ok" in reply:
-        return web.json_response(reply["ok"])
-    status = _STATUS.get(reply.get("fault", ""), HTTPStatus.INTERNAL_SERVER_ERROR)
-    said = {key: value for key, value in reply.items() if key in ("error", "remedy", "lines")}
-    return web.json_response({"error": "no answer", "remedy": "", **said}, status=status)
+    """The supervisor's answer as a response."""
+    if isinstance(reply, Result):
+        return web.json_response(reply.value)
+    if not isinstance(reply, Refusal):
+        return _refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "no answer")
+    body: Words = {"error": reply.error, "remedy": reply.remedy}
+    if reply.lines:
+        body["lines"] = list(reply.lines)
+    return web.json_response(body, status=_STATUS[reply.fault])
 
 
 def _refusal(status: int, what: str, remedy: str = "") -> web.Response:
@@ -201,6 +253,8 @@ async def json_errors(request: web.Request, handler: Handler) -> web.StreamRespo
             response.headers["Allow"] = error.headers["Allow"]
     except _BadRequestError as error:
         response = _refusal(HTTPStatus.BAD_REQUEST, str(error), "send a JSON object")
+    except OperatorError as error:
+        response = _refusal(HTTPStatus.BAD_REQUEST, error.what, error.remedy)
     except PlatformError as error:
         response = _refusal(HTTPStatus.SERVICE_UNAVAILABLE, error.what, error.remedy)
     response.force_close()

@@ -8,9 +8,13 @@ written is told of once.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
 
-from paraglider.daemon.monitor.discovery_messages import Answered, Name, told
+from pydantic import ValidationError
+
+from paraglider.daemon.messages import DnsAnswer, DnsName
 from paraglider.host.dns_cache import DnsCacheFile
 
 
@@ -26,26 +30,25 @@ class DnsCache:
     ) -> None:
         self._file = file
         self._warn = warn
-        self._answers: dict[Name, Answered] = {}
+        self._answers: dict[DnsName, DnsAnswer] = {}
         self._failed = False
         for plain in file.load() if file is not None else ():
-            with contextlib.suppress(KeyError, TypeError, ValueError):
-                news = told(plain)
-                if isinstance(news, Answered):
-                    self._answers[news.name] = news
+            with contextlib.suppress(ValidationError):
+                found = _read(plain)
+                self._answers[found.name] = found
 
-    def get(self, name: Name) -> Answered | None:
+    def get(self, name: DnsName) -> DnsAnswer | None:
         """What was answered last for ``name``."""
         return self._answers.get(name)
 
-    def put(self, answer: Answered) -> None:
+    def put(self, answer: DnsAnswer) -> None:
         """``answer`` has been taken over."""
         before = self._answers.get(answer.name)
         if before is None or before.records != answer.records:
             self._answers[answer.name] = answer
             self._store()
 
-    def keep_only(self, names: Iterable[Name]) -> None:
+    def keep_only(self, names: Iterable[DnsName]) -> None:
         """Nobody asks for other names any more."""
         left = self._answers.keys() & set(names)
         if len(left) < len(self._answers):
@@ -56,7 +59,7 @@ class DnsCache:
         if self._file is None or self._warn is None:
             return
         try:
-            self._file.store([answer.plain() for answer in self._answers.values()])
+            self._file.store([_plain(answer) for answer in self._answers.values()])
         except OSError as error:
             if not self._failed:
                 self._warn(
@@ -65,3 +68,19 @@ class DnsCache:
                     why=error.strerror,
                 )
             self._failed = True
+
+
+#: what marks an answer in the file, in every version
+_MARK: Final = {"do": "answer"}
+
+
+def _read(plain: Mapping[str, Any]) -> DnsAnswer:
+    """The answer that the file has as ``plain``; raises ``ValidationError``."""
+    fields = {name: value for name, value in plain.items() if name not in _MARK}
+    return DnsAnswer.model_validate_json(json.dumps(fields))
+
+
+def _plain(answer: DnsAnswer) -> dict[str, Any]:
+    """For ``_read``, of this version and others."""
+    fields = answer.model_dump(mode="json", exclude={"type"})
+    return {**_MARK, **fields, "name": answer.name._asdict()}

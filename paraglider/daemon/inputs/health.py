@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
@@ -20,18 +21,20 @@ from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
 from paraglider.daemon import log
 from paraglider.daemon.inputs.passive_checks import PassiveChecks
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import CheckSooner, HealthNews
 from paraglider.daemon.processes.counters import Sample
 from paraglider.daemon.reconcile.checks import is_checked
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.errors import ParagliderError
-from paraglider.health.messages import Found, Hints, News, Verdict, told
+from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.sweep import MOST
 
 #: seconds between two times that hosts which failover found are taken over
 SETTLED: Final = 0.5
+
+News = CheckReport | HealthChange | DiscoveredHost
 
 
 class Body(Protocol):
@@ -66,32 +69,28 @@ class HealthInput:
     def __init__(self, hub: Body) -> None:
         self._hub = hub
         self._hints = PassiveChecks()
-        self._found: list[Found] = []  # since the last ``settle``
+        self._found: list[DiscoveredHost] = []  # since the last ``settle``
         self._settle_at = 0.0
-        self._met: list[Found] = []  # to be taken over when the host has been changed
+        self._met: list[DiscoveredHost] = []  # to be taken over when the host has been changed
         self._log: Any = log.logger()
 
     def wait(self, now: float) -> float:
         """Seconds until ``hints`` is to be called."""
         return self._hints.wait(self._hub.config, now)
 
-    def hints(self, samples: Iterable[Sample], now: float) -> Message | None:
+    def hints(self, samples: Iterable[Sample], now: float) -> CheckSooner | None:
         """The message about backends whose connections failed since the last call, if any did."""
         failed = tuple(self._hints.look(self._hub.config, samples, now))
-        return Hints(failed).plain() if failed else None
+        return CheckSooner(backends=failed) if failed else None
 
-    def take(self, message: Message) -> None:
-        """What the checker said."""
-        try:
-            batch = told(message)
-        except (KeyError, TypeError, ValueError) as error:
-            self._log.error("invalid message from the monitor", error=repr(error)[:200])
-            return
-        for news in batch:
+    def take(self, message: HealthNews) -> None:
+        """What the monitor found."""
+        some: Iterable[News] = chain(message.changes, message.reports, message.hosts)
+        for news in some:
             self._handle(news)
 
     def _handle(self, news: News) -> None:
-        if isinstance(news, Found):
+        if isinstance(news, DiscoveredHost):
             failover = self._hub.config.failover
             if failover.enabled and failover.discover and len(self._found) < 2 * MOST:
                 self._found.append(news)
@@ -101,7 +100,7 @@ class HealthInput:
         service = hub.pools.service(news.service)
         if member is None or service is None or not is_checked(hub.config, service):
             return  # it left while the message was on its way
-        if isinstance(news, Verdict):
+        if isinstance(news, HealthChange):
             self._hub.move(member, news.event, news.detail)
         elif news.passed is None:
             self._log.warning(
@@ -140,19 +139,19 @@ class HealthInput:
             self._met = []
             self._log.error("what failover found is not taken over", why=str(error))
             for news in found:
-                if news.joined:
+                if news.up:
                     strangers.leave(news.address)
             return
         self._met = []
         for news in found:
-            if news.joined and news.address in strangers:
+            if news.up and news.address in strangers:
                 for member in self._at(news.address):
                     hub.move(member, Event.CHECK_PASSED, news.detail)
                     member.why = news.detail
 
-    def _meet(self, news: Found, listed: Config) -> bool:
+    def _meet(self, news: DiscoveredHost, listed: Config) -> bool:
         """Whether it changes anything that a host came or went; its flows are over if it went."""
-        if news.joined:
+        if news.up:
             return self._hub.discovered.join(news.address, listed)
         there = self._at(news.address)  # before it is a former one
         if not self._hub.discovered.leave(news.address):

@@ -129,9 +129,9 @@ def _fitting(
             yield known, f"{name} takes a restart to listen anew"
         elif service.forward != "proxy" and "worker" not in able.roles:
             yield known, f"{name} takes a restart: no worker reads a queue"
-        elif service.source is not None and "scout" not in able.roles:
+        elif service.source is not None and "discovery" not in able.roles:
             yield known, f"{name} takes a restart: nobody looks where its backends are listed"
-        elif service.counted and "tracker" not in able.roles:
+        elif service.counted and "conntrack counter" not in able.roles:
             yield known, f"{name} takes a restart: nobody counts the kernel's flows"
         elif name in over:
             what, count = over[name]

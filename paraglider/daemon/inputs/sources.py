@@ -34,15 +34,13 @@ from paraglider.daemon.inputs.startup_sources import (
     name_of,
     names_in,
 )
-from paraglider.daemon.monitor.discovery_messages import (
-    Answered,
-    Changed,
-    Errand,
-    Failed,
-    Name,
-    told,
+from paraglider.daemon.messages import (
+    DnsAnswer,
+    DnsFailure,
+    DnsName,
+    FileChanged,
+    SetSources,
 )
-from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.errors import ParagliderError
 
@@ -84,7 +82,7 @@ class _Offer:
     service: str
     backends: tuple[Backend, ...]
     listing: FileListing | None = None
-    answer: Answered | None = None
+    answer: DnsAnswer | None = None
 
 
 class SourceInput:
@@ -104,20 +102,20 @@ class SourceInput:
         self._origins = dict(named)
         self._clock = clock
         self._offers: dict[str, _Offer] = {}  # what could not be taken over yet
-        self._early: dict[Name | str, Answered | Changed] = {}  # of what had news just now
-        self._heard: dict[Name | str, float] = {}  # when there were news of it last
+        self._early: dict[DnsName | str, DnsAnswer | FileChanged] = {}  # of what had news just now
+        self._heard: dict[DnsName | str, float] = {}  # when there were news of it last
         self._retry = 0.0
         self._soon = False  # an offer waits for the host to be changed
         self._troubles: dict[str, _Trouble] = {}
         self._said: dict[str, float] = {}  # when the log last had a source that works by now
         self._log: Any = log.logger()
 
-    def order(self) -> Message:
-        """What the scout is to look at now."""
+    def order(self) -> SetSources:
+        """What the monitor is to ask and to watch now."""
         files = {origin.file for origin in self._origins.values() if origin.file is not None}
         names = (name_of(origin, service.family) for service, origin in self._services())
         known = dict.fromkeys(name for name in names if name is not None)
-        return Errand(tuple(known), tuple(sorted(files))).plain()
+        return SetSources(names=tuple(known), files=tuple(sorted(files)))
 
     def prepared(self, config: Config, found: Found) -> Config:
         """``config``, as a file has it, with what is known of its sources: ``found``, which its
@@ -141,18 +139,13 @@ class SourceInput:
         self._heard.clear()
         self._kept.keep_only(names_in(config))
 
-    def take(self, message: Message) -> None:
-        """What the scout said."""
-        try:
-            news = told(message)
-        except (KeyError, TypeError, ValueError) as error:
-            self._log.error("the scout says what is no news", error=repr(error)[:200])
-            return
-        if isinstance(news, Failed):
+    def take(self, news: DnsAnswer | DnsFailure | FileChanged) -> None:
+        """What the monitor found."""
+        if isinstance(news, DnsFailure):
             if any(name_of(origin, s.family) == news.name for s, origin in self._services()):
                 self._failed(called(news.name), news.why)
             return
-        subject = news.name if isinstance(news, Answered) else news.file
+        subject = news.name if isinstance(news, DnsAnswer) else news.file
         if not self._of(subject):
             return
         if self._clock() < self._heard.get(subject, -inf) + SETTLED:
@@ -160,7 +153,7 @@ class SourceInput:
         else:
             self._hear(subject, news)
 
-    def _of(self, subject: Name | str) -> list[Service]:
+    def _of(self, subject: DnsName | str) -> list[Service]:
         """The services that have their backends from ``subject``, a name or a file."""
         return [
             service
@@ -168,10 +161,10 @@ class SourceInput:
             if subject in (name_of(origin, service.family), origin.file)
         ]
 
-    def _hear(self, subject: Name | str, news: Answered | Changed) -> None:
+    def _hear(self, subject: DnsName | str, news: DnsAnswer | FileChanged) -> None:
         self._heard[subject] = self._clock()
         for service in self._of(subject):
-            if isinstance(news, Answered):
+            if isinstance(news, DnsAnswer):
                 self._answered(service, news)
             else:
                 self._changed(service, news.file)
@@ -197,7 +190,7 @@ class SourceInput:
             if service.name in self._origins:
                 yield service, self._origins[service.name]
 
-    def _answered(self, service: Service, news: Answered) -> None:
+    def _answered(self, service: Service, news: DnsAnswer) -> None:
         try:
             backends = backends_of(service, news.records)
         except ValidationError as error:

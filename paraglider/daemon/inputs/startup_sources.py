@@ -18,12 +18,12 @@ from paraglider.config.diagnostics import ConfigError
 from paraglider.config.model import Backend, BackendSource, Config, Service
 from paraglider.config.sources import FileListing, Found, refusals, resolved
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name
+from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName
 from paraglider.errors import ParagliderError
 from paraglider.host.dns_records import Record
 
 
-def names_in(config: Config) -> list[Name]:
+def names_in(config: Config) -> list[DnsName]:
     """The names in the DNS that the services of ``config`` name, none twice."""
     names = (name_of(s.source, s.family) for s in config.services if s.source is not None)
     return list(dict.fromkeys(name for name in names if name is not None))
@@ -62,7 +62,7 @@ def judge(
 def gathered(
     config: Config,
     found: Found,
-    answers: Iterable[Answered | Failed],
+    answers: Iterable[DnsAnswer | DnsFailure],
     say: Callable[[str], None],
     kept: DnsCache,
 ) -> Config:
@@ -76,8 +76,8 @@ def gathered(
         if name is None:
             continue
         news = by_name.get(name)
-        why = "no answer" if news is None else news.why if isinstance(news, Failed) else ""
-        if isinstance(news, Answered):
+        why = "no answer" if news is None else news.why if isinstance(news, DnsFailure) else ""
+        if isinstance(news, DnsAnswer):
             try:
                 config = _begun(config, service, news)
             except (ParagliderError, ValidationError) as error:
@@ -94,7 +94,7 @@ def gathered(
     return config
 
 
-def _begun(config: Config, service: Service, answer: Answered) -> Config:
+def _begun(config: Config, service: Service, answer: DnsAnswer) -> Config:
     """``config`` with what was answered for ``service``; raises where that is no good."""
     backends = backends_of(service, answer.records)
     judge(config, service.name, backends)
@@ -106,11 +106,15 @@ def first_of(lines: Sequence[str]) -> str:
     return lines[0] + (f" (and {len(lines) - 1} more)" if len(lines) > 1 else "")
 
 
-def name_of(origin: BackendSource, family: int) -> Name | None:
+def name_of(origin: BackendSource, family: int) -> DnsName | None:
     """What is asked for in the DNS; None for a file."""
-    return Name(origin.dns, origin.server or "", family) if origin.dns is not None else None
+    return (
+        DnsName(origin.dns, origin.server or "", 4 if family == 4 else 6)
+        if origin.dns is not None
+        else None
+    )
 
 
-def called(name: Name) -> str:
+def called(name: DnsName) -> str:
     """What messages call ``name``."""
     return f"DNS {name.name}" + (f" at {name.server}" if name.server else "")

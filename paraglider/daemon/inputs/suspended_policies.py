@@ -19,7 +19,7 @@ from paraglider.config.model import Config
 from paraglider.core.strategies import KINDS, Registry
 from paraglider.daemon import log
 from paraglider.daemon.conditions.table import Condition, Conditions
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import Message, SuspendPolicies
 from paraglider.daemon.processes.counters import identity
 from paraglider.daemon.processes.heartbeat import Life
 from paraglider.host import policies
@@ -68,7 +68,7 @@ class SuspendedPolicies:
     def _put(self) -> None:
         names = list(self._services)
         policies.suspend(self._registry, names)
-        self._tell({"do": "suspend", "services": names})
+        self._tell(SuspendPolicies(services=tuple(names)))
         found = {
             f"service {name}": Condition(
                 "degraded",

@@ -1,13 +1,14 @@
 """Every message between the supervisor and its processes, typed and bounded (pydantic 2).
 
-    to workers      SetStates, ApplyConfig, SuspendPolicies; requests: ListFlows, KillFlows, Sync,
+    to workers      SetStates, ApplyConfig, SuspendPolicies; requests: ListFlows, KillFlows,
                     WriteCounters
     from workers    answers: FlowList, KilledFlows, Acknowledged, Refusal
     to the monitor      SetTargets, CheckSooner, SetSources
     from the monitor    HealthNews, DnsAnswer, DnsFailure, FileChanged
-    to the host helper      requests: ApplyHost, LoadRules, ForgetConnections, CountConnections
+    to the host helper      requests: ApplyHost, LoadRules, ForgetConnections, CountConnections,
+                            ReadTables
     from the host helper    HostConditions, TablesRestored; answers: HostChanged, ConnectionCounts,
-                            Acknowledged, Refusal
+                            Reading, Acknowledged, Refusal
     from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest
     to http     answers: Result, Refusal
 
@@ -46,6 +47,7 @@ from paraglider.daemon.messages.from_processes import (
     KilledFlows,
     KillRequest,
     Listener,
+    Reading,
     ReloadRequest,
     SetRequest,
     Severity,
@@ -62,12 +64,12 @@ from paraglider.daemon.messages.to_processes import (
     KillFlows,
     ListFlows,
     LoadRules,
+    ReadTables,
     Result,
     SetSources,
     SetStates,
     SetTargets,
     SuspendPolicies,
-    Sync,
     WriteCounters,
 )
 
@@ -100,6 +102,8 @@ __all__ = [
     "Listener",
     "LoadRules",
     "Message",
+    "ReadTables",
+    "Reading",
     "Receives",
     "Refusal",
     "ReloadRequest",
@@ -111,20 +115,25 @@ __all__ = [
     "Severity",
     "ShowRequest",
     "SuspendPolicies",
-    "Sync",
     "TablesRestored",
     "View",
     "WriteCounters",
 ]
 
 FromWorker = FlowList | KilledFlows | Acknowledged | Refusal
-ToWorker = SetStates | ApplyConfig | SuspendPolicies | ListFlows | KillFlows | Sync | WriteCounters
+ToWorker = SetStates | ApplyConfig | SuspendPolicies | ListFlows | KillFlows | WriteCounters
 FromMonitor = HealthNews | DnsAnswer | DnsFailure | FileChanged
 ToMonitor = SetTargets | CheckSooner | SetSources
 FromHostHelper = (
-    HostConditions | TablesRestored | HostChanged | ConnectionCounts | Acknowledged | Refusal
+    HostConditions
+    | TablesRestored
+    | HostChanged
+    | ConnectionCounts
+    | Reading
+    | Acknowledged
+    | Refusal
 )
-ToHostHelper = ApplyHost | LoadRules | ForgetConnections | CountConnections
+ToHostHelper = ApplyHost | LoadRules | ForgetConnections | CountConnections | ReadTables
 FromHttp = ShowRequest | FlowsRequest | KillRequest | SetRequest | ReloadRequest
 ToHttp = Result | Refusal
 

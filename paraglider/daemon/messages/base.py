@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     AfterValidator,
@@ -15,8 +15,9 @@ from pydantic import (
 )
 
 from paraglider.config.model import Config
-from paraglider.config.types import IPNetwork, parse_endpoint
+from paraglider.config.types import parse_endpoint
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.forward.flows import Match
 from paraglider.health.results import Name
 
 #: flows that one process lists at most
@@ -58,11 +59,22 @@ class Message(BaseModel):
 
 
 class FlowMatch(Message):
-    """Which flows are meant: of clients in a network, to a backend, of a service; None for any."""
+    """Which flows are meant: of clients in a network, to a backend, of a service; None for any.
+    ``client`` is the text of an address or a network.
+    """
 
-    client: IPNetwork | None = None
+    client: Name | None = None
     backend: Name | None = None
     service: Name | None = None
+
+    def parsed(self) -> Match:
+        """For the flows' side; raises ``OperatorError`` for what is no client."""
+        return Match.of(self.model_dump())
+
+    @classmethod
+    def of(cls, match: Match) -> Self:
+        """What ``parsed`` reads."""
+        return cls(**match.words())
 
 
 class DnsName(NamedTuple):

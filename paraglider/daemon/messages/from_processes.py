@@ -9,6 +9,8 @@ from pydantic import Field
 from paraglider.daemon.messages.base import MOST_LISTED, DnsName, FlowMatch, Index, Mark, Message
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange, Line, Name
 from paraglider.host.dns_records import MOST_TARGETS, Record
+from paraglider.netfilter.connections import Fill
+from paraglider.netfilter.nfnetlink import CounterValue
 
 #: backends that one answer of the DNS lists at most: a target may have several addresses
 MOST_RECORDS: Final = 16 * MOST_TARGETS
@@ -97,7 +99,7 @@ class TablesRestored(Message):
     """The tables of offloaded flows of these families were made anew, as they were set up."""
 
     type: Literal["tables-restored"] = "tables-restored"
-    families: tuple[Literal[4, 6], ...]
+    families: tuple[Annotated[int, Field(ge=4, le=6, multiple_of=2)], ...]
 
 
 class HostChanged(Message):
@@ -112,6 +114,19 @@ class ConnectionCounts(Message):
 
     type: Literal["connection-counts"] = "connection-counts"
     marks: dict[Mark, Index]
+
+
+class Reading(Message):
+    """Counters by family: of the offload table (by name, and by mark), and of refused flows (by
+    protocol); how full conntrack is; the error of a family that could not be read.
+    """
+
+    type: Literal["reading"] = "reading"
+    tables: dict[int, dict[Name, Index] | None] = Field(default_factory=dict)
+    carried: dict[int, dict[Mark, dict[Name, CounterValue]]] = Field(default_factory=dict)
+    refused: dict[int, dict[Name, Index] | None] = Field(default_factory=dict)
+    fill: Fill | None = None
+    errors: dict[int, str] = Field(default_factory=dict)
 
 
 class ShowRequest(Message):

@@ -13,6 +13,7 @@ from paraglider.daemon.messages.base import (
     MOST_LISTED,
     DnsName,
     FlowMatch,
+    Index,
     Mark,
     Message,
     PlainConfig,
@@ -20,14 +21,15 @@ from paraglider.daemon.messages.base import (
     StateTable,
 )
 from paraglider.health.results import Name
-from paraglider.health.targets import Scope, Target
+from paraglider.health.targets import Key, Scope, Target
 
 
 class SetStates(Message):
-    """Give the backends these states and weights."""
+    """Give these backends their states and weights; ``version`` is the store's by then."""
 
     type: Literal["set-states"] = "set-states"
     states: StateTable
+    version: Index = 0
 
 
 class ApplyConfig(Message):
@@ -36,6 +38,7 @@ class ApplyConfig(Message):
     type: Literal["apply-config"] = "apply-config"
     config: PlainConfig
     states: StateTable
+    version: Index = 0
 
 
 class SuspendPolicies(Message):
@@ -60,12 +63,6 @@ class KillFlows(Message):
     match: FlowMatch
 
 
-class Sync(Message):
-    """Request: acknowledge when all that came before has been done."""
-
-    type: Literal["sync"] = "sync"
-
-
 class WriteCounters(Message):
     """Request: acknowledge when the counters of all backends have been written anew."""
 
@@ -85,18 +82,28 @@ class TargetRow(NamedTuple):
 
 
 class SetTargets(Message):
-    """All that is checked from here on; what stays keeps what is known of it. ``scope`` is None
-    without failover. Thousands of targets share few checks, so each check is sent once.
+    """Targets that are new or changed, and the keys of those that are ``gone``; with ``whole``
+    there are no others. What is known of the others stays. ``scope`` is None without failover.
+    Thousands of targets share few checks, so each check is sent once.
     """
 
     type: Literal["set-targets"] = "set-targets"
     checks: tuple[Check, ...]
     rows: tuple[TargetRow, ...]
     scope: Scope | None = None
+    gone: tuple[tuple[Name, Name], ...] = ()
+    whole: bool = True
 
     @classmethod
-    def of(cls, targets: Iterable[Target], scope: Scope | None = None) -> Self:
-        """``targets``, and where failover looks."""
+    def of(
+        cls,
+        targets: Iterable[Target],
+        scope: Scope | None = None,
+        gone: Iterable[Key] = (),
+        *,
+        whole: bool = True,
+    ) -> Self:
+        """The message about ``targets``."""
         places: dict[int, int] = {}  # by identity: a check is not hashable
         checks: list[Check] = []
         rows = []
@@ -107,7 +114,9 @@ class SetTargets(Message):
                 if place == len(checks):
                     checks.append(target.check)
             rows.append(TargetRow(*target[:4], place, target.up, target.found))
-        return cls(checks=tuple(checks), rows=tuple(rows), scope=scope)
+        return cls(
+            checks=tuple(checks), rows=tuple(rows), scope=scope, gone=tuple(gone), whole=whole
+        )
 
     def targets(self) -> tuple[Target, ...]:
         """The targets; raises IndexError where a row names a check that is not there."""
@@ -118,11 +127,10 @@ class SetTargets(Message):
 
 
 class CheckSooner(Message):
-    """A flow to this backend went unanswered."""
+    """Flows to these backends went unanswered."""
 
     type: Literal["check-sooner"] = "check-sooner"
-    service: Name
-    backend: Name
+    backends: tuple[tuple[Name, Name], ...]
 
 
 class SetSources(Message):
@@ -162,6 +170,13 @@ class CountConnections(Message):
     """Request: how many connections the kernel has, by mark; answered by ConnectionCounts."""
 
     type: Literal["count-connections"] = "count-connections"
+
+
+class ReadTables(Message):
+    """Request: read the counters of the tables of ``families``; answered by Reading."""
+
+    type: Literal["read-tables"] = "read-tables"
+    families: tuple[int, ...]
 
 
 class Result(Message):

@@ -1,8 +1,7 @@
-"""Lookouts: the processes that look at backends, and at where backends are listed.
+"""The monitor: one process that checks backends, asks the DNS, and watches files of backends.
 
-checker   looks at backends                                       (``checker``)
-scout     looks at files and names that list them                 (``scout``)
-asking    how a name is asked for                                 (``asking``)
-errands   what the hub and the scout say to each other            (``errands``)
-mouth     how such a process hears the hub                        (``mouth``)
+process      the process                                              (``process``)
+discovery    names that are asked again and again, files              (``discovery``)
+dns_lookup   how a name is asked                                      (``dns_lookup``)
+outbox       what waits until the supervisor reads, newest only       (``outbox``)
 """

@@ -1,27 +1,21 @@
-"""The process that looks where backends are listed elsewhere: names are asked, files watched.
+"""Where backends are listed elsewhere: names are asked again and again, files are watched.
 
-It runs as nobody without any capability, for it reads what strangers send. It is not locked in:
-/etc/resolv.conf may change, and files are watched where they are. It never reads them; the hub
-does, and judges whatever this process says (``errands``). It knows nothing that the hub could not
-tell it again, so one that dies is replaced, and given its errand anew.
+Files are never read here; the supervisor reads them, and checks whatever is reported. Nothing is
+known here that the supervisor could not tell again.
 
-Lives here: ``ScoutSpec`` and ``run``, ``Scout``, ``Rhythm``, ``preload``.
+Lives here: ``Discovery``, ``Backoff``, ``preload``.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from paraglider.daemon import log
-from paraglider.daemon.monitor.discovery_messages import Answered, Changed, Errand, Name, News
-from paraglider.daemon.monitor.dns_lookup import ROLE, QueryFor, ask, dns_query
-from paraglider.daemon.monitor.ipc_endpoint import Mouth, serve
-from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused
-from paraglider.daemon.processes.spec import Spec
-from paraglider.errors import ParagliderError
+from paraglider.daemon.messages import DnsAnswer, DnsName, FileChanged
+from paraglider.daemon.monitor.dns_lookup import QueryFor, ask, dns_query
+from paraglider.daemon.monitor.outbox import DiscoveryNews
 from paraglider.host import file_watch, srv
 from paraglider.host.file_watch import FileWatch, barred
 
@@ -32,16 +26,7 @@ MOST: Final = 300.0
 LONGEST_WAIT: Final = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class ScoutSpec(Spec):
-    """All that the scout is told at its start: whom to become."""
-
-    role: ClassVar[str] = ROLE
-    uid: int
-    gid: int
-
-
-class Rhythm:
+class Backoff:
     """When a name is asked again."""
 
     def __init__(self) -> None:
@@ -59,34 +44,34 @@ class Rhythm:
         return wait
 
 
-class Scout:
-    """Asks and watches as it is told, on the running loop, and calls ``tell`` with the news."""
+class Discovery:
+    """Asks names and watches files on the running loop, and calls ``notify`` with the news."""
 
     def __init__(
-        self, tell: Callable[[Mapping[str, Any]], None], query_for: QueryFor | None = None
+        self, notify: Callable[[DiscoveryNews], None], query_for: QueryFor | None = None
     ) -> None:
-        self._tell = tell
+        self._notify = notify
         self._query_for = query_for or dns_query
-        self._names: dict[Name, asyncio.Task[None]] = {}
+        self._names: dict[DnsName, asyncio.Task[None]] = {}
         self._files: tuple[str, ...] = ()
         self._watch: FileWatch | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._log: Any = log.logger(role=ScoutSpec.role)
-        self.broken: asyncio.Future[None] | None = None
+        self._log: Any = log.logger(role="monitor")
+        self._broken: asyncio.Future[None] | None = None
 
-    async def start(self) -> None:
-        """See ``mouth.Busy``."""
-        self.broken = asyncio.get_running_loop().create_future()
+    async def start(self) -> asyncio.Future[None]:
+        """Be ready for ``update``; the future gets an error that was not foreseen."""
+        self._broken = asyncio.get_running_loop().create_future()
+        return self._broken
 
-    def take(self, order: Mapping[str, Any]) -> None:
-        """See ``mouth.Busy``."""
-        errand = Errand.of(order)
-        for name in set(self._names) - set(errand.names):
+    def update(self, names: tuple[DnsName, ...], files: tuple[str, ...]) -> None:
+        """Ask these names and watch these files from now on, and no others."""
+        for name in set(self._names) - set(names):
             self._names.pop(name).cancel()
-        for name in errand.names:
+        for name in names:
             if name not in self._names:
                 self._names[name] = self._spawn(self._ask(name))
-        files = tuple(sorted(set(errand.files)))
+        files = tuple(sorted(set(files)))
         if files != self._files:
             self._files = files
             self._unwatch()
@@ -97,11 +82,11 @@ class Scout:
                     remedy="open the directory for the user of the workers",
                 )
             if files:
-                self._watch = FileWatch(files, lambda file: self._say(Changed(file)))
+                self._watch = FileWatch(files, lambda file: self._notify(FileChanged(file=file)))
                 self._watching = self._spawn(self._watch.run())
 
     async def close(self) -> None:
-        """See ``mouth.Busy``."""
+        """Ask no name and watch no file any more."""
         tasks = list(self._names.values())
         for task in tasks:
             task.cancel()
@@ -109,26 +94,25 @@ class Scout:
         if self._watching is not None:
             tasks.append(self._watching)
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._broken is not None:
+            self._broken.cancel()
 
-    async def _ask(self, name: Name) -> None:
+    async def _ask(self, name: DnsName) -> None:
         """Ask again and again."""
-        rhythm = Rhythm()
+        backoff = Backoff()
         query = self._query_for(name)
         while True:
             news = await ask(name, query)
-            self._say(news)
-            if isinstance(news, Answered):
-                await asyncio.sleep(rhythm.answered(news.ttl))
+            self._notify(news)
+            if isinstance(news, DnsAnswer):
+                await asyncio.sleep(backoff.answered(news.ttl))
             else:
-                await asyncio.sleep(rhythm.failed())
+                await asyncio.sleep(backoff.failed())
 
     def _unwatch(self) -> None:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
-
-    def _say(self, news: News) -> None:
-        self._tell(news.plain())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -136,30 +120,14 @@ class Scout:
         return task
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        if task.cancelled() or self.broken is None or self.broken.done():
+        if task.cancelled() or self._broken is None or self._broken.done():
             return
         error = task.exception()
         if error is not None:
-            self.broken.set_exception(error)
-
-
-def run(spec: ScoutSpec, report: int, parent: int) -> int:
-    """Be the scout until SIGTERM; the exit code of the process.
-
-    ``report`` is the pipe to the supervisor, ``parent`` its process id.
-    """
-    if spec.channel is None:
-        raise ValueError("there is no hub to hear")
-    mouth = Mouth(spec.channel, spec.role)
-    try:
-        introduce("paraglider/sct", "paraglider: looks where backends are listed")
-        lock_in(spec.filter, parent, (spec.uid, spec.gid), "/")
-    except ParagliderError as error:
-        return refused(report, error)
-    return asyncio.run(serve(Scout(mouth.tell), mouth, report, spec.life))
+            self._broken.set_exception(error)
 
 
 def preload() -> None:
-    """Import all that a scout will need; the supervisor calls it while it may read every file."""
+    """Import all that is needed here; the supervisor calls it while it may read every file."""
     srv.preload()
     file_watch.preload()

@@ -1,7 +1,7 @@
 """Asking the DNS for backends: one name now, or all names before anything of a daemon is started.
 
 Lives here: ``ask``, ``ask_once``, and ``dns_query``, which asks by dnspython.
-Rules: what strangers send is read by a process without rights (the ``scout``, or one that ends with
+Rules: what strangers send is read by a process without rights (the monitor, or one that ends with
 its answers), and bounded in time and length.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import select
 import signal
@@ -17,45 +16,48 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from pydantic import ValidationError
+
 from paraglider.config.types import parse_endpoint
 from paraglider.daemon import log
-from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name, told
+from paraglider.daemon.ipc import encode
+from paraglider.daemon.messages import FROM_ROLE, DnsAnswer, DnsFailure, DnsName
 from paraglider.daemon.processes.bootstrap import lock_in
 from paraglider.host import srv
 from paraglider.host.dns_records import NoAnswerError, Query
 from paraglider.host.srv import DnsQuery
 
 #: of the process that asks, as its filter of system calls has it
-ROLE: Final = "scout"
+ROLE: Final = "monitor"
 #: seconds for all that it takes to answer for one name
 PATIENCE: Final = 20.0
 #: seconds that a start waits for the DNS
 FIRST_PATIENCE: Final = 6.0
 _LONGEST: Final = 1 << 22
 
-QueryFor = Callable[[Name], Query]
+QueryFor = Callable[[DnsName], Query]
 
 
-def dns_query(name: Name) -> Query:
+def dns_query(name: DnsName) -> Query:
     """How ``name`` is asked for."""
     return DnsQuery(parse_endpoint(name.server) if name.server else None)
 
 
-async def ask(name: Name, query: Query) -> Answered | Failed:
+async def ask(name: DnsName, query: Query) -> DnsAnswer | DnsFailure:
     """What the DNS has at ``name`` now."""
     try:
         async with asyncio.timeout(PATIENCE):
             answer = await srv.look_up(name.name, name.family, query)
     except NoAnswerError as error:
-        return Failed(name, error.what)
+        return DnsFailure(name=name, why=error.what)
     except TimeoutError:
-        return Failed(name, f"{name.name}: no answer within {PATIENCE:g} s")
-    return Answered(name, answer.records, answer.ttl)
+        return DnsFailure(name=name, why=f"{name.name}: no answer within {PATIENCE:g} s")
+    return DnsAnswer(name=name, records=answer.records, ttl=answer.ttl)
 
 
 def ask_once(
-    names: Sequence[Name], uid: int, gid: int, query_for: QueryFor = dns_query
-) -> list[Answered | Failed]:
+    names: Sequence[DnsName], uid: int, gid: int, query_for: QueryFor = dns_query
+) -> list[DnsAnswer | DnsFailure]:
     """What the DNS has at ``names`` now, asked by a process without rights that ends with it.
 
     What it does not say within FIRST_PATIENCE is missing.
@@ -88,16 +90,16 @@ def ask_once(
     return said
 
 
-async def _ask_all(names: Sequence[Name], writing: int, query_for: QueryFor) -> None:
-    async def one(name: Name) -> None:
-        line = json.dumps((await ask(name, query_for(name))).plain()).encode() + b"\n"
+async def _ask_all(names: Sequence[DnsName], writing: int, query_for: QueryFor) -> None:
+    async def one(name: DnsName) -> None:
+        line = encode(await ask(name, query_for(name))) + b"\n"
         while line:
             line = line[os.write(writing, line) :]
 
     await asyncio.gather(*map(one, names))
 
 
-def _read(reading: int, deadline: float) -> list[Answered | Failed]:
+def _read(reading: int, deadline: float) -> list[DnsAnswer | DnsFailure]:
     """The whole lines that come until the end or the deadline."""
     data = bytearray()
     while len(data) < _LONGEST:
@@ -108,8 +110,8 @@ def _read(reading: int, deadline: float) -> list[Answered | Failed]:
         data += more
     found = []
     for line in data.split(b"\n")[:-1]:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            news = told(json.loads(line))
-            if isinstance(news, Answered | Failed):
+        with contextlib.suppress(ValidationError):
+            news = FROM_ROLE[ROLE].validate_json(line)
+            if isinstance(news, DnsAnswer | DnsFailure):
                 found.append(news)
     return found

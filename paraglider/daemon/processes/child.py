@@ -12,9 +12,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from paraglider.daemon.processes.channel import Channel, Message
+from paraglider.daemon.ipc import Endpoint, Frame
 from paraglider.daemon.processes.inbox import Inbox
-from paraglider.daemon.processes.spec import Equipment, Spec
+from paraglider.daemon.processes.spec import Spec, StartupState
 
 
 @dataclass(slots=True)
@@ -25,7 +25,7 @@ class Child:
     ``dismissed`` is when it was asked to end, to be started anew with what has changed. ``starts``
     is how often it was started. ``silence`` is for how many seconds it has given no sign of life,
     as far as that is strange; ``hung`` tells that it was killed for that. ``inbox``
-    is what it has said and nobody has heard yet, ``trouble`` why it could not be forked.
+    is what it has sent and nobody has handled yet, ``trouble`` why it could not be forked.
     ``confined`` tells that the kernel has its filter of system calls.
     """
 
@@ -33,7 +33,7 @@ class Child:
     pid: int = 0
     started: float = 0.0
     report: int = -1
-    channel: Channel | None = None
+    endpoint: Endpoint | None = None
     early_deaths: int = 0
     again: float | None = None
     dismissed: float = 0.0
@@ -49,24 +49,29 @@ class Child:
         """True while it runs, has said that it is ready, and does not hang."""
         return self.pid != 0 and self.report < 0 and not self.hung
 
+    @property
+    def pending(self) -> bool:
+        """Whether it has yet to read what was sent: hold back, and send the newest state later."""
+        return self.endpoint is not None and self.endpoint.pending
+
 
 class Owner(Protocol):
     """Whose processes they are."""
 
-    def equipment(self) -> Equipment:
+    def startup_state(self) -> StartupState:
         """What a process that starts now is to know."""
 
-    def heard(self, child: Child, message: Message) -> None:
-        """``child`` has sent ``message``."""
+    def on_message(self, child: Child, frame: Frame) -> None:
+        """``child`` has sent ``frame``."""
 
-    def came(self, child: Child) -> None:
+    def on_ready(self, child: Child) -> None:
         """``child`` serves."""
 
-    def went(self, child: Child) -> None:
+    def on_exit(self, child: Child) -> None:
         """``child`` is gone."""
 
-    def hangs(self, child: Child) -> Mapping[str, str]:
-        """``child`` hangs, and is killed after this call; what it was about, for the log."""
+    def on_hang(self, child: Child) -> Mapping[str, str]:
+        """``child`` hangs, and is killed after this call; what it was doing, for the log."""
 
 
 def kill(child: Child, number: signal.Signals) -> None:

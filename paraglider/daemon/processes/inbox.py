@@ -1,8 +1,8 @@
-"""The messages of one process, handled in slices, so that none of them keeps the hub for itself.
+"""The messages of one process, handled in slices, so that none takes all of the supervisor.
 
 One that sends more than MOST_MESSAGES in a second, or whose messages take longer than SLICE at a
 time, is not listened to for a while; what it has to say waits in its own buffers. So whatever it
-sends, the hub spends half of its time on it at most, and one message and a buffer of memory.
+sends, the supervisor spends half of its time on it at most, and one message and a buffer of memory.
 
 Lives here: ``Inbox``.
 Rules: the clock is a parameter.
@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.ipc import Frame
 
-#: messages that one process may send in a second: two for each of 2,000 checked backends, and room
+#: messages that one process may send in a second
 MOST_MESSAGES: Final = 5000
 #: seconds that are spent on the messages of one process at a time
 SLICE: Final = 0.1
@@ -28,16 +28,16 @@ class Inbox:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._waiting: deque[Message] = deque()
+        self._waiting: deque[Frame] = deque()
         self._second = 0.0
         self._count = 0
         self.muted: float | None = None  # when the process is listened to again
 
-    def put(self, messages: Iterable[Message]) -> None:
+    def put(self, messages: Iterable[Frame]) -> None:
         """These have come."""
         self._waiting.extend(messages)
 
-    def handle(self, take: Callable[[Message], object]) -> bool:
+    def handle(self, take: Callable[[Frame], object]) -> bool:
         """Give ``take`` what waits, a slice of it at most; whether the process is muted now."""
         self.muted = None
         begin = now = self._clock()

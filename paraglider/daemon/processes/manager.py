@@ -1,18 +1,14 @@
-"""The processes of one Paraglider: each is forked, heard, replaced when it dies, ended at the end.
+"""The processes of one Paraglider: each is forked, replaced when it dies, ended at the end.
 
-A process that starts tells through its report pipe when it serves, or why it cannot; nobody waits
-for one report alone. One that dies is started anew at once; one that dies again before it has
-lived LONG_ENOUGH waits, twice as long each time, so that it does not spin. Every process has a
-channel (``channel``) of its own to the hub, made before it is forked; one that sends what is no
-message, or does not read, or hangs (``hangs``), is killed, and replaced like a dead one. One that
-sends too much is heard in slices (``inbox``).
+A process that starts reports through a pipe when it serves, or why it cannot (``forking``); nobody
+waits for one report alone. One that dies is started again at once; one that dies again before it
+has lived LONG_ENOUGH waits, twice as long each time. A process that hangs (``hangs``) or misbehaves
+(``exchange``) is killed, and replaced like a dead one. A process that cannot be forked, since the
+kernel has no process, descriptor or memory left, is tried again, as one that dies early. Nothing
+that one process does ends the others or the supervisor.
 
-A process that cannot be forked, since the kernel has no process, descriptor or memory left, is
-tried again, as one that dies early. Nothing that one process does, and no call for it that fails,
-ends the others or the supervisor.
-
-Rules: what a process is to know at its start it inherits (``Equipment``), everything later comes
-through its channel. It inherits no other's channel, pipe or signal handling.
+Rules: what a process is to know at its start it inherits (``StartupState``), everything later comes
+as messages.
 """
 
 from __future__ import annotations
@@ -22,22 +18,19 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from paraglider.daemon import log
-from paraglider.daemon.processes.channel import (
-    HEARD,
-    Channel,
-    ChannelClosedError,
-    ChannelError,
-    Message,
-)
+from paraglider.daemon.ipc import Kind
+from paraglider.daemon.messages import Message
 from paraglider.daemon.processes.child import Child, Owner, kill
+from paraglider.daemon.processes.exchange import Exchange
 from paraglider.daemon.processes.faults import Faults
+from paraglider.daemon.processes.forking import error_of, fork
 from paraglider.daemon.processes.hangs import Hangs
 from paraglider.daemon.processes.loop import Loop
-from paraglider.daemon.processes.spec import PATIENCE, READY, Run, Spec
-from paraglider.errors import OperatorError, ParagliderError, PlatformError
+from paraglider.daemon.processes.spec import PATIENCE, Run, Spec
+from paraglider.errors import ParagliderError, PlatformError
 from paraglider.host.seccomp import ROLES, confined
 
 LONG_ENOUGH: Final = 5.0
@@ -46,8 +39,8 @@ LONGEST_WAIT: Final = 16.0
 START_PATIENCE: Final = 60.0  # a worker takes over some half a million flows a second
 
 
-class Children:
-    """The processes of ``specs``, cared for."""
+class ProcessManager:
+    """Starts, watches, replaces and ends the processes of ``specs``."""
 
     def __init__(
         self,
@@ -64,6 +57,7 @@ class Children:
         self._run = run
         self._loop = loop
         self._owner = owner
+        self._exchange = Exchange(loop, owner, self._faults)
         self._strict = False
         self._log: Any = log.logger()
 
@@ -71,7 +65,7 @@ class Children:
         return iter(self._children)
 
     def of(self, role: str) -> list[Child]:
-        """Those of ``role``."""
+        """The processes of ``role``."""
         return [child for child in self._children if child.spec.role == role]
 
     @property
@@ -95,27 +89,20 @@ class Children:
         """From now on one that cannot start is logged, and tried again."""
         self._strict = False
 
-    def dismiss(self, child: Child) -> None:
+    def restart(self, child: Child) -> None:
         """End ``child`` and start it anew with what has changed."""
         if child.pid:
             child.dismissed = time.monotonic()
             kill(child, signal.SIGTERM)
 
-    def send(self, child: Child, message: Message) -> None:
-        """Send ``message``; one that cannot be reached is ended. Nothing happens while none runs:
-        what follows it inherits the state.
-        """
-        if child.channel is None:
-            return
-        try:
-            child.channel.send(message)
-        except ChannelError as error:
-            self._fail(child, error)
-        else:
-            self._listen(child)
+    def send(
+        self, child: Child, message: Message | bytes, kind: Kind = Kind.MESSAGE, number: int = 0
+    ) -> None:
+        """See ``Exchange.send``."""
+        self._exchange.send(child, message, kind, number)
 
     def wait(self) -> float:
-        """Seconds until ``look`` has something to do, at most."""
+        """Seconds until ``poll`` has something to do, at most."""
         now = time.monotonic()
         times = [child.again for child in self._children if child.again is not None]
         times += [c.started + START_PATIENCE for c in self._children if c.report >= 0]
@@ -124,25 +111,25 @@ class Children:
         times.append(now + self._hangs.wait(now))
         return max(0.0, min(times) - now) if times else 3600.0
 
-    def look(self) -> None:
-        """Note who ended, end who is silent for too long, start whose time has come."""
+    def poll(self) -> None:
+        """Note what ended, end what is silent for too long, start what is due."""
         now = time.monotonic()
         for child in self._children:
             if child.report >= 0 and child.started + START_PATIENCE <= now:
-                self._report(child)
+                self._read_report(child)
             if child.dismissed and child.dismissed + _to_end(child) <= now:
                 kill(child, signal.SIGKILL)
             if child.inbox.muted is not None and child.inbox.muted <= now:
-                self._hear(child)
+                self._exchange.resume(child)
         if not self._hangs.wait(now):
-            self._look_for_hangs(now)
+            self._end_hanging(now)
         self._reap()
         for child in self._children:
             if child.again is not None and child.again <= time.monotonic():
                 child.again = None
                 self._start(child)
 
-    def _look_for_hangs(self, now: float) -> None:
+    def _end_hanging(self, now: float) -> None:
         """Kill those that give no sign of life; they are replaced as dead ones are."""
         self._hangs.look(now)
         for child in self._children:
@@ -157,13 +144,13 @@ class Children:
                     f"{child.spec.name}: no sign of life for {child.silence:.0f} s, killed",
                     pid=child.pid,
                     process=self._hangs.state(child.pid),
-                    **self._owner.hangs(child),
+                    **self._owner.on_hang(child),
                 )
             kill(child, signal.SIGKILL)
 
     def end_all(self) -> None:
-        """End every process: ask, and kill each that takes longer than it may."""
-        for child in self._children:  # what one says that starts is of no interest any more
+        """End every process: by SIGTERM, and by SIGKILL each that takes longer than it may."""
+        for child in self._children:  # what one reports that starts does not matter any more
             self._loop.forget(child.report)
         running = {child.pid: child for child in self._children if child.pid}
         for child in running.values():
@@ -188,7 +175,7 @@ class Children:
                 continue
             child = running.pop(pid)
             asked.discard(pid)
-            self._lost(child)
+            self._clear(child)
             if status:
                 cause = _cause(status)
                 role = child.spec.role
@@ -198,7 +185,10 @@ class Children:
         """Fork ``child``, or try again later; it is heard of through its report pipe."""
         child.started = time.monotonic()
         try:
-            self._fork(child)
+            child.spec = child.spec.updated(self._owner.startup_state())
+            child.report, endpoint = fork(
+                child, self._children, self._run, self._loop.leave, self._log
+            )
         except (OSError, MemoryError, ParagliderError) as error:
             if self._strict:
                 if isinstance(error, ParagliderError):
@@ -209,144 +199,38 @@ class Children:
             if why != child.trouble:
                 self._log.error(f"{child.spec.name}: cannot be started, tried again", why=why)
             child.trouble = why
-        else:
-            child.trouble = ""
-
-    def _fork(self, child: Child) -> None:
-        """Raises OSError or MemoryError where the kernel has no room for another process, and as
-        ``Owner.equipment``; nothing is left of it then.
-        """
-        child.spec = child.spec.equipped(self._owner.equipment())
-        ours, theirs = Channel.pair(HEARD)
-        reading = writing = -1
-        # Blocked until the child has left the loop: a signal meanwhile is not the parent's.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        try:
-            reading, writing = os.pipe()
-            os.set_blocking(reading, False)
-            child.spec.life.begin(child.started)
-            parent = os.getpid()
-            child.pid = os.fork()
-            if child.pid == 0:
-                os.close(reading)
-                ours.close()
-                self._be(child, replace(child.spec, channel=theirs), writing, parent)
-        except (OSError, MemoryError):
-            for end in (reading, writing):
-                if end >= 0:
-                    os.close(end)
-            ours.close()
-            theirs.close()
-            raise
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+            return
+        child.trouble = ""
         child.starts += 1
-        os.close(writing)
-        theirs.close()
-        child.report, child.channel = reading, ours
         try:
-            self._loop.watch(reading, lambda: self._report(child))
-            self._listen(child)
-        except OSError:  # deaf as we are, it cannot stay; what has died is started again
+            self._loop.watch(child.report, lambda: self._read_report(child))
+            self._exchange.open(child, endpoint)
+        except OSError:  # it cannot be received from; what has died is started again
             kill(child, signal.SIGKILL)
 
-    def _be(self, child: Child, spec: Spec, writing: int, parent: int) -> NoReturn:
-        """In the forked process: be what ``spec`` says, and end."""
-        status = PlatformError.exit_code
-        try:
-            self._loop.leave()
-            self._disown(child)
-            status = self._run(spec, writing, parent)
-        except BaseException:  # noqa: BLE001 - whatever it is, it ends this process and no other
-            self._log.exception(f"{spec.role} failed", **spec.labels())
-        finally:
-            os._exit(status)  # never back into the parent's code
-
-    def _disown(self, mine: Child) -> None:
-        """In a forked child: what belongs to the others is closed."""
-        for other in self._children:
-            if other is not mine:
-                other.spec.release()
-                other.spec.life.close()
-                if other.spec.counters is not None:
-                    other.spec.counters.close()
-            if other.channel is not None:
-                other.channel.close()
-            if other.report >= 0:
-                os.close(other.report)
-
-    def _report(self, child: Child) -> None:
-        """Take the report of ``child``; one without a word after so long is killed."""
+    def _read_report(self, child: Child) -> None:
+        """Read the report of ``child``; one without any after so long is killed."""
         spec = child.spec
         try:
-            message = os.read(child.report, 4096)
+            report = os.read(child.report, 4096)
         except OSError:  # nothing there yet: its time is over
-            message = b""
-            about = self._owner.hangs(child)
+            report = b""
+            about = self._owner.on_hang(child)
             self._log.error(f"{spec.name}: takes too long to start, killed", **about)
             kill(child, signal.SIGKILL)
         self._close_report(child)
-        if message == READY:
+        error = error_of(spec, report)
+        if error is None:
             child.confined = confined(child.pid)
             self._log.info(f"{spec.role} ready", **spec.labels())
             if spec.role in ROLES and not child.confined:
                 self._log.warning(f"{spec.role}: no filter of system calls here", **spec.labels())
-            with self._faults.contained(f"the start of {spec.role}"):
-                self._owner.came(child)
-            return
-        error: ParagliderError
-        error = PlatformError(f"{spec.name} did not start", "the log above says why")
-        if message[:1].isdigit():
-            kind = OperatorError if message[:1] == b"1" else PlatformError
-            error = kind(f"{spec.name}: {message[1:].decode(errors='replace')}")
-        if self._strict:
+            with self._faults.contained(f"the start of the {spec.role}"):
+                self._owner.on_ready(child)
+        elif self._strict:
             raise error
-        self._log.error(f"{spec.role} did not start", **spec.labels(), error=str(error))
-
-    def _listen(self, child: Child) -> None:
-        channel = child.channel
-        if channel is None:
-            return
-        if child.inbox.muted is None:
-            self._loop.watch(channel, lambda: self._talk(child), writing=channel.waiting)
         else:
-            self._loop.forget(channel)
-
-    def _talk(self, child: Child) -> None:
-        """Give what ``child`` says to the owner, and send it what waits."""
-        channel = child.channel
-        if channel is None:
-            return
-        try:
-            messages = channel.receive()
-            channel.flush()
-        except ChannelError as error:
-            self._fail(child, error)
-            return
-        child.inbox.put(messages)
-        self._hear(child)
-
-    def _hear(self, child: Child) -> None:
-        """Give what ``child`` has said to the owner, as far as there is time for it."""
-        channel = child.channel
-
-        def take(message: Message) -> None:
-            if child.channel is channel:  # else it was found out meanwhile
-                with self._faults.contained(f"a message of {child.spec.role}"):
-                    self._owner.heard(child, message)
-
-        if child.inbox.handle(take):
-            self._log.warning(f"{child.spec.role} sends too much", **child.spec.labels())
-        self._listen(child)
-
-    def _fail(self, child: Child, error: ChannelError) -> None:
-        """The channel of ``child`` is worth nothing now, and so is ``child`` without it. One that
-        is gone is ending, which is another event.
-        """
-        self._close_channel(child)
-        if not isinstance(error, ChannelClosedError):
-            self._log.error(f"{child.spec.role} ended", **child.spec.labels(), error=str(error))
-            kill(child, signal.SIGKILL)
+            self._log.error(f"{spec.role} did not start", **spec.labels(), error=str(error))
 
     def _reap(self) -> None:
         """Note every process that ended, and when it is to be started again."""
@@ -363,7 +247,7 @@ class Children:
             self._hangs.forget(pid)
             child.pid = 0
             if child.report >= 0:
-                self._report(child)
+                self._read_report(child)
             spec = child.spec
             if child.dismissed:
                 self._log.info(f"{spec.role} ended, to be started anew", **spec.labels())
@@ -372,11 +256,11 @@ class Children:
                 cause = _cause(status)
                 self._log.error(f"{spec.role} died", **spec.labels(), pid=pid, cause=cause)
                 child.again = _when_again(child, time.monotonic())
-            self._lost(child)
-            with self._faults.contained(f"the end of {spec.role}"):
-                self._owner.went(child)
+            self._clear(child)
+            with self._faults.contained(f"the end of the {spec.role}"):
+                self._owner.on_exit(child)
 
-    def _lost(self, child: Child) -> None:
+    def _clear(self, child: Child) -> None:
         """The process is gone, and what it had with it."""
         child.pid = 0
         child.dismissed = child.silence = 0.0
@@ -384,18 +268,12 @@ class Children:
         child.inbox.clear()
         if child.report >= 0:
             self._close_report(child)
-        self._close_channel(child)
+        self._exchange.close(child)
 
     def _close_report(self, child: Child) -> None:
         self._loop.forget(child.report)
         os.close(child.report)
         child.report = -1
-
-    def _close_channel(self, child: Child) -> None:
-        if child.channel is not None:
-            self._loop.forget(child.channel)
-            child.channel.close()
-            child.channel = None
 
 
 def _to_end(child: Child) -> float:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 
 
 class Renewal:
@@ -26,7 +26,7 @@ class Renewal:
         """Replace these too; who waits already waits once."""
         self._due.extend(child for child in children if child not in self._due)
 
-    def go_on(self, all_of_them: Children) -> None:
+    def go_on(self, all_of_them: ProcessManager) -> None:
         """Begin with the next, if none is on its way; to be called after every start."""
         if self._now is not None and not (self._now.serves and not self._now.dismissed):
             return
@@ -35,5 +35,5 @@ class Renewal:
             child = self._due.popleft()
             if child.pid:  # else it is about to start, with all that has changed
                 self._now = child
-                all_of_them.dismiss(child)
+                all_of_them.restart(child)
                 return

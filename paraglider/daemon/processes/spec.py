@@ -1,7 +1,7 @@
 """What a process is told at its start, whatever it is for.
 
-Lives here: ``Spec``, one class more for each role; ``Equipment``, what has changed since the first
-start; ``Run``, a process's life.
+Lives here: ``Spec``, one class more for each role; ``StartupState``, what has changed since the
+first start; ``Run``, a process's life.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import Any, ClassVar, Final, Self
 
 from paraglider.config.model import Config
 from paraglider.core.strategies import Registry
-from paraglider.daemon.processes.channel import Channel
+from paraglider.daemon.ipc import Endpoint
+from paraglider.daemon.messages import FROM_ROLE, TO_ROLE, Receives
 from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.heartbeat import Life
@@ -29,7 +30,7 @@ PATIENCE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Equipment:
+class StartupState:
     """What a process needs to know from its start on: what has changed since the first start.
     ``live`` is where offloaded flows are counted as they come and go, if they are, ``listed`` where
     the others are counted now and then.
@@ -44,14 +45,14 @@ class Equipment:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """All that a process is told: its number among all, its end of the channel to the hub (from
-    its fork on), where it writes what it counts, if it carries flows, where it gives signs of life,
+    """All that a process is told: its number among all, its endpoint to the supervisor (from its
+    fork on), where it writes what it counts, if it carries flows, where it gives signs of life,
     and what its work needs. One that is ``idle`` is started when there is work for it.
     """
 
     role: ClassVar[str]
     index: int
-    channel: Channel | None = field(default=None, kw_only=True)
+    endpoint: Endpoint | None = field(default=None, kw_only=True)
     counters: Counters | None = field(default=None, kw_only=True)
     life: Life = field(default_factory=Life, kw_only=True, compare=False, repr=False)
     idle: bool = field(default=False, kw_only=True)
@@ -67,6 +68,16 @@ class Spec:
         return self.role
 
     @property
+    def from_process(self) -> Receives:
+        """The messages that the supervisor accepts from it."""
+        return FROM_ROLE[self.role]
+
+    @property
+    def to_process(self) -> Receives:
+        """The messages that it accepts from the supervisor."""
+        return TO_ROLE[self.role]
+
+    @property
     def patience(self) -> float:
         """Seconds that it may take to end."""
         return PATIENCE
@@ -75,7 +86,7 @@ class Spec:
         """What the log says of it beside its role."""
         return {}
 
-    def equipped(self, equipment: Equipment) -> Self:
+    def updated(self, state: StartupState) -> Self:
         """The same with what has changed meanwhile."""
         return self
 

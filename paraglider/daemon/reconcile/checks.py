@@ -15,11 +15,10 @@ from typing import Final, Protocol
 
 from paraglider.config.model import Config, Service
 from paraglider.core.pool import DOWN, State
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import Message, SetTargets
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
 from paraglider.daemon.store.discovered import DiscoveredHosts
-from paraglider.health.messages import Targets
 from paraglider.health.targets import Scope, Target, scope, target
 
 #: seconds until a monitor whose channel is full is tried again
@@ -67,15 +66,15 @@ class CheckReconciler:
             return inf
         if child.starts == self._starts and self._version == table.version:
             return inf
-        if child.channel is not None and child.channel.waiting:
+        if child.pending:
             return FULL
         message = self._difference(anew=child.starts != self._starts)
         self._starts, self._version, self._layout = child.starts, table.version, table.layout
         if message is not None:
-            self._send(child.spec.index, message.plain())
+            self._send(child.spec.index, message)
         return inf
 
-    def _difference(self, *, anew: bool) -> Targets | None:
+    def _difference(self, *, anew: bool) -> SetTargets | None:
         """What the monitor lacks, None for nothing; all targets for one that starts ``anew``."""
         config, table = self._store.config, self._store.pools
         if not anew and self._layout == table.layout:
@@ -90,18 +89,18 @@ class CheckReconciler:
         }
         if anew or wanted_scope != self._scope:
             self._scope, self._sent = wanted_scope, found
-            return Targets(tuple(found.values()), wanted_scope)
+            return SetTargets.of(found.values(), wanted_scope)
         gone: dict[Key, Target | None] = {key: None for key in self._sent if key not in found}
         return self._changed({**found, **gone})
 
-    def _changed(self, wanted: dict[Key, Target | None]) -> Targets | None:
+    def _changed(self, wanted: dict[Key, Target | None]) -> SetTargets | None:
         """What the monitor lacks of ``wanted``, in which None is for no target."""
         new = {k: t for k, t in wanted.items() if t is not None and not self._has(t)}
         gone = [k for k, t in wanted.items() if t is None and self._sent.pop(k, None) is not None]
         self._sent |= new
         if not new and not gone:
             return None
-        return Targets(tuple(new.values()), self._scope, tuple(gone), whole=False)
+        return SetTargets.of(new.values(), self._scope, gone, whole=False)
 
     def _has(self, target: Target) -> bool:
         """Whether the monitor has ``target``. Whether a listed backend is up it knows itself."""
@@ -134,4 +133,4 @@ def checked(config: Config) -> bool:
 
 def monitors(processes: Iterable[Child]) -> list[Child]:
     """The processes that check, as far as they serve."""
-    return [child for child in processes if child.spec.role == "checker" and child.serves]
+    return [child for child in processes if child.spec.role == "monitor" and child.serves]

@@ -19,10 +19,21 @@ from typing import Any, Final, Protocol
 from paraglider.config.model import Config
 from paraglider.daemon import log
 from paraglider.daemon.conditions.table import Condition, Conditions
-from paraglider.daemon.host_helper.messages import HostConditions, error_of, refusal, told
-from paraglider.daemon.host_helper.readings import Reading
-from paraglider.daemon.processes.broadcast import Answers, Done
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.ipc import Answers, Done
+from paraglider.daemon.messages import (
+    ApplyHost,
+    ConnectionCounts,
+    CountConnections,
+    ForgetConnections,
+    HostChanged,
+    HostConditions,
+    LoadRules,
+    Message,
+    Reading,
+    ReadTables,
+    Refusal,
+    TablesRestored,
+)
 from paraglider.errors import ParagliderError, PlatformError
 
 #: seconds that a request may take for which programs are run, one after the other
@@ -46,10 +57,10 @@ class HostPendingError(ParagliderError):
 
 
 class Asking(Protocol):
-    """What is needed of ``questions.Broadcasts``."""
+    """What is needed of ``ipc.Broadcasts``."""
 
-    def ask(self, whom: Iterable[int], message: dict[str, Any], until: float, done: Done) -> None:
-        """Ask the processes ``whom``; raises ``PlatformError``."""
+    def request(self, to: Iterable[int], message: Message, deadline: float, done: Done) -> None:
+        """Ask the processes ``to``; raises ``PlatformError``."""
 
 
 class HostRequests:
@@ -77,20 +88,19 @@ class HostRequests:
             raise HostPendingError
         result, self._result = self._result, None
         if result is not None and result[0] == config:
-            if (error := error_of(result[1])) is not None:
-                raise error
-            return [str(line) for line in result[1].get("done", ())]
+            if isinstance(result[1], Refusal):
+                raise result[1].to_error()
+            return list(result[1].done) if isinstance(result[1], HostChanged) else []
 
         def done(error: ParagliderError | None, answer: Message) -> None:
             self._again = None
-            self._result = (config, answer if error is None else refusal(error))
+            self._result = (config, answer if error is None else Refusal.of(error))
             again()
             self._result = None  # who asked has gone on, or wants something else by now
 
-        plain = config.model_dump(mode="json", by_alias=True)
         self._again = again
         try:
-            self._order({"do": "adjust", "config": plain}, done)
+            self._order(ApplyHost(config=config), done)
         except ParagliderError:
             self._again = None
             raise
@@ -98,7 +108,7 @@ class HostRequests:
 
     def load(self, text: str, then: Then) -> None:
         """Have nft load ``text``."""
-        self._tell({"do": "hash", "text": text}, then)
+        self._tell(LoadRules(text=text), then)
 
     def forget(
         self,
@@ -112,39 +122,30 @@ class HostRequests:
             if error is not None:
                 self._log.error("connections that are over stay", error=str(error))
 
-        ports = [list(item) for item in datagrams]
-        every = {"marks": list(marks), "passing": list(passing), "datagrams": ports}
-        self._tell({"do": "forget", **every}, then)
+        every = ForgetConnections(
+            marks=tuple(marks), passing=tuple(passing), datagrams=tuple(datagrams)
+        )
+        self._tell(every, then)
 
     def count(self, then: Callable[[Mapping[int, int] | None], object]) -> None:
         """How many connections the kernel has, by mark; None where nobody can say."""
 
-        def done(error: ParagliderError | None, answer: Message) -> None:
-            marks = answer.get("marks")
-            bad = error is not None or not isinstance(marks, dict)
-            then(None if bad else {int(mark): int(n) for mark, n in answer["marks"].items()})
+        def done(_: ParagliderError | None, answer: Message) -> None:
+            then(answer.marks if isinstance(answer, ConnectionCounts) else None)
 
         try:
-            self._order({"do": "count"}, done, QUICK)
+            self._order(CountConnections(), done, QUICK)
         except PlatformError:
             then(None)
 
     def read(self, families: Iterable[int], then: Callable[[Reading | None], object]) -> None:
         """Have the counters of the tables of ``families`` read; None where that cannot be."""
 
-        def done(error: ParagliderError | None, answer: Message) -> None:
-            reading = None
-            if error is None:
-                try:
-                    reading = Reading.of(answer.get("reading"))
-                except ValueError as invalid:
-                    self._log.error(
-                        "invalid message from the host helper", error=repr(invalid)[:200]
-                    )
-            then(reading)
+        def done(_: ParagliderError | None, answer: Message) -> None:
+            then(answer if isinstance(answer, Reading) else None)
 
         try:
-            self._order({"do": "read", "families": list(families)}, done, QUICK)
+            self._order(ReadTables(families=tuple(families)), done, QUICK)
         except PlatformError:
             then(None)
 
@@ -154,17 +155,12 @@ class HostRequests:
         """What the reconciler said by itself: what is wrong with the host goes into ``conditions``;
         ``renewed`` is told of a family whose table of offloaded flows was made anew.
         """
-        try:
-            news = told(message)
-        except (KeyError, TypeError, ValueError) as error:
-            self._log.error("invalid message from the reconciler", error=repr(error)[:200])
-            return
-        if isinstance(news, HostConditions):
-            found = {name: Condition(how, text) for name, (how, text) in news.found.items()}
+        if isinstance(message, HostConditions):
+            found = {name: Condition(how, text) for name, (how, text) in message.found.items()}
             conditions.put("host", found)
-            return
-        for family in news.families:
-            renewed(family)
+        elif isinstance(message, TablesRestored):
+            for family in message.families:
+                renewed(family)
 
     def _tell(self, order: Message, then: Then) -> None:
         try:
@@ -183,16 +179,16 @@ class HostRequests:
         """
         index = self._reconciler()
         if index is None:
-            raise PlatformError("the reconciler is being started", "try again in a moment")
+            raise PlatformError("the host helper is being started", "try again in a moment")
 
         def answered(answers: Answers) -> None:
-            answer = answers.get(index, refusal(_gone()))
-            done(error_of(answer), answer)
+            answer = answers.get(index, Refusal.of(_gone()))
+            done(answer.to_error() if isinstance(answer, Refusal) else None, answer)
 
-        self._questions.ask([index], order, time.monotonic() + patience, answered)
+        self._questions.request([index], order, time.monotonic() + patience, answered)
 
 
 def _gone() -> PlatformError:
     return PlatformError(
-        "the reconciler ended while it changed the host", "the log says why; try again"
+        "the host helper ended while it changed the host", "the log says why; try again"
     )

@@ -16,7 +16,8 @@ from math import inf
 from typing import Final, Protocol
 
 from paraglider.config.model import Config
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.ipc import encode
+from paraglider.daemon.messages import ApplyConfig, Message, SetStates
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.store.backends import BackendTable
@@ -61,7 +62,7 @@ class WorkerReconciler:
         self,
         store: Desired,
         processes: Callable[[], Iterable[Child]],
-        send: Callable[[int, Message], object],
+        send: Callable[[int, Message | bytes], object],
     ) -> None:
         self._store = store
         self._processes = processes
@@ -86,23 +87,21 @@ class WorkerReconciler:
     def reconcile(self, now: float) -> float:
         """Send each worker what it lacks; seconds until the next turn is due."""
         table = self._store.pools
-        message: Message | None = None
+        configuration: bytes | None = None  # encoded once for all
         behind = False
         for child, worker in self._known():
-            if child.channel is None or worker.version == table.version:
+            if child.endpoint is None or worker.version == table.version:
                 continue
-            if child.channel.waiting or child.spec.life.applied < worker.sent:
+            if child.pending or child.spec.life.applied < worker.sent:
                 behind = True
                 continue
             if worker.layout < table.layout:
-                message = message or self._configuration()
-                self._send(child.spec.index, message)
+                configuration = configuration or encode(self._configuration())
+                self._send(child.spec.index, configuration)
             else:
                 states = table.states(since=worker.version)
-                self._send(
-                    child.spec.index,
-                    {"do": "states", "states": states, "version": table.version},
-                )
+                message = SetStates(states=states, version=table.version)
+                self._send(child.spec.index, message)
             worker.version = worker.sent = table.version
             worker.layout = table.layout
         self._seen, self._seen_layout = table.version, table.layout
@@ -110,14 +109,8 @@ class WorkerReconciler:
         return POLL if behind or self._waiting else inf
 
     def _configuration(self) -> Message:
-        plain = self._store.config.model_dump(mode="json", by_alias=True)
-        table = self._store.pools
-        return {
-            "do": "config",
-            "config": plain,
-            "states": table.states(),
-            "version": table.version,
-        }
+        config, table = self._store.config, self._store.pools
+        return ApplyConfig(config=config, states=table.states(), version=table.version)
 
     def _end_waiting(self, now: float) -> None:
         workers = [(c, w) for c, w in self._known() if c.serves]

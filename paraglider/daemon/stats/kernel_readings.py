@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from math import inf
 from typing import Final
 
-from paraglider.daemon.host_helper.readings import Named, Reading
+from paraglider.daemon.messages import Reading
 from paraglider.netfilter.connections import Fill
 from paraglider.netfilter.nfnetlink import CounterValue
 
@@ -80,7 +80,7 @@ class KernelReadings:
         ends = [deadline for deadline, _ in self._waiting]
         return max(0.0, min(ends + ([] if self._open else [due]), default=inf) - now)
 
-    def tables(self, family: int) -> Named:
+    def tables(self, family: int) -> dict[str, int] | None:
         """As ``nfnetlink.table_counters``."""
         self._raise(family)
         return self._last.tables.get(family)
@@ -90,7 +90,7 @@ class KernelReadings:
         self._raise(family)
         return self._last.carried.get(family, {})
 
-    def refused(self, family: int) -> Named:
+    def refused(self, family: int) -> dict[str, int] | None:
         """As ``readings.refused_counters``."""
         self._raise(family)
         return self._last.refused.get(family)

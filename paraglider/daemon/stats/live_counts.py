@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from paraglider.config.model import Config
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.connection_counts import LiveFlows, counted_marks, listed_marks
-from paraglider.daemon.workers.conntrack_counter import TrackerSpec
+from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
 
 
 class LiveCounts:
@@ -24,7 +24,7 @@ class LiveCounts:
         self.counted: LiveFlows | None = None
         self.listed: LiveFlows | None = None
         for child in children:
-            if isinstance(child.spec, TrackerSpec):
+            if isinstance(child.spec, ConntrackCounterSpec):
                 self.counted, self.listed = child.spec.live, child.spec.listed
 
     def read(self) -> dict[int, tuple[int, int]]:
@@ -42,8 +42,8 @@ class LiveCounts:
         listed, wanted = listed_marks(config), counted_marks(config)
         if self.listed is not None and not listed <= self.listed.marks:
             self.listed = LiveFlows(listed, 0)
-            renewed |= {"tracker"}
+            renewed |= {"conntrack counter"}
         if self.counted is not None and not wanted <= self.counted.marks:
             self.counted = LiveFlows(wanted, workers)
-            renewed |= {"tracker", "worker"}
+            renewed |= {"conntrack counter", "worker"}
         return renewed

@@ -7,11 +7,11 @@ the sizes of the buffers. A stream ends after LONGEST seconds, and the browser o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
 
+from paraglider.daemon.http.routes import Keep
 from paraglider.daemon.web.feed import Feed
 
 #: streams at a time
@@ -22,9 +22,6 @@ SLOW: Final = 10.0
 LONGEST: Final = 900.0
 #: milliseconds after which a browser tries again
 _RETRY: Final = 2000
-
-#: lets a connection last so many seconds
-Keep = Callable[[asyncio.BaseTransport | None, float], None]
 
 
 class Streams:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from paraglider.daemon.http.routes import Ask
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import Result, ShowRequest
 from paraglider.daemon.web.history import History
 from paraglider.daemon.web.sample import Row, Sampler
 from paraglider.errors import PlatformError
@@ -62,14 +62,14 @@ class Feed:
             return self.number, self._text
 
     async def _look(self, clock: Callable[[], float]) -> None:
-        reply = await self._ask({"do": "status"})
-        if "ok" not in reply:
-            raise PlatformError(str(reply.get("error")))
-        self._take(reply["ok"], clock())
+        reply = await self._ask(ShowRequest(listener="stats", view="status"))
+        if not isinstance(reply, Result):
+            raise PlatformError("the supervisor gives no figures")
+        self._take(reply.value, clock())
         async with self._changed:
             self._changed.notify_all()
 
-    def _take(self, status: Message, now: float) -> None:
+    def _take(self, status: Row, now: float) -> None:
         self.sample = {**self._told, **self._sampler.take(status, now)}
         self.history.record(self.sample)
         self._text = json.dumps(self.sample, separators=(",", ":")).encode()

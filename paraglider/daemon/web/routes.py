@@ -26,13 +26,10 @@ from aiohttp import web
 from paraglider.daemon.http.routes import (
     Ask,
     Handler,
-    answer,
-    body_of,
     json_errors,
     metrics_of,
-    rehearse,
+    setter,
 )
-from paraglider.daemon.processes.channel import Message
 from paraglider.daemon.web import csv_table, guard
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed, of_service
@@ -42,6 +39,10 @@ from paraglider.daemon.web.guard import Guard
 LARGEST: Final = 4 << 10
 #: where a request carries the token
 TOKEN: Final = "X-Paraglider-Token"  # noqa: S105 - its name
+#: one request of each outcome, for ``rehearse``
+REHEARSAL: Final = (
+    *("GET /", "GET /api/v1/history", "GET /stats.csv", "POST /", "GET /no", "no request"),
+)
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript; charset=utf-8",
@@ -93,14 +94,8 @@ def application(
     for path in ("/stats.csv", "/;csv"):
         add.add_get(path, _csv(feed))
     add.add_get("/metrics", _metrics(feed))
-    add.add_post("/api/v1/backends/{service}/{backend}", _setter(ask))
+    add.add_post("/api/v1/backends/{service}/{backend}", setter(ask, "stats", TOKEN))
     return app
-
-
-async def warm_up(app: web.AppRunner) -> None:
-    """Have one request of each outcome answered, so that nothing is left to import."""
-    requests = ("GET /", "GET /api/v1/history", "GET /stats.csv", "POST /", "GET /no", "no request")
-    await rehearse(app, requests)
 
 
 def _shown(what: Callable[[web.Request], Any]) -> Handler:
@@ -126,15 +121,6 @@ def _metrics(feed: Feed) -> Handler:
         return metrics_of(feed.now())
 
     return show
-
-
-def _setter(ask: Ask) -> Handler:
-    async def change(request: web.Request) -> web.StreamResponse:
-        which = {key: request.match_info[key] for key in ("service", "backend")}
-        words: Message = {**await body_of(request), **which, "do": "set"}
-        return answer(await ask({**words, "token": request.headers.get(TOKEN)}))
-
-    return change
 
 
 def _file(static: Mapping[str, File], always: str | None = None) -> Handler:

@@ -1,15 +1,8 @@
-"""What a process with flows does with the hub's messages: states and flows.
-
-    states    the states and weights of backends that changed, and the store's version
-    config    another configuration, with the states and weights of its backends, and the version
-    suspend   the services whose policies are not to be called, all of them
-    flows     list flows, some at most
-    kill      end flows
-    report    answered when the numbers of all backends have been written anew
+"""What a process with flows does with the supervisor's messages (``messages.ToWorker``).
 
 Lives here: ``Commands``, called by the tick of a worker, whatever carries its flows (``Subject``).
-Rules: a tick takes SLICE seconds at most besides what a change of the pools costs; a walk over
-the flows goes on at the next tick where it stopped. The answer to message ``id`` is ``re``.
+Rules: a tick takes SLICE seconds at most besides what a change of the states costs; a walk over
+the flows goes on at the next tick where it stopped.
 """
 
 from __future__ import annotations
@@ -19,9 +12,23 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
-from paraglider.daemon.processes.channel import Channel, Message
+from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.messages import (
+    Acknowledged,
+    ApplyConfig,
+    FlowList,
+    KilledFlows,
+    KillFlows,
+    ListFlows,
+    Message,
+    Refusal,
+    SetStates,
+    SuspendPolicies,
+    WriteCounters,
+)
 from paraglider.daemon.processes.counters import Writer
 from paraglider.daemon.processes.heartbeat import Life
+from paraglider.errors import PlatformError
 from paraglider.forward.flows import Match
 from paraglider.forward.services import States
 
@@ -29,8 +36,6 @@ from paraglider.forward.services import States
 SLICE: Final = 0.002
 #: flows that are looked at between two looks at the clock
 _AT_ONCE: Final = 256
-#: flows that one answer lists at most
-MOST_LISTED: Final = 1000
 #: walks that may wait; with more, the next is refused
 _MOST_WALKS: Final = 32
 
@@ -70,20 +75,20 @@ Step = Callable[[float], bool]
 
 
 class Commands:
-    """The controller's messages in ``channel``, for ``subject``, whose numbers ``writer`` writes.
+    """The messages at ``endpoint``, for ``subject``, whose counters ``writer`` writes.
 
     The version of the states that are applied goes into ``life``, where the controller reads it.
     """
 
     def __init__(
         self,
-        channel: Channel,
+        endpoint: Endpoint,
         subject: Subject,
         life: Life,
         writer: Writer | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._channel = channel
+        self._endpoint = endpoint
         self._subject = subject
         self._life = life
         self._writer = writer
@@ -92,92 +97,97 @@ class Commands:
 
     @property
     def busy(self) -> bool:
-        """Whether a next tick has something to do, whatever the hub says."""
-        return bool(self._walks) or self._channel.waiting
+        """Whether a next tick has something to do, whatever comes."""
+        return bool(self._walks) or self._endpoint.pending
 
     def tick(self, now: float) -> None:
-        """Do what was asked for, or a slice of it; raises ``ChannelError`` when the hub is gone."""
-        if self._channel.waiting:
-            self._channel.flush()
-        for message in self._channel.receive():
-            self._take(message, now)
+        """Do what was asked for, or a slice of it.
+
+        Raises ``EndpointError`` when the supervisor is gone.
+        """
+        if self._endpoint.pending:
+            self._endpoint.flush()
+        for frame in self._endpoint.receive():
+            self._take(frame)
         end = self._clock() + SLICE
         while self._walks and self._clock() < end:
             if self._walks[0](now):
                 del self._walks[0]
 
-    def _take(self, message: Message, now: float) -> None:
-        kind = message["do"]
-        if kind == "states":
-            self._subject.put(message["states"])
-            self._life.applied = message["version"]
-        elif kind == "config":
-            self._subject.become(Config.model_validate(message["config"]))
-            self._subject.put(message["states"])
-            self._life.applied = message["version"]
-        elif kind == "suspend":
-            self._subject.suspend(message["services"])
-        elif kind == "report":
-            self._walks.append(self._reporter(message, self._writer))
-        elif kind in ("flows", "kill"):
-            self._walk(message)
+    def _take(self, frame: Frame) -> None:
+        message = frame.message
+        if isinstance(message, SetStates):
+            self._subject.put(message.states)
+            self._life.applied = message.version
+        elif isinstance(message, ApplyConfig):
+            self._subject.become(message.config)
+            self._subject.put(message.states)
+            self._life.applied = message.version
+        elif isinstance(message, SuspendPolicies):
+            self._subject.suspend(list(message.services))
+        elif isinstance(message, WriteCounters):
+            self._walks.append(self._counter_writer(frame.number, self._writer))
+        elif isinstance(message, ListFlows):
+            self._list_flows(frame.number, message)
+        elif isinstance(message, KillFlows):
+            self._kill_flows(frame.number, message)
 
-    def _walk(self, message: Message) -> None:
+    def _list_flows(self, number: int, message: ListFlows) -> None:
         view = self._subject.view
-        wanted = message["do"] == "flows"
-        if wanted and len(self._walks) >= _MOST_WALKS:
-            self._answer(message, {"error": "too many questions at a time"})
+        if len(self._walks) >= _MOST_WALKS:
+            error = PlatformError("too many requests at a time", "try again in a moment")
+            self._answer(number, Refusal.of(error))
         elif view is None:
-            self._answer(message, {"flows": [], "more": False} if wanted else {"killed": 0})
+            self._answer(number, FlowList(flows=(), more=False))
         else:
-            flows = view.walk(Match.of(message["match"]))
-            walk = (
-                self._lister(message, view, flows) if wanted else self._killer(message, view, flows)
-            )
-            self._walks.append(walk)
+            self._walks.append(self._lister(number, message, view))
 
-    def _reporter(self, message: Message, writer: Writer | None) -> Step:
+    def _kill_flows(self, number: int, message: KillFlows) -> None:
+        view = self._subject.view
+        if view is None:
+            self._answer(number, KilledFlows(killed=0))
+        else:
+            self._walks.append(self._killer(number, message, view))
+
+    def _counter_writer(self, number: int, writer: Writer | None) -> Step:
         end = 0 if writer is None else writer.walks + 2  # one may have begun
 
         def step(_now: float) -> bool:
             if writer is not None and writer.walks < end:
                 writer.tick()
                 return False
-            self._answer(message, {})
+            self._answer(number, Acknowledged())
             return True
 
         return step
 
-    def _lister(self, message: Message, view: View, flows: Iterator[Any | None]) -> Step:
-        limit = min(message["limit"], MOST_LISTED)
+    def _lister(self, number: int, message: ListFlows, view: View) -> Step:
+        flows = view.walk(message.match.parsed())
         found: dict[int, Any] = {}  # by identity, for a walk may meet a flow twice
+
+        def end(now: float, *, more: bool) -> bool:
+            described = (view.describe(flow, now) for flow in found.values())
+            rows = tuple(row for row in described if row)
+            self._answer(number, FlowList(flows=rows, more=more))
+            return True
 
         def step(now: float) -> bool:
             for _ in range(_AT_ONCE):
                 try:
                     flow = next(flows)
                 except StopIteration:
-                    break
+                    return end(now, more=False)
                 if flow is None or id(flow) in found:
                     continue
-                if len(found) == limit:
-                    self._list(message, view, found, now, more=True)
-                    return True
+                if len(found) == message.limit:
+                    return end(now, more=True)
                 found[id(flow)] = flow
-            else:
-                return False
-            self._list(message, view, found, now, more=False)
-            return True
+            return False
 
         return step
 
-    def _list(
-        self, message: Message, view: View, found: dict[int, Any], now: float, *, more: bool
-    ) -> None:
-        listed = (view.describe(flow, now) for flow in found.values())
-        self._answer(message, {"flows": [words for words in listed if words], "more": more})
-
-    def _killer(self, message: Message, view: View, flows: Iterator[Any | None]) -> Step:
+    def _killer(self, number: int, message: KillFlows, view: View) -> Step:
+        flows = view.walk(message.match.parsed())
         killed = 0
 
         def step(now: float) -> bool:
@@ -186,7 +196,7 @@ class Commands:
                 try:
                     flow = next(flows)
                 except StopIteration:
-                    self._answer(message, {"killed": killed})
+                    self._answer(number, KilledFlows(killed=killed))
                     return True
                 if flow is not None:
                     killed += view.forget(flow, now)
@@ -194,6 +204,5 @@ class Commands:
 
         return step
 
-    def _answer(self, message: Message, answer: dict[str, Any]) -> None:
-        if "id" in message:
-            self._channel.send({"re": message["id"], **answer})
+    def _answer(self, number: int, answer: Message) -> None:
+        self._endpoint.send(answer, Kind.ANSWER, number)

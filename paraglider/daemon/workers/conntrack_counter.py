@@ -1,4 +1,4 @@
-"""The tracker: counts the live flows of offloaded services.
+"""The conntrack counter: counts the live flows of offloaded services.
 
 Python sees the first packet of an offloaded flow and nothing of its end. Conntrack knows both. For
 strategies that ask, this process asks for all connections once, hears of every further one that
@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Final, Self
 from paraglider.daemon import log
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
 from paraglider.daemon.processes.connection_counts import LiveFlows
-from paraglider.daemon.processes.spec import Equipment, Spec
+from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.host.privileges import NEEDED
 from paraglider.netfilter.connections import ConntrackEvent, ConntrackEvents, Turn, dump_all
@@ -46,27 +46,25 @@ NICENESS: Final = 19
 
 
 @dataclass(frozen=True, slots=True)
-class TrackerSpec(Spec):
-    """All that the tracker is told: where to count what it hears of and what it lists, whom to
-    become, where to be locked in.
+class ConntrackCounterSpec(Spec):
+    """All that the conntrack counter is told: where to count what it is told of (``live``) and what
+    it lists (``listed``), its user, its root directory.
     """
 
-    role: ClassVar[str] = "tracker"
+    role: ClassVar[str] = "conntrack counter"
     live: LiveFlows | None
     listed: LiveFlows | None
     uid: int
     gid: int
     chroot: str
 
-    def equipped(self, equipment: Equipment) -> Self:
+    def updated(self, state: StartupState) -> Self:
         """See ``spec.Spec``."""
-        return replace(
-            self, live=equipment.live or self.live, listed=equipment.listed or self.listed
-        )
+        return replace(self, live=state.live or self.live, listed=state.listed or self.listed)
 
 
-def run(spec: TrackerSpec, report: int, parent: int) -> int:
-    """Be the tracker until SIGTERM; the exit code of the process.
+def run(spec: ConntrackCounterSpec, report: int, parent: int) -> int:
+    """Be the conntrack counter until SIGTERM; the exit code of the process.
 
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
@@ -78,7 +76,7 @@ def run(spec: TrackerSpec, report: int, parent: int) -> int:
         stopping = True
 
     try:
-        introduce("paraglider/live", "paraglider: counts live flows")
+        introduce("paraglider/conn", "paraglider: conntrack counter")
         signal.signal(signal.SIGTERM, stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         listener = None if spec.live is None else Listener(spec.live, ConntrackEvents())

@@ -28,11 +28,11 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
 from paraglider.daemon import log
+from paraglider.daemon.ipc import Endpoint, EndpointError
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
-from paraglider.daemon.processes.channel import Channel, ChannelError
 from paraglider.daemon.processes.counters import Writer
 from paraglider.daemon.processes.heartbeat import Life
-from paraglider.daemon.processes.spec import Equipment, Spec
+from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.daemon.workers import policy_watch
 from paraglider.daemon.workers.commands import Commands, Subject
 from paraglider.daemon.workers.flow_log import FlowLog
@@ -92,13 +92,13 @@ class ProxySpec(Spec):
         """What the log says of it beside its role."""
         return {"worker": self.number, "core": self.core}
 
-    def equipped(self, equipment: Equipment) -> Self:
+    def updated(self, state: StartupState) -> Self:
         """See ``spec.Spec``."""
         return replace(
             self,
-            config=equipment.config.for_forwards("proxy"),
-            states=equipment.states,
-            registry=equipment.registry,
+            config=state.config.for_forwards("proxy"),
+            states=state.states,
+            registry=state.registry,
         )
 
     def release(self) -> None:
@@ -137,8 +137,8 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     serves(report)
     writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
     Watch(loop, proxy, logger, writer).start()
-    if spec.channel is not None:
-        Ear(loop, spec.channel, work, spec.life, logger).open()
+    if spec.endpoint is not None:
+        CommandReader(loop, spec.endpoint, work, spec.life, logger).open()
     loop.run_forever()
     logger.info("stopped", **counts(proxy))
     loop.close()
@@ -232,39 +232,39 @@ class Work:
         self.config = wanted
 
 
-class Ear:
-    """Does what the hub says through ``channel``, at once and in slices (``commands``)."""
+class CommandReader:
+    """Does what comes at ``endpoint``, at once and in slices (``commands``)."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        channel: Channel,
+        endpoint: Endpoint,
         subject: Subject,
         life: Life,
         logger: Any,
     ) -> None:
         self._loop = loop
-        self._channel = channel
-        self._commands = Commands(channel, subject, life)
+        self._endpoint = endpoint
+        self._commands = Commands(endpoint, subject, life)
         self._log = logger
         self._again: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
-        """Hear from now on."""
-        self._loop.add_reader(self._channel.fileno(), self._hear)
+        """Receive from now on."""
+        self._loop.add_reader(self._endpoint.fileno(), self._receive)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         if self._again is not None:
             self._again.cancel()
             self._again = None
         try:
             self._commands.tick(self._loop.time())
-        except ChannelError as error:  # where the parent is gone, the kernel tells us to end too
-            self._loop.remove_reader(self._channel.fileno())
-            self._log.warning("the hub is gone", error=str(error))
+        except EndpointError as error:  # where the parent is gone, the kernel ends us too
+            self._loop.remove_reader(self._endpoint.fileno())
+            self._log.warning("supervisor: connection failed", error=str(error))
             return
         if self._commands.busy:
-            self._again = self._loop.call_later(PAUSE, self._hear)
+            self._again = self._loop.call_later(PAUSE, self._receive)
 
 
 class Watch:

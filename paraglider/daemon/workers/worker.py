@@ -24,12 +24,12 @@ from paraglider.config.model import Config
 from paraglider.core.packet import SYN
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.daemon import log
+from paraglider.daemon.ipc import EndpointClosedError, EndpointError
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
-from paraglider.daemon.processes.channel import ChannelClosedError, ChannelError
 from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.processes.counters import Writer
 from paraglider.daemon.processes.heartbeat import Life
-from paraglider.daemon.processes.spec import Equipment, Spec
+from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.daemon.workers import journals, leases, policy_watch
 from paraglider.daemon.workers.commands import Commands
 from paraglider.daemon.workers.flow_log import FlowLog
@@ -80,14 +80,14 @@ class WorkerSpec(Spec):
         if self.journals is not None:
             self.journals.held.close()
 
-    def equipped(self, equipment: Equipment) -> Self:
+    def updated(self, state: StartupState) -> Self:
         """See ``spec.Spec``."""
         return replace(
             self,
-            config=equipment.config.without_forwards("proxy"),
-            states=equipment.states,
-            registry=equipment.registry,
-            live=equipment.live,
+            config=state.config.without_forwards("proxy"),
+            states=state.states,
+            registry=state.registry,
+            live=state.live,
         )
 
 
@@ -216,8 +216,8 @@ def _ticker(
     if spec.counters is not None:
         writer = Writer(spec.counters, Count(path, queue))
     commands = None
-    if spec.channel is not None:
-        commands = Commands(spec.channel, Work(spec, path), spec.life, writer)
+    if spec.endpoint is not None:
+        commands = Commands(spec.endpoint, Work(spec, path), spec.life, writer)
 
     def tick(now: float) -> None:
         nonlocal reported, report_at
@@ -227,11 +227,9 @@ def _ticker(
         if commands is not None:
             try:
                 commands.tick(now)
-            except ChannelError as error:
-                if not isinstance(
-                    error, ChannelClosedError
-                ):  # else the parent is gone, and so are we
-                    logger.error("the hub does not hear", error=str(error))
+            except EndpointError as error:
+                if not isinstance(error, EndpointClosedError):  # else it ends, and so do we
+                    logger.error("supervisor: connection failed", error=str(error))
                 queue.stop()
         end_leases()
         if writer is not None:

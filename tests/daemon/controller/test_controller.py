@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 import structlog
@@ -20,13 +20,28 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.inputs.config_watcher import PAUSE as LOOK
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.monitor.checker import CheckerSpec
-from paraglider.daemon.monitor.discovery import ScoutSpec
-from paraglider.daemon.monitor.discovery_messages import Answered, Errand, Name
-from paraglider.daemon.processes.channel import Channel, Message
+from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    TO_ROLE,
+    ApplyConfig,
+    DnsAnswer,
+    DnsName,
+    FlowList,
+    Message,
+    Refusal,
+    ReloadRequest,
+    Result,
+    SetSources,
+    SetStates,
+    ShowRequest,
+    SuspendPolicies,
+    View,
+)
+from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters, Writer, identity
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.reconcile.draining import PAUSE
 from paraglider.daemon.settings import Read
 from paraglider.daemon.workers.worker import WorkerSpec
@@ -58,31 +73,53 @@ class Counted:
             yield "web", backend, {"flows": flows}
 
 
+def pair(role: str) -> Endpoint:
+    """The supervisor's end of an endpoint; the other one stays open."""
+    ours, theirs = Endpoint.pair(FROM_ROLE[role], TO_ROLE[role])
+    OPEN.append(theirs)
+    return ours
+
+
+#: ends of processes that are none
+OPEN: list[Endpoint] = []
+
+
 class Everybody:
     """The processes: one worker that serves, and what it was sent."""
 
     def __init__(self, before: Config) -> None:
         spec = WorkerSpec(0, 0, before, 1, 1, counters=Counters())
-        self.worker = Child(spec, pid=1, channel=Channel.pair()[0])
+        self.worker = Child(spec, pid=1, endpoint=pair("worker"))
         self.sent: list[Message] = []
         self.dismissed: list[str] = []
-        self.checker = Child(CheckerSpec(1, None, 1, 1, "/", idle=True))
+        self.numbers: list[int] = []
+        self.monitor = Child(MonitorSpec(1, None, 1, 1, "/", idle=True))
         self.woken: list[str] = []
 
     def __iter__(self) -> Iterator[Child]:
-        return iter([self.worker, self.checker])
+        return iter([self.worker, self.monitor])
 
     def wake(self, child: Child) -> None:
-        """See ``Children``."""
+        """See ``ProcessManager``."""
         self.woken.append(child.spec.role)
         child.spec = replace(child.spec, idle=False)
 
-    def send(self, child: Child, message: Message) -> None:
-        """See ``Children``."""
+    def send(
+        self,
+        child: Child,
+        message: Message | bytes,
+        kind: Kind = Kind.MESSAGE,
+        number: int = 0,
+    ) -> None:
+        """See ``ProcessManager``."""
+        if isinstance(message, bytes):
+            message = TO_ROLE[child.spec.role].validate_json(message)
+        assert isinstance(message, Message)
         self.sent.append(message)
+        self.numbers.append(number)
 
-    def dismiss(self, child: Child) -> None:
-        """See ``Children``."""
+    def restart(self, child: Child) -> None:
+        """See ``ProcessManager``."""
         self.dismissed.append(child.spec.role)
 
 
@@ -98,7 +135,7 @@ class World:
         self.path.touch()
         file = ConfigWatcher(self.path)
         self.hub = Controller(before, STRATEGIES, read=self.read, file=file, adjust=self.adjust)
-        self.hub.attach(cast(Children, self.all))
+        self.hub.attach(cast(ProcessManager, self.all))
 
     def adjust(self, wanted: Config, again: Callable[[], object]) -> list[str]:
         """Take note, or refuse."""
@@ -118,7 +155,7 @@ class World:
         """One turn of the loop, in which the worker applies all that it is sent; all messages."""
         self.hub.look(time.monotonic())
         for message in self.all.sent:
-            self.all.worker.spec.life.applied = message.get("version", 0)
+            self.all.worker.spec.life.applied = getattr(message, "version", 0)
         self.hub.look(time.monotonic())
         return self.all.sent
 
@@ -137,15 +174,12 @@ class World:
 Make = Callable[[Config], World]
 
 
-class WithScout(Everybody):
-    """The same with a scout that serves."""
+class WithDiscovery(Everybody):
+    """The same with a monitor that asks the DNS."""
 
     def __init__(self, before: Config) -> None:
         super().__init__(before)
-        self.scout = Child(ScoutSpec(1, 1, 1), pid=2)
-
-    def __iter__(self) -> Iterator[Child]:
-        return iter([self.worker, self.scout])
+        self.monitor = Child(MonitorSpec(1, None, 1, 1, "/", discovers=True), pid=2)
 
 
 @pytest.fixture
@@ -166,9 +200,9 @@ def test_another_configuration_is_taken_over(make: Make) -> None:
     assert world.hosts == [new]
     assert world.states()["10.0.0.3"] == (State.READY, 4)
     (message,) = world.turn()
-    assert message["do"] == "config"
-    assert Config.model_validate(message["config"]) == new
-    assert message["states"]["web"]["10.0.0.3"] == ("ready", 4)
+    assert isinstance(message, ApplyConfig)
+    assert message.config == new
+    assert message.states["web"]["10.0.0.3"] == ("ready", 4)
     assert cast(WorkerSpec, world.all.worker.spec).config == new
     assert world.all.dismissed == []
 
@@ -196,8 +230,8 @@ def test_a_bad_file_changes_nothing(make: Make) -> None:
         ("configuration not reloaded, nothing changed", "f:1:2: no")
     ]
     asked: list[Message] = []
-    world.hub.desk.take({"do": "reload"}, asked.append)
-    assert [answer["lines"] for answer in asked] == [["f:1:2: no"]]
+    world.hub.desk.take(ReloadRequest(listener="control"), asked.append)
+    assert [a.lines for a in asked if isinstance(a, Refusal)] == [("f:1:2: no",)]
     assert (world.hosts, world.all.sent) == ([], [])
     world.hub.hang_up(lambda: None)
     assert world.hub.loaded.success
@@ -209,23 +243,24 @@ def test_who_asked_hears_when_it_is_so(make: Make) -> None:
     world = make(config("10.0.0.1"))
     world.files = [config("10.0.0.1", strategy="wrr")]
     asked: list[Message] = []
-    world.hub.desk.take({"do": "reload"}, asked.append)
+    world.hub.desk.take(ReloadRequest(listener="control"), asked.append)
     world.hub.look(time.monotonic())
-    assert [message["do"] for message in world.all.sent] == ["config"]
+    assert [type(message) for message in world.all.sent] == [ApplyConfig]
     assert asked == []
     world.turn()
-    assert asked == [{"ok": {"changed": ["service web: strategy rr → wrr"], "restart": []}}]
+    words = {"changed": ["service web: strategy rr → wrr"], "restart": []}
+    assert asked == [Result(value=words)]
 
 
-def test_the_first_check_has_somebody_started_who_looks(make: Make) -> None:
-    """Once; until then nobody misses it."""
+def test_the_first_check_starts_the_monitor(make: Make) -> None:
+    """Once; until then it is idle."""
     world = make(config("10.0.0.1"))
     assert [child.spec.role for child in world.hub.processes()] == ["worker"]
     for interval in (3, 4):
         checked = config("10.0.0.1", check={"type": "tcp", "interval": interval})
         assert world.hub.adopt(checked, "a test").restart == ()
-    assert world.all.woken == ["checker"]
-    assert [child.spec.role for child in world.hub.processes()] == ["worker", "checker"]
+    assert world.all.woken == ["monitor"]
+    assert [child.spec.role for child in world.hub.processes()] == ["worker", "monitor"]
 
 
 def test_the_same_again_changes_nothing(make: Make) -> None:
@@ -273,7 +308,7 @@ def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path(mak
     new = config("10.0.0.1")
     world.hub.adopt(new, "a test")
     assert world.all.dismissed == ["worker"]
-    assert [message["do"] for message in world.turn()] == ["states"]
+    assert [type(message) for message in world.turn()] == [SetStates]
     spec = cast(WorkerSpec, world.all.worker.spec)
     assert build(spec.config, 0, 0.0).head is None
 
@@ -309,15 +344,16 @@ def test_every_change_of_a_state_is_a_line(make: Make) -> None:
         {**moved, "log_level": "info", "state": "ready", "before": "down", "why": "connected"},
         {**said, "event": "weight changed", "log_level": "info", "weight": 4, "before": 1},
     ]
-    assert [message["do"] for message in world.all.sent] == ["states"]  # all of it at once
-    assert world.all.sent[0]["states"]["web"]["10.0.0.1"] == ("ready", 4)
+    (message,) = world.all.sent  # all of it at once
+    assert isinstance(message, SetStates)
+    assert message.states["web"]["10.0.0.1"] == ("ready", 4)
 
 
-def test_a_process_that_says_what_is_not_its_to_say(make: Make) -> None:
-    """A worker cannot ask, and what it says beside its answers changes nothing."""
+def test_an_answer_that_nothing_was_asked_for(make: Make) -> None:
+    """What a worker sends beside its answers is logged, and changes nothing."""
     world = make(config("10.0.0.1"))
     with structlog.testing.capture_logs() as lines:
-        world.hub.heard(world.all.worker, {"do": "set", "id": 1, "state": "maint"})
+        world.hub.on_message(world.all.worker, Frame(FlowList(flows=(), more=False)))
     assert [line["log_level"] for line in lines] == ["error"]
     assert world.states() == {"10.0.0.1": (State.READY, 1)}
     assert world.all.sent == []
@@ -328,9 +364,10 @@ def test_status_is_all_of_it_at_once(make: Make) -> None:
     world = make(config("10.0.0.1", "10.0.0.2"))
     world.count(7)
     replies: list[Message] = []
-    for do in ("status", "services", "backends", "workers", "health"):
-        world.hub.desk.take({"do": do}, replies.append)
-    status, services, backends, workers, health = (reply["ok"] for reply in replies)
+    for view in get_args(View):
+        world.hub.desk.take(ShowRequest(listener="control", view=view), replies.append)
+    values = [reply.value for reply in replies if isinstance(reply, Result)]
+    services, backends, workers, health, status = values
     assert status["services"] == services
     assert status["health"] == health
     assert services[0]["flows"] == 12
@@ -340,25 +377,26 @@ def test_status_is_all_of_it_at_once(make: Make) -> None:
 
 
 def test_sources_come_with_a_reload(make: Make) -> None:
-    """What a name had last stays with it; the scout gets the new errand, and is heard."""
+    """What a name had last stays with it; the monitor asks for the new name, and is heard."""
     world = make(config("10.0.0.1"))
-    all_of_them = WithScout(world.hub.config)
-    world.hub.attach(cast(Children, all_of_them))
+    all_of_them = WithDiscovery(world.hub.config)
+    world.hub.attach(cast(ProcessManager, all_of_them))
     source = {"dns": "_web._tcp.example"}
     world.files = [Config.model_validate({"services": [{**SERVICE, "backends": source}]})]
     assert world.hub.reload("a test").words == ()
     assert list(world.states()) == ["10.0.0.1"]
-    name = Name("_web._tcp.example", "", 4)
-    assert all_of_them.sent == [Errand((name,), ()).plain()]
+    name = DnsName("_web._tcp.example", "", 4)
+    assert all_of_them.sent == [SetSources(names=(name,), files=())]
     record = Record(ipaddress.ip_address("10.0.0.5"), 8080, 2)
-    world.hub.heard(all_of_them.scout, Answered(name, (record,), 30).plain())
+    answer = DnsAnswer(name=name, records=(record,), ttl=30)
+    world.hub.on_message(all_of_them.monitor, Frame(answer))
     assert world.states()["10.0.0.5:8080"] == (State.READY, 2)
     all_of_them.sent.clear()
-    world.hub.came(all_of_them.scout)
-    assert all_of_them.sent == [Errand((name,), ()).plain()]
+    world.hub.on_ready(all_of_them.monitor)
+    assert all_of_them.sent == [SetSources(names=(name,), files=())]
 
 
-def test_sources_without_a_scout(make: Make) -> None:
+def test_sources_without_discovery(make: Make) -> None:
     """They take a restart, and the backends stay as they are."""
     world = make(config("10.0.0.1"))
     source = {"file": "/etc/web"}
@@ -374,12 +412,12 @@ def test_what_a_process_that_hangs_was_about(make: Make) -> None:
     """A number that is none of ours, or of a strategy of ours, says nothing."""
     world = make(config("10.0.0.1"))
     life = world.all.worker.spec.life
-    assert world.hub.hangs(world.all.worker) == {}
+    assert world.hub.on_hang(world.all.worker) == {}
     life.deciding[0] = identity("web")
-    assert world.hub.hangs(world.all.worker) == {}  # no policy
+    assert world.hub.on_hang(world.all.worker) == {}  # no policy
     life.deciding[0] = 12345
     with life.long_work():
-        assert world.hub.hangs(world.all.worker) == {"doing": "takes long"}
+        assert world.hub.on_hang(world.all.worker) == {"doing": "takes long"}
 
 
 def test_a_reload_has_policies_tried_again(make: Make) -> None:
@@ -390,9 +428,9 @@ def test_a_reload_has_policies_tried_again(make: Make) -> None:
     world = make(policy)
     world.files = [policy]
     world.all.worker.spec.life.deciding[0] = identity("web")
-    assert world.hub.hangs(world.all.worker) == {"deciding": "web", "strategy": "mine:Own"}
-    assert world.all.sent == [{"do": "suspend", "services": ["web"]}]
+    assert world.hub.on_hang(world.all.worker) == {"deciding": "web", "strategy": "mine:Own"}
+    assert world.all.sent == [SuspendPolicies(services=("web",))]
     assert world.hub.conditions.status == "degraded"
     world.hub.reload("a test")
-    assert world.all.sent[1:] == [{"do": "suspend", "services": []}]
+    assert world.all.sent[1:] == [SuspendPolicies(services=())]
     assert world.hub.conditions.status == "healthy"

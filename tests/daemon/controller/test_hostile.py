@@ -1,7 +1,7 @@
 """Processes that were taken over: whatever they send, the hub goes on, and what it shows is sound.
 
-Messages of every kind and for every handler, with fields that are missing, of another type, huge,
-or somebody else's, through the channel as they would come.
+Messages of every type, with fields that are missing, of another type, huge, or another role's,
+through the endpoint as they would come.
 """
 
 from __future__ import annotations
@@ -22,13 +22,20 @@ from paraglider.config.model import BackendSource, Config
 from paraglider.core.pool import State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
-from paraglider.daemon.controller.handlers import HANDLERS
 from paraglider.daemon.http.metrics import render
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.processes.channel import Channel, ChannelError, Message
+from paraglider.daemon.ipc import Endpoint, EndpointError, Kind, encode
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    TO_ROLE,
+    Message,
+    Result,
+    ShowRequest,
+    from_processes,
+)
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.settings import Read
 from paraglider.daemon.web.token import digest
@@ -59,20 +66,14 @@ WORDS = (
     "",
     "\0\n\x1b[2J",
 )
+TYPES = tuple(
+    each.model_fields["type"].default
+    for each in vars(from_processes).values()
+    if isinstance(each, type) and issubclass(each, Message) and "type" in each.model_fields
+)
 KINDS = (
-    *HANDLERS,
-    *("report", "verdict", "joined", "left", "answer", "failed", "changed", "targets", "states"),
-    *(
-        "config",
-        "news",
-        "hints",
-        "check-failed",
-        "check-passed",
-        "set-maint",
-        "set-drain",
-        "ready",
-        "maint",
-    ),
+    *(*TYPES, "acknowledged", "refusal", "set-targets", "control", "stats", "status"),
+    *("check-failed", "check-passed", "set-maint", "set-drain", "ready", "maint", "drain"),
 )
 NUMBERS = (
     0,
@@ -116,20 +117,55 @@ VALUES = st.one_of(
     st.just(DEEP),
 )
 FIELDS = (
-    *("re", "id", "service", "backend", "passed", "detail", "duration", "at", "event"),
-    *("held_until", "address", "name", "records", "ttl", "why", "file", "state", "weight", "all"),
-    *("client", "limit", "flows", "killed", "more", "token", "error", "match"),
+    *("listener", "view", "service", "backend", "reports", "changes", "hosts", "name", "records"),
+    *("ttl", "why", "file", "state", "weight", "all", "force", "limit", "flows", "killed", "more"),
+    *("token", "error", "match", "found", "families", "marks", "done"),
 )
-ONE = st.builds(
-    lambda do, fields: {"do": do, **fields},
-    st.one_of(st.sampled_from(KINDS), SCALARS),
-    st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=12),
+NAMES = (st.sampled_from(("web", "own", "mail")), st.sampled_from(("10.0.0.1", "10.0.0.77")))
+TIMES = (st.sampled_from((0.0, 1.5, -1.0, 1e300)), st.sampled_from((0.0, 7.5, math.nan)))
+CODES = st.sampled_from(("L4OK", "L4CON", "L9"))
+REPORTS = st.tuples(
+    *NAMES, st.sampled_from((True, False, None)), CODES, st.text(max_size=3), *TIMES
+).map(list)
+CHANGES = st.tuples(
+    *NAMES,
+    st.sampled_from(("check-failed", "check-passed", "set-maint")),
+    *(st.text(max_size=3), *TIMES),
+).map(list)
+GOOD = st.one_of(
+    st.builds(
+        lambda reports, changes: {"type": "health-news", "reports": reports, "changes": changes},
+        *(st.lists(REPORTS, max_size=3), st.lists(CHANGES, max_size=3)),
+    ),
+    st.builds(
+        lambda records: {"type": "dns-answer", "name": NAME, "records": records, "ttl": 5.0},
+        RECORDS,
+    ),
+    st.builds(
+        lambda listener, state, weight, token: {
+            "type": "set",
+            "listener": listener,
+            "service": "web",
+            "backend": "10.0.0.1",
+            "state": state,
+            "weight": weight,
+            "token": token,
+        },
+        st.sampled_from(("control", "stats")),
+        st.sampled_from(("drain", "maint", "ready", "down", None)),
+        st.sampled_from((None, 0, 3, 70_000, -1)),
+        st.sampled_from((None, "guess")),
+    ),
 )
-#: one by itself, or some as the monitor sends them
 MESSAGES = st.one_of(
-    ONE, st.builds(lambda news: {"do": "news", "news": news}, st.lists(ONE, max_size=3))
+    GOOD,
+    st.builds(
+        lambda do, fields: {"type": do, **fields},
+        st.one_of(st.sampled_from(KINDS), SCALARS),
+        st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=12),
+    ),
 )
-ROLES = ("checker", "scout", "api", "stats", "worker", "proxy worker", "tracker")
+ROLES = tuple(FROM_ROLE)
 
 
 class Plain(Spec):
@@ -155,15 +191,22 @@ class Everybody:
     def __iter__(self) -> Any:
         return iter(self.all)
 
-    def send(self, child: Child, message: Message) -> None:
-        """See ``Children``."""
-        json.dumps(message, allow_nan=False)
+    def send(
+        self,
+        child: Child,
+        message: Message | bytes,
+        kind: Kind = Kind.MESSAGE,
+        number: int = 0,
+    ) -> None:
+        """See ``ProcessManager``; what is sent is what the process accepts."""
+        body = message if isinstance(message, bytes) else encode(message)
+        TO_ROLE[child.spec.role].validate_json(body)
 
     def wake(self, child: Child) -> None:
-        """See ``Children``."""
+        """See ``ProcessManager``."""
 
-    def dismiss(self, child: Child) -> None:
-        """See ``Children``."""
+    def restart(self, child: Child) -> None:
+        """See ``ProcessManager``."""
 
 
 class World:
@@ -181,28 +224,29 @@ class World:
             named={"dns": BackendSource(dns="_web._tcp.example")},
         )
         self.children = Everybody()
-        self.hub.attach(cast(Children, self.children))
+        self.hub.attach(cast(ProcessManager, self.children))
 
-    def hear(self, role: str, message: Message) -> None:
-        """``message`` comes through a channel; what is none ends its sender before that."""
-        ours, theirs = Channel.pair()
+    def receive(self, role: str, plain: Any, kind: Kind, number: int) -> None:
+        """``plain`` comes at an endpoint; what is invalid ends its sender before that."""
+        ours, theirs = Endpoint.pair(FROM_ROLE[role], TO_ROLE[role])
         try:
-            theirs.send(message)
-            heard = ours.receive()
-        except (ChannelError, UnicodeEncodeError):
+            theirs.send(json.dumps(plain).encode(), kind, number)
+            received = ours.receive()
+        except EndpointError:
             return
         finally:
             ours.close()
             theirs.close()
         (child,) = (child for child in self.children if child.spec.role == role)
-        for one in heard:
-            self.hub.heard(child, one)
+        for frame in received:
+            self.hub.on_message(child, frame)
 
-    def shown(self) -> Message:
+    def shown(self) -> dict[str, Any]:
         """All that can be shown, as it is sent to browsers and Prometheus."""
         replies: list[Message] = []
-        self.hub.desk.take({"do": "status"}, replies.append)
-        found: Message = replies[0]["ok"]
+        self.hub.desk.take(ShowRequest(listener="control", view="status"), replies.append)
+        assert isinstance(replies[0], Result)
+        found: dict[str, Any] = replies[0].value
         json.dumps(found, allow_nan=False)
         assert render(found)
         return found
@@ -210,14 +254,18 @@ class World:
 
 @pytest.mark.parametrize("role", ROLES)
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(messages=st.lists(MESSAGES, min_size=1, max_size=4))
+@given(
+    messages=st.lists(
+        st.tuples(MESSAGES, st.sampled_from(Kind), st.integers(0, 3)), min_size=1, max_size=4
+    )
+)
 def test_no_message_raises_or_spoils_what_is_shown(
-    role: str, messages: list[Message], tmp_path: Path
+    role: str, messages: list[tuple[Any, Kind, int]], tmp_path: Path
 ) -> None:
     """And the hub's own turn goes on as before."""
     world = World(tmp_path)
-    for message in messages:
-        world.hear(role, message)
+    for message, kind, number in messages:
+        world.receive(role, message, kind, number)
     world.hub.look(time.monotonic())
     found = world.shown()
     assert not [c for c in found["health"]["conditions"] if c["source"] == "supervisor"]
@@ -230,13 +278,13 @@ def assert_own_subject(role: str, world: World) -> None:
     weights = {m.weight for m in world.hub.pools}
     names = {s.name: [b.name for b in s.backends] for s in world.hub.wanted.services}
     here = ["10.0.0.1", "10.0.0.2"]
-    if role != "api":  # which has the operator's word
-        assert states <= {State.READY, State.DOWN} | ({State.DRAIN} if role == "scout" else set())
-    if role != "checker" and role != "api":
+    if role != "http":  # which has the operator's word
+        assert states <= {State.READY, State.DOWN} | ({State.DRAIN} if role == "monitor" else set())
+    if role not in ("monitor", "http"):
         assert State.DOWN not in states
-    if role not in ("api", "scout"):
+    if role not in ("http", "monitor"):
         assert weights == {1}
-    if role not in ("checker", "scout"):
+    if role != "monitor":
         assert names == {"web": here, "own": here, "dns": here}
-    if role == "scout":
+    if role == "monitor":
         assert (names["web"], names["own"]) == (here, here)

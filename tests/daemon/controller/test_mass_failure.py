@@ -4,7 +4,6 @@ store has more than one state that it has not applied.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -20,15 +19,27 @@ from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.monitor.checker import CheckerSpec
-from paraglider.daemon.processes.channel import Channel, Message
+from paraglider.daemon.ipc import Endpoint, Frame, Kind, encode
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    TO_ROLE,
+    ApplyConfig,
+    HealthNews,
+    Message,
+    ReloadRequest,
+    Result,
+    SetRequest,
+    SetStates,
+)
+from paraglider.daemon.monitor.outbox import MOST
+from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.settings import Read
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.health.codes import Code
-from paraglider.health.messages import MOST_NEWS, News, Report, Verdict, batch
+from paraglider.health.results import CheckReport, HealthChange
 
 WORKERS = 3
 #: bytes that one backend's state takes in a message, with room
@@ -59,21 +70,29 @@ def config(services: int, backends: int) -> Config:
     )
 
 
+def end(role: str, others: list[Endpoint]) -> Endpoint:
+    """The supervisor's end of an endpoint whose other end is kept open."""
+    ours, theirs = Endpoint.pair(FROM_ROLE[role], TO_ROLE[role])
+    others.append(theirs)
+    return ours
+
+
 class Processes:
     """Workers and a monitor that serve; what each was sent and has not applied."""
 
     def __init__(self, of: Config) -> None:
+        self._others: list[Endpoint] = []
         self.workers = [
             Child(
                 WorkerSpec(index, index, of, 1, 1, counters=Counters()),
                 pid=1,
-                channel=Channel.pair()[0],
+                endpoint=end("worker", self._others),
             )
             for index in range(WORKERS)
         ]
-        self.monitor = Child(
-            CheckerSpec(WORKERS, None, 1, 1, "/"), pid=1, starts=1, channel=Channel.pair()[0]
-        )
+        spec = MonitorSpec(WORKERS, None, 1, 1, "/")
+        endpoint = end("monitor", self._others)
+        self.monitor = Child(spec, pid=1, starts=1, endpoint=endpoint)
         self.unread: dict[int, list[Message]] = {index: [] for index in range(WORKERS)}
         self.states: dict[int, dict[str, dict[str, Any]]] = {i: {} for i in range(WORKERS)}
         self.sent: Counter[str] = Counter()
@@ -83,10 +102,20 @@ class Processes:
     def __iter__(self) -> Iterator[Child]:
         return iter([*self.workers, self.monitor])
 
-    def send(self, child: Child, message: Message) -> None:
-        """See ``Children``."""
-        self.sent[message["do"]] += 1
-        self.bytes[message["do"]] += len(json.dumps(message))
+    def send(
+        self,
+        child: Child,
+        message: Message | bytes,
+        kind: Kind = Kind.MESSAGE,
+        number: int = 0,
+    ) -> None:
+        """See ``ProcessManager``."""
+        body = message if isinstance(message, bytes) else encode(message)
+        message = TO_ROLE[child.spec.role].validate_json(body)
+        assert isinstance(message, Message)
+        name = type(message).__name__
+        self.sent[name] += 1
+        self.bytes[name] += len(body)
         if child is not self.monitor:
             waiting = self.unread[child.spec.index]
             waiting.append(message)
@@ -96,9 +125,10 @@ class Processes:
         """Every worker applies what it was sent."""
         for child in self.workers:
             for message in self.unread[child.spec.index]:
-                for service, states in message["states"].items():
+                assert isinstance(message, SetStates | ApplyConfig)
+                for service, states in message.states.items():
                     self.states[child.spec.index].setdefault(service, {}).update(states)
-                child.spec.life.applied = message["version"]
+                child.spec.life.applied = message.version
             self.unread[child.spec.index].clear()
 
 
@@ -120,9 +150,9 @@ class World:
             adjust=lambda _config, _again: [],
         )
         self.processes = Processes(of)
-        self.controller.attach(cast(Children, self.processes))
+        self.controller.attach(cast(ProcessManager, self.processes))
         self.turn()
-        assert self.processes.sent == {"targets": 1}  # the monitor has just started
+        assert self.processes.sent == {"SetTargets": 1}  # the monitor has just started
         self.processes.sent.clear()
 
     def turn(self) -> None:
@@ -134,16 +164,16 @@ class World:
         after each ``every`` messages only. The messages that the monitor sent.
         """
         passed, now = event is Event.CHECK_PASSED, time.monotonic()
+        assert event is Event.CHECK_PASSED or event is Event.CHECK_FAILED
         keys = [(s.name, b.name) for s in self.config.services for b in s.backends]
-        news: list[News] = []
-        for key in keys:
-            news += [
-                Report(*key, passed, Code.L4OK, "x", 0.001, now),
-                Verdict(*key, event, "x", now),
-            ]
-        messages = [batch(news[at : at + MOST_NEWS]) for at in range(0, len(news), MOST_NEWS)]
+        messages = []
+        for at in range(0, len(keys), MOST // 2):
+            some = keys[at : at + MOST // 2]
+            reports = tuple(CheckReport(*key, passed, Code.L4OK, "x", 0.001, now) for key in some)
+            changes = tuple(HealthChange(*key, event, "x", now) for key in some)
+            messages.append(HealthNews(reports=reports, changes=changes))
         for number, message in enumerate(messages, 1):
-            self.controller.heard(self.processes.monitor, message)
+            self.controller.on_message(self.processes.monitor, Frame(message))
             self.turn()
             if number % every == 0:
                 self.processes.apply()
@@ -176,9 +206,9 @@ def test_all_fail_at_once_and_return(tmp_path: Path, services: int, backends: in
         for states in processes.states.values():
             assert sum(len(rows) for rows in states.values()) == count
             assert {row[0] for rows in states.values() for row in rows.values()} == {state.value}
-        assert set(processes.sent) == {"states"}
-        assert processes.sent["states"] <= WORKERS * (messages // 4 + 3)
-        assert processes.bytes["states"] <= WORKERS * count * A_STATE
+        assert set(processes.sent) == {"SetStates"}
+        assert processes.sent["SetStates"] <= WORKERS * (messages // 4 + 3)
+        assert processes.bytes["SetStates"] <= WORKERS * count * A_STATE
     assert processes.longest_queue == 1
 
 
@@ -207,14 +237,15 @@ def test_messages_of_one_change(tmp_path: Path) -> None:
     """``set`` costs the request, one message a worker, and the reply, when they have applied it."""
     world = World(config(1, 10), tmp_path)
     replies: list[Message] = []
-    request = {"do": "set", "service": "s0", "backend": "10.0.0.3", "weight": 5, "state": "drain"}
+    what = {"service": "s0", "backend": "10.0.0.3", "weight": 5, "state": "drain"}
+    request = SetRequest.model_validate({"listener": "control", **what})
     world.controller.desk.take(request, replies.append)
     world.turn()
-    assert world.processes.sent == {"states": WORKERS}
+    assert world.processes.sent == {"SetStates": WORKERS}
     assert replies == []
     world.settle()
-    assert world.processes.sent == {"states": WORKERS}
-    assert [reply["ok"]["weight"] for reply in replies] == [5]
+    assert world.processes.sent == {"SetStates": WORKERS}
+    assert [reply.value["weight"] for reply in replies if isinstance(reply, Result)] == [5]
 
 
 def test_a_change_that_is_none(tmp_path: Path) -> None:
@@ -225,7 +256,7 @@ def test_a_change_that_is_none(tmp_path: Path) -> None:
         world.controller.move(record, Event.CHECK_FAILED, "refused")
         world.controller.weigh(record, 7)
         world.settle()
-    assert world.processes.sent == {"states": WORKERS}
+    assert world.processes.sent == {"SetStates": WORKERS}
 
 
 def test_a_reload_is_one_message_a_worker(tmp_path: Path) -> None:
@@ -238,10 +269,11 @@ def test_a_reload_is_one_message_a_worker(tmp_path: Path) -> None:
         )
     )
     replies: list[Message] = []
-    world.controller.desk.take({"do": "reload"}, replies.append)
+    world.controller.desk.take(ReloadRequest(listener="control"), replies.append)
     world.turn()
-    assert world.processes.sent == {"config": WORKERS}
+    assert world.processes.sent == {"ApplyConfig": WORKERS}
     assert replies == []
     world.settle()
-    assert world.processes.sent == {"config": WORKERS}
-    assert replies[0]["ok"]["changed"] == ["service s0: strategy rr → wrr"]
+    assert world.processes.sent == {"ApplyConfig": WORKERS}
+    assert isinstance(replies[0], Result)
+    assert replies[0].value["changed"] == ["service s0: strategy rr → wrr"]

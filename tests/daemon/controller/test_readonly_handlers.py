@@ -1,17 +1,27 @@
-"""Tests of ``daemon.controller.readonly_handlers``: what the process of the stats page may ask."""
+"""Tests of ``daemon.controller.readonly_handlers``: what comes from the network may ask."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import pytest
 
 from paraglider.daemon.controller.handlers import Handlers, Reply
 from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import (
+    FlowsRequest,
+    KillRequest,
+    Message,
+    Refusal,
+    ReloadRequest,
+    Result,
+    SetRequest,
+    ShowRequest,
+)
 from paraglider.daemon.web.token import digest
 
 TOKEN = "t" * 32
+DONE = Result(value="done")
 
 
 class FakeDesk:
@@ -23,7 +33,7 @@ class FakeDesk:
     def take(self, request: Message, reply: Reply) -> None:
         """Note it."""
         self.asked.append(request)
-        reply({"ok": "done"})
+        reply(DONE)
 
 
 def taken(request: Message, wanted: bytes | None = None) -> tuple[Message, list[Message]]:
@@ -35,26 +45,42 @@ def taken(request: Message, wanted: bytes | None = None) -> tuple[Message, list[
 
 
 def test_status() -> None:
-    """How things are it may always know, and no word of its own gets through."""
-    reply, asked = taken({"do": "status", "id": 7, "limit": 5})
-    assert (reply, asked) == ({"ok": "done"}, [{"do": "status"}])
+    """Figures it may always have."""
+    request = ShowRequest(listener="stats", view="status")
+    assert taken(request) == (DONE, [request])
 
 
-@pytest.mark.parametrize("do", ["flows", "kill", "services", "sets", None, 3, []])
-def test_nothing_else(do: Any) -> None:
-    """Flows, and everything else, are not its to ask."""
-    reply, asked = taken({"do": do, "all": True, "token": TOKEN}, digest(TOKEN))
-    assert reply["error"] == "there is no such request"
-    assert asked == []
+@pytest.mark.parametrize(
+    "request_",
+    [
+        FlowsRequest(listener="stats"),
+        KillRequest(listener="stats", all=True),
+        ReloadRequest(listener="stats"),
+        ShowRequest(listener="stats", view="services"),
+        Result(value=0),
+    ],
+)
+def test_nothing_else(request_: Message) -> None:
+    """Flows, a reload, and everything else are not for the network."""
+    reply, asked = taken(request_, digest(TOKEN))
+    assert isinstance(reply, Refusal)
+    assert (reply.error, asked) == ("there is no such request", [])
+
+
+def change(token: str | None) -> SetRequest:
+    """A change with that token."""
+    return SetRequest(
+        listener="stats", service="a", backend="b", state="drain", weight=3, token=token
+    )
 
 
 def test_changes() -> None:
-    """A change needs the token, where there is one; only its own words are handed on."""
-    change = {"do": "set", "service": "a", "backend": "b", "state": "drain", "weight": 3}
-    reply, asked = taken({**change, "token": TOKEN})
-    assert (reply["error"], asked) == ("this page changes nothing", [])
-    for wrong in (None, "", "t" * 31, 5):
-        reply, asked = taken({**change, "token": wrong}, digest(TOKEN))
-        assert (reply["error"], asked) == ("that is not the token", [])
-    reply, asked = taken({**change, "token": TOKEN, "all": True}, digest(TOKEN))
-    assert (reply, asked) == ({"ok": "done"}, [change])
+    """A change needs the token, where there is one."""
+    reply, asked = taken(change(TOKEN))
+    assert isinstance(reply, Refusal)
+    assert (reply.error, asked) == ("this page changes nothing", [])
+    for wrong in (None, "", "t" * 31):
+        reply, asked = taken(change(wrong), digest(TOKEN))
+        assert isinstance(reply, Refusal)
+        assert (reply.error, asked) == ("that is not the token", [])
+    assert taken(change(TOKEN), digest(TOKEN)) == (DONE, [change(TOKEN)])

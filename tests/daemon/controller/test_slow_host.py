@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import pytest
 
@@ -22,13 +22,31 @@ from paraglider.daemon import log
 from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
-from paraglider.daemon.host_helper.process import ReconcilerSpec
-from paraglider.daemon.host_helper.readings import Reading
+from paraglider.daemon.host_helper.process import HostHelperSpec
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.processes.channel import Channel, Message
+from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    TO_ROLE,
+    Acknowledged,
+    ApplyHost,
+    ConnectionCounts,
+    CountConnections,
+    HostChanged,
+    LoadRules,
+    Message,
+    Reading,
+    ReadTables,
+    ReloadRequest,
+    Result,
+    SetRequest,
+    ShowRequest,
+    View,
+    WriteCounters,
+)
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.settings import Read
 from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.kernel_readings import PATIENCE, KernelReadings
@@ -38,6 +56,18 @@ from paraglider.netfilter import nfnetlink, nft
 from paraglider.netfilter.rules.marks import backend_marks
 
 BACKENDS = ["10.0.0.1", "10.0.0.2"]
+
+
+def show(view: Any) -> ShowRequest:
+    """A request of the control socket."""
+    return ShowRequest(listener="control", view=view)
+
+
+def value(replies: list[Message]) -> Any:
+    """What the only reply says."""
+    (reply,) = replies
+    assert isinstance(reply, Result)
+    return reply.value
 
 
 def config(**changes: Any) -> Config:
@@ -51,24 +81,34 @@ class Processes:
 
     def __init__(self, of: Config) -> None:
         spec = WorkerSpec(0, 0, of, 1, 1, counters=Counters())
-        self.worker = Child(spec, pid=1, channel=Channel.pair()[0])
-        self.helper = Child(ReconcilerSpec(1, of, frozenset({4})), pid=1)
-        self.orders: list[Message] = []
-        self.requests: list[Message] = []  # to the worker
+        ours, self._other = Endpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
+        self.worker = Child(spec, pid=1, endpoint=ours)
+        self.helper = Child(HostHelperSpec(1, of, frozenset({4})), pid=1)
+        self.orders: list[tuple[Message, int]] = []
+        self.requests: list[tuple[Message, int]] = []  # to the worker
 
     def __iter__(self) -> Iterator[Child]:
         return iter([self.worker, self.helper])
 
-    def send(self, child: Child, message: Message) -> None:
-        """See ``Children``."""
+    def send(
+        self,
+        child: Child,
+        message: Message | bytes,
+        kind: Kind = Kind.MESSAGE,
+        number: int = 0,
+    ) -> None:
+        """See ``ProcessManager``."""
+        if isinstance(message, bytes):
+            message = TO_ROLE[child.spec.role].validate_json(message)
+        assert isinstance(message, Message)
         if child is self.helper:
-            self.orders.append(message)
+            self.orders.append((message, number))
         else:
-            self.requests.append(message)
-            child.spec.life.applied = message.get("version", child.spec.life.applied)
+            self.requests.append((message, number))
+            child.spec.life.applied = getattr(message, "version", child.spec.life.applied)
 
-    def dismiss(self, child: Child) -> None:
-        """See ``Children``."""
+    def restart(self, child: Child) -> None:
+        """See ``ProcessManager``."""
 
 
 class World:
@@ -94,14 +134,14 @@ class World:
             ),
         )
         self.processes = Processes(self.config)
-        self.controller.attach(cast(Children, self.processes))
+        self.controller.attach(cast(ProcessManager, self.processes))
 
     def turn(self) -> None:
         """Two turns of the daemon's loop."""
         for _ in range(2):
             self.controller.look(time.monotonic())
 
-    def ask(self, **request: Any) -> list[Message]:
+    def ask(self, request: Message) -> list[Message]:
         """The replies to a request of the control socket, after some turns."""
         replies: list[Message] = []
         self.controller.desk.take(request, replies.append)
@@ -110,16 +150,17 @@ class World:
         self.turn()
         return replies
 
-    def answer(self, kind: str, **answer: Any) -> None:
-        """The helper answers the oldest order of that kind."""
-        order = next(order for order in self.processes.orders if order["do"] == kind)
+    def answer(self, kind: type[Message], answer: Message) -> None:
+        """The helper answers the oldest request of that kind."""
+        order = next(order for order in self.processes.orders if isinstance(order[0], kind))
         self.processes.orders.remove(order)
-        self.controller.heard(self.processes.helper, {"re": order["id"], **answer})
+        frame = Frame(answer, Kind.ANSWER, order[1])
+        self.controller.on_message(self.processes.helper, frame)
         self.turn()
 
-    def kinds(self) -> list[str]:
-        """The orders that wait for an answer."""
-        return [order["do"] for order in self.processes.orders]
+    def kinds(self) -> list[type[Message]]:
+        """The requests that wait for an answer."""
+        return [type(message) for message, _ in self.processes.orders]
 
 
 @pytest.fixture
@@ -142,16 +183,16 @@ def test_everything_else_goes_on(world: World) -> None:
     """The hash is being loaded, the tables are being read; meanwhile all requests are answered, and
     what changes reaches the workers.
     """
-    assert sorted(world.kinds()) == ["hash", "read"]
-    for request in ({"do": "status"}, {"do": "backends"}, {"do": "services"}, {"do": "health"}):
-        (reply,) = world.ask(**request)
-        assert "ok" in reply
-    (reply,) = world.ask(do="set", service="web", backend=BACKENDS[0], state="drain", weight=7)
-    assert reply["ok"]["state"] == "drain"
+    assert set(world.kinds()) == {LoadRules, ReadTables}
+    for view in get_args(View):
+        value(world.ask(show(view)))
+    change = {"service": "web", "backend": BACKENDS[0], "state": "drain", "weight": 7}
+    request = SetRequest.model_validate({"listener": "control", **change})
+    assert value(world.ask(request))["state"] == "drain"
     assert world.processes.worker.spec.life.applied == world.controller.pools.version
-    (reply,) = world.ask(do="status")
-    assert not [c for c in reply["ok"]["health"]["conditions"] if c["source"] == "supervisor"]
-    assert sorted(world.kinds()) == ["hash", "read"]
+    health = value(world.ask(show("status")))["health"]
+    assert not [c for c in health["conditions"] if c["source"] == "supervisor"]
+    assert sorted(kind.__name__ for kind in world.kinds()) == ["LoadRules", "ReadTables"]
 
 
 def test_what_changed_meanwhile_is_applied_later(world: World) -> None:
@@ -160,44 +201,45 @@ def test_what_changed_meanwhile_is_applied_later(world: World) -> None:
     for weight in (5, 6, 7):
         world.controller.weigh(record, weight)
         world.turn()
-    assert world.kinds().count("hash") == 1
-    world.answer("hash")
-    assert world.kinds().count("hash") == 1
-    world.answer("hash")
-    assert world.kinds().count("hash") == 0
+    assert world.kinds().count(LoadRules) == 1
+    world.answer(LoadRules, Acknowledged())
+    assert world.kinds().count(LoadRules) == 1
+    world.answer(LoadRules, Acknowledged())
+    assert world.kinds().count(LoadRules) == 0
 
 
 def test_a_reload_waits_and_nothing_else_does(world: World) -> None:
     """It is answered when the host has been changed; health and a change in between at once."""
     world.file = config(strategy="wrr")
     replies: list[Message] = []
-    world.controller.desk.take({"do": "reload"}, replies.append)
+    world.controller.desk.take(ReloadRequest(listener="control"), replies.append)
     world.turn()
-    assert "adjust" in world.kinds()
-    assert "ok" in world.ask(do="health")[0]
+    assert ApplyHost in world.kinds()
+    value(world.ask(show("health")))
     world.controller.move(
         world.controller.pools.find("web", BACKENDS[1]), Event.CHECK_FAILED, "refused"
     )
     world.turn()
     assert world.processes.worker.spec.life.applied == world.controller.pools.version
     assert replies == []
-    world.answer("adjust", done=[])
-    assert replies[0]["ok"]["changed"] == ["service web: strategy rr → wrr"]
+    world.answer(ApplyHost, HostChanged(done=()))
+    assert value(replies)["changed"] == ["service web: strategy rr → wrr"]
 
 
 def test_flows_that_a_reload_would_end_are_counted_by_the_helper(world: World) -> None:
     """The reload waits for the count, and is refused by what was counted."""
     world.file = config(forward="nat")
     replies: list[Message] = []
-    world.controller.desk.take({"do": "reload"}, replies.append)
+    world.controller.desk.take(ReloadRequest(listener="control"), replies.append)
     world.turn()
-    (report,) = (each for each in world.processes.requests if each["do"] == "report")
-    world.controller.heard(world.processes.worker, {"re": report["id"]})
+    (number,) = (n for m, n in world.processes.requests if isinstance(m, WriteCounters))
+    frame = Frame(Acknowledged(), Kind.ANSWER, number)
+    world.controller.on_message(world.processes.worker, frame)
     world.turn()
     assert replies == []
     (mark, _) = backend_marks(world.config)["web"]
-    world.answer("count", marks={str(mark): 3})
-    assert "3 flows" in str(replies[0])
+    world.answer(CountConnections, ConnectionCounts(marks={mark: 3}))
+    assert "3 flows" in str(value(replies))
 
 
 def test_what_was_read_is_shown(world: World) -> None:
@@ -205,9 +247,9 @@ def test_what_was_read_is_shown(world: World) -> None:
     marks = backend_marks(world.config)["web"]
     counts = {4: {marks[0]: {"requests": nfnetlink.CounterValue(3, 300)}}}
     replies: list[Message] = []
-    world.controller.desk.take({"do": "backends"}, replies.append)
+    world.controller.desk.take(show("backends"), replies.append)
     world.turn()
     assert replies == []
-    reading = Reading({4: {"unanswered": 0, "gone": 0}}, counts, {})
-    world.answer("read", reading=reading.plain())
-    assert [row["packets_in"] for row in replies[0]["ok"]] == [3, 0]
+    reading = Reading(tables={4: {"unanswered": 0, "gone": 0}}, carried=counts)
+    world.answer(ReadTables, reading)
+    assert [row["packets_in"] for row in value(replies)] == [3, 0]

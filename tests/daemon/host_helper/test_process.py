@@ -1,4 +1,4 @@
-"""The reconciler as a process in a namespace of its own: orders, news, and its end."""
+"""The host helper as a process in a namespace of its own: requests, reports, and its end."""
 
 from __future__ import annotations
 
@@ -15,8 +15,25 @@ from pyroute2 import netns
 from paraglider.config.model import Config
 from paraglider.daemon.host_helper import process as module
 from paraglider.daemon.host_helper.arrivals import Arrivals
-from paraglider.daemon.host_helper.process import Orders, ReconcilerSpec, needed
-from paraglider.daemon.processes.channel import Channel
+from paraglider.daemon.host_helper.process import HostHelperSpec, Requests, needed
+from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    TO_ROLE,
+    Acknowledged,
+    ApplyHost,
+    ConnectionCounts,
+    CountConnections,
+    ForgetConnections,
+    HostChanged,
+    HostConditions,
+    LoadRules,
+    Message,
+    Reading,
+    ReadTables,
+    Refusal,
+    WriteCounters,
+)
 from paraglider.host.announce import Announcer
 from paraglider.host.privileges import RECONCILER_CAPABILITIES
 from paraglider.lab.namespace import Namespace
@@ -51,8 +68,8 @@ def test_what_has_to_be_set_up() -> None:
     assert needed(CONFIG) == {4}
 
 
-def test_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each has its answer; what fails and what is none is an answer too."""
+def test_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its answer; what fails and what is none of these is answered by a refusal."""
     said: list[Any] = []
 
     class Rules:
@@ -63,22 +80,29 @@ def test_orders(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.Nft, "load", lambda _, text: said.append(text))
     service = Service()
     arrivals = Arrivals(CONFIG, None, make=lambda: Announcer.__new__(Announcer))
-    orders = Orders(Rules(), service, arrivals)  # type: ignore[arg-type]
-    plain = CONFIG.model_dump(mode="json", by_alias=True)
-    assert orders.do({"do": "adjust", "config": plain}) == {"done": ["rules"]}
+    requests = Requests(Rules(), service, arrivals)  # type: ignore[arg-type]
+    assert requests.answer(ApplyHost(config=CONFIG)) == HostChanged(done=("rules",))
     assert said == [CONFIG]
     assert service.needed == {4}
-    assert orders.do({"do": "hash", "text": "flush"}) == {}
+    assert requests.answer(LoadRules(text="flush")) == Acknowledged()
     assert said[-1] == "flush"
-    for bad in ({"do": "adjust"}, {"do": "adjust", "config": 7}, {"do": "forget"}, {"do": []}, {}):
-        assert orders.do(bad)["fault"] == "platform"
+    monkeypatch.setattr(module, "Conntrack", refuse)
+    for bad in (ForgetConnections(), WriteCounters()):
+        answer = requests.answer(bad)
+        assert isinstance(answer, Refusal)
+        assert answer.fault == "platform"
+
+
+def refuse() -> None:
+    """A kernel that does not know conntrack."""
+    raise OSError(93, "Protocol not supported")
 
 
 class Running:
-    """A reconciler that was forked into ``namespace``, and the hub's end of its channel."""
+    """A host helper that was forked into ``namespace``, and the supervisor's end."""
 
     def __init__(self, namespace: str) -> None:
-        self.channel, theirs = Channel.pair()
+        self.endpoint, theirs = Endpoint.pair(FROM_ROLE["host helper"], TO_ROLE["host helper"])
         reading, writing = os.pipe()
         parent = os.getpid()
         self.pid = os.fork()
@@ -86,9 +110,9 @@ class Running:
             status = 99
             try:
                 os.close(reading)
-                self.channel.close()
+                self.endpoint.close()
                 netns.setns(namespace)
-                spec = ReconcilerSpec(0, CONFIG, frozenset({4, 6}), channel=theirs)
+                spec = HostHelperSpec(0, CONFIG, frozenset({4, 6}), endpoint=theirs)
                 status = module.run(spec, writing, parent)
             finally:
                 os._exit(status)
@@ -96,23 +120,23 @@ class Running:
         theirs.close()
         with os.fdopen(reading, "rb") as report:
             assert report.read() == b"ready"
-        self.heard: list[dict[str, Any]] = []
+        self.received: list[Frame] = []
 
-    def until(self, done: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    def until(self, done: Callable[[Frame], bool]) -> Message:
         """The first message for which ``done`` holds."""
         deadline = time.monotonic() + 20
         while True:
-            found = next((message for message in self.heard if done(message)), None)
+            found = next((frame for frame in self.received if done(frame)), None)
             if found is not None:
-                return found
-            assert time.monotonic() < deadline, self.heard
-            self.heard += self.channel.receive()
+                return found.message
+            assert time.monotonic() < deadline, self.received
+            self.received += self.endpoint.receive()
             time.sleep(0.02)
 
-    def ask(self, number: int, **order: Any) -> dict[str, Any]:
-        """The answer to an order."""
-        self.channel.send({**order, "id": number})
-        return self.until(lambda message: message.get("re") == number)
+    def ask(self, number: int, request: Message) -> Message:
+        """The answer to a request."""
+        self.endpoint.send(request, Kind.REQUEST, number)
+        return self.until(lambda frame: (frame.kind, frame.number) == (Kind.ANSWER, number))
 
     def ended(self) -> int:
         """The exit code."""
@@ -140,11 +164,11 @@ def running() -> Iterator[Running]:
 @pytest.mark.root
 def test_its_life(running: Running) -> None:
     """It says that nothing is set up, answers, has two capabilities, and ends when asked."""
-    said = running.until(lambda message: message.get("do") == "conditions")
-    assert list(said["found"]) == ["set-up of IPv4"]
-    plain = CONFIG.model_dump(mode="json", by_alias=True)
-    assert running.ask(1, do="adjust", config=plain) == {"done": [], "re": 1}
-    assert running.ask(2, do="count")["re"] == 2
+    said = running.until(lambda frame: isinstance(frame.message, HostConditions))
+    assert isinstance(said, HostConditions)
+    assert list(said.found) == ["set-up of IPv4"]
+    assert running.ask(1, ApplyHost(config=CONFIG)) == HostChanged(done=())
+    assert isinstance(running.ask(2, CountConnections()), ConnectionCounts | Refusal)
     status = Path(f"/proc/{running.pid}/status").read_text()
     held = {line.split()[0]: line.split()[1] for line in status.splitlines() if "Cap" in line}
     wanted = sum(1 << one for one in RECONCILER_CAPABILITIES)
@@ -154,10 +178,10 @@ def test_its_life(running: Running) -> None:
 
 
 @pytest.mark.root
-def test_a_slow_nft_delays_no_order_that_runs_no_program(
+def test_a_slow_nft_delays_no_request_that_runs_no_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Connections are counted and tables are read while nft hangs; its order is answered after."""
+    """Connections are counted and tables are read while nft hangs; its request comes later."""
     stand_in, release = tmp_path / "nft", tmp_path / "release"
     stand_in.write_text(f"#!/bin/sh\nwhile [ ! -e {release} ]; do sleep 0.02; done\n")
     stand_in.chmod(0o755)
@@ -165,13 +189,13 @@ def test_a_slow_nft_delays_no_order_that_runs_no_program(
     with Namespace(f"{new_prefix()}-host") as namespace:
         running = Running(namespace.name)
         try:
-            running.channel.send({"do": "hash", "text": "flush", "id": 1})
-            assert running.ask(2, do="count")["marks"] == {}
-            assert "reading" in running.ask(3, do="read", families=[4])
-            assert running.ask(4, do="forget", marks=[], passing=[], datagrams=[]) == {"re": 4}
-            assert not [message for message in running.heard if message.get("re") == 1]
+            running.endpoint.send(LoadRules(text="flush"), Kind.REQUEST, 1)
+            assert running.ask(2, CountConnections()) == ConnectionCounts(marks={})
+            assert isinstance(running.ask(3, ReadTables(families=(4,))), Reading)
+            assert running.ask(4, ForgetConnections()) == Acknowledged()
+            assert not [frame for frame in running.received if frame.number == 1]
             release.touch()
-            assert running.until(lambda message: message.get("re") == 1) == {"re": 1}
+            assert running.until(lambda frame: frame.number == 1) == Acknowledged()
         finally:
             release.touch()
             os.kill(running.pid, signal.SIGKILL)
@@ -179,7 +203,7 @@ def test_a_slow_nft_delays_no_order_that_runs_no_program(
 
 
 @pytest.mark.root
-def test_it_ends_with_the_hub(running: Running) -> None:
-    """Its channel is closed, and nobody is left to speak with."""
-    running.channel.close()
+def test_it_ends_with_the_supervisor(running: Running) -> None:
+    """Its endpoint is closed."""
+    running.endpoint.close()
     assert running.ended() == 0

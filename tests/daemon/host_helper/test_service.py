@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from paraglider.daemon.host_helper import service as module
-from paraglider.daemon.host_helper.messages import HostConditions, Renewed, told
 from paraglider.daemon.host_helper.service import (
     AT_WORK,
     LINES,
@@ -17,6 +16,8 @@ from paraglider.daemon.host_helper.service import (
     SETTLE,
     HostService,
 )
+from paraglider.daemon.ipc import encode
+from paraglider.daemon.messages import FROM_ROLE, HostConditions, Message, TablesRestored
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.host.reconcile import Absence, RepairResult, SetUpAtWorkError
 from paraglider.host.step import Step
@@ -61,14 +62,14 @@ class Place:
         """See ``Reconciler``."""
         return self.set_up
 
-    def hear(self, message: Any) -> None:
-        """The hub."""
-        said = told(message)
-        if isinstance(said, Renewed):
-            self.renewed.append(said.families)
+    def hear(self, message: Message) -> None:
+        """The supervisor."""
+        received = FROM_ROLE["host helper"].validate_json(encode(message))
+        if isinstance(received, TablesRestored):
+            self.renewed.append(received.families)
         else:
-            assert isinstance(said, HostConditions)
-            self.conditions.append(dict(said.found))
+            assert isinstance(received, HostConditions)
+            self.conditions.append(dict(received.found))
 
     def info(self, event: str, **details: Any) -> None:
         """The log."""

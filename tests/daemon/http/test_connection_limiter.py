@@ -8,7 +8,13 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
-from paraglider.daemon.http.connection_limiter import Client, Door, Shares, client_of, everybody
+from paraglider.daemon.http.connection_limiter import (
+    Client,
+    ConnectionLimiter,
+    Shares,
+    client_of,
+    everybody,
+)
 
 
 class Echo(asyncio.Protocol):
@@ -27,11 +33,13 @@ class Echo(asyncio.Protocol):
 
 
 @contextlib.asynccontextmanager
-async def door(admit: Any = everybody, **bounds: Any) -> AsyncIterator[tuple[Door, Any, Any]]:
+async def door(
+    admit: Any = everybody, **bounds: Any
+) -> AsyncIterator[tuple[ConnectionLimiter, Any, Any]]:
     """A door, its address, and the transports behind it."""
     listening = socket.create_server(("127.0.0.1", 0))
     transports: list[asyncio.BaseTransport] = []
-    made = Door(listening, admit, lambda: Echo(transports), **bounds)
+    made = ConnectionLimiter(listening, admit, lambda: Echo(transports), **bounds)
     try:
         yield made, listening.getsockname(), transports
     finally:

@@ -1,4 +1,4 @@
-"""HTTP in, requests to the hub out: what is refused by its shape or size, and what is asked."""
+"""HTTP in, requests to the supervisor out: what is refused by its type or size."""
 
 from __future__ import annotations
 
@@ -11,18 +11,28 @@ from typing import Any
 import pytest
 
 from paraglider.daemon.http import routes
-from paraglider.daemon.http.connection_limiter import Door, everybody
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.http.connection_limiter import ConnectionLimiter, everybody
+from paraglider.daemon.messages import (
+    FlowMatch,
+    FlowsRequest,
+    KillRequest,
+    Message,
+    Refusal,
+    ReloadRequest,
+    Result,
+    SetRequest,
+    ShowRequest,
+)
 from paraglider.errors import PlatformError
 
 
 class Talk:
-    """Connections to the requests; ``asked`` is what came to the hub, ``reply`` what it says."""
+    """Connections; ``asked`` is what was sent to the supervisor, ``reply`` its answer."""
 
     def __init__(self) -> None:
         self.asked: list[Message] = []
-        self.reply: Message | PlatformError = {"ok": ["yes"]}
-        self._made = routes.runner(routes.application(self._ask))
+        self.reply: Message | PlatformError = Result(value=["yes"])
+        self.runner = routes.runner(routes.application(self._ask))
 
     async def _ask(self, message: Message) -> Message:
         self.asked.append(message)
@@ -31,24 +41,24 @@ class Talk:
         return self.reply
 
     async def __aenter__(self) -> Talk:
-        await self._made.setup()
+        await self.runner.setup()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._made.cleanup()
+        await self.runner.cleanup()
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection."""
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        server = routes.server_of(self._made)
+        server = routes.server_of(self.runner)
         await asyncio.get_running_loop().connect_accepted_socket(server, theirs)
         return await asyncio.open_connection(sock=ours)
 
     @property
     def server(self) -> Any:
         """What makes a handler of each connection."""
-        return routes.server_of(self._made)
+        return routes.server_of(self.runner)
 
     async def send(self, request: bytes) -> tuple[int, Any]:
         """Status and JSON of the answer; the connection is over then."""
@@ -75,21 +85,25 @@ def talk(what: Callable[[Talk], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_requests_come_to_the_hub() -> None:
-    """Words of the query and the path, a number as such; what is to be done is the path's."""
+def test_requests_are_sent_to_the_supervisor() -> None:
+    """Words of the query and the path, a number as such; what is to be done is the path's, and the
+    listener is ours.
+    """
 
     async def what(talk: Talk) -> None:
         assert await talk.ask("GET /v1/status") == (200, ["yes"])
-        await talk.ask("GET /v1/flows?client=192.0.2.0/24&limit=5&do=kill")
-        await talk.ask("POST /v1/backends/web/%5Bfd00::1%5D:80", '{"weight": 3, "do": "kill"}')
+        await talk.ask("GET /v1/flows?client=192.0.2.0/24&limit=5&type=kill")
+        await talk.ask(
+            "POST /v1/backends/web/%5Bfd00::1%5D:80", '{"weight": 3, "listener": "stats"}'
+        )
         await talk.ask("POST /v1/flows/kill", '{"all": true}')
         await talk.ask("POST /v1/reload")
         assert talk.asked == [
-            {"do": "status"},
-            {"do": "flows", "client": "192.0.2.0/24", "limit": 5},
-            {"do": "set", "service": "web", "backend": "[fd00::1]:80", "weight": 3},
-            {"do": "kill", "all": True},
-            {"do": "reload"},
+            ShowRequest(listener="control", view="status"),
+            FlowsRequest(listener="control", match=FlowMatch(client="192.0.2.0/24"), limit=5),
+            SetRequest(listener="control", service="web", backend="[fd00::1]:80", weight=3),
+            KillRequest(listener="control", all=True),
+            ReloadRequest(listener="control"),
         ]
 
     talk(what)
@@ -107,11 +121,21 @@ def test_requests_come_to_the_hub() -> None:
         ("POST /v1/flows/kill", "[1]", 400, "the body is no JSON object"),
         ("POST /v1/flows/kill", "[" * 60_000, 400, "the body is no JSON"),
         ("POST /v1/flows/kill", '"' + "x" * routes.LARGEST + '"', 413, "too large"),
+        ("POST /v1/flows/kill", '{"all": "yes"}', 400, "`all` is not valid"),
+        ("POST /v1/flows/kill", '{"client": "nowhere"}', 400, "is no address"),
+        ("POST /v1/flows/kill", '{"client": 7}', 400, "`client` is no text"),
+        ("GET /v1/flows?limit=1001", "", 400, "`limit` is not valid"),
+        ("GET /v1/flows?limit=all", "", 400, "`limit` is not valid"),
+        ("GET /v1/flows?client=%00", "", 400, "is no address"),
+        ("POST /v1/backends/web/b", '{"weight": "3"}', 400, "`weight` is not valid"),
+        ("POST /v1/backends/web/b", '{"weight": true}', 400, "`weight` is not valid"),
+        ("POST /v1/backends/web/b", '{"weight": NaN}', 400, "`weight` is not valid"),
+        ("POST /v1/backends/web/b", '{"state": []}', 400, "`state` is not valid"),
+        ("POST /v1/backends/web/b", '{"state": "\\ud800"}', 400, "is not valid"),
+        ("POST /v1/reload", '{"force": 1}', 400, "`force` is not valid"),
     ],
 )
-def test_what_is_no_request_never_comes_to_the_hub(
-    first: str, body: str, status: int, words: str
-) -> None:
+def test_what_is_no_request_is_never_sent(first: str, body: str, status: int, words: str) -> None:
     """It is refused in JSON."""
 
     async def what(talk: Talk) -> None:
@@ -125,13 +149,12 @@ def test_what_is_no_request_never_comes_to_the_hub(
 @pytest.mark.parametrize(
     ("reply", "status"),
     [
-        ({"error": "x", "remedy": "y", "fault": "operator"}, 400),
-        ({"error": "x", "remedy": "y", "fault": "platform"}, 503),
-        ({"error": "x", "remedy": "y", "fault": "nobody"}, 500),
+        (Refusal(error="x", remedy="y", fault="operator"), 400),
+        (Refusal(error="x", remedy="y", fault="platform"), 503),
         (PlatformError("x", "y"), 503),
     ],
 )
-def test_a_refusal_of_the_hub(reply: Message | PlatformError, status: int) -> None:
+def test_a_refusal_of_the_supervisor(reply: Message | PlatformError, status: int) -> None:
     """Its words, and a status by whose fault it was."""
 
     async def what(talk: Talk) -> None:
@@ -196,7 +219,7 @@ def test_half_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def what(talk: Talk) -> None:
         listening = socket.create_server(("127.0.0.1", 0))
-        door = Door(listening, everybody, talk.server, lifetime=0.3)
+        door = ConnectionLimiter(listening, everybody, talk.server, lifetime=0.3)
         reader, writer = await asyncio.open_connection(*listening.getsockname())
         writer.write(b"GET /v1/hea")
         assert await talk.ask("GET /v1/health") == (200, ["yes"])
@@ -204,11 +227,26 @@ def test_half_a_request_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
         writer.close()
         door.close()
         listening.close()
-        assert talk.asked == [{"do": "health"}]
+        assert talk.asked == [ShowRequest(listener="control", view="health")]
 
     talk(what)
 
 
-def test_warm_up_asks_nobody() -> None:
-    """What it is for is that nothing is left to import; it ends by itself."""
-    routes.warm_up()
+def test_a_rehearsal_ends_by_itself() -> None:
+    """Each request of it is answered, by a refusal or not."""
+
+    async def what(talk: Talk) -> None:
+        await asyncio.wait_for(routes.rehearse(talk.runner, routes.REHEARSAL), 30)
+        assert [type(request) for request in talk.asked] == [ShowRequest, KillRequest]
+
+    talk(what)
+
+
+def test_lines_of_a_file_are_in_the_answer() -> None:
+    """The mistakes of a configuration, each with its place."""
+
+    async def what(talk: Talk) -> None:
+        talk.reply = Refusal(error="f:1:1: no", fault="operator", lines=("f:1:1: no",))
+        assert (await talk.ask("POST /v1/reload"))[1]["lines"] == ["f:1:1: no"]
+
+    talk(what)

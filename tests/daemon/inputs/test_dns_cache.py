@@ -9,17 +9,27 @@ from typing import Any
 import pytest
 
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name
+from paraglider.daemon.messages import DnsAnswer, DnsName
 from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.dns_records import Record
 
-A, B = Name("_a._tcp.example", "", 4), Name("_b._tcp.example", "127.0.0.1:8600", 6)
+A, B = DnsName("_a._tcp.example", "", 4), DnsName("_b._tcp.example", "127.0.0.1:8600", 6)
 
 
-def answer(name: Name, *ends: int, ttl: float = 30.0) -> Answered:
+def answer(name: DnsName, *ends: int, ttl: float = 30.0) -> DnsAnswer:
     """Backends of ``name`` by the ends of their addresses."""
     network = ipaddress.ip_address("10.0.0.0" if name.family == 4 else "fd00::")
-    return Answered(name, tuple(Record(network + end, 80, 1) for end in ends), ttl)
+    records = tuple(Record(network + end, 80, 1) for end in ends)
+    return DnsAnswer(name=name, records=records, ttl=ttl)
+
+
+#: ``answer(B, 1)`` as every version has it in the file
+STORED = {
+    "do": "answer",
+    "name": {"name": "_b._tcp.example", "server": "127.0.0.1:8600", "family": 6},
+    "records": [["fd00::1", 80, 1]],
+    "ttl": 30.0,
+}
 
 
 class Counting(DnsCacheFile):
@@ -87,7 +97,8 @@ def test_who_only_looks_writes_nothing(file: Counting) -> None:
 
 def test_what_is_no_answer_is_passed_over(file: Counting) -> None:
     """Somebody has written into the file."""
-    file.store([{"do": "answer"}, Failed(A, "no").plain(), {}, answer(B, 1).plain()])
+    failed = {"do": "failed", "name": A._asdict(), "why": "no"}
+    file.store([{"do": "answer"}, failed, {}, STORED])
     kept = DnsCache(file)
     assert kept.get(A) is None
     assert kept.get(B) == answer(B, 1)
@@ -104,3 +115,9 @@ def test_a_file_that_cannot_be_written_is_told_of_once(file: Counting) -> None:
         (str(file.path), "No space left on device")
     ]
     assert kept.get(B) == answer(B, 1)
+
+
+def test_the_form_of_the_file(file: Counting) -> None:
+    """Other versions read it."""
+    DnsCache(file, no_warning).put(answer(B, 1))
+    assert file.load() == [STORED]

@@ -6,13 +6,11 @@ import ipaddress
 import time
 from typing import Any
 
-import pytest
-
 from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.daemon.inputs.health import SETTLED, HealthInput
-from paraglider.daemon.monitor.checker import CheckerSpec
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import HealthNews, Message, SetTargets
+from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.reconcile.checks import CheckReconciler
 from paraglider.daemon.reconcile.host import HostPendingError
@@ -21,7 +19,7 @@ from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.store import Store
 from paraglider.errors import PlatformError
 from paraglider.health.codes import Code
-from paraglider.health.messages import Found, Report, Targets, Verdict, batch, order
+from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.targets import Target
 
 FIRST, NEW = "10.0.0.1", "10.0.0.77"
@@ -63,7 +61,8 @@ class Controller:
     def hear(self, joined: bool, address: str = NEW) -> None:
         """News of a host."""
         detail = "answers" if joined else "silent"
-        self.health.take(batch([Found(joined, ipaddress.ip_address(address), detail, 1.0)]))
+        host = DiscoveredHost(joined, ipaddress.ip_address(address), detail, 1.0)
+        self.health.take(HealthNews(hosts=(host,)))
 
     def find(self, joined: bool, address: str = NEW) -> None:
         """News of a host, taken over."""
@@ -81,18 +80,17 @@ class Controller:
 
     def targets(self) -> list[Target]:
         """What the checker is told."""
-        return list(self.order().targets)
+        return list(self.order().targets())
 
-    def order(self) -> Targets:
+    def order(self) -> SetTargets:
         """What a checker that starts is sent."""
         sent: list[Message] = []
-        child = Child(CheckerSpec(1, None, 1, 1, "/"), pid=1, starts=1)
+        child = Child(MonitorSpec(1, None, 1, 1, "/"), pid=1, starts=1)
         checks = CheckReconciler(self, lambda: child, lambda _, message: sent.append(message))
         checks.reconcile(0.0)
         (message,) = sent
-        order_ = order(message)
-        assert isinstance(order_, Targets)
-        return order_
+        assert isinstance(message, SetTargets)
+        return message
 
     @property
     def discovered(self) -> DiscoveredHosts:
@@ -134,21 +132,14 @@ def test_a_verdict_moves_and_a_report_is_kept() -> None:
     """Each for the backend that it names; for one that is not there nothing happens."""
     hub = Controller(**CHECK)
     for backend in (FIRST, "10.9.9.9"):
-        hub.health.take(batch([Report("web", backend, False, Code.L4CON, "refused", 0.1, 5.0)]))
-        hub.health.take(batch([Verdict("web", backend, Event.CHECK_FAILED, "refused", 5.0)]))
+        report = CheckReport("web", backend, False, Code.L4CON, "refused", 0.1, 5.0)
+        change = HealthChange("web", backend, Event.CHECK_FAILED, "refused", 5.0)
+        hub.health.take(HealthNews(reports=(report,), changes=(change,)))
     member = hub.pools.find("web", FIRST)
     assert (member.state, member.why) == (State.DOWN, "refused")
     assert member.check is not None
     assert not member.check.passed
     assert [t.up for t in hub.targets()] == [False, True, True, True]
-
-
-@pytest.mark.parametrize("news", [{}, {"do": "verdict"}, {"do": "joined", "address": "here"}])
-def test_what_is_no_news(news: dict[str, Any]) -> None:
-    """It changes nothing."""
-    hub = Controller()
-    hub.health.take(news)
-    assert hub.states() == {FIRST: "ready", "10.0.0.2": "ready"}
 
 
 def test_a_host_joins_leaves_and_is_back() -> None:
@@ -217,13 +208,12 @@ def test_failover_is_part_of_the_order() -> None:
 
 
 def test_a_checker_that_lies_changes_its_own_subject_alone() -> None:
-    """No state that is the operator's, no service that it does not look at, no host but with
-    failover, and hosts once a while, however fast it talks.
+    """No service that it does not check, no host but with failover, and hosts once a while, however
+    fast it sends them.
     """
     hub = Controller(failover=False, check={"type": "tcp"})
-    verdict = {"do": "verdict", "backend": FIRST, "detail": "x", "at": 1.0, "held_until": 0}
-    for service, event in (("web", "set-maint"), ("web", "set-drain"), ("mail", "check-failed")):
-        hub.health.take({"do": "news", "news": [{**verdict, "service": service, "event": event}]})
+    change = HealthChange("mail", FIRST, Event.CHECK_FAILED, "x", 1.0)
+    hub.health.take(HealthNews(changes=(change,)))
     hub.find(joined=True)
     assert set(hub.states().values()) | set(hub.states("mail").values()) == {"ready"}
     assert hub.adopted == 0
@@ -239,9 +229,8 @@ def test_a_checker_that_lies_changes_its_own_subject_alone() -> None:
 def test_a_check_of_tomorrow_is_of_now() -> None:
     """Where the checker's clock is nonsense, the time that is shown is not."""
     hub = Controller(check={"type": "tcp"})
-    report = {"do": "report", "service": "web", "backend": FIRST, "passed": True, "detail": "ok"}
-    report["code"] = "L4OK"
-    hub.health.take({"do": "news", "news": [{**report, "duration": 0.1, "at": 9e9}]})
+    report = CheckReport("web", FIRST, True, Code.L4OK, "ok", 0.1, 9e9)
+    hub.health.take(HealthNews(reports=(report,)))
     check = hub.pools.find("web", FIRST).check
     assert check is not None
     assert check.at <= time.monotonic()

@@ -12,7 +12,7 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, compare
 from paraglider.errors import OperatorError
 
-ALL = Capabilities({"worker", "tracker", "proxy worker"}, STRATEGIES)
+ALL = Capabilities({"worker", "conntrack counter", "proxy worker"}, STRATEGIES)
 
 
 def config(*services: dict[str, Any], **top: Any) -> Config:

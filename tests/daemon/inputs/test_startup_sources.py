@@ -13,7 +13,7 @@ from paraglider.config.model import Config
 from paraglider.config.sources import read_files
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import backends_of, gathered, judge, names_in
-from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name
+from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName
 from paraglider.host.dns_records import Record
 
 CONF = """\
@@ -26,8 +26,8 @@ services:
   - {name: six, vip: 2001:db8::11, protocol: tcp, ports: 83,
      backends: {dns: _a._tcp.example, server: "127.0.0.1:8600"}}
 """
-A = Name("_a._tcp.example", "", 4)
-SIX = Name("_a._tcp.example", "127.0.0.1:8600", 6)
+A = DnsName("_a._tcp.example", "", 4)
+SIX = DnsName("_a._tcp.example", "127.0.0.1:8600", 6)
 NONE = "has no backends until there are some"
 
 
@@ -66,11 +66,14 @@ def test_a_start_with_the_dns(loaded: LoadedConfig) -> None:
     """What it answers is there from the beginning, unless it is not good; a name is asked once."""
     config, files, said = loaded.config, read_files(loaded), list[str]()
     assert names_in(config) == [A, SIX]
-    answers = [Answered(A, records("10.0.0.3"), 30), Failed(SIX, "refused")]
+    answers = [
+        DnsAnswer(name=A, records=records("10.0.0.3"), ttl=30),
+        DnsFailure(name=SIX, why="refused"),
+    ]
     begun = gathered(config, files, answers, said.append, DnsCache())
     assert backends(begun, "dns") == backends(begun, "same") == ["10.0.0.3"]
     assert said == [f"DNS _a._tcp.example at 127.0.0.1:8600: refused; `six` {NONE}"]
-    bad = [Answered(A, records("192.168.0.14"), 30)]
+    bad = [DnsAnswer(name=A, records=records("192.168.0.14"), ttl=30)]
     said.clear()
     begun = gathered(config, files, bad, said.append, DnsCache())
     assert backends(begun, "dns") == []
@@ -80,16 +83,20 @@ def test_a_start_with_the_dns(loaded: LoadedConfig) -> None:
 def test_a_start_with_what_was_answered_before(loaded: LoadedConfig) -> None:
     """Where the DNS does not answer, or not well; what is no good any more is left out."""
     config, files, said = loaded.config, read_files(loaded), list[str]()
-    for news in ([], [Failed(A, "refused")], [Answered(A, records("192.168.0.14"), 30)]):
+    for news in (
+        [],
+        [DnsFailure(name=A, why="refused")],
+        [DnsAnswer(name=A, records=records("192.168.0.14"), ttl=30)],
+    ):
         kept = DnsCache()
-        kept.put(Answered(A, records("10.0.0.3"), 30))
+        kept.put(DnsAnswer(name=A, records=records("10.0.0.3"), ttl=30))
         said.clear()
         begun = gathered(config, files, news, said.append, kept)
         assert backends(begun, "dns") == ["10.0.0.3"]
         assert said[0].endswith("; `dns` begins with what it answered last")
         assert backends(begun, "six") == []
     kept = DnsCache()
-    kept.put(Answered(A, records("192.168.0.14"), 30))
+    kept.put(DnsAnswer(name=A, records=records("192.168.0.14"), ttl=30))
     begun = gathered(config, files, [], said.append, kept)
     assert backends(begun, "dns") == []
 

@@ -9,7 +9,7 @@ from paraglider.config.model import Config
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.inputs.suspended_policies import SuspendedPolicies
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import Message, SuspendPolicies
 from paraglider.daemon.processes.counters import identity
 from paraglider.daemon.processes.heartbeat import Life
 
@@ -53,7 +53,7 @@ def test_a_policy_that_does_not_return(world: World) -> None:
     event = "policy does not return, set aside: rr picks until a reload"
     assert world.hangs("own") == (said, [event])
     assert world.hangs("own") == (said, [])
-    assert world.told == [{"do": "suspend", "services": ["own"]}]
+    assert world.told == [SuspendPolicies(services=("own",))]
     (line,) = [standing.line for standing in world.conditions]
     assert line.startswith("service own: its policy `mine:Own` did not return, rr picks")
     assert world.conditions.status == "degraded"
@@ -65,7 +65,7 @@ def test_it_is_tried_again(world: World) -> None:
     assert world.told == []
     world.hangs("own")
     world.suspensions.clear()
-    assert world.told[1:] == [{"do": "suspend", "services": []}]
+    assert world.told[1:] == [SuspendPolicies(services=())]
     assert world.conditions.status == "healthy"
     assert world.hangs("own")[1] != []
 

@@ -44,6 +44,8 @@ from paraglider.daemon.messages import (
     ListFlows,
     LoadRules,
     Message,
+    Reading,
+    ReadTables,
     Refusal,
     ReloadRequest,
     Result,
@@ -53,7 +55,6 @@ from paraglider.daemon.messages import (
     SetTargets,
     ShowRequest,
     SuspendPolicies,
-    Sync,
     TablesRestored,
     WriteCounters,
     base,
@@ -65,6 +66,8 @@ from paraglider.health.codes import Code
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.targets import Scope, Target
 from paraglider.host.dns_records import Record
+from paraglider.netfilter.connections import Fill
+from paraglider.netfilter.nfnetlink import CounterValue
 
 FOUR, SIX = ipaddress.ip_address("10.0.0.1"), ipaddress.ip_address("fd00:10::1")
 CHECK = Check(type="https", host="a", timeout=0.5, expect=Expect(status=(StatusRange(200, 204),)))
@@ -92,8 +95,16 @@ CONFIG = Config.model_validate(
     }
 )
 STATES = {"web": {"10.0.0.1": ("ready", 1), "10.0.0.2": ("down", 3)}}
-MATCH = FlowMatch(client=ipaddress.ip_network("192.0.2.0/24"), backend="10.0.0.1", service="web")
+MATCH = FlowMatch(client="192.0.2.0/24", backend="10.0.0.1", service="web")
 FLOW = {"client": "192.0.2.9:5", "packets": 2**63, "age": 0.5, "bytes": None, "up": True}
+
+READING = Reading(
+    tables={4: {"unanswered": 3}, 6: None},
+    carried={4: {0x5200_0000: {"requests": CounterValue(3, 300)}}},
+    refused={4: {"tcp": 1}},
+    fill=Fill(5, 100, 0),
+    errors={6: "no table"},
+)
 
 SENT: dict[str, tuple[Message, ...]] = {
     "to worker": (
@@ -102,7 +113,6 @@ SENT: dict[str, tuple[Message, ...]] = {
         SuspendPolicies(services=("web",)),
         ListFlows(match=MATCH, limit=MOST_LISTED),
         KillFlows(match=FlowMatch()),
-        Sync(),
         WriteCounters(),
     ),
     "from worker": (
@@ -113,8 +123,8 @@ SENT: dict[str, tuple[Message, ...]] = {
     ),
     "to monitor": (
         SetTargets.of(TARGETS, SCOPE),
-        SetTargets.of(()),
-        CheckSooner(service="web", backend="10.0.0.1"),
+        SetTargets.of((), gone=[("web", "10.0.0.1")], whole=False),
+        CheckSooner(backends=(("web", "10.0.0.1"),)),
         SetSources(names=(NAME,), files=("/etc/backends",)),
     ),
     "from monitor": (
@@ -135,12 +145,15 @@ SENT: dict[str, tuple[Message, ...]] = {
         LoadRules(text="flush chain"),
         ForgetConnections(marks=(1,), passing=(2,), datagrams=(("192.0.2.1", 53, 54),)),
         CountConnections(),
+        ReadTables(families=(4, 6)),
     ),
     "from host helper": (
         HostConditions.of({"address 192.0.2.1/24": ("unhealthy", "missing")}),
         TablesRestored(families=(4, 6)),
         HostChanged(done=("address",)),
         ConnectionCounts(marks={0x5200_0000: 3}),
+        READING,
+        Reading(),
         Acknowledged(),
         Refusal(error="no", remedy="do", fault="operator"),
     ),
@@ -203,8 +216,17 @@ REPORT = ["web", "10.0.0.1", True, "L7OK", "status 200", 0.01, 5.0]
         *(
             json.dumps({"type": "health-news", "reports": [[*REPORT[:at], bad, *REPORT[at + 1 :]]]})
             for at, bad in (
-                *((0, None), (0, "x" * 5000), (1, 7), (2, "yes"), (2, 1), (3, []), (4, -1.0)),
-                *((4, 1e9), (4, float("nan")), (5, float("inf")), (5, "5"), (5, 10**400)),
+                *(
+                    (0, None),
+                    (0, "x" * 5000),
+                    (1, 7),
+                    (2, "yes"),
+                    (2, 1),
+                    (3, "L9OK"),
+                    (4, []),
+                    (5, -1.0),
+                ),
+                *((5, 1e9), (5, float("nan")), (6, float("inf")), (6, "5"), (6, 10**400)),
             )
         ),
         '{"type": "health-news", "changes": [["web", "b", "set-maint", "", 1, 0]]}',

@@ -8,16 +8,16 @@ import asyncio
 
 import pytest
 
+from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName
 from paraglider.daemon.monitor import dns_lookup as module
-from paraglider.daemon.monitor.discovery_messages import Answered, Failed, Name
 from paraglider.daemon.monitor.dns_lookup import ask, ask_once
 from paraglider.host.dns_records import NoAnswerError, Query, Reply, Srv
 
 NOBODY = 65534
-WEB, API = Name("_web._tcp.example", "", 4), Name("_api._tcp.example", "", 4)
+WEB, API = DnsName("_web._tcp.example", "", 4), DnsName("_api._tcp.example", "", 4)
 
 
-def query_for_web(name: Name) -> Query:
+def query_for_web(name: DnsName) -> Query:
     """Answers for WEB, and for nothing else."""
 
     async def query(wanted: str, kind: str) -> Reply:
@@ -37,17 +37,17 @@ def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError
 
     why = f"{WEB.name}: no answer within 0.01 s"
-    assert asyncio.run(ask(WEB, silent)) == Failed(WEB, why)
+    assert asyncio.run(ask(WEB, silent)) == DnsFailure(name=WEB, why=why)
     found = asyncio.run(ask(API, query_for_web(API)))
-    assert found == Failed(API, f"{API.name}: nobody answers")
-    assert isinstance(asyncio.run(ask(WEB, query_for_web(WEB))), Answered)
+    assert found == DnsFailure(name=API, why=f"{API.name}: nobody answers")
+    assert isinstance(asyncio.run(ask(WEB, query_for_web(WEB))), DnsAnswer)
 
 
 @pytest.mark.root
 def test_asked_once() -> None:
     """Before anything is started another process asks, and what it finds is here."""
     found = ask_once([WEB, API], NOBODY, NOBODY, query_for_web)
-    assert sorted(type(news).__name__ for news in found) == ["Answered", "Failed"]
+    assert sorted(type(news).__name__ for news in found) == ["DnsAnswer", "DnsFailure"]
     assert {news.name for news in found} == {WEB, API}
 
 
@@ -56,7 +56,7 @@ def test_asked_once_in_vain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A start does not wait for an answer for ever, and has the others."""
     monkeypatch.setattr(module, "FIRST_PATIENCE", 0.5)
 
-    def query_for(name: Name) -> Query:
+    def query_for(name: DnsName) -> Query:
         async def silent(wanted: str, kind: str) -> Reply:
             await asyncio.Event().wait()
             raise AssertionError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.manager import Children
+from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.processes.rolling_restart import Renewal
 from paraglider.daemon.processes.spec import Spec
 
@@ -16,8 +16,8 @@ class Dismissing:
     def __init__(self) -> None:
         self.dismissed: list[int] = []
 
-    def dismiss(self, child: Child) -> None:
-        """See ``Children``."""
+    def restart(self, child: Child) -> None:
+        """See ``ProcessManager``."""
         self.dismissed.append(child.spec.index)
         child.dismissed = 1.0
 
@@ -26,7 +26,7 @@ def test_one_after_the_other() -> None:
     """The next goes when the one before serves again, each once; who runs not needs nothing."""
     first, second, gone = (Child(Spec(i), pid=pid) for i, pid in enumerate((11, 12, 0)))
     noted = Dismissing()
-    everybody = cast(Children, noted)
+    everybody = cast(ProcessManager, noted)
     renewal = Renewal()
     renewal.add([first, second, gone])
     renewal.add([second])

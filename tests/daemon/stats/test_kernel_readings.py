@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
 
-from paraglider.daemon.host_helper.readings import Reading
+from paraglider.daemon.messages import Reading
 from paraglider.daemon.stats.kernel_readings import (
     AGE,
     INTERVAL,
@@ -19,11 +18,11 @@ from paraglider.netfilter.connections import Fill
 from paraglider.netfilter.nfnetlink import CounterValue
 
 READING = Reading(
-    {4: {"unanswered": 3}, 6: None},
-    {4: {0x52000000: {"requests": CounterValue(1, 100)}}},
-    {4: {"tcp": 5}},
-    Fill(1, 2, 3),
-    {6: "refused"},
+    tables={4: {"unanswered": 3}, 6: None},
+    carried={4: {0x52000000: {"requests": CounterValue(1, 100)}}},
+    refused={4: {"tcp": 5}},
+    fill=Fill(1, 2, 3),
+    errors={6: "refused"},
 )
 
 
@@ -56,13 +55,6 @@ class Helper:
         """The open request is answered."""
         self.now += after
         self.asked.pop()(reading)
-
-
-def test_a_reading_survives_json() -> None:
-    """And what is none is refused."""
-    assert Reading.of(json.loads(json.dumps(READING.plain()))) == READING
-    with pytest.raises(ValueError, match="validation error"):
-        Reading.of({"tables": {"4": "many"}})
 
 
 def test_one_request_at_a_time_and_a_reading_every_few_seconds() -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from paraglider.daemon.http.connection_limiter import Door, everybody
+from paraglider.daemon.http.connection_limiter import ConnectionLimiter, everybody
 from paraglider.daemon.http.routes import runner, server_of
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed
@@ -40,7 +40,7 @@ async def served(source: Source, **bounds: Any) -> AsyncIterator[tuple[str, int]
     """The address where the streams of ``source`` are served."""
     listening = socket.create_server(("127.0.0.1", 0))
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 14)
-    doors: list[Door] = []
+    doors: list[ConnectionLimiter] = []
 
     def keep(transport: asyncio.BaseTransport | None, seconds: float) -> None:
         doors[0].keep(transport, seconds)
@@ -50,7 +50,7 @@ async def served(source: Source, **bounds: Any) -> AsyncIterator[tuple[str, int]
     app.router.add_get("/events", streams.serve)
     made = runner(app)
     await made.setup()
-    doors.append(Door(listening, everybody, server_of(made), lifetime=1.0))
+    doors.append(ConnectionLimiter(listening, everybody, server_of(made), lifetime=1.0))
     try:
         yield listening.getsockname()[:2]
     finally:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import Message, Refusal, Result, ShowRequest
 from paraglider.daemon.web.feed import Feed, of_service
 from paraglider.errors import PlatformError
 
@@ -24,7 +24,7 @@ def test_readers_share_a_question() -> None:
 
     async def ask(request: Message) -> Message:
         asked.append(request)
-        return {"ok": status(1_700_000_000 + len(asked))}
+        return Result(value=status(1_700_000_000 + len(asked)))
 
     async def read(feed: Feed) -> list[bytes]:
         found, number = [], 0
@@ -47,7 +47,7 @@ def test_readers_share_a_question() -> None:
         ]
         assert json.loads(results[0][0])["host"] == "lb"
         assert len(asked) <= feed.number + 1
-        assert asked[0] == {"do": "status"}
+        assert asked[0] == ShowRequest(listener="stats", view="status")
         assert feed.now()["at"] == 1_700_000_000 + feed.number
 
     asyncio.run(main())
@@ -56,14 +56,16 @@ def test_readers_share_a_question() -> None:
 def test_a_hub_that_does_not_answer() -> None:
     """The last sample stays, and the next question follows; a slow answer makes a longer pause."""
     pauses: list[float] = []
-    answers: list[Any] = [status(1.0), None, {"error": "too many questions"}, status(2.0)]
+    busy = Refusal(error="too many requests", fault="platform")
+    answers: list[Any] = [Result(value=status(1.0)), None, busy, Result(value=status(2.0))]
 
     async def ask(_request: Message) -> Message:
         answer = answers.pop(0)
         await asyncio.sleep(0.02)
         if answer is None:
-            raise PlatformError("the hub does not answer")
-        return {"ok": answer} if "at" in answer else answer
+            raise PlatformError("the supervisor does not answer")
+        assert isinstance(answer, Message)
+        return answer
 
     async def main() -> None:
         feed = Feed(ask, {}, interval=0.001)

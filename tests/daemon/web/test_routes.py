@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from paraglider.daemon.processes.channel import Message
+from paraglider.daemon.messages import Message, Refusal, SetRequest
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed
 from paraglider.daemon.web.guard import HEADERS, Guard
@@ -25,7 +25,7 @@ def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
 
     async def ask(request: Message) -> Message:
         asked.append(request)
-        return {"error": "no", "remedy": "yes", "fault": "operator"}
+        return Refusal(error="no", remedy="yes", fault="operator")
 
     async def main() -> None:
         feed = Feed(ask, {})
@@ -84,11 +84,18 @@ def test_errors_are_json_with_all_headers() -> None:
 
 
 @pytest.mark.parametrize("token", [None, "secret"])
-def test_a_change_is_the_hubs_to_judge(token: str | None) -> None:
+def test_a_change_is_sent_with_its_token(token: str | None) -> None:
     """Place and token are those of the request itself, whatever its body says of them."""
 
     async def use(client: Client) -> None:
-        body = {"state": "drain", "service": "x", "backend": "y", "do": "kill", "token": "mine"}
+        body = {
+            "state": "drain",
+            "service": "x",
+            "backend": "y",
+            "type": "kill",
+            "listener": "control",
+        }
+        body |= {"token": "mine"}
         headers = {} if token is None else {TOKEN: token}
         answer = await client.post(
             "/api/v1/backends/web/10.0.0.1", data=json.dumps(body), headers=headers
@@ -97,10 +104,6 @@ def test_a_change_is_the_hubs_to_judge(token: str | None) -> None:
         assert (await client.post("/api/v1/backends/web/b", data="{")).status == 400
 
     (asked,) = served(use)
-    assert asked == {
-        "do": "set",
-        "service": "web",
-        "backend": "10.0.0.1",
-        "state": "drain",
-        "token": token,
-    }
+    assert asked == SetRequest(
+        listener="stats", service="web", backend="10.0.0.1", state="drain", token=token
+    )

@@ -1,4 +1,4 @@
-"""What a process with flows does for the hub: in slices, bounded, and answered once."""
+"""What a process with flows does for the supervisor: in slices, bounded, and answered once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,27 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.daemon.processes.channel import Channel
+from paraglider.daemon.ipc import Endpoint, Frame, Kind, encode
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    MOST_LISTED,
+    TO_ROLE,
+    Acknowledged,
+    ApplyConfig,
+    FlowList,
+    FlowMatch,
+    KilledFlows,
+    KillFlows,
+    ListFlows,
+    Message,
+    Refusal,
+    SetStates,
+    SuspendPolicies,
+    WriteCounters,
+)
 from paraglider.daemon.processes.counters import ROWS_A_TICK, Counters, Writer
 from paraglider.daemon.processes.heartbeat import Life
-from paraglider.daemon.workers.commands import _AT_ONCE, _MOST_WALKS, MOST_LISTED, SLICE, Commands
+from paraglider.daemon.workers.commands import _AT_ONCE, _MOST_WALKS, SLICE, Commands
 from paraglider.forward.flows import Match
 from paraglider.forward.services import States
 
@@ -79,11 +96,14 @@ class Source:
             yield "web", str(number), {"flows": number}
 
 
+EVERY = FlowMatch()
+
+
 class Work:
-    """Commands for ``view``, and the hub's end. ``step`` is how long a slice's part takes."""
+    """Commands for ``view``, and the supervisor's end. A slice's part takes ``step`` seconds."""
 
     def __init__(self, view: Flows | None, step: float = 0.0) -> None:
-        self.hub, theirs = Channel.pair()
+        self.supervisor, theirs = Endpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
         self.subject = Subject(view)
         self._time = 0.0
         self._step = step
@@ -96,15 +116,25 @@ class Work:
         self._time += self._step
         return self._time
 
-    def ask(self, **message: Any) -> list[dict[str, Any]]:
-        """Send a message and do one tick; the answers so far."""
-        self.hub.send(message)
+    def send(self, message: Message, number: int = 0) -> None:
+        """Send a message, or the request ``number``."""
+        kind = Kind.REQUEST if number else Kind.MESSAGE
+        self.supervisor.send(encode(message), kind, number)
+
+    def ask(self, message: Message, number: int = 0) -> list[Frame]:
+        """Send and do one tick; the answers so far."""
+        self.send(message, number)
         return self.tick()
 
-    def tick(self) -> list[dict[str, Any]]:
+    def tick(self) -> list[Frame]:
         """One tick; what was answered in it."""
         self.commands.tick(5.0)
-        return self.hub.receive()
+        return self.supervisor.receive()
+
+
+def answer(message: Message, number: int) -> Frame:
+    """An answer as it is received."""
+    return Frame(message, Kind.ANSWER, number)
 
 
 def test_states_and_configurations_are_handed_on() -> None:
@@ -117,25 +147,24 @@ def test_states_and_configurations_are_handed_on() -> None:
             ]
         }
     )
-    plain = config.model_dump(mode="json", by_alias=True)
-    assert work.ask(do="states", states={"a": {}}, version=3) == []
+    assert work.ask(SetStates(states={"a": {}}, version=3)) == []
     assert work.life.applied == 3
-    assert work.ask(do="config", config=plain, states={"b": {}}, version=5) == []
+    assert work.ask(ApplyConfig(config=config, states={"b": {}}, version=5)) == []
     assert work.life.applied == 5
     assert work.subject.states == [{"a": {}}, {"b": {}}]
     assert work.subject.configs == [config]
 
 
-def test_a_report_is_answered_when_all_numbers_are_new() -> None:
-    """Every backend is asked after the question, however far the writing had come; in slices."""
+def test_counters_are_acknowledged_when_all_are_new() -> None:
+    """Every backend is asked after the request, however far the writing had come; in slices."""
     work = Work(None, step=SLICE / 4)
     work.writer.tick()
     before = Counter(work.source.asked)
-    answers = work.ask(do="report", id=7)
+    answers = work.ask(WriteCounters(), 7)
     assert answers == []
     while not answers:
         answers = work.tick()
-    assert answers == [{"re": 7}]
+    assert answers == [answer(Acknowledged(), 7)]
     assert len(work.source.asked) == 10 * ROWS_A_TICK
     assert all(count > before[name] for name, count in work.source.asked.items())
 
@@ -143,38 +172,35 @@ def test_a_report_is_answered_when_all_numbers_are_new() -> None:
 def test_flows_are_listed_once_each() -> None:
     """One that a walk meets twice is listed once, one that ended meanwhile is not."""
     work = Work(Flows([1000, None, 2000, 1000, -1, None]))
-    match = {"service": "web"}
-    (answer,) = work.ask(do="flows", id=1, limit=10, match=match)
-    assert answer == {
-        "re": 1,
-        "flows": [{"flow": 1000, "at": 5.0}, {"flow": 2000, "at": 5.0}],
-        "more": False,
-    }
+    found = work.ask(ListFlows(match=FlowMatch(service="web"), limit=10), 1)
+    flows = ({"flow": 1000, "at": 5.0}, {"flow": 2000, "at": 5.0})
+    assert found == [answer(FlowList(flows=flows, more=False), 1)]
     assert work.subject.view is not None
-    assert work.subject.view.matches == [Match.of(match)]
+    assert work.subject.view.matches == [Match(service="web")]
 
 
-@pytest.mark.parametrize("limit", [2, 3, 10**9])
+@pytest.mark.parametrize("limit", [2, 3, MOST_LISTED])
 def test_a_list_has_a_bound(limit: int) -> None:
-    """There is more when one more was found; nobody gets more than MOST_LISTED."""
+    """There is more when one more was found."""
     flows = [number + 1000 for number in range(3 if limit < 4 else MOST_LISTED + 1)]
     work = Work(Flows(list(flows)))
-    (answer,) = work.ask(do="flows", id=1, limit=limit, match={})
-    assert len(answer["flows"]) == min(limit, MOST_LISTED)
-    assert answer["more"] is (limit != 3)
+    (frame,) = work.ask(ListFlows(match=EVERY, limit=limit), 1)
+    assert isinstance(frame.message, FlowList)
+    assert len(frame.message.flows) == limit
+    assert frame.message.more is (limit != 3)
 
 
 def test_a_walk_goes_on_at_the_next_tick() -> None:
-    """One that takes longer than a slice holds nobody up."""
+    """One that takes longer than a slice delays nothing else."""
     work = Work(Flows([7] * (3 * _AT_ONCE + 1)), step=SLICE * 0.6)
-    assert work.ask(do="kill", id=9, match={}) == []
+    assert work.ask(KillFlows(match=EVERY), 9) == []
     assert work.commands.busy
-    answers = []
+    answers: list[Frame] = []
     ticks = 1
     while not answers:
         answers = work.tick()
         ticks += 1
-    assert answers == [{"re": 9, "killed": 3 * _AT_ONCE + 1}]
+    assert answers == [answer(KilledFlows(killed=3 * _AT_ONCE + 1), 9)]
     assert ticks > 2
     assert not work.commands.busy
 
@@ -182,7 +208,7 @@ def test_a_walk_goes_on_at_the_next_tick() -> None:
 def test_only_those_that_lived_are_counted_as_ended() -> None:
     """One that has ended already is none that was killed."""
     work = Work(Flows([8, None, -1, 9]))
-    assert work.ask(do="kill", id=2, match={}) == [{"re": 2, "killed": 2}]
+    assert work.ask(KillFlows(match=EVERY), 2) == [answer(KilledFlows(killed=2), 2)]
     assert work.subject.view is not None
     assert work.subject.view.ended == [8, -1, 9]
 
@@ -190,24 +216,26 @@ def test_only_those_that_lived_are_counted_as_ended() -> None:
 def test_without_flows_there_is_an_answer() -> None:
     """Where the kernel has them all."""
     work = Work(None)
-    assert work.ask(do="flows", id=1, limit=5, match={}) == [{"re": 1, "flows": [], "more": False}]
-    assert work.ask(do="kill", id=2, match={}) == [{"re": 2, "killed": 0}]
+    empty = FlowList(flows=(), more=False)
+    assert work.ask(ListFlows(match=EVERY, limit=5), 1) == [answer(empty, 1)]
+    assert work.ask(KillFlows(match=EVERY), 2) == [answer(KilledFlows(killed=0), 2)]
 
 
 def test_walks_that_wait_are_bounded() -> None:
     """Lists beyond the bound are refused; to end flows is never."""
     work = Work(Flows([7] * 10_000), step=SLICE * 2)
     for number in range(_MOST_WALKS):
-        work.hub.send({"do": "flows", "id": number, "limit": 10**6, "match": {}})
-    answers = work.ask(do="flows", id=99, limit=1, match={})
-    assert {"re": 99, "error": "too many questions at a time"} in answers
-    assert not any("error" in answer for answer in work.ask(do="kill", id=100, match={}))
+        work.send(ListFlows(match=EVERY, limit=MOST_LISTED), number + 1)
+    refused = [f for f in work.ask(ListFlows(match=EVERY, limit=1), 99) if f.number == 99]
+    assert [type(frame.message) for frame in refused] == [Refusal]
+    later = work.ask(KillFlows(match=EVERY), 100)
+    assert not any(isinstance(frame.message, Refusal) for frame in later)
 
 
 def test_policies_are_suspended() -> None:
     """All that are, each time."""
     work = Work(None)
-    work.ask(do="suspend", services=["web", "dns"])
+    work.ask(SuspendPolicies(services=("web", "dns")))
     assert work.subject.suspended == ["web", "dns"]
-    work.ask(do="suspend", services=[])
+    work.ask(SuspendPolicies(services=()))
     assert work.subject.suspended == []

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.daemon.monitor.checker``.
+"""Tests of ``paraglider.daemon.monitor.process``.
 
 The process as it runs, and what it is allowed.
 """
@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-import json
 import os
 import select
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,30 @@ import pytest
 
 from paraglider.config.health import Check
 from paraglider.config.load import parse
-from paraglider.daemon.monitor import checker as checker_module
-from paraglider.daemon.monitor.checker import CheckerSpec, chroot_for, echo_for, run
+from paraglider.daemon.ipc import Endpoint, Kind
+from paraglider.daemon.messages import (
+    FROM_ROLE,
+    TO_ROLE,
+    FileChanged,
+    HealthNews,
+    Message,
+    SetSources,
+    SetTargets,
+    WriteCounters,
+)
+from paraglider.daemon.monitor import process as monitor_module
+from paraglider.daemon.monitor.outbox import DiscoveryNews
+from paraglider.daemon.monitor.process import (
+    MonitorSpec,
+    chroot_for,
+    echo_for,
+    run,
+    runs_programs,
+)
 from paraglider.daemon.processes.spec import READY
 from paraglider.errors import PlatformError
-from paraglider.health.messages import Report, Targets, told
 from paraglider.health.pinger import Pinger
+from paraglider.health.results import CheckReport
 from paraglider.health.targets import Target
 
 NOBODY = 65534
@@ -37,44 +54,19 @@ EXEC = ", check: {type: exec, command: [/bin/true]}"
 ICMP = ", check: {type: icmp}"
 
 
-class Line:
-    """A channel of the simplest kind: a datagram a message."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
-        self.waiting = False
-
-    def fileno(self) -> int:
-        """See ``checker.End``."""
-        return self._end.fileno()
-
-    def send(self, message: Mapping[str, Any]) -> None:
-        """See ``checker.End``."""
-        self._end.send(json.dumps(message).encode())
-
-    def flush(self) -> None:
-        """See ``checker.End``."""
-
-    def receive(self) -> list[dict[str, Any]]:
-        """See ``checker.End``."""
-        data = self._end.recv(1 << 16)
-        if not data:
-            raise PlatformError("the other end is gone")
-        return [json.loads(data)]
-
-
 class Running:
-    """A checker's process, and the hub's end of its channel."""
+    """A monitor's process, and the supervisor's end of its endpoint."""
 
-    def __init__(self, chroot: Path) -> None:
-        self.hub, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    def __init__(self, chroot: Path, programs: bool, discovers: bool) -> None:
+        self.supervisor, theirs = Endpoint.pair(FROM_ROLE["monitor"], TO_ROLE["monitor"])
         reading, writing = os.pipe()
         parent = os.getpid()
         with Pinger() as echo:
-            spec = CheckerSpec(0, echo, NOBODY, NOBODY, str(chroot), channel=Line(theirs))
+            place = (0, echo, NOBODY, NOBODY, str(chroot))
+            spec = MonitorSpec(*place, programs, discovers, endpoint=theirs)
             self.pid = os.fork()
             if self.pid == 0:
-                self.hub.close()
+                self.supervisor.close()
                 with contextlib.suppress(BaseException):
                     os._exit(run(spec, writing, parent))
                 os._exit(70)
@@ -83,17 +75,26 @@ class Running:
         with os.fdopen(reading, "rb") as report:
             assert report.read() == READY
 
-    def order(self, *targets: Target) -> None:
-        """Have it look at these."""
-        self.hub.send(json.dumps(Targets(targets).plain()).encode())
+    def check(self, *targets: Target) -> None:
+        """Have it check these."""
+        self.supervisor.send(SetTargets.of(targets))
 
-    def report(self) -> Report:
-        """How the next look went."""
-        self.hub.settimeout(PATIENCE)
-        while True:
-            for news in told(json.loads(self.hub.recv(1 << 16))):
-                if isinstance(news, Report):
-                    return news
+    def report(self) -> CheckReport:
+        """How the next check went."""
+        while select.select([self.supervisor], [], [], PATIENCE)[0]:
+            for frame in self.supervisor.receive():
+                assert isinstance(frame.message, HealthNews)
+                if frame.message.reports:
+                    return frame.message.reports[0]
+        raise AssertionError("no report came")
+
+    def found(self) -> DiscoveryNews:
+        """What discovery reports next."""
+        while select.select([self.supervisor], [], [], PATIENCE)[0]:
+            for frame in self.supervisor.receive():
+                assert isinstance(frame.message, DiscoveryNews)
+                return frame.message
+        raise AssertionError("nothing was found")
 
     def ended(self) -> int:
         """Its exit code, as soon as it has one."""
@@ -108,7 +109,7 @@ class Running:
 
     def close(self) -> None:
         """End it, if it still runs."""
-        self.hub.close()
+        self.supervisor.close()
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
@@ -116,13 +117,13 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """A factory of checkers, locked in an empty directory."""
+    """A factory of monitors, locked in an empty directory."""
     made: list[Running] = []
     empty = tmp_path / "empty"
     empty.mkdir()
 
-    def make(chroot: Path = empty) -> Running:
-        made.append(Running(chroot))
+    def make(chroot: Path = empty, programs: bool = False, discovers: bool = False) -> Running:
+        made.append(Running(chroot, programs, discovers))
         return made[-1]
 
     yield make
@@ -169,7 +170,7 @@ def test_looks_from_within_the_lock(
 ) -> None:
     """Locked in an empty directory, as nobody, without a right, it does its work."""
     process = running()
-    process.order(target(web, **check))
+    process.check(target(web, **check))
     assert process.report().detail == detail
     status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
@@ -183,39 +184,65 @@ def test_looks_from_within_the_lock(
 
 @pytest.mark.root
 def test_programs_run_as_nobody(running: Callable[..., Running]) -> None:
-    """A check's program has no more rights than the checker, and needs the host's files."""
-    process = running(Path("/"))
-    process.order(target(0, type="exec", command=["/usr/bin/id", "-u"]))
+    """A check's program has no more rights than the monitor, and needs the host's files."""
+    process = running(Path("/"), programs=True)
+    process.check(target(0, type="exec", command=["/usr/bin/id", "-u"]))
     assert process.report().detail == f"exit code 0: {NOBODY}"
+
+
+@pytest.mark.root
+def test_it_watches_files_as_nobody(running: Callable[..., Running]) -> None:
+    """Beside its checks, without rights, and not locked in: the file is where it is."""
+    process = running(Path("/"), discovers=True)
+    file = Path("/tmp") / f"paraglider-monitor-{process.pid}"
+    process.supervisor.send(SetSources(names=(), files=(str(file),)))
+    assert process.found() == FileChanged(file=str(file))
+    file.touch()
+    try:
+        assert process.found() == FileChanged(file=str(file))
+    finally:
+        file.unlink()
+    os.kill(process.pid, signal.SIGTERM)
+    assert process.ended() == 0
 
 
 @pytest.mark.root
 def test_ends_when_it_is_told(running: Callable[..., Running], web: int) -> None:
     """SIGTERM ends it well, in the midst of its work too."""
     process = running()
-    process.order(target(web, type="http"))
+    process.check(target(web, type="http"))
     process.report()
     os.kill(process.pid, signal.SIGTERM)
     assert process.ended() == 0
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("message", [b'{"do": "dance"}', b"{}", None])
-def test_a_hub_that_is_gone_or_odd(running: Callable[..., Running], message: bytes | None) -> None:
-    """Without a hub that makes sense it does not go on."""
+@pytest.mark.parametrize("message", [WriteCounters(), None])
+def test_a_supervisor_that_is_gone_or_wrong(
+    running: Callable[..., Running], message: Message | None
+) -> None:
+    """It ends with the supervisor, and at an invalid message."""
     process = running()
     if message is None:
-        process.hub.close()
+        process.supervisor.close()
     else:
-        process.hub.send(message)
-    assert process.ended() == PlatformError.exit_code
+        process.supervisor.send(message, Kind.MESSAGE)
+    assert process.ended() == (0 if message is None else PlatformError.exit_code)
 
 
-@pytest.mark.parametrize(("check", "place"), [("", "/var/run/empty"), (ICMP, None), (EXEC, "/")])
-def test_where_it_is_locked_in(check: str, place: str | None) -> None:
-    """A program of the operator's needs the host's files, nothing else does."""
+@pytest.mark.parametrize(
+    ("check", "discovers", "place", "programs"),
+    [
+        ("", False, "/var/run/empty", False),
+        (ICMP, False, "/var/run/empty", False),
+        (EXEC, False, "/", True),
+        ("", True, "/", False),
+    ],
+)
+def test_where_it_is_locked_in(check: str, discovers: bool, place: str, programs: bool) -> None:
+    """Programs, the DNS and lists of backends need the host's files, nothing else does."""
     config = parse(SERVICE % check, "f").config
-    assert chroot_for(config) == (place or config.chroot)
+    assert (chroot_for(config, discovers=discovers), runs_programs(config)) == (place, programs)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +263,7 @@ def test_pings_that_cannot_be(
     def refuse() -> None:
         raise PlatformError("no raw socket")
 
-    monkeypatch.setattr(checker_module, "Pinger", refuse)
+    monkeypatch.setattr(monitor_module, "Pinger", refuse)
     config = parse(head + SERVICE % check, "f").config
     if needed:
         with pytest.raises(PlatformError):

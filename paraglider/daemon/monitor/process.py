@@ -1,0 +1,165 @@
+"""The process that checks the backends, asks the DNS, and watches files that list backends.
+
+It runs as nobody without any capability, for it reads what strangers send: the sockets for pings
+are opened by the supervisor and inherited. It is locked in an empty directory, unless it needs the
+host's files: programs (`type: exec`), /etc/resolv.conf, files of backends; then its root directory
+is "/". It never reads files of backends; the supervisor does, and checks whatever this process
+reports. It knows nothing that the supervisor could not tell it again.
+
+Lives here: ``MonitorSpec``, ``run``, ``Monitor``, ``chroot_for``, ``echo_for``.
+Rules: exits on SIGTERM, when the supervisor is gone, or on an invalid message; what it reports
+waits for room in ``outbox`` and never delays the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from paraglider.config.model import Config
+from paraglider.daemon import log
+from paraglider.daemon.ipc import EndpointClosedError, LoopEndpoint
+from paraglider.daemon.messages import CheckSooner, Message, SetSources, SetTargets
+from paraglider.daemon.monitor.outbox import Outbox
+from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
+from paraglider.daemon.processes.spec import Spec, StartupState
+from paraglider.errors import ParagliderError, PlatformError
+from paraglider.health.checker import Checker
+from paraglider.health.pinger import Pinger
+
+if TYPE_CHECKING:
+    from paraglider.daemon.monitor.discovery import Discovery
+
+
+@dataclass(frozen=True, slots=True)
+class MonitorSpec(Spec):
+    """All that the monitor is told at its start: its sockets for pings (None: there are none), its
+    user, its root directory, whether it runs ``programs``, and whether what asks the DNS and
+    watches files is loaded (``discovers``).
+    """
+
+    role: ClassVar[str] = "monitor"
+    echo: Pinger | None
+    uid: int
+    gid: int
+    chroot: str
+    programs: bool = False
+    discovers: bool = False
+
+    @property
+    def filter(self) -> str:
+        """See ``spec.Spec``; programs need another one."""
+        return "monitor-exec" if self.programs else self.role
+
+    def updated(self, state: StartupState) -> Self:
+        """See ``spec.Spec``."""
+        chroot = chroot_for(state.config, discovers=self.discovers)
+        return replace(self, chroot=chroot, programs=runs_programs(state.config))
+
+    def release(self) -> None:
+        """See ``spec.Spec``."""
+        if self.echo is not None:
+            self.echo.close()
+
+
+def runs_programs(config: Config) -> bool:
+    """Whether a service of ``config`` is checked by a program."""
+    return any(s.check is not None and s.check.probe.runs_program for s in config.services)
+
+
+def chroot_for(config: Config, *, discovers: bool) -> str:
+    """The root directory of the monitor of ``config``: "/" where it needs the host's files."""
+    return "/" if discovers or runs_programs(config) else config.chroot
+
+
+def echo_for(config: Config, *, failover: bool) -> Pinger | None:
+    """The sockets for pings, for which this process needs CAP_NET_RAW; before it is given up.
+
+    Opened where they can be, so that a reload may bring pings; where nothing of ``config`` needs
+    them they may be missing, else that is a ``PlatformError``.
+    """
+    pings = any(s.check is not None and s.check.probe.needs_raw_socket for s in config.services)
+    try:
+        return Pinger()
+    except PlatformError:
+        if pings or failover or config.failover.enabled:
+            raise
+        return None
+
+
+class Monitor:
+    """What the supervisor's messages mean to ``checker`` and ``discovery``."""
+
+    def __init__(self, checker: Checker, discovery: Discovery | None) -> None:
+        self._checker = checker
+        self._discovery = discovery
+
+    def on_message(self, message: Message) -> None:
+        """Do what ``message`` says."""
+        if isinstance(message, SetTargets):
+            self._checker.update(
+                message.targets(), message.scope, message.gone, whole=message.whole
+            )
+        elif isinstance(message, CheckSooner):
+            self._checker.hint(message.backends)
+        elif isinstance(message, SetSources) and self._discovery is not None:
+            self._discovery.update(message.names, message.files)
+
+
+def run(spec: MonitorSpec, report: int, parent: int) -> int:
+    """Be the monitor until SIGTERM; the exit code of the process.
+
+    ``report`` is the pipe to the supervisor, ``parent`` its process id.
+    """
+    try:
+        introduce("paraglider/mon", "paraglider: monitor of the backends")
+        outbox = Outbox()
+        checker = Checker(outbox.put_health, spec.echo)
+        discovery = None
+        if spec.discovers:
+            from paraglider.daemon.monitor.discovery import Discovery  # loaded by the supervisor
+
+            discovery = Discovery(outbox.put_discovery)
+        lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot)
+    except ParagliderError as error:
+        return refused(report, error)
+    return asyncio.run(serve(spec, checker, discovery, outbox, report))
+
+
+async def serve(
+    spec: MonitorSpec, checker: Checker, discovery: Discovery | None, outbox: Outbox, report: int
+) -> int:
+    """Tell ``report`` that all is ready, and follow the supervisor until the end; the exit code.
+
+    Raises what ends ``checker`` or ``discovery`` unforeseen: the supervisor starts another monitor.
+    """
+    if spec.endpoint is None:
+        raise ValueError("a monitor needs an endpoint")
+    loop = asyncio.get_running_loop()
+    parts: list[Checker | Discovery] = [checker]
+    if discovery is not None:
+        parts.append(discovery)
+    broken = [await part.start() for part in parts]
+    endpoint = LoopEndpoint(spec.endpoint, Monitor(checker, discovery).on_message)
+    outbox.open(endpoint)
+    loop.add_signal_handler(signal.SIGTERM, endpoint.finish, 0)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    spec.life.pulse(loop)
+    serves(report)
+    try:
+        ends: list[asyncio.Future[Any]] = [endpoint.closed, *broken]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for fault in broken:
+            if fault.done():
+                await fault
+        if endpoint.error is not None and not isinstance(endpoint.error, EndpointClosedError):
+            why = str(endpoint.error)
+            log.logger(role=spec.role).error("invalid message from the supervisor", error=why)
+        return endpoint.closed.result()
+    finally:
+        outbox.close()
+        endpoint.detach()
+        for part in parts:
+            await part.close()

@@ -1,0 +1,124 @@
+"""The messages of the supervisor's processes: received in slices, sent when there is room.
+
+A process that sends an invalid message, or does not read, is killed, and replaced like a dead one.
+One that sends too much is received from in slices (``inbox``).
+
+Lives here: ``Exchange``.
+Rules: nothing that one process sends, and no handler of a message that fails, ends the supervisor.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import Any, Protocol
+
+from paraglider.daemon import log
+from paraglider.daemon.ipc import (
+    Endpoint,
+    EndpointClosedError,
+    EndpointError,
+    Frame,
+    InvalidMessageError,
+    Kind,
+)
+from paraglider.daemon.messages import Message
+from paraglider.daemon.processes.child import Child, kill
+from paraglider.daemon.processes.faults import Faults
+from paraglider.daemon.processes.loop import Loop
+
+
+class Receiver(Protocol):
+    """Who handles messages."""
+
+    def on_message(self, child: Child, frame: Frame) -> None:
+        """``child`` has sent ``frame``."""
+
+
+class Exchange:
+    """Sends to processes and receives from them, on ``loop``."""
+
+    def __init__(self, loop: Loop, receiver: Receiver, faults: Faults) -> None:
+        self._loop = loop
+        self._receiver = receiver
+        self._faults = faults
+        self._log: Any = log.logger()
+
+    def open(self, child: Child, endpoint: Endpoint) -> None:
+        """``child`` is at the other end of ``endpoint``; raises OSError."""
+        child.endpoint = endpoint
+        self._listen(child)
+
+    def close(self, child: Child) -> None:
+        """Neither send to ``child`` nor receive from it any more."""
+        if child.endpoint is not None:
+            self._loop.forget(child.endpoint)
+            child.endpoint.close()
+            child.endpoint = None
+
+    def send(
+        self, child: Child, message: Message | bytes, kind: Kind = Kind.MESSAGE, number: int = 0
+    ) -> None:
+        """Send ``message``; a process that cannot be reached is ended. Nothing happens while none
+        runs: the one that follows inherits the state.
+        """
+        if child.endpoint is None:
+            return
+        try:
+            child.endpoint.send(message, kind, number)
+        except EndpointError as error:
+            self._fail(child, error)
+        else:
+            self._listen(child)
+
+    def resume(self, child: Child) -> None:
+        """The time for which ``child`` was not received from is over."""
+        self._handle(child)
+
+    def _listen(self, child: Child) -> None:
+        endpoint = child.endpoint
+        if endpoint is None:
+            return
+        if child.inbox.muted is None:
+            self._loop.watch(endpoint, lambda: self._transfer(child), writing=endpoint.pending)
+        else:
+            self._loop.forget(endpoint)
+
+    def _transfer(self, child: Child) -> None:
+        """Receive what ``child`` has sent, and send it what is pending."""
+        if child.endpoint is None:
+            return
+        try:
+            frames = child.endpoint.receive()
+            child.endpoint.flush()
+        except EndpointError as error:
+            self._fail(child, error)
+            return
+        child.inbox.put(frames)
+        self._handle(child)
+
+    def _handle(self, child: Child) -> None:
+        """Give what ``child`` has sent to the receiver, as far as there is time for it."""
+        endpoint = child.endpoint
+
+        def take(frame: Frame) -> None:
+            if child.endpoint is endpoint:  # else it was ended meanwhile
+                with self._faults.contained(f"a message from the {child.spec.role}"):
+                    self._receiver.on_message(child, frame)
+
+        if child.inbox.handle(take):
+            self._log.warning(f"{child.spec.role}: sends too much", **child.spec.labels())
+        self._listen(child)
+
+    def _fail(self, child: Child, error: EndpointError) -> None:
+        """End ``child``, which is of no use without its endpoint. One that is gone is ending, which
+        is another event.
+        """
+        self.close(child)
+        if isinstance(error, EndpointClosedError):
+            return
+        role, labels = child.spec.role, child.spec.labels()
+        if isinstance(error, InvalidMessageError):
+            self._log.error(f"invalid message from the {role}, killed", **labels, error=str(error))
+        else:
+            self._log.error(f"{role}: cannot be reached, killed", **labels, error=str(error))
+        kill(child, signal.SIGKILL)

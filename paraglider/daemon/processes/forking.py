@@ -1,0 +1,109 @@
+"""How a process of the supervisor is forked, and what it reports until it serves.
+
+Lives here: ``fork``, ``error_of``.
+Rules: a process inherits no other's endpoint, pipe or signal handling. Its report pipe says READY,
+or an exit code and why it cannot serve.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, NoReturn
+
+from paraglider.daemon.ipc import RECEIVED, Endpoint
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.spec import READY, Run, Spec
+from paraglider.errors import OperatorError, ParagliderError, PlatformError
+
+
+def fork(
+    child: Child,
+    everybody: Iterable[Child],
+    run: Run,
+    leave: Callable[[], object],
+    sink: Any,
+) -> tuple[int, Endpoint]:
+    """Fork ``child`` to do what ``run`` does; the report pipe, and our end of its endpoint.
+
+    In the new process ``leave`` is called first, and what belongs to the others of ``everybody`` is
+    closed. Raises OSError or MemoryError where the kernel has no room for another process; nothing
+    is left of it then.
+    """
+    spec = child.spec
+    ours, theirs = Endpoint.pair(spec.from_process, spec.to_process, longest=RECEIVED)
+    reading = writing = -1
+    # Blocked until the child has left the loop: a signal meanwhile is not the parent's.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        spec.life.begin(child.started)
+        parent = os.getpid()
+        child.pid = os.fork()
+        if child.pid == 0:
+            os.close(reading)
+            ours.close()
+
+            def begin() -> None:
+                leave()
+                _disown(child, everybody)
+
+            _be(replace(spec, endpoint=theirs), run, writing, parent, begin, sink)
+    except (OSError, MemoryError):
+        for end in (reading, writing):
+            if end >= 0:
+                os.close(end)
+        ours.close()
+        theirs.close()
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    os.close(writing)
+    theirs.close()
+    return reading, ours
+
+
+def _be(
+    spec: Spec,
+    run: Run,
+    writing: int,
+    parent: int,
+    begin: Callable[[], object],
+    sink: Any,
+) -> NoReturn:
+    """In the forked process: be what ``spec`` says, and end."""
+    status = PlatformError.exit_code
+    try:
+        begin()
+        status = run(spec, writing, parent)
+    except BaseException:  # noqa: BLE001 - whatever it is, it ends this process and no other
+        sink.exception(f"{spec.role} failed", **spec.labels())
+    finally:
+        os._exit(status)  # never back into the parent's code
+
+
+def _disown(mine: Child, everybody: Iterable[Child]) -> None:
+    """In a forked process: close what belongs to the others."""
+    for other in everybody:
+        if other is not mine:
+            other.spec.release()
+            other.spec.life.close()
+            if other.spec.counters is not None:
+                other.spec.counters.close()
+        if other.endpoint is not None:
+            other.endpoint.close()
+        if other.report >= 0:
+            os.close(other.report)
+
+
+def error_of(spec: Spec, report: bytes) -> ParagliderError | None:
+    """What a report says is wrong; None where the process is ready."""
+    if report == READY:
+        return None
+    if report[:1].isdigit():
+        kind = OperatorError if report[:1] == b"1" else PlatformError
+        return kind(f"{spec.name}: {report[1:].decode(errors='replace')}")
+    return PlatformError(f"{spec.name} did not start", "the log above says why")
