@@ -28,8 +28,8 @@ from bench.results import CoreResult, CoreSize
 from paraglider.daemon.workers.worker import EXPIRY_BUDGET
 from paraglider.errors import OperatorError
 from paraglider.forward.load import load_with_marks
-from paraglider.forward.nat import build as nat
 from paraglider.forward.nat import datapath as core
+from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.host import policies
 
 CHUNK = 100  # flows between two looks at the clock
@@ -64,18 +64,18 @@ _SYN = struct.pack(
 def main() -> None:
     """Parse the arguments, fill, empty, print."""
     strategy, *sizes = sys.argv[1:]
-    build = builds.of_file(core.__file__)
+    compiled = builds.of_file(core.__file__)
     flows = [int(size) for size in sizes]
     try:
         path = packet_path(strategy, max(flows))
     except OperatorError as error:
-        result = CoreResult(build, strategy, missing=parse.refusal(str(error)))
+        result = CoreResult(compiled, strategy, missing=parse.refusal(str(error)))
     else:
-        result = measure(build, strategy, path, flows)
+        result = measure(compiled, strategy, path, flows)
     sys.stdout.write(result.to_json())
 
 
-def packet_path(strategy: str, flows: int) -> core.NatDatapath:
+def packet_path(strategy: str, flows: int) -> WorkerDatapath:
     """A worker's packet path with one service with ``strategy``, and room for ``flows`` flows.
 
     Raises ``OperatorError`` where this version does not have the strategy.
@@ -97,16 +97,16 @@ def packet_path(strategy: str, flows: int) -> core.NatDatapath:
         file = directory / "paraglider.conf"
         file.write_text(yaml.safe_dump({"flows": {"max": flows}, "services": [service]}))
         loaded = load_with_marks(file)
-        return nat.build(loaded.config, 0, 0.0, policies.load(loaded))
+        return build(loaded.config, 0, 0.0, policies.load(loaded))
 
 
-def measure(build: str, strategy: str, path: core.NatDatapath, sizes: list[int]) -> CoreResult:
+def measure(build: str, strategy: str, path: WorkerDatapath, sizes: list[int]) -> CoreResult:
     """Open flows until there are as many as each of ``sizes``, then let all of them expire.
 
     Raises ``AssertionError`` when the table does not do what it is measured at.
     """
     result = CoreResult(build, strategy)
-    packets = syns()
+    packets, handle = syns(), path.handle
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -120,11 +120,11 @@ def measure(build: str, strategy: str, path: core.NatDatapath, sizes: list[int])
             chunk = [(next(packets), number / RATE) for number in numbers]
             begin = time.thread_time_ns()
             for packet, now in chunk:
-                path.handle(packet, 0, 40, AS_ON_THE_WIRE, now)
+                handle(packet, 0, 40, AS_ON_THE_WIRE, now)
             costs.append((time.thread_time_ns() - begin) / len(chunk))
             opened += len(chunk)
-        if len(path.flows) != size:
-            raise AssertionError(f"{len(path.flows)} flows in the table instead of {size}")
+        if path.flows != size:
+            raise AssertionError(f"{path.flows} flows in the table instead of {size}")
         result.sizes.append(
             CoreSize(
                 flows=size,
@@ -137,15 +137,15 @@ def measure(build: str, strategy: str, path: core.NatDatapath, sizes: list[int])
     return result
 
 
-def longest_pause(path: core.NatDatapath) -> float:
+def longest_pause(path: WorkerDatapath) -> float:
     """The longest call of ``expire``, as a worker calls it, in ms, until no flow is left."""
     longest = 0
-    while len(path.flows):
-        before = len(path.flows)
+    while path.flows:
+        before = path.flows
         begin = time.thread_time_ns()
-        path.flows.expire(LATER, EXPIRY_BUDGET)
+        path.expire(LATER, EXPIRY_BUDGET)
         longest = max(longest, time.thread_time_ns() - begin)
-        if len(path.flows) == before:
+        if path.flows == before:
             raise AssertionError(f"{before} flows do not expire")
     return longest / 1e6
 

@@ -26,7 +26,7 @@ from bench.core_probe import AS_ON_THE_WIRE, VIP, syns
 from paraglider.config.model import Config
 from paraglider.daemon.processes.counters import Counters, Writer
 from paraglider.daemon.workers.worker import Count
-from paraglider.forward.path import Path, build
+from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.netfilter.queue import QueueReader
 from paraglider.netfilter.queue.reader import TICK
 from paraglider.netfilter.rules.steering import worker_queues
@@ -103,7 +103,7 @@ def measure(backends: int, slices: int, seconds: float) -> Cost:
     return Cost(backends, without, costs, statistics.median(ticks))
 
 
-def _handle(path: Path, packets: list[bytearray], end: int) -> int:
+def _handle(path: WorkerDatapath, packets: list[bytearray], end: int) -> int:
     """Handle ``packets`` again and again until ``end``; how many there were."""
     handled = 0
     while time.thread_time_ns() < end or not handled:
@@ -113,7 +113,7 @@ def _handle(path: Path, packets: list[bytearray], end: int) -> int:
     return handled
 
 
-def _path(backends: int) -> Path:
+def _path(backends: int) -> WorkerDatapath:
     service = {
         "name": "web",
         "vip": f"{VIP}/24",

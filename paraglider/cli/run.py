@@ -72,7 +72,7 @@ def run(
     _refuse_beside_static()
     check_vips(wanted.services)
     cores = worker_cores(wanted.workers)
-    if wanted.without_forwards("proxy").services:
+    if wanted.queued.services:
         require_free(tuple(queue for core in cores for queue in worker_queues(core)))
     registry = policies.load(found.loaded)
     log.set_up(debug, log_style)
@@ -97,7 +97,7 @@ def run(
         wanted = gathered(wanted, found.listed, answers, log.logger().warning, kept)
         for line in HostRules(families, Host()).adjust(wanted):
             log.logger().info("host changed", what=line)
-    queued = wanted.without_forwards("proxy").services
+    queued = wanted.queued.services
     agree(cores, {service.family for service in queued})
     carrying = cores if queued else ()
     specs = make_specs(wanted, Place(cores, uid, gid), registry, discovers=bool(named))

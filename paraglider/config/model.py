@@ -514,13 +514,3 @@ class Config(Section):
     def listening(self) -> Config:
         """The same configuration with the services for which proxy workers listen."""
         return self.only(lambda service: service.method.listens)
-
-    def for_forwards(self, *forwards: str) -> Config:
-        """The same configuration with the services of ``forwards`` alone; there may be none."""
-        chosen = tuple(service for service in self.services if service.forward in forwards)
-        return self.model_copy(update={"services": chosen})
-
-    def without_forwards(self, *forwards: str) -> Config:
-        """The same configuration less the services of ``forwards``; there may be none left."""
-        chosen = tuple(service for service in self.services if service.forward not in forwards)
-        return self.model_copy(update={"services": chosen})

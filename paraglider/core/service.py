@@ -23,6 +23,7 @@ ALL_PORTS: Ports = ((1, 65535),)
 class Service:
     """A VIP (packed), the transport protocols and port ranges (inclusive), over one pool.
 
+    ``method`` is the name of its forwarding method, by which its datapath and carrier are found.
     ``direct`` tells that replies do not come back through here. ``echo`` tells that ICMP echo
     belongs to the service (``protocol: any``). ``offloaded`` tells that the kernel carries its
     flows, ``routed`` that its packets stay as they are (dsr). ``udp_reply`` is for how many seconds
@@ -43,6 +44,7 @@ class Service:
         affinity: Affinity | None = None,
         direct: bool = False,
         echo: bool = False,
+        method: str = "",
         offloaded: bool = False,
         routed: bool = False,
         udp_reply: float = 0.0,
@@ -55,6 +57,7 @@ class Service:
         self.strategy = strategy
         self.affinity = affinity
         self.direct = direct
+        self.method = method
         self.offloaded = offloaded
         self.routed = routed
         self.protocols = tuple(protocols)

@@ -48,7 +48,7 @@ def make_specs(
     their backends from the DNS or files. Raises as ``open_listeners`` and ``echo_for``.
     """
     specs: list[Spec] = []
-    queued = config.without_forwards("proxy")
+    queued = config.queued
     cores, uid, gid = place.cores, place.uid, place.gid
     if queued.services:
         counted, listed = connection_counts.wanted(queued, len(cores))
@@ -65,7 +65,7 @@ def make_specs(
         ]
         if counted is not None or listed is not None:
             specs.append(ConntrackCounterSpec(len(specs), counted, listed, uid, gid, config.chroot))
-    proxied = config.for_forwards("proxy")
+    proxied = config.listening
     rows = open_listeners(proxied, len(cores), _missing) if proxied.services else []
     first = len(specs)
     specs += [

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.method import Method
 from paraglider.config.types import IPInterface
+from paraglider.forward.datapath import HEAD, Built, Place
 from paraglider.forward.host_needs import HostNeeds, NftTable
 from paraglider.forward.rule_parts import MethodRules, OpeningsPart, RuleScope
 from paraglider.netfilter.rules.backend import Need
@@ -39,6 +40,16 @@ class ForwardMethod(Method):
 
     #: how new flows are limited ahead of the queue; None where none is queued
     openings: ClassVar[OpeningsPart | None] = None
+
+    #: bytes of a packet that the datapath needs, None for all of them
+    head: ClassVar[int | None] = HEAD
+
+    def datapath(self, place: Place) -> Built:
+        """The packet path of one worker, for a method that has packets queued to it.
+
+        Raises ``TypeError`` for a method that has none (``queued``).
+        """
+        raise TypeError(f"{self.name}: no packet passes the queue of a worker")
 
     def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
         """See ``config.method.Method``; a method without contradictions of its own has none."""

@@ -8,17 +8,17 @@ at, so that it can be done in slices; a million flows hold no packet up.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
 from paraglider.core.flow import PROTOCOL_NAMES, Flow
 from paraglider.core.flow_states import GONE, STATE_NAMES
-from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.translation import Translation
 from paraglider.errors import OperatorError
+from paraglider.forward.datapath import Datapath
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 FIELDS = ("client", "backend", "service")
@@ -76,27 +76,20 @@ class Match:
 
 
 class FlowView:
-    """The flows in ``tables``; ``services`` has the name of the service of each translation.
-
-    ``ended``, where given, is told of each flow that is ended here, and when.
+    """The flows in the tables of ``datapaths``; ``services`` has the name of the service of each
+    translation.
     """
 
-    def __init__(
-        self,
-        tables: Iterable[FlowTable],
-        services: Mapping[Translation, str],
-        ended: Callable[[Flow, float], None] | None = None,
-    ) -> None:
-        self._tables = tuple(tables)
+    def __init__(self, datapaths: Iterable[Datapath], services: Mapping[Translation, str]) -> None:
+        self._datapaths = [(each, each.flows) for each in datapaths if each.flows is not None]
         self._services = services
-        self._ended = ended
 
     def walk(self, match: Match) -> Iterator[Flow | None]:
         """A flow that ``match`` means, or None for one that it does not, until all were seen; a
         flow may come twice.
         """
         meant: dict[Translation, bool] = {}
-        for flow in chain.from_iterable(table.walk() for table in self._tables):
+        for flow in chain.from_iterable(table.walk() for _, table in self._datapaths):
             translation = flow.translation
             if translation not in meant:
                 service = self._services.get(translation)
@@ -128,13 +121,9 @@ class FlowView:
         }
 
     def forget(self, flow: Flow, now: float) -> bool:
-        """End ``flow`` here: its next segment meets the local stack, which answers RST. False
-        when it has ended already.
-        """
-        for table in self._tables:
+        """End ``flow``; False when it has ended already."""
+        for datapath, table in self._datapaths:
             if flow.state != GONE and table.forward[flow.protocol].get(flow.forward_key) is flow:
-                table.forget(flow, now)
-                if self._ended is not None:
-                    self._ended(flow, now)
+                datapath.end(flow, now)
                 return True
         return False

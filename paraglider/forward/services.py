@@ -146,8 +146,9 @@ def _service(service: ServiceConfig, place: _Place, known: _Known | None) -> Ser
         affinity=_affinity(service, place, before),
         direct=service.answers == "direct",
         echo=service.protocol == "any",
-        offloaded=service.forward == "offload",
-        routed=service.forward == "dsr",
+        method=service.forward,
+        offloaded=service.method.conntracked,
+        routed=not service.method.owns_vip,
         udp_reply=service.udp_reply or 0,
         before=before,
     )

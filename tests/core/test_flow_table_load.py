@@ -20,6 +20,7 @@ from paraglider.core.flow import TCP, UDP, Timeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REWRITTEN
+from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.nat.datapath import NatDatapath
 
@@ -51,7 +52,7 @@ class Field:
         self.path: NatDatapath | DsrDatapath = NatDatapath(balancer, self.table)
         if method == "dsr":
             marks = {backend: n << 9 for n, backend in enumerate(made.pool.backends, 1)}
-            self.path = DsrDatapath(balancer, self.table, marks, LEASE)
+            self.path = DsrDatapath(balancer, self.table, LeaseCarrier(marks, LEASE))
         self.now = 0.0
         self.most = 0
         self._order = count()

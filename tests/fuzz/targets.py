@@ -35,8 +35,10 @@ from paraglider.daemon.messages import FROM_ROLE, TO_ROLE
 from paraglider.daemon.web import token
 from paraglider.daemon.web.guard import Guard
 from paraglider.errors import OperatorError
+from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.nat.datapath import NatDatapath
+from paraglider.forward.offload.carrier import ConntrackCarrier
 from paraglider.forward.offload.datapath import FirstPacketDatapath
 from paraglider.host.capture import ip_packets
 from paraglider.netfilter import connections, conntrack, nfnetlink
@@ -102,7 +104,8 @@ def _director(data: bytes) -> None:
     """``forward.dsr.datapath``: what dsr looks at."""
     services = _services(routed=True)
     marks = {s.pool.backends[0]: 0x51000001 + i for i, s in enumerate(services)}
-    path = DsrDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8), marks, 1 << 23)
+    carrier = LeaseCarrier(marks, 1 << 23)
+    path = DsrDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8), carrier)
     _series(data, path.handle)
 
 
@@ -110,7 +113,8 @@ def _marker(data: bytes) -> None:
     """``forward.offload.datapath``: first packets of offload."""
     services = _services()
     marks = {b: 0x51000001 + i for i, s in enumerate(services) for b in s.pool.backends}
-    path = FirstPacketDatapath(Balancer(ServiceMap(services)), marks, bound=8)
+    carrier = ConntrackCarrier(marks, bound=8)
+    path = FirstPacketDatapath(Balancer(ServiceMap(services)), carrier)
     _series(data, path.handle)
 
 

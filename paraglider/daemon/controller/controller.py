@@ -65,7 +65,7 @@ from paraglider.daemon.store.backends import BackendRecord, BackendTable
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.store import Desired, Store
 from paraglider.errors import PlatformError
-from paraglider.forward.path import kind_of
+from paraglider.forward.worker_datapath import kind_of
 from paraglider.netfilter.rules.marks import backend_marks
 
 
@@ -400,7 +400,7 @@ class Controller:
         before = self.config
         self.store.apply(desired, time.monotonic())
         renewed: set[str] = set()
-        if kind_of(before.without_forwards("proxy")) != kind_of(config.without_forwards("proxy")):
+        if kind_of(before) != kind_of(config):
             renewed.add("worker")
         workers = sum(child.spec.role == "worker" for child in self.processes())
         renewed |= self._kernel.apply_config(config, workers)

@@ -101,8 +101,7 @@ def _flows(count: int) -> str:
 def _same_steering(now: Config, wanted: Config, family: int) -> None:
     """Raises ``OperatorError`` where flows would reach other workers than those that know them."""
     before, after = (
-        config.without_forwards("proxy").for_families(frozenset({family})).services
-        for config in (now, wanted)
+        config.queued.for_families(frozenset({family})).services for config in (now, wanted)
     )
     if before and after and steered_by_client(before) != steered_by_client(after):
         raise OperatorError(

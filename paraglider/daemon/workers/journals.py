@@ -18,7 +18,7 @@ from typing import Any, Final
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
 from paraglider.core.restore import Restored, Translations, merge, restore, rewrite_journal
-from paraglider.forward.path import Path
+from paraglider.forward.worker_datapath import WorkerDatapath
 from paraglider.host.journal_files import JournalFile, JournalFiles
 
 #: seconds between two looks at files that nobody has missed a page of
@@ -66,7 +66,10 @@ class Journals:
 
 
 def carry_on(
-    path: Path, files: JournalFiles, logger: Any, beat: Callable[[], object] = lambda: None
+    path: WorkerDatapath,
+    files: JournalFiles,
+    logger: Any,
+    beat: Callable[[], object] = lambda: None,
 ) -> Journals:
     """Give every flow table of ``path`` its journal and the flows of the process before it.
 
@@ -88,7 +91,7 @@ def carry_on(
 
 
 def _take_over(
-    path: Path,
+    path: WorkerDatapath,
     table: FlowTable,
     name: str,
     journal: Journal,

@@ -96,7 +96,7 @@ class ProxySpec(Spec):
         """See ``spec.Spec``."""
         return replace(
             self,
-            config=state.config.for_forwards("proxy"),
+            config=state.config.listening,
             states=state.states,
             registry=state.registry,
         )
@@ -225,7 +225,7 @@ class Work:
 
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""
-        wanted = config.for_forwards("proxy")
+        wanted = config.listening
         with self._spec.life.long_work():
             self._proxy.apply_config(wanted, self.config, self._spec.number, self._spec.registry)
         policy_watch.mark(self._proxy.services, self._spec.life)

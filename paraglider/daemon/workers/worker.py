@@ -30,13 +30,13 @@ from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.processes.counters import Writer
 from paraglider.daemon.processes.heartbeat import Life
 from paraglider.daemon.processes.spec import Spec, StartupState
-from paraglider.daemon.workers import journals, leases, policy_watch
+from paraglider.daemon.workers import journals, policy_watch
 from paraglider.daemon.workers.commands import Commands
 from paraglider.daemon.workers.flow_log import FlowLog
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.flows import FlowView
-from paraglider.forward.path import Path, build
 from paraglider.forward.services import States
+from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.host import policies
 from paraglider.host.journal_files import JournalFiles
 from paraglider.host.policies import has_policies
@@ -84,7 +84,7 @@ class WorkerSpec(Spec):
         """See ``spec.Spec``."""
         return replace(
             self,
-            config=state.config.without_forwards("proxy"),
+            config=state.config.queued,
             states=state.states,
             registry=state.registry,
             live=state.live,
@@ -115,14 +115,13 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     return status
 
 
-def _prepare(spec: WorkerSpec, logger: Any) -> tuple[QueueReader, Path, journals.Journals]:
+def _prepare(spec: WorkerSpec, logger: Any) -> tuple[QueueReader, WorkerDatapath, journals.Journals]:
     introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
-    path = build(spec.config, spec.index, time.monotonic(), spec.registry)
+    live = None if spec.live is None else spec.live.reader(spec.index)
+    path = build(spec.config, spec.index, time.monotonic(), spec.registry, live)
     policy_watch.mark(path.services, spec.life)
     path.apply_states(spec.states)
-    if spec.live is not None:
-        path.first_packets.live = spec.live.reader(spec.index)
     if not has_policies(spec.registry):  # which are not to run with these rights
         _warm_up(spec.config, spec.registry, spec.life)
     if logger.is_enabled_for(logging.DEBUG):
@@ -200,18 +199,18 @@ def _warm_up(config: Config, registry: Registry, life: Life) -> None:
             packet[transport + 13] = SYN
             path.handle(packet, 0, len(packet), 0, 0.0)
     path.expire(1.0, EXPIRY_BUDGET)
+    path.sync(1.0)
 
 
 def _ticker(
-    spec: WorkerSpec, path: Path, queue: QueueReader, journals: journals.Journals, logger: Any
+    spec: WorkerSpec, path: WorkerDatapath, queue: QueueReader, journals: journals.Journals, logger: Any
 ) -> Callable[[float], None]:
-    """What a worker does twenty times a second: expiry, what the hub asks for, the end of leases,
+    """What a worker does twenty times a second: expiry, what the hub asks for, its carriers,
     its journal where that was damaged, its counters, and faults into the log once a minute.
     """
     reported = 0
     report_at = 0.0
     look_at_policies = policy_watch.watch(lambda: path.services, logger)
-    end_leases = leases.ender(path.leases_to_end, logger)
     writer = None
     if spec.counters is not None:
         writer = Writer(spec.counters, Count(path, queue))
@@ -231,7 +230,8 @@ def _ticker(
                 if not isinstance(error, EndpointClosedError):  # else it ends, and so do we
                     logger.error("supervisor: connection failed", error=str(error))
                 queue.stop()
-        end_leases()
+        for refusal in path.sync(now):
+            logger.warning("carrier not synchronized", error=str(refusal))
         if writer is not None:
             writer.tick()
         look_at_policies(now)
@@ -247,7 +247,7 @@ def _ticker(
 class Work:
     """What the hub's commands are for: ``path``, which was built for ``spec``."""
 
-    def __init__(self, spec: WorkerSpec, path: Path) -> None:
+    def __init__(self, spec: WorkerSpec, path: WorkerDatapath) -> None:
         self._spec = spec
         self._path = path
         self._config = spec.config
@@ -267,7 +267,7 @@ class Work:
 
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""
-        wanted = config.without_forwards("proxy")
+        wanted = config.queued
         with self._spec.life.long_work():
             self._path.apply_config(wanted, self._config, self._spec.index, self._spec.registry)
         policy_watch.mark(self._path.services, self._spec.life)
@@ -277,7 +277,7 @@ class Work:
 class Count:
     """What the worker with ``path`` and ``queue`` counts, as ``counters.Source``."""
 
-    def __init__(self, path: Path, queue: QueueReader) -> None:
+    def __init__(self, path: WorkerDatapath, queue: QueueReader) -> None:
         self._path = path
         self._queue = queue
         self.traffic = path.traffic
@@ -308,5 +308,5 @@ def _losses(queue: QueueReader) -> dict[str, int]:
     return {cause: count for cause, count in losses.items() if count}
 
 
-def _counts(path: Path, queue: QueueReader) -> dict[str, int]:
+def _counts(path: WorkerDatapath, queue: QueueReader) -> dict[str, int]:
     return {**path.counts(), **_losses(queue), **policy_watch.counts(path.services)}

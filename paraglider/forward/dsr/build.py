@@ -8,34 +8,36 @@ packets have passed without the worker.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from paraglider.config.model import Config
-from paraglider.core.balancer import Balancer
 from paraglider.core.flow import Timeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service, ServiceMap
-from paraglider.core.strategies import STRATEGIES, Registry
+from paraglider.core.service import Service
+from paraglider.forward.datapath import Built, Place
+from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.dsr.leases import lease_seconds
 from paraglider.forward.dsr.marks import way_marks
-from paraglider.forward.services import make_services
 from paraglider.netfilter.rules.marks import LEASE
 
 
-def build(config: Config, worker: int, now: float, registry: Registry = STRATEGIES) -> DsrDatapath:
-    """The packet path of worker number ``worker`` (0, 1, …) for the dsr services of ``config``.
+def build(place: Place) -> Built:
+    """The packet path of the dsr services."""
+    carrier = LeaseCarrier({}, LEASE)
+    flows = FlowTable(timeouts(place.config), place.config.flows.max, place.now)
+    datapath = DsrDatapath(place.balancer, flows, carrier)
 
-    ``registry`` has the strategies that the services name (``policies.load``).
-    """
-    services = make_services(config, ("dsr",), worker, registry)
-    flows = FlowTable(timeouts(config), config.flows.max, now)
-    return DsrDatapath(Balancer(ServiceMap(services)), flows, marks_of(config, services), LEASE)
+    def configure(config: Config, services: Sequence[Service]) -> None:
+        carrier.set_marks(marks_of(config, services))
+        flows.limit(timeouts(config))
+
+    return Built(datapath, configure)
 
 
 def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:
-    """The mark of every backend of the dsr ``services``."""
+    """The mark of every backend of ``services``."""
     ways = {**way_marks(config, 4), **way_marks(config, 6)}
     return {
         backend: ways[ipaddress.ip_address(backend.address)]

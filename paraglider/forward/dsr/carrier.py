@@ -1,10 +1,23 @@
-"""What carries decided flows of ``forward: dsr``: leases, which the kernel holds in nft sets.
+"""The carrier of ``forward: dsr``: leases in nft sets, by which the kernel marks packets itself.
 
-Lives here: ``end_leases``.
+The verdict of a flow that may be carried has the lease bit in its mark, and our nft table puts the
+flow's key into the set of its backend (``dsr.leases``). A lease ends by itself within
+seconds, and the worker is asked about the next packet. Leases of a backend that is lost, or of one
+of whose flows one was ended by hand, are ended here.
+
+Rules: every worker ends the leases of a backend; the sets belong to all of them, so the last worker
+to know of a change has the last word.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from paraglider.core.flow import Flow
+from paraglider.core.pool import Backend
+from paraglider.core.verdict import MARK
+from paraglider.errors import PlatformError
+from paraglider.forward.carrier import Carrier
 from paraglider.forward.dsr.leases import TABLE, lease_set
 from paraglider.forward.dsr.marks import way_family
 from paraglider.netfilter.nfnetlink import empty_set
@@ -15,3 +28,74 @@ def end_leases(mark: int) -> None:
     again. Nothing happens where the kernel has no table of leases.
     """
     empty_set(way_family(mark), TABLE, lease_set(mark))
+
+
+class LeaseCarrier(Carrier[Flow]):
+    """Leases of the flows to the backends that have a mark in ``marks``.
+
+    ``lease`` is the bit of a mark that asks for a lease; ``end`` ends the leases with a mark.
+    ``verdicts`` has the verdict without a lease by backend, always the same object.
+    """
+
+    def __init__(
+        self,
+        marks: Mapping[Backend, int],
+        lease: int,
+        end: Callable[[int], object] = end_leases,
+    ) -> None:
+        self.verdicts: dict[Backend, int] = {}
+        self._leased: dict[Backend, int] = {}
+        self._lease = lease
+        self._end = end
+        self._marks: tuple[tuple[Backend, int], ...] = ()
+        self._lost: frozenset[int] = frozenset()
+        self._removed: set[int] = set()
+        self.set_marks(marks)
+
+    def set_marks(self, marks: Mapping[Backend, int]) -> None:
+        """Use ``marks`` for new flows; other backends keep their mark while they have flows."""
+        self._marks = tuple(marks.items())
+        for backend in [b for b in self.verdicts if not b.remembered and b not in marks]:
+            del self.verdicts[backend], self._leased[backend]
+        for backend, mark in marks.items():
+            self.verdicts[backend] = MARK | mark << 8
+            self._leased[backend] = MARK | (mark | self._lease) << 8
+
+    def install(self, flow: Flow) -> int:
+        """See ``Carrier``: the mark of the flow's backend with the lease bit."""
+        return self._leased[flow.translation.backend]
+
+    def remove(self, what: Flow | Backend) -> None:
+        """See ``Carrier``: all leases of the backend end, since a set has no cheap look-up."""
+        verdict = self.verdicts.get(what.translation.backend if isinstance(what, Flow) else what)
+        if verdict is not None:
+            self._removed.add(verdict >> 8)
+
+    def last_seen(self, flow: Flow) -> float:
+        """See ``Carrier``: when the worker was last asked. Packets may have passed for a lease
+        longer, which the timeouts of the flow table include (``dsr.build``).
+        """
+        return flow.seen
+
+    def counters(self, backend: Backend) -> Mapping[str, int]:
+        """See ``Carrier``: flows alone; packets pass without the worker."""
+        return {"flows": backend.flows, "inactive": backend.inactive}
+
+    def sync(self, now: float) -> None:
+        """See ``Carrier``: end the leases of backends that are lost, or were given to ``remove``,
+        since the last call.
+        """
+        before = self._lost
+        self._lost = frozenset(mark for backend, mark in self._marks if backend.datagrams_lost)
+        due, self._removed = self._removed | (self._lost - before), set()
+        refused = []
+        for mark in sorted(due):
+            try:
+                self._end(mark)
+            except OSError as error:
+                refused.append(f"{mark:#x} ({error})")
+        if refused:
+            raise PlatformError(
+                f"leases of mark {', '.join(refused)} cannot be ended",
+                "they end by themselves within seconds",
+            )

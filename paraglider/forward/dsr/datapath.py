@@ -17,16 +17,15 @@ A TCP segment in mid-stream whose flow is not known (nothing was left of the wor
 is given to the backend that the strategy picks: the right one where the strategy hashes; any other
 answers RST, so that the client connects anew at once instead of hanging. It opens a half-open flow,
 which is the first to go under pressure. A RST of no flow is dropped. A flow whose backend is lost
-(``pool``) is not known any more; one that was ended by hand is refused until its client begins
-anew. What passes undecided is refused by our rules: the VIP is nobody's
-here.
+(``pool``) is not known any more; one that was ended by the operator is refused until its client
+begins anew. Packets without a mark are rejected by our filter rules; no local address owns the VIP.
 
 Rules: as everywhere in the core, no bytes raise; time is an argument.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from paraglider.core.balancer import Balancer
@@ -66,7 +65,6 @@ from paraglider.core.pool import Backend, State
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.tcp_events import client_event
 from paraglider.core.verdict import (
-    MARK,
     NO_FLOW,
     NO_SERVICE,
     REASONS,
@@ -75,6 +73,7 @@ from paraglider.core.verdict import (
     TRUNCATED,
     VERDICT_OF,
 )
+from paraglider.forward.dsr.carrier import LeaseCarrier
 
 #: how long, and of how many flows that were ended by hand, it is remembered: a client that says
 #: nothing for longer (RFC 5382's idle time) finds that it is not known
@@ -86,42 +85,23 @@ _DOWN = (State.DOWN, State.DRAIN_DOWN, State.MAINT)
 
 
 class DsrDatapath:
-    """Half flows, balancer and counters of one worker; ``marks`` has the mark of every backend.
+    """Half flows, balancer and counters of one worker; ``carrier`` has the marks of the backends.
 
-    ``lease`` is the bit that a mark has in addition where the kernel may mark the flow's further
-    packets itself. ``counts`` counts packets by reason, in the order of ``verdict.REASONS``.
-    ``opened``, where set, is told of every new flow.
+    ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
+    set, is called with protocol, key and backend of every new flow.
     """
 
-    def __init__(
-        self, balancer: Balancer, flows: FlowTable, marks: Mapping[Backend, int], lease: int
-    ) -> None:
+    def __init__(self, balancer: Balancer, flows: FlowTable, carrier: LeaseCarrier) -> None:
         self.balancer = balancer
         self.flows = flows
+        self.carrier = carrier
         self.counts = [0] * len(REASONS)
-        self.opened: Callable[[Flow], None] | None = None
-        self._lease = lease
-        self._marks: tuple[tuple[Backend, int], ...] = ()
-        self._lost: frozenset[int] = frozenset()
-        self._unleased: set[int] = set()
+        self.opened: Callable[[int, bytes, Backend], object] | None = None
         self._ended: dict[bytes, float] = {}  # keys of TCP flows, until when; the oldest first
-        self._once: dict[Backend, int] = {}
-        self._leased: dict[Backend, int] = {}
-        self.set_marks(marks)
+        self._once = carrier.verdicts
         self._refused = VERDICT_OF[NO_SERVICE]
         self._tcp = flows.forward[TCP]
         self._udp = flows.forward[UDP]
-
-    def set_marks(self, marks: Mapping[Backend, int]) -> None:
-        """These are the backends for new flows from here on; others keep their marks for as long
-        as they have flows.
-        """
-        self._marks = tuple(marks.items())
-        self._once = {backend: mark for backend, mark in self._once.items() if backend.remembered}
-        self._leased = {backend: self._leased[backend] for backend in self._once}
-        for backend, mark in marks.items():
-            self._once[backend] = MARK | mark << 8
-            self._leased[backend] = MARK | (mark | self._lease) << 8
 
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the packet whose head, or all, is ``buf[offset:offset + length]``.
@@ -162,27 +142,16 @@ class DsrDatapath:
             return self._segment(key, buf, transport, now)
         return self._datagram(key, now)
 
-    def ended(self, flow: Flow, now: float) -> None:
-        """``flow`` has been ended by hand: what its client goes on to send is refused, up to the
-        next SYN; leases to its backend must end. Flows of other paths are none of ours.
+    def end(self, flow: Flow, now: float) -> None:
+        """See ``forward.datapath.Datapath``: what the client of a TCP flow sends is refused, up to
+        the next SYN, and the leases of the flow's backend end.
         """
-        once = self._once.get(flow.translation.backend)
-        if once is None:
-            return
-        self._unleased.add(once >> 8)
+        self.flows.forget(flow, now)
+        self.carrier.remove(flow)
         if flow.protocol == TCP:
             self._ended[flow.forward_key] = now + ENDED_SECONDS
             if len(self._ended) > ENDED_MOST:
                 del self._ended[next(iter(self._ended))]
-
-    def leases_to_end(self) -> set[int]:
-        """The marks of backends whose leases must end: since the last call a backend was lost
-        (``pool``), or flows to it were ended.
-        """
-        before = self._lost
-        self._lost = frozenset(mark for backend, mark in self._marks if backend.datagrams_lost)
-        found, self._unleased = self._unleased | (self._lost - before), set()
-        return found
 
     def _segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
         flow = self._tcp.get(key)
@@ -209,7 +178,7 @@ class DsrDatapath:
         if after != state:
             self.flows.move(flow, after, now)
         if event != C_RST and flow.proof >= GROWTHS and after in (ESTABLISHED, CLIENT_DONE):
-            return self._leased[backend]
+            return self.carrier.install(flow)
         return self._once[backend]
 
     def _first_segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
@@ -245,7 +214,7 @@ class DsrDatapath:
             return self._once[flow.translation.backend]
         if flow.state == UDP_NEW:
             self.flows.move(flow, UDP_OPEN, now)
-        return self._leased[flow.translation.backend]
+        return self.carrier.install(flow)
 
     def _echo(self, protocol: int, key: bytes, now: float) -> int:
         flow = self.flows.forward[protocol].get(key)
@@ -291,7 +260,7 @@ class DsrDatapath:
         translation = service.translations[backend]
         flow = self.flows.open(protocol, key, translation.reverse_key(key), translation, now)
         if self.opened is not None:
-            self.opened(flow)
+            self.opened(protocol, key, backend)
         return flow
 
     def _refuse(self, reason: int) -> int:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Literal
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.types import IPInterface
 from paraglider.forward.base import ForwardMethod
+from paraglider.forward.datapath import Built, Place
 from paraglider.forward.dsr import host
+from paraglider.forward.dsr.build import build
 from paraglider.forward.dsr.checks import check_service
 from paraglider.forward.dsr.leases import TABLE as LEASES
 from paraglider.forward.dsr.leases import lease_table
@@ -36,6 +38,10 @@ class DsrMethod(ForwardMethod):
     openings = OPENINGS
     passing = (UNTRACKED,)
     table_names = (LEASES,)
+
+    def datapath(self, place: Place) -> Built:
+        """See ``ForwardMethod``."""
+        return build(place)
 
     def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
         """See ``Method``."""

@@ -21,7 +21,8 @@ cdef int LONGEST
 
 cdef class NatDatapath:
     cdef public object balancer
-    cdef public object first_packets
+    cdef public object others
+    cdef public object carrier
     cdef public FlowTable flows
     cdef public list counts
     cdef public object opened

@@ -63,29 +63,36 @@ from paraglider.core.verdict import (
     TRUNCATED,
     VERDICT_OF,
 )
-from paraglider.forward.offload.datapath import FirstPacketDatapath
+from paraglider.forward.carrier import Carrier
+from paraglider.forward.datapath import Decide
+from paraglider.forward.nat.carrier import WorkerCarrier
 
 
 class NatDatapath:
     """Flows, balancer and counters of one worker.
 
-    ``first_packets`` decides for the services that are offloaded: they share the queue.
+    ``others`` decides about first packets of services that another method has: they share the
+    VIPs and the queue. Such a service is ``offloaded``, and no other packet of its flows comes
+    here. ``carrier`` carries the flows.
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
     set, is told of every new flow.
     """
 
     def __init__(
-        self, balancer: Balancer, flows: FlowTable, first_packets: FirstPacketDatapath | None = None
+        self,
+        balancer: Balancer,
+        flows: FlowTable,
+        others: Decide | None = None,
+        carrier: Carrier[Flow] | None = None,
     ) -> None:
         self.balancer = balancer
-        self.first_packets = (
-            FirstPacketDatapath(balancer, {}) if first_packets is None else first_packets
-        )
+        self.others = others
+        self.carrier: Carrier[Flow] = WorkerCarrier() if carrier is None else carrier
         self.flows = flows
         self.counts = [0] * len(REASONS)
-        self.opened: Callable[[Flow], None] | None = None
+        self.opened: Callable[[int, bytes, Backend], object] | None = None
         self._refused = PASS
-        self._sequence = 0  # of the last SYN that may open a flow, for ``first_packets``
+        self._sequence = 0  # of the last SYN that may open a flow, for ``others``
         self._tcp_forward = flows.forward[TCP]
         self._tcp_reverse = flows.reverse[TCP]
         self._udp_forward = flows.forward[UDP]
@@ -259,6 +266,11 @@ class NatDatapath:
             data[at + 1] = value & 255
         return REWRITTEN
 
+    def end(self, flow: Flow, now: float) -> None:
+        """See ``forward.datapath.Datapath``: the next segment meets the local stack."""
+        self.flows.forget(flow, now)
+        self.carrier.remove(flow)
+
     def _client_segment(
         self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
     ) -> Flow | None:
@@ -326,9 +338,9 @@ class NatDatapath:
                 reason = self._stray(protocol, key)
             self._refused = self._refuse(NO_SERVICE if reason == NO_FLOW else reason)
             return None
-        if service.offloaded:
+        if service.offloaded and self.others is not None:
             sequence = self._sequence if protocol == TCP else 0
-            self._refused = self.first_packets.decide(service, protocol, key, now, sequence)
+            self._refused = self.others(service, protocol, key, now, sequence)
             return None
         translations = service.translations
         reverse = self.flows.reverse[protocol]
@@ -357,7 +369,7 @@ class NatDatapath:
         if protocol == UDP and translation.direct and translation.udp_reply:
             self.flows.move(flow, UDP_ANSWERED, now)  # as far as it can be seen
         if self.opened is not None:
-            self.opened(flow)
+            self.opened(protocol, key, backend)
         return flow
 
     def _refuse(self, reason: int) -> int:

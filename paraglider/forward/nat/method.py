@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
+from paraglider.forward.datapath import Built, Place
 from paraglider.forward.host_needs import NftTable
+from paraglider.forward.nat.build import build
 from paraglider.forward.nat.long import TABLE as LONG
 from paraglider.forward.nat.long import long_table
 from paraglider.forward.nat.rules import DECIDED, OPENINGS, nat_rules
@@ -26,11 +28,16 @@ class NatMethod(ForwardMethod):
     options = frozenset({"return"})
     queued = True
     journalled = True
+    head = None
 
     decided = DECIDED
     openings = OPENINGS
     passing = (UNTRACKED,)
     table_names = (LONG,)
+
+    def datapath(self, place: Place) -> Built:
+        """See ``ForwardMethod``."""
+        return build(place)
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""

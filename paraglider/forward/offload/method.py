@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
+from paraglider.forward.datapath import Built, Place
+from paraglider.forward.offload.build import build
 from paraglider.forward.offload.rules import DECIDED, OPENINGS, offload_rules
 from paraglider.forward.offload.table import offload_table
 from paraglider.forward.rule_parts import MethodRules, RuleScope
@@ -29,6 +31,10 @@ class OffloadMethod(ForwardMethod):
     openings = OPENINGS
     passing = (FIRST, ANSWERS)
     table_names = (TABLE,)
+
+    def datapath(self, place: Place) -> Built:
+        """See ``ForwardMethod``."""
+        return build(place)
 
     def describe(self, service: Service) -> str:
         """See ``Method``."""

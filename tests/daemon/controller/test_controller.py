@@ -46,7 +46,7 @@ from paraglider.daemon.reconcile.draining import PAUSE
 from paraglider.daemon.settings import Read
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError, PlatformError
-from paraglider.forward.path import build
+from paraglider.forward.worker_datapath import build
 from paraglider.host.dns_records import Record
 
 SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}

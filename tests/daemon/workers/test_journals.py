@@ -16,8 +16,7 @@ from structlog.testing import capture_logs
 from paraglider.config.model import Config
 from paraglider.daemon import log
 from paraglider.daemon.workers.journals import Journals, carry_on
-from paraglider.forward.path import Path as PacketPath
-from paraglider.forward.path import build
+from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.host.journal_files import JournalFiles
 from paraglider.host.mapped import Mapped
 
@@ -45,7 +44,7 @@ def config(forward: str = "nat", backends: int = 3) -> Config:
     return Config.model_validate({"services": [service]})
 
 
-def handled(path: PacketPath, client_port: int, flags: int = 2) -> bytes:
+def handled(path: WorkerDatapath, client_port: int, flags: int = 2) -> bytes:
     """The backend's address that a segment to the VIP (by default a SYN) is given."""
     head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 6, 0) + CLIENT + VIP
     segment = struct.pack("!HHIIBBHHH", client_port, 80, 0, 0, 0x50, flags, 0, 0, 0)
@@ -60,14 +59,14 @@ def files(tmp_path: Path) -> JournalFiles:
     return JournalFiles(1, "two", 0, 100, tmp_path)
 
 
-def begins(files: JournalFiles, path: PacketPath) -> tuple[Journals, list[Any]]:
+def begins(files: JournalFiles, path: WorkerDatapath) -> tuple[Journals, list[Any]]:
     """A worker with ``path`` begins: its journals, and what it logged."""
     with capture_logs() as logged:
         journals = carry_on(path, files, log.logger())
     return journals, [dict(line) for line in logged]
 
 
-def lives(files: JournalFiles, wanted: Config | None = None) -> tuple[PacketPath, list[Any]]:
+def lives(files: JournalFiles, wanted: Config | None = None) -> tuple[WorkerDatapath, list[Any]]:
     """A worker begins: its packet path, and what it logged."""
     path = build(wanted or config(), 0, 0.0)
     return path, begins(files, path)[1]

@@ -31,7 +31,7 @@ from paraglider.core.verdict import REASONS
 from paraglider.daemon.processes.counters import Counters, Writer
 from paraglider.daemon.processes.heartbeat import Life
 from paraglider.daemon.workers.worker import Count, _warm_up
-from paraglider.forward.path import build
+from paraglider.forward.worker_datapath import build
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
 from paraglider.netfilter.queue import QueueReader
@@ -397,7 +397,7 @@ def test_all_that_is_counted_has_its_place() -> None:
     path = build(config, 0, 0.0)
     own = path.services[-1]
     own.strategy = Guard(own.strategy, own.strategy, time.monotonic, 1.0)
-    path.first_packets.counts[:] = [1] * len(REASONS)
+    path._datapaths["offload"].counts[:] = [1] * len(REASONS)
     for name in own.strategy.counts():
         setattr(own.strategy, name, 1)
     for table in path.tables.values():

@@ -13,9 +13,10 @@ from paraglider.core.flow_states import (
     TIME_WAIT,
     UDP_OPEN,
 )
-from paraglider.forward.dsr.build import build
+from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.dsr.leases import LONGEST
 from paraglider.forward.dsr.marks import way_marks
+from paraglider.forward.worker_datapath import build as build_worker
 from paraglider.netfilter.rules.marks import LEASE
 
 
@@ -29,9 +30,16 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
     return Config.model_validate({"services": whole, **top})
 
 
+def build(wanted: Config) -> DsrDatapath:
+    """The packet path of the dsr services of a configuration."""
+    datapath = build_worker(wanted, 0, 0.0)._datapaths["dsr"]
+    assert isinstance(datapath, DsrDatapath)
+    return datapath
+
+
 def test_only_services_of_dsr() -> None:
     """Those of other forwards are others' to carry."""
-    path = build(config({}, {"forward": "nat"}, {}), 0, 0.0)
+    path = build(config({}, {"forward": "nat"}, {}))
     assert [service.name for service in path.balancer.services.services] == ["s0", "s2"]
 
 
@@ -39,10 +47,10 @@ def test_marks_are_those_of_the_policy_rules() -> None:
     """A backend of two services has one way, whichever family it is of."""
     six = {"vip": "2001:db8::11/64", "backends": ["fd00:10::1"]}
     wanted = config({}, {}, six)
-    path = build(wanted, 0, 0.0)
+    path = build(wanted)
     marks = {str(a): m for f in (4, 6) for a, m in way_marks(wanted, f).items()}
-    assert {b.name: verdict >> 8 for b, verdict in path._once.items()} == marks
-    assert {b.name: verdict >> 8 for b, verdict in path._leased.items()} == {
+    assert {b.name: verdict >> 8 for b, verdict in path.carrier.verdicts.items()} == marks
+    assert {b.name: verdict >> 8 for b, verdict in path.carrier._leased.items()} == {
         name: mark | LEASE for name, mark in marks.items()
     }
 
@@ -50,7 +58,7 @@ def test_marks_are_those_of_the_policy_rules() -> None:
 def test_a_flow_lives_a_lease_longer() -> None:
     """For so long its packets may have passed unseen; half-open and closed flows have none."""
     limits = {"syn": 240, "established": 7440, "closed": 70, "udp": 300, "icmp": 60}
-    path = build(config({}, timeouts=limits, flows={"max": 7}), 0, 0.0)
+    path = build(config({}, timeouts=limits, flows={"max": 7}))
     seconds = path.flows.timeouts.by_state
     assert [seconds[state] for state in (ESTABLISHED, UDP_OPEN)] == [
         limits[name] + LONGEST for name in ("established", "udp")

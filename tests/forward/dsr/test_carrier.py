@@ -1,11 +1,63 @@
-"""Tests of ``paraglider.forward.dsr.carrier``: leases in the kernel's sets."""
+"""Leases: which verdict asks for one, and that they end when they must."""
 
 from __future__ import annotations
 
 import pytest
+from packets import V4, service
 
-from paraglider.forward.dsr.carrier import end_leases
+from paraglider.core.pool import Event
+from paraglider.core.verdict import MARK
+from paraglider.errors import PlatformError
+from paraglider.forward.dsr.carrier import LeaseCarrier, end_leases
 from paraglider.lab.namespace import Namespace
+
+LEASE = 0x800
+
+
+def test_a_backend_that_left_keeps_its_mark_while_it_has_flows() -> None:
+    """Then it is forgotten."""
+    first, second, _ = service(V4, routed=True).pool.backends
+    carrier = LeaseCarrier({first: 1, second: 2}, LEASE)
+    first.flows = 1
+    carrier.set_marks({second: 2})
+    assert carrier.verdicts == {first: MARK | 1 << 8, second: MARK | 2 << 8}
+    first.flows = 0
+    carrier.set_marks({second: 2})
+    assert carrier.verdicts == {second: MARK | 2 << 8}
+
+
+def test_all_leases_that_are_due_end() -> None:
+    """Those of lost backends and of removed ones, each once; of a backend without a mark none."""
+    pool = service(V4, routed=True).pool
+    first, second, third = pool.backends
+    ended: list[int] = []
+    carrier = LeaseCarrier({first: 1, second: 2}, LEASE, ended.append)
+    pool.apply(second, Event.CHECK_FAILED)
+    carrier.remove(first)
+    carrier.remove(third)
+    for _ in range(2):
+        carrier.sync(0.0)
+    assert ended == [1, 2]
+
+
+def test_a_refusal_names_the_marks_and_holds_nothing_up() -> None:
+    """The others end; these end by themselves."""
+    first, second, _ = service(V4, routed=True).pool.backends
+    ended: list[int] = []
+
+    def end(mark: int) -> None:
+        if mark == 0x52000001:
+            raise PermissionError(1, "Operation not permitted")
+        ended.append(mark)
+
+    carrier = LeaseCarrier({first: 0x52000001, second: 0x52000002}, LEASE, end)
+    carrier.remove(first)
+    carrier.remove(second)
+    with pytest.raises(PlatformError, match=r"0x52000001 .*not permitted.*by themselves"):
+        carrier.sync(0.0)
+    assert ended == [0x52000002]
+    carrier.sync(1.0)
+    assert ended == [0x52000002]
 
 
 @pytest.mark.root

@@ -21,8 +21,9 @@ from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REASON_NAMES
+from paraglider.forward.datapath import HEAD
+from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
-from paraglider.forward.offload.datapath import HEAD
 
 MARKS = (0x52000001, 0x52800002, 0x523FFFFF)
 LEASE = 0x00400000
@@ -47,7 +48,7 @@ def datapath(
         for backend, mark in zip(made.pool.backends, MARKS, strict=False)
     }
     table = FlowTable(timeouts or Timeouts(), bound)
-    return DsrDatapath(Balancer(ServiceMap(services)), table, marks, LEASE)
+    return DsrDatapath(Balancer(ServiceMap(services)), table, LeaseCarrier(marks, LEASE))
 
 
 def sent(path: DsrDatapath, packet: bytes, now: float = 0.0) -> int:
@@ -379,7 +380,7 @@ def test_new_flows_are_told_once() -> None:
     """For the log of ``-D``."""
     path = datapath(routed())
     told: list[Backend] = []
-    path.opened = lambda each: told.append(each.translation.backend)
+    path.opened = lambda _protocol, _key, backend: told.append(backend)
     for flags in ("S", "S", "A"):
         sent(path, V4.segment(flags))
     assert told == [path.balancer.services.services[0].pool.backends[0]]

@@ -12,6 +12,7 @@ from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Event, Pool
 from paraglider.core.service import ServiceMap
 from paraglider.forward.dsr import datapath as of_dsr
+from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import ENDED_SECONDS, DsrDatapath
 
 LEASE = 0x800
@@ -21,10 +22,18 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 
 def datapath(family: Family = V4) -> tuple[DsrDatapath, Pool]:
     """A packet path over three backends, with the marks 0, 1 and 2."""
+    path, pool, _ = with_ended_leases(family)
+    return path, pool
+
+
+def with_ended_leases(family: Family = V4) -> tuple[DsrDatapath, Pool, list[int]]:
+    """The same with the marks whose leases its carrier ended."""
+    ended: list[int] = []
     made = service(family, protocols=(flow.TCP, flow.UDP), routed=True)
     marks = {backend: number for number, backend in enumerate(made.pool.backends)}
     flows = FlowTable(Timeouts(), 100)
-    return DsrDatapath(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
+    carrier = LeaseCarrier(marks, LEASE, ended.append)
+    return DsrDatapath(Balancer(ServiceMap([made])), flows, carrier), made.pool, ended
 
 
 def sent(path: DsrDatapath, packet: bytes, now: float = 0.0) -> int | None:
@@ -40,32 +49,36 @@ def end(path: DsrDatapath, now: float) -> None:
     """End the one flow there is, as an operator would."""
     (one,) = (each for table in path.flows.forward.values() for each in table.values())
     assert isinstance(one, Flow)
-    path.flows.forget(one, now)
-    path.ended(one, now)
+    path.end(one, now)
 
 
 def test_leases_of_lost_backends() -> None:
-    """They are to end when the backend is lost: once, and again when it is lost again."""
-    path, pool = datapath()
-    assert path.leases_to_end() == set()
-    for _ in range(2):
+    """They end when the backend is lost: once, and again when it is lost again."""
+    path, pool, ended = with_ended_leases()
+    path.carrier.sync(0.0)
+    assert ended == []
+    for turn in (1, 2):
         pool.apply(pool.backends[1], Event.CHECK_FAILED)
-        assert path.leases_to_end() == {1}
-        assert path.leases_to_end() == set()
+        for _ in range(2):
+            path.carrier.sync(0.0)
+        assert ended == [1] * turn
         pool.apply(pool.backends[1], Event.CHECK_PASSED)
-        assert path.leases_to_end() == set()
+        path.carrier.sync(0.0)
+        assert ended == [1] * turn
 
 
 @families
 def test_a_flow_that_was_ended_by_hand(family: Family) -> None:
-    """Its client is refused until it begins anew; the backend's leases are to end, each time."""
-    path, _ = datapath(family)
+    """Its client is refused until it begins anew; the backend's leases end, each time."""
+    path, _, ended = with_ended_leases(family)
+    backends = []
     for start in (0.0, 10.0):
         sent(path, family.syn(), start)
-        backend = sent(path, family.segment("A"), start + 1)
+        backends.append(sent(path, family.segment("A"), start + 1))
         end(path, start + 2)
-        assert path.leases_to_end() == {backend}
-        assert path.leases_to_end() == set()
+        for _ in range(2):
+            path.carrier.sync(start + 2)
+        assert ended == backends
         for _ in range(2):
             assert sent(path, family.segment("A"), start + 3) is None
         assert len(path.flows) == 0
@@ -93,8 +106,9 @@ def test_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_datagram_begins_anew() -> None:
     """UDP has no beginning that could be waited for."""
-    path, _ = datapath()
+    path, _, ended = with_ended_leases()
     sent(path, V4.datagram())
     end(path, 1.0)
-    assert path.leases_to_end() == {0}
+    path.carrier.sync(1.0)
+    assert ended == [0]
     assert sent(path, V4.datagram(), 2.0) == 1

@@ -11,6 +11,7 @@ from paraglider.core.flow import Timeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import DATAGRAM_DRAIN, Event, Pool
 from paraglider.core.service import ServiceMap
+from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
 
 families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
@@ -27,7 +28,7 @@ def datapath(family: Family, **changes: object) -> tuple[DsrDatapath, Pool]:
     )
     marks = {backend: number for number, backend in enumerate(made.pool.backends)}
     flows = FlowTable(Timeouts(), 100)
-    return DsrDatapath(Balancer(ServiceMap([made])), flows, marks, LEASE), made.pool
+    return DsrDatapath(Balancer(ServiceMap([made])), flows, LeaseCarrier(marks, LEASE)), made.pool
 
 
 def backend_of(path: DsrDatapath, packet: bytes) -> int:
@@ -81,7 +82,9 @@ def test_all_down_and_all_used(family: Family) -> None:
 
 @families
 @pytest.mark.parametrize("event", [Event.SET_MAINT, Event.SET_DRAIN])
-def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -> None:
+def test_datagrams_leave_what_takes_no_new_flows(
+    family: Family, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They, and pings, go to another backend, and leases must end; a live connection stays."""
     path, pool = datapath(family)
     for each in pool.backends[1:]:
@@ -93,6 +96,9 @@ def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -
     pool.set_weight(pool.backends[1], 1)
     pool.tick(0.0)
     pool.tick(DATAGRAM_DRAIN)
-    assert path.leases_to_end() == {0}
+    ended: list[int] = []
+    monkeypatch.setattr(path.carrier, "_end", ended.append)
+    path.carrier.sync(0.0)
+    assert ended == [0]
     packets = (family.segment("A"), family.datagram(), echo)
     assert [backend_of(path, packet) for packet in packets] == [0, 1, 1]

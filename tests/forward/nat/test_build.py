@@ -12,7 +12,8 @@ from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.core.strategies.weighted import LeastFlows
 from paraglider.core.strategies.wrr import SmoothRoundRobin
-from paraglider.forward.nat import build as nat
+from paraglider.forward.nat.datapath import NatDatapath
+from paraglider.forward.worker_datapath import build as build_worker
 
 VIP = {4: "192.168.0.11/24", 6: "2001:db8::11/64"}
 BACKENDS = {4: ["10.0.0.1", "10.0.0.2"], 6: ["fd00:10::1", "fd00:10::2"]}
@@ -30,12 +31,15 @@ def service(family: int = 4, **changes: Any) -> dict[str, Any]:
     }
 
 
-def build(*services: dict[str, Any], worker: int = 0, **top: Any) -> nat.NatDatapath:
-    """The packet path of a configuration."""
-    return nat.build(Config.model_validate({"services": list(services), **top}), worker, 100.0)
+def build(*services: dict[str, Any], worker: int = 0, **top: Any) -> NatDatapath:
+    """The packet path of the nat services of a configuration."""
+    config = Config.model_validate({"services": list(services), **top})
+    datapath = build_worker(config, worker, 100.0)._datapaths["nat"]
+    assert isinstance(datapath, NatDatapath)
+    return datapath
 
 
-def found(path: nat.NatDatapath, protocol: int, vip: str, port: int) -> str | None:
+def found(path: NatDatapath, protocol: int, vip: str, port: int) -> str | None:
     """The name of the service that a packet is for."""
     address = ipaddress.ip_address(vip).packed
     got = path.balancer.services.find(protocol, address, port.to_bytes(2, "big"))

@@ -25,7 +25,7 @@ from paraglider.core.flow_states import (
     UDP_OPEN,
 )
 from paraglider.core.flow_table import FlowTable
-from paraglider.core.pool import DATAGRAM_DRAIN, Event
+from paraglider.core.pool import DATAGRAM_DRAIN, Backend, Event
 from paraglider.core.service import Service
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
 from paraglider.forward.nat.datapath import NatDatapath
@@ -394,10 +394,11 @@ def test_packets_and_bytes_are_counted(family: Family) -> None:
 def test_new_flows_are_told() -> None:
     """``opened`` hears of every flow once, when it is in the table."""
     path = nat(web())
-    heard: list[Flow] = []
-    path.opened = heard.append
+    heard: list[tuple[int, bytes, Backend]] = []
+    path.opened = lambda *told: heard.append(told)
     play(path, "c:S b:SA c:A c:PA")
-    assert heard == [only(path.flows)]
+    flow = only(path.flows)
+    assert heard == [(flow.protocol, flow.forward_key, flow.translation.backend)]
 
 
 @families

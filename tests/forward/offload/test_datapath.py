@@ -17,13 +17,10 @@ from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REASON_NAMES
+from paraglider.forward.datapath import HEAD
 from paraglider.forward.nat.datapath import NatDatapath
-from paraglider.forward.offload.datapath import (
-    HEAD,
-    MOST_REMEMBERED,
-    REMEMBERED,
-    FirstPacketDatapath,
-)
+from paraglider.forward.offload.carrier import MOST_REMEMBERED, REMEMBERED, ConntrackCarrier
+from paraglider.forward.offload.datapath import FirstPacketDatapath
 
 MARKS = (0x51000001, 0x51800002, 0x51FFFFFF)
 
@@ -40,7 +37,8 @@ def offloaded(
 def datapath(made: Service, **changes: float) -> FirstPacketDatapath:
     """A datapath for one service, with ``MARKS``."""
     marks = dict(zip(made.pool.backends, MARKS, strict=False))
-    return FirstPacketDatapath(Balancer(ServiceMap([made])), marks, **changes)  # type: ignore[arg-type]
+    carrier = ConntrackCarrier(marks, **changes)  # type: ignore[arg-type]
+    return FirstPacketDatapath(Balancer(ServiceMap([made])), carrier)
 
 
 def head(path: FirstPacketDatapath | NatDatapath, packet: bytes, now: float = 0.0) -> int:
@@ -139,7 +137,7 @@ def test_a_port_that_is_used_again_is_another_flow(family: Family, beside: bool)
     made = offloaded(family)
     path: FirstPacketDatapath | NatDatapath = datapath(made)
     if beside:
-        path = NatDatapath(path.balancer, FlowTable(Timeouts(), 10), path)
+        path = NatDatapath(path.balancer, FlowTable(Timeouts(), 10), path.decide)
     found = [head(path, family.syn(seq=seq)) for seq in (7, 7, 2**32 - 1, 2**32 - 1, 7)]
     assert found == [marked(MARKS[n]) for n in (0, 0, 1, 1, 2)]
     assert [(b.conns, b.unanswered) for b in made.pool.backends] == [(1, 1), (1, 1), (1, 0)]
@@ -149,13 +147,13 @@ def test_a_decision_is_forgotten() -> None:
     """After two generations, by traffic or by the clock; and the young ones of a long silence."""
     path = datapath(offloaded(V4))
     head(path, V4.syn(), 100.0)
-    path.expire(100.0 + REMEMBERED)
-    assert len(path) == 1
-    path.expire(100.0 + 2 * REMEMBERED)
-    assert len(path) == 0
+    path.carrier.sync(100.0 + REMEMBERED)
+    assert len(path.carrier) == 1
+    path.carrier.sync(100.0 + 2 * REMEMBERED)
+    assert len(path.carrier) == 0
     head(path, V4.syn(), 200.0)
-    path.expire(200.0 + 3 * REMEMBERED)
-    assert len(path) == 0
+    path.carrier.sync(200.0 + 3 * REMEMBERED)
+    assert len(path.carrier) == 0
 
 
 def test_what_is_remembered_is_bounded() -> None:
@@ -163,7 +161,7 @@ def test_what_is_remembered_is_bounded() -> None:
     path = datapath(offloaded(V4), bound=100)
     for port in range(1000):
         head(path, V4.syn(client_port=1024 + port), 100.0)
-    assert len(path) <= 200
+    assert len(path.carrier) <= 200
     last = head(path, V4.syn(client_port=1024 + 999), 100.0)
     assert last == head(path, V4.syn(client_port=1024 + 999), 100.0)
     assert MOST_REMEMBERED > 10_000
@@ -212,13 +210,13 @@ def test_live_flows_are_those_counted_and_those_decided_since() -> None:
         given.append(dict(decided))
         return live
 
-    path.live = count
-    path.expire(0.0)
+    path.carrier.live = count
+    path.carrier.sync(0.0)
     picked = [head(path, V4.syn(client_port=port)) for port in range(2000, 2009)]
     # Nine more over 5, 0 and 4 make six each.
     assert [picked.count(marked(mark)) for mark in MARKS] == [1, 6, 2]
     assert [b.flows for b in made.pool.backends] == [6, 6, 6]
-    path.expire(0.1)
+    path.carrier.sync(0.1)
     assert [b.flows for b in made.pool.backends] == [5, 0, 4]
     assert given == [dict.fromkeys(MARKS, 0), dict(zip(MARKS, (1, 6, 2), strict=True))]
 
@@ -238,7 +236,7 @@ def test_new_flows_are_told_once() -> None:
     made = offloaded(V4)
     path = datapath(made)
     told: list[tuple[str, Backend]] = []
-    path.decided = lambda protocol, _key, to: told.append((PROTOCOL_NAMES[protocol], to))
+    path.opened = lambda protocol, _key, to: told.append((PROTOCOL_NAMES[protocol], to))
     head(path, V4.syn())
     head(path, V4.syn())
     assert told == [("tcp", made.pool.backends[0])]
@@ -251,7 +249,8 @@ def test_beside_nat_in_one_queue(family: Family) -> None:
     rewritten = service(family, ports=((81, 81),))
     balancer = Balancer(ServiceMap([carried, rewritten]))
     marks = dict(zip(carried.pool.backends, MARKS, strict=True))
-    path = NatDatapath(balancer, FlowTable(Timeouts(), 10), FirstPacketDatapath(balancer, marks))
+    first = FirstPacketDatapath(balancer, ConntrackCarrier(marks))
+    path = NatDatapath(balancer, FlowTable(Timeouts(), 10), first.decide)
     assert head(path, family.syn(80)) == marked(MARKS[0])
     assert head(path, family.datagram(80)) == marked(MARKS[1])
     assert head(path, family.segment("A", 80)) == verdict.PASS

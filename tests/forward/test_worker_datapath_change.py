@@ -17,7 +17,7 @@ from paraglider.daemon.store.backends import BackendTable
 from paraglider.daemon.store.store import Desired
 from paraglider.forward.dsr.marks import way_marks
 from paraglider.forward.flows import Match
-from paraglider.forward.path import Path, build, kind_of
+from paraglider.forward.worker_datapath import WorkerDatapath, build, kind_of
 from paraglider.netfilter.rules.marks import backend_marks
 
 DSR = {"forward": "dsr", "vip": "192.168.0.12/24"}
@@ -35,7 +35,9 @@ def config(*services: dict[str, Any], **top: Any) -> Config:
     return Config.model_validate({"services": whole, **top})
 
 
-def segment(path: Path, client: int, port: int = 80, flags: int = 2, vip: int = 11) -> str | int:
+def segment(
+    path: WorkerDatapath, client: int, port: int = 80, flags: int = 2, vip: int = 11
+) -> str | int:
     """Where a segment of the client's port goes: the backend's address or the verdict."""
     addresses = bytes((192, 168, 0, 100, 192, 168, 0, vip))
     head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, TCP, 0) + addresses
@@ -45,7 +47,7 @@ def segment(path: Path, client: int, port: int = 80, flags: int = 2, vip: int = 
     return str(ipaddress.ip_address(bytes(packet[16:20]))) if verdict == REWRITTEN else verdict
 
 
-def reply(path: Path, backend: str, port: int, client: int) -> tuple[str, int]:
+def reply(path: WorkerDatapath, backend: str, port: int, client: int) -> tuple[str, int]:
     """Whom a backend's segment to the client's port comes from, when it has been rewritten."""
     addresses = ipaddress.ip_address(backend).packed + bytes((192, 168, 0, 100))
     head = struct.pack("!BBHHHBBH", 0x45, 0, 40, 0, 0, 64, TCP, 0) + addresses

@@ -13,9 +13,10 @@ from paraglider.core.flow import TCP
 from paraglider.core.journal import Journal, size_of, write_header
 from paraglider.core.tracing import Decision
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
+from paraglider.forward.datapath import HEAD
 from paraglider.forward.dsr.marks import way_marks
-from paraglider.forward.offload.datapath import HEAD
-from paraglider.forward.path import Path, build
+from paraglider.forward.offload.carrier import ConntrackCarrier
+from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.netfilter.rules.marks import backend_marks
 
 
@@ -37,7 +38,7 @@ def syn(port: int, client_port: int = 40000) -> bytearray:
     return bytearray(head + struct.pack("!HHIIBBHHH", client_port, port, 0, 0, 0x50, 2, 0, 0, 0))
 
 
-def handled(path: Path, port: int, client_port: int = 40000) -> int:
+def handled(path: WorkerDatapath, port: int, client_port: int = 40000) -> int:
     """The verdict for a SYN."""
     packet = syn(port, client_port)
     return path.handle(packet, 0, len(packet), 0, 1.0)
@@ -122,11 +123,14 @@ def test_time_passes_for_both() -> None:
     handled(path, 80)
     handled(path, 81)
     assert path.flows == 1
-    assert len(path.first_packets) == 1
-    path.expire(100_000.0, 100)
-    path.expire(200_000.0, 100)
+    carrier = path._datapaths["offload"].carrier
+    assert isinstance(carrier, ConntrackCarrier)
+    assert len(carrier) == 1
+    for now in (100_000.0, 200_000.0):
+        path.expire(now, 100)
+        assert path.sync(now) == []
     assert path.flows == 0
-    assert len(path.first_packets) == 0
+    assert len(carrier) == 0
     assert [len(s.affinity) for s in path.services if s.affinity is not None] == [0, 0]
     assert path.counts() == {"expired": 1}
 
@@ -134,7 +138,7 @@ def test_time_passes_for_both() -> None:
 DSR = {"forward": "dsr", "vip": "192.168.0.12/24"}
 
 
-def to_dsr(path: Path, flags: int = 2, client_port: int = 40000) -> int:
+def to_dsr(path: WorkerDatapath, flags: int = 2, client_port: int = 40000) -> int:
     """The verdict for a segment to port 80 of the VIP of ``DSR``."""
     packet = syn(80, client_port)
     packet[16:20] = ipaddress.ip_address("192.168.0.12").packed

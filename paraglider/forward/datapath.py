@@ -1,0 +1,88 @@
+"""A method's packet path in a worker: its interface, and what it is built from.
+
+Lives here: ``Datapath``, which each method's folder implements in its ``datapath.py``, ``Place``,
+what a method's ``datapath`` is given, and ``Built``, what it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from paraglider.config.model import Config
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow import Flow
+from paraglider.core.flow_table import FlowTable
+from paraglider.core.pool import Backend
+from paraglider.core.service import Service
+from paraglider.forward.carrier import Carrier
+
+#: bytes of a packet that are enough to decide: headers with options or some extension headers
+HEAD: Final = 128
+
+#: gives a verdict for a packet: buffer, offset, length, checksum, now (see ``Datapath.handle``)
+Handle = Callable[[bytearray, int, int, int, float], int]
+#: gives a verdict for a packet that may open a flow: service, protocol, key, now, sequence of a SYN
+Decide = Callable[[Service, int, bytes, float, int], int]
+#: is given the flows decided so far by mark, and returns the live ones
+LiveFlows = Callable[[Mapping[int, int]], Mapping[int, int]]
+
+
+class Datapath(Protocol):
+    """Decides for packets, and installs decided flows in its ``carrier``.
+
+    ``counts`` counts packets by reason, in the order of ``core.verdict.REASONS``. ``opened``, where
+    set, is called with protocol, key and backend of every new flow.
+    """
+
+    balancer: Balancer
+    counts: list[int]
+    opened: Callable[[int, bytes, Backend], object] | None
+
+    @property
+    def carrier(self) -> Carrier[Any]:
+        """What carries the flows that it decided."""
+
+    @property
+    def flows(self) -> FlowTable | None:
+        """Its own flow table; None where the kernel alone has the flows."""
+
+    def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
+        """The verdict for the IP packet in ``buf[offset:offset + length]``, or for its head.
+
+        ``checksum`` is one of ``core.checksum``'s states, ``now`` monotonic seconds. Does not raise
+        for any bytes.
+        """
+
+    def end(self, flow: Flow, now: float) -> None:
+        """End ``flow`` of its flow table on the operator's request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a datapath is built for.
+
+    ``balancer`` decides for the services of all methods that share VIPs, and ``others`` gives the
+    verdict for first packets of those that are not the datapath's own. ``live`` returns the live
+    flows that conntrack has, None where they are not counted.
+    """
+
+    config: Config
+    now: float
+    balancer: Balancer
+    others: Decide | None = None
+    live: LiveFlows | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A datapath of a method, and how it takes a configuration with its own services.
+
+    ``decide`` gives a verdict for a first packet that another method's datapath was given; None
+    where the datapath has a flow table, and has to see every packet itself.
+    """
+
+    datapath: Datapath
+    configure: Callable[[Config, Sequence[Service]], None]
+    decide: Decide | None = None

@@ -1,0 +1,282 @@
+"""The packet path of one worker: the datapaths of the methods of its services, put together.
+
+Lives here: ``build`` and ``WorkerDatapath``, what a worker's loop needs of it.
+Rules: it knows the methods by the registry alone. Methods whose VIPs are this host's share the
+VIPs and one balancer; of these the method with a flow table gets every packet, and has the others
+decide about first packets of their services. A VIP that only the backends have belongs to one
+method (``config.check_shared``), so the address tells whose a packet is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+
+from paraglider.config.model import Config
+from paraglider.core.balancer import Balancer
+from paraglider.core.flow_table import FlowTable
+from paraglider.core.pool import Backend
+from paraglider.core.service import Service, ServiceMap
+from paraglider.core.strategies import STRATEGIES, Registry
+from paraglider.core.tracing import Decision, TracingBalancer
+from paraglider.core.translation import Translation
+from paraglider.core.verdict import REASON_NAMES
+from paraglider.errors import PlatformError
+from paraglider.forward.base import ForwardMethod
+from paraglider.forward.datapath import Built, Decide, Handle, LiveFlows, Place
+from paraglider.forward.flows import FlowView
+from paraglider.forward.registry import methods
+from paraglider.forward.services import Previous, States, apply_states, make_services
+
+#: called with the decision about a new flow
+OnDecision = Callable[[Decision], None]
+
+
+class _Group:
+    """The methods that share VIPs, with one balancer over their services.
+
+    ``built`` has the datapath of each method by its name; the last of them, ``entry``, is given the
+    packets.
+    """
+
+    def __init__(
+        self, members: Sequence[ForwardMethod], services: Sequence[Service], place: Place
+    ) -> None:
+        self.members = tuple(members)
+        self.balancer = place.balancer
+        self.built: dict[str, Built] = {}
+        for method in sorted(members, key=lambda each: each.journalled):
+            others = _decider(dict(self.built))
+            built = method.datapath(
+                Place(place.config, place.now, place.balancer, others, place.live)
+            )
+            self.built[method.name] = self.entry = built
+        self.configure(place.config, services)
+
+    def configure(self, config: Config, services: Sequence[Service]) -> None:
+        """Decide for ``services``, which are those of ``config`` of these methods."""
+        self.balancer.services = ServiceMap(services)
+        for name, built in self.built.items():
+            built.configure(config, [service for service in services if service.method == name])
+
+    def trace(self, on_decision: OnDecision) -> None:
+        """See ``WorkerDatapath``."""
+        balancer = self.balancer = TracingBalancer(self.balancer.services)
+        for built in self.built.values():
+            built.datapath.balancer = balancer
+            built.datapath.opened = lambda *flow: on_decision(balancer.decision_on(*flow))
+
+
+class WorkerDatapath:
+    """``handle`` gives a verdict for a packet (``forward.datapath.Datapath``).
+
+    ``head`` is how many bytes of a packet it needs, None for all of them.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        worker: int,
+        now: float,
+        registry: Registry,
+        live: LiveFlows | None,
+    ) -> None:
+        present = {service.forward for service in config.services}
+        # A method without a flow table costs nothing, and may get services later.
+        used = [m for m in methods() if m.queued and (m.name in present or not m.journalled)]
+        shared = [method for method in used if method.owns_vip]
+        self._groups: list[_Group] = []
+        for members in (shared, *([method] for method in used if not method.owns_vip)):
+            names = [method.name for method in members]
+            services = make_services(config, names, worker, registry)
+            place = Place(config, now, Balancer(ServiceMap(services)), live=live)
+            self._groups.append(_Group(members, services, place))
+        self._datapaths = {
+            name: built.datapath for group in self._groups for name, built in group.built.items()
+        }
+        heads = [method.head for method in used]
+        self.head = None if None in heads else max(head for head in heads if head is not None)
+        self._vips: list[set[bytes]] = [set() for _ in self._groups]
+        self._names: dict[Translation, str] = {}
+        self.services: tuple[Service, ...] = ()
+        self._refresh()
+        self.handle: Handle = self._handle()
+
+    def _handle(self) -> Handle:
+        """The handler of packets of all groups; that of a group alone, where only one has
+        services.
+        """
+        busy = [group for group in self._groups if group.balancer.services.services]
+        handle: Handle = (busy[0] if len(busy) == 1 else self._groups[0]).entry.datapath.handle
+        if len(busy) == 1:
+            return handle
+        for group, vips in zip(self._groups[1:], self._vips[1:], strict=True):
+            if group in busy:
+                handle = _by_vip(group.entry.datapath.handle, vips, handle)
+        return handle
+
+    def apply_config(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
+        """Use ``config`` in place of ``before``: flows keep their backends.
+
+        Both must be of one kind (``kind_of``); the other arguments are those of ``build``.
+        """
+        previous = Previous.of(before, self.services)
+        for group in self._groups:
+            names = [method.name for method in group.members]
+            group.configure(config, make_services(config, names, worker, registry, previous))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Take over the services of the groups, some of which are new."""
+        before, self.services = self.services, ()
+        for group, vips in zip(self._groups, self._vips, strict=True):
+            services = group.balancer.services.services
+            self.services += services
+            vips.clear()
+            vips.update(service.vip for service in services)
+        self._affinities = [s.affinity for s in self.services if s.affinity is not None]
+        # Flows to removed backends are still listed by the name of their service.
+        self._names = {t: name for t, name in self._names.items() if t.backend.remembered}
+        for service in self.services:
+            self._names.update(dict.fromkeys(service.translations.values(), service.name))
+        for service in set(before) - set(self.services):
+            service.pool.retire()  # else the two would hold each other for ever
+
+    @property
+    def tables(self) -> dict[str, FlowTable]:
+        """The worker's own flow tables by method: none where the kernel has all flows."""
+        return {
+            name: datapath.flows
+            for name, datapath in self._datapaths.items()
+            if datapath.flows is not None
+        }
+
+    @property
+    def flows(self) -> int:
+        """Flows in the worker's own tables."""
+        return sum(map(len, self.tables.values()))
+
+    def trace(self, on_decision: OnDecision) -> None:
+        """Have ``on_decision`` called for every new flow, with its backend and the reason."""
+        for group in self._groups:
+            group.trace(on_decision)
+
+    def expire(self, now: float, budget: int) -> None:
+        """Forget what is over; look at ``budget`` flows a table, and as many clients, at most."""
+        for service in self.services:
+            service.pool.tick(now)
+        for table in self.tables.values():
+            table.expire(now, budget)
+        for affinity in self._affinities:
+            affinity.expire(now, budget)
+
+    def sync(self, now: float) -> list[PlatformError]:
+        """Have every carrier exchange with the kernel what has changed; what the kernel refused."""
+        refused = []
+        for datapath in self._datapaths.values():
+            try:
+                datapath.carrier.sync(now)
+            except PlatformError as error:
+                refused.append(error)
+        return refused
+
+    def apply_states(self, states: States) -> None:
+        """Give the backends the states and weights that the store has."""
+        apply_states(((s.name, s.pool) for s in self.services), states)
+
+    @property
+    def view(self) -> FlowView | None:
+        """The worker's own flows; None where the kernel has them all."""
+        return FlowView(self._datapaths.values(), self._names) if self.tables else None
+
+    @property
+    def bound(self) -> int:
+        """Flows that its own tables hold at most."""
+        return sum(table.bound for table in self.tables.values())
+
+    @property
+    def groups(self) -> dict[str, int]:
+        """Flows in its own tables by what their states count as (``core.flow_states``)."""
+        tables = self.tables.values()
+        return {
+            "active": sum(table.active for table in tables),
+            "closing": sum(table.closing for table in tables),
+            "half_open": sum(table.opening for table in tables),
+        }
+
+    def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
+        """The counters of each service and backend since the start of this worker: ``conns``,
+        ``unanswered``, and what the carrier of its flows counts.
+        """
+        for service in self.services:
+            carrier = self._datapaths[service.method].carrier
+            for backend in service.pool.backends:
+                yield service.name, backend.name, _traffic(backend, carrier.counters(backend))
+
+    def counts(self) -> dict[str, int]:
+        """Packets by reason and flows by their end, without the zeros."""
+        totals = map(sum, zip(*(each.counts for each in self._datapaths.values()), strict=True))
+        counts = {name: n for name, n in zip(REASON_NAMES, totals, strict=True) if n}
+        for table in self.tables.values():
+            ends = {"evicted": table.evicted, "expired": table.expired}
+            if table.journal is not None:
+                ends["unwritten"] = table.journal.unwritten
+            for name, value in ends.items():
+                if value:
+                    counts[name] = counts.get(name, 0) + value
+        return counts
+
+
+def _traffic(backend: Backend, counters: Mapping[str, int]) -> dict[str, int]:
+    return {"conns": backend.conns, "unanswered": backend.unanswered, **counters}
+
+
+def _decider(built: Mapping[str, Built]) -> Decide | None:
+    """Decides about first packets of the services of those ``built``; None without any."""
+    deciders = {name: each.decide for name, each in built.items() if each.decide is not None}
+    if len(deciders) < 2:
+        return next(iter(deciders.values()), None)
+
+    def decide(service: Service, protocol: int, key: bytes, now: float, sequence: int) -> int:
+        return deciders[service.method](service, protocol, key, now, sequence)
+
+    return decide
+
+
+def _by_vip(handle: Handle, vips: Container[bytes], other: Handle) -> Handle:
+    """A handler that gives packets to ``vips`` to ``handle``, and all others to ``other``."""
+
+    def chosen(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
+        four = length >= 20 and buf[offset] >> 4 == 4
+        at = offset + (16 if four else 24)
+        end = at + (4 if four else 16)
+        if bytes(buf[at:end]) in vips and end <= offset + length:
+            return handle(buf, offset, length, checksum, now)
+        return other(buf, offset, length, checksum, now)
+
+    return chosen
+
+
+def kind_of(config: Config) -> frozenset[str]:
+    """The methods that decide which queues and tables a packet path has. Two configurations of one
+    kind can follow each other in one worker.
+    """
+    present = {service.forward: service.method for service in config.services}
+    queued = {name: method for name, method in present.items() if method.queued}
+    if all(method.owns_vip for method in queued.values()):
+        return frozenset(name for name, method in queued.items() if method.journalled)
+    return frozenset(queued)
+
+
+def build(
+    config: Config,
+    worker: int,
+    now: float,
+    registry: Registry = STRATEGIES,
+    live: LiveFlows | None = None,
+) -> WorkerDatapath:
+    """The packet path of worker number ``worker`` (0, 1, …) for the services of ``config``.
+
+    ``now`` is monotonic seconds, ``registry`` has the strategies that the services name
+    (``policies.load``), ``live`` returns the flows that conntrack has (``forward.datapath``).
+    """
+    return WorkerDatapath(config, worker, now, registry, live)
