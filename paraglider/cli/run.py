@@ -102,7 +102,7 @@ def run(
     carrying = cores if queued else ()
     specs = make_specs(wanted, Place(cores, uid, gid), registry, discovers=bool(named))
     specs.append(HostHelperSpec(len(specs), wanted, families))
-    offloaded = {service.family for service in wanted.services if service.forward == "offload"}
+    offloaded = {service.family for service in wanted.services if service.method.conntracked}
     readings = KernelReadings(read(offloaded))
     watch = TableMonitor(offloaded, log.logger(), counters=readings.tables, full=readings.fill)
     with contextlib.ExitStack() as stack:

@@ -21,9 +21,6 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.host.journal_files import REMOVED
 
-#: forwards whose flows are in a journal of that name
-JOURNALLED: Final = ("nat", "dsr")
-
 _REMEDIES: Final = {REMOVED: "the worker is replaced, and makes a new one"}
 _REMEDY: Final = "flows would not outlive its worker; make room in /run, then restart the daemon"
 
@@ -60,5 +57,5 @@ class JournalMonitor:
 
 
 def _tables(spec: WorkerSpec) -> Iterator[str]:
-    forwards = {service.forward for service in spec.config.services}
-    yield from (name for name in JOURNALLED if name in forwards)
+    """The flow tables of a worker, which are called by their methods."""
+    yield from dict.fromkeys(s.forward for s in spec.config.services if s.method.journalled)

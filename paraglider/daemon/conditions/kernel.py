@@ -68,7 +68,7 @@ class KernelMonitor:
         if self.counters is not None:
             self.counters.adopt(config)
         if self.tables is not None:
-            self.tables.cover(s.family for s in config.services if s.forward == "offload")
+            self.tables.cover(s.family for s in config.services if s.method.conntracked)
         if self.refusals is not None:
             self.refusals.follow(config)
         return self.live.begin_anew(config, workers)

@@ -1,7 +1,7 @@
 """SYNs that go to backends without an answer passing this host: a filter or a route drops them.
 
 The workers count the flows that they give to each backend and the SYNs that are repeated; they, or
-the kernel with `forward: offload`, count the packets that backends answer with. Where SYNs are
+the kernel where conntrack has the flows, count the packets that backends answer with. Where SYNs are
 repeated and no packet passes from a backend that health has not taken down, either a filter between
 the two drops packets (a forward chain of another firewall, here or there), or answers do not pass
 through this host. ``host.foreign`` names chains that certainly drop; this finds the rest.
@@ -71,7 +71,7 @@ class UnansweredOpenings:
             if not _passes_here(service):
                 continue
             silent: dict[str, int] = {}
-            known = read if service.forward == "offload" else now
+            known = read if service.method.conntracked else now
             for member in pools.of(service.name):
                 key = service.name, member.backend
                 counted = traffic.of(*key)
@@ -99,7 +99,7 @@ class UnansweredOpenings:
 
 def _passes_here(service: Service) -> bool:
     tcp = service.protocol != "udp"
-    return tcp and service.forward in ("nat", "offload") and service.answers == "via"
+    return tcp and service.method.answers_pass(service)
 
 
 def _is_silent(one: _Seen, now: float, known: float) -> bool:

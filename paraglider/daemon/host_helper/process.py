@@ -89,7 +89,7 @@ def needed(config: Config) -> frozenset[int]:
     """The families that have to be set up for ``config``: proxied connections end here, and need
     nothing but addresses.
     """
-    return frozenset(s.family for s in config.services if s.forward != "proxy")
+    return frozenset(s.family for s in config.services if s.method.queued)
 
 
 def run(spec: HostHelperSpec, report: int, parent: int) -> int:

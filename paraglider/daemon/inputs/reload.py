@@ -77,7 +77,7 @@ def _over(now: Config, wanted: Config, able: Capabilities) -> dict[str, tuple[st
 
     Connections of a proxy are two sockets, which go on.
     """
-    here = {service.name: service for service in now.services if service.forward != "proxy"}
+    here = {service.name: service for service in now.services if service.method.queued}
     found = {}
     for service in wanted.services:
         known = here.get(service.name)
@@ -122,11 +122,9 @@ def _fitting(
         name = service.name
         if service.strategy not in able.strategies:
             yield known, f"{name} takes a restart: policies are loaded at the start"
-        elif service.forward == "proxy" and (
-            known is None or _listening(known) != _listening(service)
-        ):
+        elif service.method.listens and (known is None or _listening(known) != _listening(service)):
             yield known, f"{name} takes a restart to listen anew"
-        elif service.forward != "proxy" and "worker" not in able.roles:
+        elif service.method.queued and "worker" not in able.roles:
             yield known, f"{name} takes a restart: no worker reads a queue"
         elif service.source is not None and "discovery" not in able.roles:
             yield known, f"{name} takes a restart: nobody looks where its backends are listed"
@@ -142,4 +140,4 @@ def _fitting(
 
 def _listening(service: Service) -> tuple[object, ...]:
     """Where a proxy listens for ``service``; nothing for another forward."""
-    return (service.vip.ip, service.ports) if service.forward == "proxy" else ()
+    return (service.vip.ip, service.ports) if service.method.listens else ()

@@ -146,5 +146,5 @@ def counted_marks(config: Config) -> frozenset[int]:
 def listed_marks(config: Config) -> frozenset[int]:
     """The marks of the other offloaded backends, whose flows are shown alone."""
     marks = backend_marks(config)
-    offloaded = [s for s in config.services if s.forward == "offload" and not s.counted]
+    offloaded = [s for s in config.services if s.method.conntracked and not s.counted]
     return frozenset(mark for s in offloaded for mark in marks[s.name])

@@ -67,7 +67,7 @@ class DrainReconciler:
     def _count(self, desired: Desired) -> None:
         if self._carriers() is None:
             return
-        names = {s.name for s in desired.config.services if s.forward == "offload"}
+        names = {s.name for s in desired.config.services if s.method.conntracked}
         if any(service in names for service, _ in desired.keys):
             self._requests.count(self._counted)
         else:
@@ -119,7 +119,7 @@ def without_flows(
                 continue
             flows = (
                 connections.get(marks[service.name][position], 0)
-                if service.forward == "offload"
+                if service.method.conntracked
                 else traffic.of(*key)["flows"]
             )
             if flows == 0:  # None: no worker knows

@@ -77,7 +77,7 @@ class KernelTables:
         self._config = config
         self._load = load
         self._log: Any = log.logger()
-        self._services = [s for s in config.services if s.forward == "offload"]
+        self._services = [s for s in config.services if s.method.conntracked]
         marks = backend_marks(config)
         self._pools: dict[str, Pool] = {}
         names = predecessors(before._config, config) if before else {}

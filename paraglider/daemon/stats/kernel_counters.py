@@ -49,7 +49,7 @@ class KernelCounters:
     def adopt(self, config: Config) -> None:
         """These are the services from here on."""
         marks = backend_marks(config)
-        services = [service for service in config.services if service.forward == "offload"]
+        services = [service for service in config.services if service.method.conntracked]
         self._families = sorted({service.family for service in services})
         self._keys = {
             mark: (service.name, backend.name)

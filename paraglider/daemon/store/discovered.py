@@ -106,7 +106,7 @@ def _with(config: Config, hosts: list[IPAddress], only: str | None = None) -> Co
 
 def _joined(service: Service, hosts: list[IPAddress]) -> Service:
     ports = {backend.port for backend in service.backends}
-    if service.forward == "dsr" or len(ports) != 1:
+    if not service.method.owns_vip or len(ports) != 1:
         return service
     (port,) = ports
     listed = {backend.address for backend in service.backends}

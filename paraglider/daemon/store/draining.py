@@ -86,7 +86,7 @@ def _lacking(before: Config, wanted: Config) -> Iterator[Draining]:
     names = {was: now for now, was in predecessors(before, wanted).items()}
     here = {service.name: service for service in wanted.services}
     for service in before.services:
-        if service.forward == "proxy" or not service.backends:
+        if not service.method.queued or not service.backends:
             continue
         if service.name not in names:
             yield Draining(None, service)

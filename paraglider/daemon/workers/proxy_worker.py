@@ -182,7 +182,8 @@ def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
 
     So that no first connection pays for what Python puts off, and nothing is imported after chroot.
     """
-    for service in make_services(spec.config, ("proxy",), spec.number, spec.registry):
+    forwards = {service.forward for service in spec.config.services}
+    for service in make_services(spec.config, forwards, spec.number, spec.registry):
         key = service.vip * 2 + bytes(2) + service.ports[0][0].to_bytes(2, "big")
         header("v1", key)
         if service.pool.ready:
