@@ -21,6 +21,7 @@ from rich.markup import escape
 
 from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError, ParagliderError
+from paraglider.forward.registry import methods
 from paraglider.lab import namespace
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
@@ -28,8 +29,8 @@ from paraglider.lab.load_clients import LoadClients, LoadResult
 from paraglider.lab.scenario import FAMILIES, HTTP_PORT, Lab, LabOptions, configuration, notes
 from paraglider.lab.topology import VIP, Plan, Topology, backend_address
 
-#: forward methods of this scenario
-FORWARDS = ("nat", "offload")
+#: methods for which failover can be shown: the backends answer through this host
+FORWARDS = tuple(m.name for m in methods() if m.queued and m.owns_vip)
 CHECK = {"type": "tcp", "interval": 0.5, "rise": 2, "fall": 2}
 FAILOVER = {"check_cycle": 1, "timeout": 1, "rise": 1, "fall": 2, "discover": True}
 #: connections of each family that are counted per step

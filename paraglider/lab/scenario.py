@@ -23,6 +23,8 @@ from rich.console import Console, RenderableType
 from rich.markup import escape
 
 from paraglider.errors import OperatorError, PlatformError
+from paraglider.forward.base import ForwardMethod
+from paraglider.forward.registry import methods
 from paraglider.lab import direct, namespace, port_forward, topology
 from paraglider.lab.balancer import LabBalancer, StaticBalancer, start_backend
 from paraglider.lab.interrupts import Interrupts
@@ -35,8 +37,7 @@ HTTP_PORT = 80
 UDP_PORT = 5353
 ANY_VIP = {4: "192.168.0.12", 6: "2001:db8::12"}
 STATIC = "static"  # not a `forward` of the file: the kernel alone, by `paraglider start`
-DSR = "dsr"
-FORWARDS = ("nat", "offload", DSR, "proxy", STATIC)
+FORWARDS = (*(method.name for method in methods()), STATIC)
 FAMILIES = (4, 6)
 
 
@@ -50,6 +51,20 @@ class LabOptions:
     backends: int = 3
     keep: bool = False
     failover: bool = False
+
+    @property
+    def static(self) -> bool:
+        """Whether the kernel alone balances."""
+        return self.forward == STATIC
+
+    @property
+    def method(self) -> ForwardMethod:
+        """The method of the services; for the kernel alone that of conntrack."""
+        return next(
+            method
+            for method in methods()
+            if (method.conntracked if self.static else method.name == self.forward)
+        )
 
 
 def neighbouring_cores(wanted: int, allowed: frozenset[int]) -> tuple[int, int]:
@@ -75,7 +90,7 @@ def configuration(options: LabOptions, directory: Path, allowed: frozenset[int])
     services: list[dict[str, object]] = []
     for family in FAMILIES:
         common = {
-            "forward": "offload" if options.forward == STATIC else options.forward,
+            "forward": options.method.name,
             "strategy": "rr",
             "backends": [
                 topology.backend_address(family, number)
@@ -87,7 +102,7 @@ def configuration(options: LabOptions, directory: Path, allowed: frozenset[int])
         services.append(
             {"name": f"web{family}", "vip": vip, "protocol": "tcp", "ports": HTTP_PORT, **common}
         )
-        if options.forward == "proxy":
+        if options.method.listens:
             continue
         services += [
             {"name": f"echo{family}", "vip": vip, "protocol": "udp", "ports": UDP_PORT, **common},
@@ -106,7 +121,7 @@ def configuration(options: LabOptions, directory: Path, allowed: frozenset[int])
         },
         "services": services,
     }
-    if options.keep and options.forward != STATIC:
+    if options.keep and not options.static:
         document["stats"] = {"bind": f"{port_forward.ADDRESS}:{port_forward.PORT}", "admin": True}
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
 
@@ -157,18 +172,18 @@ class Lab:
             f"[bold]1.[/] Building a client, a balancer and {options.backends} backends as network"
             f" namespaces [cyan]{self.prefix}-*[/]"
         )
-        plan = Plan(backends=options.backends, direct=options.forward == DSR)
+        plan = Plan(backends=options.backends, direct=not options.method.owns_vip)
         built = Topology(plan, prefix=self.prefix)
         for number, backend in enumerate(built.backends, 1):
             start_backend(backend, f"backend{number}", http=(HTTP_PORT,), udp=(UDP_PORT,))
-        static = options.forward == STATIC
+        static = options.static
         make = StaticBalancer if static else LabBalancer
         balancer = make(built.balancer, self.directory, self._config)
         command = "paraglider start" if static else "paraglider.config"
         say(f"[bold]2.[/] Setting the balancer up: [cyan]{command} -c {balancer.config}[/]")
         with interrupts.deferred():
             balancer.set_up()
-            if options.forward == DSR:
+            if not options.method.owns_vip:
                 names = [
                     str(service["name"]) for service in yaml.safe_load(self._config)["services"]
                 ]
@@ -204,7 +219,7 @@ class Lab:
 
     def _end(self, balancer: LabBalancer, interrupts: Interrupts, step: int) -> list[str]:
         """Stop the daemon and undo the set-up, as step number ``step``; returns the faults."""
-        daemon = "" if self.options.forward == STATIC else "Stopping the daemon, "
+        daemon = "" if self.options.static else "Stopping the daemon, "
         end = f"{daemon}undoing the set-up, removing the namespaces"
         self._say(f"[bold]{step}.[/] {end[0].upper()}{end[1:]}")
         faults = []
@@ -221,7 +236,7 @@ class Lab:
         """Open the client's connections; one row per protocol and family."""
         rows = []
         tries = [("tcp", HTTP_PORT, VIP), ("udp", UDP_PORT, VIP), ("ping", 0, ANY_VIP)]
-        for protocol, port, vips in tries[:1] if self.options.forward == "proxy" else tries:
+        for protocol, port, vips in tries[:1] if self.options.method.listens else tries:
             for family in FAMILIES:
                 before = ping_counts(built.backends, family)
                 command = [sys.executable, "-m", "paraglider.lab.client", protocol]
@@ -270,7 +285,7 @@ class Lab:
 
     def _page(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
         """Start continuous traffic and the port forward of the stats page, with a daemon."""
-        if self.options.forward == STATIC:
+        if self.options.static:
             return ()
         command = [sys.executable, "-m", "paraglider.lab.traffic", str(HTTP_PORT)]
         Namespace(client, attach=True).popen([*command, *VIP.values()])
@@ -289,7 +304,7 @@ class Lab:
             ("Ping a backend", f"ip netns exec {client} ping {ANY_VIP[4]}"),
             ("The rules", f"ip netns exec {balancer} iptables-save"),
         )
-        if self.options.forward == STATIC:
+        if self.options.static:
             return (
                 *common,
                 ("The table", f"ip netns exec {balancer} nft list ruleset"),

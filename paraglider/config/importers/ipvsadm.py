@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from paraglider.config.diagnostics import Mark, Path
 from paraglider.config.importers.draft import Draft, number
+from paraglider.config.method import METHODS
 from paraglider.config.types import IPAddress, parse_address, shown
 from paraglider.core.strategies import KINDS, canonical
 
@@ -277,7 +278,7 @@ def _service(
 def _interfaces(draft: Draft) -> None:
     """Names for the interfaces where dsr needs them: a listing tells none."""
     for index, service in enumerate(draft.data.get("services", ())):
-        if service["forward"] == "dsr":
+        if METHODS[service["forward"]].neighbours:
             mark = draft.marks.value(("services", index))
             for side, name in (("public", "eth0"), ("private", "eth1")):
                 draft.put(("network", side, "interface"), name, mark)

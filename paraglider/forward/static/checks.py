@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from paraglider.config.diagnostics import Path, Problem
+from paraglider.config.method import METHODS, Method
 from paraglider.config.model import Config, Service
 from paraglider.core.strategies import KINDS
 
-_FORWARDS = ("nat", "offload")
 _WITH_DAEMON = "run the daemon, or leave it out"
 
 
@@ -55,7 +55,7 @@ def kernel_only(config: Config) -> Config:
     services = tuple(
         service.model_copy(
             update={
-                "forward": "offload",
+                "forward": next(m.name for m in METHODS.values() if m.conntracked),
                 "strategy": service.strategy_class.in_kernel or service.strategy,
                 "strategy_parameters": {},
             }
@@ -65,10 +65,16 @@ def kernel_only(config: Config) -> Config:
     return config.model_copy(update={"services": services})
 
 
+def _in_kernel(method: Method) -> bool:
+    """Whether conntrack can translate for the services of ``method``."""
+    return method.queued and method.owns_vip
+
+
 def _unserved(path: Path, service: Service) -> Iterator[Problem]:
-    if service.forward not in _FORWARDS:
+    if not _in_kernel(service.method):
         what = f"`forward: {service.forward}` takes a daemon, and `start` has none"
-        yield Problem((*path, "forward"), what, "use nat or offload, or run the daemon")
+        names = " or ".join(name for name, method in METHODS.items() if _in_kernel(method))
+        yield Problem((*path, "forward"), what, f"use {names}, or run the daemon")
     elif service.return_ == "direct":
         what = "`return: direct` takes a daemon: the kernel rewrites both ways, or neither"
         yield Problem((*path, "return"), what, "write `return: via`, or run the daemon")
