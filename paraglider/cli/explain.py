@@ -26,7 +26,7 @@ from paraglider.core.strategies import NewFlow
 from paraglider.daemon.http.client import Control
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.explain import Capture, Situation, compare, impacts
-from paraglider.forward.listing import NOTHING, Live, backends_in, flow_key, flows_in
+from paraglider.forward.listing import NOTHING, LiveState, backends_in, flow_key, flows_in
 from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host import policies
 from paraglider.host.capture import ip_packets
@@ -73,7 +73,7 @@ def explain(
     named = _flow(flow) if flow else None
     daemon = None
     if flows or backends:
-        live = Live(
+        live = LiveState(
             flows_in(_text(flows), flows) if flows else (),
             backends_in(_text(backends), backends) if backends else (),
         )
@@ -112,7 +112,7 @@ class _DaemonState(NamedTuple):
     """
 
     socket: str
-    live: Live
+    live: LiveState
     more: bool
 
 
@@ -120,7 +120,7 @@ def _daemon(control: Control, client: str | None) -> _DaemonState | None:
     """The daemon's backends and flows, all or those of ``client``; None if no daemon answers."""
     try:
         flows, backends = control.get("flows", client=client), control.get("backends")
-        live = Live(
+        live = LiveState(
             flows_in(json.dumps(flows), control.path),
             backends_in(json.dumps(backends), control.path),
         )
@@ -129,7 +129,7 @@ def _daemon(control: Control, client: str | None) -> _DaemonState | None:
     return _DaemonState(control.path, live, bool(flows.get("more")))
 
 
-def _situation(file: str, options: Options, live: Live) -> Situation:
+def _situation(file: str, options: Options, live: LiveState) -> Situation:
     loaded = load_with_marks(file)
     config = resolved(loaded.config, read_files(loaded)).for_families(options.families)
     seed = known_seed()

@@ -29,7 +29,7 @@ PROTOCOL_NAMES: Final = {TCP: "tcp", UDP: "udp", ICMP: "icmp", ICMP6: "icmp6"}
 FIRST_STATE: Final = {TCP: SYN_SENT, UDP: UDP_NEW, ICMP: ICMP_OPEN, ICMP6: ICMP_OPEN}
 
 
-class Timeouts:
+class FlowTimeouts:
     """Idle seconds by state (RFC 5382 REQ-5, RFC 4787 REQ-5, RFC 5508 REQ-2).
 
     ``syn`` is for flows that are half-open or wait for the last ACK, ``established`` for

@@ -26,7 +26,7 @@ from array import array
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from paraglider.core.flow import FIRST_STATE, TCP, Flow, Timeouts
+from paraglider.core.flow import FIRST_STATE, TCP, Flow, FlowTimeouts
 from paraglider.core.flow_states import (
     ACTIVE,
     CLASS_OF,
@@ -113,7 +113,7 @@ class FlowTable:
     ``carrier``, where set, carries the flows outside of this process.
     """
 
-    def __init__(self, timeouts: Timeouts, bound: int, now: float = 0.0) -> None:
+    def __init__(self, timeouts: FlowTimeouts, bound: int, now: float = 0.0) -> None:
         self.timeouts = timeouts
         self._seconds = timeouts.by_state
         self.bound = bound
@@ -133,7 +133,7 @@ class FlowTable:
     def __len__(self) -> int:
         return self._count
 
-    def limit(self, timeouts: Timeouts) -> None:
+    def limit(self, timeouts: FlowTimeouts) -> None:
         """Other timeouts from here on. A flow that would end sooner by them may end when it would
         have without: when that comes, they are asked.
         """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.method import Method
 from paraglider.config.types import IPInterface
-from paraglider.forward.datapath import HEAD, Built, Place
+from paraglider.forward.datapath import HEAD, Built, DatapathContext
 from paraglider.forward.host_needs import HostNeeds, NftTable
 from paraglider.forward.rule_parts import MethodRules, OpeningsPart, RuleScope
 from paraglider.netfilter.rules.backend import Need
@@ -44,7 +44,7 @@ class ForwardMethod(Method):
     #: bytes of a packet that the datapath needs, None for all of them
     head: ClassVar[int | None] = HEAD
 
-    def datapath(self, place: Place) -> Built:
+    def datapath(self, place: DatapathContext) -> Built:
         """The packet path of one worker, for a method that has packets queued to it.
 
         Raises ``TypeError`` for a method that has none (``queued``).

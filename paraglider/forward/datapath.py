@@ -1,7 +1,7 @@
 """A method's packet path in a worker: its interface, and what it is built from.
 
-Lives here: ``Datapath``, which each method's folder implements in its ``datapath.py``, ``Place``,
-what a method's ``datapath`` is given, and ``Built``, what it returns.
+Lives here: ``Datapath``, which each method's folder implements in its ``datapath.py``,
+``DatapathContext``, what a method's ``datapath`` is given, and ``Built``, what it returns.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Datapath(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DatapathContext:
     """What a datapath is built for.
 
     ``balancer`` decides for the services of all methods that share VIPs, and ``others`` gives the

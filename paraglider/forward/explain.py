@@ -24,7 +24,7 @@ from paraglider.core.packet import ACK, ECHO_REQUEST, FLOW, SYN, Parsed, parse, 
 from paraglider.core.pool import Backend, Event, State
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.strategies import NewFlow, Registry
-from paraglider.forward.listing import NOTHING, Live, LiveFlow
+from paraglider.forward.listing import NOTHING, LiveFlow, LiveState
 from paraglider.forward.services import make_services
 
 #: flows of a capture that are told apart; what further ones bring is counted
@@ -47,7 +47,7 @@ class Situation:
     has no seed (``Config.seeded``) keeps its picks open.
     """
 
-    def __init__(self, config: Config, registry: Registry, live: Live = NOTHING) -> None:
+    def __init__(self, config: Config, registry: Registry, live: LiveState = NOTHING) -> None:
         self.config = _with_listed(config, live)
         forwards = {service.forward for service in config.services}
         self.services = make_services(self.config, forwards, 0, registry)
@@ -76,7 +76,7 @@ class Situation:
         source = configured.source
         return None if source is None else source.file or source.dns
 
-    def _live_states(self, live: Live) -> None:
+    def _live_states(self, live: LiveState) -> None:
         for each in live.backends:
             service = self._by_name.get(each.service)
             backend = self._found(service, each.backend, 0) if service is not None else None
@@ -101,7 +101,7 @@ class Situation:
         return next((b for b in service.pool.backends if same(b, named, port)), None)
 
 
-def _with_listed(config: Config, live: Live) -> Config:
+def _with_listed(config: Config, live: LiveState) -> Config:
     """``config`` with the backends that the daemon knows where the file only names their source."""
     found: dict[str, list[BackendConfig]] = {}
     for each in live.backends:

@@ -1,7 +1,7 @@
 """What a running daemon has listed: its flows, and the states of its backends.
 
-Lives here: ``Live``, ``flows_in``, ``backends_in``, which read what `paraglider flows --json` and
-`paraglider show backends --json` print.
+Lives here: ``LiveState``, ``flows_in``, ``backends_in``, which read what `paraglider flows --json`
+and `paraglider show backends --json` print.
 Rules: nothing in a listing is believed to have a shape; what is wrong names its item. No I/O.
 """
 
@@ -41,18 +41,18 @@ class LiveBackend:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveState:
     """What is known of a running daemon; nothing, unless somebody has asked it."""
 
     flows: tuple[LiveFlow, ...] = ()
     backends: tuple[LiveBackend, ...] = ()
 
-    def after_a_change(self) -> Live:
+    def after_a_change(self) -> LiveState:
         """What of it holds for another file: the states, which outlive a reload."""
-        return Live((), tuple(replace(backend, weight=None) for backend in self.backends))
+        return LiveState((), tuple(replace(backend, weight=None) for backend in self.backends))
 
 
-NOTHING: Final = Live()
+NOTHING: Final = LiveState()
 
 
 def flows_in(text: str, file: str) -> tuple[LiveFlow, ...]:

@@ -22,7 +22,7 @@ from paraglider.core.translation import Translation
 from paraglider.core.verdict import REASON_NAMES
 from paraglider.errors import PlatformError
 from paraglider.forward.base import ForwardMethod
-from paraglider.forward.datapath import Built, Decide, Handle, LiveFlows, Place
+from paraglider.forward.datapath import Built, DatapathContext, Decide, Handle, LiveFlows
 from paraglider.forward.flows import FlowView
 from paraglider.forward.registry import methods
 from paraglider.forward.services import Previous, States, apply_states, make_services
@@ -39,7 +39,7 @@ class _Group:
     """
 
     def __init__(
-        self, members: Sequence[ForwardMethod], services: Sequence[Service], place: Place
+        self, members: Sequence[ForwardMethod], services: Sequence[Service], place: DatapathContext
     ) -> None:
         self.members = tuple(members)
         self.balancer = place.balancer
@@ -47,7 +47,7 @@ class _Group:
         for method in sorted(members, key=lambda each: each.journalled):
             others = _decider(dict(self.built))
             built = method.datapath(
-                Place(place.config, place.now, place.balancer, others, place.live)
+                DatapathContext(place.config, place.now, place.balancer, others, place.live)
             )
             self.built[method.name] = self.entry = built
         self.configure(place.config, services)
@@ -88,7 +88,7 @@ class WorkerDatapath:
         for members in (shared, *([method] for method in used if not method.owns_vip)):
             names = [method.name for method in members]
             services = make_services(config, names, worker, registry)
-            place = Place(config, now, Balancer(ServiceMap(services)), live=live)
+            place = DatapathContext(config, now, Balancer(ServiceMap(services)), live=live)
             self._groups.append(_Group(members, services, place))
         self._datapaths = {
             name: built.datapath for group in self._groups for name, built in group.built.items()

@@ -35,7 +35,7 @@ from paraglider.core import flow, strategies
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
-from paraglider.core.flow import Timeouts
+from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
@@ -183,9 +183,9 @@ def service(
     )
 
 
-def nat(*services: Service, bound: int = 1000, timeouts: Timeouts | None = None) -> NatDatapath:
+def nat(*services: Service, bound: int = 1000, timeouts: FlowTimeouts | None = None) -> NatDatapath:
     """A packet path over ``services``."""
-    return NatDatapath(Balancer(ServiceMap(services)), FlowTable(timeouts or Timeouts(), bound))
+    return NatDatapath(Balancer(ServiceMap(services)), FlowTable(timeouts or FlowTimeouts(), bound))
 
 
 class Guarded(bytearray):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from packets import V4, backend, packed
 
-from paraglider.core.flow import TCP, Flow, Timeouts
+from paraglider.core.flow import TCP, Flow, FlowTimeouts
 from paraglider.core.flow_states import STATE_NAMES, SYN_SENT
 from paraglider.core.translation import Translation
 
@@ -13,7 +13,7 @@ def test_default_timeouts_are_what_the_standards_ask_for() -> None:
     """RFC 5382 REQ-5 (7,440 s, 240 s), RFC 4787 REQ-5 (120 s), RFC 5508 REQ-2 (60 s); what is
     closed is forgotten soon.
     """
-    named = dict(zip(STATE_NAMES, Timeouts().by_state, strict=True))
+    named = dict(zip(STATE_NAMES, FlowTimeouts().by_state, strict=True))
     opening = dict.fromkeys(("syn-sent", "syn-received", "unconfirmed"), 240)
     lasting = dict.fromkeys(("established", "fin-client", "fin-backend", "client-done"), 7440)
     udp = dict.fromkeys(("udp-new", "udp-answered", "udp"), 120)

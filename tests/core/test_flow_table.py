@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from packets import V4, backend, packed
 
 from paraglider.core.affinity import Affinity
-from paraglider.core.flow import FIRST_STATE, ICMP, TCP, UDP, Flow, Timeouts
+from paraglider.core.flow import FIRST_STATE, ICMP, TCP, UDP, Flow, FlowTimeouts
 from paraglider.core.flow_states import (
     ACTIVE,
     CLASS_OF,
@@ -35,7 +35,7 @@ from paraglider.core.flow_states import (
 from paraglider.core.flow_table import SILENT, YOUNG, FlowTable
 from paraglider.core.translation import Translation
 
-SHORT = Timeouts(syn=4, established=30, closed_rst=2, closed_fin=6.5, udp=5, icmp=2.25)
+SHORT = FlowTimeouts(syn=4, established=30, closed_rst=2, closed_fin=6.5, udp=5, icmp=2.25)
 VIPS = (packed(V4.vip), packed(V4.other_vip))
 
 
@@ -269,7 +269,7 @@ def filled(bound: int, now: float = 0.0) -> tuple[FlowTable, list[Flow]]:
 
 def test_a_closed_flow_makes_room_first() -> None:
     """Then half-open ones, the oldest first; then single datagrams; a live one never."""
-    table = FlowTable(Timeouts(), 5)
+    table = FlowTable(FlowTimeouts(), 5)
     translation = translations()[0]
     states = (ESTABLISHED, SYN_SENT, SYN_SENT, UDP_NEW, TIME_WAIT)
     flows = []
@@ -292,7 +292,7 @@ def test_a_closed_flow_makes_room_first() -> None:
 @pytest.mark.parametrize(("newcomer", "survives"), [(TCP, UDP), (UDP, TCP)])
 def test_a_flood_takes_the_place_of_its_own_kind(newcomer: int, survives: int) -> None:
     """Where all are young, datagrams cost no handshake, and handshakes no datagram."""
-    table = FlowTable(Timeouts(), 20)
+    table = FlowTable(FlowTimeouts(), 20)
     translation = translations()[0]
     for client in range(10):
         for protocol in (TCP, UDP):
@@ -304,7 +304,7 @@ def test_a_flood_takes_the_place_of_its_own_kind(newcomer: int, survives: int) -
 
 def test_the_youngest_handshake_goes_last() -> None:
     """A flood within a second goes round: each opening lasts as long as there are others."""
-    table = FlowTable(Timeouts(), 100)
+    table = FlowTable(FlowTimeouts(), 100)
     translation = translations()[0]
     flows = [opened(table, translation, client, TCP, 50.2) for client in range(400)]
     assert [each.state for each in flows if each is not None][-100:] == [SYN_SENT] * 100
@@ -312,7 +312,7 @@ def test_the_youngest_handshake_goes_last() -> None:
 
 def test_a_crowd_makes_room_before_others() -> None:
     """Half-open flows of one network go, and a client elsewhere keeps its own."""
-    table = FlowTable(Timeouts(), 50)
+    table = FlowTable(FlowTimeouts(), 50)
     translation = translations()[0]
 
     def from_network(network: int, number: int) -> Flow:
@@ -328,7 +328,7 @@ def test_a_crowd_makes_room_before_others() -> None:
 
 def test_flows_that_are_half_closed_on_one_side_are_kept_while_there_are_few() -> None:
     """Under dsr nobody knows whether they are over: beyond a share of the table they go early."""
-    table = FlowTable(Timeouts(), 2000)
+    table = FlowTable(FlowTimeouts(), 2000)
     translation = translations()[0]
     for client in range(1500):
         made = opened(table, translation, client, TCP, 0.0)
@@ -372,7 +372,7 @@ def test_room_is_made_at_a_bounded_cost() -> None:
 
 def test_lasting_flows_make_no_room_before_they_sleep() -> None:
     """A table full of them refuses the new flow; after two hours of silence one goes."""
-    table = FlowTable(Timeouts(), 3)
+    table = FlowTable(FlowTimeouts(), 3)
     flows = []
     for client, state in enumerate((ESTABLISHED, FIN_CLIENT, ESTABLISHED)):
         made = opened(table, translations()[0], client, TCP, 3.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from packets import V4, backend, packed
 
-from paraglider.core.flow import TCP, Flow, Timeouts
+from paraglider.core.flow import TCP, Flow, FlowTimeouts
 from paraglider.core.flow_states import ESTABLISHED, GONE, TIME_WAIT
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal, size_of, write_header
@@ -50,7 +50,7 @@ def opened(table: FlowTable, translation: Translation, port: int, now: float) ->
 
 def carried(bound: int = 10) -> tuple[FlowTable, Kernel, Translation]:
     """A table of flows that a kernel carries."""
-    table, kernel = FlowTable(Timeouts(), bound), Kernel()
+    table, kernel = FlowTable(FlowTimeouts(), bound), Kernel()
     table.carrier = kernel
     return table, kernel, Translation(VIP, 80, backend(V4.backends[0]))
 
@@ -94,7 +94,7 @@ def test_restored_flows_are_installed() -> None:
     (translation,) = service.translations.values()
     memory = bytearray(size_of(4))
     write_header(memory, 4, bytes(16))
-    before = FlowTable(Timeouts(), 10)
+    before = FlowTable(FlowTimeouts(), 10)
     before.journal = Journal(memory)
     before.journal.complete = True
     flow = opened(before, translation, 1000, 0.0)

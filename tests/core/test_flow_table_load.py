@@ -16,7 +16,7 @@ import pytest
 from packets import V4, packed, service
 
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import TCP, UDP, Timeouts
+from paraglider.core.flow import TCP, UDP, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.service import Service, ServiceMap
 from paraglider.core.verdict import MARK, REWRITTEN
@@ -47,7 +47,7 @@ class Field:
         made: Service = service(
             V4, **protocols, direct=method != "nat", routed=method == "dsr", **keys
         )
-        self.table = FlowTable(Timeouts(), bound)
+        self.table = FlowTable(FlowTimeouts(), bound)
         balancer = Balancer(ServiceMap([made]))
         self.path: NatDatapath | DsrDatapath = NatDatapath(balancer, self.table)
         if method == "dsr":

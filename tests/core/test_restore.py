@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from packets import V4, V6, Family, packed
 
 from paraglider.core.affinity import Affinity
-from paraglider.core.flow import FIRST_STATE, ICMP, ICMP6, TCP, UDP, Flow, Timeouts
+from paraglider.core.flow import FIRST_STATE, ICMP, ICMP6, TCP, UDP, Flow, FlowTimeouts
 from paraglider.core.flow_states import (
     ESTABLISHED,
     PROTOCOL_OF,
@@ -28,7 +28,7 @@ from paraglider.core.strategies.rr import RoundRobin
 from paraglider.core.translation import Translation
 
 BOOT = bytes(16)
-SHORT = Timeouts(syn=4, established=30, closed_rst=6, closed_fin=6, udp=5, icmp=2)
+SHORT = FlowTimeouts(syn=4, established=30, closed_rst=6, closed_fin=6, udp=5, icmp=2)
 STATES = {
     TCP: tuple(state for state, name in enumerate(PROTOCOL_OF) if name == "tcp"),
     UDP: tuple(state for state, name in enumerate(PROTOCOL_OF) if name == "udp"),

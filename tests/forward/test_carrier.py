@@ -18,7 +18,7 @@ from paraglider.core.verdict import DROP, MARK, PASS, REASONS, REWRITTEN
 from paraglider.daemon.processes.counters import ROW
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.carrier import Carrier
-from paraglider.forward.datapath import Datapath, Place
+from paraglider.forward.datapath import Datapath, DatapathContext
 from paraglider.forward.registry import methods
 from paraglider.forward.worker_datapath import WorkerDatapath, build
 
@@ -131,6 +131,6 @@ def test_the_head_that_it_names_is_enough(method: ForwardMethod) -> None:
 def test_a_method_without_queue_has_no_datapath() -> None:
     """It says so."""
     (method, *_) = [each for each in methods() if not each.queued]
-    place = Place(config(method), 0.0, Balancer(ServiceMap([])))
+    place = DatapathContext(config(method), 0.0, Balancer(ServiceMap([])))
     with pytest.raises(TypeError, match=method.name):
         method.datapath(place)

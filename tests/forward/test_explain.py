@@ -15,7 +15,7 @@ from paraglider.core.impact import Impact
 from paraglider.core.strategies import STRATEGIES, NewFlow
 from paraglider.forward import explain
 from paraglider.forward.explain import Capture, Situation, compare, impacts, spelled
-from paraglider.forward.listing import NOTHING, Live, backends_in, flow_key, flows_in
+from paraglider.forward.listing import NOTHING, LiveState, backends_in, flow_key, flows_in
 
 TEXT = """\
 network: {exempt: ["192.168.0.11:53/udp", "192.0.2.9"]}
@@ -35,7 +35,7 @@ services:
 VIP = "192.168.0.11"
 
 
-def situation(text: str = TEXT, live: Live = NOTHING) -> Situation:
+def situation(text: str = TEXT, live: LiveState = NOTHING) -> Situation:
     """What ``text`` and ``live`` amount to."""
     return Situation(parse(text, "f").config.seeded(1), STRATEGIES, live)
 
@@ -59,9 +59,9 @@ def listed(backend: str, service: str, port: int, client: str = "192.0.2.1") -> 
     }
 
 
-def living(*flows: dict[str, object]) -> Live:
+def living(*flows: dict[str, object]) -> LiveState:
     """What is known from a listing of these flows."""
-    return Live(flows_in(json.dumps(list(flows)), "f"))
+    return LiveState(flows_in(json.dumps(list(flows)), "f"))
 
 
 def test_every_forward_is_explained() -> None:
@@ -135,7 +135,7 @@ def test_states_and_weights_of_the_daemon() -> None:
         {"service": "gone", "backend": "10.0.0.3", "state": "maint", "weight": 7},
         {"service": "web", "backend": "10.0.0.8", "state": "maint", "weight": 7},
     ]
-    found = situation(live=Live((), backends_in(json.dumps(states), "f")))
+    found = situation(live=LiveState((), backends_in(json.dumps(states), "f")))
     web, every = found.services
     assert [str(backend.state) for backend in web.pool.backends] == ["down", "drain-down", "ready"]
     assert [backend.weight for backend in web.pool.ready] == [7]
@@ -149,7 +149,7 @@ def test_backends_that_the_file_does_not_list() -> None:
     assert unknown.explain(new(81)).backend is None
     assert unknown.source_of(unknown.services[1]) == "/etc/backends"
     state = {"service": "all", "backend": "10.0.0.7", "state": "ready", "weight": 2}
-    known = situation(text, Live((), backends_in(json.dumps([state]), "f")))
+    known = situation(text, LiveState((), backends_in(json.dumps([state]), "f")))
     found = known.explain(new(81)).backend
     assert found is not None
     assert (found.name, found.weight) == ("10.0.0.7", 2)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paraglider.core.flow import TCP
 from paraglider.core.pool import State
 from paraglider.errors import OperatorError
-from paraglider.forward.listing import Live, backends_in, flows_in
+from paraglider.forward.listing import LiveState, backends_in, flows_in
 
 FLOW = {
     "service": "web",
@@ -48,7 +48,7 @@ def test_backends() -> None:
     (found,) = backends_in(json.dumps([BACKEND]), "f")
     assert (found.service, found.state, found.weight) == ("web", State.DRAIN, 3)
     assert len(found.backend.address) == 16
-    (after,) = Live((), (found,)).after_a_change().backends
+    (after,) = LiveState((), (found,)).after_a_change().backends
     assert (after.state, after.weight) == (State.DRAIN, None)
 
 

@@ -25,7 +25,7 @@ from paraglider.config.load import accepted, parse
 from paraglider.core import journal, packet, strategies
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
-from paraglider.core.flow import TCP, UDP, Timeouts
+from paraglider.core.flow import TCP, UDP, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
 from paraglider.core.pool import Backend, Pool
@@ -90,7 +90,7 @@ def _series(data: bytes, handle: Callable[[bytearray, int, int, int, float], Any
 
 def _nat(data: bytes) -> None:
     """``forward.nat.datapath``: packets of flows, both ways, errors among them."""
-    path = NatDatapath(Balancer(ServiceMap(_services())), FlowTable(Timeouts(), 8))
+    path = NatDatapath(Balancer(ServiceMap(_services())), FlowTable(FlowTimeouts(), 8))
 
     def handle(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> None:
         path.handle(buf, offset, length, checksum, now)
@@ -105,7 +105,7 @@ def _director(data: bytes) -> None:
     services = _services(routed=True)
     marks = {s.pool.backends[0]: 0x51000001 + i for i, s in enumerate(services)}
     carrier = LeaseCarrier(marks, 1 << 23)
-    path = DsrDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8), carrier)
+    path = DsrDatapath(Balancer(ServiceMap(services)), FlowTable(FlowTimeouts(), 8), carrier)
     _series(data, path.handle)
 
 
@@ -124,9 +124,11 @@ def _journal(data: bytes) -> None:
     if journal.fault_of(buffer, BOOT) is not None:
         return
     found = Journal(buffer)
-    table = FlowTable(Timeouts(), 64)
+    table = FlowTable(FlowTimeouts(), 64)
     services = _services()
-    NatDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 8))  # makes the translations
+    NatDatapath(
+        Balancer(ServiceMap(services)), FlowTable(FlowTimeouts(), 8)
+    )  # makes the translations
     restore(table, found, Translations(services), 1000.0)
     table.expire(2000.0, 100)
 

@@ -1,14 +1,14 @@
 """SYNs that go to backends without an answer passing this host: a filter or a route drops them.
 
 The workers count the flows that they give to each backend and the SYNs that are repeated; they, or
-the kernel where conntrack has the flows, count the packets that backends answer with. Where SYNs are
-repeated and no packet passes from a backend that health has not taken down, either a filter between
-the two drops packets (a forward chain of another firewall, here or there), or answers do not pass
-through this host. ``host.foreign`` names chains that certainly drop; this finds the rest.
+the kernel where conntrack has the flows, count the packets that backends answer with. Where SYNs
+are repeated and no packet passes from a backend that health has not taken down, either a filter
+between the two drops packets (a forward chain of another firewall, here or there), or answers do
+not pass through this host. ``host.foreign`` names chains that certainly drop; this finds the rest.
 
 Lives here: ``UnansweredOpenings``.
-Rules: pure; time is an argument. Services without answers here by design are skipped: `forward:
-dsr`, `return: direct`, UDP, and `proxy`, whose connections are the host's own.
+Rules: pure; time is an argument. Services whose answers do not pass here by design
+(``Method.answers_pass``) and UDP are skipped.
 """
 
 from __future__ import annotations

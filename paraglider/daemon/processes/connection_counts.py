@@ -74,9 +74,9 @@ class LiveFlows:
         """The connections of every mark that are closed, and that the kernel remembers."""
         return dict(zip(self._slots, self._row(_CLOSED), strict=True))
 
-    def reader(self, worker: int) -> Reader:
+    def reader(self, worker: int) -> LiveFlowReader:
         """What the worker ``worker`` (0, 1, …) reads and writes."""
-        return Reader(self, worker)
+        return LiveFlowReader(self, worker)
 
     def on_the_way(self) -> list[int]:
         """Flows picked less connections begun, in the order of the marks' numbers."""
@@ -101,7 +101,7 @@ class LiveFlows:
         return self._numbers[self._at(row) : self._at(row + 1)].tolist()
 
 
-class Reader:
+class LiveFlowReader:
     """Called twenty times a second with the flows that the worker has decided since its start, by
     mark; gives the flows of each counted mark, those on their way included.
     """

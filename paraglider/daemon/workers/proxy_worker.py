@@ -39,9 +39,9 @@ from paraglider.daemon.workers.flow_log import FlowLog
 from paraglider.daemon.workers.worker import EXPIRY_BUDGET, pin
 from paraglider.errors import ParagliderError
 from paraglider.forward.proxy.counts import Tally
-from paraglider.forward.proxy.events import WRITE, Events
+from paraglider.forward.proxy.events import WRITE, SocketEvents
 from paraglider.forward.proxy.header import header
-from paraglider.forward.proxy.listeners import Listener
+from paraglider.forward.proxy.listeners import ProxyListener
 from paraglider.forward.proxy.listing import ProxyView
 from paraglider.forward.proxy.relay import Relay, Shared
 from paraglider.forward.proxy.server import Proxy, build
@@ -72,7 +72,7 @@ class ProxySpec(Spec):
     number: int
     core: int
     config: Config
-    listeners: tuple[Listener, ...]
+    listeners: tuple[ProxyListener, ...]
     uid: int
     gid: int
     registry: Registry = field(default_factory=lambda: STRATEGIES)
@@ -152,7 +152,7 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
     if not has_policies(spec.registry):  # which are not to run with these rights
         _warm_up(spec, loop)
     bound = room(len(spec.listeners))
-    events = Events(loop)
+    events = SocketEvents(loop)
     proxy = build(spec.config, spec.number, loop, events, spec.listeners, bound, spec.registry)
     proxy.apply_states(spec.states)
     if logger.is_enabled_for(logging.DEBUG):
@@ -192,7 +192,7 @@ def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
     far, backend = socket.socketpair()
     for end in (client, near, far, backend):
         end.setblocking(False)
-    events = Events(loop)
+    events = SocketEvents(loop)
     events.watch(far.fileno(), WRITE, lambda _mask: None)
     shared = Shared(loop, events, established=1.0, closing=1.0)
     relay = Relay(shared, near, far, Tally(), lambda _relay: loop.stop(), b"first")

@@ -115,7 +115,9 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     return status
 
 
-def _prepare(spec: WorkerSpec, logger: Any) -> tuple[QueueReader, WorkerDatapath, journals.Journals]:
+def _prepare(
+    spec: WorkerSpec, logger: Any
+) -> tuple[QueueReader, WorkerDatapath, journals.Journals]:
     introduce(f"paraglider/{spec.core}", f"paraglider: worker {spec.index} on core {spec.core}")
     pin(spec.core)
     live = None if spec.live is None else spec.live.reader(spec.index)
@@ -203,7 +205,11 @@ def _warm_up(config: Config, registry: Registry, life: Life) -> None:
 
 
 def _ticker(
-    spec: WorkerSpec, path: WorkerDatapath, queue: QueueReader, journals: journals.Journals, logger: Any
+    spec: WorkerSpec,
+    path: WorkerDatapath,
+    queue: QueueReader,
+    journals: journals.Journals,
+    logger: Any,
 ) -> Callable[[float], None]:
     """What a worker does twenty times a second: expiry, what the hub asks for, its carriers,
     its journal where that was damaged, its counters, and faults into the log once a minute.

@@ -11,11 +11,11 @@ import ipaddress
 from collections.abc import Iterable, Sequence
 
 from paraglider.config.model import Config
-from paraglider.core.flow import Timeouts
+from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service
-from paraglider.forward.datapath import Built, Place
+from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
 from paraglider.forward.dsr.leases import lease_seconds
@@ -23,7 +23,7 @@ from paraglider.forward.dsr.marks import way_marks
 from paraglider.netfilter.rules.marks import LEASE
 
 
-def build(place: Place) -> Built:
+def build(place: DatapathContext) -> Built:
     """The packet path of the dsr services."""
     carrier = LeaseCarrier({}, LEASE)
     flows = FlowTable(timeouts(place.config), place.config.flows.max, place.now)
@@ -46,10 +46,10 @@ def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:
     }
 
 
-def timeouts(config: Config) -> Timeouts:
+def timeouts(config: Config) -> FlowTimeouts:
     """The timeouts of the flow table."""
     limits, lease = config.timeouts, lease_seconds(config.timeouts)
-    return Timeouts(
+    return FlowTimeouts(
         syn=limits.syn,
         established=limits.established + lease,
         closed_rst=limits.after_rst,

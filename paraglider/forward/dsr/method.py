@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.types import IPInterface
 from paraglider.forward.base import ForwardMethod
-from paraglider.forward.datapath import Built, Place
+from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.dsr import host
 from paraglider.forward.dsr.build import build
 from paraglider.forward.dsr.checks import check_service
@@ -39,7 +39,7 @@ class DsrMethod(ForwardMethod):
     passing = (UNTRACKED,)
     table_names = (LEASES,)
 
-    def datapath(self, place: Place) -> Built:
+    def datapath(self, place: DatapathContext) -> Built:
         """See ``ForwardMethod``."""
         return build(place)
 

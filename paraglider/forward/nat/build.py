@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from paraglider.config.model import Config
-from paraglider.core.flow import Timeouts
+from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.service import Service
 from paraglider.core.verdict import MARK
-from paraglider.forward.datapath import Built, Place
+from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.nat.carrier import WorkerCarrier
 from paraglider.forward.nat.datapath import NatDatapath
 from paraglider.forward.nat.long import long_marks
 
 
-def build(place: Place) -> Built:
+def build(place: DatapathContext) -> Built:
     """The packet path of the nat services; ``place.others`` decides about first packets of other
     services with the same VIPs.
     """
@@ -42,10 +42,10 @@ def set_long_verdicts(config: Config, services: Iterable[Service]) -> None:
             service.translations[backend].long_verdict = MARK | mark << 8
 
 
-def timeouts(config: Config) -> Timeouts:
+def timeouts(config: Config) -> FlowTimeouts:
     """The timeouts of the flow table."""
     limits = config.timeouts
-    return Timeouts(
+    return FlowTimeouts(
         syn=limits.syn,
         established=limits.established,
         closed_rst=limits.after_rst,

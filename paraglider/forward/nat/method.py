@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
-from paraglider.forward.datapath import Built, Place
+from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.host_needs import NftTable
 from paraglider.forward.nat.build import build
 from paraglider.forward.nat.long import TABLE as LONG
@@ -35,7 +35,7 @@ class NatMethod(ForwardMethod):
     passing = (UNTRACKED,)
     table_names = (LONG,)
 
-    def datapath(self, place: Place) -> Built:
+    def datapath(self, place: DatapathContext) -> Built:
         """See ``ForwardMethod``."""
         return build(place)
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from paraglider.config.model import Config
 from paraglider.core.pool import Backend
 from paraglider.core.service import Service
-from paraglider.forward.datapath import Built, Place
+from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.offload.carrier import ConntrackCarrier
 from paraglider.forward.offload.datapath import FirstPacketDatapath
 from paraglider.netfilter.rules.marks import backend_marks
 
 
-def build(place: Place) -> Built:
+def build(place: DatapathContext) -> Built:
     """The packet path of the offload services."""
     carrier = ConntrackCarrier({}, place.live)
     datapath = FirstPacketDatapath(place.balancer, carrier)

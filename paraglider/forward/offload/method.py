@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from paraglider.config.model import Config
 from paraglider.forward.base import ForwardMethod
-from paraglider.forward.datapath import Built, Place
+from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.offload.build import build
 from paraglider.forward.offload.rules import DECIDED, OPENINGS, offload_rules
 from paraglider.forward.offload.table import offload_table
@@ -32,7 +32,7 @@ class OffloadMethod(ForwardMethod):
     passing = (FIRST, ANSWERS)
     table_names = (TABLE,)
 
-    def datapath(self, place: Place) -> Built:
+    def datapath(self, place: DatapathContext) -> Built:
         """See ``ForwardMethod``."""
         return build(place)
 

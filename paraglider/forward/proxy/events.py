@@ -23,7 +23,7 @@ BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
 Handler = Callable[[int], None]
 
 
-class Events:
+class SocketEvents:
     """Calls the handler of a descriptor when something it waits for has come."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -34,7 +34,7 @@ _LISTEN: Final = "0A"  # the state in /proc/net/tcp (include/net/tcp_states.h)
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class ProxyListener:
     """A bound socket of ``service``; ``vip`` is packed, ``port`` two bytes, as in a flow key."""
 
     service: str
@@ -59,18 +59,18 @@ class Listener:
 
 def open_listeners(
     config: Config, workers: int, missing: Callable[[IPAddress], None]
-) -> list[tuple[Listener, ...]]:
+) -> list[tuple[ProxyListener, ...]]:
     """The sockets of each of ``workers`` workers, for every proxy service of ``config``.
 
     ``missing`` is told each VIP that no interface has. Raises ``OperatorError`` where a port is
     held by somebody, and then leaves no socket open; ``PlatformError`` where the kernel refuses.
     """
-    rows: list[list[Listener]] = [[] for _ in range(workers)]
+    rows: list[list[ProxyListener]] = [[] for _ in range(workers)]
     try:
         for address, port, service in _ends(config, missing):
             for number, row in enumerate(rows):
                 end = _bound(address, port, service, alone=number == 0)
-                row.append(Listener(service, address.packed, port.to_bytes(2, "big"), end))
+                row.append(ProxyListener(service, address.packed, port.to_bytes(2, "big"), end))
     except BaseException:
         for row in rows:
             for listener in row:

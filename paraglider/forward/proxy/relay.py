@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from paraglider.forward.proxy.counts import Tally
-from paraglider.forward.proxy.events import BROKEN, READ, WRITE, Events
+from paraglider.forward.proxy.events import BROKEN, READ, WRITE, SocketEvents
 
 #: bytes of one read, and so what a way may hold at most
 BUFFER: Final = 1 << 17
@@ -35,7 +35,7 @@ class Shared:
     """
 
     loop: asyncio.AbstractEventLoop
-    events: Events
+    events: SocketEvents
     established: float
     closing: float
     view: memoryview = field(default_factory=lambda: memoryview(bytearray(BUFFER)))

@@ -24,9 +24,9 @@ from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
 from paraglider.core.tracing import Decision, TracingBalancer
 from paraglider.forward.proxy.attempt import Attempt, Front
 from paraglider.forward.proxy.counts import Tally
-from paraglider.forward.proxy.events import Events
+from paraglider.forward.proxy.events import SocketEvents
 from paraglider.forward.proxy.header import Version, header
-from paraglider.forward.proxy.listeners import Listener
+from paraglider.forward.proxy.listeners import ProxyListener
 from paraglider.forward.proxy.listing import ProxyView
 from paraglider.forward.proxy.relay import Relay, Shared
 from paraglider.forward.services import Previous, States, apply_states, make_services
@@ -48,7 +48,7 @@ class Proxy:
         self,
         shared: Shared,
         services: Iterable[Service],
-        listeners: Iterable[Listener],
+        listeners: Iterable[ProxyListener],
         *,
         connect: float,
         bound: int,
@@ -210,7 +210,7 @@ class Proxy:
             for listener in self._listeners:
                 self._loop.remove_reader(listener.socket.fileno())
 
-    def _accept(self, listener: Listener) -> bool:
+    def _accept(self, listener: ProxyListener) -> bool:
         """Take what waits at ``listener``, as far as there is room; True when more may wait."""
         for _ in range(BATCH):
             if self.live >= self._bound:
@@ -280,8 +280,8 @@ def build(
     config: Config,
     worker: int,
     loop: asyncio.AbstractEventLoop,
-    events: Events,
-    listeners: Iterable[Listener],
+    events: SocketEvents,
+    listeners: Iterable[ProxyListener],
     bound: int,
     registry: Registry = STRATEGIES,
 ) -> Proxy:

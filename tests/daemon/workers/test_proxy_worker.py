@@ -15,7 +15,7 @@ from paraglider.config.load import parse
 from paraglider.daemon.processes.counters import Counters, Writer
 from paraglider.daemon.workers import proxy_worker as control
 from paraglider.daemon.workers.proxy_worker import AGAIN, Count, ProxySpec, Watch, counts, room
-from paraglider.forward.proxy.events import Events
+from paraglider.forward.proxy.events import SocketEvents
 from paraglider.forward.proxy.server import Proxy, build
 
 TEXT = """
@@ -55,7 +55,7 @@ def loop() -> Iterator[uvloop.Loop]:
 def proxy(loop: uvloop.Loop) -> Proxy:
     """A proxy of two services that listens nowhere."""
     config = parse(TEXT.replace("STRATEGY", "rr"), "f").config
-    return build(config, 0, loop, Events(loop), (), 100)
+    return build(config, 0, loop, SocketEvents(loop), (), 100)
 
 
 def spec(strategy: str = "rr") -> ProxySpec:

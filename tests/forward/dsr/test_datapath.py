@@ -16,7 +16,7 @@ from scapy.layers.inet6 import IPv6
 from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import STATE_NAMES, Flow, Timeouts
+from paraglider.core.flow import STATE_NAMES, Flow, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
@@ -39,7 +39,7 @@ def routed(
 
 
 def datapath(
-    *services: Service, bound: int = 1000, timeouts: Timeouts | None = None
+    *services: Service, bound: int = 1000, timeouts: FlowTimeouts | None = None
 ) -> DsrDatapath:
     """A packet path over ``services``; backend number n of each has mark number n."""
     marks = {
@@ -47,7 +47,7 @@ def datapath(
         for made in services
         for backend, mark in zip(made.pool.backends, MARKS, strict=False)
     }
-    table = FlowTable(timeouts or Timeouts(), bound)
+    table = FlowTable(timeouts or FlowTimeouts(), bound)
     return DsrDatapath(Balancer(ServiceMap(services)), table, LeaseCarrier(marks, LEASE))
 
 

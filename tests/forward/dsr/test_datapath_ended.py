@@ -7,7 +7,7 @@ from packets import FAMILIES, V4, Family, guarded, service
 
 from paraglider.core import flow, verdict
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import Flow, Timeouts
+from paraglider.core.flow import Flow, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Event, Pool
 from paraglider.core.service import ServiceMap
@@ -31,7 +31,7 @@ def with_ended_leases(family: Family = V4) -> tuple[DsrDatapath, Pool, list[int]
     ended: list[int] = []
     made = service(family, protocols=(flow.TCP, flow.UDP), routed=True)
     marks = {backend: number for number, backend in enumerate(made.pool.backends)}
-    flows = FlowTable(Timeouts(), 100)
+    flows = FlowTable(FlowTimeouts(), 100)
     carrier = LeaseCarrier(marks, LEASE, ended.append)
     return DsrDatapath(Balancer(ServiceMap([made])), flows, carrier), made.pool, ended
 

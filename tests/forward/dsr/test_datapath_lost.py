@@ -7,7 +7,7 @@ from packets import FAMILIES, Family, guarded, service
 
 from paraglider.core import flow, verdict
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import Timeouts
+from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import DATAGRAM_DRAIN, Event, Pool
 from paraglider.core.service import ServiceMap
@@ -27,7 +27,7 @@ def datapath(family: Family, **changes: object) -> tuple[DsrDatapath, Pool]:
         **changes,  # type: ignore[arg-type]
     )
     marks = {backend: number for number, backend in enumerate(made.pool.backends)}
-    flows = FlowTable(Timeouts(), 100)
+    flows = FlowTable(FlowTimeouts(), 100)
     return DsrDatapath(Balancer(ServiceMap([made])), flows, LeaseCarrier(marks, LEASE)), made.pool
 
 

@@ -14,7 +14,7 @@ from scapy.packet import Raw
 from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
 from paraglider.core.checksum import KERNELS
-from paraglider.core.flow import Flow, Timeouts
+from paraglider.core.flow import Flow, FlowTimeouts
 from paraglider.core.flow_states import (
     GONE,
     ICMP_OPEN,
@@ -356,7 +356,7 @@ def test_packets_of_either_end_refresh(family: Family) -> None:
 
 def test_timeouts_by_state() -> None:
     """Each state lasts as long as its timeout, counted from the last packet."""
-    limits = Timeouts(syn=240, established=7440, closed_rst=10, closed_fin=100)
+    limits = FlowTimeouts(syn=240, established=7440, closed_rst=10, closed_fin=100)
     for script, lasts in (
         ("c:S", 240),
         ("c:S b:SA", 240),
@@ -430,7 +430,7 @@ def test_a_client_leaves_a_draining_backend(family: Family) -> None:
 def test_affinity_outlives_the_flows_for_a_while() -> None:
     """A client that comes back within the time finds its backend, later the next in turn."""
     keeping = service(V4, ports=WEB, affinity=Affinity(60, 100))
-    path = nat(keeping, timeouts=Timeouts(syn=10))
+    path = nat(keeping, timeouts=FlowTimeouts(syn=10))
     picked = []
     for now in (0.0, 65.0, 200.0):  # the flow ends at 10, and again at 75
         run(path, V4.syn(), now=now)

@@ -12,7 +12,7 @@ from packets import FAMILIES, MANY, V4, Family, guarded, service
 from paraglider.core import flow, verdict
 from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
-from paraglider.core.flow import PROTOCOL_NAMES, Timeouts
+from paraglider.core.flow import PROTOCOL_NAMES, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
 from paraglider.core.service import Service, ServiceMap
@@ -137,7 +137,7 @@ def test_a_port_that_is_used_again_is_another_flow(family: Family, beside: bool)
     made = offloaded(family)
     path: FirstPacketDatapath | NatDatapath = datapath(made)
     if beside:
-        path = NatDatapath(path.balancer, FlowTable(Timeouts(), 10), path.decide)
+        path = NatDatapath(path.balancer, FlowTable(FlowTimeouts(), 10), path.decide)
     found = [head(path, family.syn(seq=seq)) for seq in (7, 7, 2**32 - 1, 2**32 - 1, 7)]
     assert found == [marked(MARKS[n]) for n in (0, 0, 1, 1, 2)]
     assert [(b.conns, b.unanswered) for b in made.pool.backends] == [(1, 1), (1, 1), (1, 0)]
@@ -250,7 +250,7 @@ def test_beside_nat_in_one_queue(family: Family) -> None:
     balancer = Balancer(ServiceMap([carried, rewritten]))
     marks = dict(zip(carried.pool.backends, MARKS, strict=True))
     first = FirstPacketDatapath(balancer, ConntrackCarrier(marks))
-    path = NatDatapath(balancer, FlowTable(Timeouts(), 10), first.decide)
+    path = NatDatapath(balancer, FlowTable(FlowTimeouts(), 10), first.decide)
     assert head(path, family.syn(80)) == marked(MARKS[0])
     assert head(path, family.datagram(80)) == marked(MARKS[1])
     assert head(path, family.segment("A", 80)) == verdict.PASS

@@ -17,8 +17,8 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import Service
 from paraglider.core.strategies import STRATEGIES, Context, create
-from paraglider.forward.proxy.events import Events
-from paraglider.forward.proxy.listeners import Listener
+from paraglider.forward.proxy.events import SocketEvents
+from paraglider.forward.proxy.listeners import ProxyListener
 from paraglider.forward.proxy.relay import Shared
 from paraglider.forward.proxy.server import Proxy
 
@@ -93,12 +93,12 @@ class Running(Threaded):
         )
         listener = options.pop("listener", None) or self.listening
         port = self.address[1].to_bytes(2, "big")
-        listeners = [Listener("web", self.service.vip, port, listener)]
+        listeners = [ProxyListener("web", self.service.vip, port, listener)]
         idle = options.pop("established", 60.0), options.pop("closing", 60.0)
         options = {"connect": 10.0, "bound": 1000, **options}
 
         def make() -> Proxy:
-            shared = Shared(self.loop, Events(self.loop), *idle)
+            shared = Shared(self.loop, SocketEvents(self.loop), *idle)
             proxy = Proxy(shared, [self.service], listeners, **options)
             proxy.start()
             return proxy

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import uvloop
 
-from paraglider.forward.proxy.events import READ, WRITE, Events
+from paraglider.forward.proxy.events import READ, WRITE, SocketEvents
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def turn(loop: uvloop.Loop) -> None:
 
 def test_what_is_waited_for_is_told(loop: uvloop.Loop, ends: tuple[socket.socket, ...]) -> None:
     """Only it, only while it is waited for, and to whoever waits by then."""
-    events, heard = Events(loop), []
+    events, heard = SocketEvents(loop), []
     near, far = ends
     events.watch(near.fileno(), WRITE, lambda mask: heard.append(("first", mask)))
     far.send(b"x")
@@ -59,7 +59,7 @@ def test_forgotten_in_the_same_round(loop: uvloop.Loop, ends: tuple[socket.socke
     """Of two that are ready at once, the first to be told closes the other: it hears nothing, and
     nor does the socket that has its number next.
     """
-    events, heard = Events(loop), []
+    events, heard = SocketEvents(loop), []
     near, far = ends
     numbers = {near.fileno(), far.fileno()}
 
@@ -89,7 +89,7 @@ def test_forgotten_in_the_same_round(loop: uvloop.Loop, ends: tuple[socket.socke
 
 def test_a_handler_that_raises(loop: uvloop.Loop, ends: tuple[socket.socket, ...]) -> None:
     """The loop is told, and the others of the round are called."""
-    events, heard, faults = Events(loop), [], []
+    events, heard, faults = SocketEvents(loop), [], []
     loop.set_exception_handler(lambda _loop, context: faults.append(context["exception"]))
 
     def bad(_mask: int) -> None:

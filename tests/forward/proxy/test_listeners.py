@@ -14,7 +14,7 @@ import pytest
 from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError
-from paraglider.forward.proxy.listeners import Listener, open_listeners, who_listens
+from paraglider.forward.proxy.listeners import ProxyListener, open_listeners, who_listens
 
 HOSTS = {4: "127.0.0.1", 6: "::1"}
 FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -48,9 +48,9 @@ def nobody(vip: IPAddress) -> None:
 
 
 @pytest.fixture
-def opened() -> Iterator[list[tuple[Listener, ...]]]:
+def opened() -> Iterator[list[tuple[ProxyListener, ...]]]:
     """Rows of listeners; those that are still open at the end are closed."""
-    rows: list[tuple[Listener, ...]] = []
+    rows: list[tuple[ProxyListener, ...]] = []
     yield rows
     for row in rows:
         for listener in row:

@@ -14,7 +14,7 @@ from paraglider.config.load import parse
 from paraglider.config.model import Config
 from paraglider.core.flow import TCP
 from paraglider.core.strategies import STRATEGIES
-from paraglider.forward.proxy.events import Events
+from paraglider.forward.proxy.events import SocketEvents
 from paraglider.forward.proxy.server import PAUSE, build
 
 PATIENCE = 20.0
@@ -188,7 +188,7 @@ services:
     running = run(server())  # for its loop
     loop = running.loop
     config = parse(text, "f").config
-    proxy = running.call(lambda: build(config, 0, loop, Events(loop), (), 1000))
+    proxy = running.call(lambda: build(config, 0, loop, SocketEvents(loop), (), 1000))
     assert [service.name for service in proxy.services] == ["a"]
     assert list(proxy.tallies) == ["a"]
     assert (proxy._bound, proxy._versions) == (500, {"a": "v2"})
