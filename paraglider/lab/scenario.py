@@ -251,7 +251,7 @@ class Lab:
 
     def _check_bypass(self, built: Topology) -> list[str]:
         """With dsr, check that answers bypass the balancer; returns the faults."""
-        if self.options.forward != DSR:
+        if self.options.method.owns_vip:
             return []
         try:
             found = direct.download(built, HTTP_PORT)
@@ -298,7 +298,7 @@ class Lab:
     def _inside(self, client: str, balancer: str) -> tuple[tuple[str, str], ...]:
         """Commands that show the balancer's rules, queues, connections and log."""
         log = ("The daemon's log", f"tail -f {self.directory / 'daemon.log'}")
-        if self.options.forward == "proxy":
+        if self.options.method.listens:
             return (("The connections", f"ip netns exec {balancer} ss -tnp"), log)
         common = (
             ("Ping a backend", f"ip netns exec {client} ping {ANY_VIP[4]}"),
