@@ -1,7 +1,8 @@
 """Controller: turns requests and inputs into changes of the store, and has them reconciled.
 
-controller           the loop's part of the daemon                       (``controller``)
+controller           the daemon's part of the loop                       (``controller``)
+processes            the processes by number and role                    (``processes``)
 handlers             answers to the control socket                       (``handlers``, ``views``)
 read-only handlers   answers to the stats page                           (``readonly_handlers``)
-broadcast            one request to several processes, with a deadline   (``broadcast``)
+reloader             reloads of the configuration file                   (``reloader``)
 """

@@ -54,7 +54,7 @@ SOON: Final = 2.0
 LONG: Final = 15.0
 
 
-class State(Viewable, Protocol):
+class RequestController(Viewable, Protocol):
     """What the desk needs of the hub: all that can be shown, and what changes it."""
 
     questions: Broadcasts
@@ -83,7 +83,7 @@ class State(Viewable, Protocol):
 class Handlers:
     """Answers for ``hub``."""
 
-    def __init__(self, hub: State) -> None:
+    def __init__(self, hub: RequestController) -> None:
         self._hub = hub
         self._faults = Faults()
 

@@ -105,8 +105,11 @@ class Viewable(Protocol):
     """All that can be shown."""
 
     started: float
-    loaded: Loaded
     conditions: Conditions
+
+    @property
+    def loaded(self) -> Loaded:
+        """How the last reload went."""
 
     @property
     def config(self) -> Config:

@@ -37,7 +37,7 @@ SETTLED: Final = 0.5
 News = CheckReport | HealthChange | DiscoveredHost
 
 
-class Body(Protocol):
+class HealthController(Protocol):
     """The store, and what changes it."""
 
     @property
@@ -66,7 +66,7 @@ class Body(Protocol):
 class HealthInput:
     """Care for the backends of ``hub``."""
 
-    def __init__(self, hub: Body) -> None:
+    def __init__(self, hub: HealthController) -> None:
         self._hub = hub
         self._hints = PassiveChecks()
         self._found: list[DiscoveredHost] = []  # since the last ``settle``

@@ -30,7 +30,7 @@ NONE_ENDS: Final = FlowLoss()
 Done = Callable[[ReloadOutcome | ParagliderError], object]
 
 
-class Body(Protocol):
+class ReloadSteps(Protocol):
     """What is needed of the hub."""
 
     def read(self) -> Read:
@@ -63,7 +63,7 @@ class _Job:
 class ReloadQueue:
     """ReloadQueue of ``hub``."""
 
-    def __init__(self, hub: Body) -> None:
+    def __init__(self, hub: ReloadSteps) -> None:
         self._hub = hub
         self._jobs: deque[_Job] = deque()
         self._log: Any = log.logger()

@@ -54,7 +54,7 @@ SETTLED: Final = 0.5
 RETRY: Final = 30.0
 
 
-class Body(Protocol):
+class SourceController(Protocol):
     """What is needed of the hub."""
 
     @property
@@ -92,7 +92,7 @@ class SourceInput:
 
     def __init__(
         self,
-        hub: Body,
+        hub: SourceController,
         named: Mapping[str, BackendSource],
         clock: Callable[[], float] = time.monotonic,
         kept: DnsCache | None = None,

@@ -11,34 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 from paraglider.config.model import Config, Service
 from paraglider.core.pool import DOWN, State
 from paraglider.daemon.messages import Message, SetTargets
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
-from paraglider.daemon.store.discovered import DiscoveredHosts
+from paraglider.daemon.store.backends import BackendRecord, Key
+from paraglider.daemon.store.store import Store
 from paraglider.health.targets import Scope, Target, scope, target
 
 #: seconds until a monitor whose channel is full is tried again
 FULL: Final = 0.05
-
-
-class Desired(Protocol):
-    """The part of the store that targets follow from."""
-
-    @property
-    def config(self) -> Config:
-        """All services and backends."""
-
-    @property
-    def pools(self) -> BackendTable:
-        """The state of every backend."""
-
-    @property
-    def discovered(self) -> DiscoveredHosts:
-        """Hosts that failover found."""
 
 
 class CheckReconciler:
@@ -46,7 +30,7 @@ class CheckReconciler:
 
     def __init__(
         self,
-        store: Desired,
+        store: Store,
         child: Callable[[], Child | None],
         send: Callable[[int, Message], object],
     ) -> None:

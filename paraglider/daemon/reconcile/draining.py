@@ -27,7 +27,7 @@ from paraglider.netfilter.rules.marks import backend_marks
 PAUSE: Final = 2.0
 
 
-class Applying(Protocol):
+class DrainController(Protocol):
     """The store, and what applies a change of it."""
 
     @property
@@ -44,7 +44,7 @@ class Applying(Protocol):
 class DrainReconciler:
     """Ends the backends that drain in ``store``; the host helper counts by ``requests``."""
 
-    def __init__(self, store: Applying, requests: HostRequests) -> None:
+    def __init__(self, store: DrainController, requests: HostRequests) -> None:
         self._store = store
         self._requests = requests
         self._next = inf

@@ -13,29 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
-from paraglider.config.model import Config
 from paraglider.daemon.ipc import encode
 from paraglider.daemon.messages import ApplyConfig, Message, SetStates
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import CARRIERS
-from paraglider.daemon.store.backends import BackendTable
+from paraglider.daemon.store.store import Store
 
 #: seconds between two readings of what workers have applied, while somebody waits for it
 POLL: Final = 0.01
-
-
-class Desired(Protocol):
-    """The part of the store that workers have."""
-
-    @property
-    def config(self) -> Config:
-        """All services and backends."""
-
-    @property
-    def pools(self) -> BackendTable:
-        """The state of every backend."""
 
 
 @dataclass(slots=True)
@@ -60,7 +47,7 @@ class WorkerReconciler:
 
     def __init__(
         self,
-        store: Desired,
+        store: Store,
         processes: Callable[[], Iterable[Child]],
         send: Callable[[int, Message | bytes], object],
     ) -> None:

@@ -11,16 +11,20 @@
 it, and then ``Store.apply`` makes it the state of the daemon. Workers, kernel tables and checks are
 reconciled from the store, by its version.
 
-Rules: pure; ``now`` is monotonic seconds. What is the same twice changes no version.
+Rules: pure but for the log; ``now`` is monotonic seconds. What is the same twice changes no
+version, and is not logged.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from paraglider.config.model import Config
-from paraglider.daemon.store.backends import BackendTable, Key
+from paraglider.core.pool import DOWN, Event
+from paraglider.daemon import log
+from paraglider.daemon.store.backends import BackendRecord, BackendTable, Key
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.draining import Draining, after, draining_of, keys_of, with_draining
 
@@ -60,6 +64,7 @@ class Store:
         self.desired = Desired(config)
         self.discovered = DiscoveredHosts()
         self.pools = BackendTable(config, now)
+        self._log: Any = log.logger()
 
     @property
     def config(self) -> Config:
@@ -85,3 +90,32 @@ class Store:
         """Go by ``desired`` from now on."""
         self.desired = desired
         self.pools.adopt(desired.config, now, desired.keys, self.discovered)
+
+    def move(self, record: BackendRecord, event: Event, why: str, now: float) -> None:
+        """Change the state of ``record`` by ``event``, which may change nothing."""
+        before = record.state
+        if not self.pools.apply(record, event, why, now):
+            return
+        write = self._log.warning if record.state in DOWN else self._log.info
+        write(
+            "backend changed",
+            service=record.service,
+            backend=record.backend,
+            state=record.state.value,
+            before=before.value,
+            by=record.state_by.value,
+            why=why,
+        )
+
+    def weigh(self, record: BackendRecord, weight: int) -> None:
+        """Give ``record`` another weight, until the file has another; raises ``OperatorError``."""
+        before = record.weight
+        self.pools.set_weight(record, weight)
+        if record.weight != before:
+            self._log.info(
+                "weight changed",
+                service=record.service,
+                backend=record.backend,
+                weight=weight,
+                before=before,
+            )

@@ -86,7 +86,7 @@ class Controller:
         """What a checker that starts is sent."""
         sent: list[Message] = []
         child = Child(MonitorSpec(1, None, 1, 1, "/"), pid=1, starts=1)
-        checks = CheckReconciler(self, lambda: child, lambda _, message: sent.append(message))
+        checks = CheckReconciler(self.store, lambda: child, lambda _, message: sent.append(message))
         checks.reconcile(0.0)
         (message,) = sent
         assert isinstance(message, SetTargets)

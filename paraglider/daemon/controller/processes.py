@@ -1,0 +1,108 @@
+"""The daemon's processes, as the controller has them: by number, by role, and as receivers.
+
+Lives here: ``Processes``.
+Rules: a message to a process that does not run is dropped: it inherits the state when it starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+
+from paraglider.daemon.ipc import Kind, encode
+from paraglider.daemon.messages import Message
+from paraglider.daemon.monitor.process import MonitorSpec
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.manager import ProcessManager
+from paraglider.daemon.processes.rolling_restart import Renewal
+from paraglider.daemon.processes.spec import CARRIERS
+from paraglider.daemon.reconcile.checks import monitors
+
+
+class Processes:
+    """None until ``attach``."""
+
+    def __init__(self) -> None:
+        self._manager: ProcessManager | None = None
+        self._children: dict[int, Child] = {}
+        self._restart = Renewal()
+
+    def attach(self, manager: ProcessManager) -> None:
+        """These are the processes."""
+        self._manager = manager
+        self._children = {child.spec.index: child for child in manager}
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(self._children.values())
+
+    def active(self) -> list[Child]:
+        """Those that are not idle."""
+        return [child for child in self if not child.spec.idle]
+
+    def roles(self, *, counting: bool) -> frozenset[str]:
+        """The roles of those that are not idle, and "discovery" where one does that; a conntrack
+        counter that does not count flows as they begin and end (``counting``) is left out.
+        """
+        roles = {child.spec.role for child in self.active()}
+        if not counting:
+            roles.discard("conntrack counter")
+        return frozenset(roles | {"discovery"} if self.discovering() else roles)
+
+    def carriers(self) -> list[int]:
+        """The numbers of those that carry flows and serve."""
+        return [c.spec.index for c in self if c.spec.role in CARRIERS and c.serves]
+
+    def host_helper(self) -> int | None:
+        """The number of the process that changes the host, None while none serves."""
+        found = (c.spec.index for c in self if c.spec.role == "host helper" and c.serves)
+        return next(found, None)
+
+    def monitor(self) -> Child | None:
+        """The process that checks, None while none serves."""
+        return next(iter(monitors(self)), None)
+
+    def discovering(self) -> list[int]:
+        """The numbers of those that ask the DNS and watch files."""
+        return [child.spec.index for child in self if discovers(child)]
+
+    def send(
+        self, index: int, message: Message | bytes, kind: Kind = Kind.MESSAGE, number: int = 0
+    ) -> None:
+        """Send ``message`` to the process ``index``."""
+        if self._manager is not None:
+            self._manager.send(self._children[index], message, kind, number)
+
+    def request(self, index: int, message: Message | bytes, number: int) -> None:
+        """Send ``message`` as request ``number``."""
+        self.send(index, message, Kind.REQUEST, number)
+
+    def send_to_carriers(self, message: Message) -> None:
+        """Send ``message`` to all that carry flows."""
+        body = encode(message)
+        for child in self:
+            if child.spec.role in CARRIERS:
+                self.send(child.spec.index, body)
+
+    def replace(self, children: Iterable[Child]) -> None:
+        """Restart ``children``, one at a time."""
+        self._restart.add(children)
+        self.continue_restart()
+
+    def replace_roles(self, roles: Container[str]) -> None:
+        """Restart those of ``roles``, one at a time."""
+        self.replace(child for child in self.active() if child.spec.role in roles)
+
+    def continue_restart(self) -> None:
+        """Restart the next that is to be replaced, if no other starts; after every start."""
+        if self._manager is not None:
+            self._restart.go_on(self._manager)
+
+    def wake_monitor(self) -> None:
+        """Start the monitor, if it was idle."""
+        for child in self:
+            if child.spec.idle and child.spec.role == "monitor" and self._manager is not None:
+                self._manager.wake(child)
+
+
+def discovers(child: Child) -> bool:
+    """Whether ``child`` asks the DNS and watches files."""
+    return isinstance(child.spec, MonitorSpec) and child.spec.discovers

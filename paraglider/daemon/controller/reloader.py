@@ -1,0 +1,141 @@
+"""Reloads of the configuration file: read it, count the flows that it would end, apply it.
+
+Lives here: ``Reloader``, ``FlowCounts``, how many live flows a service has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from paraglider.config.model import Config
+from paraglider.daemon import log
+from paraglider.daemon.conditions.kernel import KernelMonitor
+from paraglider.daemon.controller.processes import Processes
+from paraglider.daemon.controller.views import Loaded
+from paraglider.daemon.inputs.config_watcher import ConfigWatcher
+from paraglider.daemon.inputs.reload import FlowLoss, ReloadOutcome
+from paraglider.daemon.inputs.reload_queue import NONE_ENDS, ReloadQueue
+from paraglider.daemon.inputs.sources import SourceInput
+from paraglider.daemon.ipc import Broadcasts
+from paraglider.daemon.messages import WriteCounters
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.reconcile.host import HostRequests
+from paraglider.daemon.settings import Read
+from paraglider.daemon.stats.traffic import samples
+from paraglider.daemon.store.store import Store
+from paraglider.errors import PlatformError
+from paraglider.netfilter.rules.marks import backend_marks
+
+#: seconds within which the workers write their counters
+SOON: Final = 2.0
+
+
+@dataclass(slots=True)
+class FlowCounts:
+    """How many live flows the services of ``store`` have, by the workers and the kernel."""
+
+    store: Store
+    kernel: KernelMonitor
+    requests: Broadcasts
+    host: HostRequests
+    processes: Callable[[], Iterable[Child]]
+    carriers: Callable[[], list[int]]
+    connections: Mapping[int, int] | None = None  # of the kernel, by mark
+
+    def refresh(self, then: Callable[[], object]) -> None:
+        """Have the flows counted as they are now; ``then`` is called when that is done."""
+
+        def counted(connections: Mapping[int, int] | None) -> None:
+            self.connections = connections  # None: by those that were listed last
+            then()
+
+        def written(_: object) -> None:
+            self.host.count(counted)
+
+        until = time.monotonic() + SOON
+        try:
+            self.requests.request(self.carriers(), WriteCounters(), until, written)
+        except PlatformError:  # too many requests are open: by the last counters, then
+            written(None)
+
+    def of(self, service: str) -> int:
+        """The live flows of ``service``, as they were counted last."""
+        marks = backend_marks(self.store.config).get(service, ())
+        if marks and self.connections is not None:
+            return sum(self.connections.get(mark, 0) for mark in marks)
+        return self.kernel.traffic(samples(self.processes())).total(service)["flows"] or 0
+
+
+class Applies(Protocol):
+    """What applies a configuration."""
+
+    def adopt(
+        self, config: Config, said_by: str, again: Callable[[], object], ending: FlowLoss
+    ) -> ReloadOutcome:
+        """See ``Controller.adopt``."""
+
+    def reloaded(self) -> None:
+        """The file has been applied."""
+
+
+class Reloader:
+    """Reads ``file`` by ``read``, and has ``controller`` apply it; one reload after the other, in
+    ``queue``. ``loaded`` is how the last one went.
+    """
+
+    def __init__(
+        self,
+        controller: Applies,
+        processes: Processes,
+        sources: SourceInput,
+        flows: FlowCounts,
+        *,
+        read: Callable[[], Read],
+        file: ConfigWatcher,
+    ) -> None:
+        self._controller = controller
+        self._processes = processes
+        self._sources = sources
+        self._flows = flows
+        self._read = read
+        self.file = file
+        self.loaded = Loaded(True, time.monotonic())
+        self.queue = ReloadQueue(self)
+        self._log: Any = log.logger()
+
+    def read(self) -> Read:
+        """See ``reload_queue.ReloadSteps``."""
+        self.loaded = Loaded(False, time.monotonic())
+        self.file.note()
+        found = self._read()
+        for line in found.warnings:
+            self._log.warning(line)
+        return found
+
+    def reload(
+        self, said_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
+    ) -> ReloadOutcome:
+        """See ``reload_queue.ReloadSteps``."""
+        found = found or self.read()
+        discovering, config = self._processes.discovering(), found.config
+        if discovering:
+            config = self._sources.prepared(config, found.listed)
+        change = self._controller.adopt(config, said_by, self.queue.go_on, ending)
+        self.loaded = Loaded(True, time.monotonic())
+        self._controller.reloaded()
+        if discovering:
+            self._sources.follow(found.config)
+        for index in discovering:
+            self._processes.send(index, self._sources.order())
+        return change
+
+    def flows_of(self, service: str) -> int:
+        """See ``reload_queue.ReloadSteps``."""
+        return self._flows.of(service)
+
+    def report(self, then: Callable[[], object]) -> None:
+        """See ``reload_queue.ReloadSteps``."""
+        self._flows.refresh(then)
