@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from paraglider.config.load import parse
-from paraglider.daemon.web import events, history, process, routes, sample, token
+from paraglider.daemon.http import process
+from paraglider.daemon.web import events, history, routes, sample, token
 from paraglider.daemon.web.feed import Feed
 from paraglider.daemon.web.guard import Guard
 
