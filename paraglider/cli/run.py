@@ -31,9 +31,7 @@ from paraglider.daemon.inputs.startup_sources import gathered, names_in
 from paraglider.daemon.process_specs import Place, be, forget_other_journals, make_specs
 from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.settings import Settings
-from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.kernel_readings import KernelReadings
-from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.supervisor import Supervisor
 from paraglider.daemon.web.bound import StatsSocket
 from paraglider.daemon.web.page import StatsPage
@@ -41,6 +39,8 @@ from paraglider.daemon.web.routes import files as page_files
 from paraglider.daemon.web.token import Token
 from paraglider.errors import OperatorError
 from paraglider.forward.load import find_config
+from paraglider.forward.offload.counters import KernelCounters
+from paraglider.forward.offload.table_monitor import TableMonitor
 from paraglider.host import policies, privileges
 from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user, check_vips

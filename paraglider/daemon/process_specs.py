@@ -20,7 +20,6 @@ from paraglider.daemon.http import process as http
 from paraglider.daemon.http.process import HttpSpec
 from paraglider.daemon.monitor import process as monitor
 from paraglider.daemon.monitor.process import MonitorSpec, chroot_for, echo_for, runs_programs
-from paraglider.daemon.processes import connection_counts
 from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.reconcile.checks import checked
@@ -28,6 +27,7 @@ from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
 from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
 from paraglider.daemon.workers.proxy_worker import ProxySpec
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.forward.offload import connection_counts
 from paraglider.forward.proxy.listeners import open_listeners
 from paraglider.host.journal_files import files_for
 

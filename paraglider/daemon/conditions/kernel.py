@@ -16,11 +16,11 @@ from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.messages import Reading
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.stats.live_counts import LiveCounts
-from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.stats.traffic import Samples, Traffic
+from paraglider.forward.offload.counters import KernelCounters
+from paraglider.forward.offload.table_monitor import TableMonitor
 
 #: has the host helper read the tables of families, and calls back
 Read = Callable[[Iterable[int], Callable[[Reading | None], object]], object]

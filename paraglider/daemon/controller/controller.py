@@ -53,7 +53,6 @@ from paraglider.daemon.processes.spec import StartupState
 from paraglider.daemon.reconcile.checks import CheckReconciler, checked
 from paraglider.daemon.reconcile.draining import DrainReconciler
 from paraglider.daemon.reconcile.host import HostRequests
-from paraglider.daemon.reconcile.kernel_tables import KernelTables
 from paraglider.daemon.reconcile.turns import Step, Turns
 from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
@@ -106,7 +105,7 @@ class Controller:
         self._health = HealthInput(self)
         self._sources = SourceInput(self, named or {}, kept=kept)
         self._orders = HostRequests(self.questions, self._group.host_helper)
-        self._offloaded = KernelTables(config, load=self._orders.load)
+        self._offloaded = self._orders.kernel_tables(config)
         self._adjust = adjust or self._orders.adjust
         flows = FlowCounts(
             self.store,
@@ -339,7 +338,7 @@ class Controller:
         for child in self.processes():
             child.spec = child.spec.updated(self.startup_state())
         self._workers.supersede(renewed)
-        self._offloaded = KernelTables(config, before=self._offloaded, load=self._orders.load)
+        self._offloaded = self._orders.kernel_tables(config, self._offloaded)
         if checked(config):
             self._group.wake_monitor()
         self._group.replace_roles(renewed)

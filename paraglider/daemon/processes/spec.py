@@ -14,9 +14,9 @@ from paraglider.config.model import Config
 from paraglider.core.strategies import Registry
 from paraglider.daemon.ipc import Endpoint
 from paraglider.daemon.messages import FROM_ROLE, TO_ROLE, Receives
-from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.heartbeat import Life
+from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.forward.services import States
 
 #: what a process writes into its report pipe once it serves; anything else there is an error

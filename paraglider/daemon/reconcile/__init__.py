@@ -1,6 +1,5 @@
 """Reconcilers: compare what the store wants with what was applied, and apply the difference.
 
 host            addresses, routes and rules, by the host helper      (``host``)
-kernel tables   the hash and the connections of offload services     (``kernel_tables``)
 draining        backends that left, until their last flow ended      (``draining``)
 """

@@ -35,6 +35,8 @@ from paraglider.daemon.messages import (
     TablesRestored,
 )
 from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forward.offload.reconcile import KernelTables
+from paraglider.host.seed import steering_seed
 
 #: seconds that a request may take for which programs are run, one after the other
 PATIENCE: Final = 600.0
@@ -109,6 +111,10 @@ class HostRequests:
     def load(self, text: str, then: Then) -> None:
         """Have nft load ``text``."""
         self._tell(LoadRules(text=text), then)
+
+    def kernel_tables(self, config: Config, before: KernelTables | None = None) -> KernelTables:
+        """The reconciler of the tables of ``config``, which takes the place of ``before``."""
+        return KernelTables(config, before, load=self.load, seed=steering_seed, log=self._log)
 
     def forget(
         self,

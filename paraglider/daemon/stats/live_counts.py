@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 from paraglider.config.model import Config
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.connection_counts import LiveFlows, counted_marks, listed_marks
 from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
+from paraglider.forward.offload.connection_counts import LiveFlows, counted_marks, listed_marks
 
 
 class LiveCounts:

@@ -12,7 +12,7 @@ from typing import Final
 
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Sample
-from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.forward.offload.counters import KernelCounters
 
 _COUNTED: Final = {
     "flows": "flows",

@@ -25,9 +25,9 @@ from typing import Any, ClassVar, Final, Self
 
 from paraglider.daemon import log
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
-from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.processes.spec import Spec, StartupState
 from paraglider.errors import ParagliderError, PlatformError
+from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.host.privileges import NEEDED
 from paraglider.netfilter.connections import ConntrackEvent, ConntrackEvents, Turn, dump_all
 

@@ -26,7 +26,6 @@ from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.daemon import log
 from paraglider.daemon.ipc import EndpointClosedError, EndpointError
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
-from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.processes.counters import Writer
 from paraglider.daemon.processes.heartbeat import Life
 from paraglider.daemon.processes.spec import Spec, StartupState
@@ -35,6 +34,7 @@ from paraglider.daemon.workers.commands import Commands
 from paraglider.daemon.workers.flow_log import FlowLog
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.flows import FlowView
+from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.forward.services import States
 from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.host import policies

@@ -5,7 +5,7 @@ the rest of the flow. A first packet can come again before the kernel has the fl
 the next datagram of a burst), so a decision is remembered for a while.
 
 Connections that must end are removed from conntrack by the daemon, once for all workers
-(``daemon.reconcile``), and packets are counted by nft.
+(``offload.reconcile``), and packets are counted by nft (``offload.counters``).
 
 Rules: the cost does not grow with what is remembered.
 """
@@ -41,7 +41,7 @@ class ConntrackCarrier(Carrier[Decided]):
     """Conntrack's flows, as far as one worker knows of them; ``marks`` has a mark a backend.
 
     ``live``, where set, is given the flows decided for each mark so far and returns the live ones
-    (``daemon.processes.connection_counts``). A backend's ``flows`` is that plus what was installed
+    (``forward.offload.connection_counts``). A backend's ``flows`` is that plus what was installed
     since the last ``sync``, so that a burst in between counts too.
     """
 

@@ -12,9 +12,9 @@ from paraglider.core.pool import Event
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.conditions.unanswered import LATELY, LEAST, SILENCE, UnansweredOpenings
 from paraglider.daemon.processes.counters import Counters, Writer
-from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable
+from paraglider.forward.offload.counters import KernelCounters
 from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.rules.marks import backend_marks
 

@@ -48,10 +48,10 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.settings import Read
-from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.kernel_readings import PATIENCE, KernelReadings
-from paraglider.daemon.stats.table_monitor import TableMonitor
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.forward.offload.counters import KernelCounters
+from paraglider.forward.offload.table_monitor import TableMonitor
 from paraglider.netfilter import nfnetlink, nft
 from paraglider.netfilter.rules.marks import backend_marks
 

@@ -15,10 +15,10 @@ from paraglider.daemon.controller.views import Instant
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.counters import Counters, Sample, Writer
 from paraglider.daemon.processes.spec import Spec
-from paraglider.daemon.stats.kernel_counters import KernelCounters
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.forward.offload.counters import KernelCounters
 from paraglider.health.codes import Code
 from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.queue.proc import QueueStatus

@@ -9,7 +9,6 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paraglider.daemon.processes.connection_counts import LiveFlows
 from paraglider.daemon.workers.conntrack_counter import (
     LISTING,
     LISTING_SHARE,
@@ -17,6 +16,7 @@ from paraglider.daemon.workers.conntrack_counter import (
     count_anew,
     follow,
 )
+from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.netfilter.connections import ConntrackEvent, Turn
 
 MARKS = (0x51000001, 0x51000002, 0x51800003)

@@ -11,12 +11,13 @@ import structlog
 
 from paraglider.config.model import Config
 from paraglider.core.pool import DATAGRAM_DRAIN
-from paraglider.daemon.reconcile.kernel_tables import (
+from paraglider.daemon import log
+from paraglider.errors import PlatformError
+from paraglider.forward.offload.reconcile import (
     FIRST_PAUSE,
     EndedConnections,
     KernelTables,
 )
-from paraglider.errors import PlatformError
 from paraglider.forward.services import States
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
@@ -57,8 +58,12 @@ class Air:
         self.refuses = self.slow = False
         self.waiting: list[Callable[[PlatformError | None], object]] = []
         self.config = config
-        self.offloaded = KernelTables(config, load=self.load)
+        self.offloaded = self.tables()
         self.table: Any = Table()
+
+    def tables(self, before: KernelTables | None = None) -> KernelTables:
+        """The reconciler of this kernel."""
+        return KernelTables(self.config, before, load=self.load, seed=lambda: 1, log=log.logger())
 
     def load(self, text: str, then: Callable[[PlatformError | None], object]) -> None:
         """A transaction of nft."""
@@ -165,10 +170,10 @@ def test_another_configuration_goes_on_where_one_was(monkeypatch: pytest.MonkeyP
     air.offloaded.tick(0.0)
     assert not air.put("drain")
     for _ in range(2):
-        air.offloaded = KernelTables(air.config, air.offloaded, load=air.load)
+        air.offloaded = air.tables(air.offloaded)
     assert not air.put("drain", now=10.0)
     assert air.put("drain", now=11.0) == EndedConnections((air.marks[0],))
-    air.offloaded = KernelTables(air.config, air.offloaded, load=air.load)
+    air.offloaded = air.tables(air.offloaded)
     assert not air.put("drain", now=12.0)
     monkeypatch.setattr(Nft, "load", lambda _, text, _seconds: air.loaded.append(text))
     air.offloaded.close()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.daemon.stats.kernel_counters import KernelCounters
+from paraglider.forward.offload.counters import KernelCounters
 from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.rules.marks import backend_marks
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from paraglider.daemon.stats.kernel_readings import INTERVAL
-from paraglider.daemon.stats.table_monitor import QUIET, TableMonitor
+from paraglider.forward.offload.table_monitor import QUIET, TableMonitor
 from paraglider.netfilter.connections import Fill
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from paraglider.config.model import Config
-from paraglider.daemon.processes.connection_counts import PATIENCE, LiveFlows, wanted
+from paraglider.forward.offload.connection_counts import PATIENCE, LiveFlows, wanted
 from paraglider.netfilter.rules.marks import backend_marks
 
 MARKS = (0x51000001, 0x51000002, 0x51800003)

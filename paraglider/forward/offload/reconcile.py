@@ -21,17 +21,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from paraglider.config.diff import predecessors
 from paraglider.config.model import Config
 from paraglider.core.pool import Backend, Pool
-from paraglider.daemon import log
-from paraglider.daemon.store.backends import BackendTable
 from paraglider.errors import ParagliderError
 from paraglider.forward.offload.table import fallback_text
-from paraglider.forward.services import apply_states, make_pool
-from paraglider.host.seed import steering_seed
+from paraglider.forward.services import States, apply_states, make_pool
 from paraglider.netfilter.nft import Nft
 from paraglider.netfilter.rules.marks import backend_marks
 from paraglider.netfilter.rules.nft import datagrams
@@ -62,9 +59,22 @@ Load = Callable[[str, Callable[[ParagliderError | None], object]], None]
 """Has nft load a text, some time, and tells when that is done, or why it is not."""
 
 
+class BackendStates(Protocol):
+    """The states of the backends, as the daemon's store has them."""
+
+    @property
+    def version(self) -> int:
+        """Grows with every change."""
+
+    def states(self, since: int = 0) -> States:
+        """The states that are newer than version ``since``."""
+
+
 class KernelTables:
     """The offload services of ``config`` in the kernel; ``before`` were those of the configuration
-    before it, whose tables have been changed for this one. ``load`` changes them.
+    before it, whose tables have been changed for this one.
+
+    ``load`` changes the tables, ``seed`` returns that of the hash, ``log`` takes the errors.
     """
 
     def __init__(
@@ -73,10 +83,13 @@ class KernelTables:
         before: KernelTables | None = None,
         *,
         load: Load,
+        seed: Callable[[], int],
+        log: Any,
     ) -> None:
         self._config = config
         self._load = load
-        self._log: Any = log.logger()
+        self._seed = seed
+        self._log = log
         self._services = [s for s in config.services if s.method.conntracked]
         marks = backend_marks(config)
         self._pools: dict[str, Pool] = {}
@@ -110,7 +123,7 @@ class KernelTables:
         for pool in self._pools.values():
             pool.watch(self._note)
 
-    def reconcile(self, table: BackendTable) -> None:
+    def reconcile(self, table: BackendStates) -> None:
         """Take over the states and weights that ``table`` has by now, for the next ``tick``."""
         if table.version != self._version:
             states = table.states(since=self._version)
@@ -181,7 +194,7 @@ class KernelTables:
 
         self._written[family] = weights
         self._loading.add(family)
-        text = fallback_text(self._config, family, steering_seed(), weights)
+        text = fallback_text(self._config, family, self._seed(), weights)
         self._load(text, loaded)
 
 

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from paraglider.config.model import Config
-from paraglider.daemon.store.backends import Key
 from paraglider.netfilter.nfnetlink import CounterValue, carried_counters
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -26,6 +25,9 @@ _NAMES: Final = {
 }
 
 Read = Callable[[int], Mapping[int, Mapping[str, CounterValue]]]
+
+#: service and backend, by their names
+Key = tuple[str, str]
 
 
 class KernelCounters:
