@@ -73,9 +73,9 @@ class KernelMonitor:
             self.refusals.follow(config)
         return self.live.begin_anew(config, workers)
 
-    def count_workers(self, processes: Iterable[Child]) -> None:
-        """A worker began or ended: count those of ``processes`` that serve."""
-        if self.tables is not None:
+    def count_workers(self, changed: Child, processes: Iterable[Child]) -> None:
+        """Count the workers of ``processes`` that serve, after one, ``changed``, began or ended."""
+        if self.tables is not None and changed.spec.role == "worker":
             self.tables.workers(sum(c.serves for c in processes if c.spec.role == "worker"))
 
     def traffic(self, samples: Samples) -> Traffic:

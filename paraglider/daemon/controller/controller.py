@@ -157,7 +157,7 @@ class Controller:
 
     def on_ready(self, child: Child) -> None:
         """See ``child.Owner``."""
-        self._kernel.count_workers(self._group)
+        self._kernel.count_workers(child, self._group)
         self._journals.came(child)
         if discovers(child):
             self._group.send(child.spec.index, self._sources.order())
@@ -166,7 +166,7 @@ class Controller:
     def on_exit(self, child: Child) -> None:
         """See ``child.Owner``."""
         self.questions.on_exit(child.spec.index)
-        self._kernel.count_workers(self._group)
+        self._kernel.count_workers(child, self._group)
 
     def on_message(self, child: Child, frame: Frame) -> None:
         """See ``child.Owner``."""
