@@ -24,8 +24,8 @@ from typing import cast
 
 from bench.core_probe import AS_ON_THE_WIRE, VIP, syns
 from paraglider.config.model import Config
-from paraglider.daemon.processes.counters import Counters, Writer
-from paraglider.daemon.workers.worker import Count
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
+from paraglider.daemon.workers.worker import WorkerCounts
 from paraglider.forward.worker_datapath import WorkerDatapath, build
 from paraglider.netfilter.queue import QueueReader
 from paraglider.netfilter.queue.reader import TICK
@@ -85,7 +85,7 @@ def measure(backends: int, slices: int, seconds: float) -> Cost:
         packets=0, batches=0, faults=0, refused=0, queues=(one,) * len(worker_queues(0))
     )
     counters = Counters()
-    writer = Writer(counters, Count(path, cast(QueueReader, queue)))
+    writer = CounterWriter(counters, WorkerCounts(path, cast(QueueReader, queue)))
     found: dict[bool, list[float]] = {False: [], True: []}
     ticks = []
     for counted in (False, True) * slices:

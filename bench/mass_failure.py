@@ -27,7 +27,7 @@ from typing import Any, Final
 import click
 import yaml
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import PlatformError
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.namespace import Namespace
@@ -88,7 +88,7 @@ class World:
         control = directory / "control.sock"
         config = {**config, "control": {"socket": str(control)}}
         self.balancer = LabBalancer(self.namespace, directory, yaml.safe_dump(config))
-        self.control = Control(str(control))
+        self.control = ControlClient(str(control))
         self._listener: Any = None
 
     def listen(self) -> float:

@@ -12,7 +12,7 @@ from paraglider.config.load import parse
 from paraglider.daemon.http import process
 from paraglider.daemon.web import events, history, routes, sample, token
 from paraglider.daemon.web.feed import Feed
-from paraglider.daemon.web.guard import Guard
+from paraglider.daemon.web.guard import RequestGuard
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "stats.md").read_text(encoding="utf-8")
@@ -52,7 +52,7 @@ def test_its_requests_are_those_there_are() -> None:
     async def paths() -> set[str]:
         feed = Feed(ask, {})
         streams = events.Streams(feed, lambda *_: None)
-        app = routes.application(routes.files(), feed, streams, Guard(()), ask)
+        app = routes.application(routes.files(), feed, streams, RequestGuard(()), ask)
         return {str(resource.canonical) for resource in app.router.resources()}
 
     served = {

@@ -16,7 +16,7 @@ import click
 from rich.console import Console, RenderableType
 
 from paraglider.cli.main import Options
-from paraglider.daemon.http.client import DEFAULT, Control, socket_of
+from paraglider.daemon.http.client import DEFAULT, ControlClient, socket_of
 from paraglider.errors import OperatorError
 from paraglider.forward.load import find_config
 
@@ -26,13 +26,13 @@ _WIDE = 220
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def control_client(options: Options, config: str | None = None) -> Control:
+def control_client(options: Options, config: str | None = None) -> ControlClient:
     """The client of the daemon that the command line selects; ``config`` is the subcommand's -c."""
     try:
         file = find_config(config or options.config)
     except OperatorError:
-        return Control(DEFAULT)
-    return Control(socket_of(file))
+        return ControlClient(DEFAULT)
+    return ControlClient(socket_of(file))
 
 
 def print_json(answer: Any) -> None:

@@ -23,7 +23,7 @@ from paraglider.config.sources import read_files, resolved
 from paraglider.config.types import IPAddress, parse_address, parse_endpoint
 from paraglider.core.flow import ICMP, ICMP6, TCP, UDP
 from paraglider.core.strategies import NewFlow
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.explain import Capture, Situation, compare, impacts
 from paraglider.forward.listing import NOTHING, LiveState, backends_in, flow_key, flows_in
@@ -116,7 +116,7 @@ class _DaemonState(NamedTuple):
     more: bool
 
 
-def _daemon(control: Control, client: str | None) -> _DaemonState | None:
+def _daemon(control: ControlClient, client: str | None) -> _DaemonState | None:
     """The daemon's backends and flows, all or those of ``client``; None if no daemon answers."""
     try:
         flows, backends = control.get("flows", client=client), control.get("backends")

@@ -14,7 +14,7 @@ import click
 from paraglider.cli import tables
 from paraglider.cli.common_options import control_client, json_option, print_json, print_table
 from paraglider.cli.main import config_option
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 
 
 @click.group(invoke_without_command=True)
@@ -56,7 +56,9 @@ def flows(
 @click.option("--all", "everything", is_flag=True, help="End all flows, if no option selects any.")
 @json_option
 @click.pass_obj
-def kill(asked: tuple[Control, dict[str, str], bool], everything: bool, as_json: bool) -> None:
+def kill(
+    asked: tuple[ControlClient, dict[str, str], bool], everything: bool, as_json: bool
+) -> None:
     """End the selected flows: the next packet of each client is answered with RST."""
     control, given, json_before = asked
     body: dict[str, Any] = {**given, "all": True} if everything else given

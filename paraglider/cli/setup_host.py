@@ -21,7 +21,7 @@ from paraglider.config.model import Config
 from paraglider.config.sources import read_files
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import gathered, names_in
-from paraglider.daemon.messages import DnsAnswer, DnsFailure
+from paraglider.daemon.messages import DnsFailure, DnsUpdate
 from paraglider.errors import OperatorError
 from paraglider.forward.load import find_config, load_with_marks
 from paraglider.host.apply import prepare
@@ -75,7 +75,7 @@ def setup_host(
     carry_out(prepare, found, wanted, SET_UP, dry_run)
 
 
-def _dns_answers(config: Config) -> list[DnsAnswer | DnsFailure]:
+def _dns_answers(config: Config) -> list[DnsUpdate | DnsFailure]:
     """The DNS answers for the names in ``config``.
 
     The DNS library is imported only if there are names, because it is the largest import.

@@ -27,7 +27,7 @@ from paraglider.cli.main import Options, config_option
 from paraglider.cli.rates import rated
 from paraglider.cli.terminal import Terminal, usable
 from paraglider.cli.top_screen import SORTS, TopView, pressed, report, screen_lines, settled
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.daemon.processes.loop import Loop
 from paraglider.errors import ParagliderError
 
@@ -62,7 +62,7 @@ def top(
     Keys: q quits; f, c, p, b, s and o sort by flows, connections, packets, bytes, state and the
     order of the file; r reverses; w shows the workers first; arrows, space and page keys scroll.
     """
-    control = Control(control_client(options, config).path, _PATIENCE)
+    control = ControlClient(control_client(options, config).path, _PATIENCE)
 
     def ask() -> dict[str, Any]:
         status: dict[str, Any] = control.get("status")

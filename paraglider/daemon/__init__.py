@@ -1,18 +1,20 @@
-"""Control: the processes of a running Paraglider.
+"""The processes of a running Paraglider.
 
-supervisor   the parent of all others, which is the hub too       (``supervisor``)
-roster       which processes a configuration asks for             (``roster``)
-keeper       keeps a host that balances without a daemon          (``keeper``)
-settings     what a daemon was started with; it reads the file    (``settings``)
-log          structured log on standard error                     (``log``)
+supervisor      the parent of all others                                   (``supervisor``)
+process_specs   which processes a configuration needs                      (``process_specs``)
+static_watch    keeps a host that balances without a daemon                (``static_watch``)
+settings        what a daemon was started with; reads the file             (``settings``)
+log             structured log on standard error                           (``log``)
+ipc, messages   how processes communicate, and every message               (``ipc``, ``messages``)
 
-hub          what is true of services and backends, and who is told       (``hub``)
-workers      the processes that have flows, and what they count           (``workers``)
-lookouts     the processes that look at backends and where they are listed  (``lookouts``)
-api          the process behind the control socket, and its other end     (``api``)
-web          the process behind the stats page                            (``web``)
-processes    what all of them have: forked, begun, heard, replaced        (``processes``)
+controller      the supervisor's loop: requests, what is shown             (``controller``)
+store, inputs, reconcile, conditions, stats    desired state: held, fed, applied, judged, counted
+workers         the processes that have flows, and what they count         (``workers``)
+monitor         checks, the DNS, files of backends: one process            (``monitor``)
+http, web       control socket, page and metrics: one process              (``http``, ``web``)
+host_helper     the process that changes the host                          (``host_helper``)
+processes       what all have in common: forked, replaced, ended           (``processes``)
+shared_memory   what a process writes and the supervisor reads             (``shared_memory``)
 
-Rules: imports point down here too. The hub knows of every process what it is to be told, and no
-process knows of the hub.
+Rules: imports point down here too.
 """

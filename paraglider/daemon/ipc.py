@@ -5,7 +5,7 @@ body, the JSON of one message of ``messages``. Never pickle: a worker has fewer 
 supervisor, and what it sends must not become code. Neither end waits for the other: what does not
 fit the socket's buffer is kept, and ``pending`` says so, until there is room.
 
-Lives here: ``Endpoint``, one end; ``LoopEndpoint``, the same on a running asyncio loop, with
+Lives here: ``IpcEndpoint``, one end; ``LoopEndpoint``, the same on a running asyncio loop, with
 requests; ``Broadcasts``, requests to several processes whose answers come later or never.
 Rules: both directions are bounded, LONGEST bytes a message (RECEIVED by the supervisor) and BACKLOG
 bytes that wait to be sent. An end receives the messages of its side only. Anything else, and a peer
@@ -75,7 +75,7 @@ def encode(message: Message) -> bytes:
     return message.model_dump_json(by_alias=True).encode()
 
 
-class Endpoint:
+class IpcEndpoint:
     """One end of a socket pair; ``receives`` validates what comes. ``pair`` makes two."""
 
     def __init__(
@@ -97,7 +97,7 @@ class Endpoint:
     @classmethod
     def pair(
         cls, ours: Receives, theirs: Receives, *, longest: int = LONGEST
-    ) -> tuple[Endpoint, Endpoint]:
+    ) -> tuple[IpcEndpoint, IpcEndpoint]:
         """Two joined ends: the first receives ``ours``, of ``longest`` bytes at most, the second
         ``theirs``.
         """
@@ -195,14 +195,14 @@ def _why(error: ValidationError) -> str:
 
 
 class LoopEndpoint:
-    """An ``Endpoint`` on the running asyncio loop; ``on_message`` takes what is no answer.
+    """An ``IpcEndpoint`` on the running asyncio loop; ``on_message`` takes what is no answer.
 
     ``closed`` becomes the exit code of the process: 0 when the peer is gone, else
     ``PlatformError.exit_code``. A message that ``on_message`` refuses by ValueError is invalid.
     """
 
     def __init__(
-        self, endpoint: Endpoint, on_message: Callable[[Message], object] = lambda _: None
+        self, endpoint: IpcEndpoint, on_message: Callable[[Message], object] = lambda _: None
     ) -> None:
         self._endpoint = endpoint
         self._on_message = on_message

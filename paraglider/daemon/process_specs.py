@@ -20,9 +20,9 @@ from paraglider.daemon.http import process as http
 from paraglider.daemon.http.process import HttpSpec
 from paraglider.daemon.monitor import process as monitor
 from paraglider.daemon.monitor.process import MonitorSpec, chroot_for, echo_for, runs_programs
-from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.reconcile.checks import checked
+from paraglider.daemon.shared_memory.counters import Counters
 from paraglider.daemon.workers import conntrack_counter, proxy_worker, worker
 from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
 from paraglider.daemon.workers.proxy_worker import ProxySpec

@@ -1,12 +1,11 @@
-"""The supervisor: the parent of all processes, and the loop of the hub.
+"""The supervisor: the parent of all processes, and their loop.
 
-It speaks no network protocol and reads no packet. It waits for signals, for what its processes
-say, and for time (``loop``), cares for the processes (``children``) and lets the hub (``hub``)
-answer and look at things. SIGTERM or SIGINT ends everything, and what does not end within a moment
-is killed; SIGHUP has the configuration read again. The service manager is told of all of it
-(``notify``), and its watchdog fed for as long as anybody carries flows: a worker that hangs does
-not. Once all serve, nothing that fails ends the daemon: it is logged (``faults``), and the loop
-goes on.
+It speaks no network protocol and reads no packet. It waits for signals, messages and time
+(``processes.loop``), starts and replaces processes (``processes.manager``) and gives the controller
+its turn. SIGTERM or SIGINT ends everything, and kills what does not end in time; SIGHUP reloads the
+configuration. systemd is notified of all of it (``processes.notify``); its watchdog is fed while
+any process with flows serves, which one that hangs does not. Once all processes serve, no failure
+ends the daemon: it is logged (``processes.faults``), and the loop goes on.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ BREATH: Final = 0.05
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGHUP, *_END)
 
 
-class Hub(Owner, Protocol):
-    """What the supervisor needs of the hub."""
+class SupervisedController(Owner, Protocol):
+    """What the supervisor needs of the controller."""
 
     def attach(self, children: ProcessManager) -> None:
         """These are its processes."""
@@ -52,14 +51,18 @@ class Hub(Owner, Protocol):
 
 
 class Supervisor:
-    """The processes of one Paraglider, and their hub."""
+    """The processes of one Paraglider, and their controller."""
 
     def __init__(
-        self, specs: Sequence[Spec], run: Run, hub: Hub, notifier: Notifier | None = None
+        self,
+        specs: Sequence[Spec],
+        run: Run,
+        controller: SupervisedController,
+        notifier: Notifier | None = None,
     ) -> None:
         self._specs = specs
         self._run = run
-        self._hub = hub
+        self._controller = controller
         self._notifier = notifier or Notifier({})
         self._faults = Faults()
         self._log: Any = log.logger()
@@ -70,8 +73,8 @@ class Supervisor:
         Raises the error of the first that could not start; then none is left running.
         """
         with Loop(_SIGNALS) as loop:
-            children = ProcessManager(self._specs, self._run, loop, self._hub, self._faults)
-            self._hub.attach(children)
+            children = ProcessManager(self._specs, self._run, loop, self._controller, self._faults)
+            self._controller.attach(children)
             # The collector writes into every object that it looks at: what is frozen stays shared
             # with the processes that are forked, whose collectors pass it over.
             gc.collect()
@@ -83,7 +86,7 @@ class Supervisor:
                 children.end_all()
                 # It ends already: a second signal to end does not cut that short.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-                self._hub.close()
+                self._controller.close()
         self._log.info("ended")
         return 0
 
@@ -93,14 +96,14 @@ class Supervisor:
             if not ready and not children.starting:
                 ready = True
                 children.settle()
-                self._hub.ready()
+                self._controller.ready()
                 self._log.info("ready", workers=sum(c.spec.role in CARRIERS for c in children))
                 self._notifier.ready()
             pause = children.wait()
             if ready:
-                with self._faults.contained("the hub"):
+                with self._faults.contained("the controller"):
                     now = time.monotonic()
-                    pause = min(self._hub.look(now), self._sign_of_life(children, now))
+                    pause = min(self._controller.look(now), self._sign_of_life(children, now))
             caught = self._wait(loop, min(pause, children.wait()), strict=not ready)
             if ended := _END & caught:
                 name = ", ".join(number.name for number in sorted(ended))
@@ -110,7 +113,7 @@ class Supervisor:
             if signal.SIGHUP in caught:
                 self._notifier.reloading()
                 with self._faults.contained("a reload"):
-                    self._hub.hang_up(self._notifier.ready)
+                    self._controller.hang_up(self._notifier.ready)
             if ready:
                 with self._faults.contained("care for the processes"):
                     children.poll()
@@ -129,7 +132,7 @@ class Supervisor:
             return frozenset()
 
     def _sign_of_life(self, children: ProcessManager, now: float) -> float:
-        """Tell the service manager how many carry flows; seconds until it is to hear again."""
+        """Notify systemd of how many serve; seconds until the next time."""
         carriers = [child for child in children if child.spec.role in CARRIERS]
         serving = sum(child.serves for child in carriers)
         self._notifier.status(f"{serving} of {len(carriers)} workers serve")

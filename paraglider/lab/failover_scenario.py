@@ -19,7 +19,7 @@ import yaml
 from rich.console import Console
 from rich.markup import escape
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError, ParagliderError
 from paraglider.forward.registry import methods
 from paraglider.lab import namespace
@@ -108,9 +108,9 @@ class FailoverLab(Lab):
         self._say(f"[red]✗[/] {escape(what)}")
 
     @property
-    def control(self) -> Control:
+    def control(self) -> ControlClient:
         """The client of the daemon's control socket."""
-        return Control(str(self.directory / "control.sock"))
+        return ControlClient(str(self.directory / "control.sock"))
 
     @staticmethod
     def _serve(built: Topology, number: int) -> None:

@@ -18,7 +18,7 @@ from scapy.utils import wrpcap
 from paraglider.cli import explain as module
 from paraglider.cli.errors import run_command
 from paraglider.cli.main import main
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError
 
 TEXT = """\
@@ -169,8 +169,8 @@ class Daemon:
         self.asked: list[str] = []
         self.more = False
 
-    def get(self, control: Control, what: str, client: str | None) -> Any:
-        """See ``Control.get``."""
+    def get(self, control: ControlClient, what: str, client: str | None) -> Any:
+        """See ``ControlClient.get``."""
         self.asked.append(control.path)
         if control.path != "/run/mine.sock":
             raise OperatorError("no paraglider answers")
@@ -190,10 +190,10 @@ def daemon(monkeypatch: pytest.MonkeyPatch, file: Path) -> Daemon:
     made = Daemon()
     file.write_text("control: {socket: /run/mine.sock}\n" + TEXT)
 
-    def get(control: Control, what: str, client: str | None = None) -> Any:
+    def get(control: ControlClient, what: str, client: str | None = None) -> Any:
         return made.get(control, what, client)
 
-    monkeypatch.setattr(Control, "get", get)
+    monkeypatch.setattr(ControlClient, "get", get)
     return made
 
 

@@ -16,11 +16,11 @@ from paraglider.daemon.ipc import (
     MOST_REQUESTS,
     Answers,
     Broadcasts,
-    Endpoint,
     EndpointClosedError,
     EndpointError,
     Frame,
     InvalidMessageError,
+    IpcEndpoint,
     Kind,
     LoopEndpoint,
     encode,
@@ -32,16 +32,16 @@ ANY = TypeAdapter(Result)
 PATIENCE = 20.0
 
 
-def pair() -> tuple[Endpoint, Endpoint]:
+def pair() -> tuple[IpcEndpoint, IpcEndpoint]:
     """Two ends that receive results."""
-    return Endpoint.pair(ANY, ANY)
+    return IpcEndpoint.pair(ANY, ANY)
 
 
-def raw(**bounds: int) -> tuple[socket.socket, Endpoint]:
+def raw(**bounds: int) -> tuple[socket.socket, IpcEndpoint]:
     """A bare socket, and the endpoint at its other end."""
     one, other = socket.socketpair()
     one.setblocking(False)
-    return one, Endpoint(other, ANY, **bounds)
+    return one, IpcEndpoint(other, ANY, **bounds)
 
 
 def framed(message: Message, kind: Kind = Kind.MESSAGE, number: int = 0) -> bytes:
@@ -110,7 +110,7 @@ def test_a_long_message_is_refused_by_its_header() -> None:
         endpoint.send(Result(value="x" * 100))
 
 
-def fill(endpoint: Endpoint, message: Message) -> int:
+def fill(endpoint: IpcEndpoint, message: Message) -> int:
     """Send ``message`` until it is refused; how often it was not."""
     for sent in range(100):
         try:
@@ -157,7 +157,7 @@ def test_nothing_there() -> None:
     one.close()
 
 
-def on_loop(play: Callable[[Endpoint, Endpoint], Awaitable[None]]) -> None:
+def on_loop(play: Callable[[IpcEndpoint, IpcEndpoint], Awaitable[None]]) -> None:
     """Run ``play`` with the supervisor's end and a process's."""
 
     async def main() -> None:
@@ -170,7 +170,7 @@ def on_loop(play: Callable[[Endpoint, Endpoint], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-async def received(endpoint: Endpoint, count: int) -> list[Frame]:
+async def received(endpoint: IpcEndpoint, count: int) -> list[Frame]:
     """The next ``count`` messages at ``endpoint``."""
     found: list[Frame] = []
     while len(found) < count:
@@ -182,7 +182,7 @@ async def received(endpoint: Endpoint, count: int) -> list[Frame]:
 def test_answers_find_their_requests() -> None:
     """Whatever their order; an answer to nothing is ignored, other messages are given."""
 
-    async def play(supervisor: Endpoint, theirs: Endpoint) -> None:
+    async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         got: list[Message] = []
         end = LoopEndpoint(theirs, got.append)
         asked = [asyncio.create_task(end.request(Result(value=n), PATIENCE)) for n in "ab"]
@@ -201,7 +201,7 @@ def test_answers_find_their_requests() -> None:
 def test_no_answer() -> None:
     """At the deadline the request raises an error; a late answer is ignored."""
 
-    async def play(supervisor: Endpoint, theirs: Endpoint) -> None:
+    async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         end = LoopEndpoint(theirs)
         with pytest.raises(PlatformError, match="does not answer"):
             await end.request(Result(value=1), 0.01)
@@ -217,7 +217,7 @@ def test_no_answer() -> None:
 def test_the_end_of_the_supervisor(garbage: bool) -> None:
     """It ends the process in good order; an invalid message ends it as a fault."""
 
-    async def play(supervisor: Endpoint, theirs: Endpoint) -> None:
+    async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         end = LoopEndpoint(theirs)
         if garbage:
             supervisor.send(WriteCounters())
@@ -231,7 +231,7 @@ def test_the_end_of_the_supervisor(garbage: bool) -> None:
 def test_more_than_there_is_room_for() -> None:
     """What is sent waits for the supervisor to read, ``pending`` says so, and nothing is lost."""
 
-    async def play(supervisor: Endpoint, theirs: Endpoint) -> None:
+    async def play(supervisor: IpcEndpoint, theirs: IpcEndpoint) -> None:
         end = LoopEndpoint(theirs)
         sent = [Result(value=[number, "x" * 10_000]) for number in range(100)]
         for message in sent:

@@ -608,7 +608,7 @@ def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_pa
         first.touch()
         while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
             if not hangs:
-                spec.life.beat()
+                spec.heartbeat.beat()
         return 0
 
     running = supervise(life, HANG=1.0, LOOK=0.05, STARVED=1.0)
@@ -631,11 +631,11 @@ def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path)
             if spec.index == 1:
                 time.sleep(1.0)  # all of that without a sign
             else:
-                with spec.life.watched():
+                with spec.heartbeat.watched():
                     time.sleep(3600.0)
         os.write(report, READY)
         while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
-            spec.life.beat()
+            spec.heartbeat.beat()
         return 0
 
     running = supervise(life, HANG=0.5, LOOK=0.05, STARVED=0.5)

@@ -15,7 +15,7 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.service import ServiceMap
 from paraglider.core.verdict import DROP, MARK, PASS, REASONS, REWRITTEN
-from paraglider.daemon.processes.counters import ROW
+from paraglider.daemon.shared_memory.counters import ROW
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.carrier import Carrier
 from paraglider.forward.datapath import Datapath, DatapathContext

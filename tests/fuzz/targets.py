@@ -33,7 +33,7 @@ from paraglider.core.restore import Translations, restore
 from paraglider.core.service import ALL_PORTS, Service, ServiceMap
 from paraglider.daemon.messages import FROM_ROLE, TO_ROLE
 from paraglider.daemon.web import token
-from paraglider.daemon.web.guard import Guard
+from paraglider.daemon.web.guard import RequestGuard
 from paraglider.errors import OperatorError
 from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
@@ -191,7 +191,7 @@ def _http(data: bytes) -> None:
     except ValueError:
         return  # aiohttp's parser takes no such thing
     with contextlib.suppress(web.HTTPException):
-        Guard(["balancer"]).check(request)
+        RequestGuard(["balancer"]).check(request)
     token.right(given, bytes(32))
 
 

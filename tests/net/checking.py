@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+import paraglider.forward.registry  # noqa: F401 - which registers the probes
 from paraglider.daemon.ipc import encode
 from paraglider.daemon.messages import TO_ROLE, Message
 from paraglider.daemon.monitor.outbox import Outbox

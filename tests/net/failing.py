@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer, start_backend
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import VIP, Topology, backend_address
@@ -90,9 +90,9 @@ class Peer:
         return self.lines()[-1]
 
 
-def control(running: LabBalancer) -> Control:
+def control(running: LabBalancer) -> ControlClient:
     """The control socket of a balancer."""
-    return Control(str(running.config.parent.parent / "control.sock"))
+    return ControlClient(str(running.config.parent.parent / "control.sock"))
 
 
 def rows(running: LabBalancer, family: int, name: str = "web") -> dict[str, dict[str, Any]]:

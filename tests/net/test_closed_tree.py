@@ -21,7 +21,7 @@ from naming import NAME, NameServer
 from naming import PORT as DNS_PORT
 from processes import children
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import ParagliderError
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP
@@ -104,7 +104,7 @@ def test_every_process_works_and_imports_nothing_late(
     running = ClosedBalancer(net.balancer, open_directory, text)
     running.late.touch()
     running.late.chmod(0o666)
-    asked = Control(str(open_directory / "control.sock"))
+    asked = ControlClient(str(open_directory / "control.sock"))
     running.set_up()
     try:
         running.start()
@@ -152,12 +152,12 @@ def _processes(running: LabBalancer) -> dict[str, int]:
     return {name: pid for name, pid in children(running).items() if name.startswith("para")}
 
 
-def _has(asked: Control, service: str, number: int) -> bool:
+def _has(asked: ControlClient, service: str, number: int) -> bool:
     found = asked.get("backends", service=service)
     return f"10.0.0.{number}" in {row["backend"].partition(":")[0] for row in found}
 
 
-def _all_serve(asked: Control, before: dict[str, int]) -> bool:
+def _all_serve(asked: ControlClient, before: dict[str, int]) -> bool:
     """Whether all processes are others than before, and serve."""
     try:
         rows = asked.get("workers")
@@ -166,7 +166,7 @@ def _all_serve(asked: Control, before: dict[str, int]) -> bool:
     return all(row["up"] and row["pid"] not in before.values() for row in rows)
 
 
-def _await_checks(asked: Control, running: LabBalancer) -> None:
+def _await_checks(asked: ControlClient, running: LabBalancer) -> None:
     """Every kind of check has said what it should of all its backends."""
     wanted = {"web4": True, "web6": True, "offload": True, "proxy": False, "exec": True}
 

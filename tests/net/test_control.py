@@ -19,7 +19,7 @@ from clients import asked, hold
 from processes import children
 
 from paraglider.config.memory import flows_for_memory
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import OperatorError
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
@@ -41,9 +41,9 @@ def socket_path(running: LabBalancer) -> Path:
     return running.config.parent.parent / "control.sock"
 
 
-def daemon(running: LabBalancer) -> Control:
+def daemon(running: LabBalancer) -> ControlClient:
     """What talks to it: Unix sockets know no network namespaces."""
-    return Control(str(socket_path(running)))
+    return ControlClient(str(socket_path(running)))
 
 
 def command(running: LabBalancer, *arguments: str) -> str:
@@ -252,7 +252,7 @@ def test_flows_are_listed_and_ended(web: Any, family: int) -> None:
 
 
 def test_a_worker_that_comes_back_knows(web: Any, ask: Any) -> None:
-    """A replaced worker, and a replaced api process, have the states that were set before."""
+    """A replaced worker, and a replaced http process, have the states that were set before."""
     net, running = web(workers=1, trouble=True)
     daemon(running).set_backend("web4", backend_address(4, 1), state="maint")
     (worker,) = workers(running)
@@ -260,7 +260,7 @@ def test_a_worker_that_comes_back_knows(web: Any, ask: Any) -> None:
     wait_until(lambda: running.log().count('"worker ready"') == 2, running)
     assert set(ask(net, "tcp", VIP[4], 80, 10)) == {"backend2", "backend3"}
     os.kill(children(running)["paraglider/http"], signal.SIGKILL)
-    wait_until(lambda: running.log().count('"api ready"') == 2, running)
+    wait_until(lambda: running.log().count('"http ready"') == 2, running)
     assert members(running)[backend_address(4, 1)]["state"] == "maint"
 
 
@@ -289,11 +289,11 @@ def test_mistakes_are_told(web: Any) -> None:
         (lambda: control.set_backend(*good, state="gone"), "write ready or drain or maint"),
         (lambda: control.set_backend(*good, weight=70000), "write 0 to 65535"),
         (lambda: control.set_backend(*good, weight=-1), "write 0 to 65535"),
-        (lambda: control.set_backend(*good, weight="3"), "no whole number"),
+        (lambda: control.set_backend(*good, weight="3"), "`weight` is not valid"),
         (lambda: control.set_backend(*good), "nothing is to be set"),
         (lambda: control.get("flows", client="here"), "no address and no network"),
         (lambda: control.get("flows", service="nosuch"), "no service called `nosuch`"),
-        (lambda: control.get("flows", limit=5000), "write 1 to 1000"),
+        (lambda: control.get("flows", limit=5000), "less than or equal to 1000"),
         (lambda: control.get("nosuch"), "not found"),
         (lambda: control.post("health", {}), "method not allowed"),
     ):

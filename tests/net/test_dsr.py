@@ -18,7 +18,7 @@ from directing import EVEN, FAMILIES, answers_by, directed, leases, service
 from offloading import await_log, seen_by_python, url
 from processes import workers
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address, direct_address
 from paraglider.netfilter.rules.nft import NFT_FAMILY
@@ -162,7 +162,7 @@ def test_flows_end(
     net = directed(topology)
     serve_peer(net, 80)
     running = balancer(net, config(*both(strategy="source", drain_timeout=1), workers=2))
-    control = Control(str(running.config.parent.parent / "control.sock"))
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
     for family, gone in ((4, 0), (6, 0), (4, 1), (6, 3)):
         peer = Rounds(net, family, tmp_path / f"{family}-{gone}")
         peer.await_more(running)
@@ -178,7 +178,7 @@ def test_flows_end(
         assert leases(net, family) <= (gone == 1)
 
 
-def by_flows(control: Control, service: str) -> list[tuple[int, str]]:
+def by_flows(control: ControlClient, service: str) -> list[tuple[int, str]]:
     """The backends of ``service`` with their live flows, most first."""
     rows = control.get("backends", service=service)
     return sorted(((row["flows"], row["backend"]) for row in rows), reverse=True)

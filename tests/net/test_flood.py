@@ -18,7 +18,7 @@ import pytest
 from directing import directed
 from processes import workers
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology
 from paraglider.netfilter.rules.nft import NFT_FAMILY
@@ -70,7 +70,7 @@ def flooded(net: Topology, family: int) -> Iterator[None]:
 
 def queues(running: LabBalancer) -> tuple[dict[str, int], dict[str, int]]:
     """What the kernel says of the worker's queues: established, openings."""
-    control = Control(str(running.config.parent.parent / "control.sock"))
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
     (row,) = [row for row in control.get("workers") if row["role"] == "worker"]
     return row["queue"], row["openings"]
 
@@ -137,7 +137,7 @@ def test_openings_wait_apart(
 
 def status(running: LabBalancer) -> dict[str, Any]:
     """What the daemon says of everything."""
-    found: dict[str, Any] = Control(str(running.config.parent.parent / "control.sock")).get(
+    found: dict[str, Any] = ControlClient(str(running.config.parent.parent / "control.sock")).get(
         "status"
     )
     return found

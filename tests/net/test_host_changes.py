@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from offloading import FAMILIES, service
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.topology import VIP, Topology
 
 pytestmark = pytest.mark.root
@@ -159,7 +159,7 @@ def test_the_host_changes(
     running = balancer(
         net, config(*(service(family, forward=forward) for family in FAMILIES)), trouble=True
     )
-    control = Control(str(running.config.parent.parent / "control.sock"))
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
 
     def healthy() -> bool:
         return bool(control.get("health")["healthy"])

@@ -14,7 +14,7 @@ import yaml
 from browsing import HOST, PATIENCE, ask_page
 from prometheus_client.parser import text_string_to_metric_families
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.daemon.http.exposition import CONTENT_TYPE
 from paraglider.daemon.http.metrics import SECTIONS
 from paraglider.errors import OperatorError
@@ -118,7 +118,7 @@ def test_a_scrape(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
     said = subprocess.run(command, capture_output=True, text=True, check=True)
     assert names(said.stdout) == table - {condition}
 
-    control = Control(str(path))
+    control = ControlClient(str(path))
     for backend in (1, 2, 3):
         control.post(f"backends/web4/{backend_address(4, backend)}", {"state": "drain"})
     nobody = {"source": "services", "object": "service web4", "severity": "unhealthy"}
@@ -143,7 +143,7 @@ def test_another_file(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
 
     running.config.write_text(good.replace("proxy", "prixy"))
     with pytest.raises(OperatorError):
-        Control(str(path)).post("reload", {})
+        ControlClient(str(path)).post("reload", {})
     name = "paraglider_config_last_reload_success"
     text = until(here, lambda text: value(text, name) == 0)
     assert f'backend="{gone}"' in text
@@ -151,7 +151,7 @@ def test_another_file(scraped: tuple[Topology, LabBalancer], ask: Any) -> None:
     document = yaml.safe_load(good)
     document["services"][1]["backends"].remove(gone)
     running.config.write_text(yaml.safe_dump(document))
-    Control(str(path)).post("reload", {})
+    ControlClient(str(path)).post("reload", {})
     text = until(here, lambda text: gone not in text)
     assert value(text, name) == 1
     ask(net, "tcp", VIP[6], 80, 2)

@@ -197,7 +197,7 @@ def test_weighted_counts_live_flows(
     await_closed(net, 9)
     more = [Held(net, VIP[family]) for _ in range(4)]
     assert Counter(one.ask() for one in more) == {"backend1": 3, "backend2": 1}
-    # A tracker that dies is replaced and counts what there is.
+    # A conntrack counter that dies is replaced and counts what there is.
     os.kill(children(running)["paraglider/conn"], signal.SIGKILL)
     await_log(running, 'event="conntrack counter ready"', 2)
     time.sleep(0.3)

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 from failing import wait_until
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.errors import ParagliderError
 from paraglider.lab.topology import VIP
 
 pytestmark = pytest.mark.root
 
 
-def answers(control: Control, pid: int) -> bool:
+def answers(control: ControlClient, pid: int) -> bool:
     """Whether all processes of the daemon serve; none of those is ``pid``."""
     try:
         rows = control.get("workers")
@@ -37,7 +37,7 @@ def test_nobody_takes_what_the_daemon_says(
     net = topology()
     serve(net, udp=())
     running = balancer(net, config(service(4, ports=80)), start=False)
-    control = Control(str(tmp_path / "control.sock"))
+    control = ControlClient(str(tmp_path / "control.sock"))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from processes import children
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP
 
@@ -58,7 +58,7 @@ def test_a_policy_that_never_returns(
     ]
     text = config(*services, workers=2, policies={"path": str(directory)})
     running = balancer(net, text, trouble=True)
-    control = Control(str(running.config.parent.parent / "control.sock"))
+    control = ControlClient(str(running.config.parent.parent / "control.sock"))
 
     def conditions() -> str:
         return " ".join(control.get("health")["problems"])

@@ -13,7 +13,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from paraglider.daemon.http.client import Control
+from paraglider.daemon.http.client import ControlClient
 from paraglider.lab.balancer import LabBalancer
 from paraglider.lab.topology import VIP, Topology, backend_address
 
@@ -112,7 +112,7 @@ def test_page(page: tuple[Page, Topology, LabBalancer]) -> None:
     worker = shown.js("return document.querySelector('#workers tbody tr').innerText")
     assert "up" in worker
     assert "of 1.00M" in worker
-    Control(str(running.config.parent.parent / "control.sock")).set_backend(
+    ControlClient(str(running.config.parent.parent / "control.sock")).set_backend(
         "web4", FIRST, state="drain"
     )
     looks_drained(shown)

@@ -20,9 +20,9 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Sample
 from paraglider.daemon.processes.hangs import SILENT
 from paraglider.daemon.processes.spec import CARRIERS
+from paraglider.daemon.shared_memory.counters import Sample
 from paraglider.daemon.store.backends import BackendTable
 
 #: seconds between two looks

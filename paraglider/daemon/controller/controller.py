@@ -38,8 +38,8 @@ from paraglider.daemon.inputs.sources import SourceInput
 from paraglider.daemon.inputs.suspended_policies import SuspendedPolicies
 from paraglider.daemon.ipc import Broadcasts, Frame, Kind
 from paraglider.daemon.messages import (
-    DnsAnswer,
     DnsFailure,
+    DnsUpdate,
     FileChanged,
     HealthNews,
     HostConditions,
@@ -180,7 +180,7 @@ class Controller:
             )
         elif isinstance(message, HealthNews):
             self._health.take(message)
-        elif isinstance(message, DnsAnswer | DnsFailure | FileChanged):
+        elif isinstance(message, DnsUpdate | DnsFailure | FileChanged):
             self._sources.take(message)
         elif isinstance(message, HostConditions | TablesRestored):
             self._orders.hear(message, self.conditions, self._offloaded.put_back)
@@ -190,7 +190,7 @@ class Controller:
 
     def on_hang(self, child: Child) -> Mapping[str, str]:
         """See ``child.Owner``."""
-        return self._suspensions.hangs(self.config, child.spec.life)
+        return self._suspensions.hangs(self.config, child.spec.heartbeat)
 
     def look(self, now: float) -> float:
         """See ``supervisor``."""

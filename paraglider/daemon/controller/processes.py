@@ -13,7 +13,7 @@ from paraglider.daemon.messages import Message
 from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.manager import ProcessManager
-from paraglider.daemon.processes.rolling_restart import Renewal
+from paraglider.daemon.processes.rolling_restart import RollingRestart
 from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.reconcile.checks import monitors
 
@@ -24,7 +24,7 @@ class Processes:
     def __init__(self) -> None:
         self._manager: ProcessManager | None = None
         self._children: dict[int, Child] = {}
-        self._restart = Renewal()
+        self._restart = RollingRestart()
 
     def attach(self, manager: ProcessManager) -> None:
         """These are the processes."""

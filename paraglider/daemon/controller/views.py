@@ -19,7 +19,7 @@ from paraglider._compiled import build_of
 from paraglider.config.model import Config, Service
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import GAUGES, Sample
+from paraglider.daemon.shared_memory.counters import GAUGES, Sample
 from paraglider.daemon.stats.traffic import Samples, Traffic
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec

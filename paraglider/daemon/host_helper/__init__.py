@@ -1,7 +1,8 @@
-"""Host: the process that changes the host, so that the supervisor never waits for a program.
+"""Host helper: the process that changes the host, so that the supervisor never waits for a program.
 
-process      its life: the kernel's events, the hub's orders, time      (``process``)
-service      what it does with them; pure but for the reconciler        (``service``)
-adjust       the set-up brought to another configuration                (``adjust``)
-messages     what the hub and it say to each other                      (``messages``)
+process    its loop: the kernel's events, the supervisor's requests, time   (``process``)
+service    what is compared and restored, and when                          (``service``, ``turns``)
+adjust     the set-up brought to another configuration                      (``adjust``)
+readings   the kernel's tables, read on request                             (``readings``)
+arrivals   addresses that come here are announced                           (``arrivals``)
 """

@@ -4,7 +4,7 @@ What has come is what the kernel has and had not at the look before: when the da
 reload, put back by the reconciler or moved here by VRRP, and when a link is there again.
 
 Lives here: ``Arrivals``.
-Rules: time is an argument. A host that cannot announce is told of once, and serves.
+Rules: time is an argument. A host that cannot announce is logged once, and serves.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from paraglider.daemon.host_helper.arrivals import Arrivals
 from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.host_helper.service import HostService
 from paraglider.daemon.host_helper.turns import HostTurns
-from paraglider.daemon.ipc import Endpoint, EndpointClosedError, EndpointError, Frame, Kind
+from paraglider.daemon.ipc import EndpointClosedError, EndpointError, Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     Acknowledged,
     ApplyHost,
@@ -47,8 +47,8 @@ from paraglider.daemon.messages import (
     Refusal,
 )
 from paraglider.daemon.processes.bootstrap import introduce, refused, serves
-from paraglider.daemon.processes.heartbeat import INTERVAL, Life
 from paraglider.daemon.processes.spec import Spec, StartupState
+from paraglider.daemon.shared_memory.heartbeat import INTERVAL, Heartbeat
 from paraglider.errors import ParagliderError, PlatformError
 from paraglider.host import privileges
 from paraglider.host.changes.base import Host
@@ -124,7 +124,9 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
     arrivals = Arrivals(spec.config, logger)
     requests = Requests(HostRules(spec.families, host), service, arrivals)
     try:
-        return _Work(spec.life, peer, HostTurns(events, service, arrivals), requests).run(ending)
+        return _Work(spec.heartbeat, peer, HostTurns(events, service, arrivals), requests).run(
+            ending
+        )
     except SystemExit:
         return 0
     except EndpointError:  # the supervisor is gone
@@ -136,7 +138,7 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
 class Peer:
     """The endpoint to the supervisor, for two threads."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: IpcEndpoint) -> None:
         self.endpoint = endpoint
         self._sending = threading.Lock()
 
@@ -154,7 +156,7 @@ class _Work:
     and does what needs no program by itself.
     """
 
-    def __init__(self, life: Life, peer: Peer, turns: HostTurns, requests: Requests) -> None:
+    def __init__(self, life: Heartbeat, peer: Peer, turns: HostTurns, requests: Requests) -> None:
         self._life = life
         self._turn = time.monotonic()  # when the last turn of ``run`` began
         self._peer = peer

@@ -1,10 +1,9 @@
-"""Api: the process behind the control socket, and the other end of that socket.
+"""Http: the process behind the control socket and the page, and the client of that socket.
 
-process     the process                                             (``process``)
-routes      what can be asked of it                                 (``routes``)
-metrics     what Prometheus is told                                 (``metrics``, ``exposition``)
-door        its connections, few and not for ever                   (``door``)
-hub client  what it asks the hub                                    (``hub_client``)
-listening   the socket, made before privileges go                   (``listening``)
-client      the other end: what commands ask it with                (``client``)
+process              the process                                             (``process``)
+routes               the requests of the control socket                      (``routes``)
+metrics              metrics for Prometheus (``metrics``, ``exposition``)
+connection_limiter   few connections at a time, and none for ever (``connection_limiter``)
+listening            the socket, made before privileges are dropped          (``listening``)
+client               what commands use                                       (``client``)
 """

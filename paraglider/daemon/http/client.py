@@ -1,6 +1,6 @@
 """The other end of the control socket: what commands ask it with (stdlib http.client).
 
-Lives here: ``Control``, and ``socket_of``, which finds the socket of a configuration file.
+Lives here: ``ControlClient``, and ``socket_of``, which finds the socket of a configuration file.
 Rules: every failure is an error with a remedy; nothing waits for longer than PATIENCE.
 """
 
@@ -21,12 +21,12 @@ from paraglider.config.model import ControlConfig as ControlSection
 from paraglider.errors import OperatorError, PlatformError
 
 DEFAULT: Final = ControlSection().socket
-#: seconds: the longest that the hub takes for anything, and room
+#: seconds: the longest that the supervisor takes for anything, and room
 PATIENCE: Final = 30.0
 RELOAD: Final = 310.0
 
 
-class Control:
+class ControlClient:
     """The daemon that listens at ``path``."""
 
     def __init__(self, path: str = DEFAULT, timeout: float = PATIENCE) -> None:
@@ -46,7 +46,7 @@ class Control:
         """Have it read its file again, which may take as long as programs do that change the host;
         returns what has changed.
         """
-        return Control(self.path, max(self._timeout, RELOAD)).post("reload", words)
+        return ControlClient(self.path, max(self._timeout, RELOAD)).post("reload", words)
 
     def set_backend(self, service: str, backend: str, **changes: str | int) -> Any:
         """Give a backend another state or weight."""

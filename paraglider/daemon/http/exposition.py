@@ -1,7 +1,7 @@
 """Prometheus' text out of plain data, by a description of metrics.
 
-Lives here: ``Described``, ``Section``, ``exposed``, and what finds values in a row. Which metrics
-there are is ``metrics``.
+Lives here: ``Described``, ``MetricSection``, ``exposed``, and what finds values in a row. The
+metrics are in ``metrics``.
 Rules: pure; a value that is None has no sample, a metric without samples is left out.
 """
 
@@ -39,7 +39,7 @@ class Described:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class MetricSection:
     """The metrics of the rows that ``rows`` finds in a status; ``labels`` are keys of a row."""
 
     rows: Callable[[Row], Iterable[Row]]
@@ -47,7 +47,7 @@ class Section:
     metrics: tuple[Described, ...]
 
 
-def exposed(sections: Iterable[Section], status: Row) -> bytes:
+def exposed(sections: Iterable[MetricSection], status: Row) -> bytes:
     """The metrics of ``sections`` for ``status``, as text."""
     return generate_latest(_Status(sections, status))
 
@@ -55,7 +55,7 @@ def exposed(sections: Iterable[Section], status: Row) -> bytes:
 class _Status(Collector):
     """The metrics of one status."""
 
-    def __init__(self, sections: Iterable[Section], status: Row) -> None:
+    def __init__(self, sections: Iterable[MetricSection], status: Row) -> None:
         self._sections = sections
         self._status = status
 

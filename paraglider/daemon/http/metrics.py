@@ -1,4 +1,4 @@
-"""Every metric that there is, in one table: what Prometheus is told of the hub's status.
+"""Every metric that there is, in one table: the status as Prometheus reads it.
 
 A section is about the rows of one kind (services, backends, workers…), whose labels it names; a
 metric takes its values out of one row. So a backend that is removed has no series from the next
@@ -17,8 +17,8 @@ from paraglider.core.pool import State
 from paraglider.core.verdict import DROP, PASS, REASONS
 from paraglider.daemon.http.exposition import (
     Described,
+    MetricSection,
     Row,
-    Section,
     Values,
     count,
     each,
@@ -365,16 +365,16 @@ _KERNEL: Final = (
 
 #: all there is
 SECTIONS: Final = (
-    Section(lambda status: [status["daemon"]], ("version", "python", "build"), _DAEMON),
-    Section(lambda status: [status], (), _HUB),
-    Section(
+    MetricSection(lambda status: [status["daemon"]], ("version", "python", "build"), _DAEMON),
+    MetricSection(lambda status: [status], (), _HUB),
+    MetricSection(
         lambda status: status["health"]["conditions"], ("source", "object", "severity"), _CONDITION
     ),
-    Section(_dated("services"), ("service",), _SERVICE),
-    Section(_dated("backends"), ("service", "backend"), _BACKEND),
-    Section(_dated("workers"), ("role", "name"), _PROCESS),
-    Section(_workers, ("role", "worker", "core"), _WORKER),
-    Section(_queues, ("queue", "traffic"), _QUEUE),
-    Section(_malformed, (), _PACKETS),
-    Section(lambda status: [status["kernel"]] if status["kernel"] else [], (), _KERNEL),
+    MetricSection(_dated("services"), ("service",), _SERVICE),
+    MetricSection(_dated("backends"), ("service", "backend"), _BACKEND),
+    MetricSection(_dated("workers"), ("role", "name"), _PROCESS),
+    MetricSection(_workers, ("role", "worker", "core"), _WORKER),
+    MetricSection(_queues, ("queue", "traffic"), _QUEUE),
+    MetricSection(_malformed, (), _PACKETS),
+    MetricSection(lambda status: [status["kernel"]] if status["kernel"] else [], (), _KERNEL),
 )

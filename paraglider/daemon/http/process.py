@@ -42,7 +42,7 @@ SHARES: Final = Shares(each=32, reserve=16)
 LIFETIME: Final = 25.0
 
 
-class Page(Protocol):
+class HttpPage(Protocol):
     """The page behind ``stats.bind``: see ``web.page.StatsPage``."""
 
     @property
@@ -72,7 +72,7 @@ class HttpSpec(Spec):
     uid: int
     gid: int
     chroot: str
-    page: Page | None = None
+    page: HttpPage | None = None
 
     def release(self) -> None:
         """See ``spec.Spec``."""
@@ -137,7 +137,7 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
         )
         feeding = asyncio.create_task(spec.page.feed())
         feeding.add_done_callback(lambda _: endpoint.finish(PlatformError.exit_code))
-    spec.life.pulse(loop)
+    spec.heartbeat.pulse(loop)
     serves(report)
     try:
         status = await endpoint.closed

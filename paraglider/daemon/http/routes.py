@@ -47,7 +47,7 @@ from paraglider.forward.flows import Match
 
 #: sends a request to the supervisor, gives its answer; raises ``PlatformError``
 Ask = Callable[[Message], Awaitable[Message]]
-#: told of the connection of a request
+#: called with the connection of a request
 Waits = Callable[[asyncio.BaseTransport | None], object]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 #: lets a connection last so many seconds
@@ -63,7 +63,7 @@ _STATUS: Final = {"operator": HTTPStatus.BAD_REQUEST, "platform": HTTPStatus.SER
 
 
 def application(ask: Ask, waits: Waits = lambda _: None) -> web.Application:
-    """The requests, answered by ``ask``; ``waits`` is told of one whose answer may take long."""
+    """The requests, answered by ``ask``; ``waits`` is called for one whose answer may take long."""
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
     for view in get_args(View):
         app.router.add_get(f"/v1/{view}", _shower(ask, view))

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from paraglider.daemon.messages import DnsAnswer, DnsName
+from paraglider.daemon.messages import DnsName, DnsUpdate
 from paraglider.host.dns_cache import DnsCacheFile
 
 
@@ -30,18 +30,18 @@ class DnsCache:
     ) -> None:
         self._file = file
         self._warn = warn
-        self._answers: dict[DnsName, DnsAnswer] = {}
+        self._answers: dict[DnsName, DnsUpdate] = {}
         self._failed = False
         for plain in file.load() if file is not None else ():
             with contextlib.suppress(ValidationError):
                 found = _read(plain)
                 self._answers[found.name] = found
 
-    def get(self, name: DnsName) -> DnsAnswer | None:
+    def get(self, name: DnsName) -> DnsUpdate | None:
         """What was answered last for ``name``."""
         return self._answers.get(name)
 
-    def put(self, answer: DnsAnswer) -> None:
+    def put(self, answer: DnsUpdate) -> None:
         """``answer`` has been taken over."""
         before = self._answers.get(answer.name)
         if before is None or before.records != answer.records:
@@ -74,13 +74,13 @@ class DnsCache:
 _MARK: Final = {"do": "answer"}
 
 
-def _read(plain: Mapping[str, Any]) -> DnsAnswer:
+def _read(plain: Mapping[str, Any]) -> DnsUpdate:
     """The answer that the file has as ``plain``; raises ``ValidationError``."""
     fields = {name: value for name, value in plain.items() if name not in _MARK}
-    return DnsAnswer.model_validate_json(json.dumps(fields))
+    return DnsUpdate.model_validate_json(json.dumps(fields))
 
 
-def _plain(answer: DnsAnswer) -> dict[str, Any]:
+def _plain(answer: DnsUpdate) -> dict[str, Any]:
     """For ``_read``, of this version and others."""
     fields = answer.model_dump(mode="json", exclude={"type"})
     return {**_MARK, **fields, "name": answer.name._asdict()}

@@ -22,9 +22,9 @@ from paraglider.core.pool import Event
 from paraglider.daemon import log
 from paraglider.daemon.inputs.passive_checks import PassiveChecks
 from paraglider.daemon.messages import CheckSooner, HealthNews
-from paraglider.daemon.processes.counters import Sample
 from paraglider.daemon.reconcile.checks import is_checked
 from paraglider.daemon.reconcile.host import HostPendingError
+from paraglider.daemon.shared_memory.counters import Sample
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.errors import ParagliderError

@@ -15,7 +15,7 @@ from math import inf
 from typing import Final
 
 from paraglider.config.model import Config
-from paraglider.daemon.processes.counters import Sample
+from paraglider.daemon.shared_memory.counters import Sample
 from paraglider.health.targets import Key
 
 #: seconds between two looks

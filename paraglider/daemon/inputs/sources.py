@@ -35,9 +35,9 @@ from paraglider.daemon.inputs.startup_sources import (
     names_in,
 )
 from paraglider.daemon.messages import (
-    DnsAnswer,
     DnsFailure,
     DnsName,
+    DnsUpdate,
     FileChanged,
     SetSources,
 )
@@ -82,7 +82,7 @@ class _Offer:
     service: str
     backends: tuple[Backend, ...]
     listing: FileListing | None = None
-    answer: DnsAnswer | None = None
+    answer: DnsUpdate | None = None
 
 
 class SourceInput:
@@ -102,7 +102,7 @@ class SourceInput:
         self._origins = dict(named)
         self._clock = clock
         self._offers: dict[str, _Offer] = {}  # what could not be taken over yet
-        self._early: dict[DnsName | str, DnsAnswer | FileChanged] = {}  # of what had news just now
+        self._early: dict[DnsName | str, DnsUpdate | FileChanged] = {}  # of what had news just now
         self._heard: dict[DnsName | str, float] = {}  # when there were news of it last
         self._retry = 0.0
         self._soon = False  # an offer waits for the host to be changed
@@ -139,13 +139,13 @@ class SourceInput:
         self._heard.clear()
         self._kept.keep_only(names_in(config))
 
-    def take(self, news: DnsAnswer | DnsFailure | FileChanged) -> None:
+    def take(self, news: DnsUpdate | DnsFailure | FileChanged) -> None:
         """What the monitor found."""
         if isinstance(news, DnsFailure):
             if any(name_of(origin, s.family) == news.name for s, origin in self._services()):
                 self._failed(called(news.name), news.why)
             return
-        subject = news.name if isinstance(news, DnsAnswer) else news.file
+        subject = news.name if isinstance(news, DnsUpdate) else news.file
         if not self._of(subject):
             return
         if self._clock() < self._heard.get(subject, -inf) + SETTLED:
@@ -161,10 +161,10 @@ class SourceInput:
             if subject in (name_of(origin, service.family), origin.file)
         ]
 
-    def _hear(self, subject: DnsName | str, news: DnsAnswer | FileChanged) -> None:
+    def _hear(self, subject: DnsName | str, news: DnsUpdate | FileChanged) -> None:
         self._heard[subject] = self._clock()
         for service in self._of(subject):
-            if isinstance(news, DnsAnswer):
+            if isinstance(news, DnsUpdate):
                 self._answered(service, news)
             else:
                 self._changed(service, news.file)
@@ -190,7 +190,7 @@ class SourceInput:
             if service.name in self._origins:
                 yield service, self._origins[service.name]
 
-    def _answered(self, service: Service, news: DnsAnswer) -> None:
+    def _answered(self, service: Service, news: DnsUpdate) -> None:
         try:
             backends = backends_of(service, news.records)
         except ValidationError as error:

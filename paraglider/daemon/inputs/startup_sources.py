@@ -18,7 +18,7 @@ from paraglider.config.diagnostics import ConfigError
 from paraglider.config.model import Backend, BackendSource, Config, Service
 from paraglider.config.sources import FileListing, Found, refusals, resolved
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName
+from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate
 from paraglider.errors import ParagliderError
 from paraglider.host.dns_records import Record
 
@@ -62,7 +62,7 @@ def judge(
 def gathered(
     config: Config,
     found: Found,
-    answers: Iterable[DnsAnswer | DnsFailure],
+    answers: Iterable[DnsUpdate | DnsFailure],
     say: Callable[[str], None],
     kept: DnsCache,
 ) -> Config:
@@ -77,7 +77,7 @@ def gathered(
             continue
         news = by_name.get(name)
         why = "no answer" if news is None else news.why if isinstance(news, DnsFailure) else ""
-        if isinstance(news, DnsAnswer):
+        if isinstance(news, DnsUpdate):
             try:
                 config = _begun(config, service, news)
             except (ParagliderError, ValidationError) as error:
@@ -94,7 +94,7 @@ def gathered(
     return config
 
 
-def _begun(config: Config, service: Service, answer: DnsAnswer) -> Config:
+def _begun(config: Config, service: Service, answer: DnsUpdate) -> Config:
     """``config`` with what was answered for ``service``; raises where that is no good."""
     backends = backends_of(service, answer.records)
     judge(config, service.name, backends)

@@ -20,8 +20,8 @@ from paraglider.core.strategies import KINDS, Registry
 from paraglider.daemon import log
 from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.messages import Message, SuspendPolicies
-from paraglider.daemon.processes.counters import identity
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.counters import identity
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.host import policies
 
 _REMEDY: Final = "correct it and restart the daemon, or have it tried as it is: `paraglider reload`"
@@ -39,7 +39,7 @@ class SuspendedPolicies:
         self._services: dict[str, str] = {}  # and their strategies
         self._log: Any = log.logger()
 
-    def hangs(self, config: Config, life: Life) -> Mapping[str, str]:
+    def hangs(self, config: Config, life: Heartbeat) -> Mapping[str, str]:
         """A process with ``life`` hangs: suspend the policy that it was calling, if any; what it
         was about, for the log.
         """

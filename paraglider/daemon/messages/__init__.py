@@ -36,8 +36,8 @@ from paraglider.daemon.messages.base import (
 from paraglider.daemon.messages.from_processes import (
     MOST_RECORDS,
     ConnectionCounts,
-    DnsAnswer,
     DnsFailure,
+    DnsUpdate,
     FileChanged,
     FlowList,
     FlowsRequest,
@@ -84,9 +84,9 @@ __all__ = [
     "CheckSooner",
     "ConnectionCounts",
     "CountConnections",
-    "DnsAnswer",
     "DnsFailure",
     "DnsName",
+    "DnsUpdate",
     "FileChanged",
     "FlowList",
     "FlowMatch",
@@ -122,7 +122,7 @@ __all__ = [
 
 FromWorker = FlowList | KilledFlows | Acknowledged | Refusal
 ToWorker = SetStates | ApplyConfig | SuspendPolicies | ListFlows | KillFlows | WriteCounters
-FromMonitor = HealthNews | DnsAnswer | DnsFailure | FileChanged
+FromMonitor = HealthNews | DnsUpdate | DnsFailure | FileChanged
 ToMonitor = SetTargets | CheckSooner | SetSources
 FromHostHelper = (
     HostConditions

@@ -55,7 +55,7 @@ class HealthNews(Message):
     hosts: tuple[DiscoveredHost, ...] = ()
 
 
-class DnsAnswer(Message):
+class DnsUpdate(Message):
     """The backends that the DNS has at ``name``; ``ttl`` is seconds."""
 
     type: Literal["dns-answer"] = "dns-answer"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from paraglider.daemon import log
-from paraglider.daemon.messages import DnsAnswer, DnsName, FileChanged
+from paraglider.daemon.messages import DnsName, DnsUpdate, FileChanged
 from paraglider.daemon.monitor.dns_lookup import QueryFor, ask, dns_query
 from paraglider.daemon.monitor.outbox import DiscoveryNews
 from paraglider.host import file_watch, srv
@@ -104,7 +104,7 @@ class Discovery:
         while True:
             news = await ask(name, query)
             self._notify(news)
-            if isinstance(news, DnsAnswer):
+            if isinstance(news, DnsUpdate):
                 await asyncio.sleep(backoff.answered(news.ttl))
             else:
                 await asyncio.sleep(backoff.failed())

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from paraglider.config.types import parse_endpoint
 from paraglider.daemon import log
 from paraglider.daemon.ipc import encode
-from paraglider.daemon.messages import FROM_ROLE, DnsAnswer, DnsFailure, DnsName
+from paraglider.daemon.messages import FROM_ROLE, DnsFailure, DnsName, DnsUpdate
 from paraglider.daemon.processes.bootstrap import lock_in
 from paraglider.host import srv
 from paraglider.host.dns_records import NoAnswerError, Query
@@ -43,7 +43,7 @@ def dns_query(name: DnsName) -> Query:
     return DnsQuery(parse_endpoint(name.server) if name.server else None)
 
 
-async def ask(name: DnsName, query: Query) -> DnsAnswer | DnsFailure:
+async def ask(name: DnsName, query: Query) -> DnsUpdate | DnsFailure:
     """What the DNS has at ``name`` now."""
     try:
         async with asyncio.timeout(PATIENCE):
@@ -52,12 +52,12 @@ async def ask(name: DnsName, query: Query) -> DnsAnswer | DnsFailure:
         return DnsFailure(name=name, why=error.what)
     except TimeoutError:
         return DnsFailure(name=name, why=f"{name.name}: no answer within {PATIENCE:g} s")
-    return DnsAnswer(name=name, records=answer.records, ttl=answer.ttl)
+    return DnsUpdate(name=name, records=answer.records, ttl=answer.ttl)
 
 
 def ask_once(
     names: Sequence[DnsName], uid: int, gid: int, query_for: QueryFor = dns_query
-) -> list[DnsAnswer | DnsFailure]:
+) -> list[DnsUpdate | DnsFailure]:
     """What the DNS has at ``names`` now, asked by a process without rights that ends with it.
 
     What it does not say within FIRST_PATIENCE is missing.
@@ -99,7 +99,7 @@ async def _ask_all(names: Sequence[DnsName], writing: int, query_for: QueryFor) 
     await asyncio.gather(*map(one, names))
 
 
-def _read(reading: int, deadline: float) -> list[DnsAnswer | DnsFailure]:
+def _read(reading: int, deadline: float) -> list[DnsUpdate | DnsFailure]:
     """The whole lines that come until the end or the deadline."""
     data = bytearray()
     while len(data) < _LONGEST:
@@ -112,6 +112,6 @@ def _read(reading: int, deadline: float) -> list[DnsAnswer | DnsFailure]:
     for line in data.split(b"\n")[:-1]:
         with contextlib.suppress(ValidationError):
             news = FROM_ROLE[ROLE].validate_json(line)
-            if isinstance(news, DnsAnswer | DnsFailure):
+            if isinstance(news, DnsUpdate | DnsFailure):
                 found.append(news)
     return found

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, Protocol
 
-from paraglider.daemon.messages import DnsAnswer, DnsFailure, FileChanged, HealthNews, Message
+from paraglider.daemon.messages import DnsFailure, DnsUpdate, FileChanged, HealthNews, Message
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 
 #: seconds in which more results may come
@@ -22,10 +22,10 @@ WAIT: Final = 0.01
 MOST: Final = 512
 
 News = CheckReport | HealthChange | DiscoveredHost
-DiscoveryNews = DnsAnswer | DnsFailure | FileChanged
+DiscoveryNews = DnsUpdate | DnsFailure | FileChanged
 
 
-class Peer(Protocol):
+class NewsReceiver(Protocol):
     """What is needed of ``ipc.LoopEndpoint``."""
 
     @property
@@ -40,12 +40,12 @@ class Outbox:
     """Collects news; sends them to the endpoint given to ``open``, on the running loop."""
 
     def __init__(self) -> None:
-        self._peer: Peer | None = None
+        self._peer: NewsReceiver | None = None
         self._due: asyncio.TimerHandle | None = None
         self._health: dict[tuple[object, ...], News] = {}
         self._found: dict[object, DiscoveryNews] = {}
 
-    def open(self, peer: Peer) -> None:
+    def open(self, peer: NewsReceiver) -> None:
         """Send to ``peer`` from now on."""
         self._peer = peer
         self._schedule()

@@ -146,7 +146,7 @@ async def serve(
     outbox.open(endpoint)
     loop.add_signal_handler(signal.SIGTERM, endpoint.finish, 0)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    spec.life.pulse(loop)
+    spec.heartbeat.pulse(loop)
     serves(report)
     try:
         ends: list[asyncio.Future[Any]] = [endpoint.closed, *broken]

@@ -1,11 +1,12 @@
 """Processes: what all processes of a Paraglider have in common.
 
-children     started, heard, replaced when they die, ended            (``children``)
-beginning    how each of them begins                                  (``beginning``)
-channel      messages between it and the hub                          (``channel``)
-counters     what a process counts, in memory that the hub reads     (``counters``)
-live         live flows, in memory that all with flows read           (``live``)
-loop         waiting, for all that a process waits for                (``loop``)
-renewal      replaced for another configuration, one at a time        (``renewal``)
-notify       what the service manager is told                         (``notify``)
+manager           started, watched, replaced when they die, ended (``manager``, ``child``)
+forking           how one is forked, and reports until it serves            (``forking``)
+bootstrap         how each of them begins: names, rights                    (``bootstrap``)
+exchange          its messages, received in slices (``exchange``, ``inbox``)
+hangs             which ones give no sign of life                           (``hangs``)
+rolling_restart   replaced for another configuration, one at a time         (``rolling_restart``)
+loop              waiting for signals, descriptors and time                 (``loop``)
+faults            exceptions that must not end the daemon                   (``faults``)
+notify            systemd's notifications and watchdog                      (``notify``)
 """

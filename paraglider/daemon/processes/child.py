@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from paraglider.daemon.ipc import Endpoint, Frame
+from paraglider.daemon.ipc import Frame, IpcEndpoint
 from paraglider.daemon.processes.inbox import Inbox
 from paraglider.daemon.processes.spec import Spec, StartupState
 
@@ -33,7 +33,7 @@ class Child:
     pid: int = 0
     started: float = 0.0
     report: int = -1
-    endpoint: Endpoint | None = None
+    endpoint: IpcEndpoint | None = None
     early_deaths: int = 0
     again: float | None = None
     dismissed: float = 0.0

@@ -14,11 +14,11 @@ from typing import Any, Protocol
 
 from paraglider.daemon import log
 from paraglider.daemon.ipc import (
-    Endpoint,
     EndpointClosedError,
     EndpointError,
     Frame,
     InvalidMessageError,
+    IpcEndpoint,
     Kind,
 )
 from paraglider.daemon.messages import Message
@@ -43,7 +43,7 @@ class Exchange:
         self._faults = faults
         self._log: Any = log.logger()
 
-    def open(self, child: Child, endpoint: Endpoint) -> None:
+    def open(self, child: Child, endpoint: IpcEndpoint) -> None:
         """``child`` is at the other end of ``endpoint``; raises OSError."""
         child.endpoint = endpoint
         self._listen(child)

@@ -1,9 +1,9 @@
-"""Exceptions that nobody foresaw, where one must not end the daemon.
+"""Unforeseen exceptions, where one must not end the daemon.
 
 Lives here: ``Faults``.
 Rules: a fault is logged with its traceback when it comes for the first time, and again after QUIET
-seconds at the earliest; a fault is told from another by where it was raised. Errors that a person
-is to read (``ParagliderError``) are the caller's: they are contained only where he says so.
+seconds at the earliest; faults differ by where they were raised. ``ParagliderError`` is for people
+to read: it is contained only where the caller says so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paraglider.daemon import log
 
 #: seconds between two tracebacks of the same fault
 QUIET: Final = 600.0
-#: faults that are told apart
+#: faults that are kept apart
 _MOST: Final = 256
 
 

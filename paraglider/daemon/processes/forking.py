@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, NoReturn
 
-from paraglider.daemon.ipc import RECEIVED, Endpoint
+from paraglider.daemon.ipc import RECEIVED, IpcEndpoint
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import READY, Run, Spec
 from paraglider.errors import OperatorError, ParagliderError, PlatformError
@@ -25,7 +25,7 @@ def fork(
     run: Run,
     leave: Callable[[], object],
     sink: Any,
-) -> tuple[int, Endpoint]:
+) -> tuple[int, IpcEndpoint]:
     """Fork ``child`` to do what ``run`` does; the report pipe, and our end of its endpoint.
 
     In the new process ``leave`` is called first, and what belongs to the others of ``everybody`` is
@@ -33,14 +33,14 @@ def fork(
     is left of it then.
     """
     spec = child.spec
-    ours, theirs = Endpoint.pair(spec.from_process, spec.to_process, longest=RECEIVED)
+    ours, theirs = IpcEndpoint.pair(spec.from_process, spec.to_process, longest=RECEIVED)
     reading = writing = -1
     # Blocked until the child has left the loop: a signal meanwhile is not the parent's.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         reading, writing = os.pipe()
         os.set_blocking(reading, False)
-        spec.life.begin(child.started)
+        spec.heartbeat.begin(child.started)
         parent = os.getpid()
         child.pid = os.fork()
         if child.pid == 0:
@@ -90,7 +90,7 @@ def _disown(mine: Child, everybody: Iterable[Child]) -> None:
     for other in everybody:
         if other is not mine:
             other.spec.release()
-            other.spec.life.close()
+            other.spec.heartbeat.close()
             if other.spec.counters is not None:
                 other.spec.counters.close()
         if other.endpoint is not None:

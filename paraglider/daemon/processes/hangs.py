@@ -1,4 +1,4 @@
-"""Processes that hang: which ones give no sign of life (``life``), for how long, and doing what.
+"""Processes that hang: which ones give no sign of life (``heartbeat``), and for how long.
 
 A process is silent from its last sign on; the time in which the supervisor itself did not look (it
 was busy, or the whole machine stood still) is nobody's fault and does not count. One that is silent
@@ -17,11 +17,11 @@ from math import inf
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 #: seconds between two looks
 LOOK: Final = 0.5
-#: seconds without a sign of life that are worth being told of
+#: seconds without a sign of life that are reported
 SILENT: Final = 2.0
 #: seconds after which a process hangs: with the looks and the start of its successor within 5 s
 HANG: Final = 4.0
@@ -78,11 +78,11 @@ class Hangs:
             self._begun.clear()
         self._last = now
 
-    def silence(self, life: Life, started: float, now: float) -> float:
+    def silence(self, life: Heartbeat, started: float, now: float) -> float:
         """Seconds for which a process has given no sign of life that it could have given."""
         return now - max(min(life.last, now), started, self._since)
 
-    def hangs(self, pid: int, life: Life, silence: float, now: float) -> bool:
+    def hangs(self, pid: int, life: Heartbeat, silence: float, now: float) -> bool:
         """Whether the process ``pid``, silent for ``silence`` seconds, hangs."""
         if silence < SILENT:
             self._begun.pop(pid, None)

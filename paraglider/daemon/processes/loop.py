@@ -1,6 +1,6 @@
 """Waiting: for signals, for descriptors, for a moment, all in one place and without polling.
 
-Lives here: ``Loop``, which the hub waits with.
+Lives here: ``Loop``, which the supervisor waits with.
 Rules: a signal is only noted while the loop runs and acted upon where ``wait`` is called, so
 nothing is ever interrupted half-way. One loop a process; a forked child calls ``leave`` first.
 """

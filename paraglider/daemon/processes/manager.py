@@ -133,10 +133,10 @@ class ProcessManager:
         """Kill those that give no sign of life; they are replaced as dead ones are."""
         self._hangs.look(now)
         for child in self._children:
-            if not child.pid or (child.report >= 0 and not child.spec.life.is_watched):
+            if not child.pid or (child.report >= 0 and not child.spec.heartbeat.is_watched):
                 continue
-            child.silence = self._hangs.silence(child.spec.life, child.started, now)
-            if not self._hangs.hangs(child.pid, child.spec.life, child.silence, now):
+            child.silence = self._hangs.silence(child.spec.heartbeat, child.started, now)
+            if not self._hangs.hangs(child.pid, child.spec.heartbeat, child.silence, now):
                 continue
             if not child.hung:
                 child.hung = True

@@ -1,4 +1,4 @@
-"""What a service manager is told of the daemon: sd_notify(3) and its watchdog.
+"""Notifications for systemd: sd_notify(3) and its watchdog.
 
 Lives here: ``Notifier``. Without NOTIFY_SOCKET every call does nothing.
 Rules: never waits for the manager longer than PATIENCE, and never fails because of it. The

@@ -3,7 +3,7 @@
 The others serve meanwhile, and the journals keep the flows. What is replaced starts with all that
 has changed by then.
 
-Lives here: ``Renewal``.
+Lives here: ``RollingRestart``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.manager import ProcessManager
 
 
-class Renewal:
+class RollingRestart:
     """Those of a supervisor's processes that are to be replaced."""
 
     def __init__(self) -> None:

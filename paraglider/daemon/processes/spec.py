@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Final, Self
 
 from paraglider.config.model import Config
 from paraglider.core.strategies import Registry
-from paraglider.daemon.ipc import Endpoint
+from paraglider.daemon.ipc import IpcEndpoint
 from paraglider.daemon.messages import FROM_ROLE, TO_ROLE, Receives
-from paraglider.daemon.processes.counters import Counters
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.counters import Counters
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.forward.services import States
 
@@ -52,9 +52,9 @@ class Spec:
 
     role: ClassVar[str]
     index: int
-    endpoint: Endpoint | None = field(default=None, kw_only=True)
+    endpoint: IpcEndpoint | None = field(default=None, kw_only=True)
     counters: Counters | None = field(default=None, kw_only=True)
-    life: Life = field(default_factory=Life, kw_only=True, compare=False, repr=False)
+    heartbeat: Heartbeat = field(default_factory=Heartbeat, kw_only=True, compare=False, repr=False)
     idle: bool = field(default=False, kw_only=True)
 
     @property

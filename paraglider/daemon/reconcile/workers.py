@@ -2,7 +2,7 @@
 
 A worker inherits both at its fork. Later changes are sent as a difference from the version that it
 has. A worker has at most one message of this kind that it has not applied: it says which version
-it has applied in shared memory (``heartbeat.Life``), and gets the newest state after that.
+it has applied in shared memory (``heartbeat.Heartbeat``), and gets the newest state after that.
 
 Lives here: ``WorkerReconciler``.
 Rules: never waits for a worker; sends nothing while nothing changed.
@@ -79,7 +79,7 @@ class WorkerReconciler:
         for child, worker in self._known():
             if child.endpoint is None or worker.version == table.version:
                 continue
-            if child.pending or child.spec.life.applied < worker.sent:
+            if child.pending or child.spec.heartbeat.applied < worker.sent:
                 behind = True
                 continue
             if worker.layout < table.layout:
@@ -106,7 +106,7 @@ class WorkerReconciler:
             for each in self._waiting
             if now >= each.deadline
             or all(
-                worker.version >= each.version and child.spec.life.applied >= worker.sent
+                worker.version >= each.version and child.spec.heartbeat.applied >= worker.sent
                 for child, worker in workers
             )
         ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Sample
+from paraglider.daemon.shared_memory.counters import Sample
 from paraglider.forward.offload.counters import KernelCounters
 
 _COUNTED: Final = {

@@ -1,14 +1,14 @@
-"""Web: the process behind ``stats.bind``, which shows what the balancer does.
+"""Web: the page behind ``stats.bind``, which the http process serves.
 
-process   a child of the supervisor without rights                      (``process``)
-bound     its socket, bound before privileges go                        (``bound``)
-token     what a browser must know to change anything                   (``token``)
-feed      the hub is asked once a second, for all readers together      (``feed``)
-sample    one answer of the hub with rates, shares and drains           (``sample``)
+page      the page as the http process has it                           (``page``)
+bound     its socket, bound before privileges are dropped               (``bound``)
+token     what a browser needs to change anything                       (``token``)
+feed      the supervisor is asked once a second, for all readers        (``feed``)
+sample    one answer with rates, shares and drains                      (``sample``)
 history   the last quarter of an hour, in bounded memory                (``history``)
 guard     Host, Origin, and the headers that browsers go by             (``guard``)
-routes    the table of what can be asked                                (``routes``)
+routes    its requests                                                  (``routes``)
 events    the stream of samples                                         (``events``)
 csv       the same as a table, with HAProxy's columns                   (``csv_table``)
-static    the page itself: no build step, uPlot with its licence        (``static/``)
+static    its files: no build step, uPlot with its licence              (``static/``)
 """

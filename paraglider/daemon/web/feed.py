@@ -1,8 +1,8 @@
-"""The feed: asks the hub how things are, once for all readers, and keeps what it said.
+"""The feed: asks the supervisor for its status, once for all readers, and keeps the answer.
 
 Rules: one question at a time, at most one a second; where answers take long the pause is longer,
-so that the hub and the workers spend no more than a tenth of their time on it, whatever the number
-of readers. Nobody's request makes a question.
+so the supervisor and the workers spend no more than a tenth of their time on it, whatever the
+number of readers. No reader's request becomes one to the supervisor.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from paraglider.daemon.web.sample import Row, Sampler
 from paraglider.errors import PlatformError
 
 INTERVAL: Final = 1.0
-#: the pause is this many times as long as the hub took
+#: the pause is this many times as long as the answer took
 _SHARE: Final = 10
 
 
 class Feed:
-    """What ``ask`` answers, over and over; ``told`` is put into every sample."""
+    """What ``ask`` answers, over and over; ``about`` is put into every sample."""
 
-    def __init__(self, ask: Ask, told: Row, *, interval: float = INTERVAL) -> None:
+    def __init__(self, ask: Ask, about: Row, *, interval: float = INTERVAL) -> None:
         self._ask = ask
-        self._told = told
+        self._about = about
         self._interval = interval
         self._sampler = Sampler()
         self._changed = asyncio.Condition()
@@ -43,7 +43,7 @@ class Feed:
         clock = asyncio.get_running_loop().time
         while True:
             before = clock()
-            # Where the hub is busy the page says how old its numbers are.
+            # Where the supervisor is busy the page says how old its numbers are.
             with contextlib.suppress(PlatformError):
                 await self._look(clock)
             took = clock() - before
@@ -70,7 +70,7 @@ class Feed:
             self._changed.notify_all()
 
     def _take(self, status: Row, now: float) -> None:
-        self.sample = {**self._told, **self._sampler.take(status, now)}
+        self.sample = {**self._about, **self._sampler.take(status, now)}
         self.history.record(self.sample)
         self._text = json.dumps(self.sample, separators=(",", ":")).encode()
         self.number += 1

@@ -32,7 +32,7 @@ HEADERS: Final = {
 }
 
 
-class Guard:
+class RequestGuard:
     """Looks at requests; ``names`` are what this host is called beside its addresses."""
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -20,7 +20,7 @@ from paraglider.daemon.http.routes import Ask, Keep
 from paraglider.daemon.web import routes
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed
-from paraglider.daemon.web.guard import Guard
+from paraglider.daemon.web.guard import RequestGuard
 from paraglider.daemon.web.routes import File
 
 
@@ -44,7 +44,7 @@ class StatsPage:
         about = {"version": paraglider.__version__, "host": socket.gethostname()}
         self._feed = feed = Feed(ask, {**about, "admin": self.admin})
         streams = Streams(feed, keep)
-        return routes.application(self.files, feed, streams, Guard(self.names), ask)
+        return routes.application(self.files, feed, streams, RequestGuard(self.names), ask)
 
     async def feed(self) -> None:
         """See ``http.process.Page``."""

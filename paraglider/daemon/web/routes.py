@@ -33,7 +33,7 @@ from paraglider.daemon.http.routes import (
 from paraglider.daemon.web import csv_table, guard
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed, of_service
-from paraglider.daemon.web.guard import Guard
+from paraglider.daemon.web.guard import RequestGuard
 
 #: bytes of a request's body
 LARGEST: Final = 4 << 10
@@ -74,7 +74,7 @@ def files() -> dict[str, File]:
 
 
 def application(
-    static: Mapping[str, File], feed: Feed, streams: Streams, guarded: Guard, ask: Ask
+    static: Mapping[str, File], feed: Feed, streams: Streams, guarded: RequestGuard, ask: Ask
 ) -> web.Application:
     """The requests, answered with the files ``static`` and from ``feed``; changes are asked of the
     hub by ``ask``.
@@ -136,7 +136,7 @@ def _file(static: Mapping[str, File], always: str | None = None) -> Handler:
     return show
 
 
-def _guarding(guarded: Guard) -> Any:
+def _guarding(guarded: RequestGuard) -> Any:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         guarded.check(request)

@@ -1,4 +1,4 @@
-"""A sample: one answer of the hub, with what only two answers together tell.
+"""A sample: one status of the supervisor, with what follows from two of them.
 
 That is rates, the share of new flows that each backend gets against the share that its weight
 asks for, and how far a drain has come. A sample is plain data, sent to browsers as it is.
@@ -34,7 +34,7 @@ _DRAINING: Final = ("drain", "drain-down")
 
 
 class Sampler:
-    """Makes samples of the hub's answers, one after the other."""
+    """Makes samples of the supervisor's answers, one after the other."""
 
     def __init__(self) -> None:
         self._at: float | None = None
@@ -43,7 +43,7 @@ class Sampler:
         self._drains: dict[tuple[str, str], Row] = {}
 
     def take(self, status: Mapping[str, Any], now: float) -> Row:
-        """The sample of ``status``, which the hub gave at ``now``."""
+        """The sample of ``status``, which was given at ``now``."""
         passed = None if self._at is None else now - self._at
         seen: dict[tuple[str, ...], Mapping[str, Any]] = {}
         backends = []

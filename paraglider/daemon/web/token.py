@@ -3,8 +3,8 @@
 With ``stats.token_file`` it is what that file says; else a new one is made at every start, in a
 file beside the control socket that only root reads and that goes with the daemon.
 
-Rules: after the start nobody keeps the token itself, only its hash, and it is the hub that
-compares: the process that speaks with browsers cannot change anything without their token.
+Rules: after the start only the token's hash is kept, by the supervisor, which compares: the process
+that browsers connect to has no copy.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def digest(text: str) -> bytes:
 
 
 def right(given: object, wanted: bytes | None) -> bool:
-    """Whether ``given`` is the token whose hash is ``wanted``, in a time that does not tell."""
+    """Whether ``given`` is the token whose hash is ``wanted``, compared in constant time."""
     if wanted is None or not isinstance(given, str):
         return False
     return hmac.compare_digest(digest(given), wanted)

@@ -1,11 +1,10 @@
 """Workers: the processes that have flows.
 
-worker        one process on one core that reads one queue                (``worker``)
-proxy         one on one core that listens itself                         (``proxy``)
-tracker       counts the live flows that only the kernel knows of         (``tracker``)
-commands      what such a process does for the hub                        (``commands``)
-journals       its flows, carried on from the process before it            (``journals``)
-leases        flows of dsr that end by our doing                          (``leases``)
-flow log      a line for a new flow, with `-D`                            (``flow_log``)
-policy watch  what policies did wrong, into the log                       (``policy_watch``)
+worker              one process a core, which reads the queues of that core   (``worker``)
+proxy_worker        one process a core, with listening sockets of its own     (``proxy_worker``)
+conntrack_counter   counts connections that only the kernel knows of (``conntrack_counter``)
+commands            the supervisor's messages to such a process               (``commands``)
+journals            its flows, restored from the process before it            (``journals``)
+flow_log            a line for a new flow, with `-D`                          (``flow_log``)
+policy_watch        faults of policies, into the log                          (``policy_watch``)
 """

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from paraglider.config.model import Config
-from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     Acknowledged,
     ApplyConfig,
@@ -26,8 +26,8 @@ from paraglider.daemon.messages import (
     SuspendPolicies,
     WriteCounters,
 )
-from paraglider.daemon.processes.counters import Writer
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.counters import CounterWriter
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.errors import PlatformError
 from paraglider.forward.flows import Match
 from paraglider.forward.services import States
@@ -40,7 +40,7 @@ _AT_ONCE: Final = 256
 _MOST_WALKS: Final = 32
 
 
-class View(Protocol):
+class FlowSource(Protocol):
     """The flows of a subject: see ``forward.flows.FlowView``."""
 
     def walk(self, match: Match) -> Iterator[Any | None]:
@@ -57,7 +57,7 @@ class Subject(Protocol):
     """What the commands are for: the packet path of a worker, or what else carries flows."""
 
     @property
-    def view(self) -> View | None:
+    def view(self) -> FlowSource | None:
         """Its flows, None where it knows of none."""
 
     def become(self, config: Config) -> None:
@@ -82,10 +82,10 @@ class Commands:
 
     def __init__(
         self,
-        endpoint: Endpoint,
+        endpoint: IpcEndpoint,
         subject: Subject,
-        life: Life,
-        writer: Writer | None = None,
+        life: Heartbeat,
+        writer: CounterWriter | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._endpoint = endpoint
@@ -149,7 +149,7 @@ class Commands:
         else:
             self._walks.append(self._killer(number, message, view))
 
-    def _counter_writer(self, number: int, writer: Writer | None) -> Step:
+    def _counter_writer(self, number: int, writer: CounterWriter | None) -> Step:
         end = 0 if writer is None else writer.walks + 2  # one may have begun
 
         def step(_now: float) -> bool:
@@ -161,7 +161,7 @@ class Commands:
 
         return step
 
-    def _lister(self, number: int, message: ListFlows, view: View) -> Step:
+    def _lister(self, number: int, message: ListFlows, view: FlowSource) -> Step:
         flows = view.walk(message.match.parsed())
         found: dict[int, Any] = {}  # by identity, for a walk may meet a flow twice
 
@@ -186,7 +186,7 @@ class Commands:
 
         return step
 
-    def _killer(self, number: int, message: KillFlows, view: View) -> Step:
+    def _killer(self, number: int, message: KillFlows, view: FlowSource) -> Step:
         flows = view.walk(message.match.parsed())
         killed = 0
 

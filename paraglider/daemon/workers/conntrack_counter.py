@@ -79,8 +79,8 @@ def run(spec: ConntrackCounterSpec, report: int, parent: int) -> int:
         introduce("paraglider/conn", "paraglider: conntrack counter")
         signal.signal(signal.SIGTERM, stop)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        listener = None if spec.live is None else Listener(spec.live, ConntrackEvents())
-        lister = None if spec.listed is None else Lister(spec.listed)
+        listener = None if spec.live is None else ConnectionListener(spec.live, ConntrackEvents())
+        lister = None if spec.listed is None else ConnectionLister(spec.listed)
         if listener is None:
             os.nice(NICENESS)
         lock_in(spec.filter, parent, (spec.uid, spec.gid), spec.chroot, NEEDED)
@@ -93,9 +93,9 @@ def run(spec: ConntrackCounterSpec, report: int, parent: int) -> int:
         return refused(report, PlatformError(why))
     serves(report)
     while not stopping:
-        spec.life.beat()
+        spec.heartbeat.beat()
         select.select([] if listener is None else [listener.events], [], [], LONGEST_WAIT)
-        with spec.life.long_work():  # there may be a million connections
+        with spec.heartbeat.long_work():  # there may be a million connections
             if listener is not None:
                 time.sleep(PAUSE)
                 listener.hear(logger)
@@ -105,7 +105,7 @@ def run(spec: ConntrackCounterSpec, report: int, parent: int) -> int:
     return 0
 
 
-class Listener:
+class ConnectionListener:
     """Counts connections as ``events`` tell of them; ``lost`` is how often some were lost."""
 
     def __init__(self, live: LiveFlows, events: ConntrackEvents) -> None:
@@ -129,7 +129,7 @@ class Listener:
         self.begin()
 
 
-class Lister:
+class ConnectionLister:
     """Counts all connections now and then, by ``everything``; ``clock`` is monotonic seconds."""
 
     def __init__(

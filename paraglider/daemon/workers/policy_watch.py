@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from paraglider.core.policy_guard import BENCH, Guard
 from paraglider.core.service import Service
-from paraglider.daemon.processes.counters import identity
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.counters import identity
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 INTERVAL: Final = 60.0
 
@@ -23,14 +23,14 @@ def guards(services: Iterable[Service]) -> list[tuple[str, Guard]]:
     return [(s.name, s.strategy) for s in services if isinstance(s.strategy, Guard)]
 
 
-def mark(services: Iterable[Service], life: Life) -> None:
+def mark(services: Iterable[Service], life: Heartbeat) -> None:
     """Have ``life`` tell which service's policy is called right now: one may never return."""
     for name, guard in guards(services):
         guard.called = life.deciding
         guard.number = identity(name)
 
 
-def begins(life: Life) -> Callable[[str], None]:
+def begins(life: Heartbeat) -> Callable[[str], None]:
     """Have ``life`` tell which service's policy is imported right now: for ``policies.begin``."""
 
     def name(service: str) -> None:

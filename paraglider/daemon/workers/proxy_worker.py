@@ -28,11 +28,11 @@ from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
 from paraglider.daemon import log
-from paraglider.daemon.ipc import Endpoint, EndpointError
+from paraglider.daemon.ipc import EndpointError, IpcEndpoint
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
-from paraglider.daemon.processes.counters import Writer
-from paraglider.daemon.processes.heartbeat import Life
 from paraglider.daemon.processes.spec import Spec, StartupState
+from paraglider.daemon.shared_memory.counters import CounterWriter
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.daemon.workers import policy_watch
 from paraglider.daemon.workers.commands import Commands, Subject
 from paraglider.daemon.workers.flow_log import FlowLog
@@ -124,7 +124,7 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
     except ParagliderError as error:
         return refused(report, error)
 
-    work = Work(spec, proxy)
+    work = ProxySubject(spec, proxy)
 
     def stop() -> None:
         logger.info("draining", connections=proxy.live)
@@ -132,13 +132,17 @@ def run(spec: ProxySpec, report: int, parent: int) -> int:
 
     loop.add_signal_handler(signal.SIGTERM, stop)
     proxy.start()
-    spec.life.pulse(loop)
-    policy_watch.mark(proxy.services, spec.life)
+    spec.heartbeat.pulse(loop)
+    policy_watch.mark(proxy.services, spec.heartbeat)
     serves(report)
-    writer = None if spec.counters is None else Writer(spec.counters, Count(proxy), ROWS_A_TICK)
-    Watch(loop, proxy, logger, writer).start()
+    writer = (
+        None
+        if spec.counters is None
+        else CounterWriter(spec.counters, ProxyCounts(proxy), ROWS_A_TICK)
+    )
+    ProxyMonitor(loop, proxy, logger, writer).start()
     if spec.endpoint is not None:
-        CommandReader(loop, spec.endpoint, work, spec.life, logger).open()
+        CommandReader(loop, spec.endpoint, work, spec.heartbeat, logger).open()
     loop.run_forever()
     logger.info("stopped", **counts(proxy))
     loop.close()
@@ -165,7 +169,7 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
 
 def _begin_policies(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> None:
     """Import the policies, with the rights of the worker's user, and warm up with them."""
-    for failure in policies.begin(spec.registry, policy_watch.begins(spec.life)):
+    for failure in policies.begin(spec.registry, policy_watch.begins(spec.heartbeat)):
         logger.error("policy not imported", error=failure)
     _warm_up(spec, loop)
 
@@ -203,8 +207,8 @@ def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
     events.close()
 
 
-class Work:
-    """What the hub's commands are for: ``proxy``, which was built for ``spec``."""
+class ProxySubject:
+    """What the supervisor's messages are for: ``proxy``, which was built for ``spec``."""
 
     def __init__(self, spec: ProxySpec, proxy: Proxy) -> None:
         self._spec = spec
@@ -227,9 +231,9 @@ class Work:
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""
         wanted = config.listening
-        with self._spec.life.long_work():
+        with self._spec.heartbeat.long_work():
             self._proxy.apply_config(wanted, self.config, self._spec.number, self._spec.registry)
-        policy_watch.mark(self._proxy.services, self._spec.life)
+        policy_watch.mark(self._proxy.services, self._spec.heartbeat)
         self.config = wanted
 
 
@@ -239,9 +243,9 @@ class CommandReader:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        endpoint: Endpoint,
+        endpoint: IpcEndpoint,
         subject: Subject,
-        life: Life,
+        life: Heartbeat,
         logger: Any,
     ) -> None:
         self._loop = loop
@@ -268,7 +272,7 @@ class CommandReader:
             self._again = self._loop.call_later(PAUSE, self._receive)
 
 
-class Watch:
+class ProxyMonitor:
     """Looks twice a second at what is over, has ``writer`` write what was counted, and tells the
     log what went wrong: once a minute.
     """
@@ -278,7 +282,7 @@ class Watch:
         loop: asyncio.AbstractEventLoop,
         proxy: Proxy,
         logger: Any,
-        writer: Writer | None = None,
+        writer: CounterWriter | None = None,
     ) -> None:
         self._loop = loop
         self._proxy = proxy
@@ -324,7 +328,7 @@ class Watch:
         self._log.error("fault", what=context.get("message"), exc_info=context.get("exception"))
 
 
-class Count:
+class ProxyCounts:
     """What the worker of ``proxy`` counts, as ``counters.Source``."""
 
     def __init__(self, proxy: Proxy) -> None:

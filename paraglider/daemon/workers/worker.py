@@ -26,9 +26,9 @@ from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.daemon import log
 from paraglider.daemon.ipc import EndpointClosedError, EndpointError
 from paraglider.daemon.processes.bootstrap import introduce, lock_in, refused, serves
-from paraglider.daemon.processes.counters import Writer
-from paraglider.daemon.processes.heartbeat import Life
 from paraglider.daemon.processes.spec import Spec, StartupState
+from paraglider.daemon.shared_memory.counters import CounterWriter
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.daemon.workers import journals, policy_watch
 from paraglider.daemon.workers.commands import Commands
 from paraglider.daemon.workers.flow_log import FlowLog
@@ -53,7 +53,7 @@ EXPIRY_BUDGET = 1000
 class WorkerSpec(Spec):
     """All that a worker is told: its place, whom to become, where to be locked in, strategies,
     where live flows are counted that it does not see the end of, where its flows are written
-    down, and what the hub has decided about the backends.
+    down, and the states of the backends.
     """
 
     role: ClassVar[str] = "worker"
@@ -122,10 +122,10 @@ def _prepare(
     pin(spec.core)
     live = None if spec.live is None else spec.live.reader(spec.index)
     path = build(spec.config, spec.index, time.monotonic(), spec.registry, live)
-    policy_watch.mark(path.services, spec.life)
+    policy_watch.mark(path.services, spec.heartbeat)
     path.apply_states(spec.states)
     if not has_policies(spec.registry):  # which are not to run with these rights
-        _warm_up(spec.config, spec.registry, spec.life)
+        _warm_up(spec.config, spec.registry, spec.heartbeat)
     if logger.is_enabled_for(logging.DEBUG):
         path.trace(FlowLog(logger))
     wanted = spec.config.queue
@@ -152,17 +152,17 @@ def _prepare(
     gc.disable()
     held = journals.Journals(logger)
     if spec.journals is not None:  # last, when packets wait in the queue instead of being lost
-        with spec.life.watched():
-            held = journals.carry_on(path, spec.journals, logger, spec.life.beat)
+        with spec.heartbeat.watched():
+            held = journals.carry_on(path, spec.journals, logger, spec.heartbeat.beat)
         spec.journals.held.close()
     return queue, path, held
 
 
 def _begin_policies(spec: WorkerSpec, logger: Any) -> None:
     """Import the policies, with the rights of the worker's user, and warm up with them."""
-    for failure in policies.begin(spec.registry, policy_watch.begins(spec.life)):
+    for failure in policies.begin(spec.registry, policy_watch.begins(spec.heartbeat)):
         logger.error("policy not imported", error=failure)
-    _warm_up(spec.config, spec.registry, spec.life)
+    _warm_up(spec.config, spec.registry, spec.heartbeat)
 
 
 def pin(core: int) -> None:
@@ -176,7 +176,7 @@ def pin(core: int) -> None:
         ) from error
 
 
-def _warm_up(config: Config, registry: Registry, life: Life) -> None:
+def _warm_up(config: Config, registry: Registry, life: Heartbeat) -> None:
     """Send packets of several kinds through a packet path that is then thrown away.
 
     So that no first packet pays for what Python puts off, and nothing is imported after chroot.
@@ -219,14 +219,14 @@ def _ticker(
     look_at_policies = policy_watch.watch(lambda: path.services, logger)
     writer = None
     if spec.counters is not None:
-        writer = Writer(spec.counters, Count(path, queue))
+        writer = CounterWriter(spec.counters, WorkerCounts(path, queue))
     commands = None
     if spec.endpoint is not None:
-        commands = Commands(spec.endpoint, Work(spec, path), spec.life, writer)
+        commands = Commands(spec.endpoint, WorkerSubject(spec, path), spec.heartbeat, writer)
 
     def tick(now: float) -> None:
         nonlocal reported, report_at
-        spec.life.beat(now)
+        spec.heartbeat.beat(now)
         path.expire(now, EXPIRY_BUDGET)
         journals.look(now)
         if commands is not None:
@@ -250,8 +250,8 @@ def _ticker(
     return tick
 
 
-class Work:
-    """What the hub's commands are for: ``path``, which was built for ``spec``."""
+class WorkerSubject:
+    """What the supervisor's messages are for: ``path``, which was built for ``spec``."""
 
     def __init__(self, spec: WorkerSpec, path: WorkerDatapath) -> None:
         self._spec = spec
@@ -274,13 +274,13 @@ class Work:
     def become(self, config: Config) -> None:
         """See ``commands.Subject``."""
         wanted = config.queued
-        with self._spec.life.long_work():
+        with self._spec.heartbeat.long_work():
             self._path.apply_config(wanted, self._config, self._spec.index, self._spec.registry)
-        policy_watch.mark(self._path.services, self._spec.life)
+        policy_watch.mark(self._path.services, self._spec.heartbeat)
         self._config = wanted
 
 
-class Count:
+class WorkerCounts:
     """What the worker with ``path`` and ``queue`` counts, as ``counters.Source``."""
 
     def __init__(self, path: WorkerDatapath, queue: QueueReader) -> None:

@@ -12,8 +12,8 @@ from paraglider.core.pool import Event
 from paraglider.daemon.conditions.assessor import LATELY, Assessor
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Counters, Sample, Writer
 from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
 from paraglider.daemon.store.backends import BackendTable
 from paraglider.daemon.workers.worker import WorkerSpec
 
@@ -45,7 +45,7 @@ class Figures:
 def sample(**figures: int) -> Sample:
     """What a worker has counted."""
     counters = Counters()
-    Writer(counters, Figures(**figures)).tick()
+    CounterWriter(counters, Figures(**figures)).tick()
     return counters.read()
 
 

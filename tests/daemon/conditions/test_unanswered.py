@@ -11,7 +11,7 @@ from paraglider.config.model import Config
 from paraglider.core.pool import Event
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.conditions.unanswered import LATELY, LEAST, SILENCE, UnansweredOpenings
-from paraglider.daemon.processes.counters import Counters, Writer
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable
 from paraglider.forward.offload.counters import KernelCounters
@@ -34,7 +34,7 @@ class World:
         }
         self.replies = dict.fromkeys((ONE, TWO), 9)
         self._counters = Counters()
-        self._writer = Writer(self._counters, self)
+        self._writer = CounterWriter(self._counters, self)
         self.carried = KernelCounters(self.config, self._carried)
         self.conditions = Conditions()
         self.unanswered = UnansweredOpenings(self.conditions)

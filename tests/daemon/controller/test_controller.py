@@ -20,13 +20,13 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.inputs.config_watcher import PAUSE as LOOK
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     FROM_ROLE,
     TO_ROLE,
     ApplyConfig,
-    DnsAnswer,
     DnsName,
+    DnsUpdate,
     FlowList,
     Message,
     Refusal,
@@ -40,10 +40,10 @@ from paraglider.daemon.messages import (
 )
 from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Counters, Writer, identity
 from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.reconcile.draining import PAUSE
 from paraglider.daemon.settings import Read
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, identity
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.worker_datapath import build
@@ -73,15 +73,15 @@ class Counted:
             yield "web", backend, {"flows": flows}
 
 
-def pair(role: str) -> Endpoint:
+def pair(role: str) -> IpcEndpoint:
     """The supervisor's end of an endpoint; the other one stays open."""
-    ours, theirs = Endpoint.pair(FROM_ROLE[role], TO_ROLE[role])
+    ours, theirs = IpcEndpoint.pair(FROM_ROLE[role], TO_ROLE[role])
     OPEN.append(theirs)
     return ours
 
 
 #: ends of processes that are none
-OPEN: list[Endpoint] = []
+OPEN: list[IpcEndpoint] = []
 
 
 class Everybody:
@@ -155,7 +155,7 @@ class World:
         """One turn of the loop, in which the worker applies all that it is sent; all messages."""
         self.hub.look(time.monotonic())
         for message in self.all.sent:
-            self.all.worker.spec.life.applied = getattr(message, "version", 0)
+            self.all.worker.spec.heartbeat.applied = getattr(message, "version", 0)
         self.hub.look(time.monotonic())
         return self.all.sent
 
@@ -163,7 +163,7 @@ class World:
         """So many flows has the worker to the backend 10.0.0.2."""
         (counters,) = [self.all.worker.spec.counters]
         assert counters is not None
-        writer = Writer(counters, Counted({"10.0.0.1": 5, "10.0.0.2": flows}))
+        writer = CounterWriter(counters, Counted({"10.0.0.1": 5, "10.0.0.2": flows}))
         writer.tick()
 
     def states(self) -> dict[str, tuple[State, int]]:
@@ -388,7 +388,7 @@ def test_sources_come_with_a_reload(make: Make) -> None:
     name = DnsName("_web._tcp.example", "", 4)
     assert all_of_them.sent == [SetSources(names=(name,), files=())]
     record = Record(ipaddress.ip_address("10.0.0.5"), 8080, 2)
-    answer = DnsAnswer(name=name, records=(record,), ttl=30)
+    answer = DnsUpdate(name=name, records=(record,), ttl=30)
     world.hub.on_message(all_of_them.monitor, Frame(answer))
     assert world.states()["10.0.0.5:8080"] == (State.READY, 2)
     all_of_them.sent.clear()
@@ -411,7 +411,7 @@ def test_sources_without_discovery(make: Make) -> None:
 def test_what_a_process_that_hangs_was_about(make: Make) -> None:
     """A number that is none of ours, or of a strategy of ours, says nothing."""
     world = make(config("10.0.0.1"))
-    life = world.all.worker.spec.life
+    life = world.all.worker.spec.heartbeat
     assert world.hub.on_hang(world.all.worker) == {}
     life.deciding[0] = identity("web")
     assert world.hub.on_hang(world.all.worker) == {}  # no policy
@@ -427,7 +427,7 @@ def test_a_reload_has_policies_tried_again(make: Make) -> None:
     )
     world = make(policy)
     world.files = [policy]
-    world.all.worker.spec.life.deciding[0] = identity("web")
+    world.all.worker.spec.heartbeat.deciding[0] = identity("web")
     assert world.hub.on_hang(world.all.worker) == {"deciding": "web", "strategy": "mine:Own"}
     assert world.all.sent == [SuspendPolicies(services=("web",))]
     assert world.hub.conditions.status == "degraded"

@@ -24,7 +24,7 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.http.metrics import render
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.ipc import Endpoint, EndpointError, Kind, encode
+from paraglider.daemon.ipc import EndpointError, IpcEndpoint, Kind, encode
 from paraglider.daemon.messages import (
     FROM_ROLE,
     TO_ROLE,
@@ -34,10 +34,10 @@ from paraglider.daemon.messages import (
     from_processes,
 )
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.settings import Read
+from paraglider.daemon.shared_memory.counters import Counters
 from paraglider.daemon.web.token import digest
 from paraglider.daemon.workers.worker import WorkerSpec
 
@@ -228,7 +228,7 @@ class World:
 
     def receive(self, role: str, plain: Any, kind: Kind, number: int) -> None:
         """``plain`` comes at an endpoint; what is invalid ends its sender before that."""
-        ours, theirs = Endpoint.pair(FROM_ROLE[role], TO_ROLE[role])
+        ours, theirs = IpcEndpoint.pair(FROM_ROLE[role], TO_ROLE[role])
         try:
             theirs.send(json.dumps(plain).encode(), kind, number)
             received = ours.receive()

@@ -19,7 +19,7 @@ from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.ipc import Endpoint, Frame, Kind, encode
+from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind, encode
 from paraglider.daemon.messages import (
     FROM_ROLE,
     TO_ROLE,
@@ -34,9 +34,9 @@ from paraglider.daemon.messages import (
 from paraglider.daemon.monitor.outbox import MOST
 from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.settings import Read
+from paraglider.daemon.shared_memory.counters import Counters
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.health.codes import Code
 from paraglider.health.results import CheckReport, HealthChange
@@ -70,9 +70,9 @@ def config(services: int, backends: int) -> Config:
     )
 
 
-def end(role: str, others: list[Endpoint]) -> Endpoint:
+def end(role: str, others: list[IpcEndpoint]) -> IpcEndpoint:
     """The supervisor's end of an endpoint whose other end is kept open."""
-    ours, theirs = Endpoint.pair(FROM_ROLE[role], TO_ROLE[role])
+    ours, theirs = IpcEndpoint.pair(FROM_ROLE[role], TO_ROLE[role])
     others.append(theirs)
     return ours
 
@@ -81,7 +81,7 @@ class Processes:
     """Workers and a monitor that serve; what each was sent and has not applied."""
 
     def __init__(self, of: Config) -> None:
-        self._others: list[Endpoint] = []
+        self._others: list[IpcEndpoint] = []
         self.workers = [
             Child(
                 WorkerSpec(index, index, of, 1, 1, counters=Counters()),
@@ -128,7 +128,7 @@ class Processes:
                 assert isinstance(message, SetStates | ApplyConfig)
                 for service, states in message.states.items():
                     self.states[child.spec.index].setdefault(service, {}).update(states)
-                child.spec.life.applied = message.version
+                child.spec.heartbeat.applied = message.version
             self.unread[child.spec.index].clear()
 
 

@@ -24,7 +24,7 @@ from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.process import HostHelperSpec
 from paraglider.daemon.inputs.config_watcher import ConfigWatcher
-from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     FROM_ROLE,
     TO_ROLE,
@@ -45,9 +45,9 @@ from paraglider.daemon.messages import (
     WriteCounters,
 )
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Counters
 from paraglider.daemon.processes.manager import ProcessManager
 from paraglider.daemon.settings import Read
+from paraglider.daemon.shared_memory.counters import Counters
 from paraglider.daemon.stats.kernel_readings import PATIENCE, KernelReadings
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.offload.counters import KernelCounters
@@ -81,7 +81,7 @@ class Processes:
 
     def __init__(self, of: Config) -> None:
         spec = WorkerSpec(0, 0, of, 1, 1, counters=Counters())
-        ours, self._other = Endpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
+        ours, self._other = IpcEndpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
         self.worker = Child(spec, pid=1, endpoint=ours)
         self.helper = Child(HostHelperSpec(1, of, frozenset({4})), pid=1)
         self.orders: list[tuple[Message, int]] = []
@@ -105,7 +105,7 @@ class Processes:
             self.orders.append((message, number))
         else:
             self.requests.append((message, number))
-            child.spec.life.applied = getattr(message, "version", child.spec.life.applied)
+            child.spec.heartbeat.applied = getattr(message, "version", child.spec.heartbeat.applied)
 
     def restart(self, child: Child) -> None:
         """See ``ProcessManager``."""
@@ -189,7 +189,7 @@ def test_everything_else_goes_on(world: World) -> None:
     change = {"service": "web", "backend": BACKENDS[0], "state": "drain", "weight": 7}
     request = SetRequest.model_validate({"listener": "control", **change})
     assert value(world.ask(request))["state"] == "drain"
-    assert world.processes.worker.spec.life.applied == world.controller.pools.version
+    assert world.processes.worker.spec.heartbeat.applied == world.controller.pools.version
     health = value(world.ask(show("status")))["health"]
     assert not [c for c in health["conditions"] if c["source"] == "supervisor"]
     assert sorted(kind.__name__ for kind in world.kinds()) == ["LoadRules", "ReadTables"]
@@ -220,7 +220,7 @@ def test_a_reload_waits_and_nothing_else_does(world: World) -> None:
         world.controller.pools.find("web", BACKENDS[1]), Event.CHECK_FAILED, "refused"
     )
     world.turn()
-    assert world.processes.worker.spec.life.applied == world.controller.pools.version
+    assert world.processes.worker.spec.heartbeat.applied == world.controller.pools.version
     assert replies == []
     world.answer(ApplyHost, HostChanged(done=()))
     assert value(replies)["changed"] == ["service web: strategy rr → wrr"]

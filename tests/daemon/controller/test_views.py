@@ -13,8 +13,8 @@ from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.controller import views
 from paraglider.daemon.controller.views import Instant
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Counters, Sample, Writer
 from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
@@ -74,7 +74,7 @@ def sample(figures: dict[str, int], **packets: int) -> Sample:
     """What a worker has counted; backends of `web` by the ends of their addresses."""
     counters = Counters()
     named = {f"fd00::{end[1:]}": count for end, count in packets.items()}
-    Writer(counters, Counted(figures, named)).tick()
+    CounterWriter(counters, Counted(figures, named)).tick()
     return counters.read()
 
 

@@ -16,7 +16,7 @@ from paraglider.config.model import Config
 from paraglider.daemon.host_helper import process as module
 from paraglider.daemon.host_helper.arrivals import Arrivals
 from paraglider.daemon.host_helper.process import HostHelperSpec, Requests, needed
-from paraglider.daemon.ipc import Endpoint, Frame, Kind
+from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     FROM_ROLE,
     TO_ROLE,
@@ -102,7 +102,7 @@ class Running:
     """A host helper that was forked into ``namespace``, and the supervisor's end."""
 
     def __init__(self, namespace: str) -> None:
-        self.endpoint, theirs = Endpoint.pair(FROM_ROLE["host helper"], TO_ROLE["host helper"])
+        self.endpoint, theirs = IpcEndpoint.pair(FROM_ROLE["host helper"], TO_ROLE["host helper"])
         reading, writing = os.pipe()
         parent = os.getpid()
         self.pid = os.fork()

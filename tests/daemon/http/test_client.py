@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from paraglider.daemon.http.client import DEFAULT, Control, socket_of
+from paraglider.daemon.http.client import DEFAULT, ControlClient, socket_of
 from paraglider.errors import OperatorError, PlatformError
 
 
@@ -26,11 +26,11 @@ def listening() -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def answering(listening: socket.socket) -> Iterator[Callable[[bytes], Control]]:
+def answering(listening: socket.socket) -> Iterator[Callable[[bytes], ControlClient]]:
     """A function that has one connection be given an answer, whatever it asks."""
     threads: list[threading.Thread] = []
 
-    def answer(with_: bytes) -> Control:
+    def answer(with_: bytes) -> ControlClient:
         def serve() -> None:
             end, _ = listening.accept()
             with end:
@@ -39,7 +39,7 @@ def answering(listening: socket.socket) -> Iterator[Callable[[bytes], Control]]:
 
         threads.append(threading.Thread(target=serve))
         threads[-1].start()
-        return Control(listening.getsockname(), 30.0)
+        return ControlClient(listening.getsockname(), 30.0)
 
     yield answer
     for thread in threads:
@@ -68,7 +68,7 @@ def http(status: int, body: object) -> bytes:
     return f"HTTP/1.1 {status} Odd\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
 
 
-def test_a_question_and_its_answer(answering: Callable[[bytes], Control]) -> None:
+def test_a_question_and_its_answer(answering: Callable[[bytes], ControlClient]) -> None:
     """Words that are None are not said; names are quoted."""
     heard.clear()
     assert answering(http(200, [1])).get("flows", client="a/b", backend=None, limit=3) == [1]
@@ -85,7 +85,7 @@ def test_a_question_and_its_answer(answering: Callable[[bytes], Control]) -> Non
     [(400, OperatorError), (404, OperatorError), (500, PlatformError), (503, PlatformError)],
 )
 def test_a_refusal(
-    answering: Callable[[bytes], Control], status: int, kind: type[Exception]
+    answering: Callable[[bytes], ControlClient], status: int, kind: type[Exception]
 ) -> None:
     """The daemon's words, as the fault of whom the status says."""
     with pytest.raises(kind, match="not so; but so"):
@@ -99,13 +99,13 @@ def test_a_refusal(
     [b"", b"220 mail.example ESMTP\r\n", http(200, 1)[:-1], b"HTTP/1.1 200 OK\r\n\r\n<html>"],
     ids=["nothing", "another protocol", "half an answer", "no JSON"],
 )
-def test_somebody_else_answers(answering: Callable[[bytes], Control], answer: bytes) -> None:
+def test_somebody_else_answers(answering: Callable[[bytes], ControlClient], answer: bytes) -> None:
     """It is said that this is no daemon of ours, or that it failed; no traceback, no waiting."""
     with pytest.raises(PlatformError, match=r"is no paraglider|failed"):
         answering(answer).get("health")
 
 
-def test_a_refusal_before_the_request_is_whole(answering: Callable[[bytes], Control]) -> None:
+def test_a_refusal_before_the_request_is_whole(answering: Callable[[bytes], ControlClient]) -> None:
     """It is read all the same: what cannot be sent any more does not matter."""
     refusing = answering(http(413, {"error": "too large", "remedy": "send less"}))
     with pytest.raises(OperatorError, match="too large; send less"):
@@ -118,13 +118,13 @@ def test_nobody_is_there(tmp_path: Path, listening: socket.socket) -> None:
     listening.close()
     for gone in (path, str(tmp_path / "none")):
         with pytest.raises(OperatorError, match="no paraglider answers at .*; start it"):
-            Control(gone).get("health")
+            ControlClient(gone).get("health")
 
 
 def test_silence(listening: socket.socket) -> None:
     """A daemon that hangs is waited for no longer than was said."""
     with pytest.raises(PlatformError, match=r"no answer from .* in 0\.05 s"):
-        Control(listening.getsockname(), 0.05).get("health")
+        ControlClient(listening.getsockname(), 0.05).get("health")
 
 
 @pytest.mark.parametrize(

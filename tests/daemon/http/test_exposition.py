@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from paraglider.daemon.http.exposition import Described, Section, count, each, exposed, plain, since
+from paraglider.daemon.http.exposition import (
+    Described,
+    MetricSection,
+    count,
+    each,
+    exposed,
+    plain,
+    since,
+)
 
 ROWS: list[dict[str, Any]] = [
     {"name": "a", "now": 100.0, "size": 3, "well": True, "age": 2.5, "counts": {"short": 2}},
@@ -14,14 +22,14 @@ ROWS: list[dict[str, Any]] = [
 
 def text(*metrics: Described) -> list[str]:
     """The lines of the samples of ``metrics`` in ROWS."""
-    section = Section(lambda status: status["rows"], ("name",), metrics)
+    section = MetricSection(lambda status: status["rows"], ("name",), metrics)
     lines = exposed([section], {"rows": ROWS}).decode().splitlines()
     return [line for line in lines if not line.startswith("#")]
 
 
 def test_a_gauge_and_a_count() -> None:
     """Their kind is in their name, their help and type in the text."""
-    section = Section(
+    section = MetricSection(
         lambda status: [status],
         (),
         (

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from paraglider.daemon.inputs.dns_cache import DnsCache
-from paraglider.daemon.messages import DnsAnswer, DnsName
+from paraglider.daemon.messages import DnsName, DnsUpdate
 from paraglider.host.dns_cache import DnsCacheFile
 from paraglider.host.dns_records import Record
 
 A, B = DnsName("_a._tcp.example", "", 4), DnsName("_b._tcp.example", "127.0.0.1:8600", 6)
 
 
-def answer(name: DnsName, *ends: int, ttl: float = 30.0) -> DnsAnswer:
+def answer(name: DnsName, *ends: int, ttl: float = 30.0) -> DnsUpdate:
     """Backends of ``name`` by the ends of their addresses."""
     network = ipaddress.ip_address("10.0.0.0" if name.family == 4 else "fd00::")
     records = tuple(Record(network + end, 80, 1) for end in ends)
-    return DnsAnswer(name=name, records=records, ttl=ttl)
+    return DnsUpdate(name=name, records=records, ttl=ttl)
 
 
 #: ``answer(B, 1)`` as every version has it in the file

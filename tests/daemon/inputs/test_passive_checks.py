@@ -10,7 +10,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.daemon.inputs.passive_checks import INTERVAL, PassiveChecks
-from paraglider.daemon.processes.counters import Counters, Writer
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
 
 
 class Worker:
@@ -19,7 +19,7 @@ class Worker:
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {"conns": 1}
         self.counters = Counters()
-        self._writer = Writer(self.counters, self)
+        self._writer = CounterWriter(self.counters, self)
 
     def figures(self) -> Mapping[str, int]:
         """See ``counters.Source``."""

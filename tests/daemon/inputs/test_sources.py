@@ -25,7 +25,7 @@ from paraglider.daemon.inputs.sources import (
     SourceInput,
 )
 from paraglider.daemon.inputs.startup_sources import gathered
-from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName, FileChanged, SetSources
+from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate, FileChanged, SetSources
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.errors import PlatformError
 from paraglider.host.dns_records import Record
@@ -108,7 +108,7 @@ class Scene:
     def answer(self, *backends: str, name: DnsName = A) -> None:
         """The DNS says so, some time after it did last."""
         self.now += SETTLED
-        self.sources.take(DnsAnswer(name=name, records=records(*backends), ttl=30))
+        self.sources.take(DnsUpdate(name=name, records=records(*backends), ttl=30))
 
     def write(self, text: str) -> None:
         """The file changes, some time after it did last."""
@@ -261,7 +261,7 @@ def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
         gathered(config, read_files(parse(text, "conf")), [], scene.said.append, DnsCache())
     )
     sources = SourceInput(hub, origins(config), lambda: scene.now)
-    sources.take(DnsAnswer(name=A, records=records("10.0.0.1 80 1"), ttl=30))
+    sources.take(DnsUpdate(name=A, records=records("10.0.0.1 80 1"), ttl=30))
     assert hub.backends("dns") == []
     assert "10.0.0.1" in scene.log.why[0]
     scene.file.write_text("10.0.0.2\n")
@@ -282,7 +282,7 @@ def test_news_of_what_is_no_source_any_more(scene: Scene) -> None:
 def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:
     """At the start and later; not one that the hub refuses, and none of a name that is gone."""
     kept = DnsCache()
-    good = [DnsAnswer(name=A, records=records("10.0.0.3 83 1"), ttl=30)]
+    good = [DnsUpdate(name=A, records=records("10.0.0.3 83 1"), ttl=30)]
     gathered(scene.loaded.config, read_files(scene.loaded), good, scene.said.append, kept)
     assert kept.get(A) == good[0]
     scene.sources = SourceInput(scene.hub, origins(scene.loaded.config), lambda: scene.now, kept)
@@ -319,7 +319,7 @@ def test_news_that_come_too_fast_are_taken_over_once(scene: Scene) -> None:
     """Of a source that changes without end the newest list counts, and others are not held up."""
     scene.answer("10.0.0.3 83 1")
     for number in range(100):
-        scene.sources.take(DnsAnswer(name=A, records=records(f"10.0.1.{number} 83 1"), ttl=30))
+        scene.sources.take(DnsUpdate(name=A, records=records(f"10.0.1.{number} 83 1"), ttl=30))
     scene.file.write_text("10.0.0.9\n")
     scene.sources.take(FileChanged(file=str(scene.file)))
     assert scene.hub.backends("web") == ["10.0.0.9 1"]

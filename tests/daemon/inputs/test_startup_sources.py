@@ -13,7 +13,7 @@ from paraglider.config.model import Config
 from paraglider.config.sources import read_files
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import backends_of, gathered, judge, names_in
-from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName
+from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate
 from paraglider.host.dns_records import Record
 
 CONF = """\
@@ -67,13 +67,13 @@ def test_a_start_with_the_dns(loaded: LoadedConfig) -> None:
     config, files, said = loaded.config, read_files(loaded), list[str]()
     assert names_in(config) == [A, SIX]
     answers = [
-        DnsAnswer(name=A, records=records("10.0.0.3"), ttl=30),
+        DnsUpdate(name=A, records=records("10.0.0.3"), ttl=30),
         DnsFailure(name=SIX, why="refused"),
     ]
     begun = gathered(config, files, answers, said.append, DnsCache())
     assert backends(begun, "dns") == backends(begun, "same") == ["10.0.0.3"]
     assert said == [f"DNS _a._tcp.example at 127.0.0.1:8600: refused; `six` {NONE}"]
-    bad = [DnsAnswer(name=A, records=records("192.168.0.14"), ttl=30)]
+    bad = [DnsUpdate(name=A, records=records("192.168.0.14"), ttl=30)]
     said.clear()
     begun = gathered(config, files, bad, said.append, DnsCache())
     assert backends(begun, "dns") == []
@@ -86,17 +86,17 @@ def test_a_start_with_what_was_answered_before(loaded: LoadedConfig) -> None:
     for news in (
         [],
         [DnsFailure(name=A, why="refused")],
-        [DnsAnswer(name=A, records=records("192.168.0.14"), ttl=30)],
+        [DnsUpdate(name=A, records=records("192.168.0.14"), ttl=30)],
     ):
         kept = DnsCache()
-        kept.put(DnsAnswer(name=A, records=records("10.0.0.3"), ttl=30))
+        kept.put(DnsUpdate(name=A, records=records("10.0.0.3"), ttl=30))
         said.clear()
         begun = gathered(config, files, news, said.append, kept)
         assert backends(begun, "dns") == ["10.0.0.3"]
         assert said[0].endswith("; `dns` begins with what it answered last")
         assert backends(begun, "six") == []
     kept = DnsCache()
-    kept.put(DnsAnswer(name=A, records=records("192.168.0.14"), ttl=30))
+    kept.put(DnsUpdate(name=A, records=records("192.168.0.14"), ttl=30))
     begun = gathered(config, files, [], said.append, kept)
     assert backends(begun, "dns") == []
 

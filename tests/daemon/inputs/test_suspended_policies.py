@@ -10,8 +10,8 @@ from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.inputs.suspended_policies import SuspendedPolicies
 from paraglider.daemon.messages import Message, SuspendPolicies
-from paraglider.daemon.processes.counters import identity
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.counters import identity
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 COMMON = {"protocol": "tcp", "backends": ["10.0.0.1"]}
 CONFIG = Config.model_validate(
@@ -28,16 +28,16 @@ class World:
     """A process that carries flows, and what it is told."""
 
     def __init__(self) -> None:
-        self.life = Life()
+        self.heartbeat = Heartbeat()
         self.conditions = Conditions()
         self.told: list[Message] = []
         self.suspensions = SuspendedPolicies(STRATEGIES, self.conditions, self.told.append)
 
     def hangs(self, service: str) -> tuple[dict[str, str], list[str]]:
         """It hangs while it calls the policy of ``service``: what is said of it, and logged."""
-        self.life.deciding[0] = identity(service)
+        self.heartbeat.deciding[0] = identity(service)
         with capture_logs() as logged:
-            found = dict(self.suspensions.hangs(CONFIG, self.life))
+            found = dict(self.suspensions.hangs(CONFIG, self.heartbeat))
         return found, [line["event"] for line in logged]
 
 
@@ -80,5 +80,5 @@ def test_nothing_else_is_suspended(world: World, service: str) -> None:
 
 def test_long_work_is_named(world: World) -> None:
     """It hangs in no policy."""
-    with world.life.long_work():
+    with world.heartbeat.long_work():
         assert world.hangs("nobody") == ({"doing": "takes long"}, [])

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName, FileChanged
+from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate, FileChanged
 from paraglider.daemon.monitor import discovery as discovery_module
 from paraglider.daemon.monitor.discovery import (
     LEAST,
@@ -105,11 +105,11 @@ def test_names_are_asked_again_and_again(quick: None) -> None:
         discovery.update((WEB, API), ())
         await until(lambda: DnsFailure(name=API, why="_api._tcp.example: nobody answers") in news)
         await until(
-            lambda: any(isinstance(n, DnsAnswer) and n.records[0].address == ONE for n in news)
+            lambda: any(isinstance(n, DnsUpdate) and n.records[0].address == ONE for n in news)
         )
         dns.address = "10.0.0.2"
         await until(
-            lambda: any(isinstance(n, DnsAnswer) and n.records[0].address != ONE for n in news)
+            lambda: any(isinstance(n, DnsUpdate) and n.records[0].address != ONE for n in news)
         )
         await until(lambda: dns.asked.count(API.name) > 2)
 

@@ -8,7 +8,7 @@ import asyncio
 
 import pytest
 
-from paraglider.daemon.messages import DnsAnswer, DnsFailure, DnsName
+from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate
 from paraglider.daemon.monitor import dns_lookup as module
 from paraglider.daemon.monitor.dns_lookup import ask, ask_once
 from paraglider.host.dns_records import NoAnswerError, Query, Reply, Srv
@@ -40,7 +40,7 @@ def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asyncio.run(ask(WEB, silent)) == DnsFailure(name=WEB, why=why)
     found = asyncio.run(ask(API, query_for_web(API)))
     assert found == DnsFailure(name=API, why=f"{API.name}: nobody answers")
-    assert isinstance(asyncio.run(ask(WEB, query_for_web(WEB))), DnsAnswer)
+    assert isinstance(asyncio.run(ask(WEB, query_for_web(WEB))), DnsUpdate)
 
 
 @pytest.mark.root

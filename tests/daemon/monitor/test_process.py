@@ -21,7 +21,7 @@ import pytest
 
 from paraglider.config.health import Check
 from paraglider.config.load import parse
-from paraglider.daemon.ipc import Endpoint, Kind
+from paraglider.daemon.ipc import IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     FROM_ROLE,
     TO_ROLE,
@@ -58,7 +58,7 @@ class Running:
     """A monitor's process, and the supervisor's end of its endpoint."""
 
     def __init__(self, chroot: Path, programs: bool, discovers: bool) -> None:
-        self.supervisor, theirs = Endpoint.pair(FROM_ROLE["monitor"], TO_ROLE["monitor"])
+        self.supervisor, theirs = IpcEndpoint.pair(FROM_ROLE["monitor"], TO_ROLE["monitor"])
         reading, writing = os.pipe()
         parent = os.getpid()
         with Pinger() as echo:

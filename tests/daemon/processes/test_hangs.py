@@ -16,7 +16,7 @@ from paraglider.daemon.processes.hangs import (
     Usage,
     usage,
 )
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 PID = 77
 
@@ -27,8 +27,8 @@ class World:
     def __init__(self, state: str = "S", core: float = 0.0) -> None:
         self.now = 0.0
         self.state = state
-        self.life = Life()
-        self.life.begin(0.0)
+        self.heartbeat = Heartbeat()
+        self.heartbeat.begin(0.0)
         self._core = core
         self.hangs = Hangs(self._usage)
 
@@ -40,8 +40,8 @@ class World:
         while self.now < until:
             self.now += LOOK
             self.hangs.look(self.now)
-            silence = self.hangs.silence(self.life, 0.0, self.now)
-            if self.hangs.hangs(PID, self.life, silence, self.now):
+            silence = self.hangs.silence(self.heartbeat, 0.0, self.now)
+            if self.hangs.hangs(PID, self.heartbeat, silence, self.now):
                 return self.now
         return None
 
@@ -64,8 +64,8 @@ def test_who_is_given_no_time_does_not_hang_so_soon() -> None:
 def test_long_work_may_take_longer() -> None:
     """And no longer than that."""
     world = World()
-    with world.life.long_work():
-        world.life.beat(0.0)
+    with world.heartbeat.long_work():
+        world.heartbeat.beat(0.0)
         assert world.hung_at(LONG_WORK - LOOK) is None
         assert world.hung_at(2 * LONG_WORK) is not None
 
@@ -84,9 +84,9 @@ def test_time_in_which_nobody_looked_does_not_count() -> None:
 def test_a_sign_of_the_future_is_one_of_now() -> None:
     """A process that lies about it only keeps itself."""
     world = World()
-    world.life.beat(1e12)
+    world.heartbeat.beat(1e12)
     assert world.hung_at(20) is None
-    assert world.hangs.silence(world.life, 0.0, world.now) == 0.0
+    assert world.hangs.silence(world.heartbeat, 0.0, world.now) == 0.0
 
 
 def test_the_kernel_tells_what_a_process_does() -> None:

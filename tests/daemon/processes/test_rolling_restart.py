@@ -6,7 +6,7 @@ from typing import cast
 
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.manager import ProcessManager
-from paraglider.daemon.processes.rolling_restart import Renewal
+from paraglider.daemon.processes.rolling_restart import RollingRestart
 from paraglider.daemon.processes.spec import Spec
 
 
@@ -27,7 +27,7 @@ def test_one_after_the_other() -> None:
     first, second, gone = (Child(Spec(i), pid=pid) for i, pid in enumerate((11, 12, 0)))
     noted = Dismissing()
     everybody = cast(ProcessManager, noted)
-    renewal = Renewal()
+    renewal = RollingRestart()
     renewal.add([first, second, gone])
     renewal.add([second])
     renewal.go_on(everybody)

@@ -11,9 +11,9 @@ import structlog
 
 from paraglider.config.model import Config
 from paraglider.daemon.processes.child import Child
-from paraglider.daemon.processes.counters import Counters, Sample, Writer
 from paraglider.daemon.reconcile.draining import PAUSE, DrainReconciler, without_flows
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
 from paraglider.daemon.stats.traffic import Traffic
 from paraglider.daemon.store.store import Desired
 from paraglider.errors import PlatformError
@@ -159,7 +159,7 @@ def counted(flows: int) -> Sample:
             yield "s0", "10.0.0.2", {"flows": flows}
 
     counters = Counters()
-    Writer(counters, Source()).tick()
+    CounterWriter(counters, Source()).tick()
     return counters.read()
 
 

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from paraglider.daemon.web.guard import HEADERS, Guard
+from paraglider.daemon.web.guard import HEADERS, RequestGuard
 
 
 class Transport:
@@ -28,7 +28,7 @@ def checked(here: str = "127.0.0.1", method: str = "GET", path: str = "/x", **he
     transport = cast(Any, Transport(here))
     request = make_mocked_request(method, path, headers=named, transport=transport)
     try:
-        Guard(["LB.example.org."]).check(request)
+        RequestGuard(["LB.example.org."]).check(request)
     except web.HTTPException as refusal:
         return refusal.status
     return 200

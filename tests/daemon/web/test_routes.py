@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from paraglider.daemon.messages import Message, Refusal, SetRequest
 from paraglider.daemon.web.events import Streams
 from paraglider.daemon.web.feed import Feed
-from paraglider.daemon.web.guard import HEADERS, Guard
+from paraglider.daemon.web.guard import HEADERS, RequestGuard
 from paraglider.daemon.web.routes import TOKEN, application, files
 
 Client = TestClient[Any, Any]
@@ -29,7 +29,7 @@ def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
 
     async def main() -> None:
         feed = Feed(ask, {})
-        app = application(files(), feed, Streams(feed, lambda *_: None), Guard(()), ask)
+        app = application(files(), feed, Streams(feed, lambda *_: None), RequestGuard(()), ask)
         async with TestClient(TestServer(app)) as client:
             await use(client)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.daemon.ipc import Endpoint, Frame, Kind, encode
+from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind, encode
 from paraglider.daemon.messages import (
     FROM_ROLE,
     MOST_LISTED,
@@ -27,8 +27,8 @@ from paraglider.daemon.messages import (
     SuspendPolicies,
     WriteCounters,
 )
-from paraglider.daemon.processes.counters import ROWS_A_TICK, Counters, Writer
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.counters import ROWS_A_TICK, Counters, CounterWriter
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.daemon.workers.commands import _AT_ONCE, _MOST_WALKS, SLICE, Commands
 from paraglider.forward.flows import Match
 from paraglider.forward.services import States
@@ -103,14 +103,14 @@ class Work:
     """Commands for ``view``, and the supervisor's end. A slice's part takes ``step`` seconds."""
 
     def __init__(self, view: Flows | None, step: float = 0.0) -> None:
-        self.supervisor, theirs = Endpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
+        self.supervisor, theirs = IpcEndpoint.pair(FROM_ROLE["worker"], TO_ROLE["worker"])
         self.subject = Subject(view)
         self._time = 0.0
         self._step = step
         self.source = Source()
-        self.writer = Writer(Counters(), self.source)
-        self.life = Life()
-        self.commands = Commands(theirs, self.subject, self.life, self.writer, self._clock)
+        self.writer = CounterWriter(Counters(), self.source)
+        self.heartbeat = Heartbeat()
+        self.commands = Commands(theirs, self.subject, self.heartbeat, self.writer, self._clock)
 
     def _clock(self) -> float:
         self._time += self._step
@@ -148,9 +148,9 @@ def test_states_and_configurations_are_handed_on() -> None:
         }
     )
     assert work.ask(SetStates(states={"a": {}}, version=3)) == []
-    assert work.life.applied == 3
+    assert work.heartbeat.applied == 3
     assert work.ask(ApplyConfig(config=config, states={"b": {}}, version=5)) == []
-    assert work.life.applied == 5
+    assert work.heartbeat.applied == 5
     assert work.subject.states == [{"a": {}}, {"b": {}}]
     assert work.subject.configs == [config]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from paraglider.daemon.workers.conntrack_counter import (
     LISTING,
     LISTING_SHARE,
-    Lister,
+    ConnectionLister,
     count_anew,
     follow,
 )
@@ -147,7 +147,7 @@ def test_listing_keeps_its_pace() -> None:
     time; connections of others are nobody's.
     """
     slow, live = Slow(), LiveFlows(MARKS[:2], 0)
-    lister = Lister(live, slow.everything, slow.clock)
+    lister = ConnectionLister(live, slow.everything, slow.clock)
     slow.connections = [MARKS[0], MARKS[0], MARKS[1], MARKS[2]]
     lister.look(slow)
     assert live.read() == {MARKS[0]: 2, MARKS[1]: 1}
@@ -170,7 +170,7 @@ def test_listing_keeps_its_pace() -> None:
 def test_what_is_not_listed_stays_and_is_told_of_once() -> None:
     """The kernel refuses, twice, then lists again, then refuses again."""
     slow, live = Slow(), LiveFlows(MARKS, 0)
-    lister = Lister(live, slow.everything, slow.clock)
+    lister = ConnectionLister(live, slow.everything, slow.clock)
     for listed, told in (([MARKS[0]], 0), (None, 1), (None, 1), ([MARKS[0]], 1), (None, 2)):
         slow.connections = listed
         lister.look(slow)

@@ -12,8 +12,8 @@ from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, Service
 from paraglider.core.strategies.base import NewFlow, Strategy
 from paraglider.core.strategies.rr import RoundRobin
-from paraglider.daemon.processes.counters import identity
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory.counters import identity
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.daemon.workers import policy_watch
 
 
@@ -119,7 +119,7 @@ def test_counts_for_the_last_line(stage: Stage) -> None:
 
 def test_a_policy_that_does_not_return_is_named(stage: Stage) -> None:
     """While it is called, the parent reads whose it is; a service without a policy has no name."""
-    life = Life()
+    life = Heartbeat()
     policy_watch.mark(stage.services, life)
     guard = stage.guard
     guard.called[0] = guard.number

@@ -12,9 +12,16 @@ import pytest
 import uvloop
 
 from paraglider.config.load import parse
-from paraglider.daemon.processes.counters import Counters, Writer
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
 from paraglider.daemon.workers import proxy_worker as control
-from paraglider.daemon.workers.proxy_worker import AGAIN, Count, ProxySpec, Watch, counts, room
+from paraglider.daemon.workers.proxy_worker import (
+    AGAIN,
+    ProxyCounts,
+    ProxyMonitor,
+    ProxySpec,
+    counts,
+    room,
+)
 from paraglider.forward.proxy.events import SocketEvents
 from paraglider.forward.proxy.server import Proxy, build
 
@@ -74,7 +81,7 @@ def test_what_it_is_called() -> None:
 def test_backends_that_do_not_accept(loop: uvloop.Loop, proxy: Proxy) -> None:
     """A warning for each, at once, and again after a minute where there are more by then."""
     heard = Heard()
-    watch = Watch(loop, proxy, heard)
+    watch = ProxyMonitor(loop, proxy, heard)
     one, two = proxy.services[0].pool.backends
     tallies = proxy.tallies["a"]
     watch.look(100.0)
@@ -98,7 +105,7 @@ def test_backends_that_do_not_accept(loop: uvloop.Loop, proxy: Proxy) -> None:
 def test_faults_are_in_the_log(loop: uvloop.Loop, proxy: Proxy) -> None:
     """What a callback raises is an error with its traceback; so is a lack of descriptors."""
     heard = Heard()
-    watch = Watch(loop, proxy, heard)
+    watch = ProxyMonitor(loop, proxy, heard)
     error = RuntimeError("bad")
 
     def bad() -> None:
@@ -130,7 +137,7 @@ def test_counts_over_all_backends(proxy: Proxy) -> None:
 def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
     """A look writes what is the worker's own, and what each backend had, where others read it."""
     counters = Counters()
-    watch = Watch(loop, proxy, Heard(), Writer(counters, Count(proxy)))
+    watch = ProxyMonitor(loop, proxy, Heard(), CounterWriter(counters, ProxyCounts(proxy)))
     proxy.unserved, proxy.exhausted = 2, 1
     backend = proxy.services[0].pool.backends[0]
     backend.conns, backend.flows = 4, 3

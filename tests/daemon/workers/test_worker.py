@@ -28,9 +28,9 @@ from paraglider.core.pool import Backend
 from paraglider.core.strategies import Context, NewFlow
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.core.verdict import REASONS
-from paraglider.daemon.processes.counters import Counters, Writer
-from paraglider.daemon.processes.heartbeat import Life
-from paraglider.daemon.workers.worker import Count, _warm_up
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
+from paraglider.daemon.workers.worker import WorkerCounts, _warm_up
 from paraglider.forward.worker_datapath import build
 from paraglider.lab.namespace import Namespace
 from paraglider.lab.topology import new_prefix
@@ -62,12 +62,12 @@ for port in map(int, sys.argv[1:]):
 
 # The reader as it is, but that what handles its packets raises.
 BROKEN = """
-class Reader(worker.Reader):
+class Reader(worker.QueueReader):
     def serve(self, handle, tick):
         super().serve(broken, tick)
 def broken(*packet):
     raise ValueError("a fault of ours")
-worker.Reader = Reader
+worker.QueueReader = Reader
 """
 
 
@@ -370,7 +370,7 @@ def test_the_warm_up_opens_a_flow_of_each_service(vip: str) -> None:
         {**base, "name": "dns", "protocol": "udp", "ports": "5300-5399"},
     ]
     config = Config.model_validate({"services": services})
-    _warm_up(config, {"rr": Noted}, Life())
+    _warm_up(config, {"rr": Noted}, Heartbeat())
     wanted = {("all", TCP), ("all", UDP), ("web", TCP), ("dns", UDP)}
     assert wanted <= set(picked)
 
@@ -405,7 +405,7 @@ def test_all_that_is_counted_has_its_place() -> None:
     one = SimpleNamespace(drops=SimpleNamespace(overflows=1, overruns=1))
     counted = SimpleNamespace(packets=1, batches=1, faults=1, refused=1, queues=(one, one, one))
     counters = Counters()
-    Writer(counters, Count(path, cast(QueueReader, counted))).tick()
+    CounterWriter(counters, WorkerCounts(path, cast(QueueReader, counted))).tick()
     sample = counters.read()
     proxys = {"conns", "unserved", "exhausted"}
     zero = {name for name, value in sample.head.items() if value == 0}

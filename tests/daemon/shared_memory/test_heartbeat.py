@@ -9,13 +9,13 @@ from math import inf, nan
 
 import pytest
 
-from paraglider.daemon.processes import heartbeat as life_module
-from paraglider.daemon.processes.heartbeat import Life
+from paraglider.daemon.shared_memory import heartbeat as life_module
+from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 
 def test_a_sign_reaches_the_parent() -> None:
     """The page is shared by the fork; a process that begins anew has left nothing of the last."""
-    life = Life()
+    life = Heartbeat()
     life.begin(5.0)
     pid = os.fork()
     if pid == 0:
@@ -31,7 +31,7 @@ def test_a_sign_reaches_the_parent() -> None:
 
 def test_a_start_that_is_watched() -> None:
     """It gives a sign at once; who begins anew is not watched, however the last one ended."""
-    life = Life()
+    life = Heartbeat()
     life.begin(0.0)
     assert not life.is_watched
     with life.watched():
@@ -43,7 +43,7 @@ def test_a_start_that_is_watched() -> None:
 
 def test_long_work_is_told_and_over() -> None:
     """Also where it fails; and its end is a sign of life."""
-    life = Life()
+    life = Heartbeat()
 
     def work() -> None:
         with life.long_work():
@@ -60,7 +60,7 @@ def test_long_work_is_told_and_over() -> None:
 @pytest.mark.parametrize("nonsense", [nan, inf, -inf])
 def test_nonsense_is_no_sign(nonsense: float) -> None:
     """What is no number is as old as can be."""
-    life = Life()
+    life = Heartbeat()
     life.beat(nonsense)
     assert life.last == -inf
 
@@ -69,7 +69,7 @@ def test_a_loop_that_turns_gives_signs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Again and again, until it stops."""
     monkeypatch.setattr(life_module, "INTERVAL", 0.001)
 
-    async def turn(life: Life) -> None:
+    async def turn(life: Heartbeat) -> None:
         life.pulse(asyncio.get_running_loop())
         first = life.last
         for _ in range(3):
@@ -77,4 +77,4 @@ def test_a_loop_that_turns_gives_signs(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.sleep(0)
             first = life.last
 
-    asyncio.run(asyncio.wait_for(turn(Life()), 30))
+    asyncio.run(asyncio.wait_for(turn(Heartbeat()), 30))

@@ -6,7 +6,7 @@
     word 3   not 0 while a process that starts gives signs of life already
     word 4   the newest version of the store that a worker has applied
 
-Lives here: ``Life``.
+Lives here: ``Heartbeat``.
 Rules: the writer costs no system call; the reader believes nothing: a process that writes nonsense
 only keeps itself from being replaced, or has itself replaced.
 """
@@ -27,7 +27,7 @@ _BEAT, _LONG, _DECIDING, _WATCHED, _APPLIED = 0, 1, 2, 3, 4
 INTERVAL: Final = 0.5
 
 
-class Life:
+class Heartbeat:
     """One process's page; made before the process, and kept for those that follow it."""
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ ROW: Final = (
 )
 ABSENT: Final = -1
 
-#: rows that there may be; what a worker has more backends than that is not told of
+#: rows that there may be; a worker's backends beyond that have no counters
 MOST_ROWS: Final = 1 << 16
 #: rows written in one tick of a worker
 ROWS_A_TICK: Final = 32
@@ -121,7 +121,7 @@ def _known(row: Sequence[int]) -> dict[str, int]:
     return {name: row[at] for name, at in _OFFSETS.items() if row[at] != ABSENT}
 
 
-class Source(Protocol):
+class CounterSource(Protocol):
     """Who counts."""
 
     def figures(self) -> Mapping[str, int]:
@@ -131,10 +131,10 @@ class Source(Protocol):
         """Service, backend, numbers of ROW; every backend once."""
 
 
-class Writer:
+class CounterWriter:
     """Writes what ``source`` counts into ``counters``, ``rows`` backends at every tick."""
 
-    def __init__(self, counters: Counters, source: Source, rows: int = ROWS_A_TICK) -> None:
+    def __init__(self, counters: Counters, source: CounterSource, rows: int = ROWS_A_TICK) -> None:
         self._words = words = counters.words
         self._source = source
         self._at_once = rows

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from paraglider.daemon.processes import counters
-from paraglider.daemon.processes.counters import (
+from paraglider.daemon.shared_memory import counters
+from paraglider.daemon.shared_memory.counters import (
     GAUGES,
     HEAD,
     ROW,
     Counters,
+    CounterWriter,
     Sample,
-    Writer,
     identity,
 )
 
@@ -52,7 +52,7 @@ def test_what_is_written_is_read(memory: Counters) -> None:
     """The worker's own numbers and its backends' are there after one tick, and nobody else's."""
     source = Counting(packets=7, flows=2, short=1)
     source.rows["web", "10.0.0.1"] = {"conns": 3, "flows": 0}
-    Writer(memory, source).tick()
+    CounterWriter(memory, source).tick()
     sample = memory.read()
     assert {name: sample.head[name] for name in ("packets", "flows", "short")} == source.own
     assert sample.head["alive"] > 0
@@ -67,7 +67,7 @@ def test_what_another_process_writes_is_read(memory: Counters) -> None:
     source = Counting(packets=9)
     pid = os.fork()
     if pid == 0:
-        Writer(memory, source).tick()
+        CounterWriter(memory, source).tick()
         os._exit(0)
     os.waitpid(pid, 0)
     assert memory.read().head["packets"] == 9
@@ -77,10 +77,10 @@ def test_a_successor_counts_on(memory: Counters) -> None:
     """Counts of a worker that died stay and grow, what it had just then is gone with it."""
     source = Counting(packets=7, flows=2)
     source.rows["web", "a"] = {"conns": 3, "flows": 2}
-    Writer(memory, source).tick()
+    CounterWriter(memory, source).tick()
     source = Counting(packets=1, flows=0)
     source.rows["web", "a"] = {"conns": 1, "flows": 0}
-    writer = Writer(memory, source)
+    writer = CounterWriter(memory, source)
     assert memory.read().head["packets"] == 7
     for _ in range(2):  # the same twice is counted once
         writer.tick()
@@ -93,7 +93,7 @@ def test_what_begins_anew_is_counted_on(memory: Counters) -> None:
     """Where what counts is exchanged under a worker, the count does not go down."""
     source = Counting()
     source.rows["web", "a"] = {"conns": 5}
-    writer = Writer(memory, source)
+    writer = CounterWriter(memory, source)
     writer.tick()
     source.rows["web", "a"] = {"conns": 2}
     writer.tick()
@@ -105,7 +105,7 @@ def test_a_backend_that_leaves(memory: Counters) -> None:
     source = Counting()
     source.rows["web", "a"] = {"conns": 5, "flows": 1}
     source.rows["web", "b"] = {"conns": 2, "flows": 1}
-    writer = Writer(memory, source)
+    writer = CounterWriter(memory, source)
     writer.tick()
     del source.rows["web", "a"]
     writer.tick()
@@ -125,10 +125,10 @@ def test_a_backend_that_left_while_no_worker_ran(memory: Counters) -> None:
     source = Counting()
     source.rows["web", "a"] = {"conns": 5}
     source.rows["web", "b"] = {"conns": 1}
-    Writer(memory, source).tick()
+    CounterWriter(memory, source).tick()
     del source.rows["web", "a"]
     source.rows["web", "b"] = {"conns": 0}
-    Writer(memory, source).tick()
+    CounterWriter(memory, source).tick()
     sample = memory.read()
     assert sample.backend("web", "a") == {}
     assert sample.service("web") == {"conns": 6}
@@ -139,7 +139,7 @@ def test_a_service_that_leaves(memory: Counters) -> None:
     source = Counting()
     source.rows["web", "a"] = {"conns": 5}
     source.rows["dns", "a"] = {"conns": 1}
-    writer = Writer(memory, source)
+    writer = CounterWriter(memory, source)
     writer.tick()
     kept = source.rows.pop(("web", "a"))
     writer.tick()
@@ -155,7 +155,7 @@ def test_many_backends_are_written_bit_by_bit(memory: Counters) -> None:
     source = Counting()
     for number in range(25):
         source.rows["web", f"b{number}"] = {"conns": number}
-    writer = Writer(memory, source, rows=10)
+    writer = CounterWriter(memory, source, rows=10)
     writer.tick()
     assert memory.words[USED] == 10
     for _ in range(2):
@@ -173,7 +173,7 @@ def test_more_backends_than_rows(memory: Counters, monkeypatch: pytest.MonkeyPat
     source = Counting()
     for name in "abc":
         source.rows["web", name] = {"conns": 1}
-    writer = Writer(memory, source)
+    writer = CounterWriter(memory, source)
     writer.tick()
     assert [bool(memory.read().backend("web", name)) for name in "abc"] == [True, True, False]
     source.rows = {("dns", "d"): {"conns": 4}}
@@ -185,16 +185,16 @@ def test_more_backends_than_rows(memory: Counters, monkeypatch: pytest.MonkeyPat
 def test_a_writer_that_died_among_the_rows(memory: Counters) -> None:
     """The reader gives what is there, and its successor sets the edition right."""
     source = Counting(packets=4)
-    Writer(memory, source).tick()
+    CounterWriter(memory, source).tick()
     memory.words[EDITION] += 1
     assert memory.read().head["packets"] == 4
-    Writer(memory, source).tick()
+    CounterWriter(memory, source).tick()
     assert memory.words[EDITION] % 2 == 0
 
 
 def test_whatever_a_worker_writes_is_bounded(memory: Counters) -> None:
     """Numbers that no writer of ours would leave there are read all the same."""
-    Writer(memory, Counting()).tick()
+    CounterWriter(memory, Counting()).tick()
     for used in (-1, 1 << 62):
         memory.words[USED] = used
         assert isinstance(memory.read(), Sample)
@@ -205,7 +205,7 @@ def test_busy_is_a_share_of_the_time(memory: Counters, monkeypatch: pytest.Monke
     clock: dict[str, Any] = {"wall": 0, "cpu": 0}
     monkeypatch.setattr(counters.time, "monotonic_ns", lambda: clock["wall"])
     monkeypatch.setattr(counters.time, "process_time_ns", lambda: clock["cpu"])
-    writer = Writer(memory, Counting())
+    writer = CounterWriter(memory, Counting())
     clock.update(wall=500_000_000, cpu=500_000_000)
     writer.tick()
     assert memory.read().head["busy"] == 0
