@@ -16,9 +16,9 @@ from paraglider.config.load import LoadedConfig, load_with_marks, parse
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.policy_guard import BENCH, STRIKES, Guard
+from paraglider.core.service import ServiceMap
 from paraglider.core.strategies import NewFlow, create
-from paraglider.forward import services
-from paraglider.forward.nat import build as nat
+from paraglider.forward import services, worker_datapath
 from paraglider.host import policies
 
 PAGE = (Path(__file__).parents[1] / "docs" / "policies.md").read_text()
@@ -63,9 +63,9 @@ def test_the_policy_balances(loaded: LoadedConfig) -> None:
     """Through a balancer: the office on two backends, others on all, the emptier of two drawn."""
     registry = policies.load(loaded)
     assert policies.begin(registry) == []
-    path = nat.build(loaded.config, 0, 0.0, registry)
-    (service,) = path.balancer.services.services
-    balancer = Balancer(path.balancer.services)
+    path = worker_datapath.build(loaded.config, 0, 0.0, registry)
+    (service,) = path.services
+    balancer = Balancer(ServiceMap(path.services))
     backends = service.pool.backends
 
     def picks(client: str, count: int) -> list[int]:

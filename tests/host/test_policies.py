@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 
 from paraglider.config.load import ConfigError, LoadedConfig, parse
+from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.policy_guard import Guard
 from paraglider.core.pool import Backend
+from paraglider.core.service import ServiceMap
 from paraglider.core.strategies import STRATEGIES, Context, NewFlow, Registry, Strategy, create
 from paraglider.errors import OperatorError
-from paraglider.forward.nat import build as nat
+from paraglider.forward import worker_datapath
 from paraglider.host import policies
 
 GOOD = """
@@ -99,13 +101,14 @@ def test_a_policy_becomes_a_strategy(home: Path, family: int) -> None:
     write(home, "mine.py", GOOD)
     loaded = config(home, "mine:Good", "rr", family=family)
     registry = begun(loaded)
-    path = nat.build(loaded.config, 3, 0.0, registry)
-    mine, house = path.balancer.services.services
+    path = worker_datapath.build(loaded.config, 3, 0.0, registry)
+    mine, house = path.services
+    balancer = Balancer(ServiceMap(path.services))
     assert isinstance(mine.strategy, Guard)
     assert not isinstance(house.strategy, Guard)
     size = 4 if family == 4 else 16
     flow = NewFlow(TCP, bytes(2 * size + 4), 0.0)
-    assert path.balancer.choose(mine, flow, lambda _: False) is mine.pool.backends[-1]
+    assert balancer.choose(mine, flow, lambda _: False) is mine.pool.backends[-1]
     assert mine.strategy.picked == 1
 
 

@@ -18,11 +18,10 @@ from typing import Any
 import pytest
 
 from paraglider.config.model import Config
-from paraglider.core import verdict
 from paraglider.core.checksum import COMPLETE, KERNELS
 from paraglider.core.verdict import DROP, MARK, PASS, REWRITTEN
 from paraglider.errors import OperatorError
-from paraglider.forward.nat import build as nat
+from paraglider.forward import worker_datapath
 from paraglider.netfilter.queue import QueueReader, open_queue
 from paraglider.netfilter.queue.base import LONGEST_PACKET
 from paraglider.netfilter.queue.proc import queue_status
@@ -379,7 +378,7 @@ def test_an_overrun_socket(io: str, serve: Any, mouth: Any) -> None:
 def test_garbage_through_the_packet_path(serve: Any, mouth: Any, wait_until: Any) -> None:
     """Cut, odd and hostile packets each get a verdict from the real packet path; none raises."""
     backend = mouth.target.replace("2", "3")
-    path = nat.build(service_config(mouth.target, backend), 0, time.monotonic())
+    path = worker_datapath.build(service_config(mouth.target, backend), 0, time.monotonic())
     running = serve(path.handle)
     sent = 0
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
@@ -389,7 +388,7 @@ def test_garbage_through_the_packet_path(serve: Any, mouth: Any, wait_until: Any
             wire.send(bytes(12) + ethertype.to_bytes(2, "big") + packet)
             sent += 1
     running.settle()
-    reasons = {n: c for n, c in zip(verdict.REASON_NAMES, path.counts, strict=True) if c}
+    reasons = {name: count for name, count in path.counts().items() if count}
     expected = {"short_transport", "other_protocol", "other_icmp", "no_flow", "short_error"}
     assert expected <= reasons.keys(), reasons
     assert "internal" not in reasons
@@ -405,7 +404,7 @@ def test_the_packet_path_of_nat(serve: Any, routed: Any) -> None:
     The sender joins segments into longer packets, which the kernel splits again where the queue
     I/O does not take them whole.
     """
-    path = nat.build(service_config(routed.vip, routed.backend), 0, time.monotonic())
+    path = worker_datapath.build(service_config(routed.vip, routed.backend), 0, time.monotonic())
     running = serve(path.handle)
     data = random.Random(2).randbytes(3_000_000)
     echoed = bytearray()
@@ -428,7 +427,7 @@ def test_the_packet_path_of_nat(serve: Any, routed: Any) -> None:
         echoed += chunk
     assert bytes(echoed) == data
     running.settle()
-    assert len(path.flows) == 1
+    assert path.flows == 1
     assert running.queue.faults == 0, running.queue.first_fault
 
 
