@@ -2,6 +2,7 @@
 
 types      small values (ports, addresses, exempt endpoints) and how each is parsed
 model      the sections of the file as pydantic models; ``Config`` is the whole
+service    those of a service and its backends
 method     a forwarding method as the configuration sees it; ``forward.registry`` lists them
 diagnostics
            a mistake and its place: ``Problem``, ``Path``, ``Marks``, ``ConfigError``

@@ -1,9 +1,10 @@
 """The configuration file as immutable objects (pydantic 2); DESIGN: the file is YAML.
 
-Lives here: one class a section, one documented field a key. The JSON Schema in
+Lives here: one class a section, one documented field a key; those of a service are in
+``config.service``. The JSON Schema in
 ``conf/paraglider.schema.json`` is generated from these classes.
 Rules: a field's own type and range are checked here; what concerns several fields or several
-services is checked in ``validate``; what needs the host (interfaces, users, cores) is checked
+services is checked in ``check``; what needs the host (interfaces, users, cores) is checked
 by ``paraglider.host``. No I/O.
 """
 
@@ -12,42 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    GetJsonSchemaHandler,
-    PlainValidator,
-    TypeAdapter,
-    ValidatorFunctionWrapHandler,
-    WrapValidator,
-)
+from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticKnownError
+from pydantic_core import CoreSchema
 
-from paraglider.config.health import Check, Failover
+from paraglider.config.health import Failover
 from paraglider.config.memory import flows_for_memory
-from paraglider.config.method import METHODS, Method, default_method, method_names
 from paraglider.config.section import Seconds, Section
-from paraglider.config.strategy import StrategyName, StrategyParameters
-from paraglider.config.types import (
-    ALL_PORTS,
-    Address,
-    AddressWithPrefix,
-    ExemptEndpoint,
-    Port,
-    PortRange,
-    Ports,
-)
-from paraglider.core.policy_guard import kind
-from paraglider.core.strategies import Strategy
+from paraglider.config.service import Backend, BackendSource, Service
+from paraglider.config.types import AddressWithPrefix, ExemptEndpoint
+
+__all__ = ["Backend", "BackendSource", "Config", "Network", "Service", "TimeoutsConfig"]
 
 # As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]
-
-
-#: the port of the DNS, and seconds for which its answered flows are kept
-_DNS = 53
-_DNS_REPLY = 5
 
 
 class Workers(Section):
@@ -206,15 +185,6 @@ class TimeoutsConfig(Section):
         return None if "closed" in self.model_fields_set else self.closing
 
 
-class ServiceTimeouts(Section):
-    """Idle seconds of one service's flows, where they differ from the others'."""
-
-    udp_reply: Seconds | None = Field(
-        default=None,
-        description="UDP: after the response; default: `udp`, or 5 with port 53 only.",
-    )
-
-
 class Flows(Section):
     """Bounds of the flow table."""
 
@@ -237,232 +207,6 @@ class PoliciesConfig(Section):
     budget_ms: int = Field(
         default=5, ge=1, le=1000, description="Milliseconds that one pick may take."
     )
-
-
-def _backend_from_text(value: Any) -> Any:
-    return {"address": value} if isinstance(value, str) else value
-
-
-class _AddressAlone:
-    """Tells the JSON Schema that a backend may be written as its address alone."""
-
-    @staticmethod
-    def __get_pydantic_json_schema__(
-        schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"anyOf": [{"type": "string", "description": "Its address."}, handler(schema)]}
-
-
-class Backend(Section):
-    """One real server."""
-
-    address: Address = Field(description="Address of the backend.")
-    port: Port | None = Field(
-        default=None, description="Port of the backend, if it differs from the service's."
-    )
-    weight: int = Field(default=1, ge=0, le=65535, description="Share of new flows; 0: none.")
-
-    @property
-    def name(self) -> str:
-        """How messages call it: ADDRESS, or ADDRESS:PORT where its port is mapped."""
-        if self.port is None:
-            return str(self.address)
-        host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
-        return f"{host}:{self.port}"
-
-
-class BackendSource(Section):
-    """Where the backends are listed, if not here: a file, or the DNS. Give one of the two."""
-
-    file: str | None = Field(
-        default=None,
-        pattern=r"^/",
-        max_length=4095,
-        description="A file with one backend per line.",
-    )
-    dns: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,62}(\.[A-Za-z0-9_-]{1,63})*\.?$",
-        max_length=253,
-        description="A name with SRV records, which have ports and weights.",
-    )
-    server: str | None = Field(
-        default=None,
-        description="With dns: ADDRESS:PORT of the name server; default: /etc/resolv.conf.",
-    )
-
-
-_Backends = Annotated[
-    tuple[Annotated[Backend, BeforeValidator(_backend_from_text), _AddressAlone], ...],
-    Field(min_length=1, strict=False),
-]
-_LISTED: TypeAdapter[tuple[Backend, ...]] = TypeAdapter(_Backends)
-
-
-def _listed_or_source(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any:
-    """Each form is judged by itself, so that a mistake is told of the form that was meant."""
-    if isinstance(value, BackendSource):
-        return value
-    if isinstance(value, dict):
-        return BackendSource.model_validate(value)
-    return _LISTED.validate_python(value)
-
-
-def _known_method(value: Any) -> str:
-    """Refuses what is no registered method, as pydantic refuses what is not in a ``Literal``."""
-    names = method_names()
-    if isinstance(value, str) and value in names:
-        return value
-    expected = [f"'{name}'" for name in names]
-    listed = " or ".join((", ".join(expected[:-1]), expected[-1])) if names[1:] else expected[0]
-    raise PydanticKnownError("literal_error", {"expected": listed})
-
-
-class _OneOfTheMethods:
-    """Tells the JSON Schema which methods there are, and which one is the default."""
-
-    @staticmethod
-    def __get_pydantic_json_schema__(
-        _schema: CoreSchema, _handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"default": default_method(), "enum": list(method_names()), "type": "string"}
-
-
-MethodName = Annotated[str, PlainValidator(_known_method), _OneOfTheMethods]
-
-
-class Service(Section):
-    """A VIP, a protocol and its ports, balanced over one pool."""
-
-    name: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", description="Name of the service."
-    )
-    vip: AddressWithPrefix = Field(description="Virtual address; the prefix is for the set-up.")
-    protocol: Literal["tcp", "udp", "any"] = Field(description="any: TCP, UDP and ICMP echo.")
-    ports: Ports = Field(default=(ALL_PORTS,), description="80, a range, or a list; default: all.")
-    forward: MethodName = Field(
-        default_factory=default_method,
-        description="Forward method: how packets get to the backend.",
-    )
-    return_: Literal["via", "direct"] = Field(
-        default="via",
-        alias="return",
-        description="via: replies pass this host; direct: the backend answers the client.",
-    )
-    strategy: StrategyName = Field(
-        default="rr", description="What picks the backend of a new flow, or package.module:Class."
-    )
-    strategy_parameters: StrategyParameters = Field(
-        default_factory=dict, description="Parameters of the strategy, by their names."
-    )
-    seed: int | None = Field(
-        default=None,
-        ge=0,
-        le=18_446_744_073_709_551_615,
-        description="Key of the strategy's hash; machines that must agree have the same one."
-        " Left out: the key of this host, drawn at the first set-up.",
-    )
-    affinity: Literal["flow", "client"] = Field(
-        default="flow", description="client: a client keeps its backend."
-    )
-    snat: Address | None = Field(default=None, description="Source address that the backends see.")
-    proxy_protocol: Literal["v1", "v2"] | None = Field(
-        default=None,
-        description="Proxy: send the client's address to the backends before its data.",
-    )
-    check: Check | None = None
-    all_down: Literal["use_all", "reject"] = Field(
-        default="reject",
-        description="If every backend is down: refuse new flows at once, or use all as if up.",
-    )
-    on_down: Literal["reset", "keep"] = Field(
-        default="reset", description="Flows of a backend that goes down: reset or kept."
-    )
-    drain_timeout: Seconds | None = Field(
-        default=None,
-        description="Seconds until a draining backend's flows end; default: only UDP, after 15 s.",
-    )
-    timeouts: ServiceTimeouts = ServiceTimeouts()
-    slow_start: float = Field(
-        default=0.0,
-        ge=0,
-        le=86_400,
-        description="Seconds until a backend that comes up has its full weight.",
-    )
-    listed: Annotated[_Backends | BackendSource, WrapValidator(_listed_or_source)] = Field(
-        alias="backends", description="The backends, or where they are listed."
-    )
-
-    @property
-    def backends(self) -> tuple[Backend, ...]:
-        """The backends that the file lists; none where it names a source of them."""
-        return self.listed if isinstance(self.listed, tuple) else ()
-
-    @property
-    def source(self) -> BackendSource | None:
-        """Where the backends are listed, if not in the file."""
-        return self.listed if isinstance(self.listed, BackendSource) else None
-
-    def with_backends(self, backends: tuple[Backend, ...]) -> Service:
-        """The same service with ``backends`` in place of its own."""
-        return self.model_copy(update={"listed": backends})
-
-    @property
-    def family(self) -> int:
-        """4 or 6: the family of the VIP, and so of the service."""
-        return self.vip.version
-
-    @property
-    def protocols(self) -> tuple[str, ...]:
-        """The transport protocols with ports: ("tcp", "udp") for `any`."""
-        return ("tcp", "udp") if self.protocol == "any" else (self.protocol,)
-
-    @property
-    def method(self) -> Method:
-        """The forwarding method that ``forward`` names."""
-        return METHODS[self.forward]
-
-    @property
-    def answers(self) -> Literal["via", "direct"]:
-        """The way of the replies: as ``return`` says, unless the method has one way alone."""
-        return self.method.answers(self)
-
-    @property
-    def hash_seed(self) -> int:
-        """The key of its hashes: ``seed``, or 0 where it has none (``Config.seeded``)."""
-        return 0 if self.seed is None else self.seed
-
-    @property
-    def all_ports(self) -> bool:
-        """True when no port is excepted, so that a rule needs no port match."""
-        return self.ports == (ALL_PORTS,)
-
-    @property
-    def single_port(self) -> int | None:
-        """The port of a service with exactly one, else None."""
-        return self.ports[0].first if len(self.ports) == 1 and len(self.ports[0]) == 1 else None
-
-    @property
-    def udp_reply(self) -> int | None:
-        """Seconds for which an answered UDP flow is kept; None: as any (RFC 4787 REQ-5a)."""
-        known = self.timeouts.udp_reply
-        return _DNS_REPLY if known is None and self.single_port == _DNS else known
-
-    @property
-    def counted(self) -> bool:
-        """True when the kernel has to tell how many flows each backend has: the strategy may ask,
-        and the workers see first packets alone.
-        """
-        return self.method.conntracked and self.strategy_class.counts_flows
-
-    @property
-    def strategy_class(self) -> type[Strategy]:
-        """The class of its strategy; of a policy (package.module:Class) the guard around it."""
-        return kind(self.strategy)
-
-    def reply_ports(self, backend: Backend) -> tuple[PortRange, ...]:
-        """The ports that ``backend`` answers from: its own mapped port or the service's."""
-        return (PortRange(backend.port, backend.port),) if backend.port else self.ports
 
 
 class Config(Section):

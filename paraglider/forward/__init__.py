@@ -1,13 +1,17 @@
-"""Forwarding: what each way of carrying packets needs to be built from the configuration.
+"""Forwarding: a folder a method, and what all methods have in common.
 
-    services what all of them have in common                    (``services``)
-    nat      every packet passes the worker and is rewritten    (``nat``)
-    offload  first packets are marked, the kernel does the rest (``offload``)
-    dsr      packets of the clients are marked and routed       (``dsr``)
-    path     the packet path of one worker, with all in it      (``path``)
-    explain  a configuration, asked about flows                 (``explain``)
-    listing  what a daemon has listed: flows, states            (``listing``)
-    policy   a strategy of the user's own, loaded from a file   (``policies``)
+    nat, offload, dsr, proxy   the methods, values of ``forward``; each has a ``method.py``, and of
+                               the following what it needs: ``checks`` (what it refuses), ``rules``
+                               and tables (pure text), ``host`` (what it asks of the host),
+                               ``datapath`` (pure), ``carrier`` (what carries decided flows)
+    static                     `paraglider start`, the kernel alone
+    base, registry             ``ForwardMethod``, and the only list of the methods
+    load, schema               files and their schema, with the methods known
+    rule_parts, queue_rules, openings, optional_tables, host_needs
+                               from the methods' parts to the rules and tables of a family
+    services, path             the services as the core has them, the packet path of a worker
+    explain, flows, listing    a configuration asked about flows; what a daemon has listed
 
-The packet paths themselves are pure and live in ``core``.
+Nobody but a method's folder and the registry compares a method's name: ``service.method`` has what
+a service's method is and does.
 """

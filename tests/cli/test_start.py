@@ -175,7 +175,7 @@ def test_nothing_started_is_nothing_shown(run: Any) -> None:
     [
         ({"forward": "proxy", "ports": 80}, "`forward: proxy` takes a daemon"),
         ({"return": "direct"}, "`return: direct` takes a daemon"),
-        ({"strategy": "maglev"}, "use source, or run the daemon"),
+        ({"strategy": "maglev"}, "write one of: rr, source, weighted, wrr; or run the daemon"),
         ({"strategy": "mine:Own"}, "the kernel runs no Python"),
         ({"backends": ["fd00::1"]}, "each family needs a service of its own"),
     ],
@@ -234,5 +234,5 @@ def test_cautions_are_warnings(
     said = capsys.readouterr().err.splitlines()
     assert all(line.startswith(f"warning: {Path(file)}:") for line in said)
     assert len(said) == 2
-    assert any("goes by turns here" in line for line in said)
+    assert any("`strategy: weighted` is wrr here" in line for line in said)
     assert any("rounded to parts of 4096" in line for line in said)

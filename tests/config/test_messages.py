@@ -205,7 +205,7 @@ def test_section_mistakes(head: str, expected: str) -> None:
             "",
             (
                 "2:5: `services[0]` has no `protocol`; add `protocol: ...` (any: TCP, UDP and ICMP"
-                " echo, as loaded)"
+                " echo)"
             ),
         ),
         (
@@ -216,7 +216,7 @@ def test_section_mistakes(head: str, expected: str) -> None:
         (
             "[10.0.0.1]",
             "[10.0.0.1, {weight: 2}]",
-            "5:26: `backends[1]` has no `address`; add `address: ...` (Address of the real server)",
+            "5:26: `backends[1]` has no `address`; add `address: ...` (Address of the backend)",
         ),
         (
             "[10.0.0.1]",

@@ -19,6 +19,7 @@ from paraglider.host.link_state import LinkState
 from paraglider.host.ownership import SET_UP
 from paraglider.host.reconcile import Reconciler, SetUpAtWorkError
 from paraglider.host.state import StateFile, only_one
+from paraglider.host.step import Step
 from paraglider.host.wanted import WantedFile
 from paraglider.netfilter.rules.nft import TABLE, UNANSWERED
 
@@ -177,7 +178,7 @@ def test_the_hash_follows_states(place: Any, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(it.air.nft, "held", listing)
     for change in it.state.load():
         if change.kind == "table":
-            apply.repair([apply.Step("apply", change, change)], it.air.host, it.state)
+            apply.repair([Step("apply", change, change)], it.air.host, it.state)
     assert it.names("filter") == []
     held["hash"] = "3"
     assert it.names("filter") == []

@@ -26,7 +26,7 @@ Rules: as everywhere in the core, no bytes raise; time is an argument.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, UDP, Flow
@@ -73,7 +73,9 @@ from paraglider.core.verdict import (
     TRUNCATED,
     VERDICT_OF,
 )
-from paraglider.forward.dsr.carrier import LeaseCarrier
+
+if TYPE_CHECKING:
+    from paraglider.forward.dsr.carrier import LeaseCarrier
 
 #: how long, and of how many flows that were ended by hand, it is remembered: a client that says
 #: nothing for longer (RFC 5382's idle time) finds that it is not known

@@ -1,4 +1,4 @@
-"""Tests of ``paraglider.config.check_dsr``: each contradiction, at its place."""
+"""Tests of ``paraglider.forward.dsr.checks``: each contradiction, at its place."""
 
 from __future__ import annotations
 
