@@ -116,7 +116,7 @@ def run(
             page = StatsPage(listening, stats.names, stats.admin, page_files())
         place = (os.geteuid(), uid, gid, wanted.chroot)
         specs.append(HttpSpec(len(specs), control.listening, *place, page))
-        hub = Controller(
+        controller = Controller(
             wanted,
             registry,
             partial(forget_other_journals, specs),
@@ -133,7 +133,7 @@ def run(
             ),
         )
         privileges.limit_parent()
-        status = Supervisor(specs, be, hub, Notifier()).run()
+        status = Supervisor(specs, be, controller, Notifier()).run()
     sys.exit(status)
 
 

@@ -112,7 +112,7 @@ class _Keeper:
         """What the service finds wrong; tables that were restored are complete without more."""
         if isinstance(message, HostConditions):
             found = message.found.items()
-            self._conditions.put("host", {n: Condition(how, text) for n, (how, text) in found})
+            self._conditions.report("host", {n: Condition(how, text) for n, (how, text) in found})
 
     def _end(self, number: int, _frame: FrameType | None) -> None:
         self._ending = signal.Signals(number)

@@ -40,10 +40,10 @@ class SupervisedController(Owner, Protocol):
     def ready(self) -> None:
         """Every process serves for the first time."""
 
-    def look(self, now: float) -> float:
+    def turn(self, now: float) -> float:
         """Do what is due at ``now``; seconds until there is something again, at most."""
 
-    def hang_up(self, done: Callable[[], object]) -> None:
+    def on_hangup(self, done: Callable[[], object]) -> None:
         """SIGHUP: the configuration is to be read again; ``done`` is called after it."""
 
     def close(self) -> None:
@@ -103,7 +103,7 @@ class Supervisor:
             if ready:
                 with self._faults.contained("the controller"):
                     now = time.monotonic()
-                    pause = min(self._controller.look(now), self._sign_of_life(children, now))
+                    pause = min(self._controller.turn(now), self._sign_of_life(children, now))
             caught = self._wait(loop, min(pause, children.wait()), strict=not ready)
             if ended := _END & caught:
                 name = ", ".join(number.name for number in sorted(ended))
@@ -113,7 +113,7 @@ class Supervisor:
             if signal.SIGHUP in caught:
                 self._notifier.reloading()
                 with self._faults.contained("a reload"):
-                    self._controller.hang_up(self._notifier.ready)
+                    self._controller.on_hangup(self._notifier.ready)
             if ready:
                 with self._faults.contained("care for the processes"):
                     children.poll()

@@ -40,7 +40,7 @@ BAD, OTHER = 999, 777  # numbers that the controller fails at, and that another 
 STOP = 2.0  # seconds within which SIGTERM must end everything
 
 
-class Hub:
+class DaemonController:
     """A controller that logs what it receives, and greets every process that is ready."""
 
     def attach(self, children: ProcessManager) -> None:
@@ -74,11 +74,11 @@ class Hub:
         """Log it."""
         log.logger().info("first time")
 
-    def look(self, now: float) -> float:
+    def turn(self, now: float) -> float:
         """Nothing is ever due."""
         return 3600.0
 
-    def hang_up(self, done: Callable[[], object]) -> None:
+    def on_hangup(self, done: Callable[[], object]) -> None:
         """Log it."""
         log.logger().info("reload")
         done()
@@ -124,7 +124,7 @@ class Supervised:
             if proxied:
                 specs.append(ProxySpec(workers, 0, 10, config, (), uid=0, gid=0))
             try:
-                return Supervisor(specs, run, Hub(), Notifier()).run()
+                return Supervisor(specs, run, DaemonController(), Notifier()).run()
             except ParagliderError as error:
                 log.logger().error("raised", error=str(error))
                 return error.exit_code
@@ -446,7 +446,7 @@ def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
 
 
 def test_sighup_is_a_reload(supervise: Any) -> None:
-    """SIGHUP ends nothing; the hub is told to reload."""
+    """SIGHUP ends nothing; the controller is told to reload."""
     running = supervise(serve)
     running.await_events("ready")
     os.kill(running.pid, signal.SIGHUP)

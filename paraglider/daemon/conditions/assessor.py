@@ -85,7 +85,7 @@ class Assessor:
             if not gone and not any(member.takes_flows for member in members):
                 text = "no backend takes new flows; see `paraglider show backends`"
                 found[f"service {service.name}"] = Condition("unhealthy", text)
-        self._conditions.put("services", found)
+        self._conditions.report("services", found)
 
     def processes(self, children: Iterable[Child]) -> None:
         """Look at the processes."""
@@ -103,7 +103,7 @@ class Assessor:
             else:
                 continue
             found[child.spec.name] = Condition("unhealthy", text)
-        self._conditions.put("processes", found, logged=False)
+        self._conditions.report("processes", found, logged=False)
 
     def workers(self, children: Iterable[Child], samples: Mapping[int, Sample], now: float) -> None:
         """Look at what those who carry flows have counted."""
@@ -121,7 +121,7 @@ class Assessor:
             if child.serves and self._is_near(index, flows, bound):
                 text = f"{flows} active flows of {bound}; raise `flows.max`"
                 found[f"{name}, flows"] = Condition("degraded", text)
-        self._conditions.put("workers", found)
+        self._conditions.report("workers", found)
 
     def faults(self, last: Mapping[str, tuple[float, str]], now: float) -> None:
         """Look at what went wrong in the supervisor itself (``faults.Faults.last``)."""
@@ -130,7 +130,7 @@ class Assessor:
             for what, (at, error) in last.items()
             if now - at < LATELY
         }
-        self._conditions.put("supervisor", found)
+        self._conditions.report("supervisor", found)
 
     def _grows(self, index: int, count: str, value: int, now: float) -> bool:
         key = index, count

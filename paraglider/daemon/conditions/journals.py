@@ -31,13 +31,13 @@ class JournalMonitor:
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
 
-    def came(self, child: Child) -> None:
+    def on_ready(self, child: Child) -> None:
         """``child`` serves, and has its journals open."""
         spec = child.spec
         if isinstance(spec, WorkerSpec) and spec.journals is not None:
             spec.journals.held.renew({table: spec.journals.path(table) for table in _tables(spec)})
 
-    def look(self, children: Iterable[Child]) -> list[Child]:
+    def check(self, children: Iterable[Child]) -> list[Child]:
         """Look at the journals of ``children``; those that are to be replaced."""
         found, replaced = {}, []
         for child in children:
@@ -52,7 +52,7 @@ class JournalMonitor:
                 found[f"{spec.name}, {spec.journals.path(table)}"] = Condition("degraded", text)
                 if fault == REMOVED and not child.dismissed:
                     replaced.append(child)
-        self._conditions.put("journal", found)
+        self._conditions.report("journal", found)
         return replaced
 
 

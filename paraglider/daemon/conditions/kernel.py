@@ -57,16 +57,16 @@ class KernelMonitor:
         """There is a new reading."""
         now = time.monotonic()
         if self.tables is not None:
-            self.tables.look(now)
+            self.tables.update(now)
         if self.refusals is not None:
-            conditions.put("openings", self.refusals.look(now))
+            conditions.report("openings", self.refusals.update(now))
         if self.counters is not None:
-            self.counters.look(now)
+            self.counters.update(now)
 
     def apply_config(self, config: Config, workers: int) -> set[str]:
         """Monitor what ``config`` has; the roles of the processes that need other memory for it."""
         if self.counters is not None:
-            self.counters.adopt(config)
+            self.counters.apply_config(config)
         if self.tables is not None:
             self.tables.cover(s.family for s in config.services if s.method.conntracked)
         if self.refusals is not None:

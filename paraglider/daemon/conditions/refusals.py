@@ -59,7 +59,7 @@ class Refusals:
             for protocol in (_WHAT if self._families else ())
         }
 
-    def look(self, now: float) -> dict[str, Condition]:
+    def update(self, now: float) -> dict[str, Condition]:
         """Look at the counters; what is wrong by what was seen last."""
         for family in self._families:
             self._look(family, now)

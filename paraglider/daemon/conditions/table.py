@@ -76,7 +76,7 @@ class Conditions:
         found = {s.condition.severity for s in self}
         return next((s for s in (UNHEALTHY, DEGRADED) if s in found), HEALTHY)
 
-    def put(self, source: str, found: Mapping[str, Condition], *, logged: bool = True) -> None:
+    def report(self, source: str, found: Mapping[str, Condition], *, logged: bool = True) -> None:
         """``found`` is all that ``source`` finds wrong now, by the object; not ``logged`` where
         the log has it from elsewhere.
         """

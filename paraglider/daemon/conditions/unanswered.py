@@ -61,7 +61,7 @@ class UnansweredOpenings:
         """Seconds until the next look is due."""
         return max(0.0, self._next - now)
 
-    def look(
+    def update(
         self, config: Config, pools: BackendTable, traffic: Traffic, now: float, read: float
     ) -> None:
         """Look at what the workers have counted by ``now``, and the kernel by ``read``."""
@@ -83,7 +83,7 @@ class UnansweredOpenings:
                 found[f"service {service.name}"] = _condition(service, silent)
         self._seen = seen
         self._next = now + INTERVAL + A_BACKEND * len(seen)
-        self._conditions.put("answers", found)
+        self._conditions.report("answers", found)
 
     def _count(
         self, key: Key, counted: Mapping[str, int | None], now: float, known: float

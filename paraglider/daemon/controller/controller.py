@@ -1,9 +1,9 @@
 """The controller: turns requests and inputs into changes of the store, and has them reconciled.
 
-A state or weight changes by ``move`` and ``weigh``. Another configuration comes by ``adopt``: the
-host is changed first (by the host helper), since that may fail, then the store, and with the next
-turn the processes: in place where they can apply it, otherwise they are restarted one after the
-other. A process that starts inherits all of it.
+A state or weight changes by ``move`` and ``weigh``. Another configuration comes by
+``apply_config``: the host is changed first (by the host helper), since that may fail, then the
+store, and with the next turn the processes: in place where they can apply it, otherwise they are
+restarted one after the other. A process that starts inherits all of it.
 
 Rules: runs in the supervisor, with its rights; never waits for a process, a program or the kernel.
 """
@@ -88,53 +88,51 @@ class Controller:
     ) -> None:
         self.store = Store(config, time.monotonic())
         self._group = Processes()
-        self.questions = Broadcasts(self._group.request)
+        self.requests = Broadcasts(self._group.request)
         self.started = time.monotonic()
         self.conditions = Conditions()
         self._assessor = Assessor(self.conditions)
         self._journals = JournalMonitor(self.conditions)
         self._unanswered = UnansweredOpenings(self.conditions)
-        self._suspensions = SuspendedPolicies(
-            registry, self.conditions, self._group.send_to_carriers
-        )
+        self._policies = SuspendedPolicies(registry, self.conditions, self._group.send_to_carriers)
         self._registry = registry
         self._kernel = kernel or KernelMonitor()
         self._all_ready = all_ready
-        self.desk = Handlers(self)
-        self._gate = ReadOnlyHandlers(self.desk, token)
+        self.handlers = Handlers(self)
+        self._read_only = ReadOnlyHandlers(self.handlers, token)
         self._health = HealthInput(self)
         self._sources = SourceInput(self, named or {}, kept=kept)
-        self._orders = HostRequests(self.questions, self._group.host_helper)
-        self._offloaded = self._orders.kernel_tables(config)
-        self._adjust = adjust or self._orders.adjust
+        self._host = HostRequests(self.requests, self._group.host_helper)
+        self._tables = self._host.kernel_tables(config)
+        self._adjust = adjust or self._host.adjust
         flows = FlowCounts(
             self.store,
             self._kernel,
-            self.questions,
-            self._orders,
+            self.requests,
+            self._host,
             self._group.active,
             self._group.carriers,
         )
         self._reloader = Reloader(self, self._group, self._sources, flows, read=read, file=file)
-        self._draining = DrainReconciler(self, self._orders)
+        self._draining = DrainReconciler(self, self._host)
         self._workers = WorkerReconciler(self.store, self._group.active, self._group.send)
         self._checks = CheckReconciler(self.store, self._group.monitor, self._group.send)
         self._faults = Faults()
         steps: dict[str, Step] = {
-            "questions to processes": self.questions.poll,
-            "backends that are listed elsewhere": self._sources.look,
-            "the configuration file": self._look_at_file,
-            "reloads": self._look_at_reloads,
-            "backends that drain": self._look_at_draining,
-            "results of checks": self._look_at_found,
+            "requests to processes": self.requests.poll,
+            "backends that are listed elsewhere": self._sources.turn,
+            "the configuration file": self._watch_file,
+            "reloads": self._continue_reloads,
+            "backends that drain": self._reconcile_draining,
+            "results of checks": self._apply_results,
             "states of the workers": self._workers.reconcile,
             "targets of the checks": self._checks.reconcile,
-            "offloaded services": self._look_at_offloaded,
+            "offloaded services": self._reconcile_tables,
             "the kernel's tables": lambda _: self._kernel.reconcile(
-                self._orders.read, self.conditions
+                self._host.read, self.conditions
             ),
             "health": self._assess,
-            "openings without an answer": self._look_at_openings,
+            "openings without an answer": self._assess_openings,
         }
         self._turns = Turns(steps, self._faults)
         self._log: Any = log.logger()
@@ -158,63 +156,64 @@ class Controller:
     def on_ready(self, child: Child) -> None:
         """See ``child.Owner``."""
         self._kernel.count_workers(child, self._group)
-        self._journals.came(child)
+        self._journals.on_ready(child)
         if discovers(child):
             self._group.send(child.spec.index, self._sources.order())
         self._group.continue_restart()
 
     def on_exit(self, child: Child) -> None:
         """See ``child.Owner``."""
-        self.questions.on_exit(child.spec.index)
+        self.requests.on_exit(child.spec.index)
         self._kernel.count_workers(child, self._group)
 
     def on_message(self, child: Child, frame: Frame) -> None:
         """See ``child.Owner``."""
         message, index = frame.message, child.spec.index
         if frame.kind is Kind.ANSWER:
-            self.questions.on_answer(index, frame.number, message)
+            self.requests.on_answer(index, frame.number, message)
         elif child.spec.role == "http":
-            handlers = self._gate if getattr(message, "listener", "") == "stats" else self.desk
-            handlers.take(
+            stats = getattr(message, "listener", "") == "stats"
+            handlers = self._read_only if stats else self.handlers
+            handlers.handle(
                 message, lambda reply: self._group.send(index, reply, Kind.ANSWER, frame.number)
             )
         elif isinstance(message, HealthNews):
-            self._health.take(message)
+            self._health.handle(message)
         elif isinstance(message, DnsUpdate | DnsFailure | FileChanged):
-            self._sources.take(message)
+            self._sources.handle(message)
         elif isinstance(message, HostConditions | TablesRestored):
-            self._orders.hear(message, self.conditions, self._offloaded.put_back)
+            self._host.on_message(message, self.conditions, self._tables.put_back)
         else:
             what = f"invalid message from the {child.spec.role}, ignored"
             self._log.error(what, type=type(message).__name__, **child.spec.labels())
 
     def on_hang(self, child: Child) -> Mapping[str, str]:
         """See ``child.Owner``."""
-        return self._suspensions.hangs(self.config, child.spec.heartbeat)
+        return self._policies.hangs(self.config, child.spec.heartbeat)
 
-    def look(self, now: float) -> float:
+    def turn(self, now: float) -> float:
         """See ``supervisor``."""
         return self._turns.run(now)
 
-    def _look_at_file(self, now: float) -> float:
+    def _watch_file(self, now: float) -> float:
         if not self.wanted.watch:
             return inf
         if self._reloader.file.changed(now):
             self._reloader.queue.attempt("watch")
         return self._reloader.file.wait(now)
 
-    def _look_at_found(self, now: float) -> float:
-        if not self._orders.adjusting:
+    def _apply_results(self, now: float) -> float:
+        if not self._host.adjusting:
             self._health.settle(now)
         if not self._health.wait(now):
             self._pass_on_hints(now)
         return self._health.wait(now)
 
-    def _look_at_offloaded(self, now: float) -> float:
-        self._offloaded.reconcile(self.pools)
-        if over := self._offloaded.tick(now):  # forgotten when no worker has the old states
-            self.when_applied(lambda: self._orders.forget(over.marks, over.datagrams, over.passing))
-        return self._offloaded.wait(now)
+    def _reconcile_tables(self, now: float) -> float:
+        self._tables.reconcile(self.pools)
+        if over := self._tables.tick(now):  # forgotten when no worker has the old states
+            self.when_applied(lambda: self._host.forget(over.marks, over.datagrams, over.passing))
+        return self._tables.wait(now)
 
     def _assess(self, now: float) -> float:
         if not self._assessor.wait(now):
@@ -222,14 +221,14 @@ class Controller:
             processes = self.processes()
             self._assessor.workers(processes, samples(processes), now)
             self._assessor.faults(self._faults.last, now)
-            self._group.replace(self._journals.look(processes))
+            self._group.replace(self._journals.check(processes))
         return self._assessor.wait(now)
 
-    def _look_at_openings(self, now: float) -> float:
+    def _assess_openings(self, now: float) -> float:
         if not self._unanswered.wait(now):
             traffic = self.traffic(samples(self.processes()))
             read = now if self._kernel.read_at is None else self._kernel.read_at
-            self._unanswered.look(self.config, self.pools, traffic, now, read)
+            self._unanswered.update(self.config, self.pools, traffic, now, read)
         return self._unanswered.wait(now)
 
     def assess(self) -> None:
@@ -239,9 +238,9 @@ class Controller:
 
     def close(self) -> None:
         """See ``supervisor``."""
-        self._offloaded.close()
+        self._tables.close()
 
-    def hang_up(self, done: Callable[[], object]) -> None:
+    def on_hangup(self, done: Callable[[], object]) -> None:
         """See ``supervisor``."""
         self._reloader.queue.attempt("SIGHUP", done)
 
@@ -260,7 +259,7 @@ class Controller:
 
     def reloaded(self) -> None:
         """See ``reloader.Applies``."""
-        self._suspensions.clear()
+        self._policies.clear()
 
     @property
     def kernel(self) -> dict[str, int] | None:
@@ -291,7 +290,7 @@ class Controller:
         """Give ``member`` another weight."""
         self.store.weigh(member, weight)
 
-    def adopt(
+    def apply_config(
         self,
         config: Config,
         said_by: str,
@@ -315,14 +314,14 @@ class Controller:
             if done:
                 logger.info("host changed", what="; ".join(done))
             logger.info("configuration changed", what="; ".join(change.words))
-        self.discovered.adopted(config, self.wanted)
+        self.discovered.note_applied(config, self.wanted)
         if change.restart:
             logger.warning("not changed", why="; ".join(change.restart))
         return change
 
     def apply(self, desired: Desired, again: Callable[[], object]) -> list[str]:
         """Change the host for ``desired``, then the store; returns what was changed on the host.
-        Raises as ``adopt``, with ``again`` as there.
+        Raises as ``apply_config``, with ``again`` as there.
         """
         config = desired.config
         done = self._adjust(config, again)
@@ -338,17 +337,17 @@ class Controller:
         for child in self.processes():
             child.spec = child.spec.updated(self.startup_state())
         self._workers.supersede(renewed)
-        self._offloaded = self._orders.kernel_tables(config, self._offloaded)
+        self._tables = self._host.kernel_tables(config, self._tables)
         if checked(config):
             self._group.wake_monitor()
         self._group.replace_roles(renewed)
         return done
 
-    def _look_at_draining(self, now: float) -> float:
-        return inf if self._orders.adjusting else self._draining.reconcile(now)
+    def _reconcile_draining(self, now: float) -> float:
+        return inf if self._host.adjusting else self._draining.reconcile(now)
 
-    def _look_at_reloads(self, _now: float) -> float:
-        if not self._orders.adjusting:
+    def _continue_reloads(self, _now: float) -> float:
+        if not self._host.adjusting:
             self._reloader.queue.go_on()
         return inf
 

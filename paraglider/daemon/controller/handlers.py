@@ -55,9 +55,9 @@ LONG: Final = 15.0
 
 
 class RequestController(Viewable, Protocol):
-    """What the desk needs of the hub: all that can be shown, and what changes it."""
+    """What the handlers needs of the controller: all that can be shown, and what changes it."""
 
-    questions: Broadcasts
+    requests: Broadcasts
 
     def carriers(self) -> list[int]:
         """The numbers of those that have flows, as far as they serve."""
@@ -81,13 +81,13 @@ class RequestController(Viewable, Protocol):
 
 
 class Handlers:
-    """Answers for ``hub``."""
+    """Answers for ``controller``."""
 
-    def __init__(self, hub: RequestController) -> None:
-        self._hub = hub
+    def __init__(self, controller: RequestController) -> None:
+        self._controller = controller
         self._faults = Faults()
 
-    def take(self, request: Message, reply: Reply) -> None:
+    def handle(self, request: Message, reply: Reply) -> None:
         """Answer ``request`` by calling ``reply`` once, now or later."""
 
         def handle() -> None:
@@ -119,7 +119,7 @@ class Handlers:
     def _show(self, request: ShowRequest, reply: Reply) -> None:
         """Show something; what has the kernel's counters as soon as they are new enough."""
         if request.service is not None:
-            self._hub.pools.require(request.service)
+            self._controller.pools.require(request.service)
 
         def show() -> None:
             reply(Result(value=self._view(request)))
@@ -127,21 +127,25 @@ class Handlers:
         if request.view in ("workers", "health"):
             show()
         else:
-            self._hub.when_read(lambda: self._try(show, reply))
+            self._controller.when_read(lambda: self._try(show, reply))
 
     def _view(self, request: ShowRequest) -> Any:
-        hub = self._hub
+        controller = self._controller
         if request.view == "services":
-            return views.services(hub.config, hub.pools, hub.traffic(self._samples()))
+            return views.services(
+                controller.config, controller.pools, controller.traffic(self._samples())
+            )
         if request.view == "backends":
-            rows = views.backends(hub.config, hub.pools, hub.traffic(self._samples()), _now())
+            rows = views.backends(
+                controller.config, controller.pools, controller.traffic(self._samples()), _now()
+            )
             return [row for row in rows if request.service in (None, row["service"])]
         if request.view == "workers":
-            return views.processes(hub.processes(), self._samples(), _queues(), _now())
+            return views.processes(controller.processes(), self._samples(), _queues(), _now())
         if request.view == "health":
-            hub.assess()
-            return views.health(hub.conditions, _now())
-        return views.status(hub, self._samples(), _queues(), _now())
+            controller.assess()
+            return views.health(controller.conditions, _now())
+        return views.status(controller, self._samples(), _queues(), _now())
 
     def _flows(self, request: FlowsRequest, reply: Reply) -> None:
         """Some flows, from every process that carries any."""
@@ -172,23 +176,23 @@ class Handlers:
 
     def _set(self, request: SetRequest, reply: Reply) -> None:
         """Another state, another weight, or both, for one backend."""
-        member = self._hub.pools.find(request.service, request.backend)
+        member = self._controller.pools.find(request.service, request.backend)
         state, weight = request.state, request.weight
         if state is None and weight is None:
             raise OperatorError("nothing is to be set", "give a state, a weight, or both")
         if state is not None and state not in SETTABLE:
             raise OperatorError(f"there is no state {state!r}", f"write {' or '.join(SETTABLE)}")
         if weight is not None:
-            self._hub.weigh(member, weight)
+            self._controller.weigh(member, weight)
         if state is not None:
-            self._hub.move(member, SETTABLE[state], "set by the operator")
+            self._controller.move(member, SETTABLE[state], "set by the operator")
         answer = {
             "service": member.service,
             "backend": member.backend,
             "state": member.state.value,
             "weight": member.weight,
         }
-        self._hub.when_applied(lambda: reply(Result(value=answer)))
+        self._controller.when_applied(lambda: reply(Result(value=answer)))
 
     def _reload(self, request: ReloadRequest, reply: Reply) -> None:
         """Read the file again; answered when the processes with flows have taken it over."""
@@ -198,22 +202,22 @@ class Handlers:
                 reply(Refusal.of(outcome))
                 return
             answer = {"changed": list(outcome.words), "restart": list(outcome.restart)}
-            self._hub.when_applied(lambda: reply(Result(value=answer)))
+            self._controller.when_applied(lambda: reply(Result(value=answer)))
 
-        self._hub.ask_reload("the control socket", done, force=request.force)
+        self._controller.ask_reload("the control socket", done, force=request.force)
 
     def _samples(self) -> Samples:
         """What the workers have counted so far."""
-        return samples(self._hub.processes())
+        return samples(self._controller.processes())
 
     def _walk(self, message: Message, done: Callable[[Answers], None]) -> None:
         until = time.monotonic() + LONG
-        self._hub.questions.request(self._hub.carriers(), message, until, done)
+        self._controller.requests.request(self._controller.carriers(), message, until, done)
 
     def _match(self, request: FlowsRequest | KillRequest) -> Match:
         match = request.match.parsed()
         if match.service is not None:
-            self._hub.pools.require(match.service)
+            self._controller.pools.require(match.service)
         return match
 
 

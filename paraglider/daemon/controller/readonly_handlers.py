@@ -18,19 +18,19 @@ from paraglider.errors import OperatorError
 
 
 class ReadOnlyHandlers:
-    """In front of ``desk``; ``wanted`` is the hash of the token, None where nobody changes
+    """In front of ``handlers``; ``wanted`` is the hash of the token, None where nobody changes
     anything.
     """
 
-    def __init__(self, desk: Handlers, wanted: bytes | None) -> None:
-        self._desk = desk
+    def __init__(self, handlers: Handlers, wanted: bytes | None) -> None:
+        self._handlers = handlers
         self._wanted = wanted
         self._log: Any = log.logger()
 
-    def take(self, request: Message, reply: Reply) -> None:
+    def handle(self, request: Message, reply: Reply) -> None:
         """Answer ``request`` by calling ``reply`` once, now or later."""
         if isinstance(request, ShowRequest) and request.view == "status":
-            self._desk.take(request, reply)
+            self._handlers.handle(request, reply)
         elif not isinstance(request, SetRequest):
             reply(Refusal.of(OperatorError("there is no such request")))
         elif self._wanted is None:
@@ -41,4 +41,4 @@ class ReadOnlyHandlers:
             remedy = "the file with the token is `token_file` under `stats`, or stats.token"
             reply(Refusal.of(OperatorError("that is not the token", remedy)))
         else:
-            self._desk.take(request, reply)
+            self._handlers.handle(request, reply)

@@ -72,10 +72,10 @@ class FlowCounts:
 class Applies(Protocol):
     """What applies a configuration."""
 
-    def adopt(
+    def apply_config(
         self, config: Config, said_by: str, again: Callable[[], object], ending: FlowLoss
     ) -> ReloadOutcome:
-        """See ``Controller.adopt``."""
+        """See ``apply_config``."""
 
     def reloaded(self) -> None:
         """The file has been applied."""
@@ -123,7 +123,7 @@ class Reloader:
         discovering, config = self._processes.discovering(), found.config
         if discovering:
             config = self._sources.prepared(config, found.listed)
-        change = self._controller.adopt(config, said_by, self.queue.go_on, ending)
+        change = self._controller.apply_config(config, said_by, self.queue.go_on, ending)
         self.loaded = Loaded(True, time.monotonic())
         self._controller.reloaded()
         if discovering:

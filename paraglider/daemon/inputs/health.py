@@ -56,19 +56,19 @@ class HealthController(Protocol):
     def discovered(self) -> DiscoveredHosts:
         """The hosts that failover found."""
 
-    def adopt(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
-        """Go on with ``config`` and what was found; raises as ``Controller.adopt``."""
+    def apply_config(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
+        """Go on with ``config`` and what was found; raises as ``apply_config``."""
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """Change the state of ``member`` by ``event``."""
 
 
 class HealthInput:
-    """Care for the backends of ``hub``."""
+    """Care for the backends of ``controller``."""
 
-    def __init__(self, hub: HealthController) -> None:
-        self._hub = hub
-        self._hints = PassiveChecks()
+    def __init__(self, controller: HealthController) -> None:
+        self._controller = controller
+        self._passive = PassiveChecks()
         self._found: list[DiscoveredHost] = []  # since the last ``settle``
         self._settle_at = 0.0
         self._met: list[DiscoveredHost] = []  # to be taken over when the host has been changed
@@ -76,14 +76,14 @@ class HealthInput:
 
     def wait(self, now: float) -> float:
         """Seconds until ``hints`` is to be called."""
-        return self._hints.wait(self._hub.config, now)
+        return self._passive.wait(self._controller.config, now)
 
     def hints(self, samples: Iterable[Sample], now: float) -> CheckSooner | None:
         """The message about backends whose connections failed since the last call, if any did."""
-        failed = tuple(self._hints.look(self._hub.config, samples, now))
+        failed = tuple(self._passive.failing(self._controller.config, samples, now))
         return CheckSooner(backends=failed) if failed else None
 
-    def take(self, message: HealthNews) -> None:
+    def handle(self, message: HealthNews) -> None:
         """What the monitor found."""
         some: Iterable[News] = chain(message.changes, message.reports, message.hosts)
         for news in some:
@@ -91,17 +91,17 @@ class HealthInput:
 
     def _handle(self, news: News) -> None:
         if isinstance(news, DiscoveredHost):
-            failover = self._hub.config.failover
+            failover = self._controller.config.failover
             if failover.enabled and failover.discover and len(self._found) < 2 * MOST:
                 self._found.append(news)
             return
-        hub = self._hub
-        member = hub.pools.get((news.service, news.backend))
-        service = hub.pools.service(news.service)
-        if member is None or service is None or not is_checked(hub.config, service):
+        controller = self._controller
+        member = controller.pools.get((news.service, news.backend))
+        service = controller.pools.service(news.service)
+        if member is None or service is None or not is_checked(controller.config, service):
             return  # it left while the message was on its way
         if isinstance(news, HealthChange):
-            self._hub.move(member, news.event, news.detail)
+            self._controller.move(member, news.event, news.detail)
         elif news.passed is None:
             self._log.warning(
                 "a check could not take place",
@@ -122,17 +122,17 @@ class HealthInput:
         if self._found and now >= self._settle_at:
             self._settle_at = now + SETTLED
             found, self._found = self._found, []
-            listed = self._hub.listed
+            listed = self._controller.listed
             self._met += [news for news in found if self._meet(news, listed)]
         self._take_over()
 
     def _take_over(self) -> None:
         """Go on with the hosts that have come and gone, if the host is ready for that."""
-        found, strangers, hub = self._met, self._hub.discovered, self._hub
+        found, hosts, controller = self._met, self._controller.discovered, self._controller
         if not found:
             return
         try:
-            hub.adopt(hub.listed, "failover", self._take_over)
+            controller.apply_config(controller.listed, "failover", self._take_over)
         except HostPendingError:
             return
         except ParagliderError as error:
@@ -140,32 +140,32 @@ class HealthInput:
             self._log.error("what failover found is not taken over", why=str(error))
             for news in found:
                 if news.up:
-                    strangers.leave(news.address)
+                    hosts.leave(news.address)
             return
         self._met = []
         for news in found:
-            if news.up and news.address in strangers:
+            if news.up and news.address in hosts:
                 for member in self._at(news.address):
-                    hub.move(member, Event.CHECK_PASSED, news.detail)
+                    controller.move(member, Event.CHECK_PASSED, news.detail)
                     member.why = news.detail
 
     def _meet(self, news: DiscoveredHost, listed: Config) -> bool:
         """Whether it changes anything that a host came or went; its flows are over if it went."""
         if news.up:
-            return self._hub.discovered.join(news.address, listed)
+            return self._controller.discovered.join(news.address, listed)
         there = self._at(news.address)  # before it is a former one
-        if not self._hub.discovered.leave(news.address):
+        if not self._controller.discovered.leave(news.address):
             return False
         for member in there:
-            self._hub.move(member, Event.CHECK_FAILED, news.detail)
+            self._controller.move(member, Event.CHECK_FAILED, news.detail)
         return True
 
     def _at(self, address: IPAddress) -> list[BackendRecord]:
         """What a host that was found is in the pools."""
         return [
-            self._hub.pools.find(service.name, backend.name)
-            for service in self._hub.config.services
+            self._controller.pools.find(service.name, backend.name)
+            for service in self._controller.config.services
             for backend in service.backends
             if backend.address == address
-            and (service.name, backend.name) in self._hub.discovered.keys
+            and (service.name, backend.name) in self._controller.discovered.keys
         ]

@@ -37,7 +37,7 @@ class PassiveChecks:
             return inf
         return max(0.0, self._next - now)
 
-    def look(self, config: Config, samples: Iterable[Sample], now: float) -> Iterator[Key]:
+    def failing(self, config: Config, samples: Iterable[Sample], now: float) -> Iterator[Key]:
         """The backends with a check whose connections failed since the last call."""
         self._next = now + INTERVAL
         read = list(samples)

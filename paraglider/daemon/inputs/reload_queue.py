@@ -31,7 +31,7 @@ Done = Callable[[ReloadOutcome | ParagliderError], object]
 
 
 class ReloadSteps(Protocol):
-    """What is needed of the hub."""
+    """What is needed of the controller."""
 
     def read(self) -> Read:
         """Read the file; raises ``ParagliderError``."""
@@ -61,10 +61,10 @@ class _Job:
 
 
 class ReloadQueue:
-    """ReloadQueue of ``hub``."""
+    """ReloadQueue of ``controller``."""
 
-    def __init__(self, hub: ReloadSteps) -> None:
-        self._hub = hub
+    def __init__(self, controller: ReloadSteps) -> None:
+        self._controller = controller
         self._jobs: deque[_Job] = deque()
         self._log: Any = log.logger()
 
@@ -99,9 +99,9 @@ class ReloadQueue:
             outcome: ReloadOutcome | ParagliderError
             try:
                 if job.found is None:
-                    job.found = self._hub.read()
+                    job.found = self._controller.read()
                 ending = FlowLoss(partial(self._flows, job), job.force)
-                outcome = self._hub.reload(job.said_by, job.found, ending)
+                outcome = self._controller.reload(job.said_by, job.found, ending)
             except HostPendingError:
                 return
             except ParagliderError as error:
@@ -117,9 +117,9 @@ class ReloadQueue:
 
         if not job.asked:
             job.asked = True
-            self._hub.report(written)
+            self._controller.report(written)
         if not job.written:
             raise HostPendingError
         if service not in job.flows:
-            job.flows[service] = self._hub.flows_of(service)
+            job.flows[service] = self._controller.flows_of(service)
         return job.flows[service]

@@ -1,14 +1,13 @@
-"""The hub's side of backends that are listed elsewhere: what the scout is to look at, and what
-follows from its news.
+"""Backends that are listed elsewhere than in the file: in the DNS, or in files of their own.
 
-    errand    every name in the DNS and every file that services name
-    news      an answer, or a file that changed, is a list; the last good one is in the hub's own
-              configuration, and stays until another is as good
+The monitor asks for every name and watches every file that services refer to, and reports answers
+and changes. An answer, or a file that changed, is a list of backends; the last good list stays in
+the store until another is as good.
 
-Lives here: ``SourceInput``. What it begins with is ``gathered``'s.
-Rules: files are read here, with the hub's rights; the scout is not believed. Whatever is found is
-judged as if the configuration listed it, and taken over as a reload would be. A source that fails
-is told of once, and again when it works; a source that fails and works in turns, once a minute.
+Lives here: ``SourceInput``; ``startup_sources`` has the lists of the start.
+Rules: files are read here, with the supervisor's rights; the monitor is not trusted. A list is
+checked as if the file had it, and applied as by a reload. A source that fails is logged once, and
+once when it works again; a source that fails and works by turns, once a minute.
 """
 
 from __future__ import annotations
@@ -55,14 +54,14 @@ RETRY: Final = 30.0
 
 
 class SourceController(Protocol):
-    """What is needed of the hub."""
+    """What is needed of the controller."""
 
     @property
     def listed(self) -> Config:
         """The services of the file, with the backends that their sources listed last."""
 
-    def adopt(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
-        """Go on with ``config``; raises as ``hub.Hub.adopt``, and nothing has changed then."""
+    def apply_config(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
+        """Go on with ``config``; raises as ``apply_config``, and nothing has changed then."""
 
 
 @dataclass(slots=True)
@@ -86,18 +85,16 @@ class _Offer:
 
 
 class SourceInput:
-    """Care for the services of ``hub`` whose backends are listed elsewhere (``named``); answers of
-    the DNS are ``kept``.
-    """
+    """The sources ``named`` of the services of ``controller``; answers of the DNS are ``kept``."""
 
     def __init__(
         self,
-        hub: SourceController,
+        controller: SourceController,
         named: Mapping[str, BackendSource],
         clock: Callable[[], float] = time.monotonic,
         kept: DnsCache | None = None,
     ) -> None:
-        self._hub = hub
+        self._controller = controller
         self._kept = kept or DnsCache()
         self._origins = dict(named)
         self._clock = clock
@@ -121,7 +118,7 @@ class SourceInput:
         """``config``, as a file has it, with what is known of its sources: ``found``, which its
         files list, and for names what a service of that name has now.
         """
-        known = {s.name: s.backends for s in self._hub.listed.services if s.backends}
+        known = {s.name: s.backends for s in self._controller.listed.services if s.backends}
         kept = {
             service.name: known[service.name]
             for service in config.services
@@ -132,14 +129,14 @@ class SourceInput:
         return resolved(config, {**kept, **found})
 
     def follow(self, config: Config) -> None:
-        """The file has become ``config``, and the hub has taken it over."""
+        """The file has become ``config``, and the controller has taken it over."""
         self._origins = origins(config)
         self._offers.clear()
         self._early.clear()
         self._heard.clear()
         self._kept.keep_only(names_in(config))
 
-    def take(self, news: DnsUpdate | DnsFailure | FileChanged) -> None:
+    def handle(self, news: DnsUpdate | DnsFailure | FileChanged) -> None:
         """What the monitor found."""
         if isinstance(news, DnsFailure):
             if any(name_of(origin, s.family) == news.name for s, origin in self._services()):
@@ -169,7 +166,7 @@ class SourceInput:
             else:
                 self._changed(service, news.file)
 
-    def look(self, now: float) -> float:
+    def turn(self, now: float) -> float:
         """Take over what came early, try again what could not be taken over; seconds until there
         is something to do.
         """
@@ -186,7 +183,7 @@ class SourceInput:
         return min(soon, max(0.0, self._retry - now))
 
     def _services(self) -> Iterator[tuple[Service, BackendSource]]:
-        for service in self._hub.listed.services:
+        for service in self._controller.listed.services:
             if service.name in self._origins:
                 yield service, self._origins[service.name]
 
@@ -200,7 +197,7 @@ class SourceInput:
 
     def _changed(self, service: Service, file: str) -> None:
         try:
-            listed = FileListing.read(self._hub.listed, service.name, file)
+            listed = FileListing.read(self._controller.listed, service.name, file)
         except ConfigError as error:
             self._failed(file, first_of(error.lines))
             return
@@ -218,11 +215,11 @@ class SourceInput:
     def _accept(self, name: str) -> bool:
         """Take over what was found for the service ``name``; False where that cannot be."""
         offer, source = self._offers[name], self._called(name)
-        wanted = resolved(self._hub.listed, {name: offer.backends})
+        wanted = resolved(self._controller.listed, {name: offer.backends})
         try:
-            if wanted != self._hub.listed:
-                judge(self._hub.listed, name, offer.backends, offer.listing)
-                self._hub.adopt(wanted, source, lambda: self._accept_again(name))
+            if wanted != self._controller.listed:
+                judge(self._controller.listed, name, offer.backends, offer.listing)
+                self._controller.apply_config(wanted, source, lambda: self._accept_again(name))
         except HostPendingError:
             self._soon = True
             return False

@@ -1,10 +1,9 @@
-"""What a start begins with where backends are listed elsewhere: what the files list, and what the
-DNS answered, now or last.
+"""The lists of backends at a start: those of the files, and answers of the DNS, new or cached.
 
-Lives here: ``gathered``; ``names_in``, which names a configuration has; what else the hub needs of
-that later (``sources``): ``backends_of``, ``judge``, and what a source is called.
-Rules: whatever is found is judged as if the configuration listed it. It asks nobody and logs
-nothing: a set-up, which has neither, begins with the same.
+Lives here: ``gathered``; ``names_in``, the names in the DNS of a configuration; and what
+``sources`` needs too: ``backends_of``, ``judge``, and the names of sources in messages.
+Rules: a list is checked as if the configuration had it. Nothing is asked or logged here: a set-up,
+which does neither, begins with the same lists.
 """
 
 from __future__ import annotations

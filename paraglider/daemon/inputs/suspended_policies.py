@@ -76,4 +76,4 @@ class SuspendedPolicies:
             )
             for name, strategy in self._services.items()
         }
-        self._conditions.put("policies", found, logged=False)
+        self._conditions.report("policies", found, logged=False)

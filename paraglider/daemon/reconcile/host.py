@@ -1,4 +1,4 @@
-"""What the hub has the reconciler do, without ever waiting for it.
+"""What the controller has the reconciler do, without ever waiting for it.
 
     adjust    the host is brought to another configuration. Who wants one to be taken over calls
               ``adjust``, is told HostPendingError, and is called again when the host is there; then
@@ -68,8 +68,8 @@ class Asking(Protocol):
 class HostRequests:
     """Orders for the process that ``reconciler`` gives the number of, None while there is none."""
 
-    def __init__(self, questions: Asking, reconciler: Callable[[], int | None]) -> None:
-        self._questions = questions
+    def __init__(self, requests: Asking, reconciler: Callable[[], int | None]) -> None:
+        self._requests = requests
         self._reconciler = reconciler
         self._again: Callable[[], object] | None = None
         self._result: tuple[Config, Message] | None = None
@@ -155,7 +155,7 @@ class HostRequests:
         except PlatformError:
             then(None)
 
-    def hear(
+    def on_message(
         self, message: Message, conditions: Conditions, renewed: Callable[[int], object]
     ) -> None:
         """What the reconciler said by itself: what is wrong with the host goes into ``conditions``;
@@ -163,7 +163,7 @@ class HostRequests:
         """
         if isinstance(message, HostConditions):
             found = {name: Condition(how, text) for name, (how, text) in message.found.items()}
-            conditions.put("host", found)
+            conditions.report("host", found)
         elif isinstance(message, TablesRestored):
             for family in message.families:
                 renewed(family)
@@ -191,7 +191,7 @@ class HostRequests:
             answer = answers.get(index, Refusal.of(_gone()))
             done(answer.to_error() if isinstance(answer, Refusal) else None, answer)
 
-        self._questions.request([index], order, time.monotonic() + patience, answered)
+        self._requests.request([index], order, time.monotonic() + patience, answered)
 
 
 def _gone() -> PlatformError:

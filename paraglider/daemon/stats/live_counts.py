@@ -1,6 +1,6 @@
 """The memory in which flows are counted that the kernel carries, as the configuration needs it.
 
-Lives here: ``LiveCounts``, of the hub.
+Lives here: ``LiveCounts``, of the controller.
 Rules: memory that is too small for a configuration is replaced by larger; whoever writes or reads
 the old one has to begin anew.
 """

@@ -113,7 +113,7 @@ class BackendTable:
         self._changed: dict[Key, BackendRecord] = {}  # by version
         self._config = config
         self.version = self.layout = 0
-        self.adopt(config, now)
+        self.apply_config(config, now)
 
     def __iter__(self) -> Iterator[BackendRecord]:
         for members in self._members.values():
@@ -186,7 +186,7 @@ class BackendTable:
             member.weight, member.weight_by = weight, Origin.OPERATOR
             self._note(member)
 
-    def adopt(
+    def apply_config(
         self,
         config: Config,
         now: float,

@@ -62,7 +62,7 @@ class DiscoveredHosts:
                     config = one
         return config
 
-    def adopted(self, listed: Config, wanted: Config) -> None:
+    def note_applied(self, listed: Config, wanted: Config) -> None:
         """``wanted``, which is ``listed`` and discovered hosts, has been applied."""
         found = frozenset(
             (service.name, backend.name)

@@ -89,7 +89,7 @@ class Store:
     def apply(self, desired: Desired, now: float) -> None:
         """Go by ``desired`` from now on."""
         self.desired = desired
-        self.pools.adopt(desired.config, now, desired.keys, self.discovered)
+        self.pools.apply_config(desired.config, now, desired.keys, self.discovered)
 
     def move(self, record: BackendRecord, event: Event, why: str, now: float) -> None:
         """Change the state of ``record`` by ``event``, which may change nothing."""

@@ -45,10 +45,10 @@ class KernelCounters:
         #: when the tables were last read (monotonic seconds)
         self.looked = 0.0
         self._live: dict[Key, tuple[int, int]] = {}
-        self.adopt(config)
+        self.apply_config(config)
         self._look(begun=True)
 
-    def adopt(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """These are the services from here on."""
         marks = backend_marks(config)
         services = [service for service in config.services if service.method.conntracked]
@@ -63,7 +63,7 @@ class KernelCounters:
         self._services = {name: self._services.get(name, Counter()) for name in names}
         self._last = {which: count for which, count in self._last.items() if which[0] in self._keys}
 
-    def look(self, now: float) -> None:
+    def update(self, now: float) -> None:
         """Add what the tables, which were read at ``now``, have counted since the last time."""
         self.looked = now
         self._look()

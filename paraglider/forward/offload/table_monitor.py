@@ -83,18 +83,18 @@ class TableMonitor:
         """Look at the tables of ``families`` from now on."""
         self._families = sorted(set(families))
 
-    def look(self, now: float) -> None:
+    def update(self, now: float) -> None:
         """Look at everything, where anything is offloaded."""
         if not self._families:
             return
         for family in self._families:
             try:
-                self._look_at_table(family, now)
+                self._compare_table(family, now)
             except OSError as error:
                 self._log.error("the table cannot be looked at", error=str(error))
-        self._look_at_conntrack()
+        self._compare_conntrack()
 
-    def _look_at_table(self, family: int, now: float) -> None:
+    def _compare_table(self, family: int, now: float) -> None:
         counts = self._counters(family)
         if counts is None:
             return  # the reconciler says so, and puts it back
@@ -110,7 +110,7 @@ class TableMonitor:
                 if count:
                     self._log.warning(_COUNTED[name], family=family, count=count)
 
-    def _look_at_conntrack(self) -> None:
+    def _compare_conntrack(self) -> None:
         self._filled = found = self._full()
         if found is None:
             return

@@ -57,7 +57,7 @@ class World:
         self.assessor = Assessor(self.conditions)
         self.worker = Child(WorkerSpec(0, 1, CONFIG, 1, 1), pid=77)
 
-    def look(self, now: float, **figures: int) -> dict[str, str]:
+    def update(self, now: float, **figures: int) -> dict[str, str]:
         """The severities by object, after a look at a worker that has counted ``figures``."""
         self.assessor.workers([self.worker], {0: sample(**figures)}, now)
         return self.found()
@@ -81,23 +81,23 @@ class World:
 def test_a_count_is_wrong_while_it_grows(count: str, severity: str) -> None:
     """Not for what was counted before the first look, and not for ever."""
     world = World()
-    assert world.look(10.0, **{count: 5}) == {}
-    assert world.look(11.0, **{count: 6}) == {f"worker 0 on core 1, {count}": severity}
-    assert world.look(11.0 + LATELY / 2, **{count: 6}) != {}
-    assert world.look(11.0 + LATELY, **{count: 6}) == {}
+    assert world.update(10.0, **{count: 5}) == {}
+    assert world.update(11.0, **{count: 6}) == {f"worker 0 on core 1, {count}": severity}
+    assert world.update(11.0 + LATELY / 2, **{count: 6}) != {}
+    assert world.update(11.0 + LATELY, **{count: 6}) == {}
 
 
 def test_flows_near_their_bound() -> None:
     """From 80 % on, until they are below 75 %; of a worker that is dead nothing is known."""
     world = World()
     near = {"worker 0 on core 1, flows": "degraded"}
-    assert world.look(1.0, active=79, bound=100) == {}
-    assert world.look(2.0, active=80, bound=100) == near
-    assert world.look(3.0, active=76, bound=100) == near
-    assert world.look(4.0, active=74, bound=100) == {}
-    assert world.look(5.0, active=0, bound=0) == {}
+    assert world.update(1.0, active=79, bound=100) == {}
+    assert world.update(2.0, active=80, bound=100) == near
+    assert world.update(3.0, active=76, bound=100) == near
+    assert world.update(4.0, active=74, bound=100) == {}
+    assert world.update(5.0, active=0, bound=0) == {}
     world.worker.pid = 0
-    assert world.look(6.0, active=90, bound=100) == {}
+    assert world.update(6.0, active=90, bound=100) == {}
 
 
 def test_a_service_without_a_backend_for_new_flows() -> None:

@@ -30,11 +30,11 @@ class World:
     def begin(self) -> None:
         """The worker makes what it lacks, and serves."""
         self.files.open("nat")
-        self.watch.came(self.worker)
+        self.watch.on_ready(self.worker)
 
-    def look(self) -> list[Child]:
+    def check(self) -> list[Child]:
         """Who is to be replaced."""
-        return self.watch.look([self.worker])
+        return self.watch.check([self.worker])
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def world(tmp_path: Path) -> World:
     """All is well."""
     world = World(tmp_path)
     world.begin()
-    assert world.look() == []
+    assert world.check() == []
     assert list(world.conditions) == []
     return world
 
@@ -50,37 +50,37 @@ def world(tmp_path: Path) -> World:
 def test_a_file_that_is_removed_is_replaced_with_its_worker(world: World) -> None:
     """Until the next one serves, and not again while that one is on its way."""
     world.files.path("nat").unlink()
-    assert world.look() == [world.worker]
+    assert world.check() == [world.worker]
     assert "its file was removed" in next(iter(world.conditions)).line
     world.worker.dismissed = 5.0
-    assert world.look() == []
+    assert world.check() == []
     world.worker.dismissed = 0.0
     world.begin()
-    assert world.look() == []
+    assert world.check() == []
     assert world.conditions.status == "healthy"
 
 
 def test_a_damaged_file_is_told_of(world: World) -> None:
     """The worker goes on: what it knows is in its memory alone."""
     world.files.path("nat").write_bytes(b"damaged")
-    assert world.look() == []
+    assert world.check() == []
     assert world.conditions.status == "degraded"
 
 
 def test_where_there_can_be_none(tmp_path: Path) -> None:
     """/run is full or read-only: told, and nobody is replaced for it again and again."""
     world = World(tmp_path)
-    world.watch.came(world.worker)
-    assert world.look() == []
+    world.watch.on_ready(world.worker)
+    assert world.check() == []
     assert "there is none" in next(iter(world.conditions)).line
     world.worker.pid = 0
-    assert world.look() == []
+    assert world.check() == []
     assert list(world.conditions) == []
 
 
 def test_where_the_kernel_has_the_flows_nothing_is_missed(tmp_path: Path) -> None:
     """Offload needs no journal."""
     world = World(tmp_path, "offload")
-    world.watch.came(world.worker)
-    assert world.look() == []
+    world.watch.on_ready(world.worker)
+    assert world.check() == []
     assert list(world.conditions) == []

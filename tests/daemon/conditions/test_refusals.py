@@ -43,29 +43,29 @@ class Air:
         self.asked.append(family)
         return self.tables.get(family)
 
-    def look(self, seconds: float = INTERVAL) -> list[str]:
+    def update(self, seconds: float = INTERVAL) -> list[str]:
         """What is wrong ``seconds`` later."""
         self.now += seconds
-        return list(self.refusals.look(self.now))
+        return list(self.refusals.update(self.now))
 
 
 def test_what_grows_is_a_condition_for_a_while() -> None:
     """What was counted before the first look is none; each protocol has its own."""
     air = Air(config(("nat", V4)))
     air.tables[4] = {"tcp": 5, "udp": 0, "icmp": 0}
-    assert air.look() == []
+    assert air.update() == []
     air.tables[4] = {"tcp": 6, "udp": 0, "icmp": 0}
-    assert air.look() == ["new connections"]
+    assert air.update() == ["new connections"]
     air.tables[4] = {"tcp": 6, "udp": 1, "icmp": 0}
-    assert sorted(air.look()) == ["new UDP flows", "new connections"]
-    assert air.look(LATELY) == []
+    assert sorted(air.update()) == ["new UDP flows", "new connections"]
+    assert air.update(LATELY) == []
 
 
 def test_counts_are_of_all_families() -> None:
     """Those that are queued: offload's and a proxy's openings are never refused."""
     air = Air(config(("nat", V4), ("dsr", V6)))
     air.tables = {4: {"tcp": 1, "udp": 2, "icmp": 3}, 6: {"tcp": 10, "udp": 20, "icmp": 30}}
-    air.look()
+    air.update()
     assert air.refusals.counts == {"refused_tcp": 11, "refused_udp": 22, "refused_icmp": 33}
     air.refusals.follow(config(("offload", V4), ("dsr", V6)))
     assert air.refusals.counts == {"refused_tcp": 10, "refused_udp": 20, "refused_icmp": 30}
@@ -76,15 +76,15 @@ def test_counts_are_of_all_families() -> None:
 def test_without_a_table_nothing_is_wrong() -> None:
     """Nor where the kernel does not tell; a table that was made anew begins at 0."""
     air = Air(config(("nat", V4)))
-    assert air.look() == []
+    assert air.update() == []
     assert air.refusals.counts == {"refused_tcp": 0, "refused_udp": 0, "refused_icmp": 0}
     air.tables[4] = {"tcp": 5}
-    assert air.look() == []
+    assert air.update() == []
     air.tables[4] = {"tcp": 0}
-    assert air.look() == []
+    assert air.update() == []
 
     def refuse(_family: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 
     air.refusals._counters = refuse
-    assert air.look() == []
+    assert air.update() == []

@@ -26,10 +26,10 @@ def test_told_at_the_beginning_and_at_the_end() -> None:
     with structlog.testing.capture_logs() as logs:
         conditions = Conditions()
         for text in ("9 of 10 flows; raise it", "10 of 10 flows; raise it"):
-            conditions.put("workers", {"worker 0": Condition("degraded", text)})
+            conditions.report("workers", {"worker 0": Condition("degraded", text)})
         assert [standing.line for standing in conditions] == ["worker 0: 10 of 10 flows; raise it"]
-        conditions.put("workers", {})
-        conditions.put("workers", {})
+        conditions.report("workers", {})
+        conditions.report("workers", {})
     assert [(line["log_level"], line["event"]) for line in logs] == [
         ("warning", "worker 0: 9 of 10 flows; raise it"),
         ("info", "worker 0: no longer degraded"),
@@ -41,9 +41,9 @@ def test_what_the_log_has_from_elsewhere_is_not_told_again() -> None:
     """Neither its beginning nor its end; it is a condition all the same."""
     with structlog.testing.capture_logs() as logs:
         conditions = Conditions()
-        conditions.put("processes", {"worker 0": HIGH}, logged=False)
+        conditions.report("processes", {"worker 0": HIGH}, logged=False)
         assert conditions.status == "unhealthy"
-        conditions.put("processes", {}, logged=False)
+        conditions.report("processes", {}, logged=False)
     assert not logs
 
 
@@ -51,12 +51,12 @@ def test_the_worst_counts_and_comes_first() -> None:
     """SourceInput do not know of each other; one that ends what it found leaves the others'."""
     conditions = Conditions()
     assert conditions.status == "healthy"
-    conditions.put("host", {"eth0": LOW})
+    conditions.report("host", {"eth0": LOW})
     assert conditions.status == "degraded"
-    conditions.put("workers", {"worker 0": HIGH})
+    conditions.report("workers", {"worker 0": HIGH})
     assert conditions.status == "unhealthy"
     assert [(s.source, s.object) for s in conditions] == [("workers", "worker 0"), ("host", "eth0")]
-    conditions.put("workers", {})
+    conditions.report("workers", {})
     assert [(s.source, s.condition) for s in conditions] == [("host", LOW)]
 
 
@@ -65,10 +65,10 @@ def test_worse_is_news_and_better_is_not() -> None:
     clock = Clock()
     with structlog.testing.capture_logs() as logs:
         conditions = Conditions(clock)
-        conditions.put("host", {"eth0": LOW})
+        conditions.report("host", {"eth0": LOW})
         clock.now += 5
         for condition in (HIGH, LOW, LOW):
-            conditions.put("host", {"eth0": condition})
+            conditions.report("host", {"eth0": condition})
     assert [line["severity"] for line in logs] == ["degraded", "unhealthy"]
     assert [standing.since for standing in conditions] == [1000.0]
 
@@ -79,14 +79,14 @@ def test_what_comes_and_goes_is_told_once_a_while() -> None:
     with structlog.testing.capture_logs() as logs:
         conditions = Conditions(clock)
         for _ in range(10):
-            conditions.put("host", {"eth0": LOW})
+            conditions.report("host", {"eth0": LOW})
             assert conditions.status == "degraded"
             clock.now += 1
-            conditions.put("host", {})
+            conditions.report("host", {})
         begun = [line for line in logs if line["log_level"] == "warning"]
         assert len(begun) == 1
         clock.now += QUIET
-        conditions.put("host", {"eth0": LOW})
+        conditions.report("host", {"eth0": LOW})
     assert len([line for line in logs if line["log_level"] == "warning"]) == 2
 
 
@@ -94,7 +94,7 @@ def test_a_source_that_finds_no_end_is_bounded() -> None:
     """So many objects and a count of the rest, as bad as the worst of them."""
     conditions = Conditions()
     found = {f"object {number}": LOW for number in range(MOST)}
-    conditions.put("host", {**found, "one more": HIGH, "another": LOW})
+    conditions.report("host", {**found, "one more": HIGH, "another": LOW})
     assert len(list(conditions)) == MOST + 1
     worst = next(iter(conditions))
     assert worst.line == "host: 2 more objects are not well"

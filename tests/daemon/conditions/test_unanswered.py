@@ -63,13 +63,13 @@ class World:
         self.counts[backend]["packets_back"] += answered
         self.replies[backend] += answered
 
-    def look(self, now: float, *, read: bool = True) -> list[str]:
+    def update(self, now: float, *, read: bool = True) -> list[str]:
         """What is wrong at ``now``; ``read`` tells that the kernel's counters are new."""
         self._writer.tick()
         if read:
-            self.carried.look(now)
+            self.carried.update(now)
         found = Traffic({0: self._counters.read()}, self.carried)
-        self.unanswered.look(self.config, self.pools, found, now, self.carried.looked)
+        self.unanswered.update(self.config, self.pools, found, now, self.carried.looked)
         return [standing.line for standing in self.conditions]
 
 
@@ -77,55 +77,55 @@ class World:
 def test_many_in_and_none_out(forward: str) -> None:
     """Degraded, with how many, to whom and what may be wrong; answers end it, whoever counts."""
     world = World(forward=forward)
-    assert world.look(1.0) == []
+    assert world.update(1.0) == []
     for _ in range(LEAST):
         world.opens(ONE, again=1)
         world.opens(TWO, answered=2)
-    (line,) = world.look(1.0 + SILENCE)
+    (line,) = world.update(1.0 + SILENCE)
     assert line == (
         f"service web: {LEAST} openings went to {ONE}, no answer passed here; is a filter dropping"
         " forwarded packets, or is this host not the backend's gateway?"
     )
     assert world.conditions.status == "degraded"
     world.opens(ONE, answered=1, again=0)
-    assert world.look(2.0 + SILENCE) == []
+    assert world.update(2.0 + SILENCE) == []
 
 
 def test_what_the_kernel_was_not_asked_is_not_known() -> None:
     """Where its counters are read rarely, for there are many, silence is none before they are."""
     world = World(forward="offload")
-    world.look(1.0)
+    world.update(1.0)
     world.opens(ONE, answered=5, again=9)
-    assert world.look(9.0, read=False) == []
-    assert world.look(10.0) == []
+    assert world.update(9.0, read=False) == []
+    assert world.update(10.0) == []
     world.opens(ONE, again=9)
-    assert world.look(19.0, read=False) == []
-    assert len(world.look(20.0)) == 1
+    assert world.update(19.0, read=False) == []
+    assert len(world.update(20.0)) == 1
 
 
 def test_both_in_one_line() -> None:
     """A service has one line, however many backends are silent."""
     world = World()
-    world.look(1.0)
+    world.update(1.0)
     for name in (ONE, TWO, ONE, TWO):
         world.opens(name)
-    (line,) = world.look(10.0)
+    (line,) = world.update(10.0)
     assert f"8 openings went to {ONE}, {TWO}, no answer" in line
 
 
 def test_what_is_no_sign_yet() -> None:
     """Too few that came again, or too short a silence; openings that did not come again."""
     world = World()
-    world.look(1.0)
+    world.update(1.0)
     world.opens(ONE, again=LEAST - 1)
     for _ in range(50):
         world.opens(TWO, again=0)
-    assert world.look(30.0) == []
+    assert world.update(30.0) == []
     world.opens(TWO, answered=1, again=LEAST)
-    assert world.look(31.0) == []
+    assert world.update(31.0) == []
     world.opens(TWO, again=LEAST)
-    assert world.look(31.0 + SILENCE / 2) == []
-    assert len(world.look(31.0 + SILENCE)) == 1
+    assert world.update(31.0 + SILENCE / 2) == []
+    assert len(world.update(31.0 + SILENCE)) == 1
 
 
 @pytest.mark.parametrize(
@@ -141,45 +141,45 @@ def test_what_is_no_sign_yet() -> None:
 def test_where_no_answer_passes_by_design(changes: dict[str, Any]) -> None:
     """Nothing is said."""
     world = World(**changes)
-    world.look(1.0)
+    world.update(1.0)
     for _ in range(50):
         world.opens(ONE)
-    assert world.look(60.0) == []
+    assert world.update(60.0) == []
 
 
 def test_a_backend_that_is_out_is_not_told_of() -> None:
     """Health has given it up: that it is silent is no news."""
     world = World()
-    world.look(1.0)
+    world.update(1.0)
     world.opens(ONE, again=9)
     member = world.pools.find("web", ONE)
     world.pools.apply(member, Event.CHECK_FAILED, "no answer", 2.0)
-    assert world.look(9.0) == []
+    assert world.update(9.0) == []
 
 
 def test_a_backend_that_nobody_checks() -> None:
     """It may be down: that is asked first."""
     world = World(check=None)
-    world.look(1.0)
+    world.update(1.0)
     world.opens(ONE, again=9)
-    (line,) = world.look(9.0)
+    (line,) = world.update(9.0)
     assert "is the backend up? If so, is a filter dropping" in line
 
 
 def test_what_nobody_tries_any_more() -> None:
     """After a while without an opening nothing is known."""
     world = World()
-    world.look(1.0)
+    world.update(1.0)
     world.opens(ONE, again=9)
-    assert len(world.look(9.0)) == 1
-    assert len(world.look(8.0 + LATELY)) == 1
-    assert world.look(9.0 + LATELY) == []
+    assert len(world.update(9.0)) == 1
+    assert len(world.update(8.0 + LATELY)) == 1
+    assert world.update(9.0 + LATELY) == []
 
 
 def test_a_thousand_backends_are_looked_at_less_often() -> None:
     """The supervisor has other work."""
     world = World(backends=[f"10.0.{n // 250}.{n % 250 + 1}" for n in range(1000)])
     found = Traffic({}, None)
-    world.unanswered.look(world.config, world.pools, found, 5.0, 5.0)
+    world.unanswered.update(world.config, world.pools, found, 5.0, 5.0)
     assert world.unanswered.wait(5.0) == pytest.approx(11.0)
     assert world.unanswered.wait(16.0) == 0.0

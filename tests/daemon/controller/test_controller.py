@@ -1,4 +1,4 @@
-"""The hub: another configuration reaches all who go by it, or nobody."""
+"""The controller: another configuration reaches all who go by it, or nobody."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ class Everybody:
 
 
 class World:
-    """A hub, its processes, and what the host was brought to."""
+    """A controller, its processes, and what the host was brought to."""
 
     def __init__(self, before: Config, tmp_path: Path) -> None:
         self.hosts: list[Config] = []
@@ -134,8 +134,10 @@ class World:
         self.path = tmp_path / "file"
         self.path.touch()
         file = ConfigWatcher(self.path)
-        self.hub = Controller(before, STRATEGIES, read=self.read, file=file, adjust=self.adjust)
-        self.hub.attach(cast(ProcessManager, self.all))
+        self.controller = Controller(
+            before, STRATEGIES, read=self.read, file=file, adjust=self.adjust
+        )
+        self.controller.attach(cast(ProcessManager, self.all))
 
     def adjust(self, wanted: Config, again: Callable[[], object]) -> list[str]:
         """Take note, or refuse."""
@@ -153,10 +155,10 @@ class World:
 
     def turn(self) -> list[Message]:
         """One turn of the loop, in which the worker applies all that it is sent; all messages."""
-        self.hub.look(time.monotonic())
+        self.controller.turn(time.monotonic())
         for message in self.all.sent:
             self.all.worker.spec.heartbeat.applied = getattr(message, "version", 0)
-        self.hub.look(time.monotonic())
+        self.controller.turn(time.monotonic())
         return self.all.sent
 
     def count(self, flows: int) -> None:
@@ -168,7 +170,7 @@ class World:
 
     def states(self) -> dict[str, tuple[State, int]]:
         """The state and weight of every backend."""
-        return {member.backend: (member.state, member.weight) for member in self.hub.pools}
+        return {member.backend: (member.state, member.weight) for member in self.controller.pools}
 
 
 Make = Callable[[Config], World]
@@ -192,7 +194,7 @@ def test_another_configuration_is_taken_over(make: Make) -> None:
     """By the host, the table, the worker in place, and by whom starts later."""
     world = make(config("10.0.0.1"))
     new = config("10.0.0.1", {"address": "10.0.0.3", "weight": 4}, strategy="wrr")
-    change = world.hub.adopt(new, "a test")
+    change = world.controller.apply_config(new, "a test")
     assert change.words == (
         "service web: strategy rr → wrr",
         "service web: backend 10.0.0.3 added",
@@ -213,8 +215,8 @@ def test_nothing_changes_where_the_host_refuses(make: Make) -> None:
     world = make(before)
     world.refusal = PlatformError("no")
     with pytest.raises(PlatformError):
-        world.hub.adopt(config("10.0.0.2"), "a test")
-    assert world.hub.config == world.hub.wanted == before
+        world.controller.apply_config(config("10.0.0.2"), "a test")
+    assert world.controller.config == world.controller.wanted == before
     assert world.all.sent == []
     assert list(world.states()) == ["10.0.0.1"]
 
@@ -224,18 +226,18 @@ def test_a_bad_file_changes_nothing(make: Make) -> None:
     world = make(config("10.0.0.1"))
     world.files = [ConfigError(["f:1:2: no"]), ConfigError(["f:1:2: no"]), config("10.0.0.2")]
     with structlog.testing.capture_logs() as logged:
-        world.hub.hang_up(lambda: None)
-    assert not world.hub.loaded.success
+        world.controller.on_hangup(lambda: None)
+    assert not world.controller.loaded.success
     assert [(line["event"], line["why"]) for line in logged] == [
         ("configuration not reloaded, nothing changed", "f:1:2: no")
     ]
     asked: list[Message] = []
-    world.hub.desk.take(ReloadRequest(listener="control"), asked.append)
+    world.controller.handlers.handle(ReloadRequest(listener="control"), asked.append)
     assert [a.lines for a in asked if isinstance(a, Refusal)] == [("f:1:2: no",)]
     assert (world.hosts, world.all.sent) == ([], [])
-    world.hub.hang_up(lambda: None)
-    assert world.hub.loaded.success
-    assert [b.name for b in world.hub.wanted.services[0].backends] == ["10.0.0.2"]
+    world.controller.on_hangup(lambda: None)
+    assert world.controller.loaded.success
+    assert [b.name for b in world.controller.wanted.services[0].backends] == ["10.0.0.2"]
 
 
 def test_who_asked_hears_when_it_is_so(make: Make) -> None:
@@ -243,8 +245,8 @@ def test_who_asked_hears_when_it_is_so(make: Make) -> None:
     world = make(config("10.0.0.1"))
     world.files = [config("10.0.0.1", strategy="wrr")]
     asked: list[Message] = []
-    world.hub.desk.take(ReloadRequest(listener="control"), asked.append)
-    world.hub.look(time.monotonic())
+    world.controller.handlers.handle(ReloadRequest(listener="control"), asked.append)
+    world.controller.turn(time.monotonic())
     assert [type(message) for message in world.all.sent] == [ApplyConfig]
     assert asked == []
     world.turn()
@@ -255,40 +257,42 @@ def test_who_asked_hears_when_it_is_so(make: Make) -> None:
 def test_the_first_check_starts_the_monitor(make: Make) -> None:
     """Once; until then it is idle."""
     world = make(config("10.0.0.1"))
-    assert [child.spec.role for child in world.hub.processes()] == ["worker"]
+    assert [child.spec.role for child in world.controller.processes()] == ["worker"]
     for interval in (3, 4):
         checked = config("10.0.0.1", check={"type": "tcp", "interval": interval})
-        assert world.hub.adopt(checked, "a test").restart == ()
+        assert world.controller.apply_config(checked, "a test").restart == ()
     assert world.all.woken == ["monitor"]
-    assert [child.spec.role for child in world.hub.processes()] == ["worker", "monitor"]
+    assert [child.spec.role for child in world.controller.processes()] == ["worker", "monitor"]
 
 
 def test_the_same_again_changes_nothing(make: Make) -> None:
     """Nobody is told anything."""
     world = make(config("10.0.0.1"))
-    assert world.hub.adopt(config("10.0.0.1"), "a test").words == ()
+    assert world.controller.apply_config(config("10.0.0.1"), "a test").words == ()
     assert (world.hosts, world.turn()) == ([], [])
 
 
 def test_what_was_set_by_hand_stays(make: Make) -> None:
     """A state for as long as the backend is there, a weight until the file has another."""
     world = make(config("10.0.0.1", "10.0.0.2"))
-    world.hub.weigh(world.hub.pools.find("web", "10.0.0.1"), 7)
-    world.hub.weigh(world.hub.pools.find("web", "10.0.0.2"), 7)
-    world.hub.adopt(config("10.0.0.1", {"address": "10.0.0.2", "weight": 3}), "a test")
+    world.controller.weigh(world.controller.pools.find("web", "10.0.0.1"), 7)
+    world.controller.weigh(world.controller.pools.find("web", "10.0.0.2"), 7)
+    world.controller.apply_config(
+        config("10.0.0.1", {"address": "10.0.0.2", "weight": 3}), "a test"
+    )
     assert world.states() == {"10.0.0.1": (State.READY, 7), "10.0.0.2": (State.READY, 3)}
 
 
 def test_a_backend_leaves_with_its_last_flow(make: Make) -> None:
     """Until then it drains, at the worker and on the host; then it is gone from everywhere."""
     world = make(config("10.0.0.1", "10.0.0.2"))
-    world.hub.adopt(config("10.0.0.1"), "a test")
+    world.controller.apply_config(config("10.0.0.1"), "a test")
     assert world.states() == {"10.0.0.1": (State.READY, 1), "10.0.0.2": (State.DRAIN, 0)}
-    now = 10.0 * PAUSE + world.hub.pools.find("web", "10.0.0.2").since
+    now = 10.0 * PAUSE + world.controller.pools.find("web", "10.0.0.2").since
     for flows in (1, 0):
         assert [b.name for b in world.hosts[-1].services[0].backends] == ["10.0.0.1", "10.0.0.2"]
         world.count(flows)
-        world.hub.look(now)
+        world.controller.turn(now)
         now += PAUSE
     assert world.hosts[-1] == config("10.0.0.1")
     assert list(world.states()) == ["10.0.0.1"]
@@ -297,8 +301,8 @@ def test_a_backend_leaves_with_its_last_flow(make: Make) -> None:
 def test_a_backend_that_comes_back_is_ready(make: Make) -> None:
     """With the weight of the file, whatever it had in between."""
     world = make(config("10.0.0.1", "10.0.0.2"))
-    world.hub.adopt(config("10.0.0.1"), "a test")
-    world.hub.adopt(config("10.0.0.1", "10.0.0.2"), "a test")
+    world.controller.apply_config(config("10.0.0.1"), "a test")
+    world.controller.apply_config(config("10.0.0.1", "10.0.0.2"), "a test")
     assert world.states()["10.0.0.2"] == (State.READY, 1)
 
 
@@ -306,7 +310,7 @@ def test_workers_are_replaced_where_the_way_of_forwarding_needs_another_path(mak
     """What they start with is the new configuration."""
     world = make(config("10.0.0.1", forward="offload"))
     new = config("10.0.0.1")
-    world.hub.adopt(new, "a test")
+    world.controller.apply_config(new, "a test")
     assert world.all.dismissed == ["worker"]
     assert [type(message) for message in world.turn()] == [SetStates]
     spec = cast(WorkerSpec, world.all.worker.spec)
@@ -320,21 +324,21 @@ def test_the_file_changes_on_disk(make: Make, watch: bool) -> None:
     world.path.write_text("other")
     world.files = [config("10.0.0.1", strategy="wrr")]
     for look in range(1, 10):
-        world.hub.look(look * LOOK)
+        world.controller.turn(look * LOOK)
     assert len(world.files) == (0 if watch else 1)
-    assert world.hub.wanted.services[0].strategy == ("wrr" if watch else "rr")
+    assert world.controller.wanted.services[0].strategy == ("wrr" if watch else "rr")
 
 
 def test_every_change_of_a_state_is_a_line(make: Make) -> None:
     """A backend that goes down is a warning; what moves nothing says nothing."""
     world = make(config("10.0.0.1", "10.0.0.2"))
-    member = world.hub.pools.find("web", "10.0.0.1")
+    member = world.controller.pools.find("web", "10.0.0.1")
     with structlog.testing.capture_logs() as lines:
-        world.hub.move(member, Event.CHECK_FAILED, "refused")
-        world.hub.move(member, Event.CHECK_FAILED, "refused")
-        world.hub.move(member, Event.CHECK_PASSED, "connected")
-        world.hub.weigh(member, 4)
-        world.hub.weigh(member, 4)
+        world.controller.move(member, Event.CHECK_FAILED, "refused")
+        world.controller.move(member, Event.CHECK_FAILED, "refused")
+        world.controller.move(member, Event.CHECK_PASSED, "connected")
+        world.controller.weigh(member, 4)
+        world.controller.weigh(member, 4)
     assert world.all.sent == []
     world.turn()
     said = {"event": "backend changed", "service": "web", "backend": "10.0.0.1"}
@@ -353,7 +357,7 @@ def test_an_answer_that_nothing_was_asked_for(make: Make) -> None:
     """What a worker sends beside its answers is logged, and changes nothing."""
     world = make(config("10.0.0.1"))
     with structlog.testing.capture_logs() as lines:
-        world.hub.on_message(world.all.worker, Frame(FlowList(flows=(), more=False)))
+        world.controller.on_message(world.all.worker, Frame(FlowList(flows=(), more=False)))
     assert [line["log_level"] for line in lines] == ["error"]
     assert world.states() == {"10.0.0.1": (State.READY, 1)}
     assert world.all.sent == []
@@ -365,7 +369,7 @@ def test_status_is_all_of_it_at_once(make: Make) -> None:
     world.count(7)
     replies: list[Message] = []
     for view in get_args(View):
-        world.hub.desk.take(ShowRequest(listener="control", view=view), replies.append)
+        world.controller.handlers.handle(ShowRequest(listener="control", view=view), replies.append)
     values = [reply.value for reply in replies if isinstance(reply, Result)]
     services, backends, workers, health, status = values
     assert status["services"] == services
@@ -379,20 +383,20 @@ def test_status_is_all_of_it_at_once(make: Make) -> None:
 def test_sources_come_with_a_reload(make: Make) -> None:
     """What a name had last stays with it; the monitor asks for the new name, and is heard."""
     world = make(config("10.0.0.1"))
-    all_of_them = WithDiscovery(world.hub.config)
-    world.hub.attach(cast(ProcessManager, all_of_them))
+    all_of_them = WithDiscovery(world.controller.config)
+    world.controller.attach(cast(ProcessManager, all_of_them))
     source = {"dns": "_web._tcp.example"}
     world.files = [Config.model_validate({"services": [{**SERVICE, "backends": source}]})]
-    assert world.hub.reload("a test").words == ()
+    assert world.controller.reload("a test").words == ()
     assert list(world.states()) == ["10.0.0.1"]
     name = DnsName("_web._tcp.example", "", 4)
     assert all_of_them.sent == [SetSources(names=(name,), files=())]
     record = Record(ipaddress.ip_address("10.0.0.5"), 8080, 2)
     answer = DnsUpdate(name=name, records=(record,), ttl=30)
-    world.hub.on_message(all_of_them.monitor, Frame(answer))
+    world.controller.on_message(all_of_them.monitor, Frame(answer))
     assert world.states()["10.0.0.5:8080"] == (State.READY, 2)
     all_of_them.sent.clear()
-    world.hub.on_ready(all_of_them.monitor)
+    world.controller.on_ready(all_of_them.monitor)
     assert all_of_them.sent == [SetSources(names=(name,), files=())]
 
 
@@ -401,7 +405,7 @@ def test_sources_without_discovery(make: Make) -> None:
     world = make(config("10.0.0.1"))
     source = {"file": "/etc/web"}
     world.files = [Config.model_validate({"services": [{**SERVICE, "backends": source}]})]
-    change = world.hub.reload("a test")
+    change = world.controller.reload("a test")
     assert change.restart == (
         "service web takes a restart: nobody looks where its backends are listed",
     )
@@ -412,12 +416,12 @@ def test_what_a_process_that_hangs_was_about(make: Make) -> None:
     """A number that is none of ours, or of a strategy of ours, says nothing."""
     world = make(config("10.0.0.1"))
     life = world.all.worker.spec.heartbeat
-    assert world.hub.on_hang(world.all.worker) == {}
+    assert world.controller.on_hang(world.all.worker) == {}
     life.deciding[0] = identity("web")
-    assert world.hub.on_hang(world.all.worker) == {}  # no policy
+    assert world.controller.on_hang(world.all.worker) == {}  # no policy
     life.deciding[0] = 12345
     with life.long_work():
-        assert world.hub.on_hang(world.all.worker) == {"doing": "takes long"}
+        assert world.controller.on_hang(world.all.worker) == {"doing": "takes long"}
 
 
 def test_a_reload_has_policies_tried_again(make: Make) -> None:
@@ -428,9 +432,9 @@ def test_a_reload_has_policies_tried_again(make: Make) -> None:
     world = make(policy)
     world.files = [policy]
     world.all.worker.spec.heartbeat.deciding[0] = identity("web")
-    assert world.hub.on_hang(world.all.worker) == {"deciding": "web", "strategy": "mine:Own"}
+    assert world.controller.on_hang(world.all.worker) == {"deciding": "web", "strategy": "mine:Own"}
     assert world.all.sent == [SuspendPolicies(services=("web",))]
-    assert world.hub.conditions.status == "degraded"
-    world.hub.reload("a test")
+    assert world.controller.conditions.status == "degraded"
+    world.controller.reload("a test")
     assert world.all.sent[1:] == [SuspendPolicies(services=())]
-    assert world.hub.conditions.status == "healthy"
+    assert world.controller.conditions.status == "healthy"

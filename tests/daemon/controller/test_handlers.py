@@ -54,7 +54,7 @@ CONFIG = Config.model_validate(
 
 
 class Controller:
-    """What the desk needs of one: two workers, numbers 4 and 7, to which nothing is sent."""
+    """What the handlers needs of one: two workers, numbers 4 and 7, to which nothing is sent."""
 
     def __init__(self) -> None:
         self.config = CONFIG
@@ -62,7 +62,7 @@ class Controller:
         self.started = 0.0
         self.loaded = Loaded(success=True, at=0.0)
         self.sent: list[tuple[int, int, Message]] = []
-        self.questions = Broadcasts(self.send)
+        self.requests = Broadcasts(self.send)
         self.refusal: OperatorError | None = None
         self.forced = False
         self.waiting: list[Callable[[], object]] = []
@@ -74,26 +74,26 @@ class Controller:
 
     def assess(self) -> None:
         """See ``Viewable``."""
-        self.conditions.put("processes", {"http": Condition("unhealthy", "does not serve")})
+        self.conditions.report("processes", {"http": Condition("unhealthy", "does not serve")})
 
     def processes(self) -> list[Child]:
-        """See ``desk.State``."""
+        """See ``handlers.State``."""
         return [Child(Spec(0))]
 
     def traffic(self, samples: Samples) -> Traffic:
-        """See ``desk.State``."""
+        """See ``handlers.State``."""
         return Traffic(samples)
 
     def carriers(self) -> list[int]:
-        """See ``desk.State``."""
+        """See ``handlers.State``."""
         return [4, 7]
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
-        """See ``desk.State``."""
+        """See ``handlers.State``."""
         self.pools.apply(member, event, why, 1.0)
 
     def weigh(self, member: BackendRecord, weight: int) -> None:
-        """See ``desk.State``."""
+        """See ``handlers.State``."""
         self.pools.set_weight(member, weight)
 
     def when_read(self, done: Callable[[], object]) -> None:
@@ -105,7 +105,7 @@ class Controller:
         self.waiting.append(done)
 
     def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
-        """See ``desk.State``."""
+        """See ``handlers.State``."""
         self.forced = force
         done(
             self.refusal
@@ -120,26 +120,26 @@ class Controller:
     def answer(self, message: Message) -> None:
         """Both workers answer what they were asked last."""
         for index, number, _ in self.sent[-2:]:
-            self.questions.on_answer(index, number, message)
+            self.requests.on_answer(index, number, message)
 
 
 class Asked:
-    """A desk, and its replies so far."""
+    """A handlers, and its replies so far."""
 
     def __init__(self) -> None:
-        self.hub = Controller()
+        self.controller = Controller()
         self.replies: list[Message] = []
-        self._desk = Handlers(self.hub)
+        self._handlers = Handlers(self.controller)
 
     def ask(self, request: Message) -> list[Message]:
         """The replies so far, after another request."""
-        self._desk.take(request, self.replies.append)
+        self._handlers.handle(request, self.replies.append)
         return self.replies
 
 
 @pytest.fixture
 def asked() -> Asked:
-    """A desk of its own."""
+    """A handlers of its own."""
     return Asked()
 
 
@@ -196,7 +196,7 @@ def test_what_is_wrong_is_told(asked: Asked, request_: Message, words: str) -> N
     assert isinstance(reply, Refusal)
     assert reply.fault == "operator"
     assert words in f"{reply.error}; {reply.remedy}"
-    assert asked.hub.sent == []
+    assert asked.controller.sent == []
 
 
 @pytest.mark.parametrize(
@@ -213,15 +213,15 @@ def test_a_change_that_is_wrong_in_part_changes_nothing(asked: Asked, what: Any)
     (reply,) = asked.ask(change("web", "10.0.0.1", **what))
     assert isinstance(reply, Refusal)
     assert reply.fault == "operator"
-    assert asked.hub.pools.states()["web"]["10.0.0.1"] == ("ready", 1)
+    assert asked.controller.pools.states()["web"]["10.0.0.1"] == ("ready", 1)
 
 
 def test_set_is_answered_when_the_workers_know(asked: Asked) -> None:
     """The table changes at once, the answer waits for the processes with flows."""
     what = {"state": "drain", "weight": 5}
     assert asked.ask(change("web", "10.0.0.2:8080", **what)) == []
-    assert asked.hub.pools.find("web", "10.0.0.2:8080").state is State.DRAIN
-    asked.hub.apply()
+    assert asked.controller.pools.find("web", "10.0.0.2:8080").state is State.DRAIN
+    asked.controller.apply()
     assert asked.replies == [Result(value={"service": "web", "backend": "10.0.0.2:8080", **what})]
 
 
@@ -229,10 +229,10 @@ def test_flows_of_all_workers(asked: Asked) -> None:
     """One list, no longer than was asked for; a worker that answers otherwise adds nothing."""
     asked.ask(flows(backend="10.0.0.1"))
     match = FlowMatch(backend="10.0.0.1")
-    assert asked.hub.sent[0][2] == ListFlows(match=match, limit=3)
-    asked.hub.answer(FlowList(flows=({"n": 1}, {"n": 2}), more=False))
+    assert asked.controller.sent[0][2] == ListFlows(match=match, limit=3)
+    asked.controller.answer(FlowList(flows=({"n": 1}, {"n": 2}), more=False))
     asked.ask(flows())
-    asked.hub.answer(Acknowledged())
+    asked.controller.answer(Acknowledged())
     assert asked.replies == [
         Result(value={"flows": [{"n": 1}, {"n": 2}, {"n": 1}], "more": True}),
         Result(value={"flows": [], "more": False}),
@@ -242,20 +242,20 @@ def test_flows_of_all_workers(asked: Asked) -> None:
 def test_the_killed_are_added_up(asked: Asked) -> None:
     """Over all workers that answered."""
     asked.ask(kill(everything=True))
-    assert asked.hub.sent[0][2] == KillFlows(match=FlowMatch())
-    asked.hub.answer(KilledFlows(killed=4))
+    assert asked.controller.sent[0][2] == KillFlows(match=FlowMatch())
+    asked.controller.answer(KilledFlows(killed=4))
     asked.ask(kill(service="web"))
-    asked.hub.answer(Acknowledged())
+    asked.controller.answer(Acknowledged())
     assert asked.replies == [Result(value={"killed": 8}), Result(value={"killed": 0})]
 
 
 def test_reload(asked: Asked) -> None:
     """What changed and what takes a restart, in words; a bad file's lines where it is bad."""
     assert asked.ask(ReloadRequest(listener="control")) == []
-    asked.hub.apply()
+    asked.controller.apply()
     words = {"changed": ["service web: strategy rr → wrr"], "restart": ["user takes a restart"]}
     assert asked.replies == [Result(value=words)]
-    asked.hub.refusal = OperatorError("no", "do so")
+    asked.controller.refusal = OperatorError("no", "do so")
     refused = asked.ask(ReloadRequest(listener="control"))[1]
     assert refused == Refusal(error="no", remedy="do so", fault="operator")
 
@@ -264,7 +264,7 @@ def test_only_who_says_so_has_flows_end(asked: Asked) -> None:
     """`force` is false where nothing is said."""
     for force in (True, False):
         asked.ask(ReloadRequest(listener="control", force=force))
-        assert asked.hub.forced is force
+        assert asked.controller.forced is force
     assert ReloadRequest(listener="control").force is False
 
 
@@ -275,5 +275,5 @@ def test_too_much_at_a_time(asked: Asked) -> None:
     (reply,) = asked.ask(kill(everything=True))
     assert isinstance(reply, Refusal)
     assert (reply.fault, reply.error) == ("platform", "too many requests at a time")
-    asked.hub.answer(KilledFlows(killed=1))
+    asked.controller.answer(KilledFlows(killed=1))
     assert asked.replies[1:] == [Result(value={"killed": 2})]

@@ -1,4 +1,4 @@
-"""Processes that were taken over: whatever they send, the hub goes on, and what it shows is sound.
+"""Processes that were taken over: whatever they send, the controller goes on as before.
 
 Messages of every type, with fields that are missing, of another type, huge, or another role's,
 through the endpoint as they would come.
@@ -210,12 +210,12 @@ class Everybody:
 
 
 class World:
-    """A hub whose processes are all taken over."""
+    """A controller whose processes are all taken over."""
 
     def __init__(self, directory: Path) -> None:
         path = directory / "file"
         path.touch()
-        self.hub = Controller(
+        self.controller = Controller(
             CONFIG,
             STRATEGIES,
             token=digest(TOKEN),
@@ -224,7 +224,7 @@ class World:
             named={"dns": BackendSource(dns="_web._tcp.example")},
         )
         self.children = Everybody()
-        self.hub.attach(cast(ProcessManager, self.children))
+        self.controller.attach(cast(ProcessManager, self.children))
 
     def receive(self, role: str, plain: Any, kind: Kind, number: int) -> None:
         """``plain`` comes at an endpoint; what is invalid ends its sender before that."""
@@ -239,12 +239,14 @@ class World:
             theirs.close()
         (child,) = (child for child in self.children if child.spec.role == role)
         for frame in received:
-            self.hub.on_message(child, frame)
+            self.controller.on_message(child, frame)
 
     def shown(self) -> dict[str, Any]:
         """All that can be shown, as it is sent to browsers and Prometheus."""
         replies: list[Message] = []
-        self.hub.desk.take(ShowRequest(listener="control", view="status"), replies.append)
+        self.controller.handlers.handle(
+            ShowRequest(listener="control", view="status"), replies.append
+        )
         assert isinstance(replies[0], Result)
         found: dict[str, Any] = replies[0].value
         json.dumps(found, allow_nan=False)
@@ -262,11 +264,11 @@ class World:
 def test_no_message_raises_or_spoils_what_is_shown(
     role: str, messages: list[tuple[Any, Kind, int]], tmp_path: Path
 ) -> None:
-    """And the hub's own turn goes on as before."""
+    """And the controller's own turn goes on as before."""
     world = World(tmp_path)
     for message, kind, number in messages:
         world.receive(role, message, kind, number)
-    world.hub.look(time.monotonic())
+    world.controller.turn(time.monotonic())
     found = world.shown()
     assert not [c for c in found["health"]["conditions"] if c["source"] == "supervisor"]
     assert_own_subject(role, world)
@@ -274,9 +276,9 @@ def test_no_message_raises_or_spoils_what_is_shown(
 
 def assert_own_subject(role: str, world: World) -> None:
     """What a process of ``role`` cannot change is as it was."""
-    states = {m.state for m in world.hub.pools}
-    weights = {m.weight for m in world.hub.pools}
-    names = {s.name: [b.name for b in s.backends] for s in world.hub.wanted.services}
+    states = {m.state for m in world.controller.pools}
+    weights = {m.weight for m in world.controller.pools}
+    names = {s.name: [b.name for b in s.backends] for s in world.controller.wanted.services}
     here = ["10.0.0.1", "10.0.0.2"]
     if role != "http":  # which has the operator's word
         assert states <= {State.READY, State.DOWN} | ({State.DRAIN} if role == "monitor" else set())

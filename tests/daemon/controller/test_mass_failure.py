@@ -157,7 +157,7 @@ class World:
 
     def turn(self) -> None:
         """One turn of the daemon's loop."""
-        self.controller.look(time.monotonic())
+        self.controller.turn(time.monotonic())
 
     def report(self, event: Event, *, every: int = 4) -> int:
         """The monitor finds that every backend went down, or is back; the workers apply states
@@ -239,7 +239,7 @@ def test_messages_of_one_change(tmp_path: Path) -> None:
     replies: list[Message] = []
     what = {"service": "s0", "backend": "10.0.0.3", "weight": 5, "state": "drain"}
     request = SetRequest.model_validate({"listener": "control", **what})
-    world.controller.desk.take(request, replies.append)
+    world.controller.handlers.handle(request, replies.append)
     world.turn()
     assert world.processes.sent == {"SetStates": WORKERS}
     assert replies == []
@@ -269,7 +269,7 @@ def test_a_reload_is_one_message_a_worker(tmp_path: Path) -> None:
         )
     )
     replies: list[Message] = []
-    world.controller.desk.take(ReloadRequest(listener="control"), replies.append)
+    world.controller.handlers.handle(ReloadRequest(listener="control"), replies.append)
     world.turn()
     assert world.processes.sent == {"ApplyConfig": WORKERS}
     assert replies == []

@@ -25,23 +25,23 @@ DONE = Result(value="done")
 
 
 class FakeDesk:
-    """A desk that notes what it is asked."""
+    """A handlers that notes what it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[Message] = []
 
-    def take(self, request: Message, reply: Reply) -> None:
+    def handle(self, request: Message, reply: Reply) -> None:
         """Note it."""
         self.asked.append(request)
         reply(DONE)
 
 
 def taken(request: Message, wanted: bytes | None = None) -> tuple[Message, list[Message]]:
-    """The reply to ``request``, and what the desk was asked."""
-    desk, replies = FakeDesk(), []
-    ReadOnlyHandlers(cast(Handlers, desk), wanted).take(request, replies.append)
+    """The reply to ``request``, and what the handlers was asked."""
+    handlers, replies = FakeDesk(), []
+    ReadOnlyHandlers(cast(Handlers, handlers), wanted).handle(request, replies.append)
     (reply,) = replies
-    return reply, desk.asked
+    return reply, handlers.asked
 
 
 def test_status() -> None:

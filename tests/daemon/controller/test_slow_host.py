@@ -139,12 +139,12 @@ class World:
     def turn(self) -> None:
         """Two turns of the daemon's loop."""
         for _ in range(2):
-            self.controller.look(time.monotonic())
+            self.controller.turn(time.monotonic())
 
     def ask(self, request: Message) -> list[Message]:
         """The replies to a request of the control socket, after some turns."""
         replies: list[Message] = []
-        self.controller.desk.take(request, replies.append)
+        self.controller.handlers.handle(request, replies.append)
         self.turn()
         self.now += PATIENCE
         self.turn()
@@ -212,7 +212,7 @@ def test_a_reload_waits_and_nothing_else_does(world: World) -> None:
     """It is answered when the host has been changed; health and a change in between at once."""
     world.file = config(strategy="wrr")
     replies: list[Message] = []
-    world.controller.desk.take(ReloadRequest(listener="control"), replies.append)
+    world.controller.handlers.handle(ReloadRequest(listener="control"), replies.append)
     world.turn()
     assert ApplyHost in world.kinds()
     value(world.ask(show("health")))
@@ -230,7 +230,7 @@ def test_flows_that_a_reload_would_end_are_counted_by_the_helper(world: World) -
     """The reload waits for the count, and is refused by what was counted."""
     world.file = config(forward="nat")
     replies: list[Message] = []
-    world.controller.desk.take(ReloadRequest(listener="control"), replies.append)
+    world.controller.handlers.handle(ReloadRequest(listener="control"), replies.append)
     world.turn()
     (number,) = (n for m, n in world.processes.requests if isinstance(m, WriteCounters))
     frame = Frame(Acknowledged(), Kind.ANSWER, number)
@@ -247,7 +247,7 @@ def test_what_was_read_is_shown(world: World) -> None:
     marks = backend_marks(world.config)["web"]
     counts = {4: {marks[0]: {"requests": nfnetlink.CounterValue(3, 300)}}}
     replies: list[Message] = []
-    world.controller.desk.take(show("backends"), replies.append)
+    world.controller.handlers.handle(show("backends"), replies.append)
     world.turn()
     assert replies == []
     reading = Reading(tables={4: {"unanswered": 0, "gone": 0}}, carried=counts)

@@ -106,7 +106,7 @@ def test_what_the_kernel_carries_is_traffic_too(pools: BackendTable) -> None:
     counted = {mark: {"requests": CounterValue(0, 0)}}
     carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
     counted[mark] = {"requests": CounterValue(7, 700), "replies": CounterValue(9, 900)}
-    carried.look(10.0)
+    carried.update(10.0)
     traffic = Traffic({0: sample({}, b1=10)}, carried)
     assert traffic.of("all", "10.0.0.1") | traffic.total("all") == traffic.of("all", "10.0.0.1")
     found = traffic.total("all")
@@ -200,7 +200,7 @@ def test_health_says_all_that_is_wrong() -> None:
         "problems": [],
         "conditions": [],
     }
-    conditions.put("host", {"eth0": Condition("degraded", "is down; plug it in")})
+    conditions.report("host", {"eth0": Condition("degraded", "is down; plug it in")})
     found = views.health(conditions, AT)
     assert (found["healthy"], found["status"]) == (False, "degraded")
     assert found["problems"] == ["eth0: is down; plug it in"]

@@ -1,4 +1,4 @@
-"""What the hub asks of the checker, and what follows from its news; with a hub made of air."""
+"""Results of checks as a source of facts, with a controller made of air."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CHECK = {"check": {"type": "tcp"}}
 
 
 class Controller:
-    """Two services, and what the hub does with a configuration and a move."""
+    """Two services, and what the controller does with a configuration and a move."""
 
     def __init__(self, *, failover: bool = True, **changes: Any) -> None:
         common = {"vip": "192.168.0.11/24", "protocol": "tcp", "backends": [FIRST, "10.0.0.2"]}
@@ -42,7 +42,7 @@ class Controller:
         self.adopted = 0
         self.now = 0.0
 
-    def adopt(self, config: Config, said_by: str, _again: object) -> None:
+    def apply_config(self, config: Config, said_by: str, _again: object) -> None:
         """See ``Controller``."""
         if self.adjusting:
             raise HostPendingError
@@ -52,7 +52,7 @@ class Controller:
         self.adopted += 1
         wanted = self.discovered.into(config)
         self.store.apply(self.store.desired.replaced(wanted), 1.0)
-        self.discovered.adopted(config, wanted)
+        self.discovered.note_applied(config, wanted)
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """See ``Controller``."""
@@ -62,7 +62,7 @@ class Controller:
         """News of a host."""
         detail = "answers" if joined else "silent"
         host = DiscoveredHost(joined, ipaddress.ip_address(address), detail, 1.0)
-        self.health.take(HealthNews(hosts=(host,)))
+        self.health.handle(HealthNews(hosts=(host,)))
 
     def find(self, joined: bool, address: str = NEW) -> None:
         """News of a host, taken over."""
@@ -121,83 +121,83 @@ class Controller:
 def test_what_is_looked_at() -> None:
     """With failover all backends, without it those of checked services; none in maintenance."""
     assert len(Controller().targets()) == 4
-    hub = Controller(failover=False, **CHECK)
-    assert [t.key for t in hub.targets()] == [("web", FIRST), ("web", "10.0.0.2")]
-    hub.move(hub.pools.find("web", FIRST), SETTABLE["maint"], "by hand")
-    assert [t.key for t in hub.targets()] == [("web", "10.0.0.2")]
-    assert hub.order().scope is None
+    controller = Controller(failover=False, **CHECK)
+    assert [t.key for t in controller.targets()] == [("web", FIRST), ("web", "10.0.0.2")]
+    controller.move(controller.pools.find("web", FIRST), SETTABLE["maint"], "by hand")
+    assert [t.key for t in controller.targets()] == [("web", "10.0.0.2")]
+    assert controller.order().scope is None
 
 
 def test_a_verdict_moves_and_a_report_is_kept() -> None:
     """Each for the backend that it names; for one that is not there nothing happens."""
-    hub = Controller(**CHECK)
+    controller = Controller(**CHECK)
     for backend in (FIRST, "10.9.9.9"):
         report = CheckReport("web", backend, False, Code.L4CON, "refused", 0.1, 5.0)
         change = HealthChange("web", backend, Event.CHECK_FAILED, "refused", 5.0)
-        hub.health.take(HealthNews(reports=(report,), changes=(change,)))
-    member = hub.pools.find("web", FIRST)
+        controller.health.handle(HealthNews(reports=(report,), changes=(change,)))
+    member = controller.pools.find("web", FIRST)
     assert (member.state, member.why) == (State.DOWN, "refused")
     assert member.check is not None
     assert not member.check.passed
-    assert [t.up for t in hub.targets()] == [False, True, True, True]
+    assert [t.up for t in controller.targets()] == [False, True, True, True]
 
 
 def test_a_host_joins_leaves_and_is_back() -> None:
     """It is a backend of every service, told as found; when it has left it is no target, and its
     flows are over; it is taken in again as if it had never left.
     """
-    hub = Controller()
+    controller = Controller()
     for _ in range(2):
-        hub.find(joined=True)
+        controller.find(joined=True)
         for service in ("web", "mail"):
-            assert hub.states(service)[NEW] == "ready"
-            assert hub.pools.find(service, NEW).weight == 1
-        assert hub.pools.find("web", NEW).why == "answers"
-        assert [t.key for t in hub.targets() if t.found] == [("web", NEW), ("mail", NEW)]
-        hub.find(joined=False)
-        assert hub.states()[NEW] == "drain-down"
-        assert hub.pools.find("web", NEW).weight == 0
-        assert len(hub.targets()) == 4
-    assert NEW not in [str(b.address) for b in hub.wanted.services[0].backends]
+            assert controller.states(service)[NEW] == "ready"
+            assert controller.pools.find(service, NEW).weight == 1
+        assert controller.pools.find("web", NEW).why == "answers"
+        assert [t.key for t in controller.targets() if t.found] == [("web", NEW), ("mail", NEW)]
+        controller.find(joined=False)
+        assert controller.states()[NEW] == "drain-down"
+        assert controller.pools.find("web", NEW).weight == 0
+        assert len(controller.targets()) == 4
+    assert NEW not in [str(b.address) for b in controller.wanted.services[0].backends]
 
 
 def test_news_of_hosts_that_change_nothing() -> None:
     """One that is in, one that was never in, one that is listed."""
-    hub = Controller()
-    hub.find(joined=False)
-    hub.find(joined=False, address=FIRST)
-    hub.find(joined=True, address="192.168.0.11")
-    assert hub.states() == {FIRST: "ready", "10.0.0.2": "ready"}
-    hub.find(joined=True)
-    before = hub.wanted
-    hub.find(joined=True)
-    assert hub.wanted is before
+    controller = Controller()
+    controller.find(joined=False)
+    controller.find(joined=False, address=FIRST)
+    controller.find(joined=True, address="192.168.0.11")
+    assert controller.states() == {FIRST: "ready", "10.0.0.2": "ready"}
+    controller.find(joined=True)
+    before = controller.wanted
+    controller.find(joined=True)
+    assert controller.wanted is before
 
 
 def test_a_host_that_cannot_be_taken_over() -> None:
     """The kernel refuses: it is not in, and may come again."""
-    hub = Controller()
-    hub.refuses = True
-    hub.find(joined=True)
-    assert NEW not in hub.states()
-    hub.refuses = False
-    hub.find(joined=True)
-    assert hub.states()[NEW] == "ready"
+    controller = Controller()
+    controller.refuses = True
+    controller.find(joined=True)
+    assert NEW not in controller.states()
+    controller.refuses = False
+    controller.find(joined=True)
+    assert controller.states()[NEW] == "ready"
 
 
 def test_many_hosts_are_taken_over_at_once() -> None:
     """All that a round found is one change; without any there is none."""
-    hub = Controller()
-    hub.settle()
-    assert hub.adopted == 0
+    controller = Controller()
+    controller.settle()
+    assert controller.adopted == 0
     hosts = [f"10.0.1.{n}" for n in range(1, 100)]
     for host in hosts:
-        hub.hear(joined=True, address=host)
-    hub.hear(joined=False, address=hosts[0])
-    hub.settle()
-    assert hub.adopted == 1
-    assert set(hub.states()) == {FIRST, "10.0.0.2", *hosts[1:]}
-    assert set(hub.states().values()) == {"ready"}
+        controller.hear(joined=True, address=host)
+    controller.hear(joined=False, address=hosts[0])
+    controller.settle()
+    assert controller.adopted == 1
+    assert set(controller.states()) == {FIRST, "10.0.0.2", *hosts[1:]}
+    assert set(controller.states().values()) == {"ready"}
 
 
 def test_failover_is_part_of_the_order() -> None:
@@ -211,26 +211,26 @@ def test_a_checker_that_lies_changes_its_own_subject_alone() -> None:
     """No service that it does not check, no host but with failover, and hosts once a while, however
     fast it sends them.
     """
-    hub = Controller(failover=False, check={"type": "tcp"})
+    controller = Controller(failover=False, check={"type": "tcp"})
     change = HealthChange("mail", FIRST, Event.CHECK_FAILED, "x", 1.0)
-    hub.health.take(HealthNews(changes=(change,)))
-    hub.find(joined=True)
-    assert set(hub.states().values()) | set(hub.states("mail").values()) == {"ready"}
-    assert hub.adopted == 0
-    hub = Controller()
+    controller.health.handle(HealthNews(changes=(change,)))
+    controller.find(joined=True)
+    assert set(controller.states().values()) | set(controller.states("mail").values()) == {"ready"}
+    assert controller.adopted == 0
+    controller = Controller()
     for _ in range(1000):
-        hub.hear(joined=True)
-        hub.health.settle(1.0)
-        hub.hear(joined=False)
-        hub.health.settle(1.0)
-    assert hub.adopted == 1
+        controller.hear(joined=True)
+        controller.health.settle(1.0)
+        controller.hear(joined=False)
+        controller.health.settle(1.0)
+    assert controller.adopted == 1
 
 
 def test_a_check_of_tomorrow_is_of_now() -> None:
     """Where the checker's clock is nonsense, the time that is shown is not."""
-    hub = Controller(check={"type": "tcp"})
+    controller = Controller(check={"type": "tcp"})
     report = CheckReport("web", FIRST, True, Code.L4OK, "ok", 0.1, 9e9)
-    hub.health.take(HealthNews(reports=(report,)))
-    check = hub.pools.find("web", FIRST).check
+    controller.health.handle(HealthNews(reports=(report,)))
+    check = controller.pools.find("web", FIRST).check
     assert check is not None
     assert check.at <= time.monotonic()

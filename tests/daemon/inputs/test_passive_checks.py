@@ -55,17 +55,17 @@ def test_what_has_grown_is_a_hint(name: str) -> None:
     workers = [Worker(), Worker()]
     hints = PassiveChecks()
 
-    def look(now: float) -> list[tuple[str, str]]:
-        return list(hints.look(CHECKED, (worker.counters.read() for worker in workers), now))
+    def failing(now: float) -> list[tuple[str, str]]:
+        return list(hints.failing(CHECKED, (worker.counters.read() for worker in workers), now))
 
     for worker in workers:
         worker.count(conns=3)
-    assert look(1.0) == []
+    assert failing(1.0) == []
     workers[1].count(**{name: 2})
-    assert look(2.0) == [("web", "10.0.0.1")]
-    assert look(3.0) == []
+    assert failing(2.0) == [("web", "10.0.0.1")]
+    assert failing(3.0) == []
     workers[0].count(**{name: 1})
-    assert look(4.0) == [("web", "10.0.0.1")]
+    assert failing(4.0) == [("web", "10.0.0.1")]
 
 
 def test_looks_have_their_time() -> None:
@@ -73,6 +73,6 @@ def test_looks_have_their_time() -> None:
     hints = PassiveChecks()
     assert hints.wait(config(), 10.0) == inf
     assert hints.wait(CHECKED, 10.0) == 0.0
-    assert list(hints.look(CHECKED, [], 10.0)) == []
+    assert list(hints.failing(CHECKED, [], 10.0)) == []
     assert hints.wait(CHECKED, 10.0) == INTERVAL
     assert hints.wait(CHECKED, 10.0 + INTERVAL) == 0.0

@@ -17,7 +17,7 @@ CONFIG = Config.model_construct(services=())
 
 
 class Controller:
-    """A hub whose host may have to be changed first."""
+    """A controller whose host may have to be changed first."""
 
     def __init__(self) -> None:
         self.files: list[Any] = []
@@ -72,94 +72,94 @@ class Controller:
 
 def test_at_once() -> None:
     """Where the host need not be changed."""
-    hub = Controller()
-    hub.files = ["one", OperatorError("line 3"), "two"]
+    controller = Controller()
+    controller.files = ["one", OperatorError("line 3"), "two"]
     for _ in range(3):
-        hub.ask()
-    assert hub.words() == ["one", "line 3", "two"]
+        controller.ask()
+    assert controller.words() == ["one", "line 3", "two"]
 
 
 def test_the_second_waits_for_the_first() -> None:
     """Its file is read when its turn comes, that of the first only once."""
-    hub = Controller()
-    hub.adjusting = True
-    hub.files = ["one", "two"]
-    hub.ask()
-    hub.ask()
-    hub.reloads.go_on()
-    assert hub.words() == []
-    assert hub.files == ["two"]
-    hub.adjusting = False
-    hub.reloads.go_on()
-    assert hub.words() == hub.taken == ["one", "two"]
-    hub.reloads.go_on()
-    assert hub.taken == ["one", "two"]
+    controller = Controller()
+    controller.adjusting = True
+    controller.files = ["one", "two"]
+    controller.ask()
+    controller.ask()
+    controller.reloads.go_on()
+    assert controller.words() == []
+    assert controller.files == ["two"]
+    controller.adjusting = False
+    controller.reloads.go_on()
+    assert controller.words() == controller.taken == ["one", "two"]
+    controller.reloads.go_on()
+    assert controller.taken == ["one", "two"]
 
 
 def test_flows_are_counted_once() -> None:
     """Who has to wait for the host goes on with the numbers by which it was changed."""
-    hub = Controller()
-    hub.adjusting = True
-    hub.files = ["one", "two"]
-    hub.reloads.ask("somebody", hub.said.append, force=True)
-    hub.ask()
-    hub.adjusting = False
-    hub.reloads.go_on()
-    assert hub.endings == [(1, True), (1, True), (2, False)]
+    controller = Controller()
+    controller.adjusting = True
+    controller.files = ["one", "two"]
+    controller.reloads.ask("somebody", controller.said.append, force=True)
+    controller.ask()
+    controller.adjusting = False
+    controller.reloads.go_on()
+    assert controller.endings == [(1, True), (1, True), (2, False)]
 
 
 def test_flows_are_counted_anew() -> None:
     """A reload that asks for them waits until the workers have written them, and the next one for
     its own.
     """
-    hub = Controller()
-    hub.counting = True
-    hub.files = ["one", "two"]
-    hub.ask()
-    hub.ask()
+    controller = Controller()
+    controller.counting = True
+    controller.files = ["one", "two"]
+    controller.ask()
+    controller.ask()
     for name in ("one", "two"):
-        hub.reloads.go_on()
-        assert name not in hub.words()
-        hub.reported()
-        hub.reloads.go_on()
-        assert hub.words()[-1] == name
-    assert hub.endings == [(1, False), (2, False)]
+        controller.reloads.go_on()
+        assert name not in controller.words()
+        controller.reported()
+        controller.reloads.go_on()
+        assert controller.words()[-1] == name
+    assert controller.endings == [(1, False), (2, False)]
 
 
 def test_what_the_host_refuses() -> None:
     """Is said to the one who asked, and the next one has his turn."""
-    hub = Controller()
-    hub.adjusting = True
-    hub.files = ["one", "two"]
-    hub.ask()
-    hub.adjusting = False
-    hub.refusal = PlatformError("no room")
-    hub.reloads.go_on()
-    hub.refusal = None
-    hub.ask()
-    assert hub.words() == ["no room", "two"]
+    controller = Controller()
+    controller.adjusting = True
+    controller.files = ["one", "two"]
+    controller.ask()
+    controller.adjusting = False
+    controller.refusal = PlatformError("no room")
+    controller.reloads.go_on()
+    controller.refusal = None
+    controller.ask()
+    assert controller.words() == ["no room", "two"]
 
 
 def test_not_too_many_wait() -> None:
     """Who is one too many is told so."""
-    hub = Controller()
-    hub.adjusting = True
-    hub.files = ["one"]
+    controller = Controller()
+    controller.adjusting = True
+    controller.files = ["one"]
     for _ in range(MOST + 1):
-        hub.ask()
-    assert hub.words() == ["too many reloads at a time"]
+        controller.ask()
+    assert controller.words() == ["too many reloads at a time"]
 
 
 def test_when_nobody_hears_but_the_log() -> None:
     """A mistake and a file that changes nothing are logged; the end is told."""
-    hub, ends = Controller(), list[int]()
-    hub.files = [OperatorError("line 3"), "one"]
+    controller, ends = Controller(), list[int]()
+    controller.files = [OperatorError("line 3"), "one"]
     with structlog.testing.capture_logs() as logged:
-        hub.reloads.attempt("SIGHUP", lambda: ends.append(1))
-        hub.adjusting = True
-        hub.reloads.attempt("SIGHUP", lambda: ends.append(2))
+        controller.reloads.attempt("SIGHUP", lambda: ends.append(1))
+        controller.adjusting = True
+        controller.reloads.attempt("SIGHUP", lambda: ends.append(2))
         assert ends == [1]
-        hub.adjusting = False
-        hub.reloads.go_on()
+        controller.adjusting = False
+        controller.reloads.go_on()
     assert ends == [1, 2]
     assert [line["event"] for line in logged] == ["configuration not reloaded, nothing changed"]

@@ -65,7 +65,7 @@ class Log:
 
 
 class Controller:
-    """A hub that takes over what it is told to, unless ``refuses`` says why not."""
+    """A controller that takes over what it is told to, unless ``refuses`` says why not."""
 
     def __init__(self, wanted: Config) -> None:
         self.listed = wanted
@@ -73,7 +73,7 @@ class Controller:
         self.refuses = ""
         self.adjusting = False
 
-    def adopt(self, config: Config, said_by: str, again: object = None) -> None:
+    def apply_config(self, config: Config, said_by: str, again: object = None) -> None:
         """See ``sources.Body``."""
         if self.adjusting:
             raise HostPendingError
@@ -102,23 +102,23 @@ class Scene:
         begun = gathered(
             self.loaded.config, read_files(self.loaded), [], self.said.append, DnsCache()
         )
-        self.hub = Controller(begun)
-        self.sources = SourceInput(self.hub, origins(self.loaded.config), lambda: self.now)
+        self.controller = Controller(begun)
+        self.sources = SourceInput(self.controller, origins(self.loaded.config), lambda: self.now)
 
     def answer(self, *backends: str, name: DnsName = A) -> None:
         """The DNS says so, some time after it did last."""
         self.now += SETTLED
-        self.sources.take(DnsUpdate(name=name, records=records(*backends), ttl=30))
+        self.sources.handle(DnsUpdate(name=name, records=records(*backends), ttl=30))
 
     def write(self, text: str) -> None:
         """The file changes, some time after it did last."""
         self.now += SETTLED
         self.file.write_text(text)
-        self.sources.take(FileChanged(file=str(self.file)))
+        self.sources.handle(FileChanged(file=str(self.file)))
 
     def fail(self, why: str = "nobody answers") -> None:
         """The DNS does not answer."""
-        self.sources.take(DnsFailure(name=A, why=why))
+        self.sources.handle(DnsFailure(name=A, why=why))
 
 
 @pytest.fixture
@@ -145,28 +145,28 @@ def test_answers_are_taken_over(scene: Scene) -> None:
     """Each family has its own; a port is named where it is not the service's."""
     scene.answer("10.0.0.3 83 1", "10.0.0.4 8083 9")
     scene.answer("fd00::1 83 2", name=SIX)
-    assert scene.hub.backends("dns") == ["10.0.0.3 1", "10.0.0.4:8083 9"]
-    assert scene.hub.backends("six") == ["fd00::1 2"]
-    assert scene.hub.backends("own") == ["10.0.0.7 1"]
-    assert scene.hub.said_by == [
+    assert scene.controller.backends("dns") == ["10.0.0.3 1", "10.0.0.4:8083 9"]
+    assert scene.controller.backends("six") == ["fd00::1 2"]
+    assert scene.controller.backends("own") == ["10.0.0.7 1"]
+    assert scene.controller.said_by == [
         "DNS _a._tcp.example",
         "DNS _a._tcp.example at 127.0.0.1:8600",
     ]
 
 
 def test_the_same_answer_changes_nothing(scene: Scene) -> None:
-    """The hub hears of changes alone."""
+    """The controller hears of changes alone."""
     scene.answer("10.0.0.3 83 1")
     scene.answer("10.0.0.3 83 1")
-    scene.sources.take(FileChanged(file=str(scene.file)))
-    assert len(scene.hub.said_by) == 1
+    scene.sources.handle(FileChanged(file=str(scene.file)))
+    assert len(scene.controller.said_by) == 1
 
 
 def test_a_changed_file_is_taken_over(scene: Scene) -> None:
     """As it is on disk."""
     scene.write("10.0.0.2:8080\n10.0.0.5\n")
-    assert scene.hub.backends("web") == ["10.0.0.2:8080 1", "10.0.0.5 1"]
-    assert scene.hub.said_by == [str(scene.file)]
+    assert scene.controller.backends("web") == ["10.0.0.2:8080 1", "10.0.0.5 1"]
+    assert scene.controller.said_by == [str(scene.file)]
 
 
 @pytest.mark.parametrize(
@@ -184,21 +184,21 @@ def test_a_bad_file_changes_nothing(
     """The last good list stays, and the log says what is wrong, and where."""
     # pytest's directories are its user's own: the workers' user may not enter them.
     monkeypatch.setattr(source, "_may_read", lambda _user, _number: True)
-    before = scene.hub.listed
+    before = scene.controller.listed
     scene.write(text)
-    assert scene.hub.listed is before
+    assert scene.controller.listed is before
     assert scene.log.why[0].startswith(why.replace("FILE", str(scene.file)))
     scene.write("10.0.0.1\n")
-    assert scene.hub.backends("web") == ["10.0.0.1 1"]
+    assert scene.controller.backends("web") == ["10.0.0.1 1"]
     assert scene.log.lines[-1] == ("source of backends works again", str(scene.file))
 
 
 def test_a_file_that_is_gone_changes_nothing(scene: Scene) -> None:
     """So does one that is removed."""
-    before = scene.hub.listed
+    before = scene.controller.listed
     scene.file.unlink()
-    scene.sources.take(FileChanged(file=str(scene.file)))
-    assert scene.hub.listed is before
+    scene.sources.handle(FileChanged(file=str(scene.file)))
+    assert scene.controller.listed is before
     assert "there is no such file" in scene.log.why[0]
 
 
@@ -208,7 +208,7 @@ def test_a_failing_name_keeps_its_last_answer(scene: Scene) -> None:
     for _ in range(5):
         scene.now += 10
         scene.fail()
-    assert scene.hub.backends("dns") == ["10.0.0.3 1"]
+    assert scene.controller.backends("dns") == ["10.0.0.3 1"]
     fails = ("source of backends fails, what it said last stays", "DNS _a._tcp.example")
     assert scene.log.lines == [fails]
     scene.now += REMINDER
@@ -233,21 +233,21 @@ def test_a_source_that_comes_and_goes_is_told_of_now_and_then(scene: Scene) -> N
 def test_a_bad_answer_changes_nothing(scene: Scene, backend: str) -> None:
     """What no configuration may list, no name server makes a backend."""
     scene.answer("10.0.0.3 83 1")
-    before = scene.hub.listed
+    before = scene.controller.listed
     scene.answer("10.0.0.4 83 1", backend)
-    assert scene.hub.listed is before
+    assert scene.controller.listed is before
     assert len(scene.log.why) == 1
 
 
 def test_what_the_host_refuses_is_tried_again(scene: Scene) -> None:
     """After a while, without a further change."""
-    scene.hub.refuses = "nft: no"
+    scene.controller.refuses = "nft: no"
     scene.write("10.0.0.5\n")
-    assert scene.hub.backends("web") != ["10.0.0.5 1"]
-    assert scene.sources.look(scene.now) == RETRY
-    scene.hub.refuses = ""
-    assert scene.sources.look(scene.now + RETRY) > 0
-    assert scene.hub.backends("web") == ["10.0.0.5 1"]
+    assert scene.controller.backends("web") != ["10.0.0.5 1"]
+    assert scene.sources.turn(scene.now) == RETRY
+    scene.controller.refuses = ""
+    assert scene.sources.turn(scene.now + RETRY) > 0
+    assert scene.controller.backends("web") == ["10.0.0.5 1"]
 
 
 def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
@@ -257,45 +257,50 @@ def test_a_backend_that_moves(tmp_path: Path, scene: Scene) -> None:
         "ports: 80, backends: {file", "ports: 80, forward: offload, backends: {file"
     )
     config = parse(text, "conf").config
-    hub = Controller(
+    controller = Controller(
         gathered(config, read_files(parse(text, "conf")), [], scene.said.append, DnsCache())
     )
-    sources = SourceInput(hub, origins(config), lambda: scene.now)
-    sources.take(DnsUpdate(name=A, records=records("10.0.0.1 80 1"), ttl=30))
-    assert hub.backends("dns") == []
+    sources = SourceInput(controller, origins(config), lambda: scene.now)
+    sources.handle(DnsUpdate(name=A, records=records("10.0.0.1 80 1"), ttl=30))
+    assert controller.backends("dns") == []
     assert "10.0.0.1" in scene.log.why[0]
     scene.file.write_text("10.0.0.2\n")
-    sources.take(FileChanged(file=str(scene.file)))
-    assert (hub.backends("web"), hub.backends("dns")) == (["10.0.0.2 1"], ["10.0.0.1 1"])
+    sources.handle(FileChanged(file=str(scene.file)))
+    assert (controller.backends("web"), controller.backends("dns")) == (
+        ["10.0.0.2 1"],
+        ["10.0.0.1 1"],
+    )
 
 
 def test_news_of_what_is_no_source_any_more(scene: Scene) -> None:
     """They are late, and mean nothing."""
-    before = scene.hub.listed
+    before = scene.controller.listed
     scene.answer("10.0.0.3 83 1", name=DnsName("_b._tcp.example", "", 4))
-    scene.sources.take(DnsFailure(name=DnsName("_b._tcp.example", "", 4), why="no"))
-    scene.sources.take(FileChanged(file="/etc/other"))
-    assert scene.hub.listed is before
+    scene.sources.handle(DnsFailure(name=DnsName("_b._tcp.example", "", 4), why="no"))
+    scene.sources.handle(FileChanged(file="/etc/other"))
+    assert scene.controller.listed is before
     assert scene.log.lines == []
 
 
 def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:
-    """At the start and later; not one that the hub refuses, and none of a name that is gone."""
+    """At the start and later; not one that is refused, and none of a name that is gone."""
     kept = DnsCache()
     good = [DnsUpdate(name=A, records=records("10.0.0.3 83 1"), ttl=30)]
     gathered(scene.loaded.config, read_files(scene.loaded), good, scene.said.append, kept)
     assert kept.get(A) == good[0]
-    scene.sources = SourceInput(scene.hub, origins(scene.loaded.config), lambda: scene.now, kept)
+    scene.sources = SourceInput(
+        scene.controller, origins(scene.loaded.config), lambda: scene.now, kept
+    )
     scene.answer("10.0.0.4 83 1")
     after = kept.get(A)
     assert after is not None
     assert after.records == records("10.0.0.4 83 1")
-    scene.hub.refuses = "not now"
+    scene.controller.refuses = "not now"
     scene.answer("10.0.0.5 83 1")
     assert kept.get(A) == after
-    scene.hub.refuses = ""
+    scene.controller.refuses = ""
     scene.now += RETRY
-    scene.sources.look(scene.now)
+    scene.sources.turn(scene.now)
     assert kept.get(A) != after
     scene.sources.follow(scene.loaded.config.model_copy(update={"services": ()}))
     assert kept.get(A) is None
@@ -309,24 +314,24 @@ def test_a_reload(scene: Scene) -> None:
     assert Controller(wanted).backends("dns") == ["10.0.0.3 1"]
     assert Controller(wanted).backends("web") == ["10.0.0.6 1"]
     assert Controller(wanted).backends("six") == []
-    scene.hub.adopt(wanted, "reload")
+    scene.controller.apply_config(wanted, "reload")
     scene.sources.follow(scene.loaded.config)
     scene.answer("10.0.0.4 83 1")
-    assert scene.hub.backends("dns") == ["10.0.0.4 1"]
+    assert scene.controller.backends("dns") == ["10.0.0.4 1"]
 
 
 def test_news_that_come_too_fast_are_taken_over_once(scene: Scene) -> None:
     """Of a source that changes without end the newest list counts, and others are not held up."""
     scene.answer("10.0.0.3 83 1")
     for number in range(100):
-        scene.sources.take(DnsUpdate(name=A, records=records(f"10.0.1.{number} 83 1"), ttl=30))
+        scene.sources.handle(DnsUpdate(name=A, records=records(f"10.0.1.{number} 83 1"), ttl=30))
     scene.file.write_text("10.0.0.9\n")
-    scene.sources.take(FileChanged(file=str(scene.file)))
-    assert scene.hub.backends("web") == ["10.0.0.9 1"]
-    before = len(scene.hub.said_by)
-    pause = scene.sources.look(scene.now)
+    scene.sources.handle(FileChanged(file=str(scene.file)))
+    assert scene.controller.backends("web") == ["10.0.0.9 1"]
+    before = len(scene.controller.said_by)
+    pause = scene.sources.turn(scene.now)
     assert 0 < pause <= SETTLED
     scene.now += pause
-    scene.sources.look(scene.now)
-    assert len(scene.hub.said_by) == before + 1
-    assert scene.hub.backends("dns") == ["10.0.1.99 1"]
+    scene.sources.turn(scene.now)
+    assert len(scene.controller.said_by) == before + 1
+    assert scene.controller.backends("dns") == ["10.0.1.99 1"]

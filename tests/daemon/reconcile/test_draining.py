@@ -29,7 +29,7 @@ def config(*backends: str) -> Config:
 
 
 class Controller:
-    """A hub whose kernel counts connections when it is asked."""
+    """A controller whose kernel counts connections when it is asked."""
 
     def __init__(self) -> None:
         self.desired = Desired(config("10.0.0.1", "10.0.0.2")).replaced(config("10.0.0.1"))
@@ -67,67 +67,67 @@ class Controller:
 
 def test_with_the_last_connection() -> None:
     """Not while there is one, nor while nobody knows."""
-    hub = Controller()
-    hub.draining.reconcile(PAUSE / 2)
-    assert hub.asked == []
-    hub.draining.reconcile(PAUSE)
-    for counts in ({hub.mark: 1}, None):
-        hub.asked[-1](counts)
-        assert hub.names() == ["10.0.0.1", "10.0.0.2"]
-    hub.asked[-1]({7: 1})
-    assert hub.names() == ["10.0.0.1"]
+    controller = Controller()
+    controller.draining.reconcile(PAUSE / 2)
+    assert controller.asked == []
+    controller.draining.reconcile(PAUSE)
+    for counts in ({controller.mark: 1}, None):
+        controller.asked[-1](counts)
+        assert controller.names() == ["10.0.0.1", "10.0.0.2"]
+    controller.asked[-1]({7: 1})
+    assert controller.names() == ["10.0.0.1"]
 
 
 def test_not_while_a_worker_starts() -> None:
     """It may know of more; also one that began to while the kernel counted."""
-    hub = Controller()
-    hub.starting = True
-    hub.draining.reconcile(PAUSE)
-    assert hub.asked == []
-    hub.starting = False
-    hub.draining.reconcile(2 * PAUSE)
-    hub.starting = True
-    hub.asked[-1]({})
-    assert hub.names() == ["10.0.0.1", "10.0.0.2"]
+    controller = Controller()
+    controller.starting = True
+    controller.draining.reconcile(PAUSE)
+    assert controller.asked == []
+    controller.starting = False
+    controller.draining.reconcile(2 * PAUSE)
+    controller.starting = True
+    controller.asked[-1]({})
+    assert controller.names() == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_the_host_first() -> None:
     """While it is being changed it waits, and goes on without counting again."""
-    hub = Controller()
-    hub.draining.reconcile(PAUSE)
-    hub.trouble = HostPendingError()
-    hub.asked[-1]({})
-    assert hub.names() == ["10.0.0.1", "10.0.0.2"]
-    hub.trouble = None
-    hub.draining.reconcile(PAUSE)
-    assert hub.names() == ["10.0.0.1"]
-    assert len(hub.asked) == 1
+    controller = Controller()
+    controller.draining.reconcile(PAUSE)
+    controller.trouble = HostPendingError()
+    controller.asked[-1]({})
+    assert controller.names() == ["10.0.0.1", "10.0.0.2"]
+    controller.trouble = None
+    controller.draining.reconcile(PAUSE)
+    assert controller.names() == ["10.0.0.1"]
+    assert len(controller.asked) == 1
 
 
 @pytest.mark.parametrize("trouble", [PlatformError("nft said no"), OSError(5, "I/O")])
 def test_a_host_that_refuses(trouble: Exception) -> None:
     """Is logged, and it is tried again with the next count."""
-    hub = Controller()
-    hub.draining.reconcile(PAUSE)
-    hub.trouble = trouble
+    controller = Controller()
+    controller.draining.reconcile(PAUSE)
+    controller.trouble = trouble
     with structlog.testing.capture_logs() as logged:
-        hub.asked[-1]({})
+        controller.asked[-1]({})
     assert [line["event"] for line in logged] == ["draining backends: not removed, tried again"]
-    hub.trouble = None
-    hub.draining.reconcile(2 * PAUSE)
-    hub.asked[-1]({})
-    assert hub.names() == ["10.0.0.1"]
+    controller.trouble = None
+    controller.draining.reconcile(2 * PAUSE)
+    controller.asked[-1]({})
+    assert controller.names() == ["10.0.0.1"]
 
 
 def test_counts_have_their_time() -> None:
     """Every few seconds while anything drains."""
-    hub = Controller()
-    assert hub.draining.reconcile(1.0) == PAUSE - 1
-    hub.draining.reconcile(PAUSE)
-    hub.draining.reconcile(PAUSE + 0.1)
-    assert len(hub.asked) == 1
-    hub.asked[-1]({})
-    assert hub.draining.reconcile(PAUSE + 0.2) == inf
+    controller = Controller()
+    assert controller.draining.reconcile(1.0) == PAUSE - 1
+    controller.draining.reconcile(PAUSE)
+    controller.draining.reconcile(PAUSE + 0.1)
+    assert len(controller.asked) == 1
+    controller.asked[-1]({})
+    assert controller.draining.reconcile(PAUSE + 0.2) == inf
 
 
 TWO = {"backends": ["10.0.0.1", "10.0.0.2"]}

@@ -175,9 +175,9 @@ def test_what_the_host_helper_reports(it: Asking) -> None:
     """Conditions are all that there are; a table made anew is told of."""
     conditions, renewed = Conditions(), list[int]()
     found = HostConditions.of({"address 192.0.2.1/24 on eth0": ("unhealthy", "missing")})
-    it.orders.hear(found, conditions, renewed.append)
+    it.orders.on_message(found, conditions, renewed.append)
     assert conditions.status == "unhealthy"
-    it.orders.hear(HostConditions.of({}), conditions, renewed.append)
+    it.orders.on_message(HostConditions.of({}), conditions, renewed.append)
     assert conditions.status == "healthy"
-    it.orders.hear(TablesRestored(families=(4, 6)), conditions, renewed.append)
+    it.orders.on_message(TablesRestored(families=(4, 6)), conditions, renewed.append)
     assert renewed == [4, 6]

@@ -70,21 +70,21 @@ def test_another_file_keeps_what_it_does_not_speak_of(pools: BackendTable) -> No
     first = pools.find("web", "10.0.0.1")
     pools.set_weight(first, 9)
     pools.apply(first, Event.SET_DRAIN, "asked", 150.0)
-    pools.adopt(config("10.0.0.3", "10.0.0.1"), 200.0)
+    pools.apply_config(config("10.0.0.3", "10.0.0.1"), 200.0)
     assert pools.states() == {"web": {"10.0.0.3": ("ready", 1), "10.0.0.1": ("drain", 9)}}
     assert pools.find("web", "10.0.0.1").since == 150.0
-    pools.adopt(config({"address": "10.0.0.1", "weight": 5}), 300.0)
+    pools.apply_config(config({"address": "10.0.0.1", "weight": 5}), 300.0)
     assert pools.states() == {"web": {"10.0.0.1": ("drain", 5)}}
 
 
 def test_who_leaves_drains_and_who_returns_is_ready(pools: BackendTable) -> None:
     """The state says why; one that left and returned takes new flows at once."""
     both = config("10.0.0.1", "10.0.0.2")
-    pools.adopt(both, 200.0)
-    pools.adopt(both, 210.0, frozenset({("web", "10.0.0.2")}))
+    pools.apply_config(both, 200.0)
+    pools.apply_config(both, 210.0, frozenset({("web", "10.0.0.2")}))
     member = pools.find("web", "10.0.0.2")
     assert (member.state, member.why, member.leaving) == (State.DRAIN, "no longer configured", True)
-    pools.adopt(both, 220.0)
+    pools.apply_config(both, 220.0)
     assert (member.state, member.why, member.leaving) == (State.READY, "configured again", False)
 
 
@@ -112,7 +112,7 @@ def test_who_moves_with_its_service_is_as_it_was() -> None:
     pools = BackendTable(before, 1.0)
     pools.apply(pools.find("a", "10.0.0.1"), Event.SET_MAINT, "by hand", 2.0)
     after = Desired(before).replaced(wanted)
-    pools.adopt(after.config, 3.0, after.keys)
+    pools.apply_config(after.config, 3.0, after.keys)
     assert {(m.service, m.backend): (m.state, m.why) for m in pools} == {
         ("a", "10.0.0.1"): (State.MAINT, "by hand"),
         ("a", "10.0.0.2"): (State.DRAIN, "no longer configured"),

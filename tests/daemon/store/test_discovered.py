@@ -49,16 +49,16 @@ def names(found: Config) -> dict[str, list[str]]:
 
 def test_a_host_joins_and_leaves() -> None:
     """It is a backend as if it were listed; what is told twice changes nothing."""
-    strangers, web = DiscoveredHosts(), config(service())
-    assert strangers.join(HOST, web)
-    assert not strangers.join(HOST, web)
-    assert HOST in strangers
-    joined = strangers.into(web)
+    hosts, web = DiscoveredHosts(), config(service())
+    assert hosts.join(HOST, web)
+    assert not hosts.join(HOST, web)
+    assert HOST in hosts
+    joined = hosts.into(web)
     assert names(joined) == {"web": ["10.0.0.1", "10.0.0.77"]}
     assert joined.services[0].backends[1].weight == 1
-    assert strangers.leave(HOST)
-    assert not strangers.leave(HOST)
-    assert strangers.into(web) is web
+    assert hosts.leave(HOST)
+    assert not hosts.leave(HOST)
+    assert hosts.into(web) is web
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_without_gateways_the_checker_decides() -> None:
 
 def test_no_more_than_there_may_be() -> None:
     """A network full of answers is bounded here too."""
-    strangers, web = DiscoveredHosts(), config(service())
+    found, web = DiscoveredHosts(), config(service())
     hosts = [ipaddress.ip_address(f"10.1.{n // 250}.{n % 250 + 1}") for n in range(MOST + 1)]
-    assert [strangers.join(host, web) for host in hosts] == [True] * MOST + [False]
+    assert [found.join(host, web) for host in hosts] == [True] * MOST + [False]
 
 
 def test_services_that_it_joins() -> None:
     """Those of its family, with the port that all of their backends have, and never of dsr."""
-    strangers = DiscoveredHosts()
+    hosts = DiscoveredHosts()
     wanted = config(
         service("same", backends=mapped("10.0.0.1:8080", "10.0.0.2:8080")),
         service("other", ports=81, backends=mapped("10.0.0.1:8081", "10.0.0.2:8082")),
@@ -93,8 +93,8 @@ def test_services_that_it_joins() -> None:
         service("listed", ports=82, backends=["10.0.0.77"]),
     )
     for host in (HOST, SIX):
-        assert strangers.join(host, wanted)
-    assert names(strangers.into(wanted)) == {
+        assert hosts.join(host, wanted)
+    assert names(hosts.into(wanted)) == {
         "same": ["10.0.0.1:8080", "10.0.0.2:8080", "10.0.0.77:8080"],
         "other": ["10.0.0.1:8081", "10.0.0.2:8082"],
         "six": ["fd00:10::1", "fd00:10::77"],
@@ -105,12 +105,12 @@ def test_services_that_it_joins() -> None:
 
 def test_what_contradicts_is_left_out() -> None:
     """One port of a host is never behind two services that could not tell its answers apart."""
-    strangers = DiscoveredHosts()
+    hosts = DiscoveredHosts()
     first = service("first")
     second = service("second", ports=81, forward="offload", backends=mapped("10.0.0.2:80"))
     wanted = config(first, second)
-    assert strangers.join(HOST, wanted)
-    assert names(strangers.into(wanted)) == {
+    assert hosts.join(HOST, wanted)
+    assert names(hosts.into(wanted)) == {
         "first": ["10.0.0.1", "10.0.0.77"],
         "second": ["10.0.0.2:80"],
     }
@@ -118,30 +118,30 @@ def test_what_contradicts_is_left_out() -> None:
 
 def test_a_host_that_is_listed_by_now() -> None:
     """Somebody has put it into the file: it is no stranger, and leaves with the file alone."""
-    strangers, web = DiscoveredHosts(), config(service())
-    strangers.join(HOST, web)
-    joined = strangers.into(web)
-    strangers.adopted(web, joined)
-    assert strangers.keys == {("web", "10.0.0.77")}
-    assert names(strangers.listed(joined)) == {"web": ["10.0.0.1"]}
-    strangers.adopted(joined, joined)
-    assert strangers.keys == frozenset()
-    assert strangers.former(("web", "10.0.0.77")) is False
-    assert strangers.listed(joined) == joined
+    hosts, web = DiscoveredHosts(), config(service())
+    hosts.join(HOST, web)
+    joined = hosts.into(web)
+    hosts.note_applied(web, joined)
+    assert hosts.keys == {("web", "10.0.0.77")}
+    assert names(hosts.listed(joined)) == {"web": ["10.0.0.1"]}
+    hosts.note_applied(joined, joined)
+    assert hosts.keys == frozenset()
+    assert hosts.former(("web", "10.0.0.77")) is False
+    assert hosts.listed(joined) == joined
 
 
 def test_what_waits_for_a_restart_is_no_stranger() -> None:
     """A backend that the file has no more and that is at work all the same was never found."""
-    strangers, web = DiscoveredHosts(), config(service())
-    strangers.join(HOST, web)
-    strangers.adopted(config(service(backends=["10.0.0.5"])), strangers.into(web))
-    assert strangers.keys == {("web", "10.0.0.77")}
+    hosts, web = DiscoveredHosts(), config(service())
+    hosts.join(HOST, web)
+    hosts.note_applied(config(service(backends=["10.0.0.5"])), hosts.into(web))
+    assert hosts.keys == {("web", "10.0.0.77")}
 
 
 @pytest.mark.parametrize("failover", [{"enabled": False}, {"enabled": True, "discover": False}])
 def test_discovery_is_turned_off(failover: dict[str, bool]) -> None:
     """A reload without it lets all of them go."""
-    strangers = DiscoveredHosts()
-    strangers.join(HOST, config(service()))
-    assert names(strangers.into(config(service(), failover=failover))) == {"web": ["10.0.0.1"]}
-    assert HOST not in strangers
+    hosts = DiscoveredHosts()
+    hosts.join(HOST, config(service()))
+    assert names(hosts.into(config(service(), failover=failover))) == {"web": ["10.0.0.1"]}
+    assert HOST not in hosts

@@ -38,7 +38,7 @@ def test_a_host_that_was_found_is_no_part_of_what_is_listed() -> None:
     assert store.discovered.join(ipaddress.ip_address(FOUND), store.listed)
     wanted = store.discovered.into(config(ONE))
     store.apply(store.desired.replaced(wanted), 2.0)
-    store.discovered.adopted(config(ONE), wanted)
+    store.discovered.note_applied(config(ONE), wanted)
     assert store.listed == config(ONE)
     assert store.pools.find("web", FOUND).origin is Origin.DISCOVERY
     assert store.pools.find("web", ONE).origin is Origin.FILE

@@ -60,7 +60,7 @@ def test_only_what_came_since_the_beginning(tables: Tables) -> None:
     tables.count(A, 1007)
     tables.count(B, 1002, way="replies")
     tables.counts[0x51FFFFFF] = {"requests": CounterValue(5, 5)}  # another's
-    carried.look(2.0)
+    carried.update(2.0)
     wanted = {"packets_in": 7, "bytes_in": 700, "packets_out": 0, "bytes_out": 0}
     assert carried.backend(("web", A)) == wanted
     wanted |= {"packets_out": 2, "bytes_out": 200}
@@ -72,7 +72,7 @@ def test_nothing_is_read_where_nothing_is_offloaded(tables: Tables) -> None:
     """And nothing is known of the backend."""
     tables.times = 0
     plain = KernelCounters(offloading(A, forward="nat"), tables.read)
-    plain.look(500.0)
+    plain.update(500.0)
     assert tables.times == 0
     assert plain.backend(("web", A)) == {}
 
@@ -81,16 +81,16 @@ def test_a_table_that_was_made_anew(tables: Tables) -> None:
     """Its counters begin at 0, those that are shown go on; what cannot be read stays."""
     carried = KernelCounters(offloading(A, B), tables.read)
     tables.count(A, 1010)
-    carried.look(10.0)
+    carried.update(10.0)
     tables.count(A, 4)
-    carried.look(20.0)
+    carried.update(20.0)
     assert carried.backend(("web", A))["packets_in"] == 14
     tables.broken = True
     tables.count(A, 5)
-    carried.look(30.0)
+    carried.update(30.0)
     assert carried.backend(("web", A))["packets_in"] == 14
     tables.broken = False
-    carried.look(40.0)
+    carried.update(40.0)
     assert carried.backend(("web", A))["packets_in"] == 15
 
 
@@ -99,15 +99,15 @@ def test_a_backend_that_left_leaves_its_part(tables: Tables) -> None:
     carried = KernelCounters(offloading(A, B), tables.read)
     tables.count(A, 1003)
     tables.count(B, 4)
-    carried.look(10.0)
-    carried.adopt(offloading(A))
+    carried.update(10.0)
+    carried.apply_config(offloading(A))
     assert carried.backend(("web", B)) == {}
     assert carried.service("web")["packets_in"] == 7
     del tables.counts[tables.mark[B]]
-    carried.look(20.0)
-    carried.adopt(offloading(A, B))
+    carried.update(20.0)
+    carried.apply_config(offloading(A, B))
     tables.count(B, 2)
-    carried.look(30.0)
+    carried.update(30.0)
     assert carried.backend(("web", B))["packets_in"] == 2
     assert carried.service("web")["packets_in"] == 9
 

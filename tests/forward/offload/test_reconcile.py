@@ -80,7 +80,7 @@ class Air:
     def put(
         self, first: str, second: str = "ready", weight: int = 3, now: float = 1.0
     ) -> EndedConnections:
-        """The hub's news of the two backends, and what is over by them."""
+        """The controller's news of the two backends, and what is over by them."""
         states = {BACKENDS[0]: (first, weight), BACKENDS[1]: (second, 1)}
         self.table.put({"web": states, "nat": {"10.0.0.9": ("down", 1)}})
         self.offloaded.reconcile(self.table)

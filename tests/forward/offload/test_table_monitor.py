@@ -43,85 +43,85 @@ class Air:
         """A line of the log."""
         self._say("error", event, details)
 
-    def look(self, seconds: float = INTERVAL) -> list[tuple[str, str, dict[str, Any]]]:
+    def update(self, seconds: float = INTERVAL) -> list[tuple[str, str, dict[str, Any]]]:
         """What is said at a look ``seconds`` later."""
         self.lines.clear()
         self.now += seconds
-        self.watch.look(self.now)
+        self.watch.update(self.now)
         return list(self.lines)
 
 
 def test_nothing_to_say() -> None:
     """As long as all is well."""
     air = Air(4, 6)
-    assert [air.look() for _ in range(5)] == [[]] * 5
+    assert [air.update() for _ in range(5)] == [[]] * 5
 
 
 def test_a_table_that_goes_and_comes() -> None:
     """Is nothing to say here; what it counted before is no news after."""
     air = Air(4, 6)
     air.tables[6] = {"unanswered": 7, "gone": 0}
-    assert air.look() == []
+    assert air.update() == []
     air.tables[6] = None
-    assert air.look() == []
+    assert air.update() == []
     air.tables[6] = {"unanswered": 0, "gone": 0}
-    assert air.look() == []
+    assert air.update() == []
 
 
 def test_what_the_kernel_decided_is_counted() -> None:
     """What was there before is not told, what comes is, at most once a minute."""
     air = Air(4)
     air.tables[4] = {"unanswered": 5, "gone": 1}
-    assert air.look() == []
+    assert air.update() == []
     air.tables[4] = {"unanswered": 8, "gone": 1}
-    ((level, said, details),) = air.look()
+    ((level, said, details),) = air.update()
     assert level == "warning"
     assert "without a worker's answer" in said
     assert details == {"family": 4, "count": 3}
     air.tables[4] = {"unanswered": 9, "gone": 3}
-    assert air.look() == []
-    lines = air.look(QUIET)
+    assert air.update() == []
+    lines = air.update(QUIET)
     assert [details["count"] for _, _, details in lines] == [1, 2]
     assert "had left" in lines[1][1]
-    assert air.look(QUIET) == []
+    assert air.update(QUIET) == []
 
 
 def test_a_full_conntrack() -> None:
     """Drops are told of when they begin and when there is room again, with a remedy."""
     air = Air(4)
     air.fill = Fill(100, 100, 40)
-    assert air.look() == []  # before our time
+    assert air.update() == []  # before our time
     air.fill = Fill(100, 100, 47)
-    ((level, said, details),) = air.look()
+    ((level, said, details),) = air.update()
     assert level == "error"
     assert "conntrack's table is full" in said
     assert details["dropped"] == 7
     assert "nf_conntrack_max" in details["remedy"]
     air.fill = Fill(100, 100, 50)
-    assert air.look() == []
-    assert air.look() == []  # still full, nothing dropped just now
+    assert air.update() == []
+    assert air.update() == []  # still full, nothing dropped just now
     air.fill = Fill(60, 100, 50)
-    ((level, said, _),) = air.look()
+    ((level, said, _),) = air.update()
     assert (level, said) == ("info", "conntrack's table has room again")
-    assert air.look() == []
+    assert air.update() == []
 
 
 def test_drops_of_another_reason() -> None:
     """The kernel counts also packets that lost a race there; a table with room is not full."""
     air = Air(4)
     air.fill = Fill(1478, 262144, 40)
-    assert air.look() == []
+    assert air.update() == []
     air.fill = Fill(1478, 262144, 47)
-    assert air.look() == []
+    assert air.update() == []
     air.fill = Fill(250_000, 262144, 48)  # some have ended since
-    assert len(air.look()) == 1
+    assert len(air.update()) == 1
 
 
 def test_without_conntrack() -> None:
     """A kernel that has it not loaded yet has nothing to tell."""
     air = Air(4)
     air.fill = None
-    assert air.look() == []
+    assert air.update() == []
 
 
 def test_no_worker_alive() -> None:
@@ -149,9 +149,9 @@ def test_a_kernel_that_refuses_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
     air.watch._counters = refuse
     air.fill = Fill(100, 100, 1)
-    air.look()
+    air.update()
     air.fill = Fill(100, 100, 2)
-    assert [said for _, said, _ in air.look()][-1].startswith("conntrack's table is full")
+    assert [said for _, said, _ in air.update()][-1].startswith("conntrack's table is full")
 
 
 def test_what_was_seen_last() -> None:
@@ -161,12 +161,12 @@ def test_what_was_seen_last() -> None:
     air = Air(4, 6)
     assert air.watch.kernel == {"unanswered": 0, "gone": 0}
     air.tables = {4: {"unanswered": 2, "gone": 1}, 6: {"unanswered": 3, "gone": 0}}
-    air.look()
+    air.update()
     fill = {"held": 10, "limit": 100, "dropped": 0}
     assert air.watch.kernel == {"unanswered": 5, "gone": 1, **fill}
     air.fill = None
     air.watch.cover([6])
-    air.look()
+    air.update()
     assert air.watch.kernel == {"unanswered": 3, "gone": 0}
     air.watch.cover([])
     assert air.watch.kernel is None
@@ -176,14 +176,14 @@ def test_what_is_offloaded_changes() -> None:
     """Tables of new families are looked at, and nothing is where nothing is offloaded."""
     air = Air(4, 6)
     air.watch.cover(())
-    air.look()
+    air.update()
     air.tables[4] = {"unanswered": 1, "gone": 0}
-    assert air.look() == []
+    assert air.update() == []
     air.watch.workers(0)
     assert air.lines == []
     air.watch.cover([6])
-    assert air.look() == []
+    assert air.update() == []
     air.watch.cover([4, 6])
-    air.look()
+    air.update()
     air.tables[4] = {"unanswered": 2, "gone": 0}
-    assert [details["count"] for _, _, details in air.look()] == [1]
+    assert [details["count"] for _, _, details in air.update()] == [1]
