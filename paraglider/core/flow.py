@@ -75,9 +75,9 @@ class Flow:
     timer wheel it stands in, at index ``slot``; ``record`` its number in the journal, 0 for none.
 
     Of TCP: ``expected`` is the sequence number that the client's next segment should have, as far
-    as it is known here; ``progress`` the last number that counted as evidence (``nat``,
-    ``director``), ``proof`` how often it has grown; 0 where nothing is known. A flow that was
-    established has all the proof that there is.
+    as it is known; ``progress`` the last number that counted as evidence (``tcp_events``),
+    ``proof`` how often it has grown; 0 where nothing is known. A flow that was established has all
+    the proof that there is.
     """
 
     __slots__ = (

@@ -9,7 +9,8 @@
     load, schema               files and their schema, with the methods known
     rule_parts, queue_rules, openings, optional_tables, host_needs
                                from the methods' parts to the rules and tables of a family
-    services, path             the services as the core has them, the packet path of a worker
+    carrier, datapath          what carries decided flows, and a packet path: the interfaces
+    services, worker_datapath  the services as the core has them, the packet path of a worker
     explain, flows, listing    a configuration asked about flows; what a daemon has listed
 
 Nobody but a method's folder and the registry compares a method's name: ``service.method`` has what

@@ -310,7 +310,7 @@ def test_the_youngest_handshake_goes_last() -> None:
     assert [each.state for each in flows if each is not None][-100:] == [SYN_SENT] * 100
 
 
-def test_a_crowd_makes_room_before_others() -> None:
+def test_a_network_with_many_flows_makes_room_before_others() -> None:
     """Half-open flows of one network go, and a client elsewhere keeps its own."""
     table = FlowTable(FlowTimeouts(), 50)
     translation = translations()[0]

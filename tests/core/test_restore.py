@@ -259,7 +259,7 @@ def test_from_the_journals_of_other_workers() -> None:
 
 
 def test_a_journal_whose_worker_never_began_is_empty() -> None:
-    """What it has of a takeover that was cut short is neither resumed nor adopted."""
+    """What it has of a restore that was cut short is neither restored nor merged."""
     buffer, _ = filled()
     Journal(buffer).complete = False
     table = FlowTable(SHORT, 20)

@@ -113,7 +113,7 @@ DIRECT = [
     ("script", "state"), [row[1:] for row in DIRECT], ids=[row[0] for row in DIRECT]
 )
 def test_tcp_states_with_direct_return(script: str, state: str) -> None:
-    """Where the backend answers past us, an ACK proves nothing (see ``test_director``)."""
+    """Where the backend answers past us, an ACK proves nothing (see the tests of ``dsr``)."""
     path = nat(web(direct=True))
     play(path, script)
     assert STATE_NAMES[only(path.flows).state] == state

@@ -255,7 +255,7 @@ def test_what_is_refused(
 
 def test_every_reason_is_reached() -> None:
     """The table above knows every reason, but for "internal", which is a fault that the worker
-    catches: no packet may lead to it; and for "stray", which is dsr's (``test_director``).
+    catches: no packet may lead to it; and for "stray", which is dsr's (its tests).
     """
     assert {case[0] for case in REFUSALS} == set(REASON_NAMES) - {"internal", "stray"}
     assert verdict.VERDICT_OF[verdict.INTERNAL] == DROP
