@@ -18,7 +18,7 @@ from paraglider.daemon.messages import Reading
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.stats.kernel_readings import KernelReadings
 from paraglider.daemon.stats.live_counts import LiveCounts
-from paraglider.daemon.stats.traffic import Samples, Traffic
+from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
 
@@ -78,11 +78,11 @@ class KernelMonitor:
         if self.tables is not None and changed.spec.role == "worker":
             self.tables.workers(sum(c.serves for c in processes if c.spec.role == "worker"))
 
-    def traffic(self, samples: Samples) -> Traffic:
+    def traffic(self, samples: Samples) -> TrafficCounters:
         """What the workers and the kernel have counted."""
         if self.counters is not None:
             self.counters.count(self.live.read())
-        return Traffic(samples, self.counters)
+        return TrafficCounters(samples, self.counters)
 
     @property
     def read_at(self) -> float | None:

@@ -19,7 +19,7 @@ from typing import Final
 
 from paraglider.config.model import Config, Service
 from paraglider.daemon.conditions.table import Condition, Conditions
-from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.stats.traffic import TrafficCounters
 from paraglider.daemon.store.backends import BackendTable, Key
 
 #: repeated SYNs without an answer, from which on that is a condition
@@ -62,7 +62,7 @@ class UnansweredOpenings:
         return max(0.0, self._next - now)
 
     def update(
-        self, config: Config, pools: BackendTable, traffic: Traffic, now: float, read: float
+        self, config: Config, pools: BackendTable, traffic: TrafficCounters, now: float, read: float
     ) -> None:
         """Look at what the workers have counted by ``now``, and the kernel by ``read``."""
         found: dict[str, Condition] = {}

@@ -56,7 +56,7 @@ from paraglider.daemon.reconcile.host import HostRequests
 from paraglider.daemon.reconcile.turns import Step, Turns
 from paraglider.daemon.reconcile.workers import WorkerReconciler
 from paraglider.daemon.settings import Read
-from paraglider.daemon.stats.traffic import Samples, Traffic, samples
+from paraglider.daemon.stats.traffic import Samples, TrafficCounters, samples
 from paraglider.daemon.store.backends import BackendRecord, BackendTable
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.store import Desired, Store
@@ -266,7 +266,7 @@ class Controller:
         """See ``handlers.RequestController``."""
         return self._kernel.shown
 
-    def traffic(self, samples: Samples) -> Traffic:
+    def traffic(self, samples: Samples) -> TrafficCounters:
         """See ``handlers.RequestController``."""
         return self._kernel.traffic(samples)
 

@@ -20,7 +20,7 @@ from paraglider.config.model import Config, Service
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.shared_memory.counters import GAUGES, Sample
-from paraglider.daemon.stats.traffic import Samples, Traffic
+from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.daemon.store.backends import BackendRecord, BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.nat import datapath as nat
@@ -56,7 +56,7 @@ class Loaded:
 
 
 def backends(
-    config: Config, pools: BackendTable, traffic: Traffic, at: Instant
+    config: Config, pools: BackendTable, traffic: TrafficCounters, at: Instant
 ) -> list[dict[str, Any]]:
     """Every backend of every service of ``config``."""
     return [
@@ -66,7 +66,7 @@ def backends(
     ]
 
 
-def services(config: Config, pools: BackendTable, traffic: Traffic) -> list[dict[str, Any]]:
+def services(config: Config, pools: BackendTable, traffic: TrafficCounters) -> list[dict[str, Any]]:
     """Every service of ``config`` with its backends' sums."""
     return [_service(service, pools.of(service.name), traffic) for service in config.services]
 
@@ -131,7 +131,7 @@ class Viewable(Protocol):
     def processes(self) -> list[Child]:
         """All that there are to be."""
 
-    def traffic(self, samples: Samples) -> Traffic:
+    def traffic(self, samples: Samples) -> TrafficCounters:
         """What the workers counted, and the kernel."""
 
 
@@ -162,7 +162,9 @@ def status(
     }
 
 
-def _service(service: Service, members: list[BackendRecord], traffic: Traffic) -> dict[str, Any]:
+def _service(
+    service: Service, members: list[BackendRecord], traffic: TrafficCounters
+) -> dict[str, Any]:
     return {
         "service": service.name,
         "vip": str(service.vip.ip),
@@ -179,7 +181,7 @@ def _service(service: Service, members: list[BackendRecord], traffic: Traffic) -
 
 
 def _backend(
-    service: Service, member: BackendRecord, traffic: Traffic, at: Instant
+    service: Service, member: BackendRecord, traffic: TrafficCounters, at: Instant
 ) -> dict[str, Any]:
     return {
         "service": service.name,

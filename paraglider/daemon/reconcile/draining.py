@@ -17,7 +17,7 @@ from paraglider.daemon import log
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
-from paraglider.daemon.stats.traffic import Traffic, samples
+from paraglider.daemon.stats.traffic import TrafficCounters, samples
 from paraglider.daemon.store.backends import Key
 from paraglider.daemon.store.store import Desired
 from paraglider.errors import ParagliderError
@@ -78,7 +78,7 @@ class DrainReconciler:
         carriers = self._carriers()
         if marks is not None and carriers is not None:
             desired = self._store.desired
-            traffic = Traffic(samples(carriers))
+            traffic = TrafficCounters(samples(carriers))
             self._over = without_flows(desired.config, desired.keys, traffic, marks)
             self._end()
 
@@ -107,7 +107,7 @@ class DrainReconciler:
 
 
 def without_flows(
-    config: Config, keys: frozenset[Key], traffic: Traffic, connections: Mapping[int, int]
+    config: Config, keys: frozenset[Key], traffic: TrafficCounters, connections: Mapping[int, int]
 ) -> frozenset[Key]:
     """Those of ``keys`` without a flow; ``connections`` are the kernel's, counted by mark."""
     marks = backend_marks(config)

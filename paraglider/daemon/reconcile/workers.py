@@ -36,7 +36,7 @@ class _Worker:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Waiter:
     version: int
     deadline: float
     done: Callable[[], object]
@@ -57,7 +57,7 @@ class WorkerReconciler:
         self._workers: dict[int, _Worker] = {}
         self._seen = store.pools.version  # at the last turn: what a process inherited since
         self._seen_layout = store.pools.layout
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[_Waiter] = []
 
     def supersede(self, roles: Container[str]) -> None:
         """Processes of ``roles`` are replaced: they do not get the newest configuration."""
@@ -69,7 +69,7 @@ class WorkerReconciler:
         """Call ``done`` when all workers that serve have applied the store as it is now, or at
         ``deadline`` (monotonic seconds).
         """
-        self._waiting.append(_Waiting(self._store.pools.version, deadline, done))
+        self._waiting.append(_Waiter(self._store.pools.version, deadline, done))
 
     def reconcile(self, now: float) -> float:
         """Send each worker what it lacks; seconds until the next turn is due."""

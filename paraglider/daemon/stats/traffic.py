@@ -39,7 +39,7 @@ def samples(children: Iterable[Child]) -> Samples:
     return {c.spec.index: c.spec.counters.read() for c in children if c.spec.counters is not None}
 
 
-class Traffic:
+class TrafficCounters:
     """What the workers counted, added up over all of them, and what the kernel ``carried``; None
     where none of them knows it.
     """

@@ -12,7 +12,7 @@ from paraglider.core.pool import Event
 from paraglider.daemon.conditions.table import Conditions
 from paraglider.daemon.conditions.unanswered import LATELY, LEAST, SILENCE, UnansweredOpenings
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
-from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.stats.traffic import TrafficCounters
 from paraglider.daemon.store.backends import BackendTable
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.netfilter.nfnetlink import CounterValue
@@ -68,7 +68,7 @@ class World:
         self._writer.tick()
         if read:
             self.carried.update(now)
-        found = Traffic({0: self._counters.read()}, self.carried)
+        found = TrafficCounters({0: self._counters.read()}, self.carried)
         self.unanswered.update(self.config, self.pools, found, now, self.carried.looked)
         return [standing.line for standing in self.conditions]
 
@@ -179,7 +179,7 @@ def test_what_nobody_tries_any_more() -> None:
 def test_a_thousand_backends_are_looked_at_less_often() -> None:
     """The supervisor has other work."""
     world = World(backends=[f"10.0.{n // 250}.{n % 250 + 1}" for n in range(1000)])
-    found = Traffic({}, None)
+    found = TrafficCounters({}, None)
     world.unanswered.update(world.config, world.pools, found, 5.0, 5.0)
     assert world.unanswered.wait(5.0) == pytest.approx(11.0)
     assert world.unanswered.wait(16.0) == 0.0

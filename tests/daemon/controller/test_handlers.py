@@ -34,7 +34,7 @@ from paraglider.daemon.messages import (
 )
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
-from paraglider.daemon.stats.traffic import Samples, Traffic
+from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.daemon.store.backends import BackendRecord, BackendTable
 from paraglider.errors import OperatorError
 
@@ -80,9 +80,9 @@ class Controller:
         """See ``handlers.State``."""
         return [Child(Spec(0))]
 
-    def traffic(self, samples: Samples) -> Traffic:
+    def traffic(self, samples: Samples) -> TrafficCounters:
         """See ``handlers.State``."""
-        return Traffic(samples)
+        return TrafficCounters(samples)
 
     def carriers(self) -> list[int]:
         """See ``handlers.State``."""

@@ -15,7 +15,7 @@ from paraglider.daemon.controller.views import Instant
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import Spec
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
-from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.stats.traffic import TrafficCounters
 from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.offload.counters import KernelCounters
@@ -86,7 +86,7 @@ def pools() -> BackendTable:
 
 def test_traffic_is_the_sum_over_the_workers(pools: BackendTable) -> None:
     """Seen from the client: ``in`` goes to the backend; what nobody knows is None, not 0."""
-    traffic = Traffic({0: sample({}, b1=10), 1: sample({}, b1=5, b2=1)})
+    traffic = TrafficCounters({0: sample({}, b1=10), 1: sample({}, b1=5, b2=1)})
     rows = views.backends(CONFIG, pools, traffic, AT)
     assert [(row["packets_in"], row["packets_out"]) for row in rows] == [
         (15, None),
@@ -107,7 +107,7 @@ def test_what_the_kernel_carries_is_traffic_too(pools: BackendTable) -> None:
     carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
     counted[mark] = {"requests": CounterValue(7, 700), "replies": CounterValue(9, 900)}
     carried.update(10.0)
-    traffic = Traffic({0: sample({}, b1=10)}, carried)
+    traffic = TrafficCounters({0: sample({}, b1=10)}, carried)
     assert traffic.of("all", "10.0.0.1") | traffic.total("all") == traffic.of("all", "10.0.0.1")
     found = traffic.total("all")
     ways = ("packets_in", "bytes_in", "packets_out", "bytes_out", "flows")
@@ -121,7 +121,7 @@ def test_what_the_kernel_carries_is_traffic_too(pools: BackendTable) -> None:
 def test_a_service_is_told_as_the_file_has_it(pools: BackendTable) -> None:
     """Ports as one text, all of them as that word."""
     pools.set_weight(pools.find("web", "fd00::2"), 0)
-    web, every = views.services(CONFIG, pools, Traffic({}))
+    web, every = views.services(CONFIG, pools, TrafficCounters({}))
     assert (web["vip"], web["ports"], web["ready"], web["backends"]) == (
         "2001:db8::11",
         "80,8000-8010",
@@ -138,7 +138,7 @@ def test_times_are_of_the_monotonic_clock(pools: BackendTable) -> None:
     member.check = Checked(
         995.5, passed=False, code=Code.L4CON, detail="connection refused", took=0.25
     )
-    (row, *_) = views.backends(CONFIG, pools, Traffic({}), AT)
+    (row, *_) = views.backends(CONFIG, pools, TrafficCounters({}), AT)
     assert (row["state"], row["why"], row["weight"]) == ("down", "connection refused", 3)
     assert (row["seconds"], row["since"]) == (10.0, "2023-11-14T22:13:10+00:00")
     assert row["check"] == {

@@ -14,7 +14,7 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.reconcile.draining import PAUSE, DrainReconciler, without_flows
 from paraglider.daemon.reconcile.host import HostPendingError, HostRequests
 from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sample
-from paraglider.daemon.stats.traffic import Traffic
+from paraglider.daemon.stats.traffic import TrafficCounters
 from paraglider.daemon.store.store import Desired
 from paraglider.errors import PlatformError
 from paraglider.netfilter.rules.marks import backend_marks
@@ -174,10 +174,10 @@ def test_the_last_flow(forward: str) -> None:
     def over(flows: int) -> frozenset[tuple[str, str]]:
         if forward == "offload":
             mark = backend_marks(merged)["s0"][1]
-            return without_flows(merged, keys, Traffic({}), {mark: flows} if flows else {})
-        return without_flows(merged, keys, Traffic({3: counted(flows)}), {})
+            return without_flows(merged, keys, TrafficCounters({}), {mark: flows} if flows else {})
+        return without_flows(merged, keys, TrafficCounters({3: counted(flows)}), {})
 
     assert over(2) == frozenset()
     assert over(0) == keys
     if forward == "nat":
-        assert without_flows(merged, keys, Traffic({}), {}) == frozenset()
+        assert without_flows(merged, keys, TrafficCounters({}), {}) == frozenset()
