@@ -7,7 +7,7 @@ strategy   picks a backend for a new flow: a class of ``core.strategies``, or a 
 forward    how packets of a flow get to the backend: nat, offload, dsr, proxy
 flow       one connection: key, backend, state, last seen
 rewrite    what is done to a packet of a flow: a slice replaced, and a checksum delta
-verdict    what the core says of a packet: accept rewritten, marked, untouched; drop
+verdict    the result for a packet: accepted as rewritten, marked or unchanged; dropped
 worker     a process pinned to one core that reads one queue; queue number = core number
 steering   the kernel rules that send both directions of a flow to the same worker
 

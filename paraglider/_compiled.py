@@ -1,9 +1,10 @@
-"""Which of the hot modules run compiled: all of them, or none.
+"""Selects the compiled or the interpreted form of the hot modules: all of them, or none.
 
-``setup.py`` compiles them with Cython where a compiler is; the ``.py`` beside each stays the one
-source. Rules: with PARAGLIDER_PURE set in the environment, or with a source newer than what was
-compiled from it (an edit in a checkout), the interpreted modules run, and all of them: compiled
-ones reach into each other's layout and do not mix with interpreted ones.
+``setup.py`` compiles them with Cython if there is a compiler; the ``.py`` file is the source of
+both.
+Rules: the interpreted modules are used if PARAGLIDER_PURE is set in the environment, or if a source
+is newer than its compiled module (an edit in a checkout). Compiled modules use each other's memory
+layout, so they cannot be mixed with interpreted ones.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from types import ModuleType
 
 PURE = "PARAGLIDER_PURE"
 
-#: seconds by which files of one installation may differ
+#: tolerance in seconds for files of one installation
 _TOLERANCE = 5.0
 
 
 class InterpretedFinder:
-    """Finds the package's modules by their source alone."""
+    """Finds the package's modules by their source files only."""
 
     @staticmethod
     def find_spec(
         name: str, path: Sequence[str] | None, _target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """The spec of ``name`` from its ``.py``; None for packages and for what is not ours.
+        """The spec of ``name`` from its ``.py``; None for packages and for other projects' modules.
 
-        Raises ModuleNotFoundError for a module of ours that only exists compiled.
+        Raises ModuleNotFoundError for a module of this package that exists only compiled.
         """
         if not name.startswith("paraglider."):
             return None
@@ -52,7 +53,7 @@ def compiled_files(package: Path) -> list[Path]:
 
 
 def stale(package: Path) -> list[Path]:
-    """The sources below ``package`` that are newer than what was compiled from them."""
+    """The sources below ``package`` that are newer than their compiled modules."""
     found = []
     for compiled in compiled_files(package):
         stem = compiled.name.removesuffix(EXTENSION_SUFFIXES[0])
@@ -73,6 +74,6 @@ def build_of(module: ModuleType) -> str:
 
 
 def choose(package: Path) -> None:
-    """Make the interpreted modules run where the rules above say so."""
+    """Select the interpreted modules if the rules above say so."""
     if os.environ.get(PURE) or stale(package):
         sys.meta_path.insert(0, InterpretedFinder)

@@ -1,15 +1,15 @@
-"""Errors, split by whose fault they are; below every other module.
+"""Errors of the operator and of the platform; imported by every other module.
 
-A message says what is wrong and where; ``remedy`` says what would be right. ``cli`` prints both
-on one line without a traceback and exits with ``exit_code``. Bytes from the wire never raise:
-the core counts them by reason instead (``core.verdict``).
+A message has the problem and its place; ``remedy`` is the correction. ``cli`` prints both on one
+line without a traceback and exits with ``exit_code``. Bytes from the wire never raise: the core
+counts them by reason (``core.verdict``).
 """
 
 from __future__ import annotations
 
 
 class ParagliderError(Exception):
-    """Base of the errors that a person is to read: what is wrong, and the remedy."""
+    """Base of the errors that are shown to the operator: a message and a remedy."""
 
     exit_code = 1
 

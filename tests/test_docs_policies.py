@@ -15,7 +15,7 @@ from paraglider.cli.main import main
 from paraglider.config.load import LoadedConfig, load_with_marks, parse
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
-from paraglider.core.policy_guard import BENCH, STRIKES, Guard
+from paraglider.core.policy_guard import BENCH, STRIKES, PolicyGuard
 from paraglider.core.service import ServiceMap
 from paraglider.core.strategies import NewFlow, create
 from paraglider.forward import services, worker_datapath
@@ -81,7 +81,7 @@ def test_the_policy_balances(loaded: LoadedConfig) -> None:
     assert abs(backends[0].flows - backends[1].flows) < 30
     assert set(picks("203.0.113.7", 300)) == {0, 1, 2}
     assert backends[2].flows > 120  # it was empty, so that any draw with it goes to it
-    assert isinstance(service.strategy, Guard)
+    assert isinstance(service.strategy, PolicyGuard)
     # Not `slow`: the machine may be another's for longer than a pick may take.
     guard = service.strategy
     assert (guard.picked, guard.raised, guard.wrong) == (600, 0, 0)
@@ -116,7 +116,7 @@ def test_the_numbers_of_the_page() -> None:
 def test_every_counter_is_explained(loaded: LoadedConfig) -> None:
     """What the guard counts stands in the table of what may go wrong, but for what went well."""
     guard = create("offices:Offices", registry=policies.load(loaded))
-    assert isinstance(guard, Guard)
+    assert isinstance(guard, PolicyGuard)
     table = PAGE[PAGE.index("| the policy | the flow | counter |") : PAGE.index("The log says so")]
     assert set(guard.counts()) - {"picked"} == set(re.findall(r"`(\w+)`", table)) - NO_COUNTERS
 

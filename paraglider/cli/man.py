@@ -18,7 +18,7 @@ import click
 
 from paraglider import __version__
 from paraglider.cli.main import main
-from paraglider.cli.roff import Page
+from paraglider.cli.roff import ManPage
 from paraglider.cli.setup_host import PROG, setup_host
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.load import SEARCHED
@@ -42,13 +42,13 @@ services:
 """
 
 
-def pages(date: str) -> list[Page]:
+def pages(date: str) -> list[ManPage]:
     """Every page, as of ``date`` (YYYY-MM-DD)."""
     return [_paraglider(date), _config(date), _conf(date)]
 
 
-def _paraglider(date: str) -> Page:
-    page = Page("paraglider", 8, "layer-4 load balancer", __version__, date)
+def _paraglider(date: str) -> ManPage:
+    page = ManPage("paraglider", 8, "layer-4 load balancer", __version__, date)
     context = _context(main, "paraglider")
     _synopsis(page, context, main)
     _options(page, context, main)
@@ -65,8 +65,8 @@ def _paraglider(date: str) -> Page:
     return page
 
 
-def _config(date: str) -> Page:
-    page = Page(PROG, 8, "set up a host for paraglider", __version__, date)
+def _config(date: str) -> ManPage:
+    page = ManPage(PROG, 8, "set up a host for paraglider", __version__, date)
     context = _context(setup_host, PROG)
     _synopsis(page, context, setup_host)
     _options(page, context, setup_host)
@@ -75,8 +75,8 @@ def _config(date: str) -> Page:
     return page
 
 
-def _conf(date: str) -> Page:
-    page = Page("paraglider.conf", 5, "configuration of paraglider", __version__, date)
+def _conf(date: str) -> ManPage:
+    page = ManPage("paraglider.conf", 5, "configuration of paraglider", __version__, date)
     whole = schema()
     page.heading("Description")
     page.text(
@@ -98,14 +98,14 @@ def _context(
     return click.Context(command, parent, name, **command.context_settings)
 
 
-def _synopsis(page: Page, context: click.Context, command: click.Command) -> None:
+def _synopsis(page: ManPage, context: click.Context, command: click.Command) -> None:
     page.heading("Synopsis")
     page.text(f"`{context.command_path}` {' '.join(command.collect_usage_pieces(context))}")
     page.heading("Description")
     page.text(command.help or "")
 
 
-def _command(page: Page, context: click.Context, command: click.Command) -> None:
+def _command(page: ManPage, context: click.Context, command: click.Command) -> None:
     """A command and its subcommands."""
     usage = " ".join(command.collect_usage_pieces(context))
     page.subheading(context.command_path.removeprefix("paraglider "))
@@ -119,35 +119,35 @@ def _command(page: Page, context: click.Context, command: click.Command) -> None
                 _command(page, _context(below, name, context), below)
 
 
-def _options(page: Page, context: click.Context, command: click.Command) -> None:
+def _options(page: ManPage, context: click.Context, command: click.Command) -> None:
     page.heading("Options")
     _listed(page, context, command)
 
 
-def _listed(page: Page, context: click.Context, command: click.Command) -> None:
+def _listed(page: ManPage, context: click.Context, command: click.Command) -> None:
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and record[1]:  # arguments have no help text; they are in the usage
             page.item(*record)
 
 
-def _ends(page: Page) -> None:
+def _ends(page: ManPage) -> None:
     _items(page, "Exit status", EXITS)
 
 
-def _items(page: Page, heading: str, items: dict[str, str]) -> None:
+def _items(page: ManPage, heading: str, items: dict[str, str]) -> None:
     page.heading(heading)
     for tag, text in items.items():
         page.item(tag, f"{text}.")
 
 
-def _also(page: Page, *others: str) -> None:
+def _also(page: ManPage, *others: str) -> None:
     page.heading("See also")
     page.text(", ".join(f"`{other}`" for other in others))
 
 
 def _key(
-    page: Page, path: str, field: dict[str, Any], parts: dict[str, Any], *, required: bool
+    page: ManPage, path: str, field: dict[str, Any], parts: dict[str, Any], *, required: bool
 ) -> None:
     """One key, and the keys of its section or list of sections."""
     sections = list(_sections(field))

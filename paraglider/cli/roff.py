@@ -1,7 +1,7 @@
 """Man pages in man(7)'s macros, for groff and mandoc.
 
-Lives here: ``Page``. Rules: all input is text, never markup, except that words in backticks become
-bold.
+Lives here: ``ManPage``. Rules: all input is text, never markup, except that words in backticks
+become bold.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def _guarded(line: str) -> str:
     return rf"\&{line}" if line[:1] in {".", "'"} else line
 
 
-class Page:
+class ManPage:
     """A page, written from top to bottom; ``str`` returns its source."""
 
     def __init__(self, name: str, section: int, about: str, version: str, date: str) -> None:

@@ -1,7 +1,7 @@
-"""What is valid and yet probably not meant: warnings that stop nothing.
+"""Warnings about valid configurations that are probably mistakes.
 
 Lives here: ``warnings``.
-Rules: a warning says what will happen, and what to write if that is not meant. Pure.
+Rules: a warning says what will happen, and what to write instead. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MINIMA = {
 
 
 def warnings(config: Config) -> list[Problem]:
-    """Every warning about a valid configuration, as problems that stop nothing."""
+    """All warnings about a valid configuration, as problems."""
     found = [*_timeouts(config), *_weights(config), *_gateways(config)]
     return [*found, *_failover(config), *_health(config)]
 

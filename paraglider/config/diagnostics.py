@@ -1,9 +1,9 @@
-"""What is wrong in a configuration file, and where: problems, places, the error that carries them.
+"""Problems in a configuration file: their places, their messages, and the error with all of them.
 
 Lives here: ``Path`` (keys and indices from the root of the file), ``Mark`` (line and column),
 ``Marks`` (path → mark), ``Problem``, ``PathSet``, ``ConfigError``, ``report``.
-Rules: a problem names its place by path, so that what finds it need not know the text of the
-file; only ``Marks`` turns paths into lines. No I/O.
+Rules: a problem has a path, so that the code that finds it does not need the file's text; only
+``Marks`` converts paths to lines. No I/O.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One mistake (or one warning): what is wrong at ``path``, and what would be right.
+    """One mistake or warning at ``path``, and its remedy.
 
-    ``at``: "value" points at the value, "key" at the key before it (where the key is the mistake).
-    ``needs``: further paths whose values the finding rests on; when one of them is itself in
-    error, the finding is worth nothing and is left out.
-    ``mark``: the place itself, where no path leads to it (a key that appears twice).
+    ``at``: "value" points at the value, "key" at its key (if the key is the mistake).
+    ``needs``: further paths that the finding depends on; if one of them has an error itself, the
+    finding is dropped.
+    ``mark``: the place, if it has no path (a duplicate key).
     """
 
     path: Path
@@ -42,12 +42,12 @@ class Problem:
     mark: Mark | None = None
 
     def rests_on(self, unknown: PathSet) -> bool:
-        """True when a path that the finding rests on lies within or above one of ``unknown``."""
+        """Whether a path that the finding depends on lies within or above one of ``unknown``."""
         return any(unknown.touches(path) for path in (self.path, *self.needs))
 
 
 class PathSet:
-    """Paths, and quickly whether another one is, encloses or lies within one of them."""
+    """A set of paths with a fast test whether a path is, encloses or lies within one of them."""
 
     def __init__(self, paths: Iterable[Path] = ()) -> None:
         self._paths: set[Path] = set()
@@ -59,18 +59,18 @@ class PathSet:
         return iter(self._paths)
 
     def add(self, path: Path) -> None:
-        """Takes ``path`` in."""
+        """Add ``path``."""
         self._paths.add(path)
         self._above.update(path[:length] for length in range(len(path) + 1))
 
     def touches(self, path: Path) -> bool:
-        """True when ``path`` is one of the paths, leads to one, or lies within one."""
+        """Whether ``path`` is one of the paths, encloses one, or lies within one."""
         within = (path[:length] in self._paths for length in range(len(path) + 1))
         return path in self._above or any(within)
 
 
 def spelled(path: Path) -> str:
-    """A path as a person writes it: ``services[0].ports``."""
+    """A path as text: ``services[0].ports``."""
     text = ""
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
@@ -79,14 +79,14 @@ def spelled(path: Path) -> str:
 
 @dataclass(slots=True)
 class Marks:
-    """Where each key and each value of one file stands, and how each scalar is written there."""
+    """The places of the keys and values of one file, and the scalars as written there."""
 
     values: dict[Path, Mark] = field(default_factory=dict)
     keys: dict[Path, Mark] = field(default_factory=dict)
     texts: dict[Path, str] = field(default_factory=dict)
 
     def value(self, path: Path) -> Mark:
-        """The place of a value, or of the nearest enclosing one that the file has."""
+        """The place of a value, or of the nearest enclosing value in the file."""
         while path and path not in self.values:
             path = path[:-1]
         return self.values.get(path, Mark(1, 1))
@@ -96,7 +96,7 @@ class Marks:
         return self.keys.get(path) or self.value(path)
 
     def of(self, problem: Problem) -> Mark:
-        """The place that a problem points at."""
+        """The place of a problem."""
         if problem.mark is not None:
             return problem.mark
         return self.key(problem.path) if problem.at == "key" else self.value(problem.path)
@@ -111,6 +111,6 @@ class ConfigError(OperatorError):
 
 
 def report(file: str, marks: Marks, problems: Iterable[Problem]) -> list[str]:
-    """``FILE:LINE:COL: what; remedy`` a problem, in the order of the file, none twice."""
+    """One line ``FILE:LINE:COL: what; remedy`` per problem, in the file's order, no duplicates."""
     placed = sorted({(marks.of(problem), problem.what, problem.remedy) for problem in problems})
     return [f"{file}:{mark.line}:{mark.column}: {what}; {remedy}" for mark, what, remedy in placed]

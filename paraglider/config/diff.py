@@ -1,9 +1,9 @@
-"""What differs between two configurations, in words, and what of it takes a restart.
+"""The differences between two configurations as text, and those that need a restart.
 
-Lives here: ``differences``, ``in_place`` (the new configuration less what takes a restart), and
-``predecessors``, which service is which.
-Rules: pure. Services are known by their names, or by VIP, protocol and ports; backends by ADDRESS
-or ADDRESS:PORT; a line is what a person would say who reads both files.
+Lives here: ``differences``, ``in_place`` (the new configuration without the changes that need a
+restart), and ``predecessors``, which maps services of the new configuration to the old one.
+Rules: pure. Services are identified by name, or by VIP, protocol and ports; backends by ADDRESS or
+ADDRESS:PORT.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from paraglider.config.model import Config, Service
 
-#: sections that a running daemon cannot change, and why not
+#: sections that a running daemon cannot change, with the reason
 RESTART: Final = {
     "workers": "workers have their cores",
     "queue": "queues are open",
@@ -27,7 +27,9 @@ _OF_A_SERVICE: Final = {"name", "backends", "seed"}
 
 
 def differences(old: Config, new: Config) -> list[str]:
-    """What ``new`` has other than ``old``, a line each, but for what takes a restart."""
+    """The differences between ``old`` and ``new``, one line each, without those that need a
+    restart.
+    """
     before, after = _plain(old), _plain(new)
     lines = [
         f"{path}: {was} → {now}"
@@ -39,7 +41,7 @@ def differences(old: Config, new: Config) -> list[str]:
 
 
 def restarts(old: Config, new: Config) -> list[str]:
-    """What ``new`` has other than ``old`` and only a restart can change, a line each."""
+    """The differences between ``old`` and ``new`` that need a restart, one line each."""
     before, after = _plain(old), _plain(new)
     return [
         f"{path}: {was} → {now} takes a restart ({why})"
@@ -49,7 +51,7 @@ def restarts(old: Config, new: Config) -> list[str]:
 
 
 def in_place(old: Config, new: Config) -> Config:
-    """``new`` with those sections of ``old`` that only a restart can change."""
+    """``new`` with the sections of ``old`` that need a restart."""
     return new.model_copy(update={name: getattr(old, name) for name in RESTART})
 
 
@@ -143,7 +145,7 @@ def _source(service: Service) -> str:
 
 
 def _changes(path: str, old: Any, new: Any) -> Iterator[tuple[str, str, str]]:
-    """The places under ``path`` where two plain values differ, and both values as shown."""
+    """The paths below ``path`` where two plain values differ, and both values as text."""
     if old == new:
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping):

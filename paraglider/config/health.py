@@ -1,7 +1,7 @@
-"""The sections about the health of backends: a service's check, failover.
+"""The sections about health checks: a service's check, failover.
 
 Lives here: ``Check``, ``Expect``, ``Failover``.
-Rules: as in ``model``. What a key means for a backend's state is in docs/health.md.
+Rules: as in ``model``. The keys are described in docs/health.md.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from paraglider.config.probe import ProbeClass, ProbeName, ProbeParameters, prob
 from paraglider.config.section import Duration, Section
 from paraglider.config.types import Address, Pattern, Port, Statuses, StatusRange
 
-#: seconds that a probe may take at most where the file does not say
+#: upper limit of the default timeout of a probe, in seconds
 LONGEST_PATIENCE: Final = 1.0
 
 _Text = Annotated[str, Field(max_length=1000)]
@@ -80,11 +80,11 @@ class Check(Section):
 
     @property
     def patience(self) -> float:
-        """Seconds that a probe may take.
+        """Timeout of a probe, in seconds.
 
-        Without `timeout` it is short enough for a backend that falls silent to be out within
-        `interval` × `fall` + 1 s: the next probe begins after `interval` at the latest, and
-        `fall` of them, one after the other, take `fall` × min(`interval`, 1).
+        The default is short enough that a silent backend is down within `interval` × `fall` + 1 s:
+        the next probe begins after `interval` at the latest, and `fall` probes in sequence take
+        `fall` × min(`interval`, 1).
         """
         return self.timeout if self.timeout is not None else min(self.interval, LONGEST_PATIENCE)
 

@@ -1,6 +1,6 @@
-"""A file of backends, ``backends: {file: PATH}``: its text → backends, or every mistake in it.
+"""Parses a file of backends, ``backends: {file: PATH}``, or reports all its mistakes.
 
-    # what follows a # is no part of it
+    # a comment
     10.0.0.1
     10.0.0.2:8080 weight=3
     [fd00:10::3]:8080
@@ -21,12 +21,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
-from paraglider.config.model import Backend
+from paraglider.config.model import BackendConfig
 from paraglider.config.types import parse_address, parse_port, shown
 
-#: backends of one file
+#: most backends of one file
 MOST: Final = 10_000
-#: mistakes of one file that are told
+#: most mistakes that are reported of one file
 MOST_TOLD: Final = 100
 
 SHAPE: Final = "write `10.0.0.1`, `10.0.0.1:8080 weight=3` or `[fd00:10::1]:8080`"
@@ -36,17 +36,17 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 @dataclass(slots=True)
 class BackendList:
-    """The backends of one file, where each stands, and what is wrong."""
+    """The backends of one file, their places, and the problems."""
 
-    backends: tuple[Backend, ...] = ()
+    backends: tuple[BackendConfig, ...] = ()
     marks: Marks = field(default_factory=Marks)
     problems: list[Problem] = field(default_factory=list)
 
 
 def parse(text: str, place: Path) -> BackendList:
-    """The backends in ``text``, which stand for the list at ``place`` of the configuration."""
+    """The backends in ``text``, which is the list at ``place`` of the configuration."""
     listing = BackendList()
-    found: list[Backend] = []
+    found: list[BackendConfig] = []
     for number, line in enumerate(text.split("\n"), 1):
         words = [
             (Mark(number, match.start() + 1), match[0])
@@ -72,14 +72,14 @@ def parse(text: str, place: Path) -> BackendList:
 
 
 class _LineError(Exception):
-    """A line is no backend."""
+    """A line is not a backend."""
 
     def __init__(self, path: Path, what: str, remedy: str, mark: Mark) -> None:
         self.problem = Problem(path, what, remedy, mark=mark)
         super().__init__(what)
 
 
-def _backend(words: list[tuple[Mark, str]], path: Path, marks: Marks) -> Backend:
+def _backend(words: list[tuple[Mark, str]], path: Path, marks: Marks) -> BackendConfig:
     start, end = words[0]
     marks.values[path] = start
     try:
@@ -92,7 +92,7 @@ def _backend(words: list[tuple[Mark, str]], path: Path, marks: Marks) -> Backend
         marks.values[*path, key] = mark
         given[key] = value
     try:
-        return Backend.model_validate(given)
+        return BackendConfig.model_validate(given)
     except ValidationError:
         mark, value = keys["weight"]  # all else has been judged above
         what = f"`weight`: {value} is out of range"

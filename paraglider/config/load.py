@@ -33,7 +33,7 @@ SEARCHED = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A valid configuration with the places of its keys, for what is found out about it later."""
+    """A valid configuration with the places of its keys, for problems that are found later."""
 
     config: Config
     marks: Marks

@@ -1,8 +1,8 @@
-"""How many flows a worker may hold where the file does not say: by the memory of the machine.
+"""The default limit of flows per worker, from the memory of the machine.
 
 Lives here: ``flows_for_memory``.
-Rules: the same on every call of one boot, since a table has its size for as long as it lives; what
-cannot be read is taken for a small machine.
+Rules: the result is the same for all calls of one boot, because tables keep their size; if the
+memory cannot be read, a small machine is assumed.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""pydantic's findings in the words of the file: what is wrong, and what would be right.
+"""Converts pydantic's errors to problems with the file's keys and a remedy.
 
-Lives here: ``reword`` (one finding → problems), ``section_at`` and ``known_keys`` (the model seen
-by path), ``repaired`` (the data with what is wrong taken out, so that the rest can be checked).
-Rules: every remedy names the allowed values, taken from the model and never typed again here.
-Pure.
+Lives here: ``reword`` (one error → problems), ``section_at`` and ``known_keys`` (the model by
+path), ``repaired`` (the data without the invalid values, so that the rest can be checked).
+Rules: every remedy has the allowed values, which are read from the model. Pure.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from paraglider.config.diagnostics import Marks, Path, Problem, spelled
-from paraglider.config.model import Backend, Config, PrivateSide, PublicSide, Service
+from paraglider.config.model import BackendConfig, Config, PrivateSide, PublicSide, Service
 from paraglider.config.section import Section
 from paraglider.config.types import parse_port_range, quoted, several, shown, ticked
 
-# What stands in for a required key that is missing or wrong; no finding that rests on it counts.
+# Placeholder for a required key that is missing or invalid; problems that depend on it are dropped.
 _STAND_INS: dict[type[Section], dict[str, Any]] = {
     Service: {"name": "x", "vip": "192.0.2.1", "protocol": "tcp", "backends": ["192.0.2.2"]},
-    Backend: {"address": "192.0.2.2"},
+    BackendConfig: {"address": "192.0.2.2"},
     PublicSide: {"interface": "x"},
     PrivateSide: {"interface": "x"},
 }
@@ -45,7 +44,7 @@ _PATTERNS = {
 
 
 def _model_in(annotation: Any, *, items: bool) -> type[Section] | None:
-    """The section that a value is; with ``items`` the one that each item of a list is."""
+    """The section class of a value; with ``items``, of the items of a list."""
     if typing.get_origin(annotation) is tuple:
         return _model_in(typing.get_args(annotation)[0], items=False) if items else None
     if isinstance(annotation, type):
@@ -60,12 +59,12 @@ def _field(model: type[Section], key: str) -> FieldInfo | None:
 
 
 def known_keys(model: type[Section]) -> list[str]:
-    """The keys of a section as the file spells them."""
+    """The keys of a section, with the file's names."""
     return [info.alias or name for name, info in model.model_fields.items()]
 
 
 def section_at(path: Path) -> type[Section] | None:
-    """The model of the section that ``path`` leads to; None where there is none."""
+    """The class of the section at ``path``; None if there is none."""
     model: type[Section] | None = Config
     annotation: Any = None
     for step in path:
@@ -79,7 +78,7 @@ def section_at(path: Path) -> type[Section] | None:
 
 
 def reword(error: ErrorDetails, marks: Marks) -> list[Problem]:
-    """One finding of pydantic as problems; none where it only follows from another."""
+    """One error of pydantic as problems; empty if it follows from another error."""
     path: Path = tuple(error["loc"])
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
@@ -95,7 +94,7 @@ def reword(error: ErrorDetails, marks: Marks) -> list[Problem]:
 
 
 def _key(path: Path) -> str:
-    """The last key of a path with the index behind it, if any: ``gateway[1]``."""
+    """The last key of a path with its index, if any: ``gateway[1]``."""
     start = max((i for i, step in enumerate(path) if isinstance(step, str)), default=0)
     return spelled(path[start:])
 
@@ -111,7 +110,7 @@ def _missing(path: Path) -> Problem:
 
 
 def suggestion(path: Path, marks: Marks) -> str | None:
-    """The key that an unknown one was probably meant to be; never one that is there already."""
+    """The known key that is most similar to an unknown one, without those already present."""
     model = section_at(path[:-1])
     absent = [
         key for key in (known_keys(model) if model else []) if (*path[:-1], key) not in marks.keys
@@ -150,7 +149,7 @@ def _split(path: Path, message: str) -> Problem:
 def _words(
     kind: str, path: Path, value: Any, context: Mapping[str, Any], text: str | None
 ) -> tuple[str, str]:
-    """What is wrong and what would be right, for each kind of finding that the model can raise."""
+    """The message and remedy of each kind of error that the model can raise."""
     if kind in ("model_type", "model_attributes_type"):
         keys = ", ".join(known_keys(section_at(path) or Config))
         if value is None:
@@ -204,7 +203,7 @@ def _close_or_all(value: Any, expected: list[str]) -> str:
 
 
 def _range(path: Path) -> str:
-    """The field's own bounds: " from A to B", or nothing."""
+    """The field's bounds as " from A to B", or an empty string."""
     model = section_at(path[:-1])
     info = _field(model, str(path[-1])) if model is not None else None
     bounds = {}
@@ -216,9 +215,9 @@ def _range(path: Path) -> str:
 
 
 def repaired(data: Any, wrong: Iterable[Path]) -> Any:
-    """A copy of ``data`` in which what is wrong is left out or stands in for a value.
+    """A copy of ``data`` with invalid values removed or replaced by placeholders.
 
-    Lists keep their length, so that a path means the same before and after.
+    Lists keep their length, so that paths stay valid.
     """
     result = copy.deepcopy(data)
     # The longest first: what is wrong inside a section goes before the section itself.

@@ -20,10 +20,10 @@ from pydantic_core import CoreSchema
 from paraglider.config.health import Failover
 from paraglider.config.memory import flows_for_memory
 from paraglider.config.section import Seconds, Section
-from paraglider.config.service import Backend, BackendSource, Service
+from paraglider.config.service import BackendConfig, BackendSource, Service
 from paraglider.config.types import AddressWithPrefix, ExemptEndpoint
 
-__all__ = ["Backend", "BackendSource", "Config", "Network", "Service", "TimeoutsConfig"]
+__all__ = ["BackendConfig", "BackendSource", "Config", "Network", "Service", "TimeoutsConfig"]
 
 # As the kernel's dev_valid_name() (net/core/dev.c), less what iptables gives a meaning: "+", "!".
 InterfaceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$")]

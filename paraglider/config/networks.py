@@ -1,4 +1,4 @@
-"""Networks, and whether an address is in one of them, at the same cost however many there are.
+"""A set of networks with a membership test whose cost does not depend on their number.
 
 Rules: pure; both families in one object.
 """
@@ -12,7 +12,7 @@ from paraglider.config.types import IPAddress
 
 
 class Networks:
-    """A set of networks, which asks once for every length of prefix among them."""
+    """A set of networks, with one look-up per prefix length."""
 
     def __init__(self, networks: Iterable[IPv4Network | IPv6Network]) -> None:
         self._by_length: dict[tuple[int, int], set[int]] = {}

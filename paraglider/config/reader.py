@@ -1,10 +1,9 @@
-"""The text of a YAML file → plain data, with the place of every key and value.
+"""Reads YAML text into plain data, with the place of every key and value.
 
-Lives here: ``parse``. PyYAML composes the tree of nodes (never constructs objects); this module
-turns nodes into dict, list, str, int, float, bool and None.
-Rules: what YAML would read as something a person does not mean (``22:80`` as base 60, ``0100``
-as octal) is a problem here, never a silent number. Size, depth and aliases are bounded, so that
-no text takes the process down. No I/O.
+Lives here: ``parse``. PyYAML composes the tree of nodes (it never constructs objects); this module
+converts nodes to dict, list, str, int, float, bool and None.
+Rules: surprising YAML numbers (``22:80`` as base 60, ``0100`` as octal) are errors. Size, depth and
+aliases are bounded, so that no text exhausts the process. No I/O.
 """
 
 from __future__ import annotations
@@ -78,9 +77,9 @@ _YAML_SLIPS = (
 
 @dataclass(slots=True)
 class Document:
-    """One YAML document: its data, where everything stands, and what is wrong with it.
+    """One YAML document: its data, the places of its keys and values, and its problems.
 
-    ``broken`` is true when the text could not be read at all, so that ``data`` means nothing.
+    ``broken`` is true when the text could not be read; ``data`` is then meaningless.
     """
 
     data: Any = None
@@ -90,7 +89,7 @@ class Document:
 
 
 class _TooLargeError(Exception):
-    """The text is deeper or larger than any configuration; carries where that became clear."""
+    """The text is deeper or larger than any configuration; has the place of the limit."""
 
     def __init__(self, mark: Mark, what: str) -> None:
         super().__init__(what)
@@ -160,11 +159,11 @@ class _Composer(_Bounded, yaml.SafeLoader):
 
 
 def _quickly(text: str) -> Document | None:
-    """What ``text`` says, by libyaml, which takes a tenth of the time; None where it is not there,
-    or finds anything to say of it: how and where that is said is ``_Composer``'s.
+    """Compose ``text`` with libyaml, in a tenth of the time; None if libyaml is missing or reports
+    an error, because ``_Composer`` has better messages and places.
 
-    The two differ in tabs, other line ends and other letters than ASCII's, question marks in lists
-    and sections in brackets, and comments at once behind `|`: such a text is read slowly.
+    The two differ in tabs, other line ends, non-ASCII characters, question marks in flow lists and
+    sections, and comments directly after `|`: such texts are read by ``_Composer``.
     """
     if _CParser is None or not text.isascii() or _UNUSUAL.search(text):
         return None
@@ -256,7 +255,7 @@ def _unprintable(text: str, error: yaml.reader.ReaderError) -> Problem:
 
 
 class _Builder:
-    """Turns nodes into data; one instance a document."""
+    """Converts nodes to data; one instance per document."""
 
     def __init__(self, document: Document) -> None:
         self._document = document

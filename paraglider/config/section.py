@@ -1,7 +1,7 @@
-"""What every section of the configuration file is made of.
+"""The base class of all sections of the configuration file.
 
-Lives here: ``Section`` and the lengths of time that keys give.
-Rules: no section itself, so that every module with sections may import it. No I/O.
+Lives here: ``Section`` and the types of durations.
+Rules: has no section itself, so that every module with sections can import it. No I/O.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-#: whole seconds, for what is counted in minutes and hours
+#: whole seconds, for durations of minutes and hours
 Seconds = Annotated[int, Field(ge=1, le=10_000_000)]
 #: seconds, of which a fraction may matter: how often to look, how long to wait
 Duration = Annotated[float, Field(ge=0.1, le=86_400)]
 
 
 class Section(BaseModel):
-    """What every section has in common: immutable, and an unknown key is an error."""
+    """Base of all sections: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True)

@@ -1,7 +1,7 @@
 """A service of the configuration file, and its backends, as immutable objects (pydantic 2).
 
-Lives here: ``Service``, ``Backend``, ``BackendSource``, ``ServiceTimeouts``; ``config.model`` has
-the rest of the file, and gives these names on.
+Lives here: ``Service``, ``BackendConfig``, ``BackendSource``, ``ServiceTimeouts``; ``config.model``
+has the rest of the file, and gives these names on.
 Rules: as in ``config.model``. No I/O.
 """
 
@@ -64,7 +64,7 @@ class _AddressAlone:
         return {"anyOf": [{"type": "string", "description": "Its address."}, handler(schema)]}
 
 
-class Backend(Section):
+class BackendConfig(Section):
     """One real server."""
 
     address: Address = Field(description="Address of the backend.")
@@ -104,10 +104,10 @@ class BackendSource(Section):
 
 
 _Backends = Annotated[
-    tuple[Annotated[Backend, BeforeValidator(_backend_from_text), _AddressAlone], ...],
+    tuple[Annotated[BackendConfig, BeforeValidator(_backend_from_text), _AddressAlone], ...],
     Field(min_length=1, strict=False),
 ]
-_LISTED: TypeAdapter[tuple[Backend, ...]] = TypeAdapter(_Backends)
+_LISTED: TypeAdapter[tuple[BackendConfig, ...]] = TypeAdapter(_Backends)
 
 
 def _listed_or_source(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any:
@@ -205,7 +205,7 @@ class Service(Section):
     )
 
     @property
-    def backends(self) -> tuple[Backend, ...]:
+    def backends(self) -> tuple[BackendConfig, ...]:
         """The backends that the file lists; none where it names a source of them."""
         return self.listed if isinstance(self.listed, tuple) else ()
 
@@ -214,7 +214,7 @@ class Service(Section):
         """Where the backends are listed, if not in the file."""
         return self.listed if isinstance(self.listed, BackendSource) else None
 
-    def with_backends(self, backends: tuple[Backend, ...]) -> Service:
+    def with_backends(self, backends: tuple[BackendConfig, ...]) -> Service:
         """The same service with ``backends`` in place of its own."""
         return self.model_copy(update={"listed": backends})
 
@@ -271,6 +271,6 @@ class Service(Section):
         """The class of its strategy; of a policy (package.module:Class) the guard around it."""
         return kind(self.strategy)
 
-    def reply_ports(self, backend: Backend) -> tuple[PortRange, ...]:
+    def reply_ports(self, backend: BackendConfig) -> tuple[PortRange, ...]:
         """The ports that ``backend`` answers from: its own mapped port or the service's."""
         return (PortRange(backend.port, backend.port),) if backend.port else self.ports

@@ -1,8 +1,8 @@
-"""A file's bytes, and the text in them, whichever format it has.
+"""Reads the text of a file, of any format.
 
 Lives here: ``read``, ``read_for``, ``read_from``, ``decoded``.
-Rules: never more than ``document.MAX_BYTES`` is read, and only of a regular file: a pipe that
-nobody writes to would never be read to its end. Nothing but ``ConfigError`` is raised.
+Rules: reads at most ``reader.MAX_BYTES``, and only regular files, because reading a pipe without a
+writer would never end. Raises only ``ConfigError``.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from paraglider.config.diagnostics import ConfigError
 
 
 def read(file: str, remedy: str = "give another with -c FILE", *, pipes: bool = False) -> str:
-    """The text in ``file``; raises ``ConfigError``. ``remedy`` is that against a missing file.
+    """The text in ``file``; raises ``ConfigError``. ``remedy`` is the remedy for a missing file.
 
-    With ``pipes`` it may be one, as a shell's ``<(command)`` is, and is waited for.
+    With ``pipes`` the file may be a pipe, such as a shell's ``<(command)``; the call then blocks.
     """
     return _read(file, remedy, None, pipes)[0]
 
 
 def read_for(user: str, file: str, remedy: str) -> tuple[str, bool]:
-    """As ``read``, and whether ``user`` may read the file too; if not, messages that others may see
-    must not repeat what is in it.
+    """As ``read``, and whether ``user`` may read the file too; if not, messages must not contain
+    the file's text.
     """
     return _read(file, remedy, user, False)
 
@@ -56,8 +56,8 @@ def _read(file: str, remedy: str, user: str | None, pipes: bool) -> tuple[str, b
 
 
 def _may_read(user: str, number: int) -> bool:
-    """Whether ``user`` could open what the descriptor ``number`` leads to, by the modes of the file
-    and of the directories above it.
+    """Whether ``user`` could open the file of the descriptor ``number``, by the modes of the file
+    and its parent directories.
     """
     try:
         found = pwd.getpwnam(user)

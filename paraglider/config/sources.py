@@ -1,10 +1,9 @@
-"""Services whose backends are listed elsewhere, ``backends: {file: …}`` or ``{dns: …}``.
+"""Services with backends from a file or DNS, ``backends: {file: …}`` or ``{dns: …}``.
 
-Lives here: ``origins`` (which services these are), ``resolved`` (the configuration as if it listed
-what was found), ``read_files`` (what the files that it names list), ``FileListing`` and
-``refusals`` (what speaks against a list).
-Rules: a list that was found is judged as one in the configuration is, by ``validate``, and what is
-wrong with it is told at its place in its own file. Files are read, nothing else is done.
+Lives here: ``origins`` (these services), ``resolved`` (the configuration with the lists that were
+found), ``read_files`` (reads the files), ``FileListing`` and ``refusals`` (the problems of a list).
+Rules: a list that was found is validated like one in the configuration, by ``check``, and its
+problems are reported with their places in the list's file. Only reads files.
 """
 
 from __future__ import annotations
@@ -16,19 +15,19 @@ from paraglider.config import check, listing, source
 from paraglider.config.diagnostics import ConfigError, Path, Problem, report
 from paraglider.config.listing import BackendList
 from paraglider.config.load import LoadedConfig
-from paraglider.config.model import Backend, BackendSource, Config
+from paraglider.config.model import BackendConfig, BackendSource, Config
 
-#: backends that were found, by the names of their services
-Found = Mapping[str, tuple[Backend, ...]]
+#: the backends that were found, by service name
+Found = Mapping[str, tuple[BackendConfig, ...]]
 
 
 def origins(config: Config) -> dict[str, BackendSource]:
-    """Where the backends of services are listed, if not in the file; by the services' names."""
+    """The sources of the services whose backends are not in the file, by service name."""
     return {s.name: s.source for s in config.services if s.source is not None}
 
 
 def resolved(config: Config, found: Found) -> Config:
-    """``config`` as if it listed what was found; a service without remains as it is."""
+    """``config`` with the lists that were found; services without one are unchanged."""
     services = tuple(
         service.with_backends(found[service.name]) if service.name in found else service
         for service in config.services
@@ -38,7 +37,7 @@ def resolved(config: Config, found: Found) -> Config:
 
 @dataclass(frozen=True, slots=True)
 class FileListing:
-    """What a service's file lists; ``place`` is where the list would stand in the configuration."""
+    """The list in a service's file; ``place`` is its path in the configuration."""
 
     service: str
     file: str
@@ -59,31 +58,31 @@ class FileListing:
         return cls(service, file, place, found)
 
     @property
-    def backends(self) -> tuple[Backend, ...]:
-        """The backends that it lists."""
+    def backends(self) -> tuple[BackendConfig, ...]:
+        """The backends of the list."""
         return self.listing.backends
 
     def has(self, problem: Problem) -> bool:
-        """Whether ``problem`` is of this list."""
+        """Whether ``problem`` is in this list."""
         return problem.path[: len(self.place)] == self.place
 
     def lines(self, problem: Problem) -> list[str]:
-        """``FILE:LINE:COL: what; remedy`` of a problem that it has."""
+        """``FILE:LINE:COL: what; remedy`` of a problem in this list."""
         return report(self.file, self.listing.marks, [problem])
 
 
 def _hidden(problem: Problem) -> Problem:
-    """``problem`` without a word of the file: whoever may put a link in its place could otherwise
-    read in the log what only root may read.
+    """``problem`` without text of the file: otherwise a user who can replace the file by a symbolic
+    link could read root's files in the log.
     """
     what = "this is no backend; what it is stays untold, since the user of the workers"
     return replace(problem, what=f"{what} may not read the file", remedy=listing.SHAPE)
 
 
-def read_files(loaded: LoadedConfig) -> dict[str, tuple[Backend, ...]]:
-    """What the files of backends that ``loaded`` names list.
+def read_files(loaded: LoadedConfig) -> dict[str, tuple[BackendConfig, ...]]:
+    """The lists in the backend files of ``loaded``.
 
-    Raises ``ConfigError`` with every mistake in them, and all that contradicts the configuration.
+    Raises ``ConfigError`` with all mistakes in them, and all conflicts with the configuration.
     """
     lines: list[str] = []
     read: list[FileListing] = []
@@ -102,7 +101,7 @@ def read_files(loaded: LoadedConfig) -> dict[str, tuple[Backend, ...]]:
 
 
 def refusals(config: Config, found: Found) -> list[Problem]:
-    """What speaks against ``found`` in ``config``, which is valid without."""
+    """The problems of ``config``, which is valid itself, with the lists ``found``."""
     return check.check(resolved(config, found))
 
 

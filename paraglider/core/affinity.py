@@ -1,10 +1,10 @@
-"""``affinity: client``: which backend a client keeps, and for how long.
+"""``affinity: client``: the backend that a client keeps, and for how long.
 
-A client is bound from its first flow until ``linger`` seconds after its last flow ended. Bounded:
-bound clients never outnumber the flows; lingering ones are kept to ``bound``. Who was never
-``confirmed``, because none of its flows was answered, makes room first, then the oldest: a flood
-of openings from forged addresses takes no client's backend. Rules: time is an argument; the cost
-does not grow with the number of clients.
+A client is bound from its first flow until ``linger`` seconds after the end of its last flow. The
+table is bounded: clients with flows never outnumber the flows, and at most ``bound`` clients
+linger. Clients that were never ``confirmed``, because no flow of theirs was answered, are evicted
+first, then the oldest, so that a flood from forged addresses cannot evict real clients. Rules: time
+is an argument; the cost does not depend on the number of clients.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Affinity:
         return len(self._held) + len(self._confirmed) + len(self._unconfirmed)
 
     def limit(self, linger: float, bound: int) -> None:
-        """Other limits from here on."""
+        """Set new limits."""
         self._linger = linger
         self._bound = bound
 
@@ -45,7 +45,7 @@ class Affinity:
         return lingering[0]
 
     def hold(self, client: bytes, backend: Backend) -> None:
-        """A flow of ``client`` to ``backend`` begins; the newest backend is the one to keep."""
+        """A flow of ``client`` to ``backend`` begins; the client is bound to the newest backend."""
         held = self._held.get(client)
         if held is not None:
             self._held[client] = (backend, held[1] + 1, held[2])
@@ -62,7 +62,7 @@ class Affinity:
             self._held[client] = (held[0], held[1], True)
 
     def release(self, client: bytes, now: float) -> None:
-        """A flow of ``client`` ended; the client lingers after its last."""
+        """A flow of ``client`` ended; after its last flow the client lingers."""
         held = self._held.get(client)
         if held is None:
             return
@@ -77,7 +77,7 @@ class Affinity:
             (self._unconfirmed or self._confirmed).popitem(last=False)
 
     def expire(self, now: float, budget: int) -> int:
-        """Forget lingering clients whose time is over, ``budget`` at most; how many went."""
+        """Remove expired lingering clients, at most ``budget``; returns how many."""
         gone = 0
         for lingering in (self._unconfirmed, self._confirmed):
             while gone < budget and lingering:

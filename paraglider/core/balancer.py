@@ -1,7 +1,7 @@
-"""The balancer: which backend a new flow gets. Service, affinity, strategy, in that order.
+"""The balancer: chooses the backend of a new flow, by service, affinity and strategy in that order.
 
-It decides and does not carry: what is then done to packets is another module's (``nat``), so that
-the same decision serves every way of forwarding.
+It only decides: the datapath of each forward method handles the packets, so all methods share the
+decision.
 """
 
 from __future__ import annotations
@@ -10,38 +10,38 @@ from collections.abc import Callable
 
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.verdict import NO_BACKEND, REFUSED
 
 
 class Balancer:
-    """Decides for new flows over a set of services."""
+    """Chooses backends for new flows of a set of services."""
 
     def __init__(self, services: ServiceMap) -> None:
         self.services = services
 
-    def find(self, protocol: int, key: bytes) -> Service | None:
-        """The service that a packet with this flow key (source first) is addressed to."""
+    def find(self, protocol: int, key: bytes) -> VirtualService | None:
+        """The service of a packet with this flow key (source first); None if there is none."""
         size = (len(key) - 4) // 2
         return self.services.find(protocol, key[size:-4], key[-2:])
 
     @staticmethod
-    def refusal(service: Service, protocol: int) -> int:
-        """The reason for which a new flow of ``service`` gets no backend when none is ready."""
+    def refusal(service: VirtualService, protocol: int) -> int:
+        """The reason code for a new flow of ``service`` when no backend is ready."""
         if service.pool.all_down == "reject" and protocol in (TCP, UDP):
             return REFUSED
-        return NO_BACKEND  # an echo too: passed on, the host itself would answer for the service
+        return NO_BACKEND  # echoes too: if they were accepted, the host itself would answer
 
     def choose(
-        self, service: Service, flow: NewFlow, taken: Callable[[Backend], bool]
+        self, service: VirtualService, flow: NewFlow, taken: Callable[[Backend], bool]
     ) -> Backend | None:
         """The backend of ``service`` for ``flow``, or None when none takes new flows.
 
-        A client with affinity keeps its backend while that one is ready. A backend for which
-        ``taken`` says that it cannot hold this flow (its keys are in use) is passed over, a kept
-        one for the strategy's, the strategy's for the next in the order of the configuration; the
-        last word is the caller's: the backend returned is taken when every ready one is.
+        A client with affinity keeps its backend while that is ready. A backend for which ``taken``
+        is true cannot hold this flow (its keys are in use): then the strategy picks instead of the
+        affinity, and the next free backend in the order of the configuration replaces the
+        strategy's. If all ready backends are taken, a taken one is returned: the caller checks.
         """
         ready = service.pool.ready
         if not ready:

@@ -1,9 +1,9 @@
 """The Internet checksum in arithmetic modulo 65,535 (RFC 1071, RFC 1624).
 
-A one's-complement sum of 16-bit words is the number that the bytes spell, modulo 65,535: so
-``int.from_bytes(data, "big") % 65535`` sums any length at C speed. Zero has two spellings
-there, 0 and 0xffff; what stands in a header is the complement of a sum that is never zero for a
-real packet (a version nibble or an address is set), so its canonical range is 0 to 0xfffe.
+The one's-complement sum of 16-bit words equals the big-endian number of the bytes modulo 65,535, so
+``int.from_bytes(data, "big") % 65535`` sums any length at C speed. Zero has two representations, 0
+and 0xffff. A header's field is the complement of a sum that is never zero in a real packet (a
+version or an address is set), so its range is 0 to 0xfffe.
 Rules: pure functions; ``delta`` values are sums (0 to 65,534), never complements.
 """
 
@@ -12,10 +12,10 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
-# What the transport checksum of a packet in a buffer is (queue I/O knows).
+# The state of the transport checksum of a packet in a buffer, from queue I/O.
 COMPLETE: Final = 0  # as on the wire
-UNFINISHED: Final = 1  # the pseudo-header's sum alone: to be computed in full after rewriting
-KERNELS: Final = 2  # the kernel computes it when it splits the packet: leave the pseudo-sum
+UNFINISHED: Final = 1  # the pseudo-header's sum only: computed in full after rewriting
+KERNELS: Final = 2  # the kernel computes it when it splits the packet: keep the pseudo-sum
 
 Buffer = bytes | bytearray | memoryview
 
@@ -30,7 +30,7 @@ def ones_sum(data: Buffer) -> int:
 
 
 def sum_of(buf: bytearray, start: int, stop: int) -> int:
-    """``ones_sum`` of ``buf[start:stop]``; the packet path's, compiled where that can be."""
+    """``ones_sum`` of ``buf[start:stop]`` for the packet path; has a compiled twin."""
     number = int.from_bytes(buf[start:stop], "big")
     return (number << 8 if (stop - start) & 1 else number) % 65535
 
@@ -40,22 +40,22 @@ with contextlib.suppress(ImportError):
 
 
 def delta(old: Buffer, new: Buffer) -> int:
-    """What replacing ``old`` by ``new`` (both of even length) adds to a sum, modulo 65,535."""
+    """The change of a sum when ``new`` replaces ``old`` (both of even length), modulo 65,535."""
     return (ones_sum(new) - ones_sum(old)) % 65535
 
 
 def update(checksum: int, change: int) -> int:
     """The checksum after the summed bytes changed by ``change`` (RFC 1624, equation 3).
 
-    A wrong checksum stays as wrong as it was: the receiver still rejects the packet.
+    A wrong checksum stays wrong, so the receiver still rejects the packet.
     """
     return (checksum - change) % 65535
 
 
 def internet_checksum(data: Buffer, initial: int = 0) -> int:
-    """The checksum field for ``data`` whose own field is zero; ``initial`` is a sum to add.
+    """The checksum of ``data``, whose own field must be zero; ``initial`` is a sum to add.
 
-    Of data that sums to nothing but zeros the checksum is 0xffff (RFC 1071).
+    The checksum of all-zero data is 0xffff (RFC 1071).
     """
     number = ones_sum(data) + initial
     if number == 0 and not any(data):
@@ -64,7 +64,7 @@ def internet_checksum(data: Buffer, initial: int = 0) -> int:
 
 
 def pseudo_sum(addresses: Buffer, protocol: int, length: int) -> int:
-    """Sum of the pseudo-header: source and destination address as they stand next to each other
-    in the header, protocol, and length of the transport part (RFC 9293 §3.1, RFC 8200 §8.1).
+    """Sum of the pseudo-header: ``addresses`` (source and destination, adjacent in the header),
+    protocol, and length of the transport part (RFC 9293 §3.1, RFC 8200 §8.1).
     """
     return (ones_sum(addresses) + protocol + (length >> 16) + (length & 0xFFFF)) % 65535

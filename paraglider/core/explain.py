@@ -15,7 +15,7 @@ from typing import Final
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import ICMP, ICMP6, PROTOCOL_NAMES
 from paraglider.core.pool import Backend, State
-from paraglider.core.service import ALL_PORTS, Service
+from paraglider.core.service import ALL_PORTS, VirtualService
 from paraglider.core.strategies import NewFlow
 
 _UNSEEDED: Final = (
@@ -25,7 +25,7 @@ _UNSEEDED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class DecisionStep:
     """One step of a decision: what was looked at (service, state, flow, affinity, strategy)."""
 
     about: str
@@ -46,10 +46,10 @@ class Explanation:
     ``candidates``, in the order of the configuration.
     """
 
-    service: Service | None
+    service: VirtualService | None
     backend: Backend | None
     candidates: tuple[Candidate, ...]
-    why: tuple[Step, ...]
+    why: tuple[DecisionStep, ...]
 
 
 def explain(
@@ -61,23 +61,25 @@ def explain(
     """
     service = balancer.find(flow.protocol, flow.key)
     if service is None:
-        return Explanation(None, None, (), (Step("service", _stranger(balancer, flow)),))
-    why = [Step("service", described(service)), Step("state", _states(service))]
+        return Explanation(None, None, (), (DecisionStep("service", _stranger(balancer, flow)),))
+    why = [DecisionStep("service", described(service)), DecisionStep("state", _states(service))]
     if existing is not None:
-        why.append(Step("flow", f"it exists: all its packets go to {existing.name}"))
+        why.append(DecisionStep("flow", f"it exists: all its packets go to {existing.name}"))
         return Explanation(service, existing, (), tuple(why))
     if not service.pool.ready:
         return Explanation(service, None, (), tuple(why))
     if service.affinity is not None:
         kept = service.affinity.find(flow.client, flow.now)
         if kept is not None and kept in service.pool.ready:
-            why.append(Step("affinity", f"the client has a flow to {kept.name}, and keeps it"))
+            why.append(
+                DecisionStep("affinity", f"the client has a flow to {kept.name}, and keeps it")
+            )
             return Explanation(service, kept, (), tuple(why))
-        why.append(Step("affinity", _unbound(kept)))
+        why.append(DecisionStep("affinity", _unbound(kept)))
     strategy = service.strategy
     known = seeded or not strategy.hashes
     reason = strategy.reason(flow, service.pool.ready) if known else _UNSEEDED
-    why.append(Step("strategy", reason))
+    why.append(DecisionStep("strategy", reason))
     if strategy.hashes and seeded:
         backend = balancer.choose(service, flow, lambda _: False)
         return Explanation(service, backend, (), tuple(why))
@@ -87,19 +89,19 @@ def explain(
     return Explanation(service, only, () if only is not None else candidates, tuple(why))
 
 
-def shares(service: Service) -> dict[Backend, float | None]:
+def shares(service: VirtualService) -> dict[Backend, float | None]:
     """The share of all new flows that each ready backend gets in the long run; None where that is
     not known (``Strategy.shares``).
     """
     return service.strategy.shares(service.pool.ready)
 
 
-def described(service: Service) -> str:
+def described(service: VirtualService) -> str:
     """A service as messages tell it: its name, and what it claims."""
     return f"`{service.name}` has {ipaddress.ip_address(service.vip)}, {_claims(service)}"
 
 
-def _claims(service: Service) -> str:
+def _claims(service: VirtualService) -> str:
     names = ", ".join(PROTOCOL_NAMES[protocol] for protocol in service.protocols)
     if service.ports == ALL_PORTS:
         return f"{names}, all ports"
@@ -118,7 +120,7 @@ def _stranger(balancer: Balancer, flow: NewFlow) -> str:
     return f"no service takes {protocol}{port} there: the packet is not balanced ({claims})"
 
 
-def _states(service: Service) -> str:
+def _states(service: VirtualService) -> str:
     pool = service.pool
     count = len(pool.backends)
     if not pool.ready:

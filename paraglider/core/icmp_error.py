@@ -1,12 +1,12 @@
-"""ICMP and ICMPv6 errors: the packet inside names the flow, reversed; both packets are rewritten.
+"""ICMP and ICMPv6 errors: finds the flow of the packet inside, and rewrites both packets.
 
-An error speaks of a packet that some host could not deliver, and carries its head: at least 8
-bytes of the transport header. Towards the backend it speaks of a reply that left here with the
-VIP as source; towards the client, of a packet that left here with the backend as destination.
-Outer addresses, inner addresses and port, the inner header and transport checksums, and the
-ICMP checksum change (RFC 5508 §4.2, RFC 7690). An error neither refreshes nor ends a flow.
-An error about a flow of ours whose ICMP checksum is wrong is not translated (RFC 5508 REQ-3).
-Rules: as everywhere in the core, nothing raises; a wrong checksum of the inner packet stays wrong.
+An error contains the head of a packet that could not be delivered, with at least 8 bytes of the
+transport header. An error to the backend contains a reply, sent from here with the VIP as source;
+an error to the client contains a packet sent from here with the backend as destination. The outer
+addresses, the inner addresses and port, the inner header and transport checksums, and the ICMP
+checksum are rewritten (RFC 5508 §4.2, RFC 7690). An error neither refreshes nor ends a flow. An
+error with a wrong ICMP checksum is not translated (RFC 5508 REQ-3).
+Rules: nothing raises; a wrong checksum of the inner packet stays wrong.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from paraglider.core.packet import (
     reverse,
 )
 
-#: where the checksum stands in the transport header
+#: offset of the checksum in the transport header
 CHECKSUM_AT: Final = {TCP: 16, UDP: 6}
-#: reasons of the inner packet that are no fault of the error's sender: it names no flow of ours
+#: reasons of the inner packet that mean that it is not one of our flows
 _FOREIGN: Final = frozenset(
     (verdict.OTHER_PROTOCOL, verdict.OTHER_ICMP, verdict.SOURCE_ROUTED, verdict.FRAGMENT)
 )
 
 
 def packet_inside(buf: bytearray, offset: int, error: Parsed, limit: int) -> Parsed:
-    """The packet that the error at ``offset`` speaks of; ``buf`` is read up to ``limit``.
+    """The packet inside the error at ``offset``; ``buf`` is read up to ``limit``.
 
-    Its ``reason`` is -1, or why the error is about no flow of ours.
+    Its ``reason`` is -1, or why it cannot be one of our flows.
     """
     inner_at = error.transport + 8
     inner = parse(buf, inner_at, min(error.end, limit) - inner_at, whole=False)
     if inner.reason >= 0:
         inner.reason = verdict.NO_FLOW if inner.reason in _FOREIGN else verdict.SHORT_ERROR
     elif inner.kind == ICMP_ERROR or (buf[inner_at] ^ buf[offset]) >> 4:
-        inner.reason = verdict.NO_FLOW  # no error is sent about an error; families do not mix
+        inner.reason = verdict.NO_FLOW  # errors about errors and mixed families do not exist
     return inner
 
 
@@ -59,12 +59,12 @@ def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> i
     inner_at = error.transport + 8
     key = reverse(inner.key)
     size = (len(key) - 4) // 2
-    # Replies leave here for the client, requests for the backend: an echo tells which it is, so
-    # that an error about the host's own ping is not taken for one about a client's.
+    # Replies are sent to the client, requests to the backend. The kind of an echo distinguishes
+    # them, so an error about the host's own ping does not match a client's flow.
     flow = flows.forward[inner.protocol].get(key) if inner.kind != ECHO_REQUEST else None
     if flow is not None and not _intact(buf, offset, error):
         return verdict.BAD_CHECKSUM
-    if flow is not None:  # towards the backend: where the VIP stands, the backend belongs
+    if flow is not None:  # to the backend: the backend replaces the VIP
         before, after, port = key[size:-4], flow.reverse_key[:size], flow.reverse_key[-4:-2]
         _rewrite(buf, offset, error, inner, inner_at, True, (before, after, port))
         return -1
@@ -73,14 +73,14 @@ def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> i
         return verdict.NO_FLOW
     if not _intact(buf, offset, error):
         return verdict.BAD_CHECKSUM
-    # towards the client: where the backend stands, the VIP belongs
+    # to the client: the VIP replaces the backend
     before, after, port = key[:size], flow.forward_key[size:-4], flow.forward_key[-2:]
     _rewrite(buf, offset, error, inner, inner_at, False, (before, after, port))
     return -1
 
 
 def _intact(buf: bytearray, offset: int, error: Parsed) -> bool:
-    """Whether the ICMP checksum of ``error`` is right (RFC 792; RFC 4443 section 2.3)."""
+    """Whether the ICMP checksum of ``error`` is correct (RFC 792; RFC 4443 section 2.3)."""
     total = ones_sum(buf[error.transport : error.end])
     if buf[offset] >> 4 == 6:
         total += ones_sum(buf[offset + 8 : offset + 40]) + error.end - error.transport + ICMP6
@@ -96,11 +96,12 @@ def _rewrite(
     to_backend: bool,
     end: tuple[bytes, bytes, bytes],
 ) -> None:
-    """Replace our end of the flow in both packets: address before, address after, port after.
+    """Replace the balancer's end of the flow in both packets. ``end`` is the address before, the
+    address after and the port after.
 
-    Our end is the destination of the error towards the backend, whose inner packet it sent; and
-    the source of the error towards the client, whoever sent it (RFC 5508 REQ-5c): the address of a
-    router behind us means nothing to a client.
+    It is the destination of an error to the backend, which sent the inner packet, and the source of
+    an error to the client, whichever router sent it (RFC 5508 REQ-5c): the address of a router
+    behind the balancer means nothing to a client.
     """
     before, after, _ = end
     size = len(before)
@@ -116,7 +117,7 @@ def _rewrite(
             _adjust(buf, offset + 10, change)
     _rewrite_inner(buf, inner_at, error.end, inner, to_backend, end)
     covered = ones_sum(buf[icmp]) - covered
-    # ICMPv6 covers the outer addresses by its pseudo-header (RFC 4443 §2.3), ICMP does not.
+    # The ICMPv6 checksum covers the outer addresses (RFC 4443 §2.3), that of ICMP does not.
     _adjust(buf, error.transport + 2, covered + (change if size == 16 else 0))
 
 
@@ -128,8 +129,8 @@ def _rewrite_inner(
     is_source: bool,
     end: tuple[bytes, bytes, bytes],
 ) -> None:
-    """Replace our end of the flow, source or destination, in the packet that begins at ``at`` and
-    is cut at ``limit``.
+    """Replace the balancer's end of the flow, source or destination, in the packet that begins at
+    ``at`` and is truncated at ``limit``.
     """
     before, after, port = end
     size = len(before)
@@ -151,7 +152,7 @@ def _rewrite_inner(
         return
     if inner.protocol == TCP:
         _adjust(buf, checksum_at, change)
-    elif any(buf[checksum_at : checksum_at + 2]):  # 0 says that there is none (RFC 768)
+    elif any(buf[checksum_at : checksum_at + 2]):  # 0 means no checksum (RFC 768)
         _adjust(buf, checksum_at, change)
         if not any(buf[checksum_at : checksum_at + 2]):
             buf[checksum_at] = buf[checksum_at + 1] = 0xFF

@@ -19,7 +19,7 @@ from typing import Final
 from paraglider.core.explain import Explanation
 from paraglider.core.flow import ICMP, ICMP6
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies import NewFlow
 
 #: flows tried where there is no table: a share of 10 % is told within 0.5 %, 19 times of 20
@@ -56,10 +56,10 @@ class Overlap:
     protocol: int
     first: int
     last: int
-    service: Service | None
+    service: VirtualService | None
 
 
-def overlaps(service: Service, before: ServiceMap, after: ServiceMap) -> Iterator[Overlap]:
+def overlaps(service: VirtualService, before: ServiceMap, after: ServiceMap) -> Iterator[Overlap]:
     """What ``service`` has in ``before``, piece by piece, with the service that has it in
     ``after``. What it claims and a narrower one has is none of it.
     """
@@ -85,7 +85,7 @@ def overlaps(service: Service, before: ServiceMap, after: ServiceMap) -> Iterato
             yield piece
 
 
-def moved(before: Service, after: Service, protocol: int, port: int) -> Moved | None:
+def moved(before: VirtualService, after: VirtualService, protocol: int, port: int) -> Moved | None:
     """How much of all flows to ``port`` another backend gets in ``after``; None without a hash."""
     old, new = before.strategy, after.strategy
     if not (old.hashes and new.hashes):
@@ -101,7 +101,7 @@ def moved(before: Service, after: Service, protocol: int, port: int) -> Moved | 
     return Moved(count, SAMPLES, sampled=True)
 
 
-def _samples(service: Service, protocol: int, port: int) -> Iterator[NewFlow]:
+def _samples(service: VirtualService, protocol: int, port: int) -> Iterator[NewFlow]:
     size = len(service.vip)
     for number in range(SAMPLES):
         drawn = blake2b(number.to_bytes(4, "big"), digest_size=size + 2).digest()

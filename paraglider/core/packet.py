@@ -1,11 +1,11 @@
-"""Header walks: where the transport header is, whose flow a packet speaks of, what is wrong.
+"""Parses headers: finds the transport header, the flow key, and malformed packets.
 
 Layouts: IPv4 RFC 791, IPv6 RFC 8200, TCP RFC 9293, UDP RFC 768, ICMP RFC 792, ICMPv6 RFC 4443.
-A flow key is source address, destination address, source port, destination port, as they stand
-in the packet: 12 bytes for IPv4, 36 for IPv6. For ICMP echo the identifier stands for both ports.
-Rules: no function raises for any bytes; the outcome is a ``Parsed`` whose ``reason`` is -1 when
-all is well, else one of ``verdict``'s reasons. The common packet (no options, no extension
-headers) does not come here: ``nat`` takes it in a few index operations.
+A flow key is source address, destination address, source port, destination port, as in the packet:
+12 bytes for IPv4, 36 for IPv6. For ICMP echo the identifier is used as both ports.
+Rules: no function raises for any bytes; the result is a ``Parsed`` whose ``reason`` is -1 for a
+valid packet, else one of ``verdict``'s reasons. Common packets (no options, no extension headers)
+are parsed by the datapaths themselves with a few index operations.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ SYN: Final = 0x02
 RST: Final = 0x04
 ACK: Final = 0x10
 
-#: bytes of a packet that come at most (nlattr.nla_len is 16 bits, 4 are the header)
+#: longest packet in a netlink attribute (nlattr.nla_len has 16 bits, the header 4 bytes)
 LONGEST: Final = 65531
-#: bytes at least of an IPv4 or IPv6 packet whose length field is 0: a segment of BIG TCP, which is
-#: longer than the field can say (Linux, include/net/ip.h: iph_set_totlen)
+#: shortest IPv4 or IPv6 packet whose length field is 0: a BIG TCP segment, which is too long for
+#: the field (Linux, include/net/ip.h: iph_set_totlen)
 _BIG: Final = 65536
 
 FLOW: Final = 0  # TCP, UDP
@@ -37,7 +37,7 @@ _ERRORS4: Final = frozenset((3, 11, 12))
 #: ICMPv6: destination unreachable, packet too big, time exceeded, parameter problem (RFC 4443)
 _ERRORS6: Final = frozenset((1, 2, 3, 4))
 
-#: bytes a transport header has at least
+#: minimum length of a transport header
 _SHORTEST: Final = {TCP: 20, UDP: 8, ICMP: 8, ICMP6: 8}
 
 _HOP_BY_HOP, _ROUTING, _FRAGMENT = 0, 43, 44
@@ -49,7 +49,7 @@ _JUMBO: Final = b"\x00\xc2\x04"
 
 
 class Parsed:
-    """What a header walk found. Offsets are absolute in the buffer.
+    """The result of parsing. Offsets are absolute in the buffer.
 
     ``transport`` is where the transport header begins, ``end`` where the IP packet ends,
     ``protocol`` the transport protocol, ``kind`` one of FLOW, ECHO_REQUEST, ECHO_REPLY,
@@ -68,12 +68,12 @@ class Parsed:
 
 
 def parse(buf: bytearray, offset: int, length: int, whole: bool = True) -> Parsed:
-    """Walk the packet in ``buf[offset:offset + length]``.
+    """Parse the packet in ``buf[offset:offset + length]``.
 
-    ``whole`` is False for the packet inside an ICMP error and for a head copied for marking:
-    there the packet may be cut behind the first 8 bytes of its transport header, and may be the
-    first of several fragments. Such a head may be one of BIG TCP, whose length is in no field or in
-    a jumbo payload option (RFC 2675). An IPv6 fragment that is its whole packet (RFC 6946) is none.
+    ``whole`` is False for the packet inside an ICMP error and for a head copied for marking: such a
+    packet may be truncated after the first 8 bytes of its transport header, and may be a first
+    fragment. Such a head may also be BIG TCP, whose length is missing or in a jumbo payload option
+    (RFC 2675). An atomic IPv6 fragment (RFC 6946) is not treated as a fragment.
     """
     parsed = Parsed()
     if length < 20:
@@ -147,9 +147,9 @@ def _walk6(buf: bytearray, offset: int, length: int, whole: bool, parsed: Parsed
 
 
 def _big6(buf: bytearray, offset: int, length: int) -> int:
-    """The payload's length of an IPv6 packet whose length field is 0, 0 where that is a fault.
+    """The payload length of an IPv6 packet whose length field is 0; 0 if it is malformed.
 
-    Linux puts the jumbo payload option first and alone into a hop-by-hop header, or has none.
+    Linux writes the jumbo payload option alone into a hop-by-hop header, or omits it.
     """
     at = offset + 40
     if buf[offset + 6] == TCP:
@@ -188,6 +188,6 @@ def _transport(buf: bytearray, addresses: slice, limit: int, whole: bool, parsed
 
 
 def reverse(key: bytes) -> bytes:
-    """The key of packets that go the other way."""
+    """The flow key of the opposite direction."""
     size = (len(key) - 4) // 2
     return key[size:-4] + key[:size] + key[-2:] + key[-4:-2]

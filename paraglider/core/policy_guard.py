@@ -24,7 +24,7 @@ STRIKES: Final = 5
 BENCH: Final = 30.0
 
 
-class Guard(Strategy):
+class PolicyGuard(Strategy):
     """The strategy ``policy``, with ``fallback`` in its place when it fails.
 
     ``clock`` gives seconds, ``budget`` is how many of them a pick may take. Counters: ``picked``
@@ -151,7 +151,7 @@ class Guard(Strategy):
 
 def kind(strategy: str) -> type[Strategy]:
     """The class of the strategy with that name; of a policy (module:Class) the guard around it."""
-    return KINDS.get(strategy, Guard)
+    return KINDS.get(strategy, PolicyGuard)
 
 
 def describe(error: BaseException) -> str:

@@ -1,7 +1,7 @@
 """Backends, their lifecycle, and the pool of a service.
 
-The lifecycle is the table ``TRANSITIONS`` and nothing else: a state, an event, the next state.
-An event that is not in a state's row changes nothing.
+The lifecycle is defined by the table ``TRANSITIONS``: a state, an event, the next state. An event
+that is not in a state's row changes nothing.
 
                  new flows       the flows it has
     READY        takes them      live on
@@ -11,9 +11,9 @@ An event that is not in a state's row changes nothing.
     DOWN         none            ``on_down``: reset or keep; comes back READY
     DRAIN_DOWN   none            the same; comes back to DRAIN
 
-UDP and echo have no end that can be seen, and a client may never change its port, so a flow of
-theirs leaves a backend that takes no new flows: one that drains after ``drain_timeout`` seconds, or
-DATAGRAM_DRAIN where none is given, one in MAINT at once.
+The end of UDP and echo flows cannot be observed, and a client may never change its port. Their
+flows therefore leave a backend that takes no new flows: one that drains after ``drain_timeout``
+seconds (default DATAGRAM_DRAIN), one in MAINT at once.
 
 A backend without weight takes no new flows in any state. Where no backend is READY, ``all_down``
 decides: with use_all those that are DOWN take new flows as if they were not, and their flows live
@@ -40,7 +40,7 @@ DATAGRAM_DRAIN: Final = 15.0
 
 
 class State(StrEnum):
-    """Where a backend stands in its life."""
+    """The state of a backend."""
 
     READY = "ready"
     DRAIN = "drain"
@@ -50,7 +50,7 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a backend: the first three are the operator's, the others health's."""
+    """An event of a backend: the first three come from the operator, the others from health."""
 
     SET_READY = "set-ready"
     SET_DRAIN = "set-drain"
@@ -88,7 +88,7 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 
 _DRAINS: Final = frozenset((State.DRAIN, State.DRAIN_DOWN))
-#: states in which health has given a backend up
+#: states of a backend that failed its health checks
 DOWN: Final = frozenset((State.DOWN, State.DRAIN_DOWN))
 
 
@@ -99,8 +99,8 @@ class Backend:
     client's port is kept, ``conns`` counts the connections begun. ``flows`` are the active flows,
     ``opening`` those that are not established yet, ``closing`` those that are closed and still in
     the table.
-    ``refused`` counts openings that it answered with a RST, ``unanswered`` those that came again,
-    for there was no answer: as far as that is seen here.
+    ``refused`` counts openings that it answered with a RST, ``unanswered`` those that the client
+    repeated without an answer, as far as these packets pass here.
     ``weight`` is what strategies go by; ``full_weight`` what the operator gave, which differs
     from it while a backend of the pool starts slowly. ``ready`` tells that it takes new flows,
     ``lost`` that the flows it has are over: a client's next packet ends them; ``datagrams_lost``
@@ -144,17 +144,17 @@ class Backend:
 
     @property
     def inactive(self) -> int:
-        """Flows that are known and not active: InActConn, as ipvsadm has it."""
+        """Flows in the table that are not active: ipvsadm's InActConn."""
         return self.opening + self.closing
 
     @property
     def busy(self) -> bool:
-        """Whether it has a flow that is active, or may become so."""
+        """Whether it has flows that are active or opening."""
         return self.flows + self.opening > 0
 
     @property
     def remembered(self) -> bool:
-        """Whether there is any flow of it yet."""
+        """Whether it has any flow in the table."""
         return self.flows + self.opening + self.closing > 0
 
     def __repr__(self) -> str:
@@ -199,7 +199,7 @@ class Pool:
         self._refresh()
 
     def _carry_on(self, before: Pool) -> None:
-        """What ``before`` knows of the backends that are still here."""
+        """Copy the drains and slow starts of ``before`` for the backends that are still here."""
         here = set(self.backends)
         self._draining = {b: since for b, since in before._draining.items() if b in here}
         self._overdue = before._overdue & here
@@ -214,11 +214,11 @@ class Pool:
         watcher(self.ready)
 
     def retire(self) -> None:
-        """Another pool takes the place of this one: nobody watches it any more."""
+        """Remove all watchers: another pool replaces this one."""
         self._watchers.clear()
 
     def apply(self, backend: Backend, event: Event) -> bool:
-        """Move ``backend`` by ``event``; False where the table has no such move."""
+        """Apply ``event`` to ``backend``; False if the table has no such transition."""
         after = TRANSITIONS[backend.state].get(event)
         if after is None:
             return False
@@ -275,8 +275,8 @@ class Pool:
             self._refresh()
 
     def drained(self, backend: Backend) -> bool:
-        """Whether ``backend``, which drains, is done: its last flow has ended, or its time is over
-        (then what it has left ends with the client's next packet).
+        """Whether the drain of ``backend`` is complete: its last flow has ended, or its time is
+        over (remaining flows then end with the client's next packet).
         """
         return backend in self._draining and (not backend.busy or backend in self._overdue)
 

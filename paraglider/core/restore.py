@@ -18,7 +18,7 @@ from paraglider.core.flow import ICMP, ICMP6, TCP, UDP, Flow
 from paraglider.core.flow_states import PROTOCOL_OF
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.translation import Translation
 
 #: flows restored between two signs of life, some 0.1 s where all is interpreted
@@ -64,7 +64,7 @@ class Restored:
 class Translations:
     """The translations of ``services`` by what a journal knows of a flow."""
 
-    def __init__(self, services: Iterable[Service]) -> None:
+    def __init__(self, services: Iterable[VirtualService]) -> None:
         self._services = ServiceMap(tuple(services))
         self._rewrites = {
             (service, identity): translation
@@ -189,7 +189,7 @@ def _fits(table: FlowTable, flow: Flow) -> bool:
     )
 
 
-def _named(service: Service, translation: Translation) -> bytes:
+def _named(service: VirtualService, translation: Translation) -> bytes:
     """The identity that journals of earlier versions have, for an upgrade loses no flow either."""
     ports = translation.vip_port + translation.backend_port if translation.mapped else b""
     ends = translation.vip + translation.backend.address + ports

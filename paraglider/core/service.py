@@ -1,9 +1,9 @@
-"""Services as the packet path sees them, and the map that finds one by protocol, VIP and port.
+"""The services of the packet path, and the map from protocol, VIP and port to a service.
 
-Where several services share a VIP and protocol the narrower claim wins: an exact port before a
-range, a range before all ports. Configuration guarantees that two equal claims do not meet.
-Rules: look-ups cost a dictionary access for exact ports and all ports, and a walk over the ranges
-of that VIP alone.
+If several services share a VIP and protocol, an exact port takes precedence over a range, and a
+range over all ports. The configuration guarantees that equal claims do not exist.
+Rules: a look-up is one dictionary access for exact ports and all ports, or a walk over the ranges
+of the VIP.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Ports = tuple[tuple[int, int], ...]
 ALL_PORTS: Ports = ((1, 65535),)
 
 
-class Service:
+class VirtualService:
     """A VIP (packed), the transport protocols and port ranges (inclusive), over one pool.
 
     ``method`` is the name of its forwarding method, by which its datapath and carrier are found.
@@ -48,7 +48,7 @@ class Service:
         offloaded: bool = False,
         routed: bool = False,
         udp_reply: float = 0.0,
-        before: Service | None = None,
+        before: VirtualService | None = None,
     ) -> None:
         self.name = name
         self.vip = vip
@@ -84,26 +84,26 @@ class Service:
         pool.watch(strategy.prepare)
 
     def _lose(self, _ready: tuple[Backend, ...]) -> None:
-        """Flows to backends that are lost end, those to backends that came back live on."""
+        """End the flows to lost backends, and keep those to backends that returned."""
         for backend, translation in self.translations.items():
             translation.lose(backend.lost, backend.datagrams_lost)
 
 
 class _Claims:
-    """What the services of one protocol and VIP claim of its ports."""
+    """The ports of one protocol and VIP, and their services."""
 
     __slots__ = ("everything", "exact", "ranges")
 
     def __init__(self) -> None:
-        self.exact: dict[bytes, Service] = {}
-        self.ranges: list[tuple[bytes, bytes, Service]] = []
-        self.everything: Service | None = None
+        self.exact: dict[bytes, VirtualService] = {}
+        self.ranges: list[tuple[bytes, bytes, VirtualService]] = []
+        self.everything: VirtualService | None = None
 
 
 class ServiceMap:
-    """Finds the service of a packet by the bytes of its destination."""
+    """Maps the destination of a packet to its service."""
 
-    def __init__(self, services: Sequence[Service]) -> None:
+    def __init__(self, services: Sequence[VirtualService]) -> None:
         self.services = tuple(services)
         self._claims: dict[tuple[int, bytes], _Claims] = {}
         for service in services:
@@ -115,9 +115,9 @@ class ServiceMap:
             if not (service.direct or service.offloaded or service.routed):
                 self._add_sources(service)
 
-    def _add_sources(self, service: Service) -> None:
+    def _add_sources(self, service: VirtualService) -> None:
         if service.ports == ALL_PORTS:
-            return  # also what a backend sends as a client of others comes from such a port
+            return  # packets that the backend sends as a client have such source ports too
         for protocol in service.protocols:
             for backend in service.pool.backends:
                 spans = self._sources.setdefault((protocol, backend.address), [])
@@ -125,15 +125,15 @@ class ServiceMap:
                 spans += ((a.to_bytes(2, "big"), b.to_bytes(2, "big")) for a, b in mapped)
 
     def is_source(self, protocol: int, address: bytes, port: bytes) -> bool:
-        """Whether packets of ``protocol`` from ``address`` (packed) and ``port`` (2 bytes) are a
-        backend's answers, which pass here in the name of a VIP or not at all. Of a service on all
-        ports nobody can tell.
+        """Whether packets of ``protocol`` from ``address`` (packed) and ``port`` (2 bytes) are
+        answers of a backend, which must leave with a VIP as source. Services on all ports are
+        ignored, because their answers cannot be distinguished.
         """
         spans = self._sources.get((protocol, address))
         return spans is not None and any(first <= port <= last for first, last in spans)
 
     @staticmethod
-    def _claim(claims: _Claims, protocol: int, service: Service) -> None:
+    def _claim(claims: _Claims, protocol: int, service: VirtualService) -> None:
         if service.ports == ALL_PORTS or protocol in (ICMP, ICMP6):
             claims.everything = service
             return
@@ -144,10 +144,10 @@ class ServiceMap:
                 span = (first.to_bytes(2, "big"), last.to_bytes(2, "big"), service)
                 claims.ranges.append(span)
 
-    def find(self, protocol: int, vip: bytes, port: bytes) -> Service | None:
+    def find(self, protocol: int, vip: bytes, port: bytes) -> VirtualService | None:
         """The service of packets of ``protocol`` to ``vip`` (packed) and ``port`` (2 bytes).
 
-        For ICMP echo the port is not looked at.
+        For ICMP echo the port is ignored.
         """
         claims = self._claims.get((protocol, vip))
         if claims is None:

@@ -1,7 +1,7 @@
-"""What a TCP segment is to its flow: an event of ``flow_states``, as far as it is believed.
+"""Converts TCP segments to events of ``flow_states``, and ignores implausible ones.
 
-Sequence and acknowledgment numbers are read here and nowhere else (RFC 9293 section 3.1: 4 and 8
-bytes behind the beginning of the header). Of each flow two are kept (``flow.Flow``):
+Only this module reads sequence and acknowledgment numbers (RFC 9293 section 3.1: at offsets 4 and 8
+of the header). Each flow stores two values (``flow.Flow``):
 
     expected   two-sided: what the backend last acknowledged. One-sided: the client's own sequence
                number, which moves by less than ``window`` at a time, so that a forged segment
@@ -40,10 +40,11 @@ from paraglider.core.packet import ACK, FIN, RST, SYN
 def client_event(
     flow: Flow, buf: bytearray, transport: int, direct: bool, window: int, now: float
 ) -> int:
-    """What the client's segment with its header at ``transport`` is to ``flow``; -1 for nothing.
+    """The event of the client's segment with its header at ``transport``; -1 for none.
 
-    ``direct`` tells that the backend is not seen; ``window`` is by how many bytes a segment may
-    miss the number that is expected. ``flow.seen`` must be when the packet before it passed.
+    ``direct`` means that the backend's segments do not pass here; ``window`` is the largest
+    difference from the expected number, in bytes. ``flow.seen`` must be the time of the previous
+    packet.
     """
     kind = buf[transport + 13] & (FIN | SYN | RST | ACK)
     sequence = _number(buf, transport + 4)
@@ -71,7 +72,7 @@ def client_event(
 def _one_sided(
     flow: Flow, kind: int, sequence: int, acknowledged: int, near: bool, now: float
 ) -> int:
-    """``client_event`` for a segment with neither SYN nor RST, whose backend is not seen."""
+    """``client_event`` for a segment without SYN and RST when the backend's do not pass here."""
     if near:
         flow.expected = sequence
     if kind & FIN:
@@ -99,7 +100,7 @@ def _one_sided(
 
 
 def backend_event(flow: Flow, buf: bytearray, transport: int) -> int:
-    """What the backend's segment with its header at ``transport`` is to ``flow``; -1: nothing."""
+    """The event of the backend's segment with its header at ``transport``; -1 for none."""
     kind = buf[transport + 13] & (FIN | SYN | RST | ACK)
     if kind & RST:
         return B_RST
@@ -120,5 +121,5 @@ def _number(buf: bytearray, at: int) -> int:
 
 
 def _near(one: int, other: int, window: int) -> bool:
-    """Whether two sequence numbers are less than ``window`` from one another."""
+    """Whether two sequence numbers differ by less than ``window``."""
     return (one - other + window) & 0xFFFFFFFF < 2 * window

@@ -13,7 +13,7 @@ from typing import Final
 
 from paraglider.core.balancer import Balancer
 from paraglider.core.pool import Backend, State
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
 
 #: decisions that are remembered until somebody asks
@@ -39,7 +39,7 @@ class TracingBalancer(Balancer):
         self._reasons: dict[tuple[int, bytes], tuple[str, str]] = {}
 
     def choose(
-        self, service: Service, flow: NewFlow, taken: Callable[[Backend], bool]
+        self, service: VirtualService, flow: NewFlow, taken: Callable[[Backend], bool]
     ) -> Backend | None:
         """See ``Balancer``."""
         kept = None
@@ -67,7 +67,9 @@ class TracingBalancer(Balancer):
         return Decision(service, protocol, key, backend, why)
 
 
-def _words(service: Service, kept: Backend | None, backend: Backend, passed: list[str]) -> str:
+def _words(
+    service: VirtualService, kept: Backend | None, backend: Backend, passed: list[str]
+) -> str:
     if kept is backend:
         return "affinity: the client has it already"
     ready = len(service.pool.ready)

@@ -1,14 +1,14 @@
-"""What the core says of a packet, and the counters that say why.
+"""Verdicts of packets, and the reasons that are counted.
 
-A verdict is one integer, so that the packet path allocates nothing: the low byte is the kind,
-the bits above it are the mark of ``MARK``. Rules, stated once and tested:
+A verdict is one integer, so that the packet path allocates nothing: the low byte is the kind, the
+bits above it are the mark of ``MARK``. The kinds:
 
-    PASS       the packet is not ours, and goes on untouched; queue I/O clears the worker's mark
-    REWRITTEN  the packet in the buffer has been rewritten in place, same length, and goes on
-    DROP       the packet cannot be forwarded rightly, and is dropped
-    MARK       the packet goes on untouched with the mark ``verdict >> 8``
+    PASS       not a packet of a service: accepted unchanged; queue I/O clears the worker's mark
+    REWRITTEN  rewritten in the buffer, with the same length: accepted
+    DROP       cannot be forwarded correctly: dropped
+    MARK       accepted unchanged, with the mark ``verdict >> 8``
 
-Which reasons pass and which drop is the table ``REASONS``.
+The table ``REASONS`` has the verdict of each reason.
 """
 
 from __future__ import annotations

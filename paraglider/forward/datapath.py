@@ -15,7 +15,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import Flow
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.forward.carrier import Carrier
 
 #: bytes of a packet that are enough to decide: headers with options or some extension headers
@@ -24,7 +24,7 @@ HEAD: Final = 128
 #: gives a verdict for a packet: buffer, offset, length, checksum, now (see ``Datapath.handle``)
 Handle = Callable[[bytearray, int, int, int, float], int]
 #: gives a verdict for a packet that may open a flow: service, protocol, key, now, sequence of a SYN
-Decide = Callable[[Service, int, bytes, float, int], int]
+Decide = Callable[[VirtualService, int, bytes, float, int], int]
 #: is given the flows decided so far by mark, and returns the live ones
 LiveFlows = Callable[[Mapping[int, int]], Mapping[int, int]]
 
@@ -84,5 +84,5 @@ class Built:
     """
 
     datapath: Datapath
-    configure: Callable[[Config, Sequence[Service]], None]
+    configure: Callable[[Config, Sequence[VirtualService]], None]
     decide: Decide | None = None

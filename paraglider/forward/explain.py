@@ -13,16 +13,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from paraglider.config.model import Backend as BackendConfig
-from paraglider.config.model import Config
+from paraglider.config.model import BackendConfig, Config
 from paraglider.config.types import Exempt
 from paraglider.core.balancer import Balancer
-from paraglider.core.explain import Explanation, Step, explain, shares
+from paraglider.core.explain import DecisionStep, Explanation, explain, shares
 from paraglider.core.flow import PROTOCOL_NAMES, TCP, UDP
 from paraglider.core.impact import Impact, Moved, Overlap, impact, moved, overlaps, same
 from paraglider.core.packet import ACK, ECHO_REQUEST, FLOW, SYN, Parsed, parse, reverse
 from paraglider.core.pool import Backend, Event, State
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies import NewFlow, Registry
 from paraglider.forward.listing import NOTHING, LiveFlow, LiveState
 from paraglider.forward.services import make_services
@@ -63,14 +62,14 @@ class Situation:
         """Which backend ``flow`` gets, and why."""
         exempt = next((e for e in self.config.network.exempt if _matches(e, flow)), None)
         if exempt is not None:
-            step = Step("exempt", f"`exempt` has {exempt}: the packet is not balanced")
+            step = DecisionStep("exempt", f"`exempt` has {exempt}: the packet is not balanced")
             return Explanation(None, None, (), (step,))
         existing = self._existing.get((flow.protocol, flow.key))
         service = self.balancer.find(flow.protocol, flow.key)
         seeded = service is None or service.name in self._seeded
         return explain(self.balancer, flow, existing, seeded=seeded)
 
-    def source_of(self, service: Service) -> str | None:
+    def source_of(self, service: VirtualService) -> str | None:
         """Where the backends of ``service`` are listed, if neither in the file nor known."""
         configured = next(s for s in self.config.services if s.name == service.name)
         source = configured.source
@@ -97,7 +96,7 @@ class Situation:
         self._existing[flow.protocol, flow.key] = backend
 
     @staticmethod
-    def _found(service: Service, named: Backend, port: int) -> Backend | None:
+    def _found(service: VirtualService, named: Backend, port: int) -> Backend | None:
         return next((b for b in service.pool.backends if same(b, named, port)), None)
 
 
@@ -189,8 +188,8 @@ class ServiceImpact:
     ``moved`` is None where flows go by turn, in one of the two or in both.
     """
 
-    before: Service
-    after: Service | None
+    before: VirtualService
+    after: VirtualService | None
     pieces: tuple[Overlap, ...]
     moved: Moved | None
     shares: dict[str, tuple[float | None, float | None]]
@@ -206,7 +205,7 @@ def compare(old: Situation, new: Situation) -> Iterator[ServiceImpact]:
             yield _change(before, tuple(pieces))
 
 
-def _change(before: Service, pieces: tuple[Overlap, ...]) -> ServiceImpact:
+def _change(before: VirtualService, pieces: tuple[Overlap, ...]) -> ServiceImpact:
     after, port = pieces[0].service, pieces[0].first
     if after is None:
         return ServiceImpact(before, None, pieces, None, {})

@@ -37,7 +37,7 @@ from paraglider.forward import registry
 from paraglider.forward.rule_parts import OpeningsPart
 from paraglider.netfilter.rules.nft import NFT_FAMILY, exempted
 from paraglider.netfilter.rules.steering import KNOWN_MARK, MARK_BASE, UNKNOWN_MARK
-from paraglider.netfilter.rules.traffic import Endpoint, Traffic, traffic_of, united_ports
+from paraglider.netfilter.rules.traffic import RuleEndpoint, RuleTraffic, traffic_of, united_ports
 
 TABLE: Final = "paraglider-openings"
 
@@ -134,7 +134,7 @@ class _Queued(NamedTuple):
     """How the new flows of a method are limited, and its traffic of the family."""
 
     part: OpeningsPart
-    traffic: Traffic
+    traffic: RuleTraffic
 
 
 def _skeleton(place: str, family: int, chains: Iterable[str]) -> Iterator[str]:
@@ -165,7 +165,7 @@ def _skeleton(place: str, family: int, chains: Iterable[str]) -> Iterator[str]:
     yield from (f"flush chain {place} {chain}" for chain in chains)
 
 
-def _elements(place: str, every: Sequence[_Queued], listened: Traffic) -> Iterator[str]:
+def _elements(place: str, every: Sequence[_Queued], listened: RuleTraffic) -> Iterator[str]:
     """What fills the sets of VIPs and ports. Where one method has some ports of a VIP and another
     all of them, the former are not the latter's.
     """
@@ -190,7 +190,7 @@ def _elements(place: str, every: Sequence[_Queued], listened: Traffic) -> Iterat
             yield f"add element {place} {name} {{ {', '.join(items)} }}"
 
 
-def _left(end: Endpoint, narrow: Iterable[Endpoint]) -> Iterator[PortRange]:
+def _left(end: RuleEndpoint, narrow: Iterable[RuleEndpoint]) -> Iterator[PortRange]:
     """The ports of ``end``, which has all, that none of ``narrow`` has."""
     taken = united_ports(
         ports
@@ -295,7 +295,7 @@ def _answers(family: int) -> Iterator[str]:
     yield f"{_FLAGS} == syn | ack {of} {client} @known meta mark set 0x{KNOWN_MARK:08x}"
 
 
-def _unseen(traffic: Traffic) -> bool:
+def _unseen(traffic: RuleTraffic) -> bool:
     """Whether answers of ``traffic`` pass elsewhere."""
     return any(service.answers != "via" for service in traffic.services)
 

@@ -18,7 +18,7 @@ from paraglider.config.model import Config
 from paraglider.netfilter.rules.matches import requests
 from paraglider.netfilter.rules.ruleset import Chain, Table
 from paraglider.netfilter.rules.steering import Steering, steered_by_client
-from paraglider.netfilter.rules.traffic import Traffic, traffic_of
+from paraglider.netfilter.rules.traffic import RuleTraffic, traffic_of
 
 if TYPE_CHECKING:
     from paraglider.forward.base import ForwardMethod
@@ -44,9 +44,9 @@ class RuleScope:
     cores: tuple[int, ...]
     seed: int
     methods: tuple[ForwardMethod, ...]
-    _known: dict[tuple[Method, ...], Traffic] = field(default_factory=dict)
+    _known: dict[tuple[Method, ...], RuleTraffic] = field(default_factory=dict)
 
-    def traffic(self, chosen: Callable[[Method], bool]) -> Traffic:
+    def traffic(self, chosen: Callable[[Method], bool]) -> RuleTraffic:
         """The traffic of the services whose method is ``chosen``; of none it is empty."""
         methods = tuple(method for method in self.methods if chosen(method))
         if methods not in self._known:
@@ -55,7 +55,7 @@ class RuleScope:
             )
         return self._known[methods]
 
-    def of(self, method: Method) -> Traffic:
+    def of(self, method: Method) -> RuleTraffic:
         """The traffic of the services of ``method``."""
         return self.traffic(lambda other: other is method)
 

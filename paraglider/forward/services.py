@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from paraglider.config.diff import predecessors
-from paraglider.config.model import Config
-from paraglider.config.model import Service as ServiceConfig
+from paraglider.config.model import Config, Service
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.pool import Backend, Pool, State
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.strategies import Context, Registry, Strategy, create
 
 #: service → backend → state and weight, by their names, as the hub decides them
@@ -24,12 +23,12 @@ States = dict[str, dict[str, tuple[str, int]]]
 _PROTOCOLS = {"tcp": (TCP,), "udp": (UDP,), "any": (TCP, UDP)}
 
 
-def make_backends(service: ServiceConfig) -> tuple[Backend, ...]:
+def make_backends(service: Service) -> tuple[Backend, ...]:
     """The backends of ``service`` as the core has them, in the order of the configuration."""
     return tuple(Backend(b.name, b.address.packed, b.port or 0, b.weight) for b in service.backends)
 
 
-def make_pool(service: ServiceConfig, before: Pool | None = None) -> Pool:
+def make_pool(service: Service, before: Pool | None = None) -> Pool:
     """The pool of ``service``, every backend ready but for those that ``before`` has, too."""
     return Pool(
         _backends(service, before),
@@ -63,11 +62,11 @@ class Previous:
     """
 
     config: Config
-    configured: Mapping[str, ServiceConfig]
-    services: Mapping[str, Service]
+    configured: Mapping[str, Service]
+    services: Mapping[str, VirtualService]
 
     @classmethod
-    def of(cls, config: Config, services: Iterable[Service]) -> Previous:
+    def of(cls, config: Config, services: Iterable[VirtualService]) -> Previous:
         """From the configuration and all that was made of it."""
         configured = {service.name: service for service in config.services}
         return cls(config, configured, {service.name: service for service in services})
@@ -79,7 +78,7 @@ def make_services(
     worker: int,
     registry: Registry,
     before: Previous | None = None,
-) -> list[Service]:
+) -> list[VirtualService]:
     """The services of ``config`` with one of ``forwards``, for worker number ``worker``.
 
     ``registry`` has the strategies that they name (``policies.load``). What ``before`` has alike
@@ -107,13 +106,13 @@ class _Place(NamedTuple):
 class _Known(NamedTuple):
     """A service as it was before; ``same`` tells that nothing about it has changed but weights."""
 
-    config: ServiceConfig
-    service: Service
+    config: Service
+    service: VirtualService
     same: bool
 
 
 def _known(
-    service: ServiceConfig, name: str | None, config: Config, before: Previous | None
+    service: Service, name: str | None, config: Config, before: Previous | None
 ) -> _Known | None:
     """``name`` is what the service was called, None where there was none."""
     if before is None or name is None or name not in before.services:
@@ -126,17 +125,17 @@ def _known(
     return _Known(was, made, same)
 
 
-def _shape(service: ServiceConfig) -> ServiceConfig:
+def _shape(service: Service) -> Service:
     """``service`` without the weights, which are the hub's to say, and without checks."""
     unweighted = (backend.model_copy(update={"weight": 1}) for backend in service.backends)
     return service.with_backends(tuple(unweighted)).model_copy(update={"check": None})
 
 
-def _service(service: ServiceConfig, place: _Place, known: _Known | None) -> Service:
+def _service(service: Service, place: _Place, known: _Known | None) -> VirtualService:
     if known is not None and known.same:
         return known.service
     before = None if known is None else known.service
-    return Service(
+    return VirtualService(
         service.name,
         service.vip.ip.packed,
         _PROTOCOLS[service.protocol],
@@ -154,12 +153,12 @@ def _service(service: ServiceConfig, place: _Place, known: _Known | None) -> Ser
     )
 
 
-def _backends(service: ServiceConfig, before: Pool | None) -> tuple[Backend, ...]:
+def _backends(service: Service, before: Pool | None) -> tuple[Backend, ...]:
     known = {} if before is None else {b.name: b for b in before.backends}
     return tuple(known.get(made.name, made) for made in make_backends(service))
 
 
-def _strategy(service: ServiceConfig, place: _Place, known: _Known | None) -> Strategy:
+def _strategy(service: Service, place: _Place, known: _Known | None) -> Strategy:
     if known is not None and _same_strategy(service, known.config):
         return known.service.strategy
     parameters = service.strategy_parameters
@@ -167,7 +166,7 @@ def _strategy(service: ServiceConfig, place: _Place, known: _Known | None) -> St
     return create(service.strategy, context, place.registry)
 
 
-def _same_strategy(one: ServiceConfig, other: ServiceConfig) -> bool:
+def _same_strategy(one: Service, other: Service) -> bool:
     return (one.strategy, one.seed, one.strategy_parameters) == (
         other.strategy,
         other.seed,
@@ -175,7 +174,7 @@ def _same_strategy(one: ServiceConfig, other: ServiceConfig) -> bool:
     )
 
 
-def _affinity(service: ServiceConfig, place: _Place, before: Service | None) -> Affinity | None:
+def _affinity(service: Service, place: _Place, before: VirtualService | None) -> Affinity | None:
     if service.affinity != "client":
         return None
     linger, bound = place.config.timeouts.affinity, place.config.flows.max

@@ -15,7 +15,7 @@ from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies import STRATEGIES, Registry
 from paraglider.core.tracing import Decision, TracingBalancer
 from paraglider.core.translation import Translation
@@ -39,7 +39,10 @@ class _Group:
     """
 
     def __init__(
-        self, members: Sequence[ForwardMethod], services: Sequence[Service], place: DatapathContext
+        self,
+        members: Sequence[ForwardMethod],
+        services: Sequence[VirtualService],
+        place: DatapathContext,
     ) -> None:
         self.members = tuple(members)
         self.balancer = place.balancer
@@ -52,7 +55,7 @@ class _Group:
             self.built[method.name] = self.entry = built
         self.configure(place.config, services)
 
-    def configure(self, config: Config, services: Sequence[Service]) -> None:
+    def configure(self, config: Config, services: Sequence[VirtualService]) -> None:
         """Decide for ``services``, which are those of ``config`` of these methods."""
         self.balancer.services = ServiceMap(services)
         for name, built in self.built.items():
@@ -97,7 +100,7 @@ class WorkerDatapath:
         self.head = None if None in heads else max(head for head in heads if head is not None)
         self._vips: list[set[bytes]] = [set() for _ in self._groups]
         self._names: dict[Translation, str] = {}
-        self.services: tuple[Service, ...] = ()
+        self.services: tuple[VirtualService, ...] = ()
         self._refresh()
         self.handle: Handle = self._handle()
 
@@ -236,7 +239,9 @@ def _decider(built: Mapping[str, Built]) -> Decide | None:
     if len(deciders) < 2:
         return next(iter(deciders.values()), None)
 
-    def decide(service: Service, protocol: int, key: bytes, now: float, sequence: int) -> int:
+    def decide(
+        service: VirtualService, protocol: int, key: bytes, now: float, sequence: int
+    ) -> int:
         return deciders[service.method](service, protocol, key, now, sequence)
 
     return decide

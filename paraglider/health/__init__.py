@@ -1,14 +1,16 @@
-"""The health of backends: who looks, what is asked, what follows from the answers.
+"""Health checks of backends.
 
-machine     results in a row → up or down, when to look next, flapping   (pure)
-messages    what crosses between the hub and the checker, as plain data              (pure)
-probes      one look at a backend: tcp, http, https, icmp, exec
-checker     looks at every target when it is due, and tells what came of it
-echo        ICMP echo requests and who answers them, for probes and for discovery
-discovery   failover mode (`-f`): who answers a ping of the whole network, and serves
+rise_and_fall  consecutive results to up and down, the time of the next check, flapping   (pure)
+results        the results of checks, and what the checker reports                        (pure)
+targets        the checker's targets, from the configuration                              (pure)
+probes         one check of a backend: tcp, http, https, icmp, exec
+checker        runs the checks when they are due, and reports the results
+pinger         ICMP echo requests and replies, for probes and failover
+failover       failover mode (`-f`): pings the network, and probes the hosts that answer
+sweep          the results of failover's sweeps                                           (pure)
 
-A *target* is a backend of a service with its check; a *probe* is one look at it; a *report* says
-how one went; a *verdict* says that a backend went up or down. A *round* is one look of failover
-at the whole network. All of it runs on one asyncio loop in one process without rights; times are
+A *target* is a backend of a service with its check; a *probe* is one check of it; a *report* is the
+result of one; a *verdict* says that a backend went up or down. A *sweep* is one check of the whole
+network by failover. All of it runs on one asyncio loop in one unprivileged process; times are
 monotonic seconds.
 """

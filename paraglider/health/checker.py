@@ -1,8 +1,8 @@
-"""The checker: looks at every target when it is due, and tells what came of it.
+"""The checker: probes every target when its check is due, and reports the results.
 
-One asyncio task a target, none of them a thread: it sleeps until its machine says that a look is
-due, waits for one of AT_ONCE places, looks, and tells. Failover is one task besides. A backend is
-up when its own check and failover both say so, and one verdict is told a change of that.
+Each target has an asyncio task: it sleeps until a check is due, waits for one of AT_ONCE slots,
+probes, and reports. Failover is one more task. A backend is up if its own check and failover both
+have it up; each change is reported as one verdict.
 
 Lives here: ``Checker``.
 Rules: the checker keeps nothing that the supervisor could not tell it again. What it needs of the
@@ -74,7 +74,7 @@ class Checker:
         return self._broken
 
     async def close(self) -> None:
-        """Stop looking, and give everything back."""
+        """Stop all checks, and close the probes."""
         tasks = [check.task for check in self._checks.values() if check.task is not None]
         if self._failover is not None:
             tasks.append(self._failover)
@@ -138,7 +138,7 @@ class Checker:
             check,
         ):
             known.target, known.check = target, check
-            known.machine.follow(rules, now)
+            known.machine.set_rules(rules, now)
             known.machine.due = now
             known.wake()
 
@@ -160,7 +160,7 @@ class Checker:
             check.task.cancel()
 
     async def _care(self, check: _Checked) -> None:
-        """Look at one target for as long as it is one."""
+        """Check one target until its task is cancelled."""
         while True:
             await check.until_due()
             programs = (
@@ -179,12 +179,12 @@ class Checker:
                 self._judge(target.key, f"{found.code}: {found.detail}", now)
 
     def _judge(self, key: Key, detail: str, now: float) -> None:
-        """Tell of a backend if it is no longer as it was told last."""
+        """Report a verdict if the backend's state differs from the last one reported."""
         target = self._targets[key]
         check = self._checks.get(key)
         up = check is None or check.machine.up
         if self._rounds is not None:
-            # A found host of which nothing is known has left; it is told anew when it is back.
+            # A found host without a state has left; it is reported again when it returns.
             up = up and self._rounds.up(target.address, target.up or not target.found)
         if up == self._up[key]:
             return
@@ -194,7 +194,7 @@ class Checker:
         self._notify(HealthChange(*key, event, detail, now, held))
 
     def _follow_scope(self, scope: Scope | None, now: float) -> None:
-        """Turn failover on or off, or have it look elsewhere."""
+        """Turn failover on or off, or change its networks."""
         self._scope = scope
         if scope is None or self._echo is None:
             self._rounds = None
@@ -206,7 +206,7 @@ class Checker:
             self._rounds = Sweep(scope.failover)
         listed = {t.address for t in self._targets.values() if not t.found}
         down = {t.address for t in self._targets.values() if not t.found and not t.up}
-        self._rounds.follow(scope.failover, listed, now, down=down)
+        self._rounds.configure(scope.failover, listed, now, down=down)
         for target in self._targets.values():
             if target.found and target.up:
                 self._rounds.joined(target.address, now)
@@ -214,7 +214,7 @@ class Checker:
             self._failover = self._spawn(self._look_around(self._echo))
 
     async def _look_around(self, echo: Pinger) -> None:
-        """One round after the other, for as long as failover is on."""
+        """Sweep repeatedly while failover is on."""
         while self._scope is not None and self._rounds is not None:
             began, scope, rounds = time.monotonic(), self._scope, self._rounds
             answers = await failover.survey(echo, scope, rounds.known)
@@ -230,7 +230,7 @@ class Checker:
 
 
 class _Checked:
-    """One target under care; ``wake`` is called when it may be due sooner than it was."""
+    """One target and its check; ``wake`` must be called when the check may be due sooner."""
 
     def __init__(self, target: Target, check: Check, machine: RiseAndFall) -> None:
         self.target = target
@@ -240,12 +240,12 @@ class _Checked:
         self.task: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
-        """Have ``until_due`` look again when that is."""
+        """Make ``until_due`` read the due time again."""
         if self._sleep is not None and not self._sleep.done():
             self._sleep.set_result(None)
 
     async def until_due(self) -> None:
-        """Return when a look is due, by what is known then."""
+        """Return when the check is due."""
         loop = asyncio.get_running_loop()
         while (wait := self.machine.due - time.monotonic()) > 0:
             self._sleep = loop.create_future()

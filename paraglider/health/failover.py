@@ -1,17 +1,18 @@
-"""Failover mode (`-f`), as loaded had it, for IPv4 and IPv6: the I/O of one round.
+"""Failover mode (`-f`), as in loaded, for IPv4 and IPv6: the I/O of one sweep.
 
-1. One ping to the broadcast address of the backends' network, IPv6: to all nodes (ff02::1) on the
-   private interface. We ask from our global address there, so that hosts answer from theirs, not
-   from a link-local one that no packet could be forwarded to (RFC 6724, rule 2). Who is known and
-   has not answered after half the time is asked by itself: most hosts ignore broadcast pings.
-2. A TCP connection to ``port_alive`` of everyone who answered.
+1. One ping to the broadcast address of the backends' network; for IPv6 to all nodes (ff02::1) on
+the
+   private interface. Its source is the balancer's global address there, so that hosts answer from
+   their global addresses, not from link-local ones (RFC 6724, rule 2). Known hosts that have not
+   answered after half the time are pinged individually, because most hosts ignore broadcast pings.
+2. A TCP connection to ``port_alive`` of every host that answered.
 
-Our own addresses are never backends: those that the file names, and all others of this host,
-which are known by the kernel's choosing them as the source towards themselves.
+The balancer's own addresses are never backends: those in the file, and all others of this host,
+which the kernel chooses as the source to themselves.
 
 Lives here: ``survey``, ``is_ours``.
-Rules: what a round means is ``rounds``' to say. A network full of answers costs at most
-``rounds.MOST`` connections besides those to the known.
+Rules: ``sweep`` evaluates the results. A sweep opens at most ``sweep.MOST`` connections to unknown
+hosts.
 """
 
 from __future__ import annotations
@@ -31,22 +32,22 @@ from paraglider.health.sweep import MOST, SweepResult
 from paraglider.health.targets import Scope
 
 ALL_NODES: Final = ipaddress.IPv6Address("ff02::1")  # RFC 4291, section 2.7.1
-#: connections at a time
+#: concurrent connections
 _AT_ONCE: Final = 64
-#: any port will do to have the kernel choose a source; nothing is sent
+#: any port: connecting a datagram socket makes the kernel choose a source and sends nothing
 _DISCARD: Final = 9
 
 
 async def survey(
     echo: Pinger, scope: Scope, known: Collection[IPAddress]
 ) -> dict[IPAddress, SweepResult]:
-    """One round: an answer for each of ``known``, and for every other host that is in question."""
+    """One sweep: a result for each of ``known``, and for every other candidate."""
     answers = {address: SweepResult(alive=False, detail="no answer to ping") for address in known}
     with echo.asking() as question:
         half = scope.failover.timeout / 2
         _ask_all(echo, question, scope, known)
         if scope.failover.discover:
-            await asyncio.sleep(half)  # nobody knows how many there are
+            await asyncio.sleep(half)  # the number of hosts is unknown
         else:
             await _until(question, known, half)
         for address in set(known) - question.answers.keys():
@@ -72,14 +73,14 @@ async def survey(
 
 
 def is_ours(address: IPAddress) -> bool:
-    """Whether ``address`` is one of this host's."""
+    """Whether ``address`` is an address of this host."""
     return _source_towards(address) == address
 
 
 def _ask_all(echo: Pinger, question: EchoRequest, scope: Scope, known: Iterable[IPAddress]) -> None:
-    """Ask everybody; where that cannot be, as on an interface that is down, nobody answers."""
+    """Ping the networks; errors, such as an interface that is down, mean that no host answers."""
     for address in scope.broadcasts:
-        # Everyone known is asked by himself besides, and what comes of that says the cause.
+        # Known hosts are also pinged individually, and those errors are reported.
         with contextlib.suppress(OSError):
             echo.send(question, address)
     if not scope.interface:
@@ -89,12 +90,12 @@ def _ask_all(echo: Pinger, question: EchoRequest, scope: Scope, known: Iterable[
         try:
             echo.send(question, ALL_NODES, source=source, interface=scope.interface)
         except OSError:
-            continue  # not an address of that interface, or not now: perhaps the next is
+            continue  # not an address of that interface at present: try the next one
         return
 
 
 async def _until(question: EchoRequest, known: Collection[IPAddress], seconds: float) -> None:
-    """Wait until all of ``known`` have answered, at most so long."""
+    """Wait until all of ``known`` have answered, at most ``seconds``."""
     try:
         async with asyncio.timeout(seconds):
             while not question.answers.keys() >= set(known):
@@ -111,7 +112,7 @@ def _in_question(address: IPAddress, scope: Scope, known: Collection[IPAddress])
 
 
 async def _served(address: IPAddress, scope: Scope) -> SweepResult:
-    """Whether ``address`` accepts a connection to the port that says who is alive."""
+    """Whether ``address`` accepts a connection to ``port_alive``."""
     port = scope.failover.port_alive
     try:
         async with asyncio.timeout(scope.failover.timeout):
@@ -125,7 +126,7 @@ async def _served(address: IPAddress, scope: Scope) -> SweepResult:
 
 
 def _source_towards(address: IPAddress) -> IPAddress | None:
-    """The address that the kernel would send from; None where there is no way."""
+    """The source address of the kernel's route to ``address``; None without a route."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:

@@ -1,9 +1,8 @@
-"""ICMP echo requests, to one host or to all of a network, and who answers them.
+"""Sends ICMP echo requests to one host or a network, and collects the replies.
 
-One raw socket a family serves all pings of the process, so that hundreds of hosts cost two
-descriptors. What is sent carries a number of its own (RFC 792: identifier and sequence number)
-and a token that only we know, so that nobody answers for another. Opening the sockets takes
-CAP_NET_RAW (raw(7)), using them takes nothing.
+One raw socket per family sends all pings of the process. Each request has a unique number (RFC 792:
+identifier and sequence number) and a random token, so that replies cannot be forged. Opening the
+sockets needs CAP_NET_RAW (raw(7)), using them does not.
 
 Lives here: ``Pinger``, ``EchoRequest``.
 """
@@ -29,20 +28,20 @@ _REQUEST: Final = {4: 8, 6: 128}
 _REPLY: Final = {4: 0, 6: 129}
 _HEAD: Final = struct.Struct("!BBHHH")  # type, code, checksum, identifier, sequence number
 _TOKEN: Final = 16
-#: linux/icmp.h and linux/icmpv6.h: the option of a raw socket that keeps types from it, by bits
+#: linux/icmp.h and linux/icmpv6.h: the raw socket option with a bit mask of types to drop
 _FILTER: Final = 1
 #: linux/socket.h
 _SOL_RAW: Final = 255
-#: answers that one wakening reads at most, so that a flood leaves time for the rest
+#: most replies read at once, so that a flood does not block the loop
 _AT_ONCE: Final = 256
-#: the kernel has no room for a packet just now: it is lost, as it might be on the way
+#: errors of a full send buffer: the packet counts as lost
 _LOST: Final = (errno.ENOBUFS, errno.EAGAIN, errno.ENOMEM)
 
 
 class EchoRequest:
-    """One ping under way: ``answers`` are the addresses that answered so far, in order.
+    """One ping in progress: ``answers`` are the addresses that have replied, in order.
 
-    ``heard`` is set by every answer.
+    ``heard`` is set by every reply.
     """
 
     def __init__(self, number: int) -> None:
@@ -55,8 +54,8 @@ class EchoRequest:
 class Pinger:
     """The sockets of both families, or of the one that the host has; a context manager.
 
-    Made where CAP_NET_RAW is; ``start`` puts it onto the running loop. Raises ``PlatformError``
-    where the kernel gives no such socket.
+    The constructor needs CAP_NET_RAW; ``start`` adds the sockets to the running loop. Raises
+    ``PlatformError`` when the kernel refuses the sockets.
     """
 
     def __init__(self) -> None:
@@ -85,13 +84,13 @@ class Pinger:
         self.close()
 
     def start(self) -> None:
-        """Listen, on the running loop."""
+        """Read replies on the running loop."""
         self._loop = asyncio.get_running_loop()
         for family, sock in self._sockets.items():
             self._loop.add_reader(sock, self._read, family, sock)
 
     def close(self) -> None:
-        """Close the sockets; again does no harm."""
+        """Close the sockets; may be called again."""
         for sock in self._sockets.values():
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.remove_reader(sock)
@@ -100,7 +99,7 @@ class Pinger:
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[EchoRequest]:
-        """A question, whose answers are collected until the context ends."""
+        """A request, whose replies are collected until the context ends."""
         number = self._next = (self._next + 1) & 0xFFFFFFFF
         question = self._open[number] = EchoRequest(number)
         try:
@@ -116,11 +115,11 @@ class Pinger:
         source: IPAddress | None = None,
         interface: str = "",
     ) -> None:
-        """Ask the host or the group ``to``.
+        """Ping the host or the group ``to``.
 
-        ``source`` (one of our addresses) and ``interface`` are for groups of IPv6: whoever answers
-        does so from an address of the kind that it is asked from (RFC 4443, section 4.2; RFC 6724,
-        rule 2). Raises OSError when the kernel will not send it.
+        ``source`` (an address of this host) and ``interface`` are for IPv6 groups: hosts reply from
+        an address of the same scope as ``source`` (RFC 4443, section 4.2; RFC 6724, rule 2). Raises
+        OSError when the kernel refuses to send.
         """
         sock = self._sockets.get(to.version)
         if sock is None:
@@ -160,7 +159,7 @@ class Pinger:
         for _ in range(_AT_ONCE):
             try:
                 data, sender = sock.recvfrom(256)
-            except OSError:  # nothing is left, or an error that belongs to no question
+            except OSError:  # nothing to read, or an error of no particular request
                 return
             message = data[(data[0] & 15) * 4 :] if family == 4 and data else data
             if len(message) < _HEAD.size + _TOKEN or message[0] != _REPLY[family]:

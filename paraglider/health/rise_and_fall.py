@@ -1,22 +1,21 @@
-"""From the results of checks to up and down: one machine a backend.
+"""Converts check results to up and down, with rise and fall counts: one object per backend.
 
-The rules, all of them:
+The rules:
 
-* A backend is taken for up until something is known. Unproven, one failure takes it down; after
-  its first pass it takes ``fall`` failures in a row. ``rise`` passes in a row bring it up.
-* The next check is due ``interval`` after the last one began; while a series is open (some passes
-  while down, some failures while up, nothing known yet) a quarter of that, though never less than
-  FASTEST. Chance makes it up to a tenth sooner, never later, so that many backends spread out and
-  no promise about time is broken.
-* A hint (a flow went unanswered) makes the next check due at once, or a pause after the last one
-  began if that is later: a second, or less where checks in doubt are denser. However many hints
-  come, checks are no denser than that.
-* FALLS falls within PERIOD and it is held down for PERIOD, however well it does. One that falls
-  again before it has been up for PERIOD is held twice as long, up to LONGEST_HOLD; one that has
-  been up that long begins anew. So no backend falls more than FALLS times in any PERIOD. Passes
-  while held count: it comes up with the first one after.
+* A backend is up until its first result. Before its first pass one failure takes it down; after
+  that it takes ``fall`` consecutive failures. ``rise`` consecutive passes bring it up.
+* The next check is due ``interval`` after the begin of the last one. While the state is in doubt
+  (passes while down, failures while up, no result yet) it is a quarter of that, at least FASTEST.
+  Jitter makes it up to a tenth earlier, never later, so that the checks of many backends spread.
+* A hint (an unanswered flow) makes the next check due at once, or a pause after the begin of the
+  last one if that is later: one second, or the interval in doubt if that is shorter. More hints do
+  not make checks more frequent.
+* Flapping: after FALLS falls within PERIOD a backend is held down for PERIOD. If it falls again
+  before it has been up for PERIOD it is held twice as long, up to LONGEST_HOLD; after being up that
+  long the hold is reset. So no backend falls more than FALLS times in any PERIOD. Passes while held
+  count: it comes up with the first pass after the hold.
 
-Pure: time (seconds that only grow) and chance (from 0 up to 1) are arguments.
+Pure: time (monotonic seconds) and chance (0 to 1) are arguments.
 """
 
 from __future__ import annotations
@@ -32,15 +31,15 @@ HINTED: Final = 1.0
 PERIOD: Final = 60.0
 FALLS: Final = 3
 LONGEST_HOLD: Final = 960.0
-#: of the interval, in doubt
+#: factor of the interval while in doubt
 _IN_DOUBT: Final = 0.25
-#: of the wait, that chance may take away
+#: largest reduction of the wait by chance, as a factor
 _JITTER: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What the file says: seconds between checks, passes to come up, failures to go down."""
+    """The configured seconds between checks, passes to come up, failures to go down."""
 
     interval: float
     rise: int
@@ -58,11 +57,11 @@ class Thresholds:
 
 
 class RiseAndFall:
-    """The health of one backend; the module says by which rules.
+    """The health of one backend, by the rules of the module.
 
-    ``up`` is the state, ``series`` the results in a row that speak against it, ``due`` when to
-    check next, ``held_until`` when a flapping backend may come up again (0: it is not held). One
-    that is known to be down begins with ``up`` False.
+    ``up`` is the state, ``series`` the number of consecutive results against it, ``due`` the time
+    of the next check, ``held_until`` when a flapping backend may come up again (0: not held). A
+    backend that is known to be down is created with ``up`` False.
     """
 
     __slots__ = (
@@ -103,7 +102,7 @@ class RiseAndFall:
         self._hinted = False
 
     def result(self, passed: bool, now: float, chance: float) -> Event | None:
-        """The check that began last ended; what that means for the backend, if anything."""
+        """Record the result of the last check; returns the backend's event, if any."""
         proven, self._proven = self._proven, True
         event = None
         if passed == self.up:
@@ -122,7 +121,7 @@ class RiseAndFall:
         return event
 
     def hint(self, now: float) -> bool:
-        """Something speaks against an up backend: check sooner; True when that changes ``due``."""
+        """Check an up backend sooner; returns whether ``due`` changed."""
         if not self.up:
             return False
         self._hinted = True
@@ -132,8 +131,8 @@ class RiseAndFall:
         self.due = sooner
         return True
 
-    def follow(self, rules: Thresholds, now: float) -> None:
-        """Other rules from here on; what is known of the backend stays."""
+    def set_rules(self, rules: Thresholds, now: float) -> None:
+        """Set new thresholds; the backend's state and history stay."""
         self.rules = rules
         self.due = min(self.due, max(now, self._started + rules.interval))
 

@@ -1,15 +1,14 @@
-"""Failover's rounds: who answered → which backends go down, come back, join, leave.
+"""Failover's sweeps: from the results of a sweep to backends that go down, return, join or leave.
 
-    listed   in the file: taken for up until it is known better; goes down and comes back
-    found    not in the file: joins after ``rise`` good rounds, where that is wanted; leaves after
-             ``fall`` bad ones
+    listed   in the file: up until its first result; goes down and comes back
+    found    not in the file: joins after ``rise`` passes if discovery is on; leaves after ``fall``
+             failures
 
-Up and down are ``machine``'s, a round being a check, so that a host that comes and goes is held
-here too.
+``rise_and_fall`` decides about up and down, with a sweep as a check, so flapping hosts are held
+down too.
 
 Lives here: ``Sweep``, ``SweepResult``, ``SweepChange``.
-Rules: pure; time is an argument. At most MOST hosts that are not listed are remembered, so that a
-network full of answers costs no more than that.
+Rules: pure; time is an argument. At most MOST hosts that are not listed are stored.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from paraglider.config.types import IPAddress
 from paraglider.core.pool import Event
 from paraglider.health.rise_and_fall import RiseAndFall, Thresholds
 
-#: hosts beyond the listed ones
+#: most hosts that are not listed
 MOST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """What a round found out about one host, in one line."""
+    """The result of a sweep for one host, with a line of detail."""
 
     alive: bool
     detail: str
@@ -37,7 +36,7 @@ class SweepResult:
 
 @dataclass(frozen=True, slots=True)
 class SweepChange:
-    """A host went up or down; ``listed`` says whether the file has it."""
+    """A host went up or down; ``listed`` is whether it is in the file."""
 
     address: IPAddress
     up: bool
@@ -58,16 +57,16 @@ class Sweep:
 
     @property
     def known(self) -> frozenset[IPAddress]:
-        """The hosts that are asked one by one: the listed, and those that have joined."""
+        """The hosts that are pinged individually: the listed, and those that have joined."""
         joined = (address for address, machine in self._others.items() if machine.up)
         return frozenset((*self._listed, *joined))
 
     def up(self, address: IPAddress, unknown: bool = True) -> bool:
-        """Whether a known host is up; ``unknown`` for one that nothing is known of."""
+        """Whether a known host is up; ``unknown`` for any other host."""
         machine = self._listed.get(address) or self._others.get(address)
         return unknown if machine is None else machine.up
 
-    def follow(
+    def configure(
         self,
         failover: Failover,
         listed: Iterable[IPAddress],
@@ -75,9 +74,9 @@ class Sweep:
         *,
         down: Container[IPAddress] = (),
     ) -> None:
-        """Other settings or other listed hosts; what is known of a host stays.
+        """Set new settings and listed hosts; the state of known hosts stays.
 
-        Of the hosts that are new here, those in ``down`` are known to be down.
+        New hosts that are in ``down`` begin as down.
         """
         self._settings = failover
         before, self._listed = self._listed, {}
@@ -85,28 +84,28 @@ class Sweep:
             machine = before.get(address) or self._others.pop(address, None)
             self._listed[address] = machine or self._machine(now, up=address not in down)
         for machine in (*self._listed.values(), *self._others.values()):
-            machine.follow(self._rules, now)
+            machine.set_rules(self._rules, now)
 
     def joined(self, address: IPAddress, now: float) -> None:
-        """A host that an earlier process found."""
+        """Add a host that an earlier process found."""
         if address not in self._listed:
             self._others.setdefault(address, self._machine(now, up=True))
 
     def ended(self, answers: Mapping[IPAddress, SweepResult], now: float) -> list[SweepChange]:
-        """A round ended with these answers; who is not among them was silent."""
+        """Evaluate the results of a sweep; hosts without one were silent."""
         changes: list[SweepChange] = []
         for address, machine in self._listed.items():
             answer = answers.get(address, _SILENT)
-            if self._tell(machine, answer, now) is not None:
+            if self._record(machine, answer, now) is not None:
                 changes.append(SweepChange(address, machine.up, True, answer.detail))
         if self._settings.discover:
-            self._meet(answers, now)
+            self._add_new(answers, now)
         for address, machine in list(self._others.items()):
             answer = answers.get(address, _SILENT)
-            if self._tell(machine, answer, now) is not None:
+            if self._record(machine, answer, now) is not None:
                 changes.append(SweepChange(address, machine.up, False, answer.detail))
             elif not machine.up and not answer.alive and now >= machine.held_until:
-                del self._others[address]  # it never came, or left and is not awaited
+                del self._others[address]  # it never joined, or has left
         return changes
 
     @property
@@ -117,8 +116,8 @@ class Sweep:
     def _machine(self, now: float, *, up: bool) -> RiseAndFall:
         return RiseAndFall(self._rules, now, 0.0, up=up)
 
-    def _meet(self, answers: Mapping[IPAddress, SweepResult], now: float) -> None:
-        """Take hosts in of which nothing is known yet."""
+    def _add_new(self, answers: Mapping[IPAddress, SweepResult], now: float) -> None:
+        """Add hosts that are not known yet."""
         for address, answer in answers.items():
             if len(self._others) >= MOST:
                 return
@@ -126,6 +125,6 @@ class Sweep:
                 self._others[address] = self._machine(now, up=False)
 
     @staticmethod
-    def _tell(machine: RiseAndFall, answer: SweepResult, now: float) -> Event | None:
+    def _record(machine: RiseAndFall, answer: SweepResult, now: float) -> Event | None:
         machine.began(now)
         return machine.result(answer.alive, now, 0.0)

@@ -1,7 +1,7 @@
-"""From the configuration to what the checker looks at.
+"""The checker's targets, from the configuration.
 
-Lives here: ``Target`` and ``Scope``, ``target`` and ``scope``, which make them.
-Rules: pure; the names of backends are the caller's.
+Lives here: ``Target`` and ``Scope``; ``target`` and ``scope``, which make them.
+Rules: pure; the caller names the backends.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import Field
 
 from paraglider.config.health import Check, Failover
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.health.results import Name
 
@@ -22,7 +22,7 @@ Key = tuple[str, str]
 
 
 class Target(NamedTuple):
-    """A backend of a service, and how it is looked at.
+    """A backend of a service, and its check.
 
     ``port`` is the one to look at, 0 where there is none. ``check`` is None where failover alone
     looks. ``up`` is what the hub knows of it, for a checker that begins anew. ``found``: failover
@@ -45,12 +45,12 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where failover looks: its settings, and what of the network it has to know.
+    """Failover's settings, and the networks that it sweeps.
 
     ``broadcasts`` are the IPv4 addresses to ping, ``interface`` is where the all-nodes group of
-    IPv6 is pinged (empty: nowhere), ``sources`` our addresses there to ask it from. ``never`` are
-    addresses that are no backends: VIPs, gateways, exempt ones; the host's own are found out
-    besides.
+    IPv6 is pinged (empty: nowhere), ``sources`` are the balancer's addresses there. ``never`` are
+    addresses that cannot be backends: VIPs, gateways, exempt ones; the host's own addresses are
+    excluded too.
     """
 
     failover: Failover
@@ -61,9 +61,9 @@ class Scope:
 
 
 def target(
-    service: Service, backend: Backend, name: str, *, up: bool = True, found: bool = False
+    service: Service, backend: BackendConfig, name: str, *, up: bool = True, found: bool = False
 ) -> Target:
-    """How ``backend`` of ``service``, called ``name``, is looked at."""
+    """The target of ``backend`` of ``service``, called ``name``."""
     check = service.check
     asked = check.port if check is not None else None
     port = asked or backend.port or service.single_port or 0
@@ -71,8 +71,8 @@ def target(
 
 
 def scope(config: Config) -> Scope:
-    """Where failover looks: the networks of the gateways, by their broadcast addresses, and the
-    private interface; never at our own addresses, of which the file names these.
+    """Failover's scope: the broadcast addresses of the gateways' networks, and the private
+    interface, without the balancer's addresses in the file.
     """
     private = config.network.private
     gateways = private.gateway if private is not None else ()

@@ -1,10 +1,10 @@
-"""What a backend's own host has to change for a service, and what to take back.
+"""Plans the changes of a backend's host for a service, and their undo.
 
-Lives here: ``find_backends`` (which of a service's backends this host is), ``make_plan``,
-``require`` (what it takes), ``undo_plan``, and ``notes`` (what no change can mend).
-Rules: planning only reads. Order: the note of what the service needs, then the sysctls, so that
-the host is silent about the VIP before it has it, then the rest. What two services need stays
-until the second is undone; records of an earlier run keep what was there before the first.
+Lives here: ``find_backends`` (the backends of a service that this host is), ``make_plan``,
+``require`` (the needed programs), ``undo_plan``, and ``notes`` (what the operator must fix).
+Rules: planning only reads. Order: the record of the service's needs, then the sysctls, so that the
+host does not answer ARP for the VIP when it is added, then the rest. A change that two services
+need stays until both are undone; records of an earlier run keep the original values.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress, IPInterface, PortRange
 from paraglider.errors import OperatorError
 from paraglider.forward import registry
@@ -39,13 +39,13 @@ _SILENT = ("1", "2", "8")  # arp_ignore: an address of lo is not told of by anot
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What this host is to a service: the backends of ``service`` that it is.
+    """The role of this host: the backends of ``service`` that it is.
 
-    ``interface`` and ``own`` are where it has their address, None where it does not.
+    ``interface`` and ``own`` are the interface and address of these backends, None if it has none.
     """
 
     service: Service
-    backends: tuple[Backend, ...]
+    backends: tuple[BackendConfig, ...]
     interface: str | None
     own: IPInterface | None
 
@@ -67,7 +67,7 @@ def find_backends(service: Service, host: Host, named: IPAddress | None) -> Role
                 f"the file does not list the backends of `{service.name}`",
                 "say which one this host is: --backend ADDRESS",
             )
-        found: tuple[Backend, ...] = (Backend(address=named),)
+        found: tuple[BackendConfig, ...] = (BackendConfig(address=named),)
     elif named is not None:
         found = tuple(b for b in service.backends if b.address == named)
         if not found:
@@ -91,10 +91,10 @@ def find_backends(service: Service, host: Host, named: IPAddress | None) -> Role
 
 
 def make_plan(config: Config, role: Role, host: Host, earlier: Iterable[Change]) -> list[Step]:
-    """The steps that give this host what ``role`` needs; none where that is nothing.
+    """The steps that set this host up for ``role``; empty if it needs nothing.
 
-    What an earlier run did for the service and is no longer wanted is taken back first. Raises
-    ``OperatorError`` where the host or the file do not allow it.
+    Changes of an earlier run that are no longer needed are reverted first. Raises ``OperatorError``
+    when the host or the file do not allow it.
     """
     records = {change.identity: change for change in earlier}
     service = role.service
@@ -132,7 +132,7 @@ def require(steps: Sequence[Step], host: Host) -> None:
 
 
 def undo_plan(service: str, earlier: Iterable[Change]) -> list[Step]:
-    """The steps that take back what was done for ``service``; what another one needs stays."""
+    """The steps that undo the set-up of ``service``; changes that another service needs stay."""
     return step.undo_plan(_needed_by(service, {change.identity: change for change in earlier}))
 
 
@@ -142,13 +142,13 @@ def served(earlier: Iterable[Change]) -> list[str]:
 
 
 def local_ports(host: Host) -> PortRange:
-    """The ports that this host's own connections start from."""
+    """The range of local ports of this host's connections."""
     first, last = (host.sysctl.read(_LOCAL_PORTS) or "32768 60999").split()
     return PortRange(int(first), int(last))
 
 
 def notes(config: Config, role: Role, host: Host) -> list[str]:
-    """What the operator has to know, for no change of ours mends it."""
+    """Notes about problems that the operator must fix."""
     service = role.service
     found: list[str] = []
     if registry.of(service).backend_need(service)[0] not in ("rewrite", "loopback"):
@@ -172,7 +172,7 @@ def notes(config: Config, role: Role, host: Host) -> list[str]:
 
 
 def _needed_by(service: str, records: Records) -> list[Change]:
-    """The recorded changes that ``service`` alone needs, with its note, in the records' order."""
+    """The stored changes that only ``service`` needs, with its record, in the stored order."""
     notes_ = [change for change in records.values() if isinstance(change, ServedChange)]
     of_others = {tuple(i) for note in notes_ if note.service != service for i in note.needs}
     mine = {tuple(i) for note in notes_ if note.service == service for i in note.needs}
@@ -211,7 +211,7 @@ def _loopback(service: Service, host: Host, records: Records) -> Iterator[Step]:
 
 
 def _reverse_path(role: Role, host: Host, records: Records) -> Iterator[Step]:
-    """Packets of clients come in where no answer to them goes out: strictly checked, they drop."""
+    """Clients' packets arrive on an interface without a route back: a strict check drops them."""
     if role.service.family == 6 or role.interface is None:
         return
     key = conf(4, role.interface, "rp_filter")

@@ -1,7 +1,7 @@
 """DNS answers as data: SRV records (RFC 2782), addresses, and the backends that follow from them.
 
 Lives here: the answer to one query (``Reply`` of ``Srv`` or addresses), the backends of a name
-(``DnsAnswer`` of ``Record``), ``records_of``, and the errors.
+(``ResolvedBackends`` of ``Record``), ``records_of``, and the errors.
 Rules: pure, and without the DNS library, which only ``srv`` imports.
 """
 
@@ -64,7 +64,7 @@ class Record(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class DnsAnswer:
+class ResolvedBackends:
     """The backends in the order of their addresses, and their TTL in seconds."""
 
     records: tuple[Record, ...]

@@ -1,9 +1,9 @@
-"""The changes that a configuration asks for, compared with the host and with an earlier set-up.
+"""Plans the changes that a configuration needs, given the host and an earlier set-up.
 
 Lives here: ``make_plan``; its parts are in ``plan_filter`` and ``plan_links``.
-Rules: planning only reads. Order: first the tables and the rules, so that no packet for a VIP meets
-the local stack, then the sysctls, the addresses, the neighbours, the routing. An earlier set-up's
-records keep the values that were there before the first one.
+Rules: planning only reads. Order: first the tables and rules, so that no packet for a VIP reaches
+the local stack, then sysctls, addresses, neighbours, routing. The records of an earlier set-up keep
+the original values.
 """
 
 from __future__ import annotations

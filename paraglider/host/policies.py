@@ -30,7 +30,7 @@ from paraglider.config.diagnostics import Problem
 from paraglider.config.model import Config, Service
 from paraglider.config.strategy import POLICY
 from paraglider.core.flow import TCP, UDP
-from paraglider.core.policy_guard import Guard, describe
+from paraglider.core.policy_guard import PolicyGuard, describe
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import STRATEGIES, Context, Factory, NewFlow, Registry, Strategy
 from paraglider.core.strategies.base import Picker, UserClass
@@ -67,7 +67,7 @@ def _unheard(_service: str) -> None:
     """Ignores which policy is called."""
 
 
-class _Waiting:
+class _PendingPolicy:
     """Placeholder for a policy that has not been imported yet."""
 
     def prepare(self, ready: tuple[Backend, ...]) -> None:
@@ -91,8 +91,8 @@ class PolicyRegistry(dict[str, Factory]):
         self._directory = directory
         self._files = files
         self._classes: dict[str, UserClass] | None = None
-        self._made: list[tuple[str, Context, Guard]] = []  # before ``begin``
-        self._guards: WeakKeyDictionary[Guard, str] = WeakKeyDictionary()
+        self._made: list[tuple[str, Context, PolicyGuard]] = []  # before ``begin``
+        self._guards: WeakKeyDictionary[PolicyGuard, str] = WeakKeyDictionary()
         self._suspended: frozenset[str] = frozenset()
         for service in services:
             self[service.strategy] = partial(self._create, service.strategy, budget)
@@ -145,10 +145,10 @@ class PolicyRegistry(dict[str, Factory]):
 
     def _create(self, name: str, budget: float, context: Context) -> Strategy:
         """The policy ``name`` of a service in a worker, behind its guard."""
-        policy: Picker = _Waiting()
+        policy: Picker = _PendingPolicy()
         if self._classes is not None and name in self._classes:
             policy = _made(name, self._classes[name], context)
-        guard = Guard(policy, RoundRobin(context.worker), time.perf_counter, budget)
+        guard = PolicyGuard(policy, RoundRobin(context.worker), time.perf_counter, budget)
         guard.suspend(context.service in self._suspended)
         self._guards[guard] = context.service
         if self._classes is None:

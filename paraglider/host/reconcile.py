@@ -1,16 +1,16 @@
-"""Compares what the host was set up for with what is there, and puts back what is missing.
+"""Compares the host with its set-up, and restores what is missing.
 
-    filter   our chains and tables, as the last set-up made them, by the records in its state. This
-             runs iptables-save and nft, which take their time where others have many rules
-    foreign  forward chains of other firewalls that drop what is balanced: told of, not changed
-    links    sysctls, addresses, neighbours, routes, policy rules and proxy entries, by a plan of
-             what is wanted (``wanted``): also what was so before us and was taken away since. This
-             asks the kernel alone
+    filter   our chains and tables, compared with the records of the last set-up. Runs iptables-save
+             and nft, which are slow on hosts with many rules
+    foreign  forward chains of other firewalls that drop balanced packets: reported, not changed
+    links    sysctls, addresses, neighbours, routes, policy rules and proxy entries, compared with a
+             plan of the desired state (``wanted``), so that objects that existed before the set-up
+             are restored too. Uses netlink and /proc only
 
 Lives here: ``Reconciler``, ``Absence`` (one missing object), ``RepairResult`` (of one run).
-Rules: level-triggered: a look needs nothing of the one before it, and what could not be put back is
-found again by the next. Nothing is taken back here, and nothing is done after an undo, or while
-a set-up is at work.
+Rules: level-triggered: a run does not depend on the one before it, and an object that could not be
+restored is found again by the next run. Nothing is removed here, and nothing is done after an undo
+or during a set-up.
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from paraglider.host.wanted import Wanted, WantedFile
 Part = Literal["foreign", "filter", "links"]
 PARTS: Final[tuple[Part, ...]] = ("foreign", "filter", "links")
 
-#: kinds of changes without which the service goes on, with less than it should have
+#: kinds of changes without which clients are still served
 _MINOR: Final = frozenset({"sysctl", "optional_table", "neighbour", "directory"})
 
 
 class SetUpAtWorkError(OperatorError):
-    """A set-up is changing the host: look again when it has ended."""
+    """A set-up is changing the host; try again when it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """Something that is to be on the host and is not: its name, whether clients are not served
-    without it, and the step that puts it back; None where nobody here can (an interface is down),
-    and then ``remedy`` says who can. ``new`` is what was never there: an interface that came.
+    """A missing object: its name, whether clients depend on it (``vital``), and the step that
+    restores it, None if only the operator can (an interface is down), by ``remedy``. ``new`` is
+    true for an object that never existed: an interface that was added.
     """
 
     name: str
@@ -63,8 +63,8 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class RepairResult:
-    """What was ``absent``, what of it is ``restored``, why others could not be (by name), and the
-    families whose table of offloaded flows was made anew.
+    """The ``absent`` and ``restored`` objects, the errors of ``failed`` ones by name, and the
+    families whose table of offloaded flows was recreated.
     """
 
     absent: tuple[Absence, ...]
@@ -78,7 +78,7 @@ Choose = Callable[[tuple[Absence, ...]], Iterable[Absence]]
 
 
 class Reconciler:
-    """The host of one network namespace, and what ``wanted`` and the ``state`` say of it."""
+    """The host of one network namespace, with its desired state (``wanted``) and ``state``."""
 
     def __init__(
         self,
@@ -102,7 +102,7 @@ class Reconciler:
         return frozenset(one.family for one in self._load())
 
     def config(self) -> Config | None:
-        """What all families were set up for last, as one; None where nothing is.
+        """The configuration of the last set-up, over all families; None without a set-up.
 
         Raises ``OperatorError``.
         """
@@ -113,10 +113,10 @@ class Reconciler:
         return every[0].config.model_copy(update={"services": services})
 
     def look(self, part: Part, choose: Choose = tuple) -> RepairResult:
-        """Compare ``part`` with the host and put back what is missing.
+        """Compare ``part`` with the host and restore what is missing.
 
-        ``choose`` is told of all that is missing, and gives what is to be put back now. Raises
-        ``SetUpAtWorkError``, and ``ParagliderError`` where the host cannot be looked at.
+        ``choose`` gets all missing objects and returns those to restore now. Raises
+        ``SetUpAtWorkError``, and ``ParagliderError`` when the host cannot be read.
         """
         if part == "foreign":
             return RepairResult(tuple(self._blocked()), (), {}, ())
@@ -152,7 +152,7 @@ class Reconciler:
         return self._state(owner=wanted[0].owner) if wanted else self._state()
 
     def _load(self) -> list[Wanted]:
-        """What is wanted; the file is read again when it was replaced."""
+        """The desired state; the file is read again when it was replaced."""
         try:
             found = self._file.path.stat()
         except FileNotFoundError:
@@ -177,7 +177,7 @@ class Reconciler:
                     name = change.describe("keep").partition(": ")[0]  # without how many there are
                     yield _absence(Step("apply", change, change), name)
             for wanted in self._load():
-                # Somebody may have begun to use iptables-legacy since the set-up.
+                # iptables-legacy may have come into use since the set-up.
                 scope = wanted.config.for_families(frozenset({wanted.family}))
                 for step in legacy_steps(scope, wanted.family, wanted.cores, self._host, records):
                     if step.action == "apply" and step.change.identity not in records:
@@ -198,7 +198,7 @@ class Reconciler:
             yield Absence(f"chain {found.chain}", vital=False, remedy=str(found))
 
     def _interfaces(self) -> dict[str, LinkState]:
-        """The interfaces that the configuration names, and how they are."""
+        """The interfaces of the configuration, and their states."""
         networks = [one.config.network for one in self._load()]
         sides = [side for network in networks for side in (network.public, network.private)]
         names = dict.fromkeys(side.interface for side in sides if side is not None)
@@ -229,7 +229,7 @@ def _absence(step: Step, name: str, *, new: bool = False) -> Absence:
 
 
 def _held(change: Change, host: Host) -> bool:
-    """Whether the kernel holds our part of the packet filter as the set-up left it."""
+    """Whether the kernel has our part of the packet filter as the set-up left it."""
     if isinstance(change, RulesChange | LegacyChange | ReplacedTable):
         return change.settled(host).saved == change.saved
     if isinstance(change, TableChange):

@@ -26,11 +26,11 @@ import dns.resolver
 from paraglider.config.types import IPAddress
 from paraglider.host.dns_records import (
     MOST_TARGETS,
-    DnsAnswer,
     NoAnswerError,
     NoRecordsError,
     Query,
     Reply,
+    ResolvedBackends,
     Srv,
     records_of,
 )
@@ -43,7 +43,7 @@ TRY: Final = 1.5
 _AT_ONCE: Final = 16
 
 
-async def look_up(name: str, family: int, query: Query) -> DnsAnswer:
+async def look_up(name: str, family: int, query: Query) -> ResolvedBackends:
     """The backends of ``family`` (4 or 6) at ``name``; raises ``NoAnswerError``."""
     reply = await query(name, "SRV")
     named: list[Srv] = sorted(
@@ -61,7 +61,7 @@ async def look_up(name: str, family: int, query: Query) -> DnsAnswer:
         addresses = await _addresses({record.target for record in records}, family, query, places)
         ttl = min([ttl, *(found.ttl for found in addresses.values())])
         if listed := records_of(records, addresses):
-            return DnsAnswer(listed, ttl)
+            return ResolvedBackends(listed, ttl)
     raise NoRecordsError(f"{name}: no target has an IPv{family} address")
 
 

@@ -1,6 +1,6 @@
-"""Steps of a plan: to make a change of the host, to take it back, or to leave it as it is.
+"""Steps of a plan: apply, revert or keep a change of the host.
 
-Lives here: ``Step``; what all plans have in common: ``undo_plan``, ``sysctl_step``, ``table_step``,
+Lives here: ``Step``; shared by all plans: ``undo_plan``, ``sysctl_step``, ``table_step``,
 ``refuse_read_only``.
 Rules: planning only reads; ``do`` and ``roll_back`` change the host.
 """
@@ -22,10 +22,10 @@ Records = dict[tuple[str, ...], Change]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Something to do with a change: make it, take it back, or leave it as it is.
+    """A change and what to do with it: apply, revert or keep it.
 
-    ``record`` is what the state holds of it afterwards, None for nothing; it differs from the
-    change where an earlier set-up knows what was there before.
+    ``record`` is the change as stored in the state afterwards, None if it is not stored. It differs
+    from the change if an earlier set-up stored the original value.
     """
 
     action: Action
@@ -33,11 +33,11 @@ class Step:
     record: Change | None = None
 
     def describe(self) -> str:
-        """What the step does, on one line."""
+        """The effect of the step, on one line."""
         return self.change.describe(self.action)
 
     def script(self, host: Host) -> str:
-        """The commands that the step amounts to; none where nothing is to be done."""
+        """The equivalent shell commands; empty if there is nothing to do."""
         if self.action == "keep":
             return ""
         if self.action == "revert":
@@ -45,14 +45,14 @@ class Step:
         return self.change.script(host)
 
     def do(self, host: Host) -> None:
-        """Carry the step out; raises ``PlatformError``."""
+        """Execute the step; raises ``PlatformError``."""
         if self.action == "apply":
             self.change.apply(host)
         elif self.action == "revert":
             self.change.revert(host)
 
     def roll_back(self, host: Host) -> None:
-        """The opposite of ``do``, also after half of it; raises ``PlatformError``."""
+        """Reverse ``do``, also an incomplete one; raises ``PlatformError``."""
         if self.action == "apply":
             self.change.revert(host)
         elif self.action == "revert":
@@ -60,15 +60,15 @@ class Step:
 
 
 def undo_plan(changes: Iterable[Change]) -> list[Step]:
-    """The steps that take ``changes`` back, the last one first."""
+    """The steps that revert ``changes``, the last one first."""
     return [Step("revert", change) for change in reversed(list(changes))]
 
 
 def sysctl_step(
     family: int, key: str, value: str, host: Host, records: Records, *, optional: bool = False
 ) -> Iterator[Step]:
-    """The step that gives ``key`` its ``value``; none where the kernel has no such parameter, nor,
-    where it is ``optional``, where it cannot be written.
+    """The step that sets ``key`` to ``value``; empty if the kernel has no such parameter, or if it
+    is ``optional`` and cannot be written.
     """
     now = host.sysctl.read(key)
     if now is None or (optional and now != value and not host.sysctl.writable(key)):
@@ -78,7 +78,7 @@ def sysctl_step(
     if now == value:
         yield Step("keep", old or change, old)
         return
-    # What neither we nor an earlier run's beginning left there is somebody's since.
+    # A value that is neither ours nor the original one was set by another program.
     ours = isinstance(old, SysctlChange) and now in (old.before, old.after)
     before = old.before if ours and isinstance(old, SysctlChange) else now
     yield Step("apply", change, replace(change, before=before))
@@ -97,8 +97,8 @@ def table_step(change: ReplacedTable, host: Host, records: Records) -> Step:
 
 
 def refuse_read_only(steps: Iterable[Step], host: Host) -> None:
-    """Raise ``PlatformError`` with every parameter that ``steps`` are to set and that cannot be
-    written here, as in a container whose /proc/sys is read-only.
+    """Raise ``PlatformError`` with every parameter of ``steps`` that cannot be written, for example
+    in a container with a read-only /proc/sys.
     """
     wanted: dict[str, str] = {}
     for step in steps:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from paraglider.cli.roff import Page, escaped
+from paraglider.cli.roff import ManPage, escaped
 
 
-def page() -> Page:
+def page() -> ManPage:
     """A page without anything but its head."""
-    return Page("glide", 8, "about it", "1.2", "2026-01-02")
+    return ManPage("glide", 8, "about it", "1.2", "2026-01-02")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from paraglider.config.diagnostics import Path, report
 from paraglider.config.listing import MOST, MOST_TOLD, parse
-from paraglider.config.model import Backend
+from paraglider.config.model import BackendConfig
 
 PLACE: Path = ("services", 0, "backends")
 
@@ -19,7 +19,7 @@ def told(text: str) -> list[str]:
     return report("f", listing.marks, listing.problems)
 
 
-def name(backend: Backend) -> str:
+def name(backend: BackendConfig) -> str:
     """ADDRESS, or ADDRESS:PORT."""
     if backend.port is None:
         return str(backend.address)
@@ -109,7 +109,7 @@ def test_any_text(text: str) -> None:
 
 
 backends = st.builds(
-    Backend,
+    BackendConfig,
     address=st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)),
     port=st.none() | st.integers(1, 65535),
     weight=st.integers(0, 65535),
@@ -117,7 +117,7 @@ backends = st.builds(
 
 
 @given(st.lists(backends, min_size=1, max_size=20))
-def test_what_is_written_is_read(wanted: list[Backend]) -> None:
+def test_what_is_written_is_read(wanted: list[BackendConfig]) -> None:
     """A backend's name and weight, written on a line, is that backend."""
     text = "".join(f"{name(backend)} weight={backend.weight}\n" for backend in wanted)
     listing = parse(text, PLACE)

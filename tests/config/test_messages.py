@@ -9,7 +9,7 @@ import pytest
 
 from paraglider.config.load import ConfigError, parse
 from paraglider.config.messages import known_keys, repaired, section_at
-from paraglider.config.model import Backend, Config, Service, TimeoutsConfig
+from paraglider.config.model import BackendConfig, Config, Service, TimeoutsConfig
 
 SERVICE = """\
 services:
@@ -260,7 +260,7 @@ def test_each_wrong_port_of_a_list_is_pointed_at() -> None:
         (("timeouts",), TimeoutsConfig),
         (("services",), Service),
         (("services", 3), Service),
-        (("services", 0, "backends", 1), Backend),
+        (("services", 0, "backends", 1), BackendConfig),
         (("services", 0, "ports"), None),
         (("nowhere", "deep"), None),
     ],

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import ALL_PORTS, PortRange
 
 
@@ -57,7 +57,7 @@ def test_single_port(ports: Any, single: int | None) -> None:
 def test_reply_ports_are_those_the_backend_answers_from() -> None:
     """A mapped backend answers from its own port, another from the service's."""
     one = service(ports=80)
-    mapped = Backend.model_validate({"address": "10.0.0.1", "port": 8080})
+    mapped = BackendConfig.model_validate({"address": "10.0.0.1", "port": 8080})
     assert one.reply_ports(mapped) == (PortRange(8080, 8080),)
     assert one.reply_ports(one.backends[0]) == (PortRange(80, 80),)
 
@@ -137,4 +137,4 @@ def test_wrong_source_is_refused(source: dict[str, str]) -> None:
 )
 def test_backend_names(address: str, port: int | None, name: str) -> None:
     """Messages call a backend by its address, with its port where that is mapped."""
-    assert Backend.model_validate({"address": address, "port": port}).name == name
+    assert BackendConfig.model_validate({"address": address, "port": port}).name == name

@@ -8,7 +8,7 @@ import pytest
 
 from paraglider.config.diagnostics import ConfigError
 from paraglider.config.load import LoadedConfig, parse
-from paraglider.config.model import Backend
+from paraglider.config.model import BackendConfig
 from paraglider.config.sources import read_files, refusals, resolved
 
 CONF = """\
@@ -112,7 +112,7 @@ def test_refusals(loaded: LoadedConfig) -> None:
     """Nothing speaks against what may be listed, and something against what may not."""
     own = loaded.config.services[2].backends
     assert not refusals(loaded.config, {"web": own})
-    vip = (Backend(address=loaded.config.services[0].vip.ip),)
+    vip = (BackendConfig(address=loaded.config.services[0].vip.ip),)
     assert [problem.path for problem in refusals(loaded.config, {"web": vip})] == [
         ("services", 0, "backends", 0, "address")
     ]

@@ -38,7 +38,7 @@ from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
 from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Pool
-from paraglider.core.service import ALL_PORTS, Service, ServiceMap
+from paraglider.core.service import ALL_PORTS, ServiceMap, VirtualService
 from paraglider.forward.nat import datapath as nat_module
 from paraglider.forward.nat.datapath import NatDatapath
 
@@ -163,12 +163,12 @@ def service(
     udp_reply: float = 0.0,
     name: str = "web",
     **life: Any,
-) -> Service:
+) -> VirtualService:
     """A service of ``family``, over all three backends unless told otherwise; ``life`` is what the
     pool is told beside them.
     """
     pool = Pool(backends or [backend(address) for address in family.backends], **life)
-    return Service(
+    return VirtualService(
         name,
         packed(vip or family.vip),
         protocols,
@@ -183,7 +183,9 @@ def service(
     )
 
 
-def nat(*services: Service, bound: int = 1000, timeouts: FlowTimeouts | None = None) -> NatDatapath:
+def nat(
+    *services: VirtualService, bound: int = 1000, timeouts: FlowTimeouts | None = None
+) -> NatDatapath:
     """A packet path over ``services``."""
     return NatDatapath(Balancer(ServiceMap(services)), FlowTable(timeouts or FlowTimeouts(), bound))
 

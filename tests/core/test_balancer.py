@@ -9,7 +9,7 @@ from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend, Event
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
 
 
@@ -29,7 +29,7 @@ def nobody(_: Backend) -> bool:
     return False
 
 
-def choices(web: Service, count: int) -> str:
+def choices(web: VirtualService, count: int) -> str:
     """The last digits of the addresses of ``count`` choices."""
     balancer = Balancer(ServiceMap([web]))
     chosen = [balancer.choose(web, flow(), nobody) for _ in range(count)]
@@ -80,7 +80,7 @@ def test_all_taken() -> None:
     assert balancer.choose(web, flow(), lambda _: True) in web.pool.ready
 
 
-def with_affinity(linger: float = 60) -> tuple[Service, Affinity, Balancer]:
+def with_affinity(linger: float = 60) -> tuple[VirtualService, Affinity, Balancer]:
     """A service that keeps its clients."""
     affinity = Affinity(linger, 100)
     web = service(V4, affinity=affinity)

@@ -11,9 +11,9 @@ from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.explain import Explanation, explain, shares
 from paraglider.core.flow import ICMP, TCP, UDP
-from paraglider.core.policy_guard import Guard
+from paraglider.core.policy_guard import PolicyGuard
 from paraglider.core.pool import Event
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies import NewFlow
 from paraglider.core.strategies.rr import RoundRobin
 
@@ -26,7 +26,7 @@ def flow(
     return NewFlow(protocol, packed(family.client) + packed(family.vip) + ports, 0.0)
 
 
-def asked(*services: Service, of: NewFlow | None = None) -> Explanation:
+def asked(*services: VirtualService, of: NewFlow | None = None) -> Explanation:
     """What is said of a flow over ``services``."""
     return explain(
         Balancer(ServiceMap(services)), of or flow((services[0].vip == V6.vip and V6) or V4)
@@ -181,7 +181,7 @@ class Unasked:
 def test_a_strategy_of_the_operators_own_is_not_called() -> None:
     """His class may count, so it is not asked; nothing is known of its shares."""
     web = service(V4)
-    web.strategy = Guard(Unasked(), RoundRobin(), lambda: 0.0, 1.0)  # type: ignore[arg-type]
+    web.strategy = PolicyGuard(Unasked(), RoundRobin(), lambda: 0.0, 1.0)  # type: ignore[arg-type]
     found = asked(web)
     assert [each.share for each in found.candidates] == [None, None, None]
     assert "operator's own" in words(found, "strategy")

@@ -10,7 +10,7 @@ from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal, size_of, write_header
 from paraglider.core.pool import Pool
 from paraglider.core.restore import Translations, restore
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.strategies import create
 from paraglider.core.strategies.base import Context
 from paraglider.core.translation import Translation
@@ -90,7 +90,7 @@ def test_restored_flows_are_installed() -> None:
     """The worker before may have had another carrier."""
     pool = Pool([backend(V4.backends[0])])
     strategy = create("rr", Context("web", 0, None))
-    service = Service("web", VIP, (TCP,), ((80, 80),), pool, strategy)
+    service = VirtualService("web", VIP, (TCP,), ((80, 80),), pool, strategy)
     (translation,) = service.translations.values()
     memory = bytearray(size_of(4))
     write_header(memory, 4, bytes(16))

@@ -18,7 +18,7 @@ from packets import V4, packed, service
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, UDP, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.verdict import MARK, REWRITTEN
 from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
@@ -44,7 +44,7 @@ class Field:
     def __init__(self, method: str, bound: int, **keys: object) -> None:
         self.method = method
         protocols = {"protocols": (TCP, UDP), "ports": ((53, 80),)}
-        made: Service = service(
+        made: VirtualService = service(
             V4, **protocols, direct=method != "nat", routed=method == "dsr", **keys
         )
         self.table = FlowTable(FlowTimeouts(), bound)

@@ -11,23 +11,23 @@ from paraglider.core.explain import explain
 from paraglider.core.flow import TCP, UDP
 from paraglider.core.impact import SAMPLES, Impact, Moved, Overlap, impact, moved, overlaps, same
 from paraglider.core.pool import Backend, Event, Pool
-from paraglider.core.service import ALL_PORTS, Ports, Service, ServiceMap
+from paraglider.core.service import ALL_PORTS, Ports, ServiceMap, VirtualService
 from paraglider.core.strategies import Context, NewFlow
 from paraglider.core.strategies.maglev import SIZE
 
 FOUR = [*V4.backends, "10.0.0.4"]
 
 
-def web(*addresses: str, strategy: str = "maglev", **more: object) -> Service:
+def web(*addresses: str, strategy: str = "maglev", **more: object) -> VirtualService:
     """A service of these backends."""
     return service(V4, backends=[backend(a) for a in addresses], strategy=strategy, **more)  # type: ignore[arg-type]
 
 
-def seeded(seed: int, *addresses: str) -> Service:
+def seeded(seed: int, *addresses: str) -> VirtualService:
     """A maglev service with a seed of its own."""
     made = strategies.create("maglev", Context("web", 0, seed))
     pool = Pool([backend(address) for address in addresses])
-    return Service("web", packed(V4.vip), (TCP,), ALL_PORTS, pool, made)
+    return VirtualService("web", packed(V4.vip), (TCP,), ALL_PORTS, pool, made)
 
 
 @pytest.mark.parametrize("strategy", ["maglev", "source"])
@@ -138,7 +138,7 @@ def test_what_a_narrower_service_has_is_not_told() -> None:
     assert list(overlaps(narrow, both, alone)) == [Overlap(TCP, 80, 80, wide)]
 
 
-def _impact(actual: Backend | None, after: Service | None, lives: bool) -> Impact:
+def _impact(actual: Backend | None, after: VirtualService | None, lives: bool) -> Impact:
     key = packed(V4.client) + packed(V4.vip) + bytes((1, 2, 0, 80))
     flow = NewFlow(TCP, key, 0.0)
     services = ServiceMap([after] if after is not None else [])

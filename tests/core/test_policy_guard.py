@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from packets import MANY
 
 from paraglider.core.flow import TCP
-from paraglider.core.policy_guard import BENCH, STRIKES, Guard, describe
+from paraglider.core.policy_guard import BENCH, STRIKES, PolicyGuard, describe
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.strategies.rr import RoundRobin
@@ -55,10 +55,10 @@ class Scripted:
 
 def guarded(
     act: Callable[[], Any], ready: tuple[Backend, ...] = (A, B, C), clock: Clock | None = None
-) -> tuple[Guard, Scripted]:
+) -> tuple[PolicyGuard, Scripted]:
     """A guard over a policy that does ``act``; the fallback takes a, b, c in turn."""
     policy = Scripted(act)
-    guard = Guard(policy, RoundRobin(), clock or Clock(), BUDGET)
+    guard = PolicyGuard(policy, RoundRobin(), clock or Clock(), BUDGET)
     guard.prepare(ready)
     return guard, policy
 

@@ -23,7 +23,7 @@ from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import HEADER, RECORD, Journal, size_of, write_header
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.restore import Restored, Translations, merge, restore
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.core.translation import Translation
 
@@ -47,7 +47,7 @@ class World:
     ) -> None:
         self.affinity = Affinity(5, 100)
         self.services = [
-            Service(
+            VirtualService(
                 name,
                 packed(family.vip),
                 (TCP, UDP),
@@ -218,7 +218,7 @@ def test_the_port_tells_the_service() -> None:
     """Two services of one VIP with the same backends: each has the flows to its own port."""
     backends = [Backend(a, packed(a)) for a in V4.backends]
     services = [
-        Service(name, packed(V4.vip), (TCP,), ((port, port),), Pool(backends), RoundRobin())
+        VirtualService(name, packed(V4.vip), (TCP,), ((port, port),), Pool(backends), RoundRobin())
         for name, port in (("web", 80), ("tls", 443))
     ]
     identity = services[0].translations[backends[0]].identity

@@ -8,7 +8,7 @@ from paraglider.core.affinity import Affinity
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend, Event
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.tracing import MOST, TracingBalancer
 
@@ -24,7 +24,7 @@ def nobody(_: Backend) -> bool:
     return False
 
 
-def why(web: Service, busy: str = "") -> str:
+def why(web: VirtualService, busy: str = "") -> str:
     """What is said of a decision, while the backend called ``busy`` cannot hold the flow."""
     balancer = TracingBalancer(ServiceMap([web]))
     new = flow()

@@ -30,7 +30,7 @@ from paraglider.core.flow_table import FlowTable
 from paraglider.core.journal import Journal
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.restore import Translations, restore
-from paraglider.core.service import ALL_PORTS, Service, ServiceMap
+from paraglider.core.service import ALL_PORTS, ServiceMap, VirtualService
 from paraglider.daemon.messages import FROM_ROLE, TO_ROLE
 from paraglider.daemon.web import token
 from paraglider.daemon.web.guard import RequestGuard
@@ -53,21 +53,21 @@ ENDS: Final = {
 _CHECKSUMS: Final = (COMPLETE, UNFINISHED, KERNELS)
 
 
-def _services(routed: bool = False) -> list[Service]:
+def _services(routed: bool = False) -> list[VirtualService]:
     """An `any` service of either family, and one of TCP with a mapped port."""
     made = []
     for number, (_, vip, backend) in ENDS.items():
         every = Pool([Backend(f"b{number}", backend, 0, 1)])
         strategy = strategies.create("rr")
         made.append(
-            Service(
+            VirtualService(
                 f"a{number}", vip, (TCP, UDP), ALL_PORTS, every, strategy, echo=True, routed=routed
             )
         )
         if not routed:
             mapped = Pool([Backend(f"m{number}", backend, 8080, 1)])
             strategy = strategies.create("rr")
-            made.append(Service(f"w{number}", vip, (TCP,), ((80, 80),), mapped, strategy))
+            made.append(VirtualService(f"w{number}", vip, (TCP,), ((80, 80),), mapped, strategy))
     return made
 
 

@@ -20,7 +20,7 @@ from paraglider.core.pool import Event
 from paraglider.health import failover
 from paraglider.health.checker import AT_ONCE, PROGRAMS_AT_ONCE, Checker
 from paraglider.health.codes import Code
-from paraglider.health.probes.base import Passed, Probe, ProbeError, Step, UnableError
+from paraglider.health.probes.base import Passed, Probe, ProbeError, ProbeStep, UnableError
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.sweep import SweepResult
 from paraglider.health.targets import Scope, Target
@@ -42,11 +42,11 @@ News = CheckReport | HealthChange | DiscoveredHost
 class ProbeOf(Probe):
     """A probe that is ``check``."""
 
-    def __init__(self, check: Callable[[Target, Step], Awaitable[Passed]]) -> None:
+    def __init__(self, check: Callable[[Target, ProbeStep], Awaitable[Passed]]) -> None:
         super().__init__()
         self._check = check
 
-    async def __call__(self, target: Target, step: Step) -> Passed:
+    async def __call__(self, target: Target, step: ProbeStep) -> Passed:
         """See ``check``."""
         return await self._check(target, step)
 
@@ -63,7 +63,7 @@ class World:
         self.most = 0
         self.gate: asyncio.Event | None = None
 
-    async def probe(self, target: Target, step: Step) -> Passed:
+    async def probe(self, target: Target, step: ProbeStep) -> Passed:
         """Says how the target is."""
         self.asked.append(target.backend)
         self.under_way += 1

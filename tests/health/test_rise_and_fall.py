@@ -187,7 +187,7 @@ def test_other_rules_keep_what_is_known() -> None:
     """A reload with another interval changes when, not whether, a backend is up."""
     machine = RiseAndFall(Thresholds(100.0, 2, 3), 0.0, 0.0)
     run(machine, "-", 0.0)
-    machine.follow(Thresholds(1.0, 1, 1), 5.0)
+    machine.set_rules(Thresholds(1.0, 1, 1), 5.0)
     assert not machine.up
     assert machine.due == 5.0
     assert run(machine, "+", 5.0) == [Event.CHECK_PASSED]

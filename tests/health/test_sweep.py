@@ -24,7 +24,7 @@ class Story:
     def __init__(self, failover: Failover = FAILOVER, listed: Iterable[IPAddress] = (A, B)) -> None:
         self.now = 1000.0
         self.rounds = Sweep(failover)
-        self.rounds.follow(failover, listed, self.now)
+        self.rounds.configure(failover, listed, self.now)
 
     def round(self, *alive: IPAddress, bad: Iterable[IPAddress] = ()) -> list[str]:
         """One round in which ``alive`` serve, and ``bad`` answered a ping and nothing else."""
@@ -87,7 +87,7 @@ def test_reload_keeps_what_is_known() -> None:
     story.round(A, STRANGER)
     story.round(A, STRANGER)
     later = Failover(check_cycle=10, rise=1, fall=1)
-    story.rounds.follow(later, (B, STRANGER), story.now)
+    story.rounds.configure(later, (B, STRANGER), story.now)
     assert not story.rounds.up(B)
     assert story.rounds.known == {B, STRANGER}
     assert story.round(B, STRANGER) == ["+10.0.0.2"]
@@ -97,7 +97,7 @@ def test_reload_keeps_what_is_known() -> None:
 def test_what_an_earlier_process_knew() -> None:
     """A checker that begins anew takes over who is down, and who was found."""
     story = Story(listed=())
-    story.rounds.follow(FAILOVER, (A, B), story.now, down={B})
+    story.rounds.configure(FAILOVER, (A, B), story.now, down={B})
     story.rounds.joined(STRANGER, story.now)
     assert (story.rounds.up(A), story.rounds.up(B)) == (True, False)
     assert story.rounds.known == {A, B, STRANGER}

@@ -13,7 +13,7 @@ import pytest
 from paraglider.config.load import ConfigError, LoadedConfig, parse
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
-from paraglider.core.policy_guard import Guard
+from paraglider.core.policy_guard import PolicyGuard
 from paraglider.core.pool import Backend
 from paraglider.core.service import ServiceMap
 from paraglider.core.strategies import STRATEGIES, Context, NewFlow, Registry, Strategy, create
@@ -104,8 +104,8 @@ def test_a_policy_becomes_a_strategy(home: Path, family: int) -> None:
     path = worker_datapath.build(loaded.config, 3, 0.0, registry)
     mine, house = path.services
     balancer = Balancer(ServiceMap(path.services))
-    assert isinstance(mine.strategy, Guard)
-    assert not isinstance(house.strategy, Guard)
+    assert isinstance(mine.strategy, PolicyGuard)
+    assert not isinstance(house.strategy, PolicyGuard)
     size = 4 if family == 4 else 16
     flow = NewFlow(TCP, bytes(2 * size + 4), 0.0)
     assert balancer.choose(mine, flow, lambda _: False) is mine.pool.backends[-1]
@@ -176,7 +176,7 @@ def test_the_budget_is_the_configurations(home: Path) -> None:
     for budget, slow in ((1, 1), (1000, 0)):
         registry = begun(config(home, "slow:Good", top=f"policies: {{budget_ms: {budget}}}"))
         strategy = create("slow:Good", registry=registry)
-        assert isinstance(strategy, Guard)
+        assert isinstance(strategy, PolicyGuard)
         strategy.prepare((Backend("a", b"a"),))
         strategy.pick(NewFlow(TCP, bytes(12), 0.0))
         assert strategy.slow == slow

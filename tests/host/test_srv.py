@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from paraglider.host import srv
 from paraglider.host.dns_records import (
     MOST_TARGETS,
-    DnsAnswer,
     NoAnswerError,
     NoRecordsError,
     Query,
     Reply,
+    ResolvedBackends,
     Srv,
 )
 from paraglider.host.srv import DnsQuery, look_up
@@ -50,12 +50,12 @@ def zone(
     return query
 
 
-def asked(query: Query, family: int = 4) -> DnsAnswer:
+def asked(query: Query, family: int = 4) -> ResolvedBackends:
     """What comes of it."""
     return asyncio.run(look_up(NAME, family, query))
 
 
-def shown(answer: DnsAnswer) -> list[str]:
+def shown(answer: ResolvedBackends) -> list[str]:
     """The records, short."""
     return [f"{r.address}:{r.port} {r.weight}" for r in answer.records]
 

@@ -40,7 +40,7 @@ from paraglider.core.flow import UDP as UDP_NUMBER
 from paraglider.core.flow import Timeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Pool
-from paraglider.core.service import ALL_PORTS, Service, ServiceMap
+from paraglider.core.service import ALL_PORTS, ServiceMap, VirtualService
 from paraglider.core.verdict import DROP, REWRITTEN
 from paraglider.forward.nat.datapath import NatDatapath
 
@@ -76,13 +76,15 @@ def kernel() -> Iterator[KernelDnat]:
         yield made
 
 
-def service(world: World, protocols: tuple[int, ...], port: int = 0, mapped: int = 0) -> Service:
+def service(
+    world: World, protocols: tuple[int, ...], port: int = 0, mapped: int = 0
+) -> VirtualService:
     """A service over the one backend."""
     address, vip = (ipaddress.ip_address(a).packed for a in (world.backend, world.vip))
     pool = Pool([Backend(world.backend, address, mapped, 1)])
     ports = ((port, port),) if port else ALL_PORTS
     strategy = strategies.create("rr")
-    return Service(str(port), vip, protocols, ports, pool, strategy, echo=not port)
+    return VirtualService(str(port), vip, protocols, ports, pool, strategy, echo=not port)
 
 
 def nat(world: World) -> NatDatapath:

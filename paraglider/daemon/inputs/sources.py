@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol
 from pydantic import ValidationError
 
 from paraglider.config.diagnostics import ConfigError
-from paraglider.config.model import Backend, BackendSource, Config, Service
+from paraglider.config.model import BackendConfig, BackendSource, Config, Service
 from paraglider.config.sources import FileListing, Found, origins, refusals, resolved
 from paraglider.daemon import log
 from paraglider.daemon.inputs.dns_cache import DnsCache
@@ -79,7 +79,7 @@ class _Offer:
     """
 
     service: str
-    backends: tuple[Backend, ...]
+    backends: tuple[BackendConfig, ...]
     listing: FileListing | None = None
     answer: DnsUpdate | None = None
 

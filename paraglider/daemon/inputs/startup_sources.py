@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pydantic import ValidationError
 
 from paraglider.config.diagnostics import ConfigError
-from paraglider.config.model import Backend, BackendSource, Config, Service
+from paraglider.config.model import BackendConfig, BackendSource, Config, Service
 from paraglider.config.sources import FileListing, Found, refusals, resolved
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.messages import DnsFailure, DnsName, DnsUpdate
@@ -28,10 +28,10 @@ def names_in(config: Config) -> list[DnsName]:
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
-def backends_of(service: Service, records: Iterable[Record]) -> tuple[Backend, ...]:
+def backends_of(service: Service, records: Iterable[Record]) -> tuple[BackendConfig, ...]:
     """Backends of ``service``, which has one port; raises ``ValidationError``."""
     return tuple(
-        Backend(
+        BackendConfig(
             address=record.address,
             port=None if record.port == service.single_port else record.port,
             weight=record.weight,
@@ -43,7 +43,7 @@ def backends_of(service: Service, records: Iterable[Record]) -> tuple[Backend, .
 def judge(
     config: Config,
     service: str,
-    backends: tuple[Backend, ...],
+    backends: tuple[BackendConfig, ...],
     listing: FileListing | None = None,
 ) -> None:
     """Raises ``ConfigError`` where ``backends`` of ``service`` contradict ``config``; ``listing``

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from paraglider.config.diff import predecessors
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.core.pool import TRANSITIONS, Event, State
 from paraglider.errors import OperatorError
@@ -109,7 +109,7 @@ class BackendTable:
     def __init__(self, config: Config, now: float) -> None:
         self._members: dict[str, dict[str, BackendRecord]] = {}
         self._services: dict[str, Service] = {}
-        self._backends: dict[Key, Backend] = {}
+        self._backends: dict[Key, BackendConfig] = {}
         self._changed: dict[Key, BackendRecord] = {}  # by version
         self._config = config
         self.version = self.layout = 0
@@ -131,7 +131,7 @@ class BackendTable:
         """The backend of ``key``, None where there is no such."""
         return self._members.get(key[0], {}).get(key[1])
 
-    def configured(self, key: Key) -> Backend | None:
+    def configured(self, key: Key) -> BackendConfig | None:
         """The backend of ``key`` as the configuration has it."""
         return self._backends.get(key)
 
@@ -246,7 +246,7 @@ class BackendTable:
         self._changed[record.key] = record
 
     def _member(
-        self, service: Service, before: str | None, backend: Backend, now: float
+        self, service: Service, before: str | None, backend: BackendConfig, now: float
     ) -> BackendRecord:
         """``before`` is what the service was called. A backend that it had not is in the state that
         it had in the service that was called as this one is now.

@@ -14,7 +14,7 @@ gateways' networks, where there are gateways, nor more than ``health.sweep.MOST`
 from __future__ import annotations
 
 from paraglider.config import check
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.config.types import IPAddress
 from paraglider.daemon.store.backends import Key
 from paraglider.daemon.store.draining import without
@@ -111,7 +111,7 @@ def _joined(service: Service, hosts: list[IPAddress]) -> Service:
     (port,) = ports
     listed = {backend.address for backend in service.backends}
     more = tuple(
-        Backend(address=address, port=port)
+        BackendConfig(address=address, port=port)
         for address in hosts
         if address.version == service.family and address not in listed
     )

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from paraglider.config import check
 from paraglider.config.diff import predecessors
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import BackendConfig, Config, Service
 from paraglider.daemon.store.backends import Key
 
 
@@ -43,7 +43,7 @@ def with_draining(wanted: Config, draining: Sequence[Draining]) -> Config:
         return wanted
     keys = keys_of(draining)
 
-    def weight(service: Service, backend: Backend) -> int:
+    def weight(service: Service, backend: BackendConfig) -> int:
         return 0 if (service.name, backend.name) in keys else backend.weight
 
     return _weighed(_with(wanted, draining), weight)
@@ -119,7 +119,7 @@ def _fitting(
 
 
 def _with(wanted: Config, draining: Sequence[Draining]) -> Config:
-    more: dict[str, tuple[Backend, ...]] = {}
+    more: dict[str, tuple[BackendConfig, ...]] = {}
     for each in draining:
         if each.joins is not None:
             more[each.joins] = (*more.get(each.joins, ()), *each.service.backends)
@@ -138,7 +138,7 @@ def _contradicts(config: Config) -> bool:
     return bool(check.check(_weighed(config, lambda _, backend: backend.weight or 1)))
 
 
-def _weighed(config: Config, weight: Callable[[Service, Backend], int]) -> Config:
+def _weighed(config: Config, weight: Callable[[Service, BackendConfig], int]) -> Config:
     services = tuple(
         service.with_backends(
             tuple(b.model_copy(update={"weight": weight(service, b)}) for b in service.backends)

@@ -10,20 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from paraglider.core.policy_guard import BENCH, Guard
-from paraglider.core.service import Service
+from paraglider.core.policy_guard import BENCH, PolicyGuard
+from paraglider.core.service import VirtualService
 from paraglider.daemon.shared_memory.counters import identity
 from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 INTERVAL: Final = 60.0
 
 
-def guards(services: Iterable[Service]) -> list[tuple[str, Guard]]:
+def guards(services: Iterable[VirtualService]) -> list[tuple[str, PolicyGuard]]:
     """The guards among the strategies of ``services``, with the names of the services."""
-    return [(s.name, s.strategy) for s in services if isinstance(s.strategy, Guard)]
+    return [(s.name, s.strategy) for s in services if isinstance(s.strategy, PolicyGuard)]
 
 
-def mark(services: Iterable[Service], life: Heartbeat) -> None:
+def mark(services: Iterable[VirtualService], life: Heartbeat) -> None:
     """Have ``life`` tell which service's policy is called right now: one may never return."""
     for name, guard in guards(services):
         guard.called = life.deciding
@@ -39,12 +39,12 @@ def begins(life: Heartbeat) -> Callable[[str], None]:
     return name
 
 
-def watch(services: Callable[[], Iterable[Service]], logger: Any) -> Callable[[float], None]:
+def watch(services: Callable[[], Iterable[VirtualService]], logger: Any) -> Callable[[float], None]:
     """What to call with ``now`` every now and then; logs what is new since.
 
     ``services`` gives those that there are now.
     """
-    watched: dict[Guard, _Watch] = {}
+    watched: dict[PolicyGuard, _Watch] = {}
 
     def look(now: float) -> None:
         nonlocal watched
@@ -58,7 +58,7 @@ def watch(services: Callable[[], Iterable[Service]], logger: Any) -> Callable[[f
     return look
 
 
-def counts(services: Iterable[Service]) -> dict[str, int]:
+def counts(services: Iterable[VirtualService]) -> dict[str, int]:
     """What policies did wrong, over all ``services``, as `policy_...` and without zeros."""
     total: dict[str, int] = {}
     for _, guard in guards(services):
@@ -71,7 +71,7 @@ def counts(services: Iterable[Service]) -> dict[str, int]:
 class _Watch:
     """One guard, and what the log has of it already."""
 
-    def __init__(self, service: str, guard: Guard, logger: Any) -> None:
+    def __init__(self, service: str, guard: PolicyGuard, logger: Any) -> None:
         self._service = service
         self._guard = guard
         self._log = logger

@@ -14,7 +14,7 @@ from paraglider.config.model import Config
 from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
@@ -29,14 +29,14 @@ def build(place: DatapathContext) -> Built:
     flows = FlowTable(timeouts(place.config), place.config.flows.max, place.now)
     datapath = DsrDatapath(place.balancer, flows, carrier)
 
-    def configure(config: Config, services: Sequence[Service]) -> None:
+    def configure(config: Config, services: Sequence[VirtualService]) -> None:
         carrier.set_marks(marks_of(config, services))
         flows.limit(timeouts(config))
 
     return Built(datapath, configure)
 
 
-def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:
+def marks_of(config: Config, services: Iterable[VirtualService]) -> dict[Backend, int]:
     """The mark of every backend of ``services``."""
     ways = {**way_marks(config, 4), **way_marks(config, 6)}
     return {

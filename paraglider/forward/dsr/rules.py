@@ -25,7 +25,7 @@ from paraglider.netfilter.rules.matches import (
 from paraglider.netfilter.rules.prefix_chains import branched
 from paraglider.netfilter.rules.ruleset import Chain, Table
 from paraglider.netfilter.rules.steering import Steering
-from paraglider.netfilter.rules.traffic import Traffic
+from paraglider.netfilter.rules.traffic import RuleTraffic
 
 DECIDED = f"-m mark --mark {ROUTED}"
 """The match of packets that have a backend: by a worker's mark, or by a lease."""
@@ -37,12 +37,12 @@ OPENINGS = OpeningsPart(
 """How new flows are limited."""
 
 
-def dsr_rules(dsr: Traffic, family: int, steering: Steering) -> MethodRules:
+def dsr_rules(dsr: RuleTraffic, family: int, steering: Steering) -> MethodRules:
     """The rules of ``dsr``, which has a service."""
     return MethodRules((_raw(dsr, family), _mangle(dsr, family, steering), _filter(dsr)))
 
 
-def _raw(dsr: Traffic, family: int) -> Table:
+def _raw(dsr: RuleTraffic, family: int) -> Table:
     others = f"{any_icmp(family)} -g PARAGLIDER-DSR-RAW-ICMP"
     ends, chains = to_requests(
         "PARAGLIDER-DSR-RAW", dsr, "PARAGLIDER-DSR-NOTRACK", rest="PARAGLIDER-DSR-OTHERS"
@@ -73,7 +73,7 @@ def _raw(dsr: Traffic, family: int) -> Table:
     return Table("raw", untracked, jumps=(("PREROUTING", "PARAGLIDER-DSR-RAW"),))
 
 
-def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
+def _mangle(dsr: RuleTraffic, family: int, steering: Steering) -> Table:
     ends, of_ends = to_requests("PARAGLIDER-DSR", dsr, "PARAGLIDER-DSR-TO")
     chains = (
         Chain(
@@ -125,7 +125,7 @@ def _mangle(dsr: Traffic, family: int, steering: Steering) -> Table:
     return Table("mangle", chains, jumps=(("PREROUTING", "PARAGLIDER-DSR"),))
 
 
-def _filter(dsr: Traffic) -> Table:
+def _filter(dsr: RuleTraffic) -> Table:
     vips = [(vip, f"-d {vip}") for vip in dsr.addresses]
     refused, chains = branched("PARAGLIDER-DSR-VIPS", vips, "PARAGLIDER-DSR-REFUSE", "-d")
     verdicts = (
@@ -144,5 +144,5 @@ def _filter(dsr: Traffic) -> Table:
     return Table("filter", verdicts, jumps=(("FORWARD", "PARAGLIDER-DSR-ACCEPT"),))
 
 
-def _errors(dsr: Traffic, family: int) -> Iterable[str]:
+def _errors(dsr: RuleTraffic, family: int) -> Iterable[str]:
     return (f"-d {vip} {error}" for vip in dsr.addresses for error in errors(family))

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from paraglider.config.model import Config
 from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.verdict import MARK
 from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.nat.carrier import WorkerCarrier
@@ -26,7 +26,7 @@ def build(place: DatapathContext) -> Built:
     flows = FlowTable(timeouts(place.config), place.config.flows.max, place.now)
     datapath = NatDatapath(place.balancer, flows, place.others, carrier)
 
-    def configure(config: Config, services: Sequence[Service]) -> None:
+    def configure(config: Config, services: Sequence[VirtualService]) -> None:
         set_long_verdicts(config, services)
         carrier.set_services(services)
         flows.limit(timeouts(config))
@@ -34,7 +34,7 @@ def build(place: DatapathContext) -> Built:
     return Built(datapath, configure)
 
 
-def set_long_verdicts(config: Config, services: Iterable[Service]) -> None:
+def set_long_verdicts(config: Config, services: Iterable[VirtualService]) -> None:
     """Give the translations of ``services`` the verdict for long packets."""
     marks = long_marks(config)
     for service in services:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from paraglider.core.flow import Flow
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.translation import Translation
 from paraglider.core.verdict import REWRITTEN
 from paraglider.forward.carrier import Carrier
@@ -22,7 +22,7 @@ class WorkerCarrier(Carrier[Flow]):
     def __init__(self) -> None:
         self._translations: dict[Backend, Translation] = {}
 
-    def set_services(self, services: Iterable[Service]) -> None:
+    def set_services(self, services: Iterable[VirtualService]) -> None:
         """``services`` are all that the worker translates for."""
         self._translations = {
             backend: translation

@@ -32,7 +32,7 @@ from paraglider.netfilter.rules.matches import (
 from paraglider.netfilter.rules.prefix_chains import branched
 from paraglider.netfilter.rules.ruleset import Chain, Table
 from paraglider.netfilter.rules.steering import ANSWERS, MARK_BASE, MARK_MASK, OURS, Steering
-from paraglider.netfilter.rules.traffic import Traffic, port_matches, without
+from paraglider.netfilter.rules.traffic import RuleTraffic, port_matches, without
 
 DECIDED = f"-m mark --mark {OURS}"
 """The match of packets that a worker has rewritten."""
@@ -44,7 +44,7 @@ _ECHO_REPLY = {4: 0, 6: 129}
 _UNREPLACED = (f"-m mark --mark {LONG} -j DROP",)
 
 
-def nat_rules(nat: Traffic, scope: RuleScope) -> MethodRules:
+def nat_rules(nat: RuleTraffic, scope: RuleScope) -> MethodRules:
     """The rules of ``nat``, which has a service."""
     family = scope.family
     some, every = (
@@ -65,7 +65,7 @@ def nat_rules(nat: Traffic, scope: RuleScope) -> MethodRules:
     return MethodRules((_raw(nat, scope), _mangle(nat, scope), _filter()), shared)
 
 
-def _raw(nat: Traffic, scope: RuleScope) -> Table:
+def _raw(nat: RuleTraffic, scope: RuleScope) -> Table:
     family = scope.family
     tracked = scope.traffic(lambda method: method.conntracked)
     # An error about a flow of conntrack's is its to translate; one about a nat flow of the same
@@ -126,7 +126,7 @@ def _raw(nat: Traffic, scope: RuleScope) -> Table:
     )
 
 
-def _mangle(nat: Traffic, scope: RuleScope) -> Table:
+def _mangle(nat: RuleTraffic, scope: RuleScope) -> Table:
     defrag = Chain(
         "PARAGLIDER-DEFRAG",
         "no packet comes here: that the match exists makes the kernel reassemble fragments",
@@ -140,7 +140,7 @@ def _mangle(nat: Traffic, scope: RuleScope) -> Table:
     )
 
 
-def _back(nat: Traffic, scope: RuleScope) -> tuple[Chain, ...]:
+def _back(nat: RuleTraffic, scope: RuleScope) -> tuple[Chain, ...]:
     family = scope.family
     exempted = exempt(nat.exempt)
     replies, of_replies = _replies(nat, "PARAGLIDER-BACK")
@@ -240,7 +240,7 @@ def _filter() -> Table:
     return Table("filter", (long,), jumps=(("INPUT", long.name),))
 
 
-def _replies(traffic: Traffic, target: str) -> tuple[tuple[str, ...], tuple[Chain, ...]]:
+def _replies(traffic: RuleTraffic, target: str) -> tuple[tuple[str, ...], tuple[Chain, ...]]:
     """Rules that send the replies to ``target``, and the chains that they take."""
     matches = [
         (end.address, f"-s {end.address} {match}")
@@ -250,6 +250,6 @@ def _replies(traffic: Traffic, target: str) -> tuple[tuple[str, ...], tuple[Chai
     return branched("PARAGLIDER-REPLIES", matches, target)
 
 
-def _echo_back(traffic: Traffic, family: int) -> Iterable[str]:
+def _echo_back(traffic: RuleTraffic, family: int) -> Iterable[str]:
     for backend in traffic.echo_replies:
         yield f"-s {backend} {ICMP[family]} {_ECHO_REPLY[family]}"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from paraglider.config.model import Config
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.forward.datapath import Built, DatapathContext
 from paraglider.forward.offload.carrier import ConntrackCarrier
 from paraglider.forward.offload.datapath import FirstPacketDatapath
@@ -21,13 +21,13 @@ def build(place: DatapathContext) -> Built:
     carrier = ConntrackCarrier({}, place.live)
     datapath = FirstPacketDatapath(place.balancer, carrier)
 
-    def configure(config: Config, services: Sequence[Service]) -> None:
+    def configure(config: Config, services: Sequence[VirtualService]) -> None:
         carrier.set_marks(marks_of(config, services))
 
     return Built(datapath, configure, datapath.decide)
 
 
-def marks_of(config: Config, services: Iterable[Service]) -> dict[Backend, int]:
+def marks_of(config: Config, services: Iterable[VirtualService]) -> dict[Backend, int]:
     """The mark of every backend of ``services``."""
     found = backend_marks(config)
     marks: dict[Backend, int] = {}

@@ -25,7 +25,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP, Flow
 from paraglider.core.packet import ACK, ECHO_REQUEST, FIN, FLOW, RST, SYN, parse
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.core.verdict import (
     NO_FLOW,
@@ -76,7 +76,9 @@ class FirstPacketDatapath:
             return self._refuse(NO_SERVICE)
         return self.decide(service, parsed.protocol, parsed.key, now, sequence)
 
-    def decide(self, service: Service, protocol: int, key: bytes, now: float, sequence: int) -> int:
+    def decide(
+        self, service: VirtualService, protocol: int, key: bytes, now: float, sequence: int
+    ) -> int:
         """The verdict for a packet that may open a flow of ``service``; ``sequence`` is a SYN's
         sequence number, 0 for other protocols.
         """

@@ -18,7 +18,7 @@ from paraglider.netfilter.rules.marks import OFFLOADED
 from paraglider.netfilter.rules.matches import echo, queues, to_requests
 from paraglider.netfilter.rules.ruleset import Chain, Table
 from paraglider.netfilter.rules.steering import OURS, Steering
-from paraglider.netfilter.rules.traffic import Traffic
+from paraglider.netfilter.rules.traffic import RuleTraffic
 
 DECIDED = f"-m connmark --mark {OFFLOADED}"
 """The match of packets of connections that have a backend."""
@@ -31,7 +31,7 @@ _SEGMENTS = "-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -j RETURN"
 _KNOWN = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
 
-def offload_rules(offload: Traffic, scope: RuleScope) -> MethodRules:
+def offload_rules(offload: RuleTraffic, scope: RuleScope) -> MethodRules:
     """The rules of ``offload``, which has a service."""
     some, every = (
         to_requests(f"PARAGLIDER-{name}", offload, "PARAGLIDER-NEW", all_ports=all_ports)

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.strategies.base import NewFlow
 from paraglider.forward.proxy.counts import Tally
 from paraglider.forward.proxy.events import BROKEN, WRITE
@@ -35,8 +35,8 @@ class Front:
 
     def __init__(
         self,
-        service: Service,
-        choose: Callable[[Service, NewFlow, Callable[[Backend], bool]], Backend | None],
+        service: VirtualService,
+        choose: Callable[[VirtualService, NewFlow, Callable[[Backend], bool]], Backend | None],
         connect: float,
     ) -> None:
         self.service = service

@@ -19,7 +19,7 @@ from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.strategies import STRATEGIES, NewFlow, Registry
 from paraglider.core.tracing import Decision, TracingBalancer
 from paraglider.forward.proxy.attempt import Attempt, Front
@@ -47,7 +47,7 @@ class Proxy:
     def __init__(
         self,
         shared: Shared,
-        services: Iterable[Service],
+        services: Iterable[VirtualService],
         listeners: Iterable[ProxyListener],
         *,
         connect: float,

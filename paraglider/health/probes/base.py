@@ -1,7 +1,7 @@
 """What a probe is, what it returns, and how one check is run to its end.
 
-Lives here: ``Probe``, ``Code``, ``Passed``, ``ProbeError``, ``UnableError``, ``Step``, ``Look``,
-``look``, ``phrase``, ``shortened``.
+Lives here: ``Probe``, ``Code``, ``Passed``, ``ProbeError``, ``UnableError``, ``ProbeStep``,
+``Look``, ``look``, ``phrase``, ``shortened``.
 Rules: whatever a target does, a check ends within its target's patience, with one code and one
 line; of what the target sent the line has nothing but printable characters, and few of them.
 """
@@ -49,7 +49,7 @@ class UnableError(Exception):
     """The check could not take place, for a cause on this host; the message says which."""
 
 
-class Step:
+class ProbeStep:
     """What a probe does at the moment: ``name`` ("connect", "answer") is for the line of a check
     that times out, ``timeout`` is its code then.
     """
@@ -76,7 +76,7 @@ class Probe(ProbeKind):
         """Called once after the last check: closes what is open."""
 
     @abstractmethod
-    async def __call__(self, target: Target, step: Step) -> Passed:
+    async def __call__(self, target: Target, step: ProbeStep) -> Passed:
         """Check ``target``. Raises ``ProbeError`` when it does not pass, ``UnableError`` when the
         check cannot take place, and OSError where the network says so (L4CON). It need not watch
         the time: the caller cancels it, and reports ``step``.
@@ -99,7 +99,7 @@ class Look:
 async def look(probe: Probe, target: Target) -> Look:
     """Have ``probe`` check ``target`` for as long as its check allows."""
     loop = asyncio.get_running_loop()
-    began, step = loop.time(), Step()
+    began, step = loop.time(), ProbeStep()
     patience = target.check.patience if target.check is not None else 1.0
     passed: bool | None = False
     try:

@@ -24,7 +24,15 @@ from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.health import Check, Expect
 from paraglider.health.codes import Code
 from paraglider.health.pinger import Pinger
-from paraglider.health.probes.base import OURS, Passed, Probe, ProbeError, Step, UnableError, phrase
+from paraglider.health.probes.base import (
+    OURS,
+    Passed,
+    Probe,
+    ProbeError,
+    ProbeStep,
+    UnableError,
+    phrase,
+)
 from paraglider.health.targets import Target
 
 if TYPE_CHECKING:
@@ -114,7 +122,7 @@ class Http(Probe):
         if self._session is not None:
             await self._session.close()
 
-    async def __call__(self, target: Target, step: Step) -> Passed:
+    async def __call__(self, target: Target, step: ProbeStep) -> Passed:
         """Ask the target, and compare."""
         check, session = target.check, self._session
         if check is None or session is None:
@@ -156,7 +164,9 @@ class Http(Probe):
             # The words of a parser repeat what it was given: say no more than what it means.
             raise ProbeError(Code.L7RSP, "what came is no answer of HTTP") from None
 
-    async def _judge(self, response: aiohttp.ClientResponse, expect: Expect, step: Step) -> None:
+    async def _judge(
+        self, response: aiohttp.ClientResponse, expect: Expect, step: ProbeStep
+    ) -> None:
         """Raises ``ProbeError`` when the answer is not as expected."""
         if not any(response.status in span for span in expect.status):
             wanted = ", ".join(map(str, expect.status))

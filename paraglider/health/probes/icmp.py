@@ -6,7 +6,7 @@ Lives here: ``Icmp``. The field has no code for a ping: layer 4 is the lowest th
 from __future__ import annotations
 
 from paraglider.health.codes import Code
-from paraglider.health.probes.base import Passed, Probe, Step, UnableError
+from paraglider.health.probes.base import Passed, Probe, ProbeStep, UnableError
 from paraglider.health.targets import Target
 
 
@@ -17,7 +17,7 @@ class Icmp(Probe):
     summary = "answers a ping"
     needs_raw_socket = True
 
-    async def __call__(self, target: Target, step: Step) -> Passed:
+    async def __call__(self, target: Target, step: ProbeStep) -> Passed:
         """Ping, and wait for the target's own answer."""
         step.name = "ping"
         echo = self.echo

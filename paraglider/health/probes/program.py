@@ -27,7 +27,7 @@ from paraglider.health.probes.base import (
     Passed,
     Probe,
     ProbeError,
-    Step,
+    ProbeStep,
     UnableError,
     phrase,
     shortened,
@@ -59,7 +59,7 @@ class Exec(Probe):
             what = "`command` does not begin with the absolute path of a program"
             yield Problem((*path, "command"), what, "write it in full, such as /usr/bin/test")
 
-    async def __call__(self, target: Target, step: Step) -> Passed:
+    async def __call__(self, target: Target, step: ProbeStep) -> Passed:
         """Run it."""
         step.name, step.timeout = "command", Code.PROCTOUT
         check = target.check

@@ -11,7 +11,7 @@ import socket
 
 from paraglider.config.types import IPAddress
 from paraglider.health.codes import Code
-from paraglider.health.probes.base import Passed, Probe, Step
+from paraglider.health.probes.base import Passed, Probe, ProbeStep
 from paraglider.health.targets import Target
 
 
@@ -23,7 +23,7 @@ class Tcp(Probe):
     keys = frozenset({"port"})
     needs_port = True
 
-    async def __call__(self, target: Target, step: Step) -> Passed:
+    async def __call__(self, target: Target, step: ProbeStep) -> Passed:
         """Connect."""
         await connected(target.address, target.port)
         return Passed(Code.L4OK, "connected")

@@ -1,16 +1,15 @@
-"""What a backend's own host may need for its service (``Need``), and its nft or tc text.
+"""The needs of a backend's host for its service (``Need``), and the nft or tc text of these.
 
 Lives here: the table that rewrites answers under ``return: direct``, and Convey's tc form of it.
 Which need a service has says its method (``ForwardMethod.backend_need``).
 
     postrouting  answers of the backend's address and port leave as the VIP and its port
 
-Rules: the rewriting keeps no state, so that it outlives every restart and fills up with nothing:
-whoever is neither in the backends' own network nor exempt is taken for a client of the balancer.
-It comes after conntrack and NAT, which go on seeing the backend's own address. Only where a
-service has ports that the host's own connections start from is conntrack asked for the direction,
-for else those would be rewritten too. One table a service and family, so that each is set up and
-undone by itself.
+Rules: the rewriting is stateless, so it survives restarts and has no table to fill: every host that
+is neither in the backends' network nor exempt counts as a client of the balancer. It runs after
+conntrack and NAT, which see the backend's address. If a service has ports in the host's local port
+range, conntrack's direction is matched too, because otherwise the host's connections would be
+rewritten. There is one table per service and family, so that each is set up and undone separately.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from paraglider.config.model import Backend, Network, Service
+from paraglider.config.model import BackendConfig, Network, Service
 from paraglider.config.types import Exempt, IPAddress, IPInterface, IPNetwork, PortRange
 from paraglider.netfilter.rules.nft import NFT_FAMILY, port_match
 
@@ -45,7 +44,7 @@ _PROTOCOL_NUMBER = {"tcp": 6, "udp": 17}
 
 @dataclass(frozen=True, slots=True)
 class Spared:
-    """To whom answers keep the backend's address: networks, and endpoints that are exempt."""
+    """The destinations whose answers are not rewritten: networks, and exempt endpoints."""
 
     networks: tuple[IPNetwork, ...]
     exempt: tuple[Exempt, ...]
@@ -84,7 +83,7 @@ def table_name(service: Service) -> str:
 
 
 def answers_table(
-    service: Service, backends: Iterable[Backend], sparing: Spared, local_ports: PortRange
+    service: Service, backends: Iterable[BackendConfig], sparing: Spared, local_ports: PortRange
 ) -> str:
     """The nft input by which answers of ``backends``, which are this host, leave as the VIP.
 
@@ -119,7 +118,7 @@ def tc_unfit(service: Service, local_ports: PortRange) -> str | None:
 
 
 def tc_script(
-    service: Service, backends: Iterable[Backend], sparing: Spared, interface: str
+    service: Service, backends: Iterable[BackendConfig], sparing: Spared, interface: str
 ) -> str:
     """Convey's form of the same, for a ``service`` that is not ``tc_unfit``.
 
@@ -167,7 +166,9 @@ def _sparing(family: int, sparing: Spared) -> Iterator[str]:
         yield f"{to} {end.address} {match}return"
 
 
-def _rewriting(service: Service, backends: Iterable[Backend], by_direction: bool) -> Iterator[str]:
+def _rewriting(
+    service: Service, backends: Iterable[BackendConfig], by_direction: bool
+) -> Iterator[str]:
     ip = NFT_FAMILY[service.family]
     answer = "ct direction reply " if by_direction else ""
     for backend in backends:

@@ -1,4 +1,4 @@
-"""Whose a connection is: a service is known by VIP, protocol and port, not by its name.
+"""Maps a connection to its backend's mark, by VIP, protocol and port, not by the service's name.
 
 Lives here: ``Claims``, the marks of a family's ``forward: offload`` services by what conntrack
 knows of a connection. Where services share a VIP and protocol the narrower one has its ports, as in
@@ -21,7 +21,7 @@ _Pool = dict[tuple[bytes, int], int]
 
 
 class Claims:
-    """What ``services`` claim, whose backends have ``marks``, by the service's name."""
+    """The VIPs and ports of ``services``; ``marks`` are of their backends, by service name."""
 
     def __init__(self, services: Iterable[Service], marks: Mapping[str, Sequence[int]]) -> None:
         self._spans: dict[tuple[int, bytes], list[tuple[int, int, _Pool]]] = {}
@@ -38,7 +38,7 @@ class Claims:
         self, protocol: int, vip: bytes, port: int, backend: bytes, backend_port: int
     ) -> int | None:
         """The mark of the backend of a connection to ``vip`` (packed) and ``port``, which goes to
-        ``backend`` (packed) and ``backend_port``; None where no service has it.
+        ``backend`` (packed) and ``backend_port``; None if no service has it.
 
         ``protocol`` is the IP protocol's number; for ICMP echo the ports are not looked at.
         """

@@ -1,27 +1,27 @@
-"""What our table asks of connection tracking (``forward: offload`` and ``start``): nft's text.
+"""The conntrack part of our nft table (``forward: offload`` and ``start``), as text.
 
 Timeouts. A balanced connection gets a timeout policy (nft's ``ct timeout``) with its first packet,
-so that the file's seconds hold for it and the host's for all others. conntrack's states are those
-of net/netfilter/nf_conntrack_proto_tcp.c: a half-closed connection (FIN_WAIT, CLOSE_WAIT) lives as
-an established one (RFC 5382 REQ-5), one with both FINs (LAST_ACK, TIME_WAIT) and one with a RST
-(CLOSE) are closed. Of UDP the kernel calls "unreplied" also what has had one answer and no more
-(nf_conntrack_proto_udp.c: the stream begins two seconds later), so both have the file's seconds.
-Where a service says how long an answered flow is kept (``udp_reply``), one without an answer has no
-longer, but for what the answer itself may take.
-A policy cannot be changed in place, so its name has its seconds; one that is no longer named by a
-rule stays for the connections that have it.
+so that the configured timeouts apply to it and the host's to all others. conntrack's states are
+those of net/netfilter/nf_conntrack_proto_tcp.c: a half-closed connection (FIN_WAIT, CLOSE_WAIT) has
+the timeout of an established one (RFC 5382 REQ-5); connections with both FINs (LAST_ACK, TIME_WAIT)
+or with a RST (CLOSE) are closed. For UDP the kernel also counts a flow with a single answer as
+"unreplied" (nf_conntrack_proto_udp.c: the stream begins two seconds later), so both states have the
+same timeout. With ``udp_reply`` an unanswered flow is kept no longer than an answered one, plus the
+time that the answer may take.
+A policy cannot be changed in place, so its name contains its timeouts; an unused policy stays for
+the connections that have it.
 
-Invalid segments. What conntrack calls invalid of a balanced connection (a segment outside the
-window, say) is not translated: one to a VIP would be answered with RST by the local stack, one of
-a backend would reach the client with the backend's address, and be answered with RST by it. Both
-are dropped, whatever ``nf_conntrack_tcp_be_liberal`` is, which would be the whole host's. A
-segment with ACK alone that belongs to no connection is not invalid but new
-(``nf_conntrack_tcp_loose``), so it meets the local stack, which answers RST. A FIN is invalid in
-both cases. It is dropped once: where it comes again, with the same sequence number, nobody has
-acknowledged it, so there is no connection, and it is passed to be answered with RST.
+Invalid segments. conntrack does not translate invalid packets of a balanced connection, such as a
+segment outside the window. The local stack would answer one to a VIP with RST; one from a backend
+would reach the client with the backend's address, and the client would answer RST. Both are
+dropped, independent of ``nf_conntrack_tcp_be_liberal``, which would apply to the whole host. A
+segment with only ACK and no connection is not invalid but new (``nf_conntrack_tcp_loose``), so it
+reaches the local stack, which answers RST. A FIN is invalid in both cases: it is dropped once; if
+it is repeated with the same sequence number there is no connection, and it is accepted, to be
+answered with RST.
 
-Rules: pure text; a SYN,ACK of a backend passes, for a router may see one half of a connection that
-is none of ours.
+Rules: pure text. A SYN,ACK of a backend is accepted, because a router may see one direction of
+other connections.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from paraglider.config.model import Config, Service, TimeoutsConfig
-from paraglider.netfilter.rules.traffic import Endpoint, Traffic, traffic_of
+from paraglider.netfilter.rules.traffic import RuleEndpoint, RuleTraffic, traffic_of
 
 INVALID: Final = "invalid"
 """The counter of segments that were dropped as invalid, and the chain that drops them."""
@@ -55,12 +55,12 @@ _REFUSED_SECONDS: Final = 1
 #: to ask others gives up after so many (BIND 9, resolver-query-timeout)
 _ANSWER_SECONDS: Final = 10
 
-Replied = Mapping[int, Iterable[Endpoint]]
+Replied = Mapping[int, Iterable[RuleEndpoint]]
 """The VIPs of services that keep answered UDP flows for so many seconds."""
 
 
 def policies(timeouts: TimeoutsConfig) -> dict[str, str]:
-    """The timeout policies of balanced connections: names, and what nft calls their content."""
+    """The timeout policies of balanced connections: names, and nft's text of their content."""
     tcp = {
         "syn_sent": timeouts.syn,
         "syn_recv": timeouts.syn,
@@ -106,7 +106,7 @@ def refused_policy() -> tuple[str, str]:
 
 
 def objects(place: str, family: str, timeouts: TimeoutsConfig, replied: Replied) -> Iterator[str]:
-    """The lines that add the policies and the sets to the table ``place``, where they are not."""
+    """The lines that add the policies and sets to the table ``place``, if they are missing."""
     found = (*policies(timeouts).items(), refused_policy(), *map(replied_policy, replied))
     for name, content in dict(found).items():
         protocol = name.split("-", 1)[0]
@@ -120,7 +120,7 @@ def objects(place: str, family: str, timeouts: TimeoutsConfig, replied: Replied)
     yield f"add set {place} {_FINS} {{ {kind} timeout {_FIN_SECONDS}s; }}"
 
 
-def elements(place: str, traffic: Traffic, replied: Replied) -> Iterator[str]:
+def elements(place: str, traffic: RuleTraffic, replied: Replied) -> Iterator[str]:
     """The lines that fill the sets with the ends of ``traffic``, and with those ``replied``."""
     tcp = ((_VIPS, "tcp", traffic.vips), (_ANSWERING, "tcp", traffic.replies))
     udp = ((_replied_set(seconds), "udp", ends) for seconds, ends in replied.items())
@@ -131,7 +131,7 @@ def elements(place: str, traffic: Traffic, replied: Replied) -> Iterator[str]:
 
 
 def timed(family: str, timeouts: TimeoutsConfig, replied: Replied) -> Iterator[str]:
-    """Give a new connection its policy; that of another protocol does nothing."""
+    """The rules that set the policy of a new connection."""
     yield from (f'ct timeout set "{name}"' for name in policies(timeouts))
     for seconds in replied:
         name, _ = replied_policy(seconds)
@@ -139,13 +139,13 @@ def timed(family: str, timeouts: TimeoutsConfig, replied: Replied) -> Iterator[s
 
 
 def refused(family: str) -> str:
-    """Have a connection that conntrack makes of a segment in mid-stream be forgotten soon."""
+    """The rule that gives a connection from a mid-stream segment a short timeout."""
     to_vip, (name, _) = f"{family} daddr . tcp dport @{_VIPS}", refused_policy()
     return f'{_FLAGS} != syn {to_vip} ct timeout set "{name}"'
 
 
 def tracked() -> str:
-    """What leads to ``invalid``."""
+    """The rules that jump to ``invalid``."""
     return f"ct state invalid meta l4proto tcp goto {INVALID}"
 
 
@@ -175,7 +175,7 @@ def _replied_set(seconds: int) -> str:
     return f"replied-{seconds}"
 
 
-def _items(protocol: str, ends: Iterable[Endpoint]) -> Iterator[str]:
+def _items(protocol: str, ends: Iterable[RuleEndpoint]) -> Iterator[str]:
     for end in ends:
         if end.protocol == protocol:
             for ports in end.ports:

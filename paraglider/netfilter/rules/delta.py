@@ -1,14 +1,13 @@
-"""From one text of a table of ours to another, as little nft input as leads there.
+"""Computes the minimal nft input that changes one of our tables to another.
 
-A table's text (``rules.nft``) leads to the same table from whatever there was: it empties chains,
-maps and sets, and fills them. With thousands of backends that takes the kernel seconds, most of
-which it takes anew what it has already. Where it is known to hold just what one text made, the
-difference to the next one is enough: objects that are new, elements of maps that went and came, and
-those chains and sets that are other, whole.
+A table's text (``rules.nft``) creates the table from any previous one: it empties chains, maps and
+sets, and fills them. With thousands of backends this takes the kernel seconds, mostly for unchanged
+objects. If the kernel is known to have the table of one text, the difference to the next is enough:
+new objects, added and removed map elements, and the complete content of changed chains and sets.
 
-Rules: pure. Lines are what ``rules.nft`` and ``rules.conntrack`` write: one command each, sets and
-chains flushed before they are filled, elements of a map one a line. What is no such line (the
-removal of objects) comes last, as it is.
+Rules: pure. The lines are those of ``rules.nft`` and ``rules.conntrack``: one command each, sets
+and chains flushed before they are filled, one map element per line. Other lines (the removal of
+objects) come last, unchanged.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-#: elements in one command
+#: most elements in one command
 AT_ONCE: Final = 500
 
 

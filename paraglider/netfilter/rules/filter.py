@@ -1,4 +1,4 @@
-"""What the packet filter lets pass, and what it keeps the host from sending.
+"""The filter rules that accept balanced packets and drop ICMP redirects.
 
 Lives here: ``accept_table`` and ``no_redirects``, the parts of ``filter`` that forwarding methods
 and ``paraglider start`` have in common. Rules: pure.
@@ -13,7 +13,7 @@ _REDIRECT = {4: 5, 6: 137}  # RFC 792; RFC 4861, 4.5
 
 
 def accept_table(rules: tuple[str, ...]) -> Table:
-    """The part of ``filter`` that has ``rules`` decide ahead of the host's own."""
+    """The part of ``filter`` that evaluates ``rules`` before the host's rules."""
     accept = Chain(
         "PARAGLIDER-ACCEPT", "balanced packets pass, whatever the policy of FORWARD", rules
     )
@@ -21,12 +21,12 @@ def accept_table(rules: tuple[str, ...]) -> Table:
 
 
 def no_redirects(family: int) -> Table:
-    """The part of ``filter`` by which the host sends no ICMP redirects.
+    """The part of ``filter`` that drops the host's ICMP redirects.
 
-    Where packets of a backend or a client come in and go on by one link the kernel would tell of
-    the shorter way, past the balancer. IPv6 has no parameter against it (Linux,
-    net/ipv6/ip6_output.c: ip6_forward); that of IPv4 cannot be written in every container. It is
-    all redirects, as with the parameter: their destination may be any client.
+    If packets leave on the link on which they arrived, the kernel sends a redirect to the direct
+    route, which bypasses the balancer. IPv6 has no parameter for this (Linux,
+    net/ipv6/ip6_output.c: ip6_forward), and that of IPv4 is not writable in every container. All
+    redirects are dropped, as the parameter does, because their destination may be any client.
     """
     redirects = Chain(
         "PARAGLIDER-REDIRECT",

@@ -1,13 +1,13 @@
-"""Whether another firewall's forward chain drops what is balanced, by nft's own listing of it.
+"""Decides from nft's listing whether another firewall's forward chain drops balanced packets.
 
     UNTRACKED         packets that conntrack does not track, both ways
     FIRST, ANSWERS    the first packet of a connection that was translated (dnat), and answers
 
-Lives here: ``Passing``, what is known of packets of one kind (``ForwardMethod.passing``);
-``judge``, what a base chain does with them.
-Rules: pure. Three-valued: a rule matches, does not match, or may match. Only what is certain is
-told: a chain drops where a rule that matches, or the policy, does so and nothing before it may have
-accepted. What leads into our own chains is accepted there.
+Lives here: ``Passing``, packets of one kind (``ForwardMethod.passing``); ``judge``, the effect of a
+base chain on them.
+Rules: pure. Three-valued: a rule matches, does not match, or may match. A chain drops packets only
+if a rule that certainly matches, or the policy, drops them and no earlier rule may accept them. A
+jump to one of our chains accepts them.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _DEEPEST: Final = 16  # NFT_JUMP_STACK_SIZE, linux/netfilter/nf_tables.h
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """Packets of one kind: what they are called, conntrack's state and status of them (as nft
-    names these), and the nft match that lets them through.
+    """Packets of one kind: their name, their conntrack state and status in nft's words, and the nft
+    match that accepts them.
     """
 
     what: str
@@ -47,14 +47,14 @@ ANSWERS: Final = Passing(
 
 @dataclass(slots=True)
 class _Walk:
-    """Through the chains of a table: whether something may have accepted so far."""
+    """A walk through the chains of a table; records whether an earlier rule may accept."""
 
     chains: Mapping[str, Sequence[Rule]]
     packet: Passing
     accepted: bool = False
 
     def chain(self, name: str, depth: int = 0) -> str:
-        """``accept`` or ``drop``, if that is certain of the chain's rules; else empty."""
+        """``accept`` or ``drop`` if the chain's result is certain; else empty."""
         if depth > _DEEPEST:
             self.accepted = True
             return ""
@@ -120,7 +120,7 @@ def judge(listing: Iterable[Mapping[str, Any]], base: str, packet: Passing) -> b
 
 
 def _matches(match: Mapping[str, Any], packet: Passing) -> bool | None:
-    """Whether a match holds for ``packet``; None where that depends on more than is known."""
+    """Whether a match holds for ``packet``; None if that is unknown."""
     left, right = match.get("left"), match.get("right")
     key = left.get("ct", {}).get("key") if isinstance(left, dict) else None
     found: bool | None = None

@@ -1,15 +1,12 @@
-"""Marks of backends: whose a packet is, as 32 bits.
+"""Marks of backends: 32 bits that identify the backend of a packet.
 
-Lives here: the mark of every backend, computed alike by the set-up, which puts it into the
-kernel's maps and policy rules, and by the workers, which answer it; under ``start`` the kernel
-does.
-Rules: a mark follows from what a flow's service is: VIP, protocol and port (the lowest of several),
-and from the backend's address and mapped port. So a mark stays when the file is put into another
-order or spelling, when a service is renamed or gets ports above its first, and connections that the
-kernel knows by it stay the backend's; where one changes all the same, they get the new one
-(``netfilter.conntrack``). Where two hash alike, the one that comes later in the order of the
-alphabet takes the next free mark. The marks of dsr follow from the backend's address alone
-(``forward.dsr.marks``).
+Lives here: the mark of every backend. The set-up, which writes it into the kernel's maps and policy
+rules, and the workers, which return it, compute the same marks.
+Rules: a mark is a hash of VIP, protocol and port (the lowest of several), and of the backend's
+address and mapped port. It does not change when the file is reordered, when a service is renamed or
+gets higher ports, so the kernel's connections keep their backend. If it does change, connections
+are re-marked (``netfilter.conntrack``). On a collision the alphabetically later one takes the next
+free mark. The marks of dsr depend on the backend's address only (``forward.dsr.marks``).
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from paraglider.config.model import Backend, Config, Service
+from paraglider.config.model import BackendConfig, Config, Service
 
 BASE = 0x51000000
 """The bits that all marks have in common."""
@@ -49,11 +46,11 @@ ROUTED = f"0x{DSR_BASE:08x}/0x{MASK:08x}"
 FAMILY_BIT = {4: 0, 6: 0x800000}
 """The bit of a mark that tells its family."""
 
-_SPACE = 0x800000  # marks a family
+_SPACE = 0x800000  # marks per family
 
 
 def family_mark(family: int) -> int:
-    """The bits that all marks of ``family`` (4 or 6) have in common, under ``FAMILY_MASK``."""
+    """The common bits of all marks of ``family`` (4 or 6), under ``FAMILY_MASK``."""
     return BASE | FAMILY_BIT[family]
 
 
@@ -82,26 +79,26 @@ def marks_of(services: Sequence[Service], base: int) -> dict[str, tuple[int, ...
     }
 
 
-def target_port(service: Service, backend: Backend) -> int:
-    """The port that the kernel sends flows of ``service`` to, 0 where the client's is kept."""
+def target_port(service: Service, backend: BackendConfig) -> int:
+    """The backends' port for flows of ``service``; 0 if the client's port is kept."""
     return backend.port or service.single_port or 0
 
 
-def mapped_ports(service: Service, backend: Backend) -> tuple[int, int] | None:
-    """The port of the VIP and that of ``backend``, where nat replaces one by the other."""
+def mapped_ports(service: Service, backend: BackendConfig) -> tuple[int, int] | None:
+    """The port of the VIP and that of ``backend`` if nat maps one to the other."""
     vip_port = service.single_port or 0
     return None if backend.port in (None, 0, vip_port) else (vip_port, backend.port)
 
 
-def _identity(service: Service, backend: Backend) -> str:
+def _identity(service: Service, backend: BackendConfig) -> str:
     first = "all" if service.all_ports else min(ports.first for ports in service.ports)
     mapped = 0 if backend.port in (None, service.single_port) else backend.port
     return f"{service.vip.ip} {service.protocol} {first} {backend.address} {mapped}"
 
 
 def free_mark(identity: str, base: int, space: int, taken: set[int]) -> int:
-    """The mark of ``identity`` with the bits of ``base``, among so many as ``space``: the next free
-    one where another has it in ``taken``.
+    """The mark of ``identity`` with the bits of ``base``, out of ``space`` marks; the next free one
+    if it is in ``taken``.
     """
     digest = hashlib.blake2b(identity.encode(), digest_size=4).digest()
     place = int.from_bytes(digest, "big") % space

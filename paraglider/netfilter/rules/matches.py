@@ -1,7 +1,7 @@
-"""The pieces of iptables rules that several forwards have in common.
+"""Parts of iptables rules that several forward methods share.
 
-Lives here: what matches requests, echo and ICMP errors, what is exempt, and the queues.
-Rules: a match has no target yet, a rule has one; neither has its chain.
+Lives here: the matches of requests, echoes and ICMP errors, the exempt packets, and the queues.
+Rules: a match has no target, a rule has one; both are without a chain.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from paraglider.config.types import Exempt
 from paraglider.netfilter.rules.prefix_chains import Match, branched
 from paraglider.netfilter.rules.ruleset import Chain
 from paraglider.netfilter.rules.steering import OPENS, UNKNOWN
-from paraglider.netfilter.rules.traffic import Traffic, port_matches
+from paraglider.netfilter.rules.traffic import RuleTraffic, port_matches
 
 ICMP = {4: "-p icmp -m icmp --icmp-type", 6: "-p ipv6-icmp -m icmp6 --icmpv6-type"}
 # RFC 792: unreachable, time exceeded, parameter problem. RFC 4443: unreachable, packet too big,
@@ -31,14 +31,14 @@ def errors(family: int) -> tuple[str, ...]:
     return tuple(f"{ICMP[family]} {kind}" for kind in _ERRORS[family])
 
 
-def requests(traffic: Traffic, *, all_ports: bool | None = None) -> Iterable[str]:
+def requests(traffic: RuleTraffic, *, all_ports: bool | None = None) -> Iterable[str]:
     """Matches of what goes to the VIPs: to all of their ports, to some of them, or (None) both."""
     return (match for _, match in _requests(traffic, all_ports))
 
 
 def to_requests(
     name: str,
-    traffic: Traffic,
+    traffic: RuleTraffic,
     target: str,
     *,
     all_ports: bool | None = None,
@@ -50,14 +50,14 @@ def to_requests(
     return branched(name, list(_requests(traffic, all_ports)), target, "-d", rest)
 
 
-def _requests(traffic: Traffic, all_ports: bool | None) -> Iterator[Match]:
+def _requests(traffic: RuleTraffic, all_ports: bool | None) -> Iterator[Match]:
     for end in traffic.vips:
         if all_ports is None or end.all_ports == all_ports:
             for match in port_matches(end.protocol, "destination", end.ports):
                 yield end.address, f"-d {end.address} {match}"
 
 
-def echo(traffic: Traffic, family: int) -> Iterable[str]:
+def echo(traffic: RuleTraffic, family: int) -> Iterable[str]:
     """Matches of ICMP echo requests to the VIPs whose services have it."""
     for vip in traffic.echo_vips:
         yield f"-d {vip} {ICMP[family]} {_ECHO_REQUEST[family]}"

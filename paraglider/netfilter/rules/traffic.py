@@ -1,8 +1,8 @@
-"""What of a configuration concerns the rules of one family: endpoints, each named once.
+"""The endpoints of a configuration for the rules of one family, without duplicates.
 
 Lives here: the collection of VIP and backend endpoints over services, and the port matches.
-Rules: services may share a VIP or a backend; their ports are united, so that no packet meets the
-same match twice. Order is that of the file, so that the text is stable.
+Rules: the ports of services that share a VIP or backend are merged, so that no packet meets the
+same match twice. The order is that of the file, so that the text is stable.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MULTIPORT_SLOTS = 15
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class RuleEndpoint:
     """An address with its ports of one transport protocol."""
 
     address: IPAddress
@@ -34,7 +34,7 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Traffic:
+class RuleTraffic:
     """The balanced traffic of one family.
 
     ``vips`` and ``echo_vips``: where requests go, by port and for ICMP echo. ``replies`` and
@@ -43,8 +43,8 @@ class Traffic:
     """
 
     services: tuple[Service, ...]
-    vips: tuple[Endpoint, ...]
-    replies: tuple[Endpoint, ...]
+    vips: tuple[RuleEndpoint, ...]
+    replies: tuple[RuleEndpoint, ...]
     addresses: tuple[IPAddress, ...]
     backends: tuple[IPAddress, ...]
     echo_vips: tuple[IPAddress, ...]
@@ -52,11 +52,11 @@ class Traffic:
     exempt: tuple[Exempt, ...]
 
 
-def traffic_of(config: Config, family: int, chosen: Callable[[Method], bool]) -> Traffic:
+def traffic_of(config: Config, family: int, chosen: Callable[[Method], bool]) -> RuleTraffic:
     """The traffic of the services of ``family`` (4 or 6) whose method is ``chosen``."""
     services = tuple(s for s in config.services if s.family == family and chosen(s.method))
     back = tuple(s for s in services if s.answers == "via")
-    return Traffic(
+    return RuleTraffic(
         services=services,
         vips=_united((s.vip.ip, p, s.ports) for s in services for p in s.protocols),
         replies=_united(
@@ -70,7 +70,7 @@ def traffic_of(config: Config, family: int, chosen: Callable[[Method], bool]) ->
     )
 
 
-def without(traffic: Traffic, other: Traffic) -> Traffic:
+def without(traffic: RuleTraffic, other: RuleTraffic) -> RuleTraffic:
     """``traffic`` less the VIPs and backends that are also the other's, for ICMP errors alone."""
     return replace(
         traffic,
@@ -109,12 +109,12 @@ def united_ports(ports: Iterable[PortRange]) -> tuple[PortRange, ...]:
 
 def _united(
     parts: Iterable[tuple[IPAddress, str, tuple[PortRange, ...]]],
-) -> tuple[Endpoint, ...]:
+) -> tuple[RuleEndpoint, ...]:
     found: dict[tuple[IPAddress, str], list[PortRange]] = {}
     for address, protocol, ports in parts:
         found.setdefault((address, protocol), []).extend(ports)
     return tuple(
-        Endpoint(address, protocol, united_ports(ports))
+        RuleEndpoint(address, protocol, united_ports(ports))
         for (address, protocol), ports in found.items()
     )
 

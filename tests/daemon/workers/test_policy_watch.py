@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from paraglider.core.flow import TCP
-from paraglider.core.policy_guard import BENCH, STRIKES, Guard
+from paraglider.core.policy_guard import BENCH, STRIKES, PolicyGuard
 from paraglider.core.pool import Backend, Pool
-from paraglider.core.service import ALL_PORTS, Service
+from paraglider.core.service import ALL_PORTS, VirtualService
 from paraglider.core.strategies.base import NewFlow, Strategy
 from paraglider.core.strategies.rr import RoundRobin
 from paraglider.daemon.shared_memory.counters import identity
@@ -42,9 +42,9 @@ class Log:
         self.lines.append((message, values))
 
 
-def service(name: str, strategy: Strategy) -> Service:
+def service(name: str, strategy: Strategy) -> VirtualService:
     """A service by that strategy."""
-    return Service(name, bytes(4), (TCP,), ALL_PORTS, Pool([Backend("a", b"a")]), strategy)
+    return VirtualService(name, bytes(4), (TCP,), ALL_PORTS, Pool([Backend("a", b"a")]), strategy)
 
 
 class Stage:
@@ -52,7 +52,7 @@ class Stage:
 
     def __init__(self) -> None:
         self.policy = Policy()
-        self.guard = Guard(self.policy, RoundRobin(), lambda: 0.0, 1.0)
+        self.guard = PolicyGuard(self.policy, RoundRobin(), lambda: 0.0, 1.0)
         self.services = [service("web", self.guard), service("plain", RoundRobin())]
         self.log = Log()
         self.look = policy_watch.watch(lambda: self.services, self.log)

@@ -23,7 +23,7 @@ import pytest
 
 from paraglider.config.model import Config
 from paraglider.core.flow import TCP, UDP
-from paraglider.core.policy_guard import Guard
+from paraglider.core.policy_guard import PolicyGuard
 from paraglider.core.pool import Backend
 from paraglider.core.strategies import Context, NewFlow
 from paraglider.core.strategies.rr import RoundRobin
@@ -396,7 +396,7 @@ def test_all_that_is_counted_has_its_place() -> None:
     )
     path = build(config, 0, 0.0)
     own = path.services[-1]
-    own.strategy = Guard(own.strategy, own.strategy, time.monotonic, 1.0)
+    own.strategy = PolicyGuard(own.strategy, own.strategy, time.monotonic, 1.0)
     path._datapaths["offload"].counts[:] = [1] * len(REASONS)
     for name in own.strategy.counts():
         setattr(own.strategy, name, 1)

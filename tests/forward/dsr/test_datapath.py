@@ -19,7 +19,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import STATE_NAMES, Flow, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.verdict import MARK, REASON_NAMES
 from paraglider.forward.datapath import HEAD
 from paraglider.forward.dsr.carrier import LeaseCarrier
@@ -33,13 +33,13 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 
 def routed(
     family: Family = V4, protocols: tuple[int, ...] = (flow.TCP, flow.UDP), **changes: object
-) -> Service:
+) -> VirtualService:
     """A service of three backends whose packets stay as they are."""
     return service(family, protocols=protocols, routed=True, **changes)  # type: ignore[arg-type]
 
 
 def datapath(
-    *services: Service, bound: int = 1000, timeouts: FlowTimeouts | None = None
+    *services: VirtualService, bound: int = 1000, timeouts: FlowTimeouts | None = None
 ) -> DsrDatapath:
     """A packet path over ``services``; backend number n of each has mark number n."""
     marks = {

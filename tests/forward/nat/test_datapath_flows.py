@@ -26,7 +26,7 @@ from paraglider.core.flow_states import (
 )
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import DATAGRAM_DRAIN, Backend, Event
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.verdict import DROP, PASS, REWRITTEN
 from paraglider.forward.nat.datapath import NatDatapath
 
@@ -34,7 +34,7 @@ families = pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
 WEB = ((80, 80),)
 
 
-def web(family: Family = V4, *, direct: bool = False, one: bool = True) -> Service:
+def web(family: Family = V4, *, direct: bool = False, one: bool = True) -> VirtualService:
     """A TCP service on port 80, over one backend or all three."""
     backends = [backend(family.backends[0])] if one else []
     return service(family, ports=WEB, backends=backends, direct=direct)
@@ -261,7 +261,7 @@ def test_datagrams_leave_what_takes_no_new_flows(family: Family, event: Event) -
     assert list(found.values()) == [1, 1]
 
 
-def dns(family: Family, *, direct: bool = False) -> Service:
+def dns(family: Family, *, direct: bool = False) -> VirtualService:
     """A UDP service on port 53 with one backend."""
     backends = [backend(family.backends[0])]
     return service(
@@ -441,10 +441,10 @@ def test_affinity_outlives_the_flows_for_a_while() -> None:
     assert picked == [first, first, second]
 
 
-def sharing(family: Family, count: int) -> tuple[Service, Service]:
+def sharing(family: Family, count: int) -> tuple[VirtualService, VirtualService]:
     """Two services, of two VIPs, over the same ``count`` backends."""
 
-    def over(vip: str) -> Service:
+    def over(vip: str) -> VirtualService:
         backends = [backend(address) for address in family.backends[:count]]
         return service(family, vip=vip, ports=WEB, backends=backends)
 

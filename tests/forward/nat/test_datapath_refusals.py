@@ -19,12 +19,12 @@ from scapy.packet import Packet, Raw
 
 from paraglider.core import flow, verdict
 from paraglider.core.pool import Event
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.verdict import DROP, REASON_NAMES
 from paraglider.forward.nat.datapath import NatDatapath
 
 
-def web(family: Family, vip: str = "") -> Service:
+def web(family: Family, vip: str = "") -> VirtualService:
     """A TCP service on port 80 with one backend."""
     backends = [backend(family.backends[0])]
     return service(family, vip=vip, ports=((80, 80),), backends=backends)

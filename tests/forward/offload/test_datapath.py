@@ -15,7 +15,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.flow import PROTOCOL_NAMES, FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Event
-from paraglider.core.service import Service, ServiceMap
+from paraglider.core.service import ServiceMap, VirtualService
 from paraglider.core.verdict import MARK, REASON_NAMES
 from paraglider.forward.datapath import HEAD
 from paraglider.forward.nat.datapath import NatDatapath
@@ -27,14 +27,14 @@ MARKS = (0x51000001, 0x51800002, 0x51FFFFFF)
 
 def offloaded(
     family: Family, protocols: tuple[int, ...] = (flow.TCP,), **changes: object
-) -> Service:
+) -> VirtualService:
     """A service of three backends whose flows the kernel carries."""
     made = service(family, protocols=protocols, **changes)  # type: ignore[arg-type]
     made.offloaded = True
     return made
 
 
-def datapath(made: Service, **changes: float) -> FirstPacketDatapath:
+def datapath(made: VirtualService, **changes: float) -> FirstPacketDatapath:
     """A datapath for one service, with ``MARKS``."""
     marks = dict(zip(made.pool.backends, MARKS, strict=False))
     carrier = ConntrackCarrier(marks, **changes)  # type: ignore[arg-type]

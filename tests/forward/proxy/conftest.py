@@ -15,7 +15,7 @@ import uvloop
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend, Pool
-from paraglider.core.service import Service
+from paraglider.core.service import VirtualService
 from paraglider.core.strategies import STRATEGIES, Context, create
 from paraglider.forward.proxy.events import SocketEvents
 from paraglider.forward.proxy.listeners import ProxyListener
@@ -82,7 +82,7 @@ class Running(Threaded):
                 for number, end in enumerate(ends, 1)
             ]
         )
-        self.service = Service(
+        self.service = VirtualService(
             "web",
             socket.inet_pton(family, host),
             (TCP,),

@@ -15,7 +15,7 @@ from paraglider.health.probes.base import (
     Passed,
     Probe,
     ProbeError,
-    Step,
+    ProbeStep,
     UnableError,
     phrase,
     shortened,
@@ -47,7 +47,7 @@ def test_outcomes(
     class Ends(Probe):
         """Ends with ``error``."""
 
-        async def __call__(self, target: Target, step: Step) -> Passed:
+        async def __call__(self, target: Target, step: ProbeStep) -> Passed:
             """Pass, or raise."""
             step.name, step.timeout = "wait", Code.L6TOUT
             if error is not None:
@@ -64,7 +64,7 @@ def test_patience(probing: Callable[..., Look]) -> None:
     class Hangs(Probe):
         """Never ends."""
 
-        async def __call__(self, target: Target, step: Step) -> Passed:
+        async def __call__(self, target: Target, step: ProbeStep) -> Passed:
             """Wait."""
             step.name, step.timeout = "answer", Code.L7TOUT
             await asyncio.Future()

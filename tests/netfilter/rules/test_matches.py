@@ -11,7 +11,7 @@ from paraglider.config.method import Method
 from paraglider.config.model import Config
 from paraglider.netfilter.rules.matches import echo, errors, exempt, queues, requests
 from paraglider.netfilter.rules.steering import Steering
-from paraglider.netfilter.rules.traffic import Traffic, traffic_of
+from paraglider.netfilter.rules.traffic import RuleTraffic, traffic_of
 
 
 def named(name: str) -> Callable[[Method], bool]:
@@ -19,7 +19,7 @@ def named(name: str) -> Callable[[Method], bool]:
     return lambda method: method.name == name
 
 
-def traffic(*services: dict[str, Any], exempt: tuple[str, ...] = ()) -> Traffic:
+def traffic(*services: dict[str, Any], exempt: tuple[str, ...] = ()) -> RuleTraffic:
     """What of these services concerns the rules."""
     base = {"name": "a", "vip": "192.168.0.11/24", "protocol": "tcp", "backends": ["10.0.0.1"]}
     content = {
