@@ -63,10 +63,10 @@ class RequestController(Viewable, Protocol):
         """The numbers of those that have flows, as far as they serve."""
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
-        """Move ``member``; tells everybody."""
+        """Change the state of ``member`` by ``event``."""
 
     def weigh(self, member: BackendRecord, weight: int) -> None:
-        """Give ``member`` another weight; tells everybody."""
+        """Give ``member`` another weight."""
 
     def when_read(self, done: Callable[[], object]) -> None:
         """Call ``done`` when the kernel's counters have been read of late."""

@@ -33,7 +33,7 @@ _APART: Final = GAUGES | {"cpu", "packets", "batches"}
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """One moment by both clocks, so that the other of a monotonic time can be told."""
+    """One moment by both clocks, to convert monotonic times."""
 
     now: float
     wall: float
@@ -138,7 +138,7 @@ class Viewable(Protocol):
 def status(
     whole: Viewable, samples: Samples, queues: Mapping[int, QueueStatus], at: Instant
 ) -> dict[str, Any]:
-    """Services, backends, processes, health, what runs and what it was told, at one instant."""
+    """Services, backends, processes, health, the program and the last reload, at one instant."""
     config, pools, children = whole.config, whole.pools, whole.processes()
     traffic = whole.traffic(samples)
     whole.assess()
@@ -255,7 +255,7 @@ def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any
 
 
 def _queue(status: QueueStatus | None, length: int) -> dict[str, int] | None:
-    """What the kernel says of a queue of a worker; None where nobody reads it."""
+    """The kernel's counters of a worker's queue; None where no process reads it."""
     if status is None:
         return None
     return {

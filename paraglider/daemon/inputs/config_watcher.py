@@ -18,7 +18,7 @@ PAUSE: Final = 0.5
 #: looks
 QUIET: Final = 2
 
-#: what tells one version of a file from another; () where there is none
+#: identifies a version of a file; () where there is none
 _State = tuple[int, ...]
 
 

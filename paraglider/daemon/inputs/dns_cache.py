@@ -1,8 +1,8 @@
-"""What the DNS answered last, over a restart: a name server's trouble takes no backend out then.
+"""The last answers of the DNS, kept over a restart, so that a name server that fails takes no
+backend out.
 
-Rules: an answer is kept when it has been taken over, and for as long as somebody asks for its name;
-it is judged anew by whoever begins with it. Keeping is a service, not a duty: what cannot be
-written is told of once.
+Rules: an answer is kept when it has been applied, and for as long as a service refers to its name.
+It is checked anew at the next start. An answer that cannot be written is logged once.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class ReloadQueue:
             self.go_on()
 
     def attempt(self, said_by: str, done: Callable[[], object] = lambda: None) -> None:
-        """Reload for whom nobody hears but the log; ``done`` is called after it."""
+        """Reload, and log the result; ``done`` is called after it."""
 
         def log_it(outcome: ReloadOutcome | ParagliderError) -> None:
             if isinstance(outcome, ParagliderError):

@@ -45,7 +45,7 @@ from paraglider.errors import ParagliderError
 
 #: seconds between two lines about one source
 QUIET: Final = 60.0
-#: seconds after which a source that still fails is told of again
+#: seconds after which a source that still fails is logged again
 REMINDER: Final = 3600.0
 #: seconds between two news of one source, at least
 SETTLED: Final = 0.5

@@ -66,7 +66,7 @@ def gathered(
     kept: DnsCache,
 ) -> Config:
     """``config`` with what its files list (``found``) and what the DNS answered, now or last
-    (``kept``), as far as that is good; ``say`` is told of names that do not answer.
+    (``kept``), as far as that is valid; ``say`` is called for names that do not answer.
     """
     config = resolved(config, found)
     by_name = {news.name: news for news in answers}

@@ -1,4 +1,4 @@
-"""Policies that did not return: set aside until somebody has the configuration read again.
+"""Policies that did not return: not called again until the configuration is reloaded.
 
 A pick or a `prepare` of a policy that never ends stops its worker, which is killed for it
 (``processes.hangs``). The worker that follows has the same policy, and would stop again. So the

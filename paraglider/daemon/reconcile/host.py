@@ -1,13 +1,13 @@
-"""What the controller has the reconciler do, without ever waiting for it.
+"""Requests to the host helper, none of which is waited for.
 
-    adjust    the host is brought to another configuration. Who wants one to be taken over calls
-              ``adjust``, is told HostPendingError, and is called again when the host is there; then
-              the same call gives what was done, or raises why it was not
-    hash, forget, count   one order each, its answer later
+    adjust    the host is brought to another configuration. The caller gets ``HostPendingError`` and
+              is called again when the host has been changed; then the same call returns what was
+              changed, or raises why it was not
+    load, forget, count, read   one request each, answered later
 
 Lives here: ``HostRequests``, ``HostPendingError``.
-Rules: one configuration at a time; who comes meanwhile is told HostPendingError too, and tries
-again when ``adjusting`` is over. What was refused is nobody's to retry but the asker's.
+Rules: one configuration at a time; other callers get ``HostPendingError`` meanwhile, and try again
+when ``adjusting`` is false. A refused configuration is tried again by its caller only.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class HostRequests:
         self._tell(every, then)
 
     def count(self, then: Callable[[Mapping[int, int] | None], object]) -> None:
-        """How many connections the kernel has, by mark; None where nobody can say."""
+        """How many connections the kernel has, by mark; None where they cannot be counted."""
 
         def done(_: ParagliderError | None, answer: Message) -> None:
             then(answer.marks if isinstance(answer, ConnectionCounts) else None)
@@ -159,7 +159,7 @@ class HostRequests:
         self, message: Message, conditions: Conditions, renewed: Callable[[int], object]
     ) -> None:
         """What the reconciler said by itself: what is wrong with the host goes into ``conditions``;
-        ``renewed`` is told of a family whose table of offloaded flows was made anew.
+        ``renewed`` is called for a family whose table of offloaded flows was restored.
         """
         if isinstance(message, HostConditions):
             found = {name: Condition(how, text) for name, (how, text) in message.found.items()}

@@ -25,7 +25,7 @@ Step = Callable[[float], float]
 
 
 class Turns:
-    """``steps``, by the names that the log gives them; what nobody foresaw goes into ``faults``."""
+    """``steps``, by the names that the log gives them; unexpected exceptions go into ``faults``."""
 
     def __init__(self, steps: Mapping[str, Step], faults: Faults) -> None:
         self._steps = steps

@@ -21,7 +21,7 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.store.store import Store
 
-#: seconds between two readings of what workers have applied, while somebody waits for it
+#: seconds between two readings of what workers have applied, while a request waits for it
 POLL: Final = 0.01
 
 

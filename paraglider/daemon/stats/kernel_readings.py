@@ -56,7 +56,7 @@ class KernelReadings:
 
     def reconcile(self, ask: Ask, changed: Callable[[], object], *, needed: bool) -> float:
         """Have ``ask`` read when that is due, and call ``changed`` after it; seconds until the next
-        turn. Where there is nothing to read (not ``needed``), nobody waits for it.
+        turn. Where there is nothing to read (not ``needed``), no request waits.
         """
         now, self._needed = self._clock(), needed
         if not needed:
