@@ -6,6 +6,7 @@ Each test forks a process that runs a ``Supervisor`` with a worker function of t
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import os
 import re
@@ -527,6 +528,20 @@ def test_a_worker_inherits_nobody_elses_descriptors(supervise: Any) -> None:
     running = supervise(life, workers=3)
     running.await_events("ready")
     assert [f"sockets={before + 1}" in line for line in running.events("holds")] == [True] * 3
+    running.end()
+
+
+def test_processes_share_the_objects_of_the_supervisor(supervise: Any) -> None:
+    """They are frozen ahead of the fork: no collector writes into them, and so unshares them."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        log.logger().info("frozen", most=gc.get_freeze_count() > len(gc.get_objects()))
+        return serve(spec, report)
+
+    running = supervise(life, workers=1)
+    running.await_events("ready")
+    (line,) = running.events("frozen")
+    assert "most=true" in line
     running.end()
 
 

@@ -7,9 +7,10 @@
     GET  /stats.csv  /;csv  as HAProxy's              GET  /metrics    as Prometheus'
     POST /api/v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}, with a token
 
-Rules: what is read comes from the feed, never from a question of its own; what is changed goes to
-the hub, which looks at the token. Files are read at the start, and no other is ever served. The
-process is locked in when the first request comes: ``warm_up`` imports what aiohttp imports late.
+Rules: what is read comes from the feed, never from a request of its own; changes go to the
+supervisor, which checks the token. Files are read at the start, and no other is ever served. The
+process is locked in when the first request comes: ``REHEARSAL`` has aiohttp import what it imports
+late.
 """
 
 from __future__ import annotations
@@ -76,8 +77,8 @@ def files() -> dict[str, File]:
 def application(
     static: Mapping[str, File], feed: Feed, streams: Streams, guarded: RequestGuard, ask: Ask
 ) -> web.Application:
-    """The requests, answered with the files ``static`` and from ``feed``; changes are asked of the
-    hub by ``ask``.
+    """The requests, answered with the files ``static`` and from ``feed``; ``ask`` sends changes to
+    the supervisor.
     """
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors, _guarding(guarded)])
     app.on_response_prepare.append(_add_headers)

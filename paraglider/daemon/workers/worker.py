@@ -211,7 +211,7 @@ def _ticker(
     journals: journals.Journals,
     logger: Any,
 ) -> Callable[[float], None]:
-    """What a worker does twenty times a second: expiry, what the hub asks for, its carriers,
+    """What a worker does twenty times a second: expiry, requests of the supervisor, carriers,
     its journal where that was damaged, its counters, and faults into the log once a minute.
     """
     reported = 0
