@@ -6,7 +6,7 @@
     [fd00:10::3]:8080
 
 Lives here: ``parse``.
-Rules: one backend a line, ``ADDRESS[:PORT] [weight=N]``, an IPv6 address with a port in brackets.
+Rules: one backend per line, ``ADDRESS[:PORT] [weight=N]``, an IPv6 address with a port in brackets.
 What a key may hold is ``model.Backend``'s to say. The number of backends, and of mistakes that are
 told, is bounded, whatever the file holds. Pure.
 """

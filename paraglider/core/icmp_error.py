@@ -51,7 +51,7 @@ def packet_inside(buf: bytearray, offset: int, error: Parsed, limit: int) -> Par
 def translate(buf: bytearray, offset: int, error: Parsed, flows: FlowTable) -> int:
     """Translate the ICMP error in ``buf`` (``error`` is its parsed outer header) in place.
 
-    Returns -1 when done, else the reason why it goes on untouched or is dropped.
+    Returns -1 when done, else the reason code by which it is accepted unchanged or dropped.
     """
     inner = packet_inside(buf, offset, error, error.end)
     if inner.reason >= 0:
