@@ -37,7 +37,7 @@ from paraglider.core.strategies import STRATEGIES, NewFlow
 from paraglider.core.tracing import TracingBalancer
 from paraglider.forward.load import load
 from paraglider.forward.services import make_services
-services = make_services(load("c"), {"proxy"}, 0, STRATEGIES)
+services = make_services(load("c"), lambda m: m.name == "proxy", 0, STRATEGIES)
 balancer = TracingBalancer(ServiceMap(services))
 flow = NewFlow(TCP, bytes((192, 0, 2, 9, 192, 0, 2, 1, 156, 64, 0, 80)), 0.0)
 backend = balancer.choose(services[0], flow, lambda _: False)

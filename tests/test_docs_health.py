@@ -86,7 +86,7 @@ def test_slow_start_begins_where_the_page_says() -> None:
     assert "grows from a tenth of its weight to all of it, in ten steps" in " ".join(PAGE.split())
     text = "services: [{name: a, vip: 192.0.2.1, protocol: tcp, strategy: wrr, slow_start: 20,"
     config = parse(f"{text} backends: [10.0.0.1, 10.0.0.2]}}]", "f").config
-    (service,) = make_services(config, {"nat"}, 0, STRATEGIES)
+    (service,) = make_services(config, lambda m: m.name == "nat", 0, STRATEGIES)
     back, other = service.pool.backends
     service.pool.apply(back, Event.CHECK_FAILED)
     service.pool.apply(back, Event.CHECK_PASSED)

@@ -48,8 +48,7 @@ class Situation:
 
     def __init__(self, config: Config, registry: Registry, live: LiveState = NOTHING) -> None:
         self.config = _with_listed(config, live)
-        forwards = {service.forward for service in config.services}
-        self.services = make_services(self.config, forwards, 0, registry)
+        self.services = make_services(self.config, lambda _method: True, 0, registry)
         self.balancer = Balancer(ServiceMap(self.services))
         self._seeded = {s.name for s in config.services if s.seed is not None}
         self._by_name = {service.name: service for service in self.services}

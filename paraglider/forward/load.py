@@ -14,6 +14,7 @@ from paraglider.config.load import (
     find_config,
     load,
     load_with_marks,
+    parse,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "find_config",
     "load",
     "load_with_marks",
+    "parse",
 ]

@@ -5,11 +5,12 @@ Rules: no I/O. The objects are a worker's own: workers share nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from paraglider.config.diff import predecessors
+from paraglider.config.method import Method
 from paraglider.config.model import Config, Service
 from paraglider.core.affinity import Affinity
 from paraglider.core.flow import TCP, UDP
@@ -74,24 +75,23 @@ class Previous:
 
 def make_services(
     config: Config,
-    forwards: Iterable[str],
+    chosen: Callable[[Method], bool],
     worker: int,
     registry: Registry,
     before: Previous | None = None,
 ) -> list[VirtualService]:
-    """The services of ``config`` with one of ``forwards``, for worker number ``worker``.
+    """The services of ``config`` whose method is ``chosen``, for worker number ``worker``.
 
     ``registry`` has the strategies that they name (``policies.load``). What ``before`` has alike
     stays the same object, so that flows keep their backends and strategies their place: services
     that have not changed, and of others what has not.
     """
-    chosen = frozenset(forwards)
     place = _Place(config, worker, registry)
     names = predecessors(before.config, config) if before is not None else {}
     return [
         _service(s, place, _known(s, names.get(s.name), config, before))
         for s in config.services
-        if s.forward in chosen
+        if chosen(s.method)
     ]
 
 

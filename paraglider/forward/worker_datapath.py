@@ -89,8 +89,7 @@ class WorkerDatapath:
         shared = [method for method in used if method.owns_vip]
         self._groups: list[_Group] = []
         for members in (shared, *([method] for method in used if not method.owns_vip)):
-            names = [method.name for method in members]
-            services = make_services(config, names, worker, registry)
+            services = make_services(config, members.__contains__, worker, registry)
             place = DatapathContext(config, now, Balancer(ServiceMap(services)), live=live)
             self._groups.append(_Group(members, services, place))
         self._datapaths = {
@@ -124,8 +123,8 @@ class WorkerDatapath:
         """
         previous = Previous.of(before, self.services)
         for group in self._groups:
-            names = [method.name for method in group.members]
-            group.configure(config, make_services(config, names, worker, registry, previous))
+            chosen = group.members.__contains__
+            group.configure(config, make_services(config, chosen, worker, registry, previous))
         self._refresh()
 
     def _refresh(self) -> None:

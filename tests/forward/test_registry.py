@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import ast
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import paraglider
 from paraglider.config.method import METHODS
 from paraglider.config.model import Service
 from paraglider.forward import registry
@@ -95,30 +92,3 @@ def test_what_other_firewalls_see() -> None:
     passing = {method.name: method.passing for method in registry.methods()}
     assert passing["proxy"] == ()
     assert all(found for name, found in passing.items() if name != "proxy")
-
-
-def compared_names(source: Path) -> set[str]:
-    """The names of methods that a comparison in ``source`` has on one of its sides."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Compare):
-            constants = [each for side in (node.left, *node.comparators) for each in ast.walk(side)]
-            found |= {
-                str(each.value)
-                for each in constants
-                if isinstance(each, ast.Constant) and each.value in METHODS
-            }
-    return found
-
-
-def test_methods_are_asked_and_not_compared() -> None:
-    """Only a method's own folder compares its name; a mode of Convey's has one of these names."""
-    package = Path(paraglider.__file__).parent
-    others = {"config/importers/convey.py"}
-    found = {}
-    for source in package.rglob("*.py"):
-        place = source.relative_to(package).as_posix()
-        own = {name for name in METHODS if place.startswith(f"forward/{name}/")}
-        if place not in others and (names := compared_names(source) - own):
-            found[place] = names
-    assert found == {}

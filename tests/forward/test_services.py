@@ -26,5 +26,5 @@ def test_the_life_of_backends_is_as_configured(life: dict[str, object]) -> None:
         **{key: value for key, value in life.items() if value is not None},
     }
     config = Config.model_validate({"services": [service]})
-    (made,) = make_services(config, ["nat"], 0, STRATEGIES)
+    (made,) = make_services(config, lambda m: m.name == "nat", 0, STRATEGIES)
     assert {key: getattr(made.pool, key) for key in life} == life

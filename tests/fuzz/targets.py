@@ -21,7 +21,6 @@ from pydantic import ValidationError
 from paraglider.config import listing
 from paraglider.config.diagnostics import ConfigError
 from paraglider.config.importers.formats import FORMATS, draft_of
-from paraglider.config.load import accepted, parse
 from paraglider.core import journal, packet, strategies
 from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE, KERNELS, UNFINISHED
@@ -37,6 +36,7 @@ from paraglider.daemon.web.guard import RequestGuard
 from paraglider.errors import OperatorError
 from paraglider.forward.dsr.carrier import LeaseCarrier
 from paraglider.forward.dsr.datapath import DsrDatapath
+from paraglider.forward.load import accepted, parse
 from paraglider.forward.nat.datapath import NatDatapath
 from paraglider.forward.offload.carrier import ConntrackCarrier
 from paraglider.forward.offload.datapath import FirstPacketDatapath

@@ -44,7 +44,7 @@ from paraglider.forward.proxy.header import header
 from paraglider.forward.proxy.listeners import ProxyListener
 from paraglider.forward.proxy.listing import ProxyView
 from paraglider.forward.proxy.relay import Relay, Shared
-from paraglider.forward.proxy.server import Proxy, build
+from paraglider.forward.proxy.server import Proxy, build, listens
 from paraglider.forward.services import States, make_services
 from paraglider.host import policies, seccomp
 from paraglider.host.policies import has_policies
@@ -186,8 +186,7 @@ def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
 
     So that no first connection pays for what Python puts off, and nothing is imported after chroot.
     """
-    forwards = {service.forward for service in spec.config.services}
-    for service in make_services(spec.config, forwards, spec.number, spec.registry):
+    for service in make_services(spec.config, listens, spec.number, spec.registry):
         key = service.vip * 2 + bytes(2) + service.ports[0][0].to_bytes(2, "big")
         header("v1", key)
         if service.pool.ready:

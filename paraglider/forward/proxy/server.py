@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Final
 
+from paraglider.config.method import Method
 from paraglider.config.model import Config
 from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
@@ -35,6 +36,11 @@ from paraglider.forward.services import Previous, States, apply_states, make_ser
 BATCH: Final = 64
 #: seconds without accepting after the kernel had no descriptor or memory left for it
 PAUSE: Final = 0.1
+
+
+def listens(method: Method) -> bool:
+    """Whether a proxy worker accepts the connections to services with ``method``."""
+    return method.listens
 
 
 class Proxy:
@@ -98,7 +104,7 @@ class Proxy:
         """
         old = self.services
         previous = Previous.of(before, old)
-        self.services = tuple(make_services(config, ("proxy",), worker, registry, previous))
+        self.services = tuple(make_services(config, listens, worker, registry, previous))
         for service in set(old) - set(self.services):
             service.pool.retire()
         self._balancer.services = ServiceMap(self.services)
@@ -293,7 +299,7 @@ def build(
     limits = config.timeouts
     return Proxy(
         Shared(loop, events, limits.established, limits.half_closed),
-        make_services(config, ("proxy",), worker, registry),
+        make_services(config, listens, worker, registry),
         listeners,
         connect=limits.connect,
         bound=min(bound, config.flows.max),
