@@ -127,7 +127,7 @@ def test_ports_that_are_swapped() -> None:
     wanted = config({**first, "ports": 81}, {**second, "ports": 80})
     pools = BackendTable(world.config, 0.0)
     after = Desired(world.config).replaced(wanted)
-    pools.adopt(after.config, 1.0, after.keys)
+    pools.apply_config(after.config, 1.0, after.keys)
     world.apply_config(after.config)
     world.path.apply_states(pools.states())
     assert (world.again(1, port=80), world.again(2, port=81)) == ([A], [B])
