@@ -89,8 +89,7 @@ setup(
     install_requires=[
         "NetfilterQueue>=1.1",
         "PyYAML>=6",
-        "aiohttp>=3.9",
-        "anyio>=4",
+        "aiohttp>=3.12",
         "click>=8.1",
         "dnspython>=2.6",
         "prometheus-client>=0.17",
@@ -99,7 +98,6 @@ setup(
         "rich>=13",
         "structlog>=23.1",
         "uvloop>=0.19",
-        "watchfiles>=0.21",
     ],
     extras_require={
         "test": [

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from paraglider.daemon.conditions import unanswered
-from paraglider.daemon.inputs import config_watcher
 from paraglider.daemon.web import feed
 from paraglider.daemon.workers import proxy_worker
 from paraglider.health import rise_and_fall
+from paraglider.host import file_watch
 from paraglider.netfilter.queue import reader
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -24,7 +24,7 @@ SAID = {
         feed.INTERVAL,
         reader.TICK,
         reader.TICK,
-        config_watcher.PAUSE,
+        file_watch.PAUSE,
         unanswered.INTERVAL,
     ),
     "health.md": (rise_and_fall.HINTED,),

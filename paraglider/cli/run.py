@@ -25,7 +25,6 @@ from paraglider.daemon.host_helper.process import HostHelperSpec
 from paraglider.daemon.host_helper.readings import read
 from paraglider.daemon.http.listening import ControlSocket
 from paraglider.daemon.http.process import HttpSpec
-from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.startup_sources import gathered, names_in
 from paraglider.daemon.process_specs import Place, be, forget_other_journals, make_specs
@@ -46,6 +45,7 @@ from paraglider.host.changes.base import Host
 from paraglider.host.checks import check_chroot, check_root, check_user, check_vips
 from paraglider.host.cores import agree, worker_cores
 from paraglider.host.dns_cache import DnsCacheFile
+from paraglider.host.file_watch import FilePoller
 from paraglider.host.ownership import STARTED, announce, owner_of, state_path
 from paraglider.netfilter.queue.proc import require_free
 from paraglider.netfilter.rules.steering import worker_queues
@@ -122,7 +122,7 @@ def run(
             partial(forget_other_journals, specs),
             token.digest,
             read=settings.read,
-            file=ConfigWatcher(path),
+            file=FilePoller([path]),
             named=named,
             kept=kept,
             kernel=KernelMonitor(

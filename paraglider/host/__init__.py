@@ -11,7 +11,7 @@ Glossary
 - state      the changes of a set-up, stored in a file for the undo (``state``)
 - journal    the files in which workers record their flows (``journal_files``)
 - srv        backends from DNS (``srv``)
-- file watch detects changes of files (``file_watch``)
+- file watch detects changes of files by stat (``file_watch``)
 - capture    packets in a capture file of tcpdump or Wireshark (``capture``)
 - streams    standard input, output and error, and non-blocking outputs (``streams``)
 

@@ -1,10 +1,12 @@
-"""Files that may change, and who is told: by inotify, through watchfiles.
+"""Files that may change, polled by stat.
 
-Lives here: ``FileWatch``, ``barred``, ``preload``.
-Rules: the directories of the files are watched, not the files, so that one that is renamed into its
-place, or appears, is seen. What counts is that the file is another than before (``os.stat``);
-that is looked at every POLL seconds besides, for what inotify does not tell: network file systems,
-a link's target in another directory. Needs the right to list the directory, none to read the file.
+Lives here: ``FilePoller`` (which files have changed, for a caller with a clock of its own),
+``FileWatch`` (the same for an event loop), ``barred``.
+One stat per file every PAUSE follows links and renames and works on every file system; a
+notification of the kernel (inotify) misses what another host writes, and the target of a link in
+another directory, so that a poll is needed beside it.
+Rules: a change counts when the file has been the same for QUIET polls, so that no file is read
+while it is being written. Needs the right to search the directory, none to read the file.
 """
 
 from __future__ import annotations
@@ -16,78 +18,95 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-import anyio
-import anyio.lowlevel
-import anyio.to_thread
-from watchfiles import awatch
-
-#: seconds after which a file is looked at, whatever inotify says
-POLL: Final = 1.0
-#: milliseconds of quiet until a change counts as over, and the longest wait for that
-_QUIET: Final = 50
-_PATIENCE: Final = 500
+#: seconds between two polls
+PAUSE: Final = 0.5
+#: polls
+QUIET: Final = 2
 
 #: what tells one version of a file from another; () where there is none
 _State = tuple[int, ...]
 
 
-class FileWatch:
-    """Watches ``files`` and calls ``tell`` with each at the beginning, and whenever it has changed.
+class _File:
+    """A file with the state in which it was read, and the last one that a poll has seen."""
 
-    At the beginning, for it may have changed since whoever is told has read it.
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.note()
+
+    def note(self) -> None:
+        """It is about to be read as it is now."""
+        self.read = self.last = _state(self.path)
+        self.same = 0
+
+    def changed(self, gone: bool) -> bool:
+        """Whether it differs from what was read, and has settled; with ``gone`` also where it is
+        not there.
+        """
+        state = _state(self.path)
+        self.same = self.same + 1 if state == self.last else 1
+        self.last = state
+        if state == self.read or self.same < QUIET or not (state or gone):
+            return False
+        self.read = state
+        return True
+
+
+class FilePoller:
+    """The files at ``paths``, which have just been read. A file that is gone has changed only with
+    ``gone``: else it is waited for.
     """
 
-    def __init__(self, files: Iterable[str], tell: Callable[[str], None]) -> None:
+    def __init__(self, paths: Iterable[str | Path], *, gone: bool = False) -> None:
+        self._files = [_File(str(path)) for path in paths]
+        self._gone = gone
+        self._next = 0.0
+
+    def note(self) -> None:
+        """They are about to be read as they are now."""
+        for file in self._files:
+            file.note()
+
+    def changed(self, now: float) -> list[str]:
+        """The files that have changed and settled, each once a change. ``now`` is in seconds; polls
+        no more often than every PAUSE.
+        """
+        if now < self._next:
+            return []
+        self._next = now + PAUSE
+        return [file.path for file in self._files if file.changed(self._gone)]
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next poll."""
+        return max(0.0, self._next - now)
+
+
+class FileWatch:
+    """Calls ``tell`` with each of ``files`` at the beginning, for it may have changed since it was
+    read, and whenever one has changed or is gone.
+    """
+
+    def __init__(self, files: Iterable[str], tell: Callable[[str], object]) -> None:
+        self._files = tuple(files)
         self._tell = tell
-        self._states: dict[str, _State | None] = dict.fromkeys(files)
         self._stop = asyncio.Event()
 
     async def run(self) -> None:
-        """Watch until ``stop``."""
-        self._look()
+        """Poll until ``stop``."""
+        clock = asyncio.get_running_loop().time
+        poller = FilePoller(self._files, gone=True)
+        changed = list(self._files)
         while not self._stop.is_set():
-            try:
-                await self._watch()
-            except OSError:  # a directory is not there, or not ours to watch
-                await self._pause()
-                self._look()
+            for file in changed:
+                self._tell(file)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(poller.wait(clock())):
+                    await self._stop.wait()
+            changed = poller.changed(clock())
 
     def stop(self) -> None:
-        """End ``run``, soon."""
+        """End ``run``, soon; nothing is told any more."""
         self._stop.set()
-
-    async def _watch(self) -> None:
-        directories = sorted({str(Path(file).parent) for file in self._states})
-        async for _ in awatch(
-            *directories,
-            watch_filter=None,
-            debounce=_PATIENCE,
-            step=_QUIET,
-            rust_timeout=round(POLL * 1000),
-            yield_on_timeout=True,
-            recursive=False,
-            stop_event=self._stop,
-        ):
-            self._look()
-
-    async def _pause(self) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(POLL):
-                await self._stop.wait()
-
-    def _look(self) -> None:
-        if self._stop.is_set():
-            return
-        for file, before in self._states.items():
-            now = _state(file)
-            if now != before:
-                self._states[file] = now
-                self._tell(file)
-
-
-def preload() -> None:
-    """Import what watchfiles imports at the first watch: anyio and its side of asyncio."""
-    anyio.run(anyio.lowlevel.checkpoint)
 
 
 def barred(file: str) -> bool:

@@ -70,10 +70,7 @@ _RUNTIME: Final = _calls(
 _CONNECTS: Final = _calls("connect bind")
 _ACCEPTS: Final = _calls("accept accept4 listen")
 _READS_FILES: Final = _calls(
-    """
-    openat open lstat readlink readlinkat access faccessat faccessat2 getdents64
-    inotify_init1 inotify_add_watch inotify_rm_watch
-    """
+    "openat open lstat readlink readlinkat access faccessat faccessat2 getdents64"
 )
 
 #: calls that only an attacker would make

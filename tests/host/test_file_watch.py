@@ -1,8 +1,9 @@
-"""Tests of ``paraglider.host.file_watch``: whatever makes a file another one is told."""
+"""Files that change, polled: what counts as a change, and when it is told."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,77 @@ from pathlib import Path
 import pytest
 
 from paraglider.host import file_watch
-from paraglider.host.file_watch import FileWatch
+from paraglider.host.file_watch import PAUSE, QUIET, FilePoller, FileWatch
 
 PATIENCE = 20
+
+
+class World:
+    """A file that was read, and time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._versions = itertools.count()
+        self.write()
+        self.poller = FilePoller([path])
+        self._now = 1000.0
+
+    def write(self) -> None:
+        """Another version."""
+        self.path.write_text("x" * next(self._versions))
+
+    def polls(self, count: int) -> list[bool]:
+        """What so many polls find."""
+        found = []
+        for _ in range(count):
+            self._now += PAUSE
+            found.append(self.poller.changed(self._now) == [str(self.path)])
+        return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    """A file."""
+    return World(tmp_path / "file")
+
+
+def test_a_change_counts_once_and_when_it_is_over(world: World) -> None:
+    """Not while the file is being written."""
+    assert world.polls(3) == [False] * 3
+    world.write()
+    assert world.polls(QUIET - 1) == [False] * (QUIET - 1)
+    world.write()
+    assert world.polls(QUIET + 2) == [False] * (QUIET - 1) + [True, False, False]
+
+
+def test_a_rename_into_its_place_counts(world: World) -> None:
+    """As editors do it; while there is none nothing does."""
+    other = world.path.with_name("other")
+    other.write_text("")
+    world.path.unlink()
+    assert world.polls(QUIET + 1) == [False] * (QUIET + 1)
+    other.rename(world.path)
+    assert world.polls(QUIET)[-1]
+
+
+def test_what_was_read_meanwhile_is_no_change(world: World) -> None:
+    """Whoever had it read."""
+    world.write()
+    world.poller.note()
+    assert world.polls(QUIET + 1) == [False] * (QUIET + 1)
+
+
+def test_it_is_polled_now_and_then(world: World) -> None:
+    """However often it is asked for."""
+    assert not world.poller.changed(1e6)
+    world.write()
+    assert not any(world.poller.changed(1e6 + PAUSE * n / 1000) for n in range(1000))
+    assert world.poller.wait(1e6 + PAUSE / 4) == PAUSE * 3 / 4
+
+
+@pytest.fixture
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_watch, "PAUSE", 0.02)
 
 
 def told_of(files: list[Path], *steps: Callable[[], object]) -> list[str]:
@@ -38,6 +107,7 @@ def told_of(files: list[Path], *steps: Callable[[], object]) -> list[str]:
     return asyncio.run(scenario())
 
 
+@pytest.mark.usefixtures("_quick")
 def test_what_changes(tmp_path: Path) -> None:
     """A file that is written, replaced, removed and made anew is told each time, others are not."""
     file, other = tmp_path / "web", tmp_path / "api"
@@ -53,6 +123,7 @@ def test_what_changes(tmp_path: Path) -> None:
     assert told == [str(file)] * 4
 
 
+@pytest.mark.usefixtures("_quick")
 def test_a_link_that_leads_elsewhere(tmp_path: Path) -> None:
     """A link whose own target is exchanged is another file (as Kubernetes updates volumes)."""
     for name in ("one", "two"):
@@ -70,9 +141,9 @@ def test_a_link_that_leads_elsewhere(tmp_path: Path) -> None:
     assert told_of([file], swapped) == [str(file)]
 
 
-def test_a_directory_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is looked for now and then, and what appears in it is told."""
-    monkeypatch.setattr(file_watch, "POLL", 0.05)
+@pytest.mark.usefixtures("_quick")
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    """It is looked for at each poll, and what appears in it is told."""
     file = tmp_path / "later" / "web"
 
     def appears() -> None:

@@ -29,7 +29,6 @@ from paraglider.daemon.controller.processes import Processes, discovers
 from paraglider.daemon.controller.readonly_handlers import ReadOnlyHandlers
 from paraglider.daemon.controller.reloader import FlowCounts, Reloader
 from paraglider.daemon.controller.views import Loaded
-from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.inputs.dns_cache import DnsCache
 from paraglider.daemon.inputs.health import HealthInput
 from paraglider.daemon.inputs.reload import Capabilities, FlowLoss, ReloadOutcome, compare
@@ -61,6 +60,7 @@ from paraglider.daemon.store.backends import BackendRecord, BackendTable
 from paraglider.daemon.store.discovered import DiscoveredHosts
 from paraglider.daemon.store.store import Desired, Store
 from paraglider.forward.worker_datapath import kind_of
+from paraglider.host.file_watch import FilePoller
 
 
 class Controller:
@@ -80,7 +80,7 @@ class Controller:
         token: bytes | None = None,
         *,
         read: Callable[[], Read],
-        file: ConfigWatcher,
+        file: FilePoller,
         adjust: Callable[[Config, Callable[[], object]], list[str]] | None = None,
         named: Mapping[str, BackendSource] | None = None,
         kept: DnsCache | None = None,

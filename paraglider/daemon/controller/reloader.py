@@ -15,7 +15,6 @@ from paraglider.daemon import log
 from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.controller.processes import Processes
 from paraglider.daemon.controller.views import Loaded
-from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.inputs.reload import FlowLoss, ReloadOutcome
 from paraglider.daemon.inputs.reload_queue import NONE_ENDS, ReloadQueue
 from paraglider.daemon.inputs.sources import SourceInput
@@ -27,6 +26,7 @@ from paraglider.daemon.settings import Read
 from paraglider.daemon.stats.traffic import samples
 from paraglider.daemon.store.store import Store
 from paraglider.errors import PlatformError
+from paraglider.host.file_watch import FilePoller
 from paraglider.netfilter.rules.marks import backend_marks
 
 #: seconds within which the workers write their counters
@@ -94,7 +94,7 @@ class Reloader:
         flows: FlowCounts,
         *,
         read: Callable[[], Read],
-        file: ConfigWatcher,
+        file: FilePoller,
     ) -> None:
         self._controller = controller
         self._processes = processes

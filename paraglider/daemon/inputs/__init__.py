@@ -1,6 +1,6 @@
 """Inputs: the sources of facts, each of which changes the store through the controller.
 
-file        ``config_watcher``, ``reload``, ``reload_queue``
+file        ``reload``, ``reload_queue``
 health      ``health`` (checks and failover), ``passive_checks``
 DNS, lists  ``sources``, ``startup_sources``, ``dns_cache``
 policies    ``suspended_policies``

@@ -16,7 +16,7 @@ from paraglider.daemon import log
 from paraglider.daemon.messages import DnsName, DnsUpdate, FileChanged
 from paraglider.daemon.monitor.dns_lookup import QueryFor, ask, dns_query
 from paraglider.daemon.monitor.outbox import DiscoveryNews
-from paraglider.host import file_watch, srv
+from paraglider.host import srv
 from paraglider.host.file_watch import FileWatch, barred
 
 #: seconds that an answer holds at least and at most, whatever its TTL
@@ -130,4 +130,3 @@ class Discovery:
 def preload() -> None:
     """Import all that is needed here; the supervisor calls it while it may read every file."""
     srv.preload()
-    file_watch.preload()

@@ -18,8 +18,6 @@ from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
-from paraglider.daemon.inputs.config_watcher import PAUSE as LOOK
-from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     FROM_ROLE,
@@ -48,6 +46,8 @@ from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.worker_datapath import build
 from paraglider.host.dns_records import Record
+from paraglider.host.file_watch import PAUSE as LOOK
+from paraglider.host.file_watch import FilePoller
 
 SERVICE = {"name": "web", "vip": "192.0.2.1/24", "protocol": "tcp", "ports": 80}
 
@@ -133,7 +133,7 @@ class World:
         self.files: list[Config | OperatorError] = []
         self.path = tmp_path / "file"
         self.path.touch()
-        file = ConfigWatcher(self.path)
+        file = FilePoller([self.path])
         self.controller = Controller(
             before, STRATEGIES, read=self.read, file=file, adjust=self.adjust
         )

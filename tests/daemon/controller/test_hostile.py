@@ -23,7 +23,6 @@ from paraglider.core.pool import State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.http.metrics import render
-from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.ipc import EndpointError, IpcEndpoint, Kind, encode
 from paraglider.daemon.messages import (
     FROM_ROLE,
@@ -40,6 +39,7 @@ from paraglider.daemon.settings import Read
 from paraglider.daemon.shared_memory.counters import Counters
 from paraglider.daemon.web.token import digest
 from paraglider.daemon.workers.worker import WorkerSpec
+from paraglider.host.file_watch import FilePoller
 
 COMMON = {"vip": "192.0.2.1/24", "protocol": "tcp", "backends": ["10.0.0.1", "10.0.0.2"]}
 CONFIG = Config.model_validate(
@@ -220,7 +220,7 @@ class World:
             STRATEGIES,
             token=digest(TOKEN),
             read=lambda: Read(LoadedConfig(CONFIG, Marks(), "file"), CONFIG, (), {}),
-            file=ConfigWatcher(path),
+            file=FilePoller([path]),
             named={"dns": BackendSource(dns="_web._tcp.example")},
         )
         self.children = Everybody()

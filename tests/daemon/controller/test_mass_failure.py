@@ -18,7 +18,6 @@ from paraglider.config.model import Config
 from paraglider.core.pool import Event, State
 from paraglider.core.strategies import STRATEGIES
 from paraglider.daemon.controller.controller import Controller
-from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind, encode
 from paraglider.daemon.messages import (
     FROM_ROLE,
@@ -40,6 +39,7 @@ from paraglider.daemon.shared_memory.counters import Counters
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.health.codes import Code
 from paraglider.health.results import CheckReport, HealthChange
+from paraglider.host.file_watch import FilePoller
 
 WORKERS = 3
 #: bytes that one backend's state takes in a message, with room
@@ -146,7 +146,7 @@ class World:
             read=lambda: Read(
                 LoadedConfig(self.files[-1], Marks(), "file"), self.files[-1], (), {}
             ),
-            file=ConfigWatcher(path),
+            file=FilePoller([path]),
             adjust=lambda _config, _again: [],
         )
         self.processes = Processes(of)

@@ -23,7 +23,6 @@ from paraglider.daemon.conditions.kernel import KernelMonitor
 from paraglider.daemon.conditions.refusals import Refusals
 from paraglider.daemon.controller.controller import Controller
 from paraglider.daemon.host_helper.process import HostHelperSpec
-from paraglider.daemon.inputs.config_watcher import ConfigWatcher
 from paraglider.daemon.ipc import Frame, IpcEndpoint, Kind
 from paraglider.daemon.messages import (
     FROM_ROLE,
@@ -52,6 +51,7 @@ from paraglider.daemon.stats.kernel_readings import PATIENCE, KernelReadings
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
+from paraglider.host.file_watch import FilePoller
 from paraglider.netfilter import nfnetlink, nft
 from paraglider.netfilter.rules.marks import backend_marks
 
@@ -125,7 +125,7 @@ class World:
             self.config,
             STRATEGIES,
             read=lambda: Read(LoadedConfig(self.file, Marks(), "file"), self.file, (), {}),
-            file=ConfigWatcher(path),
+            file=FilePoller([path]),
             kernel=KernelMonitor(
                 TableMonitor({4}, log.logger(), counters=readings.tables, full=readings.fill),
                 KernelCounters(self.config, readings.carried),
