@@ -114,6 +114,7 @@ setup(
             "scapy>=2.5",
             "selenium>=4.11",
             "types-PyYAML",
+            "vulture>=2.11",
         ],
     },
     classifiers=[

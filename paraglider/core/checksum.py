@@ -61,10 +61,3 @@ def internet_checksum(data: Buffer, initial: int = 0) -> int:
     if number == 0 and not any(data):
         return 0xFFFF
     return (0xFFFF - number % 65535) % 65535
-
-
-def pseudo_sum(addresses: Buffer, protocol: int, length: int) -> int:
-    """Sum of the pseudo-header: ``addresses`` (source and destination, adjacent in the header),
-    protocol, and length of the transport part (RFC 9293 §3.1, RFC 8200 §8.1).
-    """
-    return (ones_sum(addresses) + protocol + (length >> 16) + (length & 0xFFFF)) % 65535
