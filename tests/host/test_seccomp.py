@@ -20,7 +20,6 @@ import pytest
 import uvloop
 
 from paraglider.daemon import process_specs
-from paraglider.daemon.monitor.discovery import ScoutSpec
 from paraglider.daemon.processes.spec import Spec
 from paraglider.errors import PlatformError
 from paraglider.host import seccomp
@@ -230,15 +229,15 @@ def test_a_thread_that_is_there_already_has_it_too() -> None:
             found.append("no thread")
         assert found == ["refused", "no thread"]
 
-    def scout() -> None:
-        locked("scout")
+    def monitor() -> None:
+        locked("monitor")
         made: list[int] = []
         thread = threading.Thread(target=made.append, args=(1,))
         thread.start()
         thread.join(30)
         assert made == [1]
 
-    assert (child(work), child(scout)) == (0, 0)
+    assert (child(work), child(monitor)) == (0, 0)
 
 
 @native
@@ -265,7 +264,7 @@ def test_programs_of_checks_run_and_are_filtered() -> None:
     """A check's program starts others, and can neither mount nor trace."""
 
     def check() -> None:
-        locked("checker-exec")
+        locked("monitor-exec")
         script = "import ctypes; c = ctypes.CDLL(None, use_errno=True)"
         script += "; r = c.mount(b'none', b'/', b'tmpfs', 0, None), ctypes.get_errno()"
         script += "; import subprocess; subprocess.run(['/bin/true'], check=True); print(r)"
@@ -283,7 +282,7 @@ def test_without_no_new_privs_an_unprivileged_process_is_told() -> None:
         os.setgid(65534)
         os.setuid(65534)
         with pytest.raises(PlatformError, match="system call filter"):
-            confine("api")
+            confine("http")
 
     if os.geteuid() != 0:
         pytest.skip("root may install filters without it, and becomes nobody here")
@@ -303,7 +302,7 @@ def test_the_kernel_says_who_is_confined() -> None:
     pid = os.fork()
     if pid == 0:
         try:
-            locked("api")
+            locked("http")
             os.write(writing, b"!")
             signal.sigtimedwait([signal.SIGUSR1], 60)
         finally:
@@ -325,12 +324,11 @@ def test_the_structure_is_the_kernels() -> None:
 
 
 def test_every_role_of_a_process_has_a_filter() -> None:
-    """And none is there that no process has. The reconciler runs programs as root; no filter that
-    lets it do so would hold it.
+    """No filter exists without a process of its role. The host helper runs programs as root; a
+    filter that allows that would not restrict it.
     """
-    # Other tests have kinds of their own; the roster brings all of the package but the scout's.
+    # Tests define roles too; process_specs imports every module of the package that defines one.
     place = process_specs.__name__.removesuffix("process_specs")
-    specs = {ScoutSpec, *Spec.__subclasses__()}
-    roles = {spec.role for spec in specs if spec.__module__.startswith(place)}
-    assert roles - {"reconciler"} | {"checker-exec"} == set(ROLES)
-    assert "reconciler" in roles
+    roles = {spec.role for spec in Spec.__subclasses__() if spec.__module__.startswith(place)}
+    assert roles - {"host helper"} | {"monitor-exec"} == set(ROLES)
+    assert "host helper" in roles

@@ -37,7 +37,7 @@ from paraglider.core.balancer import Balancer
 from paraglider.core.checksum import COMPLETE
 from paraglider.core.flow import TCP as TCP_NUMBER
 from paraglider.core.flow import UDP as UDP_NUMBER
-from paraglider.core.flow import Timeouts
+from paraglider.core.flow import FlowTimeouts
 from paraglider.core.flow_table import FlowTable
 from paraglider.core.pool import Backend, Pool
 from paraglider.core.service import ALL_PORTS, ServiceMap, VirtualService
@@ -92,7 +92,7 @@ def nat(world: World) -> NatDatapath:
     numbers = {"tcp": TCP_NUMBER, "udp": UDP_NUMBER}
     services = [service(world, (numbers[p],), port, at) for (p, port), at in MAPPED.items()]
     services.append(service(world, (TCP_NUMBER, UDP_NUMBER)))
-    return NatDatapath(Balancer(ServiceMap(services)), FlowTable(Timeouts(), 1000))
+    return NatDatapath(Balancer(ServiceMap(services)), FlowTable(FlowTimeouts(), 1000))
 
 
 @dataclass
