@@ -119,7 +119,9 @@ def costs(air: Any, directory: Path, services: list[dict[str, Any]]) -> dict[str
     found["set up again"] = calls(set_up)
     services[0]["backends"].append("10.0.200.1" if "." in services[0]["vip"] else "fd00:10::200")
     other = Config.model_validate({**content, "services": services})
-    able = Capabilities(frozenset({"worker", "proxy worker", "conntrack counter"}), frozenset(STRATEGIES))
+    able = Capabilities(
+        frozenset({"worker", "proxy worker", "conntrack counter"}), frozenset(STRATEGIES)
+    )
     found["reload"] = calls(
         lambda: Desired(config).replaced(compare(config, other, able).config).config
     )
