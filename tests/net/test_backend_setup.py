@@ -180,7 +180,7 @@ def test_refusals_change_nothing(topology: Any, backend_setup: Any, file: Any) -
     done = backend_setup(net.client, path, "web4", "--apply", check=False)
     assert (done.returncode, "this host is no backend of `web4`" in done.stderr) == (1, True)
     done = backend_setup(backend, path, "wbe4", "--apply", check=False)
-    assert (done.returncode, "those of" in done.stderr) == (1, True)
+    assert (done.returncode, "there is no service 'wbe4'" in done.stderr) == (1, True)
     backend.ip(f"address add {VIP[4]}/24 dev eth0")
     before = state_of(backend)
     done = backend_setup(backend, path, "web4", "--apply", check=False)

@@ -124,7 +124,7 @@ def test_the_lab_tells_of_failover(place: dict[str, str], tmp_path: Path) -> Non
     assert [set(re.findall(r"backend(\d)", shares)) for _, shares in moments[:4]] == [
         set("123"), set("13"), set("123"), set("1234"),
     ]  # fmt: skip
-    drained = re.search(r"from (backend\d), to 40,000,000 bytes", output)
+    drained = re.search(r"from (backend\d) continued to 40,000,000 bytes", output)
     assert drained is not None, output
     assert drained[1] not in moments[4][1]
     assert re.search(r"joining or draining none failed", output)

@@ -307,4 +307,4 @@ def test_show_for_a_terminal(
     net.balancer.run(["nft", "delete", "table", "ip6", "paraglider"])
     done = net.balancer.run(program, check=False)
     assert done.returncode == 2
-    assert "the table ip6 paraglider is gone" in done.stderr
+    assert "the table ip6 paraglider is missing" in done.stderr

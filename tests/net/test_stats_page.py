@@ -137,11 +137,11 @@ def agrees(shown: Page, rows: list[dict[str, Any]]) -> bool:
     def agree(row: dict[str, Any]) -> bool:
         cells = {name: _cell(row["backend"], name) for name in ("flows", "in", "out")}
         return (
-            shown.js(f"return {cells['flows']}.innerText").endswith(f"{row['picked']} in all")
+            shown.js(f"return {cells['flows']}.innerText").endswith(f"{row['conns']} in all")
             and shown.text(row["backend"], "flows") == str(row["flows"])
             and shown.text(row["backend"], "weight") == str(row["weight"])
             and shown.text(row["backend"], "state") == row["state"]
-            and shown.text(row["backend"], "check").startswith("passed")
+            and shown.text(row["backend"], "check").startswith(row["check"]["code"])
             and f"{row['packets_in']} packets" in shown.js(f"return {cells['in']}.title")
             and f"{row['bytes_out']} bytes" in shown.js(f"return {cells['out']}.title")
         )

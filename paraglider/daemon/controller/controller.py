@@ -259,7 +259,8 @@ class Controller:
 
     def reloaded(self) -> None:
         """See ``reloader.Applies``."""
-        self._policies.clear()
+        if self._policies.clear():
+            self.pools.mark()
 
     @property
     def kernel(self) -> dict[str, int] | None:

@@ -58,12 +58,16 @@ class SuspendedPolicies:
             self._put()
         return {"deciding": service.name, "strategy": service.strategy}
 
-    def clear(self) -> None:
-        """Somebody has had the configuration read again: all are tried again."""
-        if self._services:
-            self._log.info("policies are tried again", services=",".join(self._services))
-            self._services.clear()
-            self._put()
+    def clear(self) -> bool:
+        """The configuration was reloaded: call all policies again. Returns whether any had been
+        suspended.
+        """
+        if not self._services:
+            return False
+        self._log.info("policies are tried again", services=",".join(self._services))
+        self._services.clear()
+        self._put()
+        return True
 
     def _put(self) -> None:
         names = list(self._services)

@@ -224,6 +224,12 @@ class BackendTable:
                 self.apply(member, Event.SET_READY, "configured again", now, member.origin)
             member.leaving = left
 
+    def mark(self) -> None:
+        """Begin a new version without a change: a worker that has applied it has also handled every
+        message that was sent to it before.
+        """
+        self.version += 1
+
     def states(self, since: int = 0) -> States:
         """State and weight, as workers take them: of every backend, or of those that changed after
         version ``since``.

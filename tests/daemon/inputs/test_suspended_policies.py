@@ -61,10 +61,10 @@ def test_a_policy_that_does_not_return(world: World) -> None:
 
 def test_it_is_tried_again(world: World) -> None:
     """When somebody asks; and where nothing is suspended nobody is told."""
-    world.suspensions.clear()
+    assert not world.suspensions.clear()
     assert world.told == []
     world.hangs("own")
-    world.suspensions.clear()
+    assert world.suspensions.clear()
     assert world.told[1:] == [SuspendPolicies(services=())]
     assert world.conditions.status == "healthy"
     assert world.hangs("own")[1] != []

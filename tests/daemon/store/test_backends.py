@@ -119,3 +119,12 @@ def test_who_moves_with_its_service_is_as_it_was() -> None:
         ("b", "10.0.0.2"): (State.READY, "configured"),
         ("b", "10.0.0.1"): (State.DRAIN, "no longer configured"),
     }
+
+
+def test_a_version_without_a_change(pools: BackendTable) -> None:
+    """It is a version of its own, and nothing has changed since the one before."""
+    before = pools.version
+    pools.mark()
+    assert pools.version > before
+    assert list(pools.changes(before)) == []
+    assert pools.layout <= before
