@@ -23,7 +23,8 @@ RESTART: Final = {
     "stats": "the socket is there",
     "flows": "flow tables have their size",
 }
-_OF_A_SERVICE: Final = {"name", "backends", "seed"}
+#: fields of a service that are compared on their own
+_APART: Final = {"name", "listed", "seed"}
 
 
 def differences(old: Config, new: Config) -> list[str]:
@@ -114,11 +115,12 @@ def _services(old: Config, new: Config) -> Iterator[str]:
 
 
 def _service(old: Service, new: Service) -> Iterator[str]:
-    before, after = (one.model_dump(mode="json", by_alias=True) for one in (old, new))
+    before, after = (
+        one.model_dump(mode="json", by_alias=True, exclude=_APART) for one in (old, new)
+    )
     for key in before:
-        if key not in _OF_A_SERVICE:
-            for path, was, now in _changes(key, before[key], after[key]):
-                yield f"service {old.name}: {path} {was} → {now}"
+        for path, was, now in _changes(key, before[key], after[key]):
+            yield f"service {old.name}: {path} {was} → {now}"
     if None not in (old.seed, new.seed) and old.seed != new.seed:  # no key in the log
         yield f"service {old.name}: seed changed"
     if new.source is not None and old.source != new.source:

@@ -130,7 +130,8 @@ def _checked(
     """The configuration, if the model takes it, and all problems that are not in ``known``."""
     unknown = PathSet(problem.path for problem in known)
     try:
-        return _modelled(data), _consistent(data, unknown)
+        config = _modelled(data)
+        return config, _consistent(data, unknown) if known else check.check(config)
     except ValidationError as error:
         findings = error.errors(include_url=False)
     problems: list[Problem] = []

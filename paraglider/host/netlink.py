@@ -59,14 +59,14 @@ class Netlink:
         if (index := self._index(interface)) is None:
             return ()
         what = f"list the addresses of {interface}"
-        found = (
-            _address(message)
+        return tuple(
+            _address(message)[1]
             for family in FAMILY
             for message in rtnetlink.dump(
                 what, rtnetlink.GETADDR, rtnetlink.address_body(family, 0)
             )
+            if rtnetlink.index_of_address(message) == index
         )
-        return tuple(address for at, address in found if at == index)
 
     def add_address(
         self, interface: str, address: IPInterface, *, deprecated: bool = False

@@ -92,6 +92,12 @@ def address_body(
     return _ADDRESS.pack(FAMILY[family], prefix, 0, scope, index) + attributes_
 
 
+def index_of_address(message: bytes) -> int:
+    """The interface of an address."""
+    index: int = _ADDRESS.unpack_from(message, 16)[-1]
+    return index
+
+
 def read_address(message: bytes) -> tuple[int, int, int, dict[int, bytes]]:
     """Interface, length of the prefix, flags and attributes of an address."""
     _, prefix, flags, _, index = _ADDRESS.unpack_from(message, 16)

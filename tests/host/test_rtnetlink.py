@@ -22,6 +22,7 @@ def test_an_address_is_read_as_it_is_written() -> None:
     local = attribute(rtnetlink.IFA_LOCAL, ip_address("192.0.2.1").packed)
     body = rtnetlink.address_body(4, 7, 24, local + flags)
     index, prefix, read, found = rtnetlink.read_address(HEAD + body)
+    assert rtnetlink.index_of_address(HEAD + body) == index
     assert (index, prefix, read) == (7, 24, 0x382)
     assert found[rtnetlink.IFA_LOCAL] == bytes([192, 0, 2, 1])
     assert rtnetlink.read_address(HEAD + rtnetlink.address_body(6, 7, 64))[2] == 0

@@ -1,5 +1,5 @@
-"""An nft that does not end for as long as the test likes: the daemon goes on meanwhile, and what was
-wanted of the kernel is applied after it.
+"""An nft that waits until the test lets it go on: the daemon goes on meanwhile, and what was wanted
+of the kernel is applied after that.
 """
 
 from __future__ import annotations

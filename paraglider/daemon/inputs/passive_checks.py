@@ -10,12 +10,13 @@ Rules: counters are read from shared memory, once a second, however many connect
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from math import inf
 from typing import Final
 
 from paraglider.config.model import Config
-from paraglider.daemon.shared_memory.counters import Sample
+from paraglider.daemon.shared_memory.counters import Sample, identity
 from paraglider.health.targets import Key
 
 #: seconds between two looks
@@ -28,7 +29,7 @@ class PassiveChecks:
     """The counts as they were at the last look."""
 
     def __init__(self) -> None:
-        self._before: dict[tuple[str, str], int] = {}
+        self._before: Counter[int] = Counter()  # by ``counters.identity``
         self._next = 0.0
 
     def wait(self, config: Config, now: float) -> float:
@@ -40,15 +41,15 @@ class PassiveChecks:
     def failing(self, config: Config, samples: Iterable[Sample], now: float) -> Iterator[Key]:
         """The backends with a check whose connections failed since the last call."""
         self._next = now + INTERVAL
-        read = list(samples)
+        before, counts = self._before, Counter[int]()
+        for sample in samples:
+            counts.update(sample.sums(_AGAINST))
+        self._before = counts
+        grown = {backend for backend, count in counts.items() if count > before[backend]}
+        if not grown:
+            return
         for service in config.services:
-            if service.check is None:
-                continue
-            for backend in service.backends:
+            for backend in service.backends if service.check is not None else ():
                 key = service.name, backend.name
-                rows = (sample.backend(*key) for sample in read)
-                count = sum(row.get(name, 0) for row in rows for name in _AGAINST)
-                before = self._before.get(key, 0)
-                self._before[key] = count
-                if count > before:
+                if identity(*key) in grown:
                     yield key

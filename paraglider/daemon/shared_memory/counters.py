@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, lru_cache
 from hashlib import blake2b
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
@@ -63,6 +64,7 @@ _HEAD_PLACES: Final = {name: _HEAD + place for place, name in enumerate(HEAD)}
 _OFFSETS: Final = {name: offset for offset, name in enumerate(ROW, 2)}
 
 
+@lru_cache(maxsize=8192)
 def identity(*names: str) -> int:
     """The same number in every process for what is called so; never 0."""
     digest = blake2b("\0".join(names).encode(), digest_size=8).digest()
@@ -98,10 +100,28 @@ class Sample:
 
     def __init__(self, words: Sequence[int]) -> None:
         self.head: dict[str, int] = {name: words[at] for name, at in _HEAD_PLACES.items()}
-        self._rows: dict[int, dict[int, Sequence[int]]] = {}
+        self._words = words
+
+    @cached_property
+    def _rows(self) -> dict[int, dict[int, Sequence[int]]]:
+        words = self._words
+        found: dict[int, dict[int, Sequence[int]]] = {}
         for at in range(_ROWS, len(words), _WIDE):
             if words[at]:
-                self._rows.setdefault(words[at], {})[words[at + 1]] = words[at : at + _WIDE]
+                found.setdefault(words[at], {})[words[at + 1]] = words[at : at + _WIDE]
+        return found
+
+    def sums(self, names: Iterable[str]) -> dict[int, int]:
+        """The sum of the numbers ``names`` (of ROW) of each backend for which it is not 0, by the
+        ``identity`` of service and backend.
+        """
+        columns = [self._words[_ROWS + _OFFSETS[name] :: _WIDE] for name in names]
+        backends = self._words[_ROWS + 1 :: _WIDE]
+        return {
+            backend: total
+            for backend, *numbers in zip(backends, *columns, strict=True)
+            if backend and (total := sum([n for n in numbers if n != ABSENT]))
+        }
 
     def backend(self, service: str, backend: str) -> dict[str, int]:
         """What is known of one backend, by the names in ROW; nothing where there is no row."""

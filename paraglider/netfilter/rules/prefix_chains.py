@@ -76,8 +76,10 @@ def _network_bits(addresses: Sequence[IPAddress]) -> int | None:
     if not addresses:
         return None
     best, fewest = None, len(addresses)
-    for bits in range(1, addresses[0].max_prefixlen):
-        sizes = Counter(_shifted(address, bits) for address in addresses)
+    length = addresses[0].max_prefixlen
+    numbers = [int(address) for address in addresses]
+    for bits in range(1, length):
+        sizes = Counter([number >> (length - bits) for number in numbers])
         met = len(sizes) + max(sizes.values())
         if met < fewest:
             best, fewest = bits, met

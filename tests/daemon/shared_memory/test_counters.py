@@ -62,6 +62,23 @@ def test_what_is_written_is_read(memory: Counters) -> None:
     assert sample.service("dns") == {}
 
 
+def test_sums_of_some_numbers(memory: Counters) -> None:
+    """By backend, where there is anything; neither what a backend lacks nor what those that left
+    had is counted.
+    """
+    source = Counting()
+    source.rows["web", "a"] = {"refused": 2, "timeouts": 3, "conns": 9}
+    source.rows["web", "b"] = {"refused": 1}
+    source.rows["web", "c"] = {"timeouts": 0, "conns": 9}
+    source.rows["web", "d"] = {"refused": 7}
+    writer = CounterWriter(memory, source)
+    writer.tick()
+    del source.rows["web", "d"]
+    writer.tick()
+    sums = memory.read().sums(("refused", "timeouts"))
+    assert sums == {identity("web", "a"): 5, identity("web", "b"): 1}
+
+
 def test_what_another_process_writes_is_read(memory: Counters) -> None:
     """The memory is shared: a child's numbers are its parent's to read after it has died."""
     source = Counting(packets=9)
