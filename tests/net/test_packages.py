@@ -99,7 +99,7 @@ def test_the_wheel_is_compiled_and_installs(built: Path, tmp_path: Path) -> None
         text=True,
         check=True,
     )
-    assert done.stdout.startswith(f"{tmp_path}/paraglider/core/nat.")
+    assert done.stdout.startswith(f"{tmp_path}/paraglider/forward/nat/datapath.")
     assert done.stdout.strip().endswith(".so")
 
 

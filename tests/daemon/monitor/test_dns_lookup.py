@@ -47,7 +47,7 @@ def test_no_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_asked_once() -> None:
     """Before anything is started another process asks, and what it finds is here."""
     found = ask_once([WEB, API], NOBODY, NOBODY, query_for_web)
-    assert sorted(type(news).__name__ for news in found) == ["DnsAnswer", "DnsFailure"]
+    assert sorted(type(news).__name__ for news in found) == ["DnsFailure", "DnsUpdate"]
     assert {news.name for news in found} == {WEB, API}
 
 
