@@ -39,8 +39,8 @@ def test_its_numbers_are_the_programs() -> None:
     ("message", "file"),
     [
         ("is in use", "forward/proxy/listeners.py"),
-        ("no interface has the VIP, nobody can call it", "daemon/process_specs.py"),
-        ("a backend does not accept", "daemon/workers/proxy_worker.py"),
+        ("no interface has the VIP, clients cannot reach it", "daemon/process_specs.py"),
+        ("backend does not accept connections", "daemon/workers/proxy_worker.py"),
         ("no socket left to accept with", "daemon/workers/proxy_worker.py"),
     ],
 )

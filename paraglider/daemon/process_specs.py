@@ -116,5 +116,7 @@ def be(spec: Spec, report: int, parent: int) -> int:
 
 def _missing(vip: IPAddress) -> None:
     log.logger().warning(
-        "no interface has the VIP, nobody can call it", vip=str(vip), remedy="run paraglider.config"
+        "no interface has the VIP, clients cannot reach it",
+        vip=str(vip),
+        remedy="run paraglider.config",
     )

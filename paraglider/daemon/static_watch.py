@@ -105,7 +105,7 @@ class _Keeper:
             return True
         if config is None:
             return False
-        self._arrivals.adopt(config)
+        self._arrivals.apply_config(config)
         return True
 
     def _notify(self, message: Message) -> None:

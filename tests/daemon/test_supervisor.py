@@ -288,7 +288,7 @@ def test_deaf_workers_do_not_keep_it(supervise: Any, number: signal.Signals) -> 
     assert running.end(number) < STOP
     assert running.status == 0
     assert running.nobody_left()
-    assert len(running.events("worker ended badly")) == 2
+    assert len(running.events("worker exited with an error")) == 2
 
 
 def test_a_dead_worker_is_replaced(supervise: Any) -> None:
@@ -560,7 +560,7 @@ def test_a_proxy_worker_may_drain(supervise: Any, proxied: bool) -> None:
     running.await_events("ready")
     running.end()
     assert running.status == 0
-    assert bool(running.events(".* ended badly")) is not proxied
+    assert bool(running.events(".* exited with an error")) is not proxied
     assert running.nobody_left()
 
 
@@ -679,8 +679,8 @@ def test_a_worker_that_hangs_at_the_end_is_not_waited_for(supervise: Any, tmp_pa
     running = supervise(life, workers=1, proxied=True, PATIENCE=0.1)
     running.await_events("ready")
     running.end()
-    assert running.events("worker ended badly")
-    assert not running.events("proxy worker ended badly")
+    assert running.events("worker exited with an error")
+    assert not running.events("proxy worker exited with an error")
     assert running.nobody_left()
 
 
@@ -750,7 +750,7 @@ def test_a_worker_that_never_stops_sending_delays_no_other(supervise: Any, tmp_p
             spec.endpoint.send(again)
 
     running = supervise(life)
-    running.await_events("worker: sends too much")
+    running.await_events("worker: too many messages, throttled")
     os.kill(running.workers(1)[0], signal.SIGKILL)
     running.wait_until(lambda: running.log().count(f"number={OTHER}") == 2)
     assert [len(running.workers(index)) for index in range(2)] == [1, 2]

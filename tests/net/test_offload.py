@@ -82,7 +82,7 @@ def test_what_the_kernel_carries_is_told(
     assert sum(alive) == 1
     wait_until(lambda: told("flows") == alive, running.log)
     net.balancer.run(["nft", "delete", "table", "ip" if family == 4 else "ip6", "paraglider"])
-    await_log(running, "was missing on the host, put back")
+    await_log(running, "missing on the host, restored")
     assert ask(net, "tcp", VIP[family], 80, 30) == EVEN
     wait_until(lambda: told("bytes_out")[at] > many[at], running.log)
 

@@ -117,7 +117,7 @@ def test_a_backend_leaves(
     assert set(again) - {"backend1", "backend3"} <= {"ConnectionResetError", "RemoteDisconnected"}
     # The daemon still decides for the one that left; the kernel then decides otherwise.
     assert set(ask(net, "tcp", VIP[family], 80, 20)) == {"backend1", "backend3"}
-    await_log(running, "first packets for backends that had left went by the kernel's hash")
+    await_log(running, "first packets for removed backends went by the kernel's hash")
     assert running.stop() == 0
     running.start()
     assert ask(net, "tcp", VIP[family], 80, 20) == {"backend1": 10, "backend3": 10}

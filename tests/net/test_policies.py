@@ -29,7 +29,7 @@ class Loops:
         return self.ready[0]
 """
 FAMILIES = (4, 6)
-EVENT = "policy does not return, set aside: rr picks until a reload"
+EVENT = "policy does not return, suspended: rr is used until a reload"
 
 
 def wait_until(condition: Callable[[], object], running: LabBalancer) -> None:

@@ -146,7 +146,7 @@ def test_backends_that_refuse(
         assert answers.total() == 12
         assert set(answers) == {"backend2", "backend3"}
         assert peer(net.client, "hear", VIP[family], 81) == {"error": "ECONNRESET"}
-    wait_until(lambda: events(running, "a backend does not accept"), running)
+    wait_until(lambda: events(running, "backend does not accept connections"), running)
     assert "service=web4 backend=10.0.0.1:9 refused=" in running.log()
 
 

@@ -106,7 +106,7 @@ def test_flows_outlive_workers_and_daemons(
         # They are cut under load: written anew, as the next worker finds.
         for number_of, name in enumerate(names, 1):
             os.truncate(RUN_DIRECTORY / name, 4096 * (number_of - 1))
-        wait_until(lambda: said(running, "journal damaged, written anew") == 2, running)
+        wait_until(lambda: said(running, "journal damaged, rewritten") == 2, running)
         await_rounds(busy, running)
         for count, pid in enumerate(workers(running), 5):
             os.kill(pid, signal.SIGKILL)

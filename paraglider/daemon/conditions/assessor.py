@@ -54,7 +54,7 @@ _GROWING: Final = {
     ),
     "unwritten": Condition(
         "degraded",
-        "flows are not in the journal and would not outlive this worker; make room in /run",
+        "flows are not in the journal and would not survive this worker; make room in /run",
     ),
     "exhausted": Condition(
         "degraded", "no file descriptor is left to accept with; raise LimitNOFILE of the service"

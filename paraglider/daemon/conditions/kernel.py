@@ -70,7 +70,7 @@ class KernelMonitor:
         if self.tables is not None:
             self.tables.cover(s.family for s in config.services if s.method.conntracked)
         if self.refusals is not None:
-            self.refusals.follow(config)
+            self.refusals.apply_config(config)
         return self.live.begin_anew(config, workers)
 
     def count_workers(self, changed: Child, processes: Iterable[Child]) -> None:

@@ -32,9 +32,9 @@ class Refusals:
         self._counters = counters
         self._seen: dict[int, dict[str, int]] = {}  # family -> protocol -> packets
         self._grew: dict[str, float] = {}  # protocol -> when it was last seen to
-        self.follow(config)
+        self.apply_config(config)
 
-    def follow(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """Look for the services of ``config`` from now on."""
         self._families = sorted(
             {
@@ -62,7 +62,7 @@ class Refusals:
     def update(self, now: float) -> dict[str, Condition]:
         """Look at the counters; what is wrong by what was seen last."""
         for family in self._families:
-            self._look(family, now)
+            self._update(family, now)
         return {
             f"new {_WHAT[protocol]}": Condition(
                 "degraded",
@@ -73,7 +73,7 @@ class Refusals:
             if now - at < LATELY
         }
 
-    def _look(self, family: int, now: float) -> None:
+    def _update(self, family: int, now: float) -> None:
         try:
             counts = self._counters(family)
         except OSError:

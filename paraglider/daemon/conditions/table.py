@@ -92,7 +92,7 @@ class Conditions:
             if known is None:
                 self._begin(standing, now)
             elif known.condition.severity == DEGRADED and condition.severity == UNHEALTHY:
-                self._tell(standing)
+                self._log_standing(standing)
         for name, over in before.items():
             if name not in after and (source, name) in self._said:
                 self._log.info(f"{name}: no longer {over.condition.severity}", was=_cause(over))
@@ -107,9 +107,9 @@ class Conditions:
         key = standing.source, standing.object
         if now - self._said.get(key, -QUIET) >= QUIET:
             self._said[key] = now
-            self._tell(standing)
+            self._log_standing(standing)
 
-    def _tell(self, standing: Standing) -> None:
+    def _log_standing(self, standing: Standing) -> None:
         self._log.warning(standing.line, severity=standing.condition.severity)
 
 
@@ -123,4 +123,4 @@ def _bounded(source: str, found: Mapping[str, Condition]) -> Mapping[str, Condit
     kept = dict(list(found.items())[:MOST])
     left = list(found.values())[MOST:]
     worst: Severity = "unhealthy" if any(c.severity == UNHEALTHY for c in left) else "degraded"
-    return {**kept, source: Condition(worst, f"{len(left)} more objects are not well")}
+    return {**kept, source: Condition(worst, f"{len(left)} more objects have problems")}

@@ -1,11 +1,12 @@
 """The controller: turns requests and inputs into changes of the store, and has them reconciled.
 
-A state or weight changes by ``move`` and ``weigh``. Another configuration comes by
-``apply_config``: the host is changed first (by the host helper), since that may fail, then the
-store, and with the next turn the processes: in place where they can apply it, otherwise they are
-restarted one after the other. A process that starts inherits all of it.
+``move`` and ``weigh`` change a state or weight. ``apply_config`` applies another configuration: it
+changes the host first (by the host helper), since that may fail, then the store, and with the next
+turn the processes: in place if they can apply it, otherwise by a rolling restart. A process that
+starts inherits the current state.
 
-Rules: runs in the supervisor, with its rights; never waits for a process, a program or the kernel.
+Rules: runs in the supervisor, with its privileges; never waits for a process, a program or the
+kernel.
 """
 
 from __future__ import annotations
@@ -66,10 +67,11 @@ from paraglider.host.file_watch import FilePoller
 class Controller:
     """Applies ``config``; ``registry`` has its strategies, ``kernel`` monitors the kernel.
 
-    ``all_ready`` is called once, when every process serves for the first time. ``token`` is the
-    hash of the token that changes on the stats page need. ``read`` reads ``file`` again, ``adjust``
+    ``all_ready`` is called once, when every process is ready for the first time. ``token`` is the
+    hash of the token for changes on the stats page. ``read`` reads ``file`` again, ``adjust``
     changes the host instead of the host helper. ``named`` are the sources of backends that are not
-    listed in the file; ``config`` has what they listed, and ``kept`` is the cache of the DNS.
+    listed in the file; ``config`` includes the backends that they listed, ``kept`` is the DNS
+    cache.
     """
 
     def __init__(
@@ -211,7 +213,7 @@ class Controller:
 
     def _reconcile_tables(self, now: float) -> float:
         self._tables.reconcile(self.pools)
-        if over := self._tables.tick(now):  # forgotten when no worker has the old states
+        if over := self._tables.tick(now):  # deleted when no worker has the old states
             self.when_applied(lambda: self._host.forget(over.marks, over.datagrams, over.passing))
         return self._tables.wait(now)
 
@@ -244,18 +246,18 @@ class Controller:
         """See ``supervisor``."""
         self._reloader.queue.attempt("SIGHUP", done)
 
-    def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
+    def request_reload(self, requested_by: str, done: Done, *, force: bool = False) -> None:
         """See ``handlers.RequestController``."""
-        self._reloader.queue.ask(said_by, done, force=force)
+        self._reloader.queue.ask(requested_by, done, force=force)
 
     @property
     def loaded(self) -> Loaded:
         """See ``views.Viewable``."""
         return self._reloader.loaded
 
-    def reload(self, said_by: str) -> ReloadOutcome:
+    def reload(self, requested_by: str) -> ReloadOutcome:
         """Read and apply the file now; raises ``ParagliderError``."""
-        return self._reloader.reload(said_by)
+        return self._reloader.reload(requested_by)
 
     def reloaded(self) -> None:
         """See ``reloader.Applies``."""
@@ -284,32 +286,32 @@ class Controller:
         return self._group.carriers()
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
-        """Change the state of ``member`` by ``event``, which may change nothing."""
+        """Change the state of ``member`` by ``event``; it may stay the same."""
         self.store.move(member, event, why, time.monotonic())
 
     def weigh(self, member: BackendRecord, weight: int) -> None:
-        """Give ``member`` another weight."""
+        """Set the weight of ``member``."""
         self.store.weigh(member, weight)
 
     def apply_config(
         self,
         config: Config,
-        said_by: str,
+        requested_by: str,
         again: Callable[[], object] = lambda: None,
         ending: FlowLoss = NONE_ENDS,
     ) -> ReloadOutcome:
-        """Apply ``config``, which is valid and was requested by ``said_by``, and the hosts that
-        failover found; returns the changes.
+        """Apply ``config``, which is valid, and the discovered backends; returns the changes.
+        ``requested_by`` is for the log.
 
-        What needs a restart stays as it is, and is reported; so does a service whose flows another
-        forward method would end, unless ``ending`` allows it. Raises ``ParagliderError``; then
-        nothing has changed. Raises ``HostPendingError`` while the host is changed for it; ``again``
-        is called after that, to try again.
+        Settings that need a restart are not changed, and are reported; so is a service whose flows
+        another forward method would end, unless ``ending`` allows it. Raises ``ParagliderError``;
+        then nothing has changed. Raises ``HostPendingError`` while the host is being changed, and
+        calls ``again`` after that.
         """
         roles = self._group.roles(counting=self._kernel.live.counted is not None)
         able = Capabilities(roles, frozenset(self._registry), ending)
         change = compare(self.wanted, self.discovered.into(config), able)
-        logger = self._log.bind(by=said_by)
+        logger = self._log.bind(by=requested_by)
         if change.words:
             done = self.apply(self.desired.replaced(change.config), again)
             if done:
@@ -321,8 +323,8 @@ class Controller:
         return change
 
     def apply(self, desired: Desired, again: Callable[[], object]) -> list[str]:
-        """Change the host for ``desired``, then the store; returns what was changed on the host.
-        Raises as ``apply_config``, with ``again`` as there.
+        """Change the host for ``desired``, then the store; returns the changes of the host. Raises
+        as ``apply_config``; ``again`` is as there.
         """
         config = desired.config
         done = self._adjust(config, again)
@@ -361,12 +363,12 @@ class Controller:
 
     @property
     def desired(self) -> Desired:
-        """Which services and backends there are."""
+        """The desired services and backends."""
         return self.store.desired
 
     @property
     def config(self) -> Config:
-        """All services and backends, also those that drain."""
+        """All services and backends, draining ones included."""
         return self.store.config
 
     @property
@@ -376,7 +378,7 @@ class Controller:
 
     @property
     def listed(self) -> Config:
-        """Those of the file and the DNS."""
+        """The services and backends of the file and the DNS."""
         return self.store.listed
 
     @property
@@ -386,7 +388,7 @@ class Controller:
 
     @property
     def discovered(self) -> DiscoveredHosts:
-        """The hosts that failover found."""
+        """The discovered backends."""
         return self.store.discovered
 
     def when_applied(self, done: Callable[[], object]) -> None:

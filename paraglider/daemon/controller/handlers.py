@@ -1,15 +1,14 @@
 """The supervisor's answers to the control socket (``messages.FromHttp``).
 
     show      services, backends, processes, health, or all of it at one instant
-    flows     some flows, listed by the processes that carry them
-    kill      flows are ended
-    set       a backend's state or weight
-    reload    the configuration file is read again
+    flows     live flows, listed by the processes that carry them
+    kill      end flows
+    set       set a backend's state or weight
+    reload    reload the configuration file
 
-Lives here: ``Handlers``, which takes a request and replies once, now or when the processes that
-it has to ask have answered.
-Rules: the process that sends the requests has no rights, and is not believed: names are looked up
-here. A reply is a ``Result`` or a ``Refusal``.
+Lives here: ``Handlers``, which replies to each request once, at once or when the processes involved
+have answered. Rules: the process that sends the requests has no privileges and is not trusted:
+names are validated here. A reply is a ``Result`` or a ``Refusal``.
 """
 
 from __future__ import annotations
@@ -48,19 +47,19 @@ from paraglider.netfilter.queue.proc import QueueStatus, queue_status
 
 Reply = Callable[[Message], None]
 
-#: seconds for what comes with the next tick
+#: deadline, in seconds, of requests that are answered with the next tick
 SOON: Final = 2.0
-#: seconds for a walk over all flows
+#: deadline, in seconds, of requests that walk over all flows
 LONG: Final = 15.0
 
 
 class RequestController(Viewable, Protocol):
-    """What the handlers needs of the controller: all that can be shown, and what changes it."""
+    """What the handlers need of the controller: what can be shown and changed."""
 
     requests: Broadcasts
 
     def carriers(self) -> list[int]:
-        """The numbers of those that have flows, as far as they serve."""
+        """The numbers of the running processes that carry flows."""
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """Change the state of ``member`` by ``event``."""
@@ -69,19 +68,19 @@ class RequestController(Viewable, Protocol):
         """Give ``member`` another weight."""
 
     def when_read(self, done: Callable[[], object]) -> None:
-        """Call ``done`` when the kernel's counters have been read of late."""
+        """Call ``done`` when the kernel's counters are recent."""
 
     def when_applied(self, done: Callable[[], object]) -> None:
         """Call ``done`` when the workers have applied all changes so far."""
 
-    def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
-        """Go on with the file as it is now, and where live flows would end only with ``force``;
-        tell ``done`` what has changed, or why nothing.
+    def request_reload(self, requested_by: str, done: Done, *, force: bool = False) -> None:
+        """Reload the file; ``force``: even if that ends live flows. ``done`` is called with the
+        changes, or with the reason why there are none.
         """
 
 
 class Handlers:
-    """Answers for ``controller``."""
+    """Handles the requests to ``controller``."""
 
     def __init__(self, controller: RequestController) -> None:
         self._controller = controller
@@ -107,7 +106,7 @@ class Handlers:
         self._try(handle, reply)
 
     def _try(self, step: Callable[[], object], reply: Reply) -> None:
-        """Do ``step``, or reply why it failed."""
+        """Run ``step``; reply with the error if it fails."""
         try:
             step()
         except ParagliderError as error:
@@ -117,7 +116,7 @@ class Handlers:
             reply(Refusal.of(PlatformError("internal error", "the log has its traceback")))
 
     def _show(self, request: ShowRequest, reply: Reply) -> None:
-        """Show something; what has the kernel's counters as soon as they are new enough."""
+        """Show what is requested; the kernel's counters are read first if they are too old."""
         if request.service is not None:
             self._controller.pools.require(request.service)
 
@@ -148,7 +147,7 @@ class Handlers:
         return views.status(controller, self._samples(), _queues(), _now())
 
     def _flows(self, request: FlowsRequest, reply: Reply) -> None:
-        """Some flows, from every process that carries any."""
+        """List flows of all processes that carry flows."""
         limit = request.limit
 
         def done(answers: Answers) -> None:
@@ -161,7 +160,7 @@ class Handlers:
         self._walk(ListFlows(match=match, limit=limit), done)
 
     def _kill(self, request: KillRequest, reply: Reply) -> None:
-        """End flows; all of them only when that is said."""
+        """End flows; all of them only with ``all``."""
         match = self._match(request)
         if match == Match() and not request.all:
             raise OperatorError(
@@ -175,7 +174,7 @@ class Handlers:
         self._walk(KillFlows(match=FlowMatch.of(match)), done)
 
     def _set(self, request: SetRequest, reply: Reply) -> None:
-        """Another state, another weight, or both, for one backend."""
+        """Set the state, the weight, or both, of one backend."""
         member = self._controller.pools.find(request.service, request.backend)
         state, weight = request.state, request.weight
         if state is None and weight is None:
@@ -195,7 +194,7 @@ class Handlers:
         self._controller.when_applied(lambda: reply(Result(value=answer)))
 
     def _reload(self, request: ReloadRequest, reply: Reply) -> None:
-        """Read the file again; answered when the processes with flows have taken it over."""
+        """Reload the file; answered when the processes with flows have applied it."""
 
         def done(outcome: ReloadOutcome | ParagliderError) -> None:
             if isinstance(outcome, ParagliderError):
@@ -204,10 +203,10 @@ class Handlers:
             answer = {"changed": list(outcome.words), "restart": list(outcome.restart)}
             self._controller.when_applied(lambda: reply(Result(value=answer)))
 
-        self._controller.ask_reload("the control socket", done, force=request.force)
+        self._controller.request_reload("the control socket", done, force=request.force)
 
     def _samples(self) -> Samples:
-        """What the workers have counted so far."""
+        """The counters of the workers."""
         return samples(self._controller.processes())
 
     def _walk(self, message: Message, done: Callable[[Answers], None]) -> None:
@@ -226,7 +225,7 @@ def _now() -> Instant:
 
 
 def _queues() -> Mapping[int, QueueStatus]:
-    """What the kernel says of the queues; nothing where it has none."""
+    """The kernel's counters of the queues; empty if there are none."""
     try:
         return queue_status()
     except PlatformError:

@@ -1,7 +1,7 @@
 """The daemon's processes, as the controller has them: by number, by role, and as receivers.
 
 Lives here: ``Processes``.
-Rules: a message to a process that does not run is dropped: it inherits the state when it starts.
+Rules: a message to a process that is not running is dropped: it inherits the state when it starts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paraglider.daemon.reconcile.checks import monitors
 
 
 class Processes:
-    """None until ``attach``."""
+    """The processes of the daemon; empty until ``attach``."""
 
     def __init__(self) -> None:
         self._manager: ProcessManager | None = None
@@ -27,7 +27,7 @@ class Processes:
         self._restart = RollingRestart()
 
     def attach(self, manager: ProcessManager) -> None:
-        """These are the processes."""
+        """Set the processes."""
         self._manager = manager
         self._children = {child.spec.index: child for child in manager}
 
@@ -35,12 +35,12 @@ class Processes:
         return iter(self._children.values())
 
     def active(self) -> list[Child]:
-        """Those that are not idle."""
+        """The processes that are not idle."""
         return [child for child in self if not child.spec.idle]
 
     def roles(self, *, counting: bool) -> frozenset[str]:
-        """The roles of those that are not idle, and "discovery" where one does that; a conntrack
-        counter that does not count flows as they begin and end (``counting``) is left out.
+        """The roles of the processes that are not idle, and "discovery" if one does discovery;
+        without a conntrack counter that does not follow events (``counting``).
         """
         roles = {child.spec.role for child in self.active()}
         if not counting:
@@ -48,20 +48,20 @@ class Processes:
         return frozenset(roles | {"discovery"} if self.discovering() else roles)
 
     def carriers(self) -> list[int]:
-        """The numbers of those that carry flows and serve."""
+        """The numbers of the running processes that carry flows."""
         return [c.spec.index for c in self if c.spec.role in CARRIERS and c.serves]
 
     def host_helper(self) -> int | None:
-        """The number of the process that changes the host, None while none serves."""
+        """The number of the host helper, None while it is not running."""
         found = (c.spec.index for c in self if c.spec.role == "host helper" and c.serves)
         return next(found, None)
 
     def monitor(self) -> Child | None:
-        """The process that checks, None while none serves."""
+        """The monitor, None while it is not running."""
         return next(iter(monitors(self)), None)
 
     def discovering(self) -> list[int]:
-        """The numbers of those that ask the DNS and watch files."""
+        """The numbers of the processes that do discovery (DNS and files)."""
         return [child.spec.index for child in self if discovers(child)]
 
     def send(
@@ -76,7 +76,7 @@ class Processes:
         self.send(index, message, Kind.REQUEST, number)
 
     def send_to_carriers(self, message: Message) -> None:
-        """Send ``message`` to all that carry flows."""
+        """Send ``message`` to all processes that carry flows."""
         body = encode(message)
         for child in self:
             if child.spec.role in CARRIERS:
@@ -88,21 +88,23 @@ class Processes:
         self.continue_restart()
 
     def replace_roles(self, roles: Container[str]) -> None:
-        """Restart those of ``roles``, one at a time."""
+        """Restart the processes of ``roles``, one at a time."""
         self.replace(child for child in self.active() if child.spec.role in roles)
 
     def continue_restart(self) -> None:
-        """Restart the next that is to be replaced, if no other starts; after every start."""
+        """Restart the next process of a rolling restart, if no other is starting; called after
+        every start.
+        """
         if self._manager is not None:
             self._restart.go_on(self._manager)
 
     def wake_monitor(self) -> None:
-        """Start the monitor, if it was idle."""
+        """Start the monitor if it is idle."""
         for child in self:
             if child.spec.idle and child.spec.role == "monitor" and self._manager is not None:
                 self._manager.wake(child)
 
 
 def discovers(child: Child) -> bool:
-    """Whether ``child`` asks the DNS and watches files."""
+    """Whether ``child`` does discovery (DNS and files)."""
     return isinstance(child.spec, MonitorSpec) and child.spec.discovers

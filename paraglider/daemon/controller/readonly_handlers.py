@@ -1,7 +1,7 @@
-"""The supervisor's answers to requests of the page, which everybody may send.
+"""The supervisor's answers to requests of the stats page, which any client may send.
 
-    status    how things are
-    set       a backend's state or weight, given the token
+    status    services, backends, processes and health
+    set       set a backend's state or weight; needs the token
 
 Rules: nothing else is answered. A change is handled like one from the control socket.
 """
@@ -18,9 +18,7 @@ from paraglider.errors import OperatorError
 
 
 class ReadOnlyHandlers:
-    """In front of ``handlers``; ``wanted`` is the hash of the token, None where nobody changes
-    anything.
-    """
+    """Restricts ``handlers``; ``wanted`` is the hash of the token, None for a read-only page."""
 
     def __init__(self, handlers: Handlers, wanted: bytes | None) -> None:
         self._handlers = handlers
@@ -37,7 +35,7 @@ class ReadOnlyHandlers:
             remedy = "set `admin: true` under `stats`, or use `paraglider set`"
             reply(Refusal.of(OperatorError("this page changes nothing", remedy)))
         elif not token.right(request.token, self._wanted):
-            self._log.warning("stats page: a change was asked for with a wrong token")
+            self._log.warning("stats page: change refused, wrong token")
             remedy = "the file with the token is `token_file` under `stats`, or stats.token"
             reply(Refusal.of(OperatorError("that is not the token", remedy)))
         else:

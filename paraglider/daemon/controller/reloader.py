@@ -1,4 +1,4 @@
-"""Reloads of the configuration file: read it, count the flows that it would end, apply it.
+"""Reloads the configuration file: reads it, counts the flows that it would end, applies it.
 
 Lives here: ``Reloader``, ``FlowCounts``, how many live flows a service has.
 """
@@ -46,10 +46,10 @@ class FlowCounts:
     connections: Mapping[int, int] | None = None  # of the kernel, by mark
 
     def refresh(self, then: Callable[[], object]) -> None:
-        """Have the flows counted as they are now; ``then`` is called when that is done."""
+        """Refresh the counts of live flows; ``then`` is called when they are refreshed."""
 
         def counted(connections: Mapping[int, int] | None) -> None:
-            self.connections = connections  # None: by those that were listed last
+            self.connections = connections  # None: use the last counts
             then()
 
         def written(_: object) -> None:
@@ -58,11 +58,11 @@ class FlowCounts:
         until = time.monotonic() + SOON
         try:
             self.requests.request(self.carriers(), WriteCounters(), until, written)
-        except PlatformError:  # too many requests are open: by the last counters, then
+        except PlatformError:  # too many requests are open: use the last counters
             written(None)
 
     def of(self, service: str) -> int:
-        """The live flows of ``service``, as they were counted last."""
+        """The live flows of ``service`` at the last count."""
         marks = backend_marks(self.store.config).get(service, ())
         if marks and self.connections is not None:
             return sum(self.connections.get(mark, 0) for mark in marks)
@@ -70,20 +70,20 @@ class FlowCounts:
 
 
 class Applies(Protocol):
-    """What applies a configuration."""
+    """Applies a configuration."""
 
     def apply_config(
-        self, config: Config, said_by: str, again: Callable[[], object], ending: FlowLoss
+        self, config: Config, requested_by: str, again: Callable[[], object], ending: FlowLoss
     ) -> ReloadOutcome:
         """See ``apply_config``."""
 
     def reloaded(self) -> None:
-        """The file has been applied."""
+        """Called when the file has been applied."""
 
 
 class Reloader:
     """Reads ``file`` by ``read``, and has ``controller`` apply it; one reload after the other, in
-    ``queue``. ``loaded`` is how the last one went.
+    ``queue``. ``loaded`` is the result of the last one.
     """
 
     def __init__(
@@ -116,18 +116,18 @@ class Reloader:
         return found
 
     def reload(
-        self, said_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
+        self, requested_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
     ) -> ReloadOutcome:
         """See ``reload_queue.ReloadSteps``."""
         found = found or self.read()
         discovering, config = self._processes.discovering(), found.config
         if discovering:
             config = self._sources.prepared(config, found.listed)
-        change = self._controller.apply_config(config, said_by, self.queue.go_on, ending)
+        change = self._controller.apply_config(config, requested_by, self.queue.go_on, ending)
         self.loaded = Loaded(True, time.monotonic())
         self._controller.reloaded()
         if discovering:
-            self._sources.follow(found.config)
+            self._sources.apply_config(found.config)
         for index in discovering:
             self._processes.send(index, self._sources.order())
         return change

@@ -1,9 +1,9 @@
 """What the control socket shows: services, backends, processes and health, as plain data.
 
-Rules: pure; ``now`` is monotonic seconds, ``wall`` the same instant since the epoch. What a worker
-counted is added up, since the start of the daemon. Packets and bytes are counted from the client's
-side: ``in`` goes to the backend, ``out`` to the client; None where neither a worker nor the kernel
-counts them. Those that the kernel carries are counted as it has them, several in one by GRO.
+Rules: pure; ``now`` is monotonic seconds, ``wall`` the same instant since the epoch. Counters of
+workers are sums since the start of the daemon. Packets and bytes are counted from the client's
+side: ``in`` goes to the backend, ``out`` to the client; None if neither a worker nor the kernel
+counts them. The kernel counts packets after GRO.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from paraglider.forward.nat import datapath as nat
 from paraglider.netfilter.queue.proc import QueueStatus
 from paraglider.netfilter.rules.steering import QUEUE_NAMES, worker_queues
 
-#: what of a worker's numbers is not among its ``counts``
+#: numbers of a worker that are not listed among its ``counts``
 _APART: Final = GAUGES | {"cpu", "packets", "batches"}
 
 
@@ -49,7 +49,7 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The last try to take over what the configuration file says, and when (monotonic) it was."""
+    """The result of the last reload, and its time (monotonic seconds)."""
 
     success: bool
     at: float
@@ -77,12 +77,12 @@ def processes(
     queues: Mapping[int, QueueStatus],
     at: Instant,
 ) -> list[dict[str, Any]]:
-    """Every process: what it is, whether it serves, what it counted; ``queues`` by their number."""
+    """Every process with its role, state and counters; ``queues`` are the kernel's, by number."""
     return [_process(child, samples.get(child.spec.index), queues, at) for child in children]
 
 
 def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
-    """Whether all is well, and what is not: a line each, and the same in parts."""
+    """The overall health, and every problem: as a line, and as separate fields."""
     standing = list(conditions)
     return {
         "healthy": not standing,
@@ -102,14 +102,14 @@ def health(conditions: Conditions, at: Instant) -> dict[str, Any]:
 
 
 class Viewable(Protocol):
-    """All that can be shown."""
+    """What the views read."""
 
     started: float
     conditions: Conditions
 
     @property
     def loaded(self) -> Loaded:
-        """How the last reload went."""
+        """The result of the last reload."""
 
     @property
     def config(self) -> Config:
@@ -124,15 +124,15 @@ class Viewable(Protocol):
 
     @property
     def kernel(self) -> dict[str, int] | None:
-        """What the kernel says of offloaded flows, where there are any (``watch``), and of new
-        flows that it refuses (``refusals``).
+        """The kernel's state of offloaded flows, if there are any (``watch``), and refused new
+        flows (``refusals``).
         """
 
     def processes(self) -> list[Child]:
-        """All that there are to be."""
+        """All configured processes."""
 
     def traffic(self, samples: Samples) -> TrafficCounters:
-        """What the workers counted, and the kernel."""
+        """The counters of the workers and of the kernel."""
 
 
 def status(
@@ -237,7 +237,7 @@ def _process(
 
 
 def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any]:
-    """What a worker counted; ``age`` is how many seconds ago it last said so. One that is dead has
+    """The counters of a worker; ``age`` is the seconds since it last wrote them. A dead worker has
     no flows and is not busy.
     """
     known = lives and head["alive"] > 0
@@ -255,7 +255,7 @@ def _work(head: Mapping[str, int], at: Instant, *, lives: bool) -> dict[str, Any
 
 
 def _queue(status: QueueStatus | None, length: int) -> dict[str, int] | None:
-    """The kernel's counters of a worker's queue; None where no process reads it."""
+    """The kernel's counters of a worker's queue; None if no process reads it."""
     if status is None:
         return None
     return {

@@ -31,13 +31,13 @@ class Arrivals:
         try:
             self._announcements = Announcements(make())
         except PlatformError as error:
-            self._log.warning("VIPs that come here are not announced", why=str(error))
+            self._log.warning("VIPs not announced", why=str(error))
 
-    def adopt(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """Go on with the addresses of ``config``."""
         self._wanted = addresses_of(config)
 
-    def look(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         """See which addresses are here."""
         if self._announcements is not None:
             announcements = self._announcements
@@ -58,7 +58,7 @@ class Arrivals:
             step()
         except (ParagliderError, OSError) as error:
             if not self._failing:
-                self._log.warning("VIPs that come here are not announced", why=str(error))
+                self._log.warning("VIPs not announced", why=str(error))
             self._failing = True
         else:
             self._failing = False

@@ -251,5 +251,5 @@ class Requests:
     def _apply(self, config: Config) -> HostChanged:
         done = self._rules.adjust(config)
         self._service.need(needed(config))
-        self._arrivals.adopt(config)
+        self._arrivals.apply_config(config)
         return HostChanged(done=tuple(done))

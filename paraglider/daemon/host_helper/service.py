@@ -5,7 +5,7 @@
                    filter once a minute, for news that were lost
     what fails     again after a pause that doubles, up to LONGEST_PAUSE
 
-A look that takes long makes the next one wait: on a host with very many rules no more than a third
+A slow comparison delays the next one: on a host with very many rules no more than a third
 of the time is spent on looks that news ask for, and a twentieth on those by the clock.
 
 Lives here: ``HostService``.
@@ -34,11 +34,11 @@ from paraglider.host.reconcile import (
 PERIOD: Final[Mapping[Part, float]] = {"links": 1.0, "filter": 60.0, "foreign": 60.0}
 #: seconds in which more news may come
 SETTLE: Final = 0.05
-#: seconds until a look is tried again while a set-up is at work
+#: seconds until a comparison is repeated while a set-up is at work
 AT_WORK: Final = 0.25
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
-#: lines of the log that one look writes about what it put back
+#: lines of the log that one comparison writes about what it restored
 LINES: Final = 20
 
 Found = dict[str, tuple[Severity, str]]
@@ -99,27 +99,27 @@ class HostService:
         now = self._clock()
         for part in reversed(PARTS):
             if self._at[part] <= now:
-                self._look(part)
+                self._reconcile(part)
                 return
 
-    def _look(self, part: Part) -> None:
+    def _reconcile(self, part: Part) -> None:
         begun = self._clock()
         try:
-            look = self._reconciler.look(part, lambda absent: self._choose(part, absent))
+            result = self._reconciler.look(part, lambda absent: self._choose(part, absent))
             set_up = self._reconciler.families()
         except SetUpAtWorkError:
             self._at[part] = self._clock() + AT_WORK
             return
         except (ParagliderError, OSError) as error:
-            self._cannot_look(part, error)
+            self._not_readable(part, error)
             return
         ended = self._clock()
         self._took[part], self._ended[part] = ended - begun, ended
         self._at[part] = ended + max(PERIOD[part], 20 * self._took[part])
         self._failing[part].pop("", None)
-        self._restored(look)
-        self._failed(part, look, ended)
-        self._put(part, look.absent, {a.name for a in look.restored})
+        self._restored(result)
+        self._failed(part, result, ended)
+        self._put(part, result.absent, {a.name for a in result.restored})
         self._found["set-up"] = {
             f"set-up of IPv{family}": (
                 "unhealthy",
@@ -148,37 +148,37 @@ class HostService:
                 found[absence.name] = (how, absence.remedy)
             elif failing:
                 why = self._failing[part][absence.name][2]
-                found[absence.name] = (how, f"missing, and cannot be put back: {why}")
+                found[absence.name] = (how, f"missing, cannot be restored: {why}")
             else:
                 found[absence.name] = (how, "missing; it is being put back")
         self._found[part] = found
 
-    def _restored(self, look: RepairResult) -> None:
-        for absence in look.restored[:LINES]:
+    def _restored(self, result: RepairResult) -> None:
+        for absence in result.restored[:LINES]:
             if absence.new:
                 self._log.info("host changed", what=absence.name)
             else:
-                self._log.warning("was missing on the host, put back", object=absence.name)
-        if len(look.restored) > LINES:
-            more = len(look.restored) - LINES
-            self._log.warning("more was missing on the host, put back", objects=more)
-        if look.renewed:
-            self._notify(TablesRestored(families=look.renewed))
+                self._log.warning("missing on the host, restored", object=absence.name)
+        if len(result.restored) > LINES:
+            more = len(result.restored) - LINES
+            self._log.warning("more objects missing on the host, restored", objects=more)
+        if result.renewed:
+            self._notify(TablesRestored(families=result.renewed))
 
-    def _failed(self, part: Part, look: RepairResult, now: float) -> None:
+    def _failed(self, part: Part, result: RepairResult, now: float) -> None:
         """Note what could not be put back, and when it is tried again."""
         failing = self._failing[part]
-        names = {absence.name for absence in look.absent} - {a.name for a in look.restored}
+        names = {absence.name for absence in result.absent} - {a.name for a in result.restored}
         for name in [name for name in failing if name not in names]:
             del failing[name]
-        for name, why in look.failed.items():
+        for name, why in result.failed.items():
             pause = self._pause(failing.get(name))
             failing[name] = (now + pause, pause, why)
         if failing:
             again = min(at for at, _, _ in failing.values())
             self._at[part] = min(self._at[part], max(again, now + SETTLE))
 
-    def _cannot_look(self, part: Part, error: ParagliderError | OSError) -> None:
+    def _not_readable(self, part: Part, error: ParagliderError | OSError) -> None:
         failing = self._failing[part]
         pause = self._pause(failing.get(""))
         failing[""] = (0.0, pause, str(error))

@@ -45,9 +45,9 @@ class HostTurns:
         if now - self._polled >= POLL:
             self._polled = now
             news |= self._events.poll()
-            self._arrivals.look(now)
+            self._arrivals.poll(now)
         elif "links" in news:
-            self._arrivals.look(now)
+            self._arrivals.poll(now)
         self._service.news(part for part in PARTS if part in news)
         self._service.work()
         self._arrivals.work(time.monotonic())

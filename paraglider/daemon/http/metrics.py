@@ -276,7 +276,7 @@ _WORKER: Final = (
     ),
     Described(
         "paraglider_worker_unwritten_flows_total",
-        "Flows that would not outlive this worker, for want of room in /run.",
+        "Flows that would not survive this worker, for want of room in /run.",
         count("unwritten"),
     ),
     Described(

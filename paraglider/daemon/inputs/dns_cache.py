@@ -63,7 +63,7 @@ class DnsCache:
         except OSError as error:
             if not self._failed:
                 self._warn(
-                    "answers of the DNS are not kept for a restart",
+                    "DNS cache not written",
                     file=str(self._file.path),
                     why=error.strerror,
                 )

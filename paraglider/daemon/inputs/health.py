@@ -56,7 +56,9 @@ class HealthController(Protocol):
     def discovered(self) -> DiscoveredHosts:
         """The hosts that failover found."""
 
-    def apply_config(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
+    def apply_config(
+        self, config: Config, requested_by: str, again: Callable[[], object]
+    ) -> object:
         """Go on with ``config`` and what was found; raises as ``apply_config``."""
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
@@ -104,7 +106,7 @@ class HealthInput:
             self._controller.move(member, news.event, news.detail)
         elif news.passed is None:
             self._log.warning(
-                "a check could not take place",
+                "check not run",
                 service=member.service,
                 backend=member.backend,
                 code=news.code,
@@ -137,7 +139,7 @@ class HealthInput:
             return
         except ParagliderError as error:
             self._met = []
-            self._log.error("what failover found is not taken over", why=str(error))
+            self._log.error("discovered backend not added", why=str(error))
             for news in found:
                 if news.up:
                     hosts.leave(news.address)

@@ -37,7 +37,7 @@ class ReloadSteps(Protocol):
         """Read the file; raises ``ParagliderError``."""
 
     def reload(
-        self, said_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
+        self, requested_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
     ) -> ReloadOutcome:
         """Go on with what was found in it; raises ``ParagliderError``."""
 
@@ -50,7 +50,7 @@ class ReloadSteps(Protocol):
 
 @dataclass(slots=True)
 class _Job:
-    said_by: str
+    requested_by: str
     done: Done
     force: bool
     found: Read | None = None
@@ -68,29 +68,31 @@ class ReloadQueue:
         self._jobs: deque[_Job] = deque()
         self._log: Any = log.logger()
 
-    def ask(self, said_by: str, done: Done, *, force: bool = False) -> None:
+    def ask(self, requested_by: str, done: Done, *, force: bool = False) -> None:
         """Reload, now or when it is its turn, and tell ``done``; live flows end with ``force``
         alone.
         """
         if len(self._jobs) >= MOST:
             done(PlatformError("too many reloads at a time", "try again in a moment"))
             return
-        self._jobs.append(_Job(said_by, done, force))
+        self._jobs.append(_Job(requested_by, done, force))
         if len(self._jobs) == 1:
             self.go_on()
 
-    def attempt(self, said_by: str, done: Callable[[], object] = lambda: None) -> None:
+    def attempt(self, requested_by: str, done: Callable[[], object] = lambda: None) -> None:
         """Reload, and log the result; ``done`` is called after it."""
 
         def log_it(outcome: ReloadOutcome | ParagliderError) -> None:
             if isinstance(outcome, ParagliderError):
                 why = "; ".join(str(outcome).splitlines())
-                self._log.error("configuration not reloaded, nothing changed", by=said_by, why=why)
+                self._log.error(
+                    "configuration not reloaded, nothing changed", by=requested_by, why=why
+                )
             elif not outcome.words and not outcome.restart:
-                self._log.info("configuration reloaded, no changes", by=said_by)
+                self._log.info("configuration reloaded, no changes", by=requested_by)
             done()
 
-        self.ask(said_by, log_it)
+        self.ask(requested_by, log_it)
 
     def go_on(self) -> None:
         """Do those that need not wait for the host."""
@@ -101,7 +103,7 @@ class ReloadQueue:
                 if job.found is None:
                     job.found = self._controller.read()
                 ending = FlowLoss(partial(self._flows, job), job.force)
-                outcome = self._controller.reload(job.said_by, job.found, ending)
+                outcome = self._controller.reload(job.requested_by, job.found, ending)
             except HostPendingError:
                 return
             except ParagliderError as error:

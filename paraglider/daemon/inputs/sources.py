@@ -60,7 +60,9 @@ class SourceController(Protocol):
     def listed(self) -> Config:
         """The services of the file, with the backends that their sources listed last."""
 
-    def apply_config(self, config: Config, said_by: str, again: Callable[[], object]) -> object:
+    def apply_config(
+        self, config: Config, requested_by: str, again: Callable[[], object]
+    ) -> object:
         """Go on with ``config``; raises as ``apply_config``, and nothing has changed then."""
 
 
@@ -128,7 +130,7 @@ class SourceInput:
             return resolved(config, found)
         return resolved(config, {**kept, **found})
 
-    def follow(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """The file has become ``config``, and the controller has taken it over."""
         self._origins = origins(config)
         self._offers.clear()
@@ -250,9 +252,7 @@ class SourceInput:
         if last is not None and now - last < (QUIET if news else REMINDER):
             return
         trouble.why, trouble.said = why, now
-        self._log.warning(
-            "source of backends fails, what it said last stays", source=source, why=why
-        )
+        self._log.warning("source of backends fails, last list kept", source=source, why=why)
 
     def _works(self, source: str) -> None:
         trouble = self._troubles.pop(source, None)

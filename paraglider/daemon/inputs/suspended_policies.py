@@ -50,7 +50,7 @@ class SuspendedPolicies:
         if service.name not in self._services:
             self._services[service.name] = service.strategy
             self._log.error(
-                "policy does not return, set aside: rr picks until a reload",
+                "policy does not return, suspended: rr is used until a reload",
                 service=service.name,
                 strategy=service.strategy,
                 remedy=_REMEDY,
@@ -64,7 +64,7 @@ class SuspendedPolicies:
         """
         if not self._services:
             return False
-        self._log.info("policies are tried again", services=",".join(self._services))
+        self._log.info("suspended policies enabled again", services=",".join(self._services))
         self._services.clear()
         self._put()
         return True

@@ -77,7 +77,7 @@ class Discovery:
             self._unwatch()
             for file in filter(barred, files):
                 self._log.warning(
-                    "changes of a file cannot be seen: its directory is closed",
+                    "file not watched: its directory cannot be read",
                     file=file,
                     remedy="open the directory for the user of the workers",
                 )

@@ -76,7 +76,7 @@ def ask_once(
             status = 0
         except BaseException as error:  # noqa: BLE001 - nothing of it may go on as the parent
             with contextlib.suppress(BaseException):
-                log.logger().error("the DNS was not asked", error=repr(error)[:200])
+                log.logger().error("DNS lookup at start failed", error=repr(error)[:200])
         finally:
             os._exit(status)
     os.close(writing)

@@ -1,7 +1,7 @@
 """The messages of the supervisor's processes: received in slices, sent when there is room.
 
 A process that sends an invalid message, or does not read, is killed, and replaced like a dead one.
-One that sends too much is received from in slices (``inbox``).
+One that too many messages, throttled is received from in slices (``inbox``).
 
 Lives here: ``Exchange``.
 Rules: nothing that one process sends, and no handler of a message that fails, ends the supervisor.
@@ -106,7 +106,9 @@ class Exchange:
                     self._receiver.on_message(child, frame)
 
         if child.inbox.handle(take):
-            self._log.warning(f"{child.spec.role}: sends too much", **child.spec.labels())
+            self._log.warning(
+                f"{child.spec.role}: too many messages, throttled", **child.spec.labels()
+            )
         self._listen(child)
 
     def _fail(self, child: Child, error: EndpointError) -> None:

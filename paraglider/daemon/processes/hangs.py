@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
 #: seconds between two looks
-LOOK: Final = 0.5
+POLL: Final = 0.5
 #: seconds without a sign of life that are reported
 SILENT: Final = 2.0
 #: seconds after which a process hangs: with the looks and the start of its successor within 5 s
@@ -69,11 +69,11 @@ class Hangs:
 
     def wait(self, now: float) -> float:
         """Seconds until the next look is due."""
-        return max(0.0, self._last + LOOK - now)
+        return max(0.0, self._last + POLL - now)
 
-    def look(self, now: float) -> None:
+    def begin_poll(self, now: float) -> None:
         """A look begins at ``now``; to be called before ``silence`` of every process."""
-        if now - self._last > LOOK + SILENT:
+        if now - self._last > POLL + SILENT:
             self._since = now
             self._begun.clear()
         self._last = now

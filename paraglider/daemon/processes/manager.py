@@ -131,7 +131,7 @@ class ProcessManager:
 
     def _end_hanging(self, now: float) -> None:
         """Kill those that give no sign of life; they are replaced as dead ones are."""
-        self._hangs.look(now)
+        self._hangs.begin_poll(now)
         for child in self._children:
             if not child.pid or (child.report >= 0 and not child.spec.heartbeat.is_watched):
                 continue
@@ -179,7 +179,9 @@ class ProcessManager:
             if status:
                 cause = _cause(status)
                 role = child.spec.role
-                self._log.warning(f"{role} ended badly", **child.spec.labels(), cause=cause)
+                self._log.warning(
+                    f"{role} exited with an error", **child.spec.labels(), cause=cause
+                )
 
     def _start(self, child: Child) -> None:
         """Fork ``child``, or try again later; it is heard of through its report pipe."""
@@ -224,7 +226,9 @@ class ProcessManager:
             child.confined = confined(child.pid)
             self._log.info(f"{spec.role} ready", **spec.labels())
             if spec.role in ROLES and not child.confined:
-                self._log.warning(f"{spec.role}: no filter of system calls here", **spec.labels())
+                self._log.warning(
+                    f"{spec.role}: no seccomp filter for this process", **spec.labels()
+                )
             with self._faults.contained(f"the start of the {spec.role}"):
                 self._owner.on_ready(child)
         elif self._strict:
@@ -250,7 +254,7 @@ class ProcessManager:
                 self._read_report(child)
             spec = child.spec
             if child.dismissed:
-                self._log.info(f"{spec.role} ended, to be started anew", **spec.labels())
+                self._log.info(f"{spec.role} ended, restarting", **spec.labels())
                 child.again = time.monotonic()
             else:
                 cause = _cause(status)

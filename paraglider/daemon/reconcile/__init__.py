@@ -1,5 +1,5 @@
 """Reconcilers: compare what the store wants with what was applied, and apply the difference.
 
 host            addresses, routes and rules, by the host helper      (``host``)
-draining        backends that left, until their last flow ended      (``draining``)
+draining        removed backends, until their last flow ended      (``draining``)
 """

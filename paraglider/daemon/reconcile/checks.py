@@ -1,8 +1,8 @@
 """The monitor's targets: every backend of a service that is checked, or of any service with
 failover. A backend in maintenance is not checked.
 
-The monitor is sent all targets when it starts and when failover changes, and after that those that
-changed. Its own results change no target, and are not sent back to it.
+The monitor gets all targets when it starts and when failover changes, and the changed ones after
+that. Its own results change no target, and are not sent back to it.
 
 Lives here: ``CheckReconciler``, ``checked``.
 """
@@ -21,12 +21,14 @@ from paraglider.daemon.store.backends import BackendRecord, Key
 from paraglider.daemon.store.store import Store
 from paraglider.health.targets import Scope, Target, scope, target
 
-#: seconds until a monitor whose channel is full is tried again
+#: seconds until sending to a monitor whose channel is full is tried again
 FULL: Final = 0.05
 
 
 class CheckReconciler:
-    """Brings the monitor, the process ``child`` if it serves, to ``store`` by ``send``."""
+    """Brings the monitor (the process ``child``, if it is running) to the state of ``store``, by
+    ``send``.
+    """
 
     def __init__(
         self,
@@ -43,7 +45,7 @@ class CheckReconciler:
         self._sent: dict[Key, Target] = {}
 
     def reconcile(self, now: float) -> float:
-        """Send what changed; seconds until the next turn is due."""
+        """Send what changed; returns the seconds until the next turn is due."""
         child, table = self._child(), self._store.pools
         if child is None:
             self._starts = 0
@@ -59,7 +61,9 @@ class CheckReconciler:
         return inf
 
     def _difference(self, *, anew: bool) -> SetTargets | None:
-        """What the monitor lacks, None for nothing; all targets for one that starts ``anew``."""
+        """The message with what the monitor lacks, None for nothing; all targets if it has just
+        started (``anew``).
+        """
         config, table = self._store.config, self._store.pools
         if not anew and self._layout == table.layout:
             return self._changed({r.key: self._target(r) for r in table.changes(self._version)})
@@ -78,7 +82,7 @@ class CheckReconciler:
         return self._changed({**found, **gone})
 
     def _changed(self, wanted: dict[Key, Target | None]) -> SetTargets | None:
-        """What the monitor lacks of ``wanted``, in which None is for no target."""
+        """The targets of ``wanted`` that the monitor lacks; None stands for no target."""
         new = {k: t for k, t in wanted.items() if t is not None and not self._has(t)}
         gone = [k for k, t in wanted.items() if t is None and self._sent.pop(k, None) is not None]
         self._sent |= new
@@ -87,14 +91,16 @@ class CheckReconciler:
         return SetTargets.of(new.values(), self._scope, gone, whole=False)
 
     def _has(self, target: Target) -> bool:
-        """Whether the monitor has ``target``. Whether a listed backend is up it knows itself."""
+        """Whether the monitor has ``target``; whether a listed backend is up is not compared, since
+        the monitor itself determines it.
+        """
         sent = self._sent.get(target.key)
         return sent is not None and (
             sent == target or (not target.found and sent._replace(up=target.up) == target)
         )
 
     def _target(self, record: BackendRecord) -> Target | None:
-        """How the backend is checked; None for one that is not."""
+        """The check target of the backend; None if it is not checked."""
         service = self._store.pools.service(record.service)
         if service is None or not is_checked(self._store.config, service):
             return None
@@ -111,10 +117,10 @@ def is_checked(config: Config, service: Service) -> bool:
 
 
 def checked(config: Config) -> bool:
-    """Whether there is anything to check."""
+    """Whether any backend is checked."""
     return any(is_checked(config, service) for service in config.services)
 
 
 def monitors(processes: Iterable[Child]) -> list[Child]:
-    """The processes that check, as far as they serve."""
+    """The running monitors."""
     return [child for child in processes if child.spec.role == "monitor" and child.serves]

@@ -1,9 +1,9 @@
-"""Backends that drain: when their last flow has ended, they end too.
+"""Removes draining backends when their last flow has ended.
 
 The workers count their flows, or the host helper counts the kernel's connections.
 
-Lives here: ``DrainReconciler``, ``without_flows``.
-Rules: no backend ends while a process that carries flows is starting: it may know of more flows.
+Lives here: ``DrainReconciler``, ``without_flows``. Rules: no backend is removed while a process
+that carries flows is starting: it may restore more flows.
 """
 
 from __future__ import annotations
@@ -23,37 +23,41 @@ from paraglider.daemon.store.store import Desired
 from paraglider.errors import ParagliderError
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: seconds between two counts of their flows
+#: seconds between two counts of the flows of draining backends
 PAUSE: Final = 2.0
 
 
 class DrainController(Protocol):
-    """The store, and what applies a change of it."""
+    """The desired state, and a way to apply a change of it."""
 
     @property
     def desired(self) -> Desired:
-        """Which backends there are."""
+        """The desired services and backends."""
 
     def processes(self) -> list[Child]:
-        """All that are not idle."""
+        """All processes that are not idle."""
 
     def apply(self, desired: Desired, again: Callable[[], object]) -> object:
-        """Go by ``desired``; raises ``ParagliderError``, then nothing has changed."""
+        """Apply ``desired``; raises ``ParagliderError``, then nothing has changed."""
 
 
 class DrainReconciler:
-    """Ends the backends that drain in ``store``; the host helper counts by ``requests``."""
+    """Removes draining backends from ``store``; the host helper counts connections by
+    ``requests``.
+    """
 
     def __init__(self, store: DrainController, requests: HostRequests) -> None:
         self._store = store
         self._requests = requests
         self._next = inf
-        self._keys: frozenset[Key] = frozenset()  # that drained at the last turn
-        self._over: frozenset[Key] = frozenset()  # without flows, and not ended yet
+        self._keys: frozenset[Key] = frozenset()  # draining backends of the last turn
+        self._over: frozenset[Key] = frozenset()  # without flows, not removed yet
         self._log: Any = log.logger()
 
     def reconcile(self, now: float) -> float:
-        """Count when that is due, and end those without flows; seconds until the next count."""
+        """Count if due, and remove backends without flows; returns the seconds until the next
+        count.
+        """
         self._end()
         desired = self._store.desired
         if desired.keys != self._keys:
@@ -74,7 +78,7 @@ class DrainReconciler:
             self._counted({})
 
     def _counted(self, marks: Mapping[int, int] | None) -> None:
-        """The kernel has so many connections, by mark; None where that is not known."""
+        """The numbers of the kernel's connections by mark; None if unknown."""
         carriers = self._carriers()
         if marks is not None and carriers is not None:
             desired = self._store.desired
@@ -83,12 +87,12 @@ class DrainReconciler:
             self._end()
 
     def _carriers(self) -> list[Child] | None:
-        """The processes that carry flows, None where one is starting."""
+        """The processes that carry flows, None if one is starting."""
         carriers = [child for child in self._store.processes() if child.spec.role in CARRIERS]
         return carriers if all(child.serves for child in carriers) else None
 
     def _end(self) -> None:
-        """Go on without those that have no flows."""
+        """Remove the backends without flows."""
         desired = self._store.desired
         over = self._over & desired.keys
         if not over:
@@ -109,7 +113,7 @@ class DrainReconciler:
 def without_flows(
     config: Config, keys: frozenset[Key], traffic: TrafficCounters, connections: Mapping[int, int]
 ) -> frozenset[Key]:
-    """Those of ``keys`` without a flow; ``connections`` are the kernel's, counted by mark."""
+    """The backends of ``keys`` without flows; ``connections`` are the kernel's, counted by mark."""
     marks = backend_marks(config)
     found = set()
     for service in config.services:
@@ -122,6 +126,6 @@ def without_flows(
                 if service.method.conntracked
                 else traffic.of(*key)["flows"]
             )
-            if flows == 0:  # None: no worker knows
+            if flows == 0:  # None: no worker has counted
                 found.add(key)
     return frozenset(found)

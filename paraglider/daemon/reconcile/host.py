@@ -1,4 +1,4 @@
-"""Requests to the host helper, none of which is waited for.
+"""Requests to the host helper; all are asynchronous.
 
     adjust    the host is brought to another configuration. The caller gets ``HostPendingError`` and
               is called again when the host has been changed; then the same call returns what was
@@ -38,18 +38,18 @@ from paraglider.errors import ParagliderError, PlatformError
 from paraglider.forward.offload.reconcile import KernelTables
 from paraglider.host.seed import steering_seed
 
-#: seconds that a request may take for which programs are run, one after the other
+#: timeout, in seconds, of a request that runs programs
 PATIENCE: Final = 600.0
-#: the same for one that runs no program
+#: the same of a request that runs no program
 QUICK: Final = 10.0
 
 Then = Callable[[ParagliderError | None], object]
-"""Told that an order is done, or why it is not."""
+"""Called when a request has been answered, with the error if it failed."""
 
 
 class HostPendingError(ParagliderError):
-    """The host is being brought to a configuration, or flows are being counted for it: who wanted
-    it is called again when that is done.
+    """The host is being changed for a configuration, or flows are being counted for it: the caller
+    is called again when that is done.
     """
 
     exit_code = 2
@@ -62,11 +62,13 @@ class Asking(Protocol):
     """What is needed of ``ipc.Broadcasts``."""
 
     def request(self, to: Iterable[int], message: Message, deadline: float, done: Done) -> None:
-        """Ask the processes ``to``; raises ``PlatformError``."""
+        """Send a request to the processes ``to``; raises ``PlatformError``."""
 
 
 class HostRequests:
-    """Orders for the process that ``reconciler`` gives the number of, None while there is none."""
+    """Requests to the host helper; ``reconciler`` returns its process number, None while it is not
+    running.
+    """
 
     def __init__(self, requests: Asking, reconciler: Callable[[], int | None]) -> None:
         self._requests = requests
@@ -77,14 +79,14 @@ class HostRequests:
 
     @property
     def adjusting(self) -> bool:
-        """Whether the host is being brought to a configuration now."""
+        """Whether a change of the host is in progress."""
         return self._again is not None
 
     def adjust(self, config: Config, again: Callable[[], object]) -> list[str]:
-        """What the host had to have done for ``config``.
+        """Change the host for ``config``; returns the changes.
 
-        Raises ``HostPendingError`` when that is yet to be done, and ``again`` is called after it;
-        ``ParagliderError`` when it could not be done, and nothing has changed.
+        Raises ``HostPendingError`` while that is in progress, and calls ``again`` when it is done;
+        raises ``ParagliderError`` if it failed, then nothing has changed.
         """
         if self.adjusting:
             raise HostPendingError
@@ -98,7 +100,7 @@ class HostRequests:
             self._again = None
             self._result = (config, answer if error is None else Refusal.of(error))
             again()
-            self._result = None  # who asked has gone on, or wants something else by now
+            self._result = None  # the caller has given up, or wants another configuration by now
 
         self._again = again
         try:
@@ -110,10 +112,10 @@ class HostRequests:
 
     def load(self, text: str, then: Then) -> None:
         """Have nft load ``text``."""
-        self._tell(LoadRules(text=text), then)
+        self._send(LoadRules(text=text), then)
 
     def kernel_tables(self, config: Config, before: KernelTables | None = None) -> KernelTables:
-        """The reconciler of the tables of ``config``, which takes the place of ``before``."""
+        """The reconciler of the kernel tables of ``config``; replaces ``before``."""
         return KernelTables(config, before, load=self.load, seed=steering_seed, log=self._log)
 
     def forget(
@@ -122,19 +124,19 @@ class HostRequests:
         datagrams: Iterable[tuple[str, int, int]],
         passing: Iterable[int] = (),
     ) -> None:
-        """Have the kernel forget connections: see ``EndedConnections``."""
+        """Have connections deleted from conntrack: see ``EndedConnections``."""
 
         def then(error: ParagliderError | None) -> None:
             if error is not None:
-                self._log.error("connections that are over stay", error=str(error))
+                self._log.error("ended connections not deleted", error=str(error))
 
         every = ForgetConnections(
             marks=tuple(marks), passing=tuple(passing), datagrams=tuple(datagrams)
         )
-        self._tell(every, then)
+        self._send(every, then)
 
     def count(self, then: Callable[[Mapping[int, int] | None], object]) -> None:
-        """How many connections the kernel has, by mark; None where they cannot be counted."""
+        """Count the kernel's connections by mark; None if they cannot be counted."""
 
         def done(_: ParagliderError | None, answer: Message) -> None:
             then(answer.marks if isinstance(answer, ConnectionCounts) else None)
@@ -145,7 +147,7 @@ class HostRequests:
             then(None)
 
     def read(self, families: Iterable[int], then: Callable[[Reading | None], object]) -> None:
-        """Have the counters of the tables of ``families`` read; None where that cannot be."""
+        """Have the counters of the tables of ``families`` read; None if they cannot be read."""
 
         def done(_: ParagliderError | None, answer: Message) -> None:
             then(answer if isinstance(answer, Reading) else None)
@@ -158,8 +160,9 @@ class HostRequests:
     def on_message(
         self, message: Message, conditions: Conditions, renewed: Callable[[int], object]
     ) -> None:
-        """What the reconciler said by itself: what is wrong with the host goes into ``conditions``;
-        ``renewed`` is called for a family whose table of offloaded flows was restored.
+        """Handle an unrequested message of the host helper: conditions of the host go into
+        ``conditions``; ``renewed`` is called for a family whose table of offloaded flows was
+        restored.
         """
         if isinstance(message, HostConditions):
             found = {name: Condition(how, text) for name, (how, text) in message.found.items()}
@@ -168,7 +171,7 @@ class HostRequests:
             for family in message.families:
                 renewed(family)
 
-    def _tell(self, order: Message, then: Then) -> None:
+    def _send(self, order: Message, then: Then) -> None:
         try:
             self._order(order, lambda error, _: then(error))
         except PlatformError as error:
@@ -180,8 +183,8 @@ class HostRequests:
         done: Callable[[ParagliderError | None, Message], object],
         patience: float = PATIENCE,
     ) -> None:
-        """Send ``order``, which may take ``patience`` seconds; raises ``PlatformError`` where there
-        is no host helper.
+        """Send ``order`` with a timeout of ``patience`` seconds; raises ``PlatformError`` if no
+        host helper is running.
         """
         index = self._reconciler()
         if index is None:

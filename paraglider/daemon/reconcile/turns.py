@@ -1,7 +1,7 @@
-"""One turn of the daemon's loop: every step that is due, each by itself.
+"""One turn of the daemon's loop: runs every step that is due, independently of the others.
 
-A step that fails is logged with its name, and tried again after a pause that doubles; the others go
-on meanwhile.
+A step that fails is logged with its name and tried again after a pause that doubles; the others
+continue.
 
 Lives here: ``Turns``.
 """
@@ -21,20 +21,20 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 30.0
 
 Step = Callable[[float], float]
-"""Does what is due at a time (monotonic seconds) and returns the seconds until it is due again."""
+"""Does the work due at a time (monotonic seconds) and returns the seconds until the next."""
 
 
 class Turns:
-    """``steps``, by the names that the log gives them; unexpected exceptions go into ``faults``."""
+    """``steps`` by their names in the log; unexpected exceptions go into ``faults``."""
 
     def __init__(self, steps: Mapping[str, Step], faults: Faults) -> None:
         self._steps = steps
         self._faults = faults
-        self._failing: dict[str, tuple[float, float]] = {}  # name → when again, and the pause
+        self._failing: dict[str, tuple[float, float]] = {}  # name → when to retry, and the pause
         self._log: Any = log.logger()
 
     def run(self, now: float) -> float:
-        """Do every step that is due; seconds until one is due again."""
+        """Run every step that is due; returns the seconds until the next is due."""
         pause = inf
         for name, step in self._steps.items():
             again, before = self._failing.get(name, (now, 0.0))

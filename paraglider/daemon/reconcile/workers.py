@@ -1,11 +1,11 @@
-"""Workers and proxy workers: their configuration and the states of their backends.
+"""Reconciles workers and proxy workers: their configuration and the states of their backends.
 
 A worker inherits both at its fork. Later changes are sent as a difference from the version that it
-has. A worker has at most one message of this kind that it has not applied: it says which version
-it has applied in shared memory (``heartbeat.Heartbeat``), and gets the newest state after that.
+has. A worker writes the version that it has applied to shared memory (``heartbeat.Heartbeat``);
+until it has applied a message it gets no further one, and then it gets the newest state.
 
 Lives here: ``WorkerReconciler``.
-Rules: never waits for a worker; sends nothing while nothing changed.
+Rules: never waits for a worker; sends nothing if nothing changed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.store.store import Store
 
-#: seconds between two readings of what workers have applied, while a request waits for it
+#: seconds between two reads of the applied versions, while a request waits for them
 POLL: Final = 0.01
 
 
 @dataclass(slots=True)
 class _Worker:
-    """What a process has: the version of the last message, and of its configuration."""
+    """The state of a process: the version of the last message to it, and of its configuration."""
 
     starts: int
     version: int
@@ -43,7 +43,7 @@ class _Waiter:
 
 
 class WorkerReconciler:
-    """Brings the workers among ``processes`` to ``store`` by ``send``."""
+    """Brings the workers among ``processes`` to the state of ``store``, by ``send``."""
 
     def __init__(
         self,
@@ -55,26 +55,26 @@ class WorkerReconciler:
         self._processes = processes
         self._send = send
         self._workers: dict[int, _Worker] = {}
-        self._seen = store.pools.version  # at the last turn: what a process inherited since
+        self._seen = store.pools.version  # at the last turn; what was forked since has inherited it
         self._seen_layout = store.pools.layout
         self._waiting: list[_Waiter] = []
 
     def supersede(self, roles: Container[str]) -> None:
-        """Processes of ``roles`` are replaced: they do not get the newest configuration."""
+        """Processes of ``roles`` are being replaced: do not send them the newest configuration."""
         for child, worker in self._known():
             if child.spec.role in roles:
                 worker.layout = self._store.pools.layout
 
     def when_applied(self, done: Callable[[], object], deadline: float) -> None:
-        """Call ``done`` when all workers that serve have applied the store as it is now, or at
+        """Call ``done`` when all running workers have applied the current store, or at
         ``deadline`` (monotonic seconds).
         """
         self._waiting.append(_Waiter(self._store.pools.version, deadline, done))
 
     def reconcile(self, now: float) -> float:
-        """Send each worker what it lacks; seconds until the next turn is due."""
+        """Send each worker what it lacks; returns the seconds until the next turn is due."""
         table = self._store.pools
-        configuration: bytes | None = None  # encoded once for all
+        configuration: bytes | None = None  # encoded once for all workers
         behind = False
         for child, worker in self._known():
             if child.endpoint is None or worker.version == table.version:
@@ -115,8 +115,8 @@ class WorkerReconciler:
             each.done()
 
     def _known(self) -> list[tuple[Child, _Worker]]:
-        """The workers, with what each has; one that was forked since the last turn has inherited
-        at least what there was then.
+        """The workers with the state of each; a worker forked since the last turn has inherited at
+        least the state of that turn.
         """
         found = []
         for child in self._processes():

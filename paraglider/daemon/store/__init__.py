@@ -1,6 +1,6 @@
 """Store: the desired state of services and backends.
 
 backends     state, weight and last check of every backend          (``backends``)
-draining     backends that the file no longer has                   (``draining``)
-discovered   hosts that failover found                              (``discovered``)
+draining     removed backends that have flows                   (``draining``)
+discovered   backends that failover discovered                              (``discovered``)
 """

@@ -24,7 +24,7 @@ from paraglider.health.codes import Code
 
 
 class Origin(StrEnum):
-    """Where a fact comes from."""
+    """The origin of a fact."""
 
     FILE = "file"
     DNS = "dns"
@@ -33,7 +33,7 @@ class Origin(StrEnum):
     HEALTH = "health"
 
 
-#: who changes a backend's state by these
+#: the origin of each event
 _ORIGINS = {
     Event.CHECK_PASSED: Origin.HEALTH,
     Event.CHECK_FAILED: Origin.HEALTH,
@@ -41,9 +41,9 @@ _ORIGINS = {
     Event.SET_DRAIN: Origin.OPERATOR,
     Event.SET_MAINT: Origin.OPERATOR,
 }
-#: what the operator may set a backend to
+#: the states that an operator may set
 SETTABLE = {"ready": Event.SET_READY, "drain": Event.SET_DRAIN, "maint": Event.SET_MAINT}
-#: as the configuration bounds it
+#: the largest weight, as in the configuration
 HEAVIEST = 65535
 
 
@@ -53,7 +53,7 @@ Key = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """The last look of health at a backend: when (monotonic), how it went, how long it took."""
+    """The last check of a backend: time (monotonic seconds), result, duration in seconds."""
 
     at: float
     passed: bool
@@ -68,8 +68,8 @@ class BackendRecord:
 
     ``configured`` is the weight in the file, ``leaving`` is set while a removed backend drains,
     ``downs`` counts its failures, ``failed`` its failed checks, ``version`` is the table's version
-    at the last change of its state or weight. ``origin`` has the backend, ``state_by`` and
-    ``weight_by`` have set its state and weight.
+    at the last change of its state or weight. ``origin`` is the source that listed the backend,
+    ``state_by`` and ``weight_by`` are the origins of its state and weight.
     """
 
     service: str
@@ -90,12 +90,12 @@ class BackendRecord:
 
     @property
     def key(self) -> Key:
-        """The names of its service and itself."""
+        """Its service's name and its own."""
         return self.service, self.backend
 
     @property
     def takes_flows(self) -> bool:
-        """Whether it is given new flows."""
+        """Whether it takes new flows."""
         return self.state is State.READY and self.weight > 0
 
 
@@ -120,19 +120,21 @@ class BackendTable:
             yield from members.values()
 
     def of(self, service: str) -> list[BackendRecord]:
-        """The members of ``service`` in the order of the file; none where there is no such."""
+        """The backends of ``service`` in the order of the file; empty if there is no such
+        service.
+        """
         return list(self._members.get(service, {}).values())
 
     def service(self, name: str) -> Service | None:
-        """The service called ``name``, None where there is no such."""
+        """The service called ``name``, None if there is none."""
         return self._services.get(name)
 
     def get(self, key: Key) -> BackendRecord | None:
-        """The backend of ``key``, None where there is no such."""
+        """The backend of ``key``, None if there is none."""
         return self._members.get(key[0], {}).get(key[1])
 
     def configured(self, key: Key) -> BackendConfig | None:
-        """The backend of ``key`` as the configuration has it."""
+        """The backend of ``key`` as configured."""
         return self._backends.get(key)
 
     def changes(self, since: int) -> list[BackendRecord]:
@@ -145,12 +147,12 @@ class BackendTable:
         return found[::-1]
 
     def require(self, service: str) -> None:
-        """Raises ``OperatorError`` with the names that there are, unless ``service`` is one."""
+        """Raises ``OperatorError`` with the existing names unless ``service`` is one."""
         if service not in self._members:
             raise _unknown("service", service, list(self._members))
 
     def find(self, service: str, backend: str) -> BackendRecord:
-        """The member of that name; raises ``OperatorError`` with the names that there are."""
+        """The backend of that name; raises ``OperatorError`` with the existing names."""
         self.require(service)
         members = self._members[service]
         member = members.get(backend)
@@ -166,8 +168,8 @@ class BackendTable:
         now: float,
         origin: Origin | None = None,
     ) -> bool:
-        """Change the state of ``member`` by ``event``; False where the table has no such change.
-        ``origin`` is who does so, where that does not follow from the event.
+        """Change the state of ``member`` by ``event``; False if the state has no such transition.
+        ``origin`` is needed if it does not follow from the event.
         """
         after = TRANSITIONS[member.state].get(event)
         if after is None:
@@ -179,7 +181,9 @@ class BackendTable:
         return True
 
     def set_weight(self, member: BackendRecord, weight: int) -> None:
-        """Give ``member`` another weight until the file says another; raises ``OperatorError``."""
+        """Set the weight of ``member`` until its weight in the file changes; raises
+        ``OperatorError``.
+        """
         if not 0 <= weight <= HEAVIEST:
             raise OperatorError(f"weight {weight} is out of range", f"write 0 to {HEAVIEST}")
         if weight != member.weight:
@@ -193,11 +197,12 @@ class BackendTable:
         leaving: frozenset[Key] = frozenset(),
         found: Container[IPAddress] = (),
     ) -> None:
-        """Take over the services and backends of ``config``; failover ``found`` these addresses.
+        """Apply the services and backends of ``config``; ``found`` are addresses that failover
+        discovered.
 
-        A backend that stays keeps its state, and a weight that was set by hand for as long as the
-        file's own does not change, also where its service has another name. Those that are
-        ``leaving`` drain; one that is back is ready.
+        A backend that stays keeps its state, and a weight set by an operator for as long as the
+        file's weight does not change, even if its service is renamed. Backends in ``leaving``
+        drain; one that was added again is ready.
         """
         names = predecessors(self._config, config)
         self._config = config
@@ -231,7 +236,7 @@ class BackendTable:
         self.version += 1
 
     def states(self, since: int = 0) -> States:
-        """State and weight, as workers take them: of every backend, or of those that changed after
+        """States and weights for the workers: of every backend, or of those that changed after
         version ``since``.
         """
         found: States = {}
@@ -245,7 +250,7 @@ class BackendTable:
         return Origin.FILE if self._services[record.service].source is None else Origin.DNS
 
     def _note(self, record: BackendRecord) -> None:
-        """The state or weight of ``record`` changed."""
+        """Note that the state or weight of ``record`` changed."""
         self.version += 1
         record.version = self.version
         self._changed.pop(record.key, None)
@@ -254,8 +259,8 @@ class BackendTable:
     def _member(
         self, service: Service, before: str | None, backend: BackendConfig, now: float
     ) -> BackendRecord:
-        """``before`` is what the service was called. A backend that it had not is in the state that
-        it had in the service that was called as this one is now.
+        """``before`` is the former name of the service. A backend that the former service lacked
+        gets its state from the service that had the present name.
         """
         name = backend.name
         known = self._members.get(before or "", {}).get(name)

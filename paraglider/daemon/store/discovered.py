@@ -1,14 +1,14 @@
-"""Hosts that failover found and no file lists (``discover``), and the services that they join.
+"""Backends that failover discovered (``discover``), and the services that they join.
 
-A host joins every service of its family, with weight 1 and with the port that all of the service's
-backends have. It does not join a service whose backends have different ports, one that is carried
-by dsr (a backend of dsr needs a set-up of its own), or one where it would contradict the
-configuration, such as a port of a host that another service has.
+A discovered host joins every service of its family, with weight 1 and the port of the service's
+backends. It does not join a service whose backends have different ports, a `dsr` service (its
+backends need a set-up of their own), or one where it would make the configuration invalid, for
+example because another service has that port of the host.
 
-Lives here: ``DiscoveredHosts``.
-Rules: pure. The monitor, which reports hosts, has no rights and is not trusted. Our own addresses,
-VIPs and what else ``health.targets.scope`` names never join, nor do addresses outside of the
-gateways' networks, where there are gateways, nor more than ``health.sweep.MOST``.
+Lives here: ``DiscoveredHosts``. Rules: pure. The monitor, which reports hosts, has no privileges
+and is not trusted. The balancer's own addresses, VIPs and the other addresses of
+``health.targets.scope`` never join, nor do addresses outside the gateways' networks, if there are
+gateways, nor more than ``health.sweep.MOST`` hosts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from paraglider.health.targets import scope
 
 
 class DiscoveredHosts:
-    """The hosts that are backends; ``keys`` are those backends, by service and name."""
+    """The discovered hosts; ``keys`` are their backends, by service and name."""
 
     def __init__(self) -> None:
         self._hosts: dict[IPAddress, None] = {}
@@ -34,20 +34,20 @@ class DiscoveredHosts:
         return address in self._hosts
 
     def join(self, address: IPAddress, config: Config) -> bool:
-        """Add ``address``; False where it must not be a backend of ``config``, or is one."""
+        """Add ``address``; False if it must not be a backend of ``config``, or is one already."""
         if address in self._hosts or len(self._hosts) >= MOST or not _may_join(address, config):
             return False
         self._hosts[address] = None
         return True
 
     def leave(self, address: IPAddress) -> bool:
-        """Remove ``address``; False where it was no backend."""
+        """Remove ``address``; False if it was not a discovered backend."""
         there = address in self._hosts
         self._hosts.pop(address, None)
         return there
 
     def into(self, config: Config) -> Config:
-        """``config``, which is valid, as if it listed the hosts; without ``discover`` unchanged."""
+        """``config``, which is valid, plus the discovered hosts; unchanged without ``discover``."""
         if not config.failover.enabled or not config.failover.discover:
             self._hosts.clear()
         if not self._hosts:
@@ -55,7 +55,7 @@ class DiscoveredHosts:
         every = _with(config, list(self._hosts))
         if not check.check(every):
             return every
-        for address in self._hosts:  # some contradict it: one at a time, service by service
+        for address in self._hosts:  # not valid together: add them one by one
             for service in config.services:
                 one = _with(config, [address], service.name)
                 if not check.check(one):
@@ -63,7 +63,7 @@ class DiscoveredHosts:
         return config
 
     def note_applied(self, listed: Config, wanted: Config) -> None:
-        """``wanted``, which is ``listed`` and discovered hosts, has been applied."""
+        """Note that ``wanted`` (``listed`` plus discovered hosts) has been applied."""
         found = frozenset(
             (service.name, backend.name)
             for service in wanted.services
@@ -75,11 +75,11 @@ class DiscoveredHosts:
         self._ever = (self._ever | self.keys) - here
 
     def listed(self, wanted: Config) -> Config:
-        """``wanted``, which has been applied, without the discovered hosts."""
+        """The applied configuration ``wanted``, without the discovered hosts."""
         return without(wanted, self.keys)
 
     def former(self, key: Key) -> bool:
-        """Whether it is a discovered host that has left since."""
+        """Whether it was a discovered host that has been removed since."""
         return key in self._ever and key not in self.keys
 
 

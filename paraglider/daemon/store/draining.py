@@ -1,14 +1,14 @@
-"""Backends that the file no longer has, for as long as they have flows.
+"""Removed backends that still have flows.
 
-Established flows keep their backend, also one that was removed: its replies must still be known,
-and its mark must still mean it. So it drains: it stays in the configuration of workers and rules,
-with weight 0, until its last flow has ended. A service that was removed drains with all its
-backends, and refuses new flows.
+Established flows keep their backend, even a removed one: its replies must still be recognised, and
+its mark must stay valid. So it drains: it stays in the configuration of workers and rules, with
+weight 0, until its last flow has ended. A removed service drains with all its backends, and refuses
+new flows.
 
-Lives here: ``Draining``, the fact, and what becomes of it: ``draining_of``, ``with_draining``,
-``after``; ``without``.
-Rules: pure. What would contradict the new configuration (its port is another service's by now) is
-not kept, and its flows end. Connections of a proxy are two sockets and need nothing.
+Lives here: ``Draining``; ``draining_of``, ``with_draining``, ``after``, ``without``.
+Rules: pure. A backend that would contradict the new configuration (its port belongs to another
+service now) does not drain, and its flows end. Connections of a proxy are two sockets and need
+nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from paraglider.daemon.store.backends import Key
 
 
 class Draining(NamedTuple):
-    """Backends that were removed, as their service was configured, until their last flow ended.
+    """Removed backends of a service, with the service's former configuration.
 
-    ``joins`` is the service that they belong to, None where all of it was removed.
+    ``joins`` is the service that they belong to, None if the whole service was removed.
     """
 
     joins: str | None
@@ -33,12 +33,12 @@ class Draining(NamedTuple):
 
 
 def draining_of(before: Config, wanted: Config) -> tuple[Draining, ...]:
-    """What ``wanted`` lacks of ``before``, but for what would contradict it."""
+    """The backends of ``before`` that ``wanted`` lacks, except those that would contradict it."""
     return _fitting(wanted, list(_lacking(before, wanted)))
 
 
 def with_draining(wanted: Config, draining: Sequence[Draining]) -> Config:
-    """``wanted`` and what drains besides, which has weight 0."""
+    """``wanted`` plus the draining backends with weight 0."""
     if not draining:
         return wanted
     keys = keys_of(draining)
@@ -50,7 +50,7 @@ def with_draining(wanted: Config, draining: Sequence[Draining]) -> Config:
 
 
 def keys_of(draining: Iterable[Draining]) -> frozenset[Key]:
-    """The backends that drain."""
+    """The keys of the draining backends."""
     return frozenset(
         (each.joins or each.service.name, backend.name)
         for each in draining
@@ -70,7 +70,7 @@ def after(draining: Iterable[Draining], gone: frozenset[Key]) -> tuple[Draining,
 
 
 def without(config: Config, gone: frozenset[Key]) -> Config:
-    """``config`` without the backends ``gone``, and without the services that have none left."""
+    """``config`` without the backends ``gone``, and without services that have no backend left."""
     services = []
     for service in config.services:
         left = tuple(b for b in service.backends if (service.name, b.name) not in gone)
@@ -82,7 +82,7 @@ def without(config: Config, gone: frozenset[Key]) -> Config:
 
 
 def _lacking(before: Config, wanted: Config) -> Iterator[Draining]:
-    """What ``wanted`` lacks of ``before``."""
+    """The backends of ``before`` that ``wanted`` lacks."""
     names = {was: now for now, was in predecessors(before, wanted).items()}
     here = {service.name: service for service in wanted.services}
     for service in before.services:
@@ -102,10 +102,10 @@ def _lacking(before: Config, wanted: Config) -> Iterator[Draining]:
 def _fitting(
     wanted: Config, lacking: Sequence[Draining], found: tuple[Draining, ...] = ()
 ) -> tuple[Draining, ...]:
-    """``found`` and those of ``lacking`` that may join ``wanted`` with them.
+    """``found``, plus those of ``lacking`` that fit ``wanted`` together with them.
 
-    All are judged at once, and where that finds a contradiction each half by itself, so that a few
-    of very many cost little.
+    Checks all at once; if there is a contradiction, each half by itself (bisection), so that few
+    contradictions among many backends cost little.
     """
     if not lacking:
         return found
@@ -134,7 +134,7 @@ def _with(wanted: Config, draining: Sequence[Draining]) -> Config:
 
 
 def _contradicts(config: Config) -> bool:
-    """Whether ``config`` contradicts itself; weights aside, which are to be none."""
+    """Whether ``config`` is invalid, weights aside, which will be 0."""
     return bool(check.check(_weighed(config, lambda _, backend: backend.weight or 1)))
 
 

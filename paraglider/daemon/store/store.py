@@ -2,16 +2,16 @@
 
     file, dns    services and backends of the configuration file, and of the lists and names in the
                  DNS that it refers to
-    discovery    hosts that failover found: backends until they no longer answer
-    (draining)   backends that none of these has any more: until their last flow has ended
-    operator     states and weights that were set by request
+    discovery    hosts that failover discovered: backends until they no longer answer
+    (draining)   backends that none of these lists any more: until their last flow has ended
+    operator     states and weights set by request
     health       results of checks
 
-``Desired`` has what there is, and never changes: an input makes another one, the host is brought to
-it, and then ``Store.apply`` makes it the state of the daemon. Workers, kernel tables and checks are
-reconciled from the store, by its version.
+``Desired`` is immutable: an input makes a new one, the host is changed for it, and then
+``Store.apply`` makes it the state of the daemon. Workers, kernel tables and checks are reconciled
+from the store, by its version.
 
-Rules: pure but for the log; ``now`` is monotonic seconds. What is the same twice changes no
+Rules: pure except for the log; ``now`` is monotonic seconds. Input that changes nothing changes no
 version, and is not logged.
 """
 
@@ -32,7 +32,7 @@ from paraglider.daemon.store.draining import Draining, after, draining_of, keys_
 @dataclass(frozen=True)
 class Desired:
     """``wanted``: the services and backends of the file, the DNS and discovery; ``draining``: the
-    backends that are none of these any more and may have flows.
+    removed backends that may have flows.
     """
 
     wanted: Config
@@ -40,25 +40,25 @@ class Desired:
 
     @cached_property
     def config(self) -> Config:
-        """All of it as one configuration; what drains has weight 0."""
+        """Both as one configuration; draining backends have weight 0."""
         return with_draining(self.wanted, self.draining)
 
     @cached_property
     def keys(self) -> frozenset[Key]:
-        """The backends that drain."""
+        """The keys of the draining backends."""
         return keys_of(self.draining)
 
     def replaced(self, wanted: Config) -> Desired:
-        """``wanted`` in place of what is wanted now; what it lacks drains."""
+        """Replace the wanted configuration by ``wanted``; backends that it lacks drain."""
         return Desired(wanted, draining_of(self.config, wanted))
 
     def ended(self, gone: frozenset[Key]) -> Desired:
-        """The same when the last flows of ``gone``, which drain, have ended."""
+        """The same without the draining backends ``gone``."""
         return Desired(self.wanted, after(self.draining, gone))
 
 
 class Store:
-    """The desired state, beginning with ``config``."""
+    """The desired state, initially ``config``."""
 
     def __init__(self, config: Config, now: float) -> None:
         self.desired = Desired(config)
@@ -68,7 +68,7 @@ class Store:
 
     @property
     def config(self) -> Config:
-        """All services and backends, also those that drain."""
+        """All services and backends, draining ones included."""
         return self.desired.config
 
     @property
@@ -78,7 +78,7 @@ class Store:
 
     @property
     def listed(self) -> Config:
-        """Those of the file and the DNS."""
+        """The services and backends of the file and the DNS."""
         return self.discovered.listed(self.wanted)
 
     @property
@@ -87,12 +87,12 @@ class Store:
         return self.pools.version
 
     def apply(self, desired: Desired, now: float) -> None:
-        """Go by ``desired`` from now on."""
+        """Set ``desired`` as the desired state."""
         self.desired = desired
         self.pools.apply_config(desired.config, now, desired.keys, self.discovered)
 
     def move(self, record: BackendRecord, event: Event, why: str, now: float) -> None:
-        """Change the state of ``record`` by ``event``, which may change nothing."""
+        """Change the state of ``record`` by ``event``; it may stay the same."""
         before = record.state
         if not self.pools.apply(record, event, why, now):
             return
@@ -108,7 +108,9 @@ class Store:
         )
 
     def weigh(self, record: BackendRecord, weight: int) -> None:
-        """Give ``record`` another weight, until the file has another; raises ``OperatorError``."""
+        """Set the weight of ``record``, until its weight in the file changes; raises
+        ``OperatorError``.
+        """
         before = record.weight
         self.pools.set_weight(record, weight)
         if record.weight != before:

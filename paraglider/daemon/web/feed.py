@@ -45,7 +45,7 @@ class Feed:
             before = clock()
             # Where the supervisor is busy the page says how old its numbers are.
             with contextlib.suppress(PlatformError):
-                await self._look(clock)
+                await self._poll(clock)
             took = clock() - before
             await asyncio.sleep(max(self._interval - took, took * _SHARE, 0.0))
 
@@ -61,15 +61,15 @@ class Feed:
             await self._changed.wait_for(lambda: self.number > number)
             return self.number, self._text
 
-    async def _look(self, clock: Callable[[], float]) -> None:
+    async def _poll(self, clock: Callable[[], float]) -> None:
         reply = await self._ask(ShowRequest(listener="stats", view="status"))
         if not isinstance(reply, Result):
             raise PlatformError("the supervisor gives no figures")
-        self._take(reply.value, clock())
+        self._update(reply.value, clock())
         async with self._changed:
             self._changed.notify_all()
 
-    def _take(self, status: Row, now: float) -> None:
+    def _update(self, status: Row, now: float) -> None:
         self.sample = {**self._about, **self._sampler.take(status, now)}
         self.history.record(self.sample)
         self._text = json.dumps(self.sample, separators=(",", ":")).encode()

@@ -1,8 +1,9 @@
-"""What a process with flows does with the supervisor's messages (``messages.ToWorker``).
+"""Handles the supervisor's messages in a process that has flows (``messages.ToWorker``).
 
-Lives here: ``Commands``, called by the tick of a worker, whatever carries its flows (``Subject``).
-Rules: a tick takes SLICE seconds at most besides what a change of the states costs; a walk over
-the flows goes on at the next tick where it stopped.
+Lives here: ``Commands``, called by a worker's tick; it acts on a ``Subject``: the packet path of a
+worker, or a proxy.
+Rules: a tick takes at most SLICE seconds, plus the cost of a change of states; a walk over the
+flows continues at the next tick.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from paraglider.forward.services import States
 
 #: seconds that a tick may spend on walks: a 25th of the time between two ticks
 SLICE: Final = 0.002
-#: flows that are looked at between two looks at the clock
+#: flows visited between two reads of the clock
 _AT_ONCE: Final = 256
-#: walks that may wait; with more, the next is refused
+#: walks that may be queued; further ones are refused
 _MOST_WALKS: Final = 32
 
 
@@ -44,30 +45,30 @@ class FlowSource(Protocol):
     """The flows of a subject: see ``forward.flows.FlowView``."""
 
     def walk(self, match: Match) -> Iterator[Any | None]:
-        """A flow that ``match`` means or None, for every flow; one may come twice."""
+        """For every flow: its key if ``match`` selects it, else None; a flow may come twice."""
 
     def describe(self, flow: Any, now: float) -> dict[str, Any]:
-        """What there is to say of a flow; nothing of one that has ended since."""
+        """Describe a flow; empty if it has ended."""
 
     def forget(self, flow: Any, now: float) -> bool:
-        """End a flow; False when it has ended already."""
+        """End a flow; False if it has ended already."""
 
 
 class Subject(Protocol):
-    """What the commands are for: the packet path of a worker, or what else carries flows."""
+    """What the commands act on: the packet path of a worker, or the proxy of a proxy worker."""
 
     @property
     def view(self) -> FlowSource | None:
-        """Its flows, None where it knows of none."""
+        """Its flows; None if it keeps none."""
 
-    def become(self, config: Config) -> None:
-        """Carry flows by ``config`` from now on; those that there are keep their backends."""
+    def apply_config(self, config: Config) -> None:
+        """Apply ``config``; existing flows keep their backends."""
 
-    def put(self, states: States) -> None:
-        """Give the backends these states and weights."""
+    def set_states(self, states: States) -> None:
+        """Set the states and weights of the backends."""
 
     def suspend(self, services: list[str]) -> None:
-        """Call the policies of all services but of these."""
+        """Suspend the policies of these services, and enable those of all others."""
 
 
 #: one step of a walk; True when it was the last
@@ -75,9 +76,9 @@ Step = Callable[[float], bool]
 
 
 class Commands:
-    """The messages at ``endpoint``, for ``subject``, whose counters ``writer`` writes.
+    """Handles the messages of ``endpoint`` for ``subject``, whose counters ``writer`` writes.
 
-    The version of the states that are applied goes into ``life``, where the controller reads it.
+    Writes the version of the applied states into ``life``, where the controller reads it.
     """
 
     def __init__(
@@ -97,31 +98,31 @@ class Commands:
 
     @property
     def busy(self) -> bool:
-        """Whether a next tick has something to do, whatever comes."""
+        """Whether the next tick has work, even without new messages."""
         return bool(self._walks) or self._endpoint.pending
 
     def tick(self, now: float) -> None:
-        """Do what was asked for, or a slice of it.
+        """Handle what was received, or a slice of it.
 
-        Raises ``EndpointError`` when the supervisor is gone.
+        Raises ``EndpointError`` when the supervisor has closed its end.
         """
         if self._endpoint.pending:
             self._endpoint.flush()
         for frame in self._endpoint.receive():
-            self._take(frame)
+            self._handle(frame)
         end = self._clock() + SLICE
         while self._walks and self._clock() < end:
             if self._walks[0](now):
                 del self._walks[0]
 
-    def _take(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame) -> None:
         message = frame.message
         if isinstance(message, SetStates):
-            self._subject.put(message.states)
+            self._subject.set_states(message.states)
             self._life.applied = message.version
         elif isinstance(message, ApplyConfig):
-            self._subject.become(message.config)
-            self._subject.put(message.states)
+            self._subject.apply_config(message.config)
+            self._subject.set_states(message.states)
             self._life.applied = message.version
         elif isinstance(message, SuspendPolicies):
             self._subject.suspend(list(message.services))

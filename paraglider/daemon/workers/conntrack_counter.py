@@ -1,14 +1,13 @@
 """The conntrack counter: counts the live flows of offloaded services.
 
-Python sees the first packet of an offloaded flow and nothing of its end. Conntrack knows both. For
-strategies that ask, this process asks for all connections once, hears of every further one that
-begins or ends, and keeps a count a backend where the workers read it (``live``). The others' are
-only shown: those it counts now and then, by asking for all connections, so that flows cost
-nothing. A TCP connection that is closed is no live flow; it is counted by itself for as long as
-conntrack remembers it.
+Python sees the first packet of an offloaded flow, but not its end. Conntrack knows both. For
+services whose strategy needs connection counts, this process dumps conntrack once, follows its
+events, and keeps a count per backend in shared memory, which the workers read (``live``). For other
+services the counts are only displayed, so they come from periodic dumps, at no cost per flow. A
+closed TCP connection is not a live flow; it is counted separately until conntrack removes it.
 
-Events that came faster than they were read are lost; then everything is asked for again. It runs
-as the workers do: as nobody, locked in, with CAP_NET_ADMIN alone.
+If events are lost, because they came faster than they were read, conntrack is dumped again. The
+process runs as the workers do: user nobody, chroot, CAP_NET_ADMIN only.
 """
 
 from __future__ import annotations
@@ -31,24 +30,24 @@ from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.host.privileges import NEEDED
 from paraglider.netfilter.connections import ConntrackEvent, ConntrackEvents, Turn, dump_all
 
-#: seconds between two readings, so that many events come at once; the workers look every 0.1 s
+#: seconds between two reads of events; the workers read the counts every 0.1 s
 PAUSE: Final = 0.02
-#: seconds after which a stop is noticed at the latest
+#: longest wait, in seconds, before SIGTERM is noticed
 LONGEST_WAIT: Final = 0.2
-#: seconds between two countings of all connections, at least
+#: least seconds between two dumps of all connections
 LISTING: Final = 5.0
-#: and at least so many times what one takes: a million connections take some seconds
+#: and at least this many times the duration of one dump: a million connections take some seconds
 LISTING_SHARE: Final = 50.0
-#: turns after which the kernel has the connection
+#: events after which the kernel still has the connection
 _STANDING: Final[tuple[Turn, ...]] = ("began", "closed")
-#: and behind everybody else who wants a core: what is only shown may come late
+#: nice value: counts that are only displayed may be late
 NICENESS: Final = 19
 
 
 @dataclass(frozen=True, slots=True)
 class ConntrackCounterSpec(Spec):
-    """All that the conntrack counter is told: where to count what it is told of (``live``) and what
-    it lists (``listed``), its user, its root directory.
+    """The startup parameters of the conntrack counter: ``live`` (counted by events), ``listed``
+    (counted by dumps), user, root directory.
     """
 
     role: ClassVar[str] = "conntrack counter"
@@ -98,15 +97,15 @@ def run(spec: ConntrackCounterSpec, report: int, parent: int) -> int:
         with spec.heartbeat.long_work():  # there may be a million connections
             if listener is not None:
                 time.sleep(PAUSE)
-                listener.hear(logger)
+                listener.read_events(logger)
             if lister is not None:
-                lister.look(logger)
+                lister.poll(logger)
     logger.info("stopped", lost=0 if listener is None else listener.lost)
     return 0
 
 
 class ConnectionListener:
-    """Counts connections as ``events`` tell of them; ``lost`` is how often some were lost."""
+    """Counts connections by conntrack's ``events``; ``lost`` is how often events were lost."""
 
     def __init__(self, live: LiveFlows, events: ConntrackEvents) -> None:
         self.events = events
@@ -114,23 +113,25 @@ class ConnectionListener:
         self._live = live
 
     def begin(self) -> None:
-        """Count what there is."""
+        """Count the existing connections."""
         count_anew(self._live, self.events.read)
 
-    def hear(self, logger: Any) -> None:
-        """Count what was told since."""
+    def read_events(self, logger: Any) -> None:
+        """Count the events since the last call."""
         found, lost = self.events.read()
         if not lost:
-            follow(self._live, found)
+            count_events(self._live, found)
             return
         self.lost += 1
         if self.lost == 1:
-            logger.warning("events of connections lost, counting anew")
+            logger.warning("conntrack events lost, recounting")
         self.begin()
 
 
 class ConnectionLister:
-    """Counts all connections now and then, by ``everything``; ``clock`` is monotonic seconds."""
+    """Counts all connections periodically by ``everything`` (a dump); ``clock`` is monotonic
+    seconds.
+    """
 
     def __init__(
         self,
@@ -144,13 +145,15 @@ class ConnectionLister:
         self._next = 0.0
         self._failed = False
 
-    def look(self, logger: Any) -> None:
-        """Count, if it is time; what the kernel does not list stays as it was."""
+    def poll(self, logger: Any) -> None:
+        """Count if due. If the kernel refuses the dump, the counts stay as they are."""
         began = self._clock()
         if began < self._next:
             return
         try:
-            self._listed.replace(*_by_mark((told.mark, told.turn) for told in self._everything()))
+            self._listed.replace(
+                *_by_mark((event.mark, event.turn) for event in self._everything())
+            )
         except OSError as error:
             if not self._failed:
                 logger.warning("connections cannot be listed", why=error.strerror)
@@ -161,11 +164,11 @@ class ConnectionLister:
         self._next = now + max(LISTING, LISTING_SHARE * (now - began))
 
 
-def follow(live: LiveFlows, events: Iterable[ConntrackEvent]) -> None:
-    """Count what became of connections."""
+def count_events(live: LiveFlows, events: Iterable[ConntrackEvent]) -> None:
+    """Apply ``events`` to the counts of ``live``."""
     turns: dict[int, Counter[Turn]] = {}
-    for told in events:
-        turns.setdefault(told.mark, Counter())[told.turn] += 1
+    for event in events:
+        turns.setdefault(event.mark, Counter())[event.turn] += 1
     for mark, n in turns.items():
         live.change(mark, n["began"], n["closed"] + n["ended"], n["closed"] - n["forgotten"])
 
@@ -178,18 +181,18 @@ def count_anew(
     """Count ``everything``, with the events that came meanwhile.
 
     A connection may be in the list and have its beginning among the events, or have ended before
-    the list came to it: so until both are read, connections are told apart by their id.
+    the list came to it: so until both are read, connections are identified by their id.
     """
     lost = True
     while lost:
         read()  # older than the list
-        known = {told.identity: (told.mark, told.turn) for told in everything()}
+        known = {event.identity: (event.mark, event.turn) for event in everything()}
         found, lost = read()
-        for told in found:
-            if told.turn in _STANDING:
-                known[told.identity] = (told.mark, told.turn)
+        for event in found:
+            if event.turn in _STANDING:
+                known[event.identity] = (event.mark, event.turn)
             else:
-                known.pop(told.identity, None)
+                known.pop(event.identity, None)
     live.replace(*_by_mark(known.values()))
 
 

@@ -1,10 +1,9 @@
-"""A worker's flows, carried on from where the process before it left them.
+"""Restores a worker's flows from the journals of its predecessor, and repairs damaged journals.
 
-Rules: a worker serves whatever it finds: what cannot be restored is one line of the log. Where
-steering has changed since (other cores, say), nobody knows which flow reaches which worker, so
-each takes over all flows there are; those that never come its way end as idle ones do.
-A journal that somebody cuts or writes over while the worker has it is written anew from the flows
-that the worker knows.
+Rules: a worker serves even if its flows cannot be restored, which is logged. If steering has
+changed (other cores, for example), it is unknown which flow reaches which worker, so each worker
+restores all flows; those that do not reach it expire. A journal that was truncated or overwritten
+while in use is rewritten from the worker's flow table.
 
 Lives here: ``carry_on``, ``Journals``.
 """
@@ -21,14 +20,14 @@ from paraglider.core.restore import Restored, Translations, merge, restore, rewr
 from paraglider.forward.worker_datapath import WorkerDatapath
 from paraglider.host.journal_files import JournalFile, JournalFiles
 
-#: seconds between two looks at files that nobody has missed a page of
+#: seconds between two checks of intact files
 INTERVAL: Final = 0.5
-#: seconds until a file that could not be written anew is tried again
+#: seconds until rewriting a file is tried again after a failure
 PAUSE: Final = 5.0
 
 
 class Journals:
-    """The journals of a worker's flow tables at work."""
+    """The journals of a worker's flow tables."""
 
     def __init__(self, logger: Any) -> None:
         self._files: list[tuple[str, FlowTable, JournalFile]] = []
@@ -37,11 +36,11 @@ class Journals:
         self._refused = False
 
     def add(self, name: str, table: FlowTable, file: JournalFile) -> None:
-        """``table`` writes into ``file``, which the log calls ``name``."""
+        """``table`` writes into ``file``, which is called ``name`` in log lines."""
         self._files.append((name, table, file))
 
-    def look(self, now: float) -> None:
-        """Write those anew that are not what they were; called by the tick."""
+    def check(self, now: float) -> None:
+        """Rewrite the damaged ones; called by the tick."""
         due = now >= self._next
         if not due and (self._refused or not any(file.torn for _, _, file in self._files)):
             return
@@ -57,12 +56,12 @@ class Journals:
             self._next = now + PAUSE
             if not self._refused:
                 why = str(error.strerror)
-                self._log.warning("journal damaged, cannot be written anew", file=name, why=why)
+                self._log.warning("journal damaged, cannot be rewritten", file=name, why=why)
             self._refused = True
             return
         self._refused = False
         rewrite_journal(table, now)
-        self._log.warning("journal damaged, written anew", file=name, flows=len(table))
+        self._log.warning("journal damaged, rewritten", file=name, flows=len(table))
 
 
 def carry_on(
@@ -71,9 +70,9 @@ def carry_on(
     logger: Any,
     beat: Callable[[], object] = lambda: None,
 ) -> Journals:
-    """Give every flow table of ``path`` its journal and the flows of the process before it.
+    """Give every flow table of ``path`` its journal, and restore the flows of the predecessor.
 
-    ``beat`` is called all the while.
+    ``beat`` is called throughout, as sign of life.
     """
     journals = Journals(logger)
     for name, table in path.tables.items():
@@ -81,7 +80,7 @@ def carry_on(
             opened = files.open(name)
         except OSError as error:
             why = f"{files.path(name)}: {error.strerror}"
-            logger.warning("flows will not outlive this worker", table=name, why=why)
+            logger.warning("flows will not survive this worker", table=name, why=why)
             continue
         if opened.fault is not None:
             logger.warning("journal not used", file=str(files.path(name)), why=opened.fault)

@@ -1,8 +1,8 @@
-"""What policies did wrong, into the log: once when one is benched, else once a minute.
+"""Log lines about faults of policies: one when a policy is benched, otherwise one a minute.
 
 Lives here: ``watch`` for a worker's ticks, ``counts`` for its last line, ``mark`` and ``begins``
-for one that never returns. A policy is a strategy of the user's own; its guard
-(``core.policy_guard``) counts, and logs nothing.
+for a policy that never returns. A policy is a strategy of the user's own; its guard
+(``core.policy_guard``) only counts.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ def guards(services: Iterable[VirtualService]) -> list[tuple[str, PolicyGuard]]:
 
 
 def mark(services: Iterable[VirtualService], life: Heartbeat) -> None:
-    """Have ``life`` tell which service's policy is called right now: one may never return."""
+    """Write into ``life`` which service's policy is being called, in case it never returns."""
     for name, guard in guards(services):
         guard.called = life.deciding
         guard.number = identity(name)
 
 
 def begins(life: Heartbeat) -> Callable[[str], None]:
-    """Have ``life`` tell which service's policy is imported right now: for ``policies.begin``."""
+    """Return a function for ``policies.begin`` that writes into ``life`` whose policy is
+    imported.
+    """
 
     def name(service: str) -> None:
         life.deciding[0] = identity(service) if service else 0
@@ -40,26 +42,26 @@ def begins(life: Heartbeat) -> Callable[[str], None]:
 
 
 def watch(services: Callable[[], Iterable[VirtualService]], logger: Any) -> Callable[[float], None]:
-    """What to call with ``now`` every now and then; logs what is new since.
+    """Return a function to be called with ``now`` periodically; it logs new faults.
 
-    ``services`` gives those that there are now.
+    ``services`` returns the current services.
     """
     watched: dict[PolicyGuard, _Watch] = {}
 
-    def look(now: float) -> None:
+    def poll(now: float) -> None:
         nonlocal watched
         found = guards(services())
         watched = {
             guard: watched.get(guard) or _Watch(name, guard, logger) for name, guard in found
         }
         for one in watched.values():
-            one.look(now)
+            one.poll(now)
 
-    return look
+    return poll
 
 
 def counts(services: Iterable[VirtualService]) -> dict[str, int]:
-    """What policies did wrong, over all ``services``, as `policy_...` and without zeros."""
+    """Faults of the policies of all ``services``, as `policy_...`, without zeros."""
     total: dict[str, int] = {}
     for _, guard in guards(services):
         for name, count in guard.counts().items():
@@ -69,7 +71,7 @@ def counts(services: Iterable[VirtualService]) -> dict[str, int]:
 
 
 class _Watch:
-    """One guard, and what the log has of it already."""
+    """One guard, and the faults of it that have been logged."""
 
     def __init__(self, service: str, guard: PolicyGuard, logger: Any) -> None:
         self._service = service
@@ -78,7 +80,7 @@ class _Watch:
         self._faults = self._benched = 0
         self._again = 0.0
 
-    def look(self, now: float) -> None:
+    def poll(self, now: float) -> None:
         guard = self._guard
         if guard.benched > self._benched:
             message = f"policy benched for {BENCH:.0f} s, rr picks"

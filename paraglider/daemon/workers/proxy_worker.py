@@ -1,9 +1,9 @@
 """A proxy worker: one process, one core, its own sockets on every port of the proxy services.
 
-The sockets are bound before it is forked, so it needs no privilege at all: once everything is
-imported and the listening has begun, it becomes the user, locked in, without a single capability.
-From there on an event loop (uvloop) accepts and carries. SIGTERM ends the accepting; connections
-that live have `timeouts.drain` seconds to end.
+The supervisor binds the sockets before the fork, so the process needs no privileges: after the
+imports and ``listen`` it changes to its user and root directory and drops all capabilities. Then an
+event loop (uvloop) accepts and relays connections. On SIGTERM it stops accepting; established
+connections have `timeouts.drain` seconds to end.
 
 The cyclic collector is off, as in the workers that read queues: connections leave no cycles.
 """
@@ -49,23 +49,24 @@ from paraglider.forward.services import States, make_services
 from paraglider.host import policies, seccomp
 from paraglider.host.policies import has_policies
 
-#: seconds between two looks at what is over, and at what went wrong
+#: seconds between two runs of expiry and of the log of failures
 TICK: Final = 0.5
 #: seconds between two slices of a walk over the connections
 PAUSE: Final = 0.02
-#: backends whose counters one look writes
+#: backends whose counters are written per tick
 ROWS_A_TICK: Final = 256
-#: seconds between two lines of the log about the same backend
+#: seconds between two log lines about the same backend
 AGAIN: Final = 60.0
-#: file descriptors that are not for connections: the loop's, the listening sockets, the log
+#: file descriptors reserved for the loop, the listening sockets and the log
 _SPARE_FILES: Final = 64
 _FILES_A_CONNECTION: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class ProxySpec(Spec):
-    """All that a proxy worker is told: its place, its sockets, whom to become, where to be locked
-    in, strategies. ``index`` is among all processes, ``number`` among the proxy workers.
+    """The startup parameters of a proxy worker: its numbers and core, sockets, user, root
+    directory, strategies. ``index`` is its number among all processes, ``number`` among the proxy
+    workers.
     """
 
     role: ClassVar[str] = "proxy worker"
@@ -80,16 +81,16 @@ class ProxySpec(Spec):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in log lines."""
         return f"{self.role} {self.number} on core {self.core}"
 
     @property
     def patience(self) -> float:
-        """Seconds that it may take to end."""
+        """Seconds that it may take to exit."""
         return self.config.timeouts.drain + 1.0
 
     def labels(self) -> dict[str, int]:
-        """What the log says of it beside its role."""
+        """The fields that identify it in log lines, beside its role."""
         return {"worker": self.number, "core": self.core}
 
     def updated(self, state: StartupState) -> Self:
@@ -108,7 +109,7 @@ class ProxySpec(Spec):
 
 
 def run(spec: ProxySpec, report: int, parent: int) -> int:
-    """Be the proxy worker ``spec`` until SIGTERM; the exit code of the process.
+    """Run the proxy worker ``spec`` until SIGTERM; returns the exit code of the process.
 
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
@@ -153,7 +154,7 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
     introduce(f"paraproxy/{spec.core}", f"paraglider: {spec.name}")
     pin(spec.core)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    if not has_policies(spec.registry):  # which are not to run with these rights
+    if not has_policies(spec.registry):  # policies must not run with these privileges
         _warm_up(spec, loop)
     bound = room(len(spec.listeners))
     events = SocketEvents(loop)
@@ -168,23 +169,24 @@ def _prepare(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> P
 
 
 def _begin_policies(spec: ProxySpec, loop: asyncio.AbstractEventLoop, logger: Any) -> None:
-    """Import the policies, with the rights of the worker's user, and warm up with them."""
+    """Import the policies with the privileges of the worker's user, and warm up with them."""
     for failure in policies.begin(spec.registry, policy_watch.begins(spec.heartbeat)):
         logger.error("policy not imported", error=failure)
     _warm_up(spec, loop)
 
 
 def room(listeners: int) -> int:
-    """Take all the file descriptors that there may be; how many connections they are enough for."""
+    """Raise the limit of file descriptors to its maximum; returns how many connections fit."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return max((most - listeners - _SPARE_FILES) // _FILES_A_CONNECTION, 1)
 
 
 def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
-    """Have every service pick a backend, and carry a few bytes between sockets of our own.
+    """Pick a backend for every service, and relay a few bytes between two local sockets.
 
-    So that no first connection pays for what Python puts off, and nothing is imported after chroot.
+    This moves Python's lazy initialisation and imports before the first connection and before
+    chroot.
     """
     for service in make_services(spec.config, listens, spec.number, spec.registry):
         key = service.vip * 2 + bytes(2) + service.ports[0][0].to_bytes(2, "big")
@@ -207,7 +209,7 @@ def _warm_up(spec: ProxySpec, loop: asyncio.AbstractEventLoop) -> None:
 
 
 class ProxySubject:
-    """What the supervisor's messages are for: ``proxy``, which was built for ``spec``."""
+    """Applies the supervisor's messages to ``proxy``, which was built for ``spec``."""
 
     def __init__(self, spec: ProxySpec, proxy: Proxy) -> None:
         self._spec = spec
@@ -219,7 +221,7 @@ class ProxySubject:
         """See ``commands.Subject``."""
         return self._proxy.view
 
-    def put(self, states: States) -> None:
+    def set_states(self, states: States) -> None:
         """See ``commands.Subject``."""
         self._proxy.apply_states(states)
 
@@ -227,7 +229,7 @@ class ProxySubject:
         """See ``commands.Subject``."""
         policies.suspend(self._spec.registry, services)
 
-    def become(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """See ``commands.Subject``."""
         wanted = config.listening
         with self._spec.heartbeat.long_work():
@@ -237,7 +239,7 @@ class ProxySubject:
 
 
 class CommandReader:
-    """Does what comes at ``endpoint``, at once and in slices (``commands``)."""
+    """Handles the messages of ``endpoint``, in slices (``commands``)."""
 
     def __init__(
         self,
@@ -263,7 +265,7 @@ class CommandReader:
             self._again = None
         try:
             self._commands.tick(self._loop.time())
-        except EndpointError as error:  # where the parent is gone, the kernel ends us too
+        except EndpointError as error:  # if the parent has died, the kernel ends this process too
             self._loop.remove_reader(self._endpoint.fileno())
             self._log.warning("supervisor: connection failed", error=str(error))
             return
@@ -272,8 +274,8 @@ class CommandReader:
 
 
 class ProxyMonitor:
-    """Looks twice a second at what is over, has ``writer`` write what was counted, and tells the
-    log what went wrong: once a minute.
+    """Twice a second: expires connections, writes counters by ``writer``, and logs failed
+    connections, once a minute per backend.
     """
 
     def __init__(
@@ -287,40 +289,40 @@ class ProxyMonitor:
         self._proxy = proxy
         self._log = logger
         self._writer = writer
-        self._look_at_policies = policy_watch.watch(lambda: proxy.services, logger)
-        self._told: dict[tuple[str, str], tuple[int, float]] = {}
+        self._poll_policies = policy_watch.watch(lambda: proxy.services, logger)
+        self._logged: dict[tuple[str, str], tuple[int, float]] = {}
         loop.set_exception_handler(self._fault)
 
     def start(self) -> None:
-        """Look for the first time, and then again and again."""
-        self.look(self._loop.time())
+        """Poll now, and every TICK seconds from then on."""
+        self.poll(self._loop.time())
         self._loop.call_later(TICK, self.start)
 
-    def look(self, now: float) -> None:
-        """Look once."""
+    def poll(self, now: float) -> None:
+        """Do one round at ``now`` (monotonic seconds)."""
         self._proxy.expire(now, EXPIRY_BUDGET)
         if self._writer is not None:
             self._writer.tick()
-        self._look_at_policies(now)
+        self._poll_policies(now)
         for service, tallies in self._proxy.tallies.items():
             for backend, tally in tallies.items():
-                self._look_at(service, backend, tally, now)
+                self._log_failures(service, backend, tally, now)
         exhausted = self._proxy.exhausted
         if self._is_new("", "", exhausted, now):
             self._log.error("no socket left to accept with", times=exhausted)
 
-    def _look_at(self, service: str, backend: Backend, tally: Tally, now: float) -> None:
+    def _log_failures(self, service: str, backend: Backend, tally: Tally, now: float) -> None:
         if self._is_new(service, backend.name, tally.refused + tally.timeouts, now):
             troubles = {"refused": tally.refused, "timeouts": tally.timeouts}
             found = {name: count for name, count in troubles.items() if count}
             where = {"service": service, "backend": backend.name}
-            self._log.warning("a backend does not accept", **where, **found)
+            self._log.warning("backend does not accept connections", **where, **found)
 
     def _is_new(self, service: str, backend: str, count: int, now: float) -> bool:
-        before, again = self._told.get((service, backend), (0, 0.0))
+        before, again = self._logged.get((service, backend), (0, 0.0))
         if count <= before or now < again:
             return False
-        self._told[service, backend] = (count, now + AGAIN)
+        self._logged[service, backend] = (count, now + AGAIN)
         return True
 
     def _fault(self, _loop: asyncio.AbstractEventLoop, context: Mapping[str, Any]) -> None:
@@ -328,7 +330,7 @@ class ProxyMonitor:
 
 
 class ProxyCounts:
-    """What the worker of ``proxy`` counts, as ``counters.Source``."""
+    """The counters of the worker of ``proxy``, as ``counters.Source``."""
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
@@ -342,7 +344,7 @@ class ProxyCounts:
 
 
 def _own_counts(proxy: Proxy) -> dict[str, int]:
-    """What is not one backend's."""
+    """The counters that belong to no backend."""
     return {
         "conns": sum(b.conns for s in proxy.services for b in s.pool.backends),
         "unserved": proxy.unserved,
@@ -352,7 +354,7 @@ def _own_counts(proxy: Proxy) -> dict[str, int]:
 
 
 def counts(proxy: Proxy) -> dict[str, int]:
-    """Connections by what became of them, bytes and faults, over all backends; without zeros."""
+    """Connections by outcome, bytes and faults, over all backends, without zeros."""
     totals = _own_counts(proxy)
     for tallies in proxy.tallies.values():
         for tally in tallies.values():

@@ -1,10 +1,10 @@
 """A worker: one process, one core, a queue for established traffic and two for openings.
 
 Everything that needs root or a file happens first: the queues' sockets, the flow table, every
-import, one packet of each kind through the packet path. Then privileges go (``host.privileges``),
-the worker says that it is ready, and from there on it only reads packets and gives verdicts.
-Python's cyclic collector is off: the packet path makes no cycles, and a collection over a million
-flows would hold every packet up.
+import, one packet of each kind through the packet path. Then the worker drops its privileges
+(``host.privileges``), reports that it is ready, and only reads packets and sets verdicts. Python's
+cyclic collector is off: the packet path makes no cycles, and a collection over a million flows
+would hold every packet up.
 """
 
 from __future__ import annotations
@@ -45,15 +45,14 @@ from paraglider.netfilter.queue import QUEUES, QueueReader, open_queue
 from paraglider.netfilter.queue.base import LONGEST_PACKET
 from paraglider.netfilter.rules.steering import worker_queues
 
-#: flows that one call of ``tick`` looks at: 20,000 a second, and under 5 ms also interpreted
+#: flows that one ``tick`` checks for expiry: 20,000 a second, in under 5 ms even interpreted
 EXPIRY_BUDGET = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec(Spec):
-    """All that a worker is told: its place, whom to become, where to be locked in, strategies,
-    where live flows are counted that it does not see the end of, where its flows are written
-    down, and the states of the backends.
+    """The startup parameters of a worker: index and core, user, root directory, strategies, the
+    connection counts of offloaded services, its flow journals, and the states of the backends.
     """
 
     role: ClassVar[str] = "worker"
@@ -68,11 +67,11 @@ class WorkerSpec(Spec):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in log lines."""
         return f"worker {self.index} on core {self.core}"
 
     def labels(self) -> dict[str, int]:
-        """What the log says of it beside its role."""
+        """The fields that identify it in log lines, beside its role."""
         return {"worker": self.index, "core": self.core}
 
     def release(self) -> None:
@@ -92,7 +91,7 @@ class WorkerSpec(Spec):
 
 
 def run(spec: WorkerSpec, report: int, parent: int) -> int:
-    """Be the worker ``spec`` until SIGTERM; the exit code of the process.
+    """Run the worker ``spec`` until SIGTERM; returns the exit code of the process.
 
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
@@ -108,7 +107,7 @@ def run(spec: WorkerSpec, report: int, parent: int) -> int:
     try:
         queue.serve(path.handle, _ticker(spec, path, queue, journals, logger))
     except OSError as error:
-        logger.error("queue broke", error=str(error))
+        logger.error("queue failed", error=str(error))
         status = PlatformError.exit_code
     logger.info("stopped", flows=path.flows, **_counts(path, queue))
     queue.close()
@@ -124,14 +123,14 @@ def _prepare(
     path = build(spec.config, spec.index, time.monotonic(), spec.registry, live)
     policy_watch.mark(path.services, spec.heartbeat)
     path.apply_states(spec.states)
-    if not has_policies(spec.registry):  # which are not to run with these rights
+    if not has_policies(spec.registry):  # policies must not run with these privileges
         _warm_up(spec.config, spec.registry, spec.heartbeat)
     if logger.is_enabled_for(logging.DEBUG):
         path.trace(FlowLog(logger))
     wanted = spec.config.queue
     copy = LONGEST_PACKET if path.head is None else path.head
     established, openings, offloaded = worker_queues(spec.core)
-    # For what is offloaded the kernel has a backend where it is not decided here.
+    # For offloaded flows without a decision of ours the kernel chooses a backend.
     queue = QueueReader(
         (
             open_queue(wanted.io, established, wanted.length, copy),
@@ -159,14 +158,14 @@ def _prepare(
 
 
 def _begin_policies(spec: WorkerSpec, logger: Any) -> None:
-    """Import the policies, with the rights of the worker's user, and warm up with them."""
+    """Import the policies with the privileges of the worker's user, and warm up with them."""
     for failure in policies.begin(spec.registry, policy_watch.begins(spec.heartbeat)):
         logger.error("policy not imported", error=failure)
     _warm_up(spec.config, spec.registry, spec.heartbeat)
 
 
 def pin(core: int) -> None:
-    """Run on ``core`` alone; raises ``PlatformError``."""
+    """Pin the process to ``core``; raises ``PlatformError``."""
     try:
         os.sched_setaffinity(0, {core})
     except OSError as error:
@@ -177,10 +176,10 @@ def pin(core: int) -> None:
 
 
 def _warm_up(config: Config, registry: Registry, life: Heartbeat) -> None:
-    """Send packets of several kinds through a packet path that is then thrown away.
+    """Send packets of several kinds through a packet path that is then discarded.
 
-    So that no first packet pays for what Python puts off, and nothing is imported after chroot.
-    Those of TCP and UDP open a flow of each service, and so call its strategy.
+    This moves Python's lazy initialisation and imports before the first packet and before chroot.
+    The TCP and UDP packets open a flow of each service, and so call its strategy.
     """
     path = build(config, 0, 0.0, registry)
     policy_watch.mark(path.services, life)
@@ -211,8 +210,8 @@ def _ticker(
     journals: journals.Journals,
     logger: Any,
 ) -> Callable[[float], None]:
-    """What a worker does twenty times a second: expiry, requests of the supervisor, carriers,
-    its journal where that was damaged, its counters, and faults into the log once a minute.
+    """The worker's tick, twenty times a second: expiry, requests of the supervisor, carriers,
+    repair of a damaged journal, counters, and a log line about faults once a minute.
     """
     reported = 0
     report_at = 0.0
@@ -228,12 +227,12 @@ def _ticker(
         nonlocal reported, report_at
         spec.heartbeat.beat(now)
         path.expire(now, EXPIRY_BUDGET)
-        journals.look(now)
+        journals.check(now)
         if commands is not None:
             try:
                 commands.tick(now)
             except EndpointError as error:
-                if not isinstance(error, EndpointClosedError):  # else it ends, and so do we
+                if not isinstance(error, EndpointClosedError):  # else the supervisor has exited
                     logger.error("supervisor: connection failed", error=str(error))
                 queue.stop()
         for refusal in path.sync(now):
@@ -251,7 +250,7 @@ def _ticker(
 
 
 class WorkerSubject:
-    """What the supervisor's messages are for: ``path``, which was built for ``spec``."""
+    """Applies the supervisor's messages to ``path``, which was built for ``spec``."""
 
     def __init__(self, spec: WorkerSpec, path: WorkerDatapath) -> None:
         self._spec = spec
@@ -263,7 +262,7 @@ class WorkerSubject:
         """See ``commands.Subject``."""
         return self._path.view
 
-    def put(self, states: States) -> None:
+    def set_states(self, states: States) -> None:
         """See ``commands.Subject``."""
         self._path.apply_states(states)
 
@@ -271,7 +270,7 @@ class WorkerSubject:
         """See ``commands.Subject``."""
         policies.suspend(self._spec.registry, services)
 
-    def become(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """See ``commands.Subject``."""
         wanted = config.queued
         with self._spec.heartbeat.long_work():
@@ -281,7 +280,7 @@ class WorkerSubject:
 
 
 class WorkerCounts:
-    """What the worker with ``path`` and ``queue`` counts, as ``counters.Source``."""
+    """The counters of the worker with ``path`` and ``queue``, as ``counters.Source``."""
 
     def __init__(self, path: WorkerDatapath, queue: QueueReader) -> None:
         self._path = path
@@ -302,7 +301,7 @@ class WorkerCounts:
 
 
 def _losses(queue: QueueReader) -> dict[str, int]:
-    """What was lost on the way to or from the queues, by cause; without the zeros."""
+    """Packets lost on the way to or from the queues, by cause, without zeros."""
     established, openings, offloaded = (one.drops for one in queue.queues)
     losses = {
         "faults": queue.faults,

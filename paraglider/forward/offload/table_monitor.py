@@ -24,7 +24,7 @@ QUIET: Final = 60.0
 
 _COUNTED: Final = {
     UNANSWERED: "first packets without a worker's answer went by the kernel's hash",
-    GONE: "first packets for backends that had left went by the kernel's hash",
+    GONE: "first packets for removed backends went by the kernel's hash",
 }
 
 
@@ -91,7 +91,7 @@ class TableMonitor:
             try:
                 self._compare_table(family, now)
             except OSError as error:
-                self._log.error("the table cannot be looked at", error=str(error))
+                self._log.error("offload table cannot be read", error=str(error))
         self._compare_conntrack()
 
     def _compare_table(self, family: int, now: float) -> None:

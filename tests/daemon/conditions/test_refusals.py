@@ -67,9 +67,9 @@ def test_counts_are_of_all_families() -> None:
     air.tables = {4: {"tcp": 1, "udp": 2, "icmp": 3}, 6: {"tcp": 10, "udp": 20, "icmp": 30}}
     air.update()
     assert air.refusals.counts == {"refused_tcp": 11, "refused_udp": 22, "refused_icmp": 33}
-    air.refusals.follow(config(("offload", V4), ("dsr", V6)))
+    air.refusals.apply_config(config(("offload", V4), ("dsr", V6)))
     assert air.refusals.counts == {"refused_tcp": 10, "refused_udp": 20, "refused_icmp": 30}
-    air.refusals.follow(config(("offload", V4)))
+    air.refusals.apply_config(config(("offload", V4)))
     assert air.refusals.counts == {}
 
 

@@ -97,5 +97,5 @@ def test_a_source_that_finds_no_end_is_bounded() -> None:
     conditions.report("host", {**found, "one more": HIGH, "another": LOW})
     assert len(list(conditions)) == MOST + 1
     worst = next(iter(conditions))
-    assert worst.line == "host: 2 more objects are not well"
+    assert worst.line == "host: 2 more objects have problems"
     assert worst.condition.severity == "unhealthy"

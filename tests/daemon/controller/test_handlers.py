@@ -104,7 +104,7 @@ class Controller:
         """See ``handlers.State``."""
         self.waiting.append(done)
 
-    def ask_reload(self, said_by: str, done: Done, *, force: bool = False) -> None:
+    def request_reload(self, requested_by: str, done: Done, *, force: bool = False) -> None:
         """See ``handlers.State``."""
         self.forced = force
         done(

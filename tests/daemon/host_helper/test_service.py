@@ -139,7 +139,7 @@ def test_what_cannot_be_put_back(it: Place) -> None:
     it.stubborn["address"] = "Read-only file system; remount it"
     it.missing["links"] = [absence("address"), absence("route")]
     it.run(1.0)
-    text = "missing, and cannot be put back: Read-only file system; remount it"
+    text = "missing, cannot be restored: Read-only file system; remount it"
     assert it.conditions[-1] == {"address": ("unhealthy", text)}
     it.run(600.0)
     tries = it.tried.count("address")

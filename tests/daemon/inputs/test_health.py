@@ -42,13 +42,13 @@ class Controller:
         self.adopted = 0
         self.now = 0.0
 
-    def apply_config(self, config: Config, said_by: str, _again: object) -> None:
+    def apply_config(self, config: Config, requested_by: str, _again: object) -> None:
         """See ``Controller``."""
         if self.adjusting:
             raise HostPendingError
         if self.refuses:
             raise PlatformError("the kernel refuses")
-        assert said_by == "failover"
+        assert requested_by == "failover"
         self.adopted += 1
         wanted = self.discovered.into(config)
         self.store.apply(self.store.desired.replaced(wanted), 1.0)

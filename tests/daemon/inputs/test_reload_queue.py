@@ -50,7 +50,7 @@ class Controller:
             then()
 
     def reload(
-        self, said_by: str, found: Any = None, ending: FlowLoss = NONE_ENDS
+        self, requested_by: str, found: Any = None, ending: FlowLoss = NONE_ENDS
     ) -> ReloadOutcome:
         """Take it over, if the host is ready."""
         self.endings.append((ending.flows("web"), ending.force))

@@ -69,18 +69,18 @@ class Controller:
 
     def __init__(self, wanted: Config) -> None:
         self.listed = wanted
-        self.said_by: list[str] = []
+        self.requested_by: list[str] = []
         self.refuses = ""
         self.adjusting = False
 
-    def apply_config(self, config: Config, said_by: str, again: object = None) -> None:
+    def apply_config(self, config: Config, requested_by: str, again: object = None) -> None:
         """See ``sources.Body``."""
         if self.adjusting:
             raise HostPendingError
         if self.refuses:
             raise PlatformError(self.refuses)
         self.listed = config
-        self.said_by.append(said_by)
+        self.requested_by.append(requested_by)
 
     def backends(self, name: str) -> list[str]:
         """Those of a service."""
@@ -148,7 +148,7 @@ def test_answers_are_taken_over(scene: Scene) -> None:
     assert scene.controller.backends("dns") == ["10.0.0.3 1", "10.0.0.4:8083 9"]
     assert scene.controller.backends("six") == ["fd00::1 2"]
     assert scene.controller.backends("own") == ["10.0.0.7 1"]
-    assert scene.controller.said_by == [
+    assert scene.controller.requested_by == [
         "DNS _a._tcp.example",
         "DNS _a._tcp.example at 127.0.0.1:8600",
     ]
@@ -159,14 +159,14 @@ def test_the_same_answer_changes_nothing(scene: Scene) -> None:
     scene.answer("10.0.0.3 83 1")
     scene.answer("10.0.0.3 83 1")
     scene.sources.handle(FileChanged(file=str(scene.file)))
-    assert len(scene.controller.said_by) == 1
+    assert len(scene.controller.requested_by) == 1
 
 
 def test_a_changed_file_is_taken_over(scene: Scene) -> None:
     """As it is on disk."""
     scene.write("10.0.0.2:8080\n10.0.0.5\n")
     assert scene.controller.backends("web") == ["10.0.0.2:8080 1", "10.0.0.5 1"]
-    assert scene.controller.said_by == [str(scene.file)]
+    assert scene.controller.requested_by == [str(scene.file)]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_a_failing_name_keeps_its_last_answer(scene: Scene) -> None:
         scene.now += 10
         scene.fail()
     assert scene.controller.backends("dns") == ["10.0.0.3 1"]
-    fails = ("source of backends fails, what it said last stays", "DNS _a._tcp.example")
+    fails = ("source of backends fails, last list kept", "DNS _a._tcp.example")
     assert scene.log.lines == [fails]
     scene.now += REMINDER
     scene.fail()
@@ -302,7 +302,7 @@ def test_answers_are_kept_once_they_are_taken_over(scene: Scene) -> None:
     scene.now += RETRY
     scene.sources.turn(scene.now)
     assert kept.get(A) != after
-    scene.sources.follow(scene.loaded.config.model_copy(update={"services": ()}))
+    scene.sources.apply_config(scene.loaded.config.model_copy(update={"services": ()}))
     assert kept.get(A) is None
 
 
@@ -315,7 +315,7 @@ def test_a_reload(scene: Scene) -> None:
     assert Controller(wanted).backends("web") == ["10.0.0.6 1"]
     assert Controller(wanted).backends("six") == []
     scene.controller.apply_config(wanted, "reload")
-    scene.sources.follow(scene.loaded.config)
+    scene.sources.apply_config(scene.loaded.config)
     scene.answer("10.0.0.4 83 1")
     assert scene.controller.backends("dns") == ["10.0.0.4 1"]
 
@@ -328,10 +328,10 @@ def test_news_that_come_too_fast_are_taken_over_once(scene: Scene) -> None:
     scene.file.write_text("10.0.0.9\n")
     scene.sources.handle(FileChanged(file=str(scene.file)))
     assert scene.controller.backends("web") == ["10.0.0.9 1"]
-    before = len(scene.controller.said_by)
+    before = len(scene.controller.requested_by)
     pause = scene.sources.turn(scene.now)
     assert 0 < pause <= SETTLED
     scene.now += pause
     scene.sources.turn(scene.now)
-    assert len(scene.controller.said_by) == before + 1
+    assert len(scene.controller.requested_by) == before + 1
     assert scene.controller.backends("dns") == ["10.0.1.99 1"]

@@ -50,7 +50,7 @@ def world() -> World:
 def test_a_policy_that_does_not_return(world: World) -> None:
     """Named in the log once, told to everybody, and in `health` with what to do."""
     said = {"deciding": "own", "strategy": "mine:Own"}
-    event = "policy does not return, set aside: rr picks until a reload"
+    event = "policy does not return, suspended: rr is used until a reload"
     assert world.hangs("own") == (said, [event])
     assert world.hangs("own") == (said, [])
     assert world.told == [SuspendPolicies(services=("own",))]

@@ -9,7 +9,7 @@ import pytest
 from paraglider.daemon.processes.hangs import (
     HANG,
     LONG_WORK,
-    LOOK,
+    POLL,
     SILENT,
     STARVED,
     Hangs,
@@ -36,10 +36,10 @@ class World:
         return Usage(self.state, self._core * self.now)
 
     def hung_at(self, until: float) -> float | None:
-        """When it hangs, if that is before ``until``; looked at every LOOK seconds."""
+        """When it hangs, if that is before ``until``; looked at every POLL seconds."""
         while self.now < until:
-            self.now += LOOK
-            self.hangs.look(self.now)
+            self.now += POLL
+            self.hangs.begin_poll(self.now)
             silence = self.hangs.silence(self.heartbeat, 0.0, self.now)
             if self.hangs.hangs(PID, self.heartbeat, silence, self.now):
                 return self.now
@@ -51,7 +51,7 @@ def test_stopped_waiting_and_looping_hang(state: str, core: float) -> None:
     """All within five seconds, with time left for the successor."""
     when = World(state, core).hung_at(60)
     assert when is not None
-    assert HANG <= when <= 5.0 - LOOK
+    assert HANG <= when <= 5.0 - POLL
 
 
 def test_who_is_given_no_time_does_not_hang_so_soon() -> None:
@@ -66,7 +66,7 @@ def test_long_work_may_take_longer() -> None:
     world = World()
     with world.heartbeat.long_work():
         world.heartbeat.beat(0.0)
-        assert world.hung_at(LONG_WORK - LOOK) is None
+        assert world.hung_at(LONG_WORK - POLL) is None
         assert world.hung_at(2 * LONG_WORK) is not None
 
 

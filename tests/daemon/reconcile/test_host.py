@@ -168,7 +168,7 @@ def test_connections_that_are_over(it: Asking) -> None:
     assert message == ForgetConnections(marks=(1, 2), passing=(3,), datagrams=ports)
     with structlog.testing.capture_logs() as logged:
         it.answer(Refusal.of(PlatformError("conntrack does not forget")))
-    assert [line["event"] for line in logged] == ["connections that are over stay"]
+    assert [line["event"] for line in logged] == ["ended connections not deleted"]
 
 
 def test_what_the_host_helper_reports(it: Asking) -> None:

@@ -66,11 +66,11 @@ class Subject:
         self.configs: list[Config] = []
         self.suspended: list[str] = []
 
-    def become(self, config: Config) -> None:
+    def apply_config(self, config: Config) -> None:
         """See ``commands.Subject``."""
         self.configs.append(config)
 
-    def put(self, states: States) -> None:
+    def set_states(self, states: States) -> None:
         """See ``commands.Subject``."""
         self.states.append(states)
 

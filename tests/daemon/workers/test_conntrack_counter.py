@@ -14,7 +14,7 @@ from paraglider.daemon.workers.conntrack_counter import (
     LISTING_SHARE,
     ConnectionLister,
     count_anew,
-    follow,
+    count_events,
 )
 from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.netfilter.connections import ConntrackEvent, Turn
@@ -84,7 +84,7 @@ def test_counting_anew_is_exact(
     assert +Counter(live.closed()) == Counter(table.closed.values())
     for what in after:
         table.happen(*what)
-    follow(live, table.read()[0])
+    count_events(live, table.read()[0])
     assert +Counter(live.read()) == Counter(table.connections.values())
     assert +Counter(live.closed()) == Counter(table.closed.values())
 
@@ -106,11 +106,11 @@ def test_a_loss_while_counting_means_counting_again() -> None:
 def test_marks_that_are_not_counted_are_passed_over() -> None:
     """A backend that left the file may still have connections; a count is never below zero."""
     live = LiveFlows(MARKS[:1])
-    follow(live, [ConntrackEvent("began", 1, MARKS[1]), ConntrackEvent("ended", 2, MARKS[0])])
+    count_events(live, [ConntrackEvent("began", 1, MARKS[1]), ConntrackEvent("ended", 2, MARKS[0])])
     assert live.read() == {MARKS[0]: 0}
     live.replace({MARKS[0]: 3, MARKS[1]: 7})
     assert live.read() == {MARKS[0]: 3}
-    follow(live, [ConntrackEvent("forgotten", 2, MARKS[0])])
+    count_events(live, [ConntrackEvent("forgotten", 2, MARKS[0])])
     assert live.closed() == {MARKS[0]: 0}
 
 
@@ -149,21 +149,21 @@ def test_listing_keeps_its_pace() -> None:
     slow, live = Slow(), LiveFlows(MARKS[:2], 0)
     lister = ConnectionLister(live, slow.everything, slow.clock)
     slow.connections = [MARKS[0], MARKS[0], MARKS[1], MARKS[2]]
-    lister.look(slow)
+    lister.poll(slow)
     assert live.read() == {MARKS[0]: 2, MARKS[1]: 1}
     assert live.closed() == {MARKS[0]: 1, MARKS[1]: 0}
     slow.now += LISTING - 0.1
-    lister.look(slow)
+    lister.poll(slow)
     assert slow.times == 1
     slow.now += 0.2
     slow.connections, slow.seconds = [MARKS[1]], 2.0
-    lister.look(slow)
+    lister.poll(slow)
     assert live.read() == {MARKS[0]: 0, MARKS[1]: 1}
     slow.now += 2.0 * LISTING_SHARE - 0.1
-    lister.look(slow)
+    lister.poll(slow)
     assert slow.times == 2
     slow.now += 0.2
-    lister.look(slow)
+    lister.poll(slow)
     assert slow.times == 3
 
 
@@ -173,7 +173,7 @@ def test_what_is_not_listed_stays_and_is_told_of_once() -> None:
     lister = ConnectionLister(live, slow.everything, slow.clock)
     for listed, told in (([MARKS[0]], 0), (None, 1), (None, 1), ([MARKS[0]], 1), (None, 2)):
         slow.connections = listed
-        lister.look(slow)
+        lister.poll(slow)
         assert live.read()[MARKS[0]] == 1
         assert len(slow.warnings) == told
         slow.now += LISTING

@@ -76,7 +76,7 @@ def looks(journals: Journals, *times: float) -> list[str]:
     """What the worker's log says when it looks at these times, in seconds from ``BEGIN`` on."""
     with capture_logs() as logged:
         for seconds in times:
-            journals.look(BEGIN + seconds)
+            journals.check(BEGIN + seconds)
     return [line["event"] for line in logged]
 
 
@@ -97,7 +97,7 @@ def test_a_journal_that_is_cut_at_work(files: JournalFiles, forward: str, length
         handled(path, port)
     path.expire(BEGIN + 1.1, 10)
     said = looks(journals, 1.1, 1.2, 1.6, 2.2)
-    assert said == ["journal damaged, written anew"]
+    assert said == ["journal damaged, rewritten"]
     handled(path, 40000)
     assert looks(journals, 3.0) == []
     del path, journals
@@ -119,12 +119,10 @@ def test_a_journal_that_cannot_be_written_anew(
 
     with monkeypatch.context() as patch:
         patch.setattr(Mapped, "restore", refuse)
-        assert looks(journals, 1.0, 1.1, 2.0, 6.0, 6.1) == [
-            "journal damaged, cannot be written anew"
-        ]
+        assert looks(journals, 1.0, 1.1, 2.0, 6.0, 6.1) == ["journal damaged, cannot be rewritten"]
         handled(path, 40001)
     assert looks(journals, 10.9) == []
-    assert looks(journals, 11.0) == ["journal damaged, written anew"]
+    assert looks(journals, 11.0) == ["journal damaged, rewritten"]
     del path, journals
     assert lives(files)[1][0]["flows"] == 2
 
@@ -193,12 +191,12 @@ def test_without_a_journal_the_worker_serves(files: JournalFiles) -> None:
     """A directory that cannot be, or a file that another has: a warning, and packets pass."""
     nowhere = replace(files, directory=Path("/proc/nowhere"))
     path, (line,) = lives(nowhere)
-    assert line["event"] == "flows will not outlive this worker"
+    assert line["event"] == "flows will not survive this worker"
     assert line["log_level"] == "warning"
     assert handled(path, 40000) != VIP
     first, _ = lives(files)
     second, (line,) = lives(files)
-    assert line["event"] == "flows will not outlive this worker"
+    assert line["event"] == "flows will not survive this worker"
     assert handled(second, 40000) != VIP
     del first
 

@@ -55,7 +55,7 @@ class Stage:
         self.guard = PolicyGuard(self.policy, RoundRobin(), lambda: 0.0, 1.0)
         self.services = [service("web", self.guard), service("plain", RoundRobin())]
         self.log = Log()
-        self.look = policy_watch.watch(lambda: self.services, self.log)
+        self.poll = policy_watch.watch(lambda: self.services, self.log)
 
     def fail(self, now: float) -> None:
         """A pick that gives no backend, after one that does."""
@@ -74,7 +74,7 @@ def stage() -> Stage:
 def test_nothing_wrong_nothing_said(stage: Stage) -> None:
     """Ticks alone leave no line."""
     for now in range(200):
-        stage.look(float(now))
+        stage.poll(float(now))
     assert stage.log.lines == []
     assert policy_watch.counts(stage.services) == {}
 
@@ -83,7 +83,7 @@ def test_faults_are_told_of_once_a_minute(stage: Stage) -> None:
     """Not per packet: the first at once, what follows together."""
     for tenth in range(1210):
         stage.fail(tenth / 10)
-        stage.look(tenth / 10)
+        stage.poll(tenth / 10)
     messages = [message for message, _ in stage.log.lines]
     assert messages == ["policy at fault, rr picked where it gave no backend"] * 3
     assert [values["wrong"] for _, values in stage.log.lines] == [1, 601, 1201]
@@ -98,12 +98,12 @@ def test_faults_are_told_of_once_a_minute(stage: Stage) -> None:
 def test_the_bench_is_told_of_each_time(stage: Stage) -> None:
     """Also within the minute after another line."""
     stage.fail(0.0)
-    stage.look(0.0)
+    stage.poll(0.0)
     for now in (1.0, 1.0 + BENCH):
         for _ in range(STRIKES):
             stage.guard.pick(NewFlow(TCP, bytes(12), now))
-        stage.look(now)
-        stage.look(now)
+        stage.poll(now)
+        stage.poll(now)
     messages = [message for message, _ in stage.log.lines]
     assert messages[1:] == ["policy benched for 30 s, rr picks"] * 2
 

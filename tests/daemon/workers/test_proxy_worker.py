@@ -84,21 +84,21 @@ def test_backends_that_do_not_accept(loop: uvloop.Loop, proxy: Proxy) -> None:
     watch = ProxyMonitor(loop, proxy, heard)
     one, two = proxy.services[0].pool.backends
     tallies = proxy.tallies["a"]
-    watch.look(100.0)
+    watch.poll(100.0)
     assert heard.lines == []
     tallies[one].refused = 2
     tallies[two].timeouts = 1
-    watch.look(100.0)
-    told = "a backend does not accept"
+    watch.poll(100.0)
+    told = "backend does not accept connections"
     assert heard.lines == [
         ("warning", told, {"service": "a", "backend": "10.0.0.1", "refused": 2}),
         ("warning", told, {"service": "a", "backend": "10.0.0.2", "timeouts": 1}),
     ]
     heard.lines.clear()
     tallies[one].refused = 9
-    watch.look(100.0 + AGAIN - 1)
+    watch.poll(100.0 + AGAIN - 1)
     assert heard.lines == []
-    watch.look(100.0 + AGAIN)
+    watch.poll(100.0 + AGAIN)
     assert heard.lines == [("warning", told, {"service": "a", "backend": "10.0.0.1", "refused": 9})]
 
 
@@ -119,7 +119,7 @@ def test_faults_are_in_the_log(loop: uvloop.Loop, proxy: Proxy) -> None:
     assert line[2]["exc_info"] is error
     heard.lines.clear()
     proxy.exhausted = 3
-    watch.look(1.0)
+    watch.poll(1.0)
     assert heard.lines == [("error", "no socket left to accept with", {"times": 3})]
 
 
@@ -143,7 +143,7 @@ def test_counters(loop: uvloop.Loop, proxy: Proxy) -> None:
     backend.conns, backend.flows = 4, 3
     tally = proxy.tallies["a"][backend]
     tally.sent, tally.received, tally.refused = 10, 20, 1
-    watch.look(1.0)
+    watch.poll(1.0)
     sample = counters.read()
     wanted = {"bound": 100, "conns": 4, "unserved": 2, "exhausted": 1, "refused": 0}
     assert {name: sample.head[name] for name in wanted} == wanted
