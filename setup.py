@@ -1,9 +1,9 @@
 """Packaging of Paraglider; the settings of the tools are in pyproject.toml.
 
 The modules of the packet path are compiled where Cython and a compiler are; where not, or with
-PARAGLIDER_PURE set, they run interpreted (``paraglider._compiled``). Rules: the version is read
-from ``paraglider/__init__.py`` as text, never by importing it, so that the package can be built
-before anything it depends on is installed.
+PARAGLIDER_PURE set, they run interpreted (``paraglider._compiled``).
+Rules: the version is read from ``paraglider/__init__.py`` as text, never by importing it, so that
+the package can be built before anything it depends on is installed.
 """
 
 from __future__ import annotations

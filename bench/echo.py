@@ -1,7 +1,7 @@
 """A server that sends every datagram back; run as a program.
 
-``python bench/echo.py ADDRESS PORT``: bound to the address, so that answers leave from it. Rules:
-standard library only; as little as can be done for a datagram, for it is met by floods.
+``python bench/echo.py ADDRESS PORT``: bound to the address, so that answers leave from it.
+Rules: standard library only; as little as can be done for a datagram, for it is met by floods.
 """
 
 from __future__ import annotations

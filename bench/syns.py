@@ -9,8 +9,8 @@ Sends COUNT segments with SYN alone (tcp), or datagrams (udp), to VIP and PORT, 
 hardware address HARDWARE, RATE a second (0: as fast as it goes), each from another address of
 NETWORK and another port, and prints how many were sent and in how many seconds; SIGTERM ends it
 sooner. They are made ahead of time, and then it prints ``sending``; they go out 64 with one system
-call (sendmmsg on a packet socket), and those that go out again have another port. Rules: standard
-library only; at most ``MOST`` packets are sent, whatever is asked for.
+call (sendmmsg on a packet socket), and those that go out again have another port.
+Rules: standard library only; at most ``MOST`` packets are sent, whatever is asked for.
 """
 
 from __future__ import annotations

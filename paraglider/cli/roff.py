@@ -1,7 +1,7 @@
 """Man pages in man(7)'s macros, for groff and mandoc.
 
-Lives here: ``ManPage``. Rules: all input is text, never markup, except that words in backticks
-become bold.
+Lives here: ``ManPage``.
+Rules: all input is text, never markup, except that words in backticks become bold.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 A client is bound from its first flow until ``linger`` seconds after the end of its last flow. The
 table is bounded: clients with flows never outnumber the flows, and at most ``bound`` clients
 linger. Clients that were never ``confirmed``, because no flow of theirs was answered, are evicted
-first, then the oldest, so that a flood from forged addresses cannot evict real clients. Rules: time
-is an argument; the cost does not depend on the number of clients.
+first, then the oldest, so that a flood from forged addresses cannot evict real clients.
+Rules: time is an argument; the cost does not depend on the number of clients.
 """
 
 from __future__ import annotations

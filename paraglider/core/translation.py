@@ -4,7 +4,8 @@ Of an IPv4 packet bytes 12-16 are the source and 16-20 the destination address; 
 bytes 8-24 and 24-40; the ports open the transport header. Towards the backend the destination is
 replaced, on the way back the source; the slice and what it adds to the checksums depend on the
 service and the backend only, so one object serves all flows between the two and a flow needs no
-copy of its own. Rules: sums are kept negated, ready to be added to a checksum field.
+copy of its own.
+Rules: sums are kept negated, ready to be added to a checksum field.
 """
 
 from __future__ import annotations

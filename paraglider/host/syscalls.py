@@ -1,8 +1,8 @@
 """Numbers of system calls by name and machine, from the kernel's tables.
 
-Lives here: ``NUMBERS``. Rules: a row for each call: x86_64
-(arch/x86/entry/syscalls/syscall_64.tbl), then aarch64 (include/uapi/asm-generic/unistd.h); None if
-the machine does not have the call.
+Lives here: ``NUMBERS``.
+Rules: a row for each call: x86_64 (arch/x86/entry/syscalls/syscall_64.tbl), then aarch64
+(include/uapi/asm-generic/unistd.h); None if the machine does not have the call.
 """
 
 from __future__ import annotations

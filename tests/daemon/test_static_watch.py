@@ -93,7 +93,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "HostTurns": Turns,
         "signal.signal": lambda *_: None,
         "Arrivals.__init__": lambda *_: None,
-        "Arrivals.adopt": lambda *_: None,
+        "Arrivals.apply_config": lambda *_: None,
     }.items():
         monkeypatch.setattr(f"paraglider.daemon.static_watch.{name}", value)
 

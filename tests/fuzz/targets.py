@@ -1,8 +1,9 @@
 """What is fuzzed: each target takes any bytes, and may raise nothing.
 
-Lives here: ``TARGETS``, by name. Rules: a target gives the bytes to the code that reads such from
-outside, and swallows only the errors which that code says it raises; whatever else comes out is a
-finding. Nothing here touches the host.
+Lives here: ``TARGETS``, by name.
+Rules: a target gives the bytes to the code that reads such from outside, and swallows only the
+errors which that code says it raises; whatever else comes out is a finding. Nothing here touches
+the host.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""What is wrong with the processes and the services, found anew at every look.
+"""Assesses the processes and the services periodically, without memory of its findings.
 
     services    none of the backends takes new flows
-    processes   one does not serve: dead, starting, waiting to be started again, hanging
+    processes   one is not running: dead, starting, waiting to be restarted, hanging
     workers     what a worker counts: flows that are refused or near their bound, packets that were
                 dropped before a worker had them, flows that would not outlive the worker
 
-A count that only grows says nothing of now: it is a condition while it has grown within the last
-LATELY seconds. Gauges are read as they are.
+A counter is a condition while it has grown within the last LATELY seconds. Gauges are used as they
+are.
 
 Lives here: ``Assessor``.
-Rules: pure; time is an argument. The finding goes into ``conditions.Conditions``.
+Rules: pure; time is an argument. Reports to ``conditions.Conditions``.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from paraglider.daemon.processes.spec import CARRIERS
 from paraglider.daemon.shared_memory.counters import Sample
 from paraglider.daemon.store.backends import BackendTable
 
-#: seconds between two looks
+#: seconds between two assessments
 INTERVAL: Final = 1.0
-#: seconds for which a count that has grown is a condition
+#: seconds for which a counter that has grown is a condition
 LATELY: Final = 15.0
-#: share of the flows that there may be, from which on that is a condition, and until which it stays
+#: shares of `flows.max`: where the condition begins, and where it ends
 NEAR: Final = 0.8
 NO_LONGER_NEAR: Final = 0.75
 
-#: count of a worker → what is wrong while it grows
+#: counter of a worker → the condition while it grows
 _GROWING: Final = {
     "table_full": Condition(
         "unhealthy", "refuses new flows, the flow table is full; raise `flows.max`"
@@ -63,7 +63,7 @@ _GROWING: Final = {
 
 
 class Assessor:
-    """Looks at processes and services for ``conditions``."""
+    """Assesses processes and services, and reports to ``conditions``."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
@@ -73,22 +73,22 @@ class Assessor:
         self._near: set[int] = set()
 
     def wait(self, now: float) -> float:
-        """Seconds until the next look is due."""
+        """Seconds until the next assessment is due."""
         return max(0.0, self._next - now)
 
     def services(self, config: Config, pools: BackendTable) -> None:
-        """Look at the services of ``config``."""
+        """Assess the services of ``config``."""
         found = {}
         for service in config.services:
             members = pools.of(service.name)
-            gone = members and all(member.leaving for member in members)  # it has flows yet
+            gone = members and all(member.leaving for member in members)  # it still has flows
             if not gone and not any(member.takes_flows for member in members):
                 text = "no backend takes new flows; see `paraglider show backends`"
                 found[f"service {service.name}"] = Condition("unhealthy", text)
         self._conditions.report("services", found)
 
     def processes(self, children: Iterable[Child]) -> None:
-        """Look at the processes."""
+        """Assess the processes."""
         found = {}
         for child in children:
             if child.hung:
@@ -106,7 +106,7 @@ class Assessor:
         self._conditions.report("processes", found, logged=False)
 
     def workers(self, children: Iterable[Child], samples: Mapping[int, Sample], now: float) -> None:
-        """Look at what those who carry flows have counted."""
+        """Assess the counters of the processes that carry flows."""
         self._next = now + INTERVAL
         found = {}
         for child in children:
@@ -124,7 +124,7 @@ class Assessor:
         self._conditions.report("workers", found)
 
     def faults(self, last: Mapping[str, tuple[float, str]], now: float) -> None:
-        """Look at what went wrong in the supervisor itself (``faults.Faults.last``)."""
+        """Assess the internal errors of the supervisor (``faults.Faults.last``)."""
         found = {
             what: Condition("degraded", f"internal error {error}; the log has its traceback")
             for what, (at, error) in last.items()

@@ -1,14 +1,15 @@
-"""Whether the workers' flow journals are where the next worker finds them (``host.journal_files``).
+"""Checks that the workers' flow journals are in place for their successors
+(``host.journal_files``).
 
     removed    /run was emptied: the workers are replaced, one at a time; each restores its flows
                from the file that the supervisor holds open, into a new one
-    damaged    truncated, or overwritten: the worker writes it anew (``workers.journals``); if it
+    damaged    truncated, or overwritten: the worker rewrites it (``workers.journals``); if it
                cannot, the flows in it do not survive the worker
     none       /run is full or read-only: the same
 
 Lives here: ``JournalMonitor``.
-Rules: looks at descriptors and never waits; findings are conditions. A worker is replaced once for
-a file that was removed: where there can be no new one, the condition stays, and the worker too.
+Rules: reads descriptors only and never waits; reports conditions. A worker is replaced once for a
+removed file: if a new file cannot be made, the condition stays, and the worker too.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ _REMEDY: Final = "flows would not outlive its worker; make room in /run, then re
 
 
 class JournalMonitor:
-    """Looks for ``conditions``."""
+    """Reports to ``conditions``."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
 
     def on_ready(self, child: Child) -> None:
-        """``child`` serves, and has its journals open."""
+        """Called when ``child`` is ready and has its journals open."""
         spec = child.spec
         if isinstance(spec, WorkerSpec) and spec.journals is not None:
             spec.journals.held.renew({table: spec.journals.path(table) for table in _tables(spec)})
 
     def check(self, children: Iterable[Child]) -> list[Child]:
-        """Look at the journals of ``children``; those that are to be replaced."""
+        """Check the journals of ``children``; returns the processes to be replaced."""
         found, replaced = {}, []
         for child in children:
             spec = child.spec
@@ -57,5 +58,5 @@ class JournalMonitor:
 
 
 def _tables(spec: WorkerSpec) -> Iterator[str]:
-    """The flow tables of a worker, which are called by their methods."""
+    """The names of a worker's flow tables, after their methods."""
     yield from dict.fromkeys(s.forward for s in spec.config.services if s.method.journalled)

@@ -1,8 +1,8 @@
-"""What the kernel counts and refuses: read by the host helper, monitored and shown.
+"""The kernel's counters and refusals: read by the host helper, monitored and shown.
 
 Lives here: ``KernelMonitor``, over the counters of offloaded flows, the offload tables, conntrack,
 refused flows and the memory of live flows.
-Rules: nothing here reads the kernel; it goes by the last reading (``stats.kernel_readings``).
+Rules: does not read the kernel itself; uses the last reading (``stats.kernel_readings``).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from paraglider.daemon.stats.traffic import Samples, TrafficCounters
 from paraglider.forward.offload.counters import KernelCounters
 from paraglider.forward.offload.table_monitor import TableMonitor
 
-#: has the host helper read the tables of families, and calls back
+#: has the host helper read the tables of families, and calls back with the reading
 Read = Callable[[Iterable[int], Callable[[Reading | None], object]], object]
 
 
 @dataclass(slots=True)
 class KernelMonitor:
-    """What there is to monitor; a part that is None is not monitored."""
+    """Monitors the kernel; a part that is None is not monitored."""
 
     tables: TableMonitor | None = None
     counters: KernelCounters | None = None
@@ -37,12 +37,12 @@ class KernelMonitor:
     live: LiveCounts = field(default_factory=LiveCounts)
 
     def attach(self, processes: Iterable[Child]) -> None:
-        """These are the processes, one of which may count live flows."""
+        """Set the processes, one of which may count live flows."""
         self.live = LiveCounts(processes)
 
     def reconcile(self, read: Read, conditions: Conditions) -> float:
-        """Have the tables read when that is due, and put what is wrong into ``conditions``; seconds
-        until the next turn.
+        """Have the tables read if due, and report to ``conditions``; returns the seconds until the
+        next turn.
         """
         families: set[int] = set()
         for part in (self.tables, self.refusals):
@@ -54,7 +54,7 @@ class KernelMonitor:
         )
 
     def _changed(self, conditions: Conditions) -> None:
-        """There is a new reading."""
+        """Called with a new reading."""
         now = time.monotonic()
         if self.tables is not None:
             self.tables.update(now)
@@ -64,7 +64,9 @@ class KernelMonitor:
             self.counters.update(now)
 
     def apply_config(self, config: Config, workers: int) -> set[str]:
-        """Monitor what ``config`` has; the roles of the processes that need other memory for it."""
+        """Monitor the services of ``config``; returns the roles of the processes that need other
+        memory for it.
+        """
         if self.counters is not None:
             self.counters.apply_config(config)
         if self.tables is not None:
@@ -74,24 +76,24 @@ class KernelMonitor:
         return self.live.begin_anew(config, workers)
 
     def count_workers(self, changed: Child, processes: Iterable[Child]) -> None:
-        """Count the workers of ``processes`` that serve, after one, ``changed``, began or ended."""
+        """Count the running workers among ``processes``, after ``changed`` started or exited."""
         if self.tables is not None and changed.spec.role == "worker":
             self.tables.workers(sum(c.serves for c in processes if c.spec.role == "worker"))
 
     def traffic(self, samples: Samples) -> TrafficCounters:
-        """What the workers and the kernel have counted."""
+        """The counters of the workers and of the kernel."""
         if self.counters is not None:
             self.counters.count(self.live.read())
         return TrafficCounters(samples, self.counters)
 
     @property
     def read_at(self) -> float | None:
-        """When the counters were read last (monotonic seconds); None where there are none."""
+        """When the counters were last read (monotonic seconds); None if there are none."""
         return None if self.counters is None else self.counters.looked
 
     @property
     def shown(self) -> dict[str, int] | None:
-        """What the kernel decided and refused by itself, and how full conntrack is."""
+        """The kernel's own decisions and refusals, and how full conntrack is."""
         offloaded = self.tables.kernel if self.tables is not None else None
         refused = self.refusals.counts if self.refusals is not None else {}
         return {**(offloaded or {}), **refused} or None

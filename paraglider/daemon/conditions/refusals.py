@@ -1,8 +1,8 @@
-"""What the kernel refuses of new flows ahead of the workers' queues (``forward.openings``).
+"""New flows that the kernel refuses before the workers' queues (``forward.openings``).
 
 Lives here: ``Refusals``, the counts over all families, and the conditions while they grow.
-Rules: looks after each reading of the tables. Where there is no table, or it cannot be read,
-nothing is known and nothing is wrong: the host helper puts a missing table back.
+Rules: runs after each reading of the tables. Without a table, or if it cannot be read, there are no
+counts and no condition: the host helper restores a missing table.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _WHAT: Final = {"tcp": "connections", "udp": "UDP flows", "icmp": "pings"}
 
 
 class Refusals:
-    """The looks for the services of ``config``, as far as workers carry or decide about them.
+    """The counters for the services of ``config`` whose new flows reach workers.
 
-    ``counters`` has the packets of a family that were refused, by protocol; None without a table.
+    ``counters`` returns the refused packets of a family by protocol; None without a table.
     """
 
     def __init__(
@@ -31,11 +31,11 @@ class Refusals:
     ) -> None:
         self._counters = counters
         self._seen: dict[int, dict[str, int]] = {}  # family -> protocol -> packets
-        self._grew: dict[str, float] = {}  # protocol -> when it was last seen to
+        self._grew: dict[str, float] = {}  # protocol -> when it last grew
         self.apply_config(config)
 
     def apply_config(self, config: Config) -> None:
-        """Look for the services of ``config`` from now on."""
+        """Use the services of ``config`` from now on."""
         self._families = sorted(
             {
                 service.family
@@ -47,12 +47,12 @@ class Refusals:
 
     @property
     def families(self) -> list[int]:
-        """The families that have such counters."""
+        """The families with such counters."""
         return self._families
 
     @property
     def counts(self) -> dict[str, int]:
-        """Packets refused so far, by what they would have opened; empty where nothing can be."""
+        """Packets refused so far, by protocol; empty if there are no such counters."""
         seen = [self._seen[family] for family in self._families if family in self._seen]
         return {
             f"refused_{protocol}": sum(counts.get(protocol, 0) for counts in seen)
@@ -60,7 +60,7 @@ class Refusals:
         }
 
     def update(self, now: float) -> dict[str, Condition]:
-        """Look at the counters; what is wrong by what was seen last."""
+        """Read the counters; returns the conditions."""
         for family in self._families:
             self._update(family, now)
         return {

@@ -1,16 +1,16 @@
 """What is wrong with the daemon and its host now: one table, from which `paraglider health` reads.
 
-Every source (the assessor of processes, a reconciler of the host, …) puts the complete set of what
-it finds wrong, again and again; what it no longer names is over. So a source needs no memory, and
-one that runs again after any failure ends what it no longer finds.
+Every source (the assessor of processes, the host helper, …) reports the complete set of its
+conditions each time; a condition that it no longer reports has ended. So a source needs no memory,
+and a source that restarts after a failure ends the conditions that no longer hold.
 
-    degraded     the service goes on, with less than it should have
+    degraded     the service continues, with less than it should have
     unhealthy    clients are not served, or an established flow can be lost
 
 Lives here: ``Condition``, ``Conditions``.
-Rules: a condition is logged once when it begins, again only when it becomes worse, and once when it
-ends; what comes back within QUIET seconds of its last line is not logged again. All of it are
-warnings: an error of the log is what the daemon could not do. Pure but for that.
+Rules: a condition is logged once when it begins, when it becomes worse, and when it ends; one that
+returns within QUIET seconds of its last line is not logged again. All are warnings: errors in the
+log are failures of the daemon. Pure except for the log.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Severity = Literal["degraded", "unhealthy"]
 HEALTHY: Final = "healthy"
 DEGRADED: Final = "degraded"
 UNHEALTHY: Final = "unhealthy"
-#: seconds between two lines of the log that say that the same condition has begun
+#: seconds between two log lines about the begin of the same condition
 QUIET: Final = 60.0
-#: conditions of one source at most; the rest is one condition more, which counts them
+#: most conditions of one source; one more has the number of the others
 MOST: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Something that is wrong: how bad it is, and one line with the cause and the remedy."""
+    """A problem: its severity, and one line with the cause and the remedy."""
 
     severity: Severity
     text: str
@@ -43,7 +43,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A condition that there is: who found it, of what, since when (monotonic seconds)."""
+    """A condition that holds now: its source, its object, its begin (monotonic seconds)."""
 
     source: str
     object: str
@@ -52,7 +52,7 @@ class Standing:
 
     @property
     def line(self) -> str:
-        """What the log and `paraglider health` say."""
+        """The line in the log and in `paraglider health`."""
         return f"{self.object}: {self.condition.text}"
 
 
@@ -62,23 +62,23 @@ class Conditions:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._standing: dict[str, dict[str, Standing]] = {}
-        self._said: dict[tuple[str, str], float] = {}  # when the log last had it begin
+        self._said: dict[tuple[str, str], float] = {}  # when its begin was last logged
         self._log: Any = log.logger()
 
     def __iter__(self) -> Iterator[Standing]:
-        """The worst first, then by source, in the order in which the source named them."""
+        """The conditions: the worst first, then by source, in the order of its report."""
         every = [s for source in self._standing.values() for s in source.values()]
         yield from sorted(every, key=lambda s: s.condition.severity != UNHEALTHY)
 
     @property
     def status(self) -> str:
-        """HEALTHY, or the worst severity that there is."""
+        """HEALTHY, or the worst severity."""
         found = {s.condition.severity for s in self}
         return next((s for s in (UNHEALTHY, DEGRADED) if s in found), HEALTHY)
 
     def report(self, source: str, found: Mapping[str, Condition], *, logged: bool = True) -> None:
-        """``found`` is all that ``source`` finds wrong now, by the object; not ``logged`` where
-        the log has it from elsewhere.
+        """Replace the conditions of ``source`` by ``found``, by object; ``logged`` is false if they
+        are logged elsewhere.
         """
         now = self._clock()
         before = self._standing.get(source, {})

@@ -1,10 +1,10 @@
-"""SYNs that go to backends without an answer passing this host: a filter or a route drops them.
+"""Detects SYNs to backends whose answers do not pass this host, because of a filter or a route.
 
 The workers count the flows that they give to each backend and the SYNs that are repeated; they, or
-the kernel where conntrack has the flows, count the packets that backends answer with. Where SYNs
-are repeated and no packet passes from a backend that health has not taken down, either a filter
-between the two drops packets (a forward chain of another firewall, here or there), or answers do
-not pass through this host. ``host.foreign`` names chains that certainly drop; this finds the rest.
+the kernel where conntrack has the flows, count the packets that backends answer with. If SYNs are
+repeated and no packet comes from a backend that is up by its checks, either a filter between the
+two drops packets (a forward chain of another firewall, here or there), or the answers do not pass
+through this host. ``host.foreign`` names chains that certainly drop; this finds the rest.
 
 Lives here: ``UnansweredOpenings``.
 Rules: pure; time is an argument. Services whose answers do not pass here by design
@@ -22,23 +22,23 @@ from paraglider.daemon.conditions.table import Condition, Conditions
 from paraglider.daemon.stats.traffic import TrafficCounters
 from paraglider.daemon.store.backends import BackendTable, Key
 
-#: repeated SYNs without an answer, from which on that is a condition
+#: repeated SYNs without an answer that make a condition
 LEAST: Final = 3
-#: seconds without an answer, likewise
+#: seconds without an answer that make a condition
 SILENCE: Final = 3.0
 #: seconds without another such SYN after which the condition ends
 LATELY: Final = 60.0
 #: seconds between two comparisons, and for each backend more: it takes some 10 µs
 INTERVAL: Final = 1.0
 A_BACKEND: Final = 0.01
-#: backends that one line names
+#: backends named in one line
 _NAMED: Final = 3
 
 
 @dataclass(slots=True)
 class _Seen:
-    """What was counted of a backend, and by when (``at``), at its last answer; ``again`` and
-    ``again_at`` of SYNs that came again since.
+    """The counters of a backend at its last answer, and their time (``at``); ``again`` and
+    ``again_at`` are those of SYNs repeated since.
     """
 
     answers: int
@@ -50,7 +50,7 @@ class _Seen:
 
 
 class UnansweredOpenings:
-    """Looks for ``conditions``."""
+    """Reports to ``conditions``."""
 
     def __init__(self, conditions: Conditions) -> None:
         self._conditions = conditions
@@ -58,13 +58,15 @@ class UnansweredOpenings:
         self._next = 0.0
 
     def wait(self, now: float) -> float:
-        """Seconds until the next look is due."""
+        """Seconds until the next comparison is due."""
         return max(0.0, self._next - now)
 
     def update(
         self, config: Config, pools: BackendTable, traffic: TrafficCounters, now: float, read: float
     ) -> None:
-        """Look at what the workers have counted by ``now``, and the kernel by ``read``."""
+        """Compare the counters of the workers at ``now``, and those of the kernel, read at
+        ``read``.
+        """
         found: dict[str, Condition] = {}
         seen: dict[Key, _Seen] = {}
         for service in config.services:

@@ -7,8 +7,9 @@
     reload    reload the configuration file
 
 Lives here: ``Handlers``, which replies to each request once, at once or when the processes involved
-have answered. Rules: the process that sends the requests has no privileges and is not trusted:
-names are validated here. A reply is a ``Result`` or a ``Refusal``.
+have answered.
+Rules: the process that sends the requests has no privileges and is not trusted: names are validated
+here. A reply is a ``Result`` or a ``Refusal``.
 """
 
 from __future__ import annotations

@@ -4,5 +4,5 @@ process    its loop: the kernel's events, the supervisor's requests, time   (``p
 service    what is compared and restored, and when                          (``service``, ``turns``)
 adjust     the set-up brought to another configuration                      (``adjust``)
 readings   the kernel's tables, read on request                             (``readings``)
-arrivals   addresses that come here are announced                           (``arrivals``)
+arrivals   announcements of addresses that arrive here                           (``arrivals``)
 """

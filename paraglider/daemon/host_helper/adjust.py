@@ -1,8 +1,8 @@
-"""What a change of the configuration changes of the host, by the set-up's own plan.
+"""Changes the host for a changed configuration, by the plan of the set-up.
 
-Rules: only where ``paraglider.config`` has set the host up; what it did is brought to the new
-configuration, recorded in the same state, so that `--undo` and the watch go on as ever. All or
-nothing: when a step fails, all are rolled back.
+Rules: only on a host that ``paraglider.config`` has set up; the changes are recorded in the same
+state file, so that `--undo` and the repair keep working. All or nothing: if a step fails, all are
+rolled back.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class HostRules:
         self._log: Any = log.logger()
 
     def adjust(self, config: Config) -> list[str]:
-        """Bring the set-up to ``config``; what had to be done, nothing where nothing is set up.
+        """Bring the set-up to ``config``; returns the changes, none on a host that is not set up.
 
-        Raises ``OperatorError`` and ``PlatformError``; nothing has been changed then.
+        Raises ``OperatorError`` and ``PlatformError``; then nothing has changed.
         """
         done: list[str] = []
 

@@ -1,10 +1,10 @@
-"""Has neighbours know of the VIPs and gateway addresses that come to this host.
+"""Announces VIPs and gateway addresses that arrive on this host to its neighbours.
 
-What has come is what the kernel has and had not at the look before: when the daemon starts, after a
-reload, put back by the reconciler or moved here by VRRP, and when a link is there again.
+An address has arrived if the kernel has it and had not at the poll before: when the daemon starts,
+after a reload, restored by the reconciler, moved here by VRRP, or when a link is up again.
 
 Lives here: ``Arrivals``.
-Rules: time is an argument. A host that cannot announce is logged once, and serves.
+Rules: time is an argument. A failure to announce is logged once; the service continues.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paraglider.host.announce import Announcements, Announcer, addresses_of, hel
 
 
 class Arrivals:
-    """Announces the addresses of ``config``; ``make`` opens the socket for it."""
+    """Announces the addresses of ``config``; ``make`` opens the socket."""
 
     def __init__(
         self, config: Config, logger: Any, make: Callable[[], Announcer] = Announcer
@@ -34,11 +34,11 @@ class Arrivals:
             self._log.warning("VIPs not announced", why=str(error))
 
     def apply_config(self, config: Config) -> None:
-        """Go on with the addresses of ``config``."""
+        """Announce the addresses of ``config`` from now on."""
         self._wanted = addresses_of(config)
 
-    def poll(self, now: float) -> None:
-        """See which addresses are here."""
+    def refresh(self, now: float) -> None:
+        """Read which addresses the host has."""
         if self._announcements is not None:
             announcements = self._announcements
             self._try(lambda: announcements.update(held(self._wanted), now))
@@ -48,7 +48,7 @@ class Arrivals:
         return inf if self._announcements is None else self._announcements.wait(now)
 
     def work(self, now: float) -> None:
-        """Announce what is due."""
+        """Send the announcements that are due."""
         if self._announcements is not None:
             announcements = self._announcements
             self._try(lambda: announcements.announce(now))

@@ -1,13 +1,12 @@
-"""The host helper: the process that changes the host, and keeps it as it was set up.
+"""The host helper: the process that changes the host, and restores the set-up.
 
-It is root with CAP_NET_ADMIN and CAP_NET_RAW, as changing addresses, routes and rules needs, and
-has no other peer than the supervisor. It runs programs (nft, iptables), which may take long: only
-its own work waits for them.
+It is root with CAP_NET_ADMIN and CAP_NET_RAW, which changes of addresses, routes and rules need;
+the supervisor is its only peer. It runs programs (nft, iptables), which may take long and delay no
+other process.
 
 Lives here: ``HostHelperSpec``, ``run``.
-Rules: one thing at a time, the supervisor's requests first; but requests that run no program do
-not wait for one. SIGTERM ends it at once; a set-up that is at work is rolled back as after any
-failure.
+Rules: one task at a time, the supervisor's requests first; requests that run no program do not wait
+for one. SIGTERM ends it at once; a set-up in progress is rolled back as after any failure.
 """
 
 from __future__ import annotations
@@ -58,17 +57,17 @@ from paraglider.netfilter import connections
 from paraglider.netfilter.conntrack import Conntrack
 from paraglider.netfilter.nft import Nft
 
-#: seconds that programs may take in a row (each of them 60 s: ``netfilter.programs``)
+#: most seconds that consecutive programs may take (each of them 60 s: ``netfilter.programs``)
 LONGEST_TURN: Final = 900.0
 
-#: requests that run no program, and wait for none
+#: requests that run no program and wait for none
 QUICK: Final = (ForgetConnections, CountConnections, ReadTables)
 
 
 @dataclass(frozen=True, slots=True)
 class HostHelperSpec(Spec):
-    """All that the host helper is told at its start: the configuration, and the ``families`` that
-    the daemon serves.
+    """The startup parameters of the host helper: the configuration, and the ``families`` that the
+    daemon serves.
     """
 
     role: ClassVar[str] = "host helper"
@@ -77,7 +76,7 @@ class HostHelperSpec(Spec):
 
     @property
     def patience(self) -> float:
-        """A set-up that is at work is rolled back."""
+        """Seconds that it may take to exit: a set-up in progress is rolled back."""
         return 10.0
 
     def updated(self, state: StartupState) -> Self:
@@ -86,14 +85,14 @@ class HostHelperSpec(Spec):
 
 
 def needed(config: Config) -> frozenset[int]:
-    """The families that have to be set up for ``config``: proxied connections end here, and need
-    nothing but addresses.
+    """The families that must be set up for ``config``; not for proxy services, which need only
+    addresses.
     """
     return frozenset(s.family for s in config.services if s.method.queued)
 
 
 def run(spec: HostHelperSpec, report: int, parent: int) -> int:
-    """Be the host helper until SIGTERM; the exit code of the process.
+    """Run the host helper until SIGTERM; returns the exit code of the process.
 
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
@@ -108,14 +107,14 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
         return refused(report, error)
     logger = log.logger(role=spec.role)
     peer = Peer(spec.endpoint)
-    host = Host()  # one, for what it remembers of the kernel's tables
+    host = Host()  # a single one, since it caches the kernel's tables
     service = HostService(
         Reconciler(host), peer.send, logger, needed(spec.config), clock=time.monotonic
     )
     ending = threading.Event()
 
     def end(_signal: int, _frame: FrameType | None) -> None:
-        ending.set()  # Python ignores what is raised in a callback of its collector
+        ending.set()  # Python ignores exceptions in callbacks of its collector
         sys.exit(0)
 
     signal.signal(signal.SIGTERM, end)
@@ -129,14 +128,14 @@ def run(spec: HostHelperSpec, report: int, parent: int) -> int:
         )
     except SystemExit:
         return 0
-    except EndpointError:  # the supervisor is gone
+    except EndpointError:  # the supervisor has exited
         return 0
     finally:
         events.close()
 
 
 class Peer:
-    """The endpoint to the supervisor, for two threads."""
+    """The endpoint to the supervisor, shared by two threads."""
 
     def __init__(self, endpoint: IpcEndpoint) -> None:
         self.endpoint = endpoint
@@ -152,8 +151,8 @@ class Peer:
 
 
 class _Work:
-    """Waits for the supervisor, for the kernel and for time; a thread receives from the supervisor,
-    and does what needs no program by itself.
+    """Waits for requests, kernel events and time; a thread receives the requests, and handles those
+    that need no program.
     """
 
     def __init__(self, life: Heartbeat, peer: Peer, turns: HostTurns, requests: Requests) -> None:
@@ -166,7 +165,7 @@ class _Work:
         self._waking, self._woken = socket.socketpair()
 
     def run(self, ending: threading.Event) -> int:
-        """Until the supervisor is gone or ``ending`` is set; the exit code.
+        """Run until the supervisor has exited or ``ending`` is set; returns the exit code.
 
         Raises ``SystemExit`` and ``EndpointError``.
         """
@@ -189,11 +188,11 @@ class _Work:
         return 0
 
     def _receive(self) -> None:
-        """The thread's part."""
+        """The main function of the thread."""
         try:
             while True:
                 if time.monotonic() - self._turn < LONGEST_TURN:
-                    self._life.beat()  # programs may be slow; a turn that never ends is a fault
+                    self._life.beat()  # programs may be slow; a turn that never ends is an error
                 if not select.select([self._peer.endpoint], [], [], INTERVAL)[0]:
                     continue
                 for frame in self._peer.endpoint.receive():
@@ -203,7 +202,7 @@ class _Work:
                         self._waiting.put(frame)
                         self._waking.send(b".")
         except EndpointError as error:
-            if not isinstance(error, EndpointClosedError):  # else the supervisor is gone
+            if not isinstance(error, EndpointClosedError):  # else the supervisor has exited
                 logger = log.logger(role=HostHelperSpec.role)
                 logger.error("invalid message from the supervisor", error=str(error))
             self._waiting.put(None)
@@ -214,7 +213,7 @@ class _Work:
 
 
 class Requests:
-    """Does what the supervisor requests, by ``rules`` of the daemon's families."""
+    """Handles the supervisor's requests; ``rules`` are those of the daemon's families."""
 
     def __init__(self, rules: HostRules, service: HostService, arrivals: Arrivals) -> None:
         self._rules = rules
@@ -222,7 +221,7 @@ class Requests:
         self._arrivals = arrivals
 
     def answer(self, request: Message) -> Message:
-        """Do ``request``; its answer."""
+        """Handle ``request``; returns the answer."""
         try:
             if isinstance(request, ApplyHost):
                 return self._apply(request.config)

@@ -1,4 +1,4 @@
-"""One reading of the kernel's tables and of conntrack, which the host helper makes.
+"""Reads the kernel's tables and conntrack, in the host helper.
 
 Lives here: ``read``, which makes a ``messages.Reading``.
 """
@@ -19,15 +19,13 @@ from paraglider.netfilter.nfnetlink import (
 
 
 def refused_counters(family: int) -> dict[str, int] | None:
-    """Packets of ``family`` that were dropped ahead of the queues, by what they would have opened;
-    None when there is no such table.
-    """
+    """Packets of ``family`` dropped before the queues, by protocol; None without a table."""
     found = named_counters(family, TABLE, REFUSED.values())
     return None if found is None else {what: found[name] for what, name in REFUSED.items()}
 
 
 def read(families: Iterable[int]) -> Reading:
-    """Read all of it now; takes long with thousands of backends."""
+    """Read everything now; takes long with thousands of backends."""
     tables: dict[int, dict[str, int] | None] = {}
     carried: dict[int, dict[int, dict[str, CounterValue]]] = {}
     refused: dict[int, dict[str, int] | None] = {}

@@ -1,16 +1,16 @@
-"""What the host helper does and when: compares the host, restores it, reports what is wrong.
+"""The work of the host helper: compares the host with the set-up, restores it, reports conditions.
 
-    at news        the part of the host that may have changed, after a moment in which more may come
+    on events      the part of the host that may have changed, after a moment in which more may come
     by the clock   links every PERIOD seconds, since proxy entries and sysctls have no news; the
                    filter once a minute, for news that were lost
     what fails     again after a pause that doubles, up to LONGEST_PAUSE
 
-A slow comparison delays the next one: on a host with very many rules no more than a third
-of the time is spent on looks that news ask for, and a twentieth on those by the clock.
+A slow comparison delays the next one: on a host with very many rules at most a third of the time is
+spent on comparisons after events, and a twentieth on periodic ones.
 
 Lives here: ``HostService``.
-Rules: time is an argument. A thing that is missing is told of before it is put back, so that
-`paraglider health` has it meanwhile; the log gets one line a thing.
+Rules: time is an argument. A missing object is reported before it is restored, so that `paraglider
+health` has it meanwhile; the log gets one line per object.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from paraglider.host.reconcile import (
     SetUpAtWorkError,
 )
 
-#: seconds between two looks by the clock
+#: seconds between two periodic comparisons
 PERIOD: Final[Mapping[Part, float]] = {"links": 1.0, "filter": 60.0, "foreign": 60.0}
-#: seconds in which more news may come
+#: seconds in which more events may come
 SETTLE: Final = 0.05
 #: seconds until a comparison is repeated while a set-up is at work
 AT_WORK: Final = 0.25
@@ -46,18 +46,18 @@ Notify = Callable[[Message], None]
 
 
 class Looks(Protocol):
-    """What is needed of ``host.reconcile.Reconciler``."""
+    """What the service needs of ``host.reconcile.Reconciler``."""
 
     def look(self, part: Part, choose: Choose = ...) -> RepairResult:
-        """Compare and put back; raises ``ParagliderError``."""
+        """Compare and restore; raises ``ParagliderError``."""
 
     def families(self) -> frozenset[int]:
-        """What is set up; raises ``ParagliderError``."""
+        """The families that are set up; raises ``ParagliderError``."""
 
 
 class HostService:
     """Compares the host by ``reconciler`` and reports by ``notify``; ``needed`` are the families
-    that have to be set up for what the daemon does.
+    that the daemon needs to be set up.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class HostService:
         self._said: Found = {}
 
     def need(self, families: Iterable[int]) -> None:
-        """From now on ``families`` have to be set up."""
+        """Set the families that must be set up."""
         self._needed = frozenset(families)
 
     def news(self, parts: Iterable[Part]) -> None:
-        """Some of these may have changed."""
+        """Note that ``parts`` may have changed."""
         for part in parts:
             soon = max(self._clock() + SETTLE, self._ended[part] + 2 * self._took[part])
             self._at[part] = min(self._at[part], soon)
@@ -95,7 +95,7 @@ class HostService:
         return max(0.0, min(self._at.values()) - self._clock())
 
     def work(self) -> None:
-        """Look at one part of the host whose time has come, the quick one first."""
+        """Compare one part of the host that is due, the quick one first."""
         now = self._clock()
         for part in reversed(PARTS):
             if self._at[part] <= now:
@@ -130,14 +130,14 @@ class HostService:
         self._say()
 
     def _choose(self, part: Part, absent: tuple[Absence, ...]) -> list[Absence]:
-        """Tell of what is missing, and give what is to be put back now."""
+        """Report what is missing, and return what to restore now."""
         self._put(part, absent, set())
         self._say()
         now, failing = self._clock(), self._failing[part]
         return [a for a in absent if a.name not in failing or failing[a.name][0] <= now]
 
     def _put(self, part: Part, absent: Iterable[Absence], restored: set[str]) -> None:
-        """What is wrong with ``part`` is what is ``absent`` and not ``restored``."""
+        """Set the conditions of ``part``: what is ``absent`` and not ``restored``."""
         found: Found = {}
         for absence in absent:
             failing = absence.name in self._failing[part]
@@ -166,7 +166,7 @@ class HostService:
             self._notify(TablesRestored(families=result.renewed))
 
     def _failed(self, part: Part, result: RepairResult, now: float) -> None:
-        """Note what could not be put back, and when it is tried again."""
+        """Note what could not be restored, and when to retry."""
         failing = self._failing[part]
         names = {absence.name for absence in result.absent} - {a.name for a in result.restored}
         for name in [name for name in failing if name not in names]:
@@ -192,7 +192,7 @@ class HostService:
         return FIRST_PAUSE if before is None else min(2 * before[1], LONGEST_PAUSE)
 
     def _say(self) -> None:
-        """Report all that is wrong, if it has changed."""
+        """Report all conditions, if they have changed."""
         found: Found = {}
         for part in self._found.values():
             found |= part

@@ -1,8 +1,7 @@
-"""The last answers of the DNS, kept over a restart, so that a name server that fails takes no
-backend out.
+"""The last DNS answers, kept over a restart, so that a failing name server removes no backend.
 
 Rules: an answer is kept when it has been applied, and for as long as a service refers to its name.
-It is checked anew at the next start. An answer that cannot be written is logged once.
+It is validated again at the next start. An answer that cannot be written is logged once.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from paraglider.host.dns_cache import DnsCacheFile
 
 
 class DnsCache:
-    """The answers in ``file``; without one nothing is kept.
+    """The answers in ``file``; without a file nothing is kept.
 
-    Those that come are added to it where there is ``warn``, which is told, as structlog's
-    ``warning`` would be, when they cannot be written.
+    New answers are written if ``warn`` is given; it is called like structlog's ``warning`` when
+    they cannot be written.
     """
 
     def __init__(
@@ -38,18 +37,18 @@ class DnsCache:
                 self._answers[found.name] = found
 
     def get(self, name: DnsName) -> DnsUpdate | None:
-        """What was answered last for ``name``."""
+        """The last answer for ``name``."""
         return self._answers.get(name)
 
     def put(self, answer: DnsUpdate) -> None:
-        """``answer`` has been taken over."""
+        """Keep ``answer``, which has been applied."""
         before = self._answers.get(answer.name)
         if before is None or before.records != answer.records:
             self._answers[answer.name] = answer
             self._store()
 
     def keep_only(self, names: Iterable[DnsName]) -> None:
-        """Nobody asks for other names any more."""
+        """Remove the answers for all other names."""
         left = self._answers.keys() & set(names)
         if len(left) < len(self._answers):
             self._answers = {name: self._answers[name] for name in self._answers if name in left}
@@ -70,17 +69,17 @@ class DnsCache:
             self._failed = True
 
 
-#: what marks an answer in the file, in every version
+#: the key of an answer in the file, in every version
 _MARK: Final = {"do": "answer"}
 
 
 def _read(plain: Mapping[str, Any]) -> DnsUpdate:
-    """The answer that the file has as ``plain``; raises ``ValidationError``."""
+    """The answer stored as ``plain``; raises ``ValidationError``."""
     fields = {name: value for name, value in plain.items() if name not in _MARK}
     return DnsUpdate.model_validate_json(json.dumps(fields))
 
 
 def _plain(answer: DnsUpdate) -> dict[str, Any]:
-    """For ``_read``, of this version and others."""
+    """The plain form for ``_read``, of this version and others."""
     fields = answer.model_dump(mode="json", exclude={"type"})
     return {**_MARK, **fields, "name": answer.name._asdict()}

@@ -1,12 +1,12 @@
-"""Health as a source of facts: results of checks, and hosts that failover found.
+"""Health input: results of checks, and hosts that failover discovered.
 
-    report           the last check of a backend
-    verdict          its state
-    joined, left     a host that failover found is a backend from then on, or no longer (``settle``)
+    report           the result of a backend's last check
+    verdict          the backend's state
+    joined, left     a discovered host becomes a backend, or is removed (``settle``)
 
 Lives here: ``HealthInput``.
-Rules: the monitor has no rights and is not trusted. An invalid message, or one about a backend that
-does not exist (any more) or is not checked, changes nothing.
+Rules: the monitor has no privileges and is not trusted. An invalid message, or one about a backend
+that does not exist or is not checked, changes nothing.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from paraglider.errors import ParagliderError
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 from paraglider.health.sweep import MOST
 
-#: seconds between two times that hosts which failover found are taken over
+#: seconds between two changes of the discovered backends
 SETTLED: Final = 0.5
 
 News = CheckReport | HealthChange | DiscoveredHost
 
 
 class HealthController(Protocol):
-    """The store, and what changes it."""
+    """The desired state, and ways to change it."""
 
     @property
     def config(self) -> Config:
@@ -59,34 +59,36 @@ class HealthController(Protocol):
     def apply_config(
         self, config: Config, requested_by: str, again: Callable[[], object]
     ) -> object:
-        """Go on with ``config`` and what was found; raises as ``apply_config``."""
+        """Apply ``config`` with the discovered backends; raises as ``apply_config``."""
 
     def move(self, member: BackendRecord, event: Event, why: str) -> None:
         """Change the state of ``member`` by ``event``."""
 
 
 class HealthInput:
-    """Care for the backends of ``controller``."""
+    """Applies the monitor's results to the backends of ``controller``."""
 
     def __init__(self, controller: HealthController) -> None:
         self._controller = controller
         self._passive = PassiveChecks()
         self._found: list[DiscoveredHost] = []  # since the last ``settle``
         self._settle_at = 0.0
-        self._met: list[DiscoveredHost] = []  # to be taken over when the host has been changed
+        self._met: list[DiscoveredHost] = []  # to be applied when the host has been changed
         self._log: Any = log.logger()
 
     def wait(self, now: float) -> float:
-        """Seconds until ``hints`` is to be called."""
+        """Seconds until ``hints`` is due."""
         return self._passive.wait(self._controller.config, now)
 
     def hints(self, samples: Iterable[Sample], now: float) -> CheckSooner | None:
-        """The message about backends whose connections failed since the last call, if any did."""
+        """The message about backends whose connections failed since the last call, None without
+        any.
+        """
         failed = tuple(self._passive.failing(self._controller.config, samples, now))
         return CheckSooner(backends=failed) if failed else None
 
     def handle(self, message: HealthNews) -> None:
-        """What the monitor found."""
+        """Handle a message of the monitor."""
         some: Iterable[News] = chain(message.changes, message.reports, message.hosts)
         for news in some:
             self._handle(news)
@@ -101,7 +103,7 @@ class HealthInput:
         member = controller.pools.get((news.service, news.backend))
         service = controller.pools.service(news.service)
         if member is None or service is None or not is_checked(controller.config, service):
-            return  # it left while the message was on its way
+            return  # it was removed while the message was in flight
         if isinstance(news, HealthChange):
             self._controller.move(member, news.event, news.detail)
         elif news.passed is None:
@@ -118,8 +120,8 @@ class HealthInput:
             member.check = Checked(at, news.passed, news.code, news.detail, news.duration)
 
     def settle(self, now: float) -> None:
-        """Take over the hosts that have come and gone, all at once and once in SETTLED seconds: a
-        round of failover may find many. One that is not to be taken over counts as untold.
+        """Apply the hosts that joined and left, together and once in SETTLED seconds, since a sweep
+        of failover may find many. A host that is refused counts as not reported.
         """
         if self._found and now >= self._settle_at:
             self._settle_at = now + SETTLED
@@ -129,7 +131,7 @@ class HealthInput:
         self._take_over()
 
     def _take_over(self) -> None:
-        """Go on with the hosts that have come and gone, if the host is ready for that."""
+        """Apply the hosts that joined and left, if the balancer's host is ready for that."""
         found, hosts, controller = self._met, self._controller.discovered, self._controller
         if not found:
             return
@@ -152,10 +154,12 @@ class HealthInput:
                     member.why = news.detail
 
     def _meet(self, news: DiscoveredHost, listed: Config) -> bool:
-        """Whether it changes anything that a host came or went; its flows are over if it went."""
+        """Note that a host joined or left; returns whether that changes anything. A host that left
+        loses its flows.
+        """
         if news.up:
             return self._controller.discovered.join(news.address, listed)
-        there = self._at(news.address)  # before it is a former one
+        there = self._at(news.address)  # before it is removed
         if not self._controller.discovered.leave(news.address):
             return False
         for member in there:
@@ -163,7 +167,7 @@ class HealthInput:
         return True
 
     def _at(self, address: IPAddress) -> list[BackendRecord]:
-        """What a host that was found is in the pools."""
+        """The records of a discovered host."""
         return [
             self._controller.pools.find(service.name, backend.name)
             for service in self._controller.config.services

@@ -1,4 +1,4 @@
-"""Passive health checks: failed connections of clients bring a backend's next check forward.
+"""Passive health checks: failed client connections bring a backend's next check forward.
 
 For each backend the workers count refused connections, timeouts, and SYNs that were repeated
 (``core.pool``, ``forward.proxy.counts``). When a count has grown, the monitor is asked to check the
@@ -19,27 +19,27 @@ from paraglider.config.model import Config
 from paraglider.daemon.shared_memory.counters import Sample, identity
 from paraglider.health.targets import Key
 
-#: seconds between two looks
+#: seconds between two comparisons
 INTERVAL: Final = 1.0
-#: what speaks against a backend
+#: counters of failed connections
 _AGAINST: Final = ("refused", "timeouts", "unanswered")
 
 
 class PassiveChecks:
-    """The counts as they were at the last look."""
+    """Compares the counters with those of the last call."""
 
     def __init__(self) -> None:
         self._before: Counter[int] = Counter()  # by ``counters.identity``
         self._next = 0.0
 
     def wait(self, config: Config, now: float) -> float:
-        """Seconds until the next look is due; where nothing is checked none ever is."""
+        """Seconds until the next comparison is due; infinite if no service is checked."""
         if not any(service.check is not None for service in config.services):
             return inf
         return max(0.0, self._next - now)
 
     def failing(self, config: Config, samples: Iterable[Sample], now: float) -> Iterator[Key]:
-        """The backends with a check whose connections failed since the last call."""
+        """The checked backends whose connections failed since the last call."""
         self._next = now + INTERVAL
         before, counts = self._before, Counter[int]()
         for sample in samples:

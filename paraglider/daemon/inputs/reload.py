@@ -1,8 +1,8 @@
-"""From the applied configuration to another: what changes in place, and what needs a restart.
+"""Compares the applied configuration with another: what changes in place, and what needs a restart.
 
 Lives here: ``compare``, ``ReloadOutcome``, ``Capabilities``, ``FlowLoss``.
-Rules: pure. What needs a restart stays as it is, and is reported; so does a service whose live
-flows would end, unless ``force`` is given. The rest is applied.
+Rules: pure. Settings that need a restart are not changed, and are reported; so is a service whose
+live flows would end, unless ``force`` is given. The rest is applied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from paraglider.netfilter.rules.steering import steered_by_client
 
 @dataclass(frozen=True, slots=True)
 class ReloadOutcome:
-    """The configuration to go on with, what changes in words, and what waits for a restart."""
+    """The configuration to apply, descriptions of the changes, and of those that need a restart."""
 
     config: Config
     words: tuple[str, ...]
@@ -29,7 +29,7 @@ class ReloadOutcome:
 class FlowLoss:
     """How many live flows a service has, by its name, and whether they may end: with ``force``.
 
-    A reload that has to wait for the host asks again with the same numbers.
+    A reload that waits for the host is retried with the same numbers.
     """
 
     flows: Callable[[str], int] = lambda _: 0
@@ -38,8 +38,8 @@ class FlowLoss:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What there is since the start: processes of these ``roles``, and the ``strategies`` that
-    were loaded; and which flows may end.
+    """What was set up at the start: processes of these ``roles``, and loaded ``strategies``; and
+    which flows may end.
     """
 
     roles: Container[str]
@@ -48,9 +48,9 @@ class Capabilities:
 
 
 def compare(now: Config, wanted: Config, able: Capabilities) -> ReloadOutcome:
-    """What becomes of ``wanted``, while ``now`` is at work.
+    """Compare ``wanted`` with the applied ``now``.
 
-    Raises ``OperatorError`` where nothing of it can be taken over without ending flows.
+    Raises ``OperatorError`` if no service can be applied without ending flows.
     """
     for family in (4, 6):
         _same_steering(now, wanted, family)
@@ -72,10 +72,10 @@ def compare(now: Config, wanted: Config, able: Capabilities) -> ReloadOutcome:
 
 
 def _over(now: Config, wanted: Config, able: Capabilities) -> dict[str, tuple[str, int]]:
-    """The services whose live flows the way of forwarding or the VIP of ``wanted`` would end: what
-    is other, and how many flows.
+    """The services whose live flows would end by the forward method or VIP of ``wanted``: what
+    differs, and how many flows.
 
-    Connections of a proxy are two sockets, which go on.
+    Connections of a proxy are two sockets, and continue.
     """
     here = {service.name: service for service in now.services if service.method.queued}
     found = {}
@@ -99,7 +99,9 @@ def _flows(count: int) -> str:
 
 
 def _same_steering(now: Config, wanted: Config, family: int) -> None:
-    """Raises ``OperatorError`` where flows would reach other workers than those that know them."""
+    """Raises ``OperatorError`` if flows would be steered to other workers than those that have
+    them.
+    """
     before, after = (
         config.queued.for_families(frozenset({family})).services for config in (now, wanted)
     )
@@ -113,8 +115,8 @@ def _same_steering(now: Config, wanted: Config, family: int) -> None:
 def _fitting(
     now: Config, wanted: Config, able: Capabilities, over: Mapping[str, tuple[str, int]]
 ) -> Iterator[tuple[Service | None, str]]:
-    """Each service as it can be taken over, None where it cannot, and why not as it is wanted;
-    those that are ``over`` (``_over``) stay as they are.
+    """Each service as it can be applied, None if it cannot be, and why it differs from what is
+    wanted; services in ``over`` (``_over``) are not changed.
     """
     here = {service.name: service for service in now.services}
     for service in wanted.services:
@@ -139,5 +141,5 @@ def _fitting(
 
 
 def _listening(service: Service) -> tuple[object, ...]:
-    """Where a proxy listens for ``service``; nothing for another forward."""
+    """The listening addresses of a proxy ``service``; empty for other methods."""
     return (service.vip.ip, service.ports) if service.method.listens else ()

@@ -1,7 +1,7 @@
-"""Requested reloads: one after the other, each with an answer.
+"""The queue of requested reloads: one at a time, each with an answer.
 
-A reload may have to wait until the host has been changed for it (``reconcile.host``). Further ones
-queue, and the file is read when their turn comes.
+A reload may have to wait until the host has been changed for it (``reconcile.host``). Further
+reloads queue, and each reads the file when its turn comes.
 
 Lives here: ``ReloadQueue``.
 Rules: every request is answered once, with the changes or the reason why there are none.
@@ -21,17 +21,17 @@ from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.daemon.settings import Read
 from paraglider.errors import ParagliderError, PlatformError
 
-#: reloads that may wait
+#: reloads that may be queued
 MOST: Final = 16
 
-#: for who has nothing to say about live flows: none is to end
+#: the default: no live flow may end
 NONE_ENDS: Final = FlowLoss()
 
 Done = Callable[[ReloadOutcome | ParagliderError], object]
 
 
 class ReloadSteps(Protocol):
-    """What is needed of the controller."""
+    """What the queue needs of the controller."""
 
     def read(self) -> Read:
         """Read the file; raises ``ParagliderError``."""
@@ -39,13 +39,13 @@ class ReloadSteps(Protocol):
     def reload(
         self, requested_by: str, found: Read | None = None, ending: FlowLoss = NONE_ENDS
     ) -> ReloadOutcome:
-        """Go on with what was found in it; raises ``ParagliderError``."""
+        """Apply the file as read; raises ``ParagliderError``."""
 
     def flows_of(self, service: str) -> int:
-        """The live flows of a service, as they were last written."""
+        """The live flows of a service, by the last written counters."""
 
     def report(self, then: Callable[[], object]) -> None:
-        """Have the flows written as they are now; ``then`` is called when that is done."""
+        """Have the counters of flows written now; ``then`` is called when that is done."""
 
 
 @dataclass(slots=True)
@@ -54,14 +54,14 @@ class _Job:
     done: Done
     force: bool
     found: Read | None = None
-    #: whether flows have been asked for, and whether they have been written since
+    #: whether flow counters were requested, and whether they have been written since
     asked: bool = False
     written: bool = False
     flows: dict[str, int] = field(default_factory=dict)
 
 
 class ReloadQueue:
-    """ReloadQueue of ``controller``."""
+    """The queue of ``controller``."""
 
     def __init__(self, controller: ReloadSteps) -> None:
         self._controller = controller
@@ -69,9 +69,7 @@ class ReloadQueue:
         self._log: Any = log.logger()
 
     def ask(self, requested_by: str, done: Done, *, force: bool = False) -> None:
-        """Reload, now or when it is its turn, and tell ``done``; live flows end with ``force``
-        alone.
-        """
+        """Reload, now or in turn, and call ``done``; live flows may end only with ``force``."""
         if len(self._jobs) >= MOST:
             done(PlatformError("too many reloads at a time", "try again in a moment"))
             return
@@ -95,7 +93,7 @@ class ReloadQueue:
         self.ask(requested_by, log_it)
 
     def go_on(self) -> None:
-        """Do those that need not wait for the host."""
+        """Run the queued reloads that need not wait for the host."""
         while self._jobs and self._jobs[0].asked == self._jobs[0].written:
             job = self._jobs[0]
             outcome: ReloadOutcome | ParagliderError
@@ -112,7 +110,9 @@ class ReloadQueue:
             job.done(outcome)
 
     def _flows(self, job: _Job, service: str) -> int:
-        """The live flows of a service; raises ``HostPendingError`` until they have been written."""
+        """The live flows of a service; raises ``HostPendingError`` until the counters have been
+        written.
+        """
 
         def written() -> None:
             job.written = True

@@ -1,13 +1,13 @@
-"""Backends that are listed elsewhere than in the file: in the DNS, or in files of their own.
+"""Backends from other sources than the configuration file: the DNS, or files of their own.
 
-The monitor asks for every name and watches every file that services refer to, and reports answers
-and changes. An answer, or a file that changed, is a list of backends; the last good list stays in
-the store until another is as good.
+The monitor queries every DNS name and watches every file that services refer to, and reports
+answers and changes. An answer or a changed file is a list of backends; the last valid list stays in
+the store until another valid one replaces it.
 
 Lives here: ``SourceInput``; ``startup_sources`` has the lists of the start.
-Rules: files are read here, with the supervisor's rights; the monitor is not trusted. A list is
-checked as if the file had it, and applied as by a reload. A source that fails is logged once, and
-once when it works again; a source that fails and works by turns, once a minute.
+Rules: files are read here, with the supervisor's privileges; the monitor is not trusted. A list is
+validated as if the configuration file contained it, and applied as by a reload. A source that fails
+is logged once, and once when it works again; a flapping source is logged once a minute.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ from paraglider.daemon.messages import (
 from paraglider.daemon.reconcile.host import HostPendingError
 from paraglider.errors import ParagliderError
 
-#: seconds between two lines about one source
+#: seconds between two log lines about one source
 QUIET: Final = 60.0
 #: seconds after which a source that still fails is logged again
 REMINDER: Final = 3600.0
-#: seconds between two news of one source, at least
+#: least seconds between two lists of one source
 SETTLED: Final = 0.5
-#: seconds until a list that could not be taken over is tried again
+#: seconds until a list that could not be applied is tried again
 RETRY: Final = 30.0
 
 
 class SourceController(Protocol):
-    """What is needed of the controller."""
+    """What the input needs of the controller."""
 
     @property
     def listed(self) -> Config:
-        """The services of the file, with the backends that their sources listed last."""
+        """The services of the file, with the last lists of their sources."""
 
     def apply_config(
         self, config: Config, requested_by: str, again: Callable[[], object]
@@ -68,7 +68,7 @@ class SourceController(Protocol):
 
 @dataclass(slots=True)
 class _Trouble:
-    """A source that fails; ``said`` is when the log last had it, None before."""
+    """A failing source; ``said`` is when it was last logged, None before."""
 
     why: str
     said: float | None = None
@@ -76,9 +76,7 @@ class _Trouble:
 
 @dataclass(frozen=True, slots=True)
 class _Offer:
-    """What was found for a service; ``listing`` where it was in a file, ``answer`` where it was in
-    the DNS.
-    """
+    """A new list for a service; ``listing`` if it comes from a file, ``answer`` if from the DNS."""
 
     service: str
     backends: tuple[BackendConfig, ...]
@@ -87,7 +85,7 @@ class _Offer:
 
 
 class SourceInput:
-    """The sources ``named`` of the services of ``controller``; answers of the DNS are ``kept``."""
+    """The sources ``named`` of the services of ``controller``; ``kept`` caches the DNS answers."""
 
     def __init__(
         self,
@@ -100,25 +98,25 @@ class SourceInput:
         self._kept = kept or DnsCache()
         self._origins = dict(named)
         self._clock = clock
-        self._offers: dict[str, _Offer] = {}  # what could not be taken over yet
-        self._early: dict[DnsName | str, DnsUpdate | FileChanged] = {}  # of what had news just now
-        self._heard: dict[DnsName | str, float] = {}  # when there were news of it last
+        self._offers: dict[str, _Offer] = {}  # not applied yet
+        self._early: dict[DnsName | str, DnsUpdate | FileChanged] = {}  # sources with recent lists
+        self._heard: dict[DnsName | str, float] = {}  # time of the last list
         self._retry = 0.0
-        self._soon = False  # an offer waits for the host to be changed
+        self._soon = False  # a list waits until the host has been changed
         self._troubles: dict[str, _Trouble] = {}
-        self._said: dict[str, float] = {}  # when the log last had a source that works by now
+        self._said: dict[str, float] = {}  # when a source that works again was last logged
         self._log: Any = log.logger()
 
     def order(self) -> SetSources:
-        """What the monitor is to ask and to watch now."""
+        """The message with the names to query and the files to watch."""
         files = {origin.file for origin in self._origins.values() if origin.file is not None}
         names = (name_of(origin, service.family) for service, origin in self._services())
         known = dict.fromkeys(name for name in names if name is not None)
         return SetSources(names=tuple(known), files=tuple(sorted(files)))
 
     def prepared(self, config: Config, found: Found) -> Config:
-        """``config``, as a file has it, with what is known of its sources: ``found``, which its
-        files list, and for names what a service of that name has now.
+        """``config``, as read from a file, with the backends of its sources: ``found`` from its
+        files, and for DNS names the present backends of the service of that name.
         """
         known = {s.name: s.backends for s in self._controller.listed.services if s.backends}
         kept = {
@@ -131,7 +129,7 @@ class SourceInput:
         return resolved(config, {**kept, **found})
 
     def apply_config(self, config: Config) -> None:
-        """The file has become ``config``, and the controller has taken it over."""
+        """Note that ``config`` was read from the file and applied."""
         self._origins = origins(config)
         self._offers.clear()
         self._early.clear()
@@ -139,7 +137,7 @@ class SourceInput:
         self._kept.keep_only(names_in(config))
 
     def handle(self, news: DnsUpdate | DnsFailure | FileChanged) -> None:
-        """What the monitor found."""
+        """Handle a message of the monitor."""
         if isinstance(news, DnsFailure):
             if any(name_of(origin, s.family) == news.name for s, origin in self._services()):
                 self._failed(called(news.name), news.why)
@@ -148,12 +146,12 @@ class SourceInput:
         if not self._of(subject):
             return
         if self._clock() < self._heard.get(subject, -inf) + SETTLED:
-            self._early[subject] = news  # the newest of them is enough
+            self._early[subject] = news  # only the newest counts
         else:
             self._hear(subject, news)
 
     def _of(self, subject: DnsName | str) -> list[Service]:
-        """The services that have their backends from ``subject``, a name or a file."""
+        """The services whose backends come from ``subject``, a DNS name or a file."""
         return [
             service
             for service, origin in self._services()
@@ -169,8 +167,8 @@ class SourceInput:
                 self._changed(service, news.file)
 
     def turn(self, now: float) -> float:
-        """Take over what came early, try again what could not be taken over; seconds until there
-        is something to do.
+        """Apply lists that were deferred, retry those that could not be applied; returns the
+        seconds until the next is due.
         """
         for subject in [s for s in self._early if now >= self._heard[s] + SETTLED]:
             self._hear(subject, self._early.pop(subject))
@@ -208,14 +206,14 @@ class SourceInput:
     def _offer(self, offer: _Offer) -> None:
         waiting = [other for other in self._offers if other != offer.service]
         self._offers[offer.service] = offer
-        if self._accept(offer.service):  # what was in the way of others may be gone
+        if self._accept(offer.service):  # a conflict with other lists may be resolved now
             for other in waiting:
                 self._accept(other)
         elif len(self._offers) == 1:
             self._retry = self._clock() + RETRY
 
     def _accept(self, name: str) -> bool:
-        """Take over what was found for the service ``name``; False where that cannot be."""
+        """Apply the list for the service ``name``; False if that is not possible."""
         offer, source = self._offers[name], self._called(name)
         wanted = resolved(self._controller.listed, {name: offer.backends})
         try:
@@ -235,7 +233,9 @@ class SourceInput:
         return True
 
     def _accept_again(self, name: str) -> None:
-        """The host may be ready for what was found for ``name``; it may have left meanwhile."""
+        """Retry the list for ``name`` after a change of the host; the service may have been removed
+        meanwhile.
+        """
         if name in self._offers and any(s.name == name for s, _ in self._services()):
             self._accept(name)
 

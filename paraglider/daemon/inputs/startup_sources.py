@@ -1,9 +1,9 @@
-"""The lists of backends at a start: those of the files, and answers of the DNS, new or cached.
+"""The lists of backends at a start: from files, and from the DNS (fresh or cached).
 
-Lives here: ``gathered``; ``names_in``, the names in the DNS of a configuration; and what
-``sources`` needs too: ``backends_of``, ``judge``, and the names of sources in messages.
-Rules: a list is checked as if the configuration had it. Nothing is asked or logged here: a set-up,
-which does neither, begins with the same lists.
+Lives here: ``gathered``; ``names_in``, the DNS names of a configuration; and functions shared with
+``sources``: ``backends_of``, ``judge``, and the names of sources in messages.
+Rules: a list is validated as if the configuration contained it. Sends no query and logs nothing, so
+that the set-up uses it too.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from paraglider.host.dns_records import Record
 
 
 def names_in(config: Config) -> list[DnsName]:
-    """The names in the DNS that the services of ``config`` name, none twice."""
+    """The DNS names of the services of ``config``, without duplicates."""
     names = (name_of(s.source, s.family) for s in config.services if s.source is not None)
     return list(dict.fromkeys(name for name in names if name is not None))
 
 
 def backends_of(service: Service, records: Iterable[Record]) -> tuple[BackendConfig, ...]:
-    """Backends of ``service``, which has one port; raises ``ValidationError``."""
+    """The listed backends as backends of ``service``, which has one port; raises
+    ``ValidationError``.
+    """
     return tuple(
         BackendConfig(
             address=record.address,
@@ -46,8 +48,8 @@ def judge(
     backends: tuple[BackendConfig, ...],
     listing: FileListing | None = None,
 ) -> None:
-    """Raises ``ConfigError`` where ``backends`` of ``service`` contradict ``config``; ``listing``
-    is the file that lists them, if there is one.
+    """Raises ``ConfigError`` if ``config`` is invalid with ``backends`` in ``service``; ``listing``
+    is the file that lists them, if any.
     """
     problems = refusals(config, {service: backends})
     if not problems:
@@ -65,8 +67,8 @@ def gathered(
     say: Callable[[str], None],
     kept: DnsCache,
 ) -> Config:
-    """``config`` with what its files list (``found``) and what the DNS answered, now or last
-    (``kept``), as far as that is valid; ``say`` is called for names that do not answer.
+    """``config`` with the backends that its files list (``found``) and that the DNS answered, now
+    or before (``kept``), as far as they are valid; ``say`` is called for names without an answer.
     """
     config = resolved(config, found)
     by_name = {news.name: news for news in answers}
@@ -94,7 +96,7 @@ def gathered(
 
 
 def _begun(config: Config, service: Service, answer: DnsUpdate) -> Config:
-    """``config`` with what was answered for ``service``; raises where that is no good."""
+    """``config`` with the answer for ``service``; raises if that is invalid."""
     backends = backends_of(service, answer.records)
     judge(config, service.name, backends)
     return resolved(config, {service.name: backends})
@@ -106,7 +108,7 @@ def first_of(lines: Sequence[str]) -> str:
 
 
 def name_of(origin: BackendSource, family: int) -> DnsName | None:
-    """What is asked for in the DNS; None for a file."""
+    """The DNS name of a source; None for a file."""
     return (
         DnsName(origin.dns, origin.server or "", 4 if family == 4 else 6)
         if origin.dns is not None
@@ -115,5 +117,5 @@ def name_of(origin: BackendSource, family: int) -> DnsName | None:
 
 
 def called(name: DnsName) -> str:
-    """What messages call ``name``."""
+    """``name`` as messages show it."""
     return f"DNS {name.name}" + (f" at {name.server}" if name.server else "")

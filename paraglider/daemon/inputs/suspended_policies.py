@@ -1,13 +1,13 @@
-"""Policies that did not return: not called again until the configuration is reloaded.
+"""Policies that did not return: suspended until the configuration is reloaded.
 
-A pick or a `prepare` of a policy that never ends stops its worker, which is killed for it
-(``processes.hangs``). The worker that follows has the same policy, and would stop again. So the
-service is noted here: the next in turn picks for it, in the processes that are forked from then on
-(``policies.suspend``) and in those that run.
+A policy whose `pick` or `prepare` never returns stops its worker, which is killed
+(``processes.hangs``). Its successor has the same policy, and would stop again. So the policy is
+suspended: the service uses round robin, in running processes and in those forked later
+(``policies.suspend``).
 
 Lives here: ``SuspendedPolicies``.
-Rules: a process says itself whose policy it was calling, and is not believed more than that: only a
-policy can be suspended, and nothing else follows.
+Rules: the process reports itself whose policy it was calling, and is not trusted: all that it can
+cause is that a policy is suspended.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ _REMEDY: Final = "correct it and restart the daemon, or have it tried as it is: 
 
 
 class SuspendedPolicies:
-    """The suspended policies of ``registry``; ``tell`` sends a message to who carries flows."""
+    """The suspended policies of ``registry``; ``send`` sends a message to the processes with
+    flows.
+    """
 
     def __init__(
-        self, registry: Registry, conditions: Conditions, tell: Callable[[Message], object]
+        self, registry: Registry, conditions: Conditions, send: Callable[[Message], object]
     ) -> None:
         self._registry = registry
         self._conditions = conditions
-        self._tell = tell
+        self._send = send
         self._services: dict[str, str] = {}  # and their strategies
         self._log: Any = log.logger()
 
     def hangs(self, config: Config, life: Heartbeat) -> Mapping[str, str]:
-        """A process with ``life`` hangs: suspend the policy that it was calling, if any; what it
-        was about, for the log.
+        """Suspend the policy that the hanging process with ``life`` was calling, if any; returns a
+        description for the log.
         """
         called = {identity(service.name): service for service in config.services}
         service = called.get(life.decides)
@@ -72,7 +74,7 @@ class SuspendedPolicies:
     def _put(self) -> None:
         names = list(self._services)
         policies.suspend(self._registry, names)
-        self._tell(SuspendPolicies(services=tuple(names)))
+        self._send(SuspendPolicies(services=tuple(names)))
         found = {
             f"service {name}": Condition(
                 "degraded",

@@ -4,7 +4,7 @@
                     WriteCounters
     from workers    answers: FlowList, KilledFlows, Acknowledged, Refusal
     to the monitor      SetTargets, CheckSooner, SetSources
-    from the monitor    HealthNews, DnsAnswer, DnsFailure, FileChanged
+    from the monitor    HealthNews, DnsUpdate, DnsFailure, FileChanged
     to the host helper      requests: ApplyHost, LoadRules, ForgetConnections, CountConnections,
                             ReadTables
     from the host helper    HostConditions, TablesRestored; answers: HostChanged, ConnectionCounts,

@@ -1,7 +1,8 @@
-"""How every process that the supervisor forks begins: its names, its signals, its first word.
+"""The first steps of every forked process: its name, its signals, its privileges, its report.
 
 Lives here: ``introduce``, ``lock_in``, ``set_title``, ``serves`` and ``refused``.
-Rules: ``report`` is the pipe to the supervisor, which reads READY from it, or an exit code and why.
+Rules: ``report`` is the pipe to the supervisor, which reads READY from it, or an exit code and an
+error.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _ARG_START, _ARG_END = 48, 49
 
 
 def introduce(name: str, title: str) -> None:
-    """Be ``name`` (15 bytes, comm in proc(5)) and ``title`` to who lists processes, and leave
-    signals of the terminal, which reach the whole group, to the parent.
+    """Set the process's ``name`` (15 bytes, comm in proc(5)) and ``title``, and ignore signals of
+    the terminal: they reach the whole group, and the parent handles them.
     """
     prctl.set_name(name)
     set_title(title)
@@ -38,9 +39,9 @@ def introduce(name: str, title: str) -> None:
 def set_title(title: str) -> None:
     """Have ``ps`` show ``title`` as the command line, cut to the length of the one that is there.
 
-    The kernel shows the bytes between arg_start and arg_end (proc_pid_cmdline(5)), and says where
-    they are. Only these are overwritten, through the kernel: the environment, which lies behind
-    them until somebody changes it, is neither read nor moved. Without /proc nothing happens.
+    The kernel shows the bytes between arg_start and arg_end (proc_pid_cmdline(5)). Only these are
+    overwritten, through the kernel; the environment behind them is neither read nor moved. Without
+    /proc nothing happens.
     """
     with contextlib.suppress(OSError):
         fields = _STAT.read_bytes().rpartition(b")")[2].split()  # from field 3 on
@@ -61,11 +62,11 @@ def lock_in(
     keep: tuple[int, ...] = (),
     ahead: Callable[[], object] | None = None,
 ) -> None:
-    """Give up what a process of ``role`` does not need: rights, root directory, system calls.
+    """Drop what a process of ``role`` does not need: privileges, root directory, system calls.
 
-    ``user`` is a user id and a group id, ``keep`` are the capabilities that stay, ``parent`` is the
-    process whose end ends this one; ``ahead`` is called as ``user``, before the rest goes. Raises
-    ``PlatformError`` when the kernel refuses a step.
+    ``user`` is a user id and a group id, ``keep`` are the capabilities to keep, ``parent`` is the
+    process whose death ends this one; ``ahead`` is called as ``user``, before the rest is dropped.
+    Raises ``PlatformError`` when the kernel refuses a step.
     """
     privileges.drop(*user, chroot, keep=keep, ahead=ahead)
     privileges.die_with_parent(parent)
@@ -73,12 +74,12 @@ def lock_in(
 
 
 def serves(report: int) -> None:
-    """Tell the supervisor that the work has begun."""
+    """Report to the supervisor that the process is ready."""
     os.write(report, READY)
     os.close(report)
 
 
 def refused(report: int, error: ParagliderError) -> int:
-    """Tell the supervisor why it cannot begin; the exit code to end with."""
+    """Report to the supervisor why the process failed to start; returns the exit code."""
     os.write(report, f"{error.exit_code}{error}".encode())
     return error.exit_code

@@ -1,4 +1,4 @@
-"""One process that there is to be, and whom it belongs to.
+"""One configured process, and its owner.
 
 Lives here: ``Child``, ``Owner``, ``kill``.
 """
@@ -19,14 +19,13 @@ from paraglider.daemon.processes.spec import Spec, StartupState
 
 @dataclass(slots=True)
 class Child:
-    """One process that there is to be; ``pid`` is 0 while there is none.
+    """One configured process; ``pid`` is 0 while it is not running.
 
-    ``report`` is its report pipe while it starts, ``again`` when it is to be started again.
-    ``dismissed`` is when it was asked to end, to be started anew with what has changed. ``starts``
-    is how often it was started. ``silence`` is for how many seconds it has given no sign of life,
-    as far as that is strange; ``hung`` tells that it was killed for that. ``inbox``
-    is what it has sent and nobody has handled yet, ``trouble`` why it could not be forked.
-    ``confined`` tells that the kernel has its filter of system calls.
+    ``report`` is its report pipe while it starts, ``again`` the time of its restart. ``dismissed``
+    is when it was asked to exit for a restart with the current state. ``starts`` is how often it
+    was started. ``silence`` is for how many seconds it has given no heartbeat although it could;
+    ``hung``: it was killed for that. ``inbox`` has its messages that are not handled yet,
+    ``trouble`` why it could not be forked. ``confined``: its seccomp filter is installed.
     """
 
     spec: Spec
@@ -46,36 +45,38 @@ class Child:
 
     @property
     def serves(self) -> bool:
-        """True while it runs, has said that it is ready, and does not hang."""
+        """True while it runs, has reported that it is ready, and does not hang."""
         return self.pid != 0 and self.report < 0 and not self.hung
 
     @property
     def pending(self) -> bool:
-        """Whether it has yet to read what was sent: hold back, and send the newest state later."""
+        """Whether it has not read all that was sent: wait, and send the newest state later."""
         return self.endpoint is not None and self.endpoint.pending
 
 
 class Owner(Protocol):
-    """Whose processes they are."""
+    """The owner of the processes."""
 
     def startup_state(self) -> StartupState:
-        """What a process that starts now is to know."""
+        """The state that a process starting now inherits."""
 
     def on_message(self, child: Child, frame: Frame) -> None:
-        """``child`` has sent ``frame``."""
+        """Called when ``child`` has sent ``frame``."""
 
     def on_ready(self, child: Child) -> None:
-        """``child`` serves."""
+        """Called when ``child`` is ready."""
 
     def on_exit(self, child: Child) -> None:
-        """``child`` is gone."""
+        """Called when ``child`` has exited."""
 
     def on_hang(self, child: Child) -> Mapping[str, str]:
-        """``child`` hangs, and is killed after this call; what it was doing, for the log."""
+        """Called when ``child`` hangs, before it is killed; returns what it was doing, for the
+        log.
+        """
 
 
 def kill(child: Child, number: signal.Signals) -> None:
-    """Send a signal to ``child`` where it runs: not reaped yet, so the pid is still its own."""
+    """Send a signal to ``child`` if it runs: it is not reaped yet, so the pid is still its own."""
     if child.pid:
         with suppress(ProcessLookupError):
             os.kill(child.pid, number)

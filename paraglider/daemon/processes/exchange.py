@@ -1,10 +1,10 @@
-"""The messages of the supervisor's processes: received in slices, sent when there is room.
+"""The supervisor's messages with its processes: received in slices, sent when there is room.
 
-A process that sends an invalid message, or does not read, is killed, and replaced like a dead one.
-One that too many messages, throttled is received from in slices (``inbox``).
+A process that sends an invalid message, or does not read, is killed and replaced. One that sends
+too many messages is throttled (``inbox``).
 
 Lives here: ``Exchange``.
-Rules: nothing that one process sends, and no handler of a message that fails, ends the supervisor.
+Rules: no message of a process, and no failing handler of one, ends the supervisor.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from paraglider.daemon.processes.loop import Loop
 
 
 class Receiver(Protocol):
-    """Who handles messages."""
+    """Handles messages."""
 
     def on_message(self, child: Child, frame: Frame) -> None:
-        """``child`` has sent ``frame``."""
+        """Called when ``child`` has sent ``frame``."""
 
 
 class Exchange:
@@ -44,12 +44,12 @@ class Exchange:
         self._log: Any = log.logger()
 
     def open(self, child: Child, endpoint: IpcEndpoint) -> None:
-        """``child`` is at the other end of ``endpoint``; raises OSError."""
+        """Exchange messages with ``child`` by ``endpoint``; raises OSError."""
         child.endpoint = endpoint
         self._listen(child)
 
     def close(self, child: Child) -> None:
-        """Neither send to ``child`` nor receive from it any more."""
+        """Stop exchanging messages with ``child``."""
         if child.endpoint is not None:
             self._loop.forget(child.endpoint)
             child.endpoint.close()
@@ -58,8 +58,8 @@ class Exchange:
     def send(
         self, child: Child, message: Message | bytes, kind: Kind = Kind.MESSAGE, number: int = 0
     ) -> None:
-        """Send ``message``; a process that cannot be reached is ended. Nothing happens while none
-        runs: the one that follows inherits the state.
+        """Send ``message``; a process that cannot be reached is killed. Does nothing while it is
+        not running: its successor inherits the state.
         """
         if child.endpoint is None:
             return
@@ -71,7 +71,7 @@ class Exchange:
             self._listen(child)
 
     def resume(self, child: Child) -> None:
-        """The time for which ``child`` was not received from is over."""
+        """Receive from ``child`` again after throttling."""
         self._handle(child)
 
     def _listen(self, child: Child) -> None:
@@ -84,7 +84,7 @@ class Exchange:
             self._loop.forget(endpoint)
 
     def _transfer(self, child: Child) -> None:
-        """Receive what ``child`` has sent, and send it what is pending."""
+        """Receive from ``child``, and send what is pending."""
         if child.endpoint is None:
             return
         try:
@@ -97,23 +97,23 @@ class Exchange:
         self._handle(child)
 
     def _handle(self, child: Child) -> None:
-        """Give what ``child`` has sent to the receiver, as far as there is time for it."""
+        """Handle the messages of ``child``, as far as its time slice allows."""
         endpoint = child.endpoint
 
-        def take(frame: Frame) -> None:
-            if child.endpoint is endpoint:  # else it was ended meanwhile
+        def handle(frame: Frame) -> None:
+            if child.endpoint is endpoint:  # else it was killed meanwhile
                 with self._faults.contained(f"a message from the {child.spec.role}"):
                     self._receiver.on_message(child, frame)
 
-        if child.inbox.handle(take):
+        if child.inbox.handle(handle):
             self._log.warning(
                 f"{child.spec.role}: too many messages, throttled", **child.spec.labels()
             )
         self._listen(child)
 
     def _fail(self, child: Child, error: EndpointError) -> None:
-        """End ``child``, which is of no use without its endpoint. One that is gone is ending, which
-        is another event.
+        """Kill ``child``, which is useless without its endpoint. If it has closed its end, it is
+        exiting by itself.
         """
         self.close(child)
         if isinstance(error, EndpointClosedError):

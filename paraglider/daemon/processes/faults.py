@@ -1,9 +1,9 @@
-"""Unforeseen exceptions, where one must not end the daemon.
+"""Contains unexpected exceptions that must not end the daemon.
 
 Lives here: ``Faults``.
-Rules: a fault is logged with its traceback when it comes for the first time, and again after QUIET
-seconds at the earliest; faults differ by where they were raised. ``ParagliderError`` is for people
-to read: it is contained only where the caller says so.
+Rules: a fault is logged with its traceback the first time, and again after QUIET seconds at the
+earliest; faults are told apart by where they were raised. ``ParagliderError`` is an operator's
+error: it is contained only if the caller asks for it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paraglider.daemon import log
 
 #: seconds between two tracebacks of the same fault
 QUIET: Final = 600.0
-#: faults that are kept apart
+#: most faults that are told apart
 _MOST: Final = 256
 
 
@@ -27,19 +27,19 @@ class Faults:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._said: dict[tuple[str, str, str, int], float] = {}
-        self.last: dict[str, tuple[float, str]] = {}  # what → when, and the error in a word
+        self.last: dict[str, tuple[float, str]] = {}  # step → time and name of the error
         self._log: Any = log.logger()
 
     @contextmanager
     def contained(self, what: str) -> Iterator[None]:
-        """Go on after the block, whatever ``Exception`` it raises; ``what`` is what it does."""
+        """Continue after the block, whatever ``Exception`` it raises; ``what`` names the step."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - the daemon goes on with what it has
             self.note(what, error)
 
     def note(self, what: str, error: Exception) -> None:
-        """``what`` has failed with ``error``."""
+        """Log that ``what`` has failed with ``error``."""
         now = self._clock()
         trace = error.__traceback__
         while trace is not None and trace.tb_next is not None:

@@ -1,8 +1,8 @@
-"""How a process of the supervisor is forked, and what it reports until it serves.
+"""Forks the supervisor's processes, and reads their reports.
 
 Lives here: ``fork``, ``error_of``.
-Rules: a process inherits no other's endpoint, pipe or signal handling. Its report pipe says READY,
-or an exit code and why it cannot serve.
+Rules: a process inherits no endpoint, pipe or signal handler of another. Its report is READY, or an
+exit code and the error.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ def fork(
     leave: Callable[[], object],
     sink: Any,
 ) -> tuple[int, IpcEndpoint]:
-    """Fork ``child`` to do what ``run`` does; the report pipe, and our end of its endpoint.
+    """Fork ``child`` to run ``run``; returns the report pipe and the supervisor's end of its
+    endpoint.
 
-    In the new process ``leave`` is called first, and what belongs to the others of ``everybody`` is
-    closed. Raises OSError or MemoryError where the kernel has no room for another process; nothing
-    is left of it then.
+    The new process calls ``leave`` first, and closes what belongs to the others of ``everybody``.
+    Raises OSError or MemoryError if the kernel refuses another process; then nothing is left open.
     """
     spec = child.spec
     ours, theirs = IpcEndpoint.pair(spec.from_process, spec.to_process, longest=RECEIVED)
     reading = writing = -1
-    # Blocked until the child has left the loop: a signal meanwhile is not the parent's.
+    # Blocked until the child has left the loop, so that it does not handle a signal for the parent.
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         reading, writing = os.pipe()
@@ -74,7 +74,7 @@ def _be(
     begin: Callable[[], object],
     sink: Any,
 ) -> NoReturn:
-    """In the forked process: be what ``spec`` says, and end."""
+    """In the forked process: run ``spec``, and exit."""
     status = PlatformError.exit_code
     try:
         begin()
@@ -82,7 +82,7 @@ def _be(
     except BaseException:  # noqa: BLE001 - whatever it is, it ends this process and no other
         sink.exception(f"{spec.role} failed", **spec.labels())
     finally:
-        os._exit(status)  # never back into the parent's code
+        os._exit(status)  # never return into the parent's code
 
 
 def _disown(mine: Child, everybody: Iterable[Child]) -> None:
@@ -100,7 +100,7 @@ def _disown(mine: Child, everybody: Iterable[Child]) -> None:
 
 
 def error_of(spec: Spec, report: bytes) -> ParagliderError | None:
-    """What a report says is wrong; None where the process is ready."""
+    """The error in a report; None if the process is ready."""
     if report == READY:
         return None
     if report[:1].isdigit():

@@ -1,12 +1,11 @@
-"""Processes that hang: which ones give no sign of life (``heartbeat``), and for how long.
+"""Detects hanging processes by their heartbeat (``heartbeat``).
 
-A process is silent from its last sign on; the time in which the supervisor itself did not look (it
-was busy, or the whole machine stood still) is nobody's fault and does not count. One that is silent
-for HANG seconds hangs, unless it takes over a configuration (LONG_WORK), or wants to run and is
-given no time by the kernel (STARVED).
+A process is silent since its last heartbeat; time in which the supervisor did not poll (it was
+busy, or the machine was suspended) does not count. One that is silent for HANG seconds hangs,
+unless it applies a configuration (LONG_WORK), or is runnable and gets no CPU time (STARVED).
 
 Lives here: ``Hangs``.
-Rules: time is an argument; what /proc says of a process is read for silent ones alone.
+Rules: time is an argument; /proc is read for silent processes only.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from typing import Final, NamedTuple
 
 from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 
-#: seconds between two looks
+#: seconds between two polls
 POLL: Final = 0.5
-#: seconds without a sign of life that are reported
+#: seconds without a heartbeat that are reported
 SILENT: Final = 2.0
-#: seconds after which a process hangs: with the looks and the start of its successor within 5 s
+#: seconds after which a process hangs: with polling and the start of its successor within 5 s
 HANG: Final = 4.0
-#: the same while it takes over a configuration
+#: the same while it applies a configuration
 LONG_WORK: Final = 60.0
 #: the same while it is runnable and the kernel gives it less than FAIR of a core
 STARVED: Final = 30.0
@@ -42,14 +41,14 @@ _STATES: Final = {
 
 
 class Usage(NamedTuple):
-    """What the kernel says of a process: its state, a letter (proc(5)), and its CPU seconds."""
+    """The kernel's data about a process: its state, a letter (proc(5)), and its CPU seconds."""
 
     state: str
     cpu: float
 
 
 def usage(pid: int) -> Usage | None:
-    """The ``Usage`` of ``pid``; None where there is no such process."""
+    """The ``Usage`` of ``pid``; None if there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -64,22 +63,24 @@ class Hangs:
     def __init__(self, read: Callable[[int], Usage | None] = usage) -> None:
         self._read = read
         self._last = -inf
-        self._since = -inf  # when we began to look without a gap
-        self._begun: dict[int, tuple[float, Usage]] = {}  # silent ones, as they were then
+        self._since = -inf  # since when polling has had no gap
+        self._begun: dict[
+            int, tuple[float, Usage]
+        ] = {}  # silent processes, with their usage at that time
 
     def wait(self, now: float) -> float:
-        """Seconds until the next look is due."""
+        """Seconds until the next poll is due."""
         return max(0.0, self._last + POLL - now)
 
     def begin_poll(self, now: float) -> None:
-        """A look begins at ``now``; to be called before ``silence`` of every process."""
+        """Begin a poll at ``now``; to be called before ``silence`` of every process."""
         if now - self._last > POLL + SILENT:
             self._since = now
             self._begun.clear()
         self._last = now
 
     def silence(self, life: Heartbeat, started: float, now: float) -> float:
-        """Seconds for which a process has given no sign of life that it could have given."""
+        """Seconds for which a process has given no heartbeat although it could have."""
         return now - max(min(life.last, now), started, self._since)
 
     def hangs(self, pid: int, life: Heartbeat, silence: float, now: float) -> bool:
@@ -89,7 +90,7 @@ class Hangs:
             return False
         found = self._read(pid)
         if found is None:
-            return False  # it is dead, which is noticed otherwise
+            return False  # it is dead, which is handled elsewhere
         begun, before = self._begun.setdefault(pid, (now, found))
         if silence < HANG:
             return False
@@ -99,10 +100,10 @@ class Hangs:
         return silence >= (STARVED if starved else HANG)
 
     def state(self, pid: int) -> str:
-        """What the process does, in words."""
+        """The state of the process in words."""
         found = self._read(pid)
         return "is gone" if found is None else _STATES.get(found.state, found.state)
 
     def forget(self, pid: int) -> None:
-        """``pid`` is no process of ours any more."""
+        """Forget ``pid``, which has been reaped."""
         self._begun.pop(pid, None)

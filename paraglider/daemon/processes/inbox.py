@@ -1,8 +1,8 @@
-"""The messages of one process, handled in slices, so that none takes all of the supervisor.
+"""Rate limit for the messages of one process, so that none takes all of the supervisor's time.
 
-One that sends more than MOST_MESSAGES in a second, or whose messages take longer than SLICE at a
-time, is not listened to for a while; what it has to say waits in its own buffers. So whatever it
-sends, the supervisor spends half of its time on it at most, and one message and a buffer of memory.
+A process that sends more than MOST_MESSAGES in a second, or whose messages take longer than SLICE,
+is throttled: its messages are not read for a while and wait in its own buffers. So the supervisor
+spends at most half of its time on one process, and the memory of one message and a buffer.
 
 Lives here: ``Inbox``.
 Rules: the clock is a parameter.
@@ -17,32 +17,34 @@ from typing import Final
 
 from paraglider.daemon.ipc import Frame
 
-#: messages that one process may send in a second
+#: messages of one process handled per second
 MOST_MESSAGES: Final = 5000
-#: seconds that are spent on the messages of one process at a time
+#: seconds spent on the messages of one process at a time
 SLICE: Final = 0.1
 
 
 class Inbox:
-    """What waits; ``clock`` is monotonic seconds."""
+    """The received messages that wait; ``clock`` is monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._waiting: deque[Frame] = deque()
         self._second = 0.0
         self._count = 0
-        self.muted: float | None = None  # when the process is listened to again
+        self.muted: float | None = None  # when the process is read from again
 
     def put(self, messages: Iterable[Frame]) -> None:
-        """These have come."""
+        """Add received messages."""
         self._waiting.extend(messages)
 
-    def handle(self, take: Callable[[Frame], object]) -> bool:
-        """Give ``take`` what waits, a slice of it at most; whether the process is muted now."""
+    def handle(self, handle: Callable[[Frame], object]) -> bool:
+        """Call ``handle`` for the waiting messages, at most a slice; returns whether the process is
+        throttled now.
+        """
         self.muted = None
         begin = now = self._clock()
         while self._waiting and now - begin < SLICE and self._may_go_on(now):
-            take(self._waiting.popleft())
+            handle(self._waiting.popleft())
             now = self._clock()
         if not self._waiting:
             return False
@@ -51,7 +53,7 @@ class Inbox:
         return True
 
     def clear(self) -> None:
-        """The process is gone, and what it said with it."""
+        """Discard the messages of a process that exited."""
         self._waiting.clear()
         self.muted = None
 

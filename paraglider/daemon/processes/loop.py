@@ -1,8 +1,8 @@
-"""Waiting: for signals, for descriptors, for a moment, all in one place and without polling.
+"""The supervisor's loop: waits for signals, descriptors and timeouts in one place.
 
 Lives here: ``Loop``, which the supervisor waits with.
-Rules: a signal is only noted while the loop runs and acted upon where ``wait`` is called, so
-nothing is ever interrupted half-way. One loop a process; a forked child calls ``leave`` first.
+Rules: a signal is only noted, and returned by ``wait``, so that no step is interrupted. One loop
+per process; a forked child calls ``leave`` first.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Ready = Callable[[], object]
 
 
 class Loop:
-    """Waits for ``signals`` and for what is watched; a context manager."""
+    """Waits for ``signals`` and for watched descriptors; a context manager."""
 
     def __init__(self, signals: Iterable[signal.Signals]) -> None:
         self._signals = frozenset(signals)
@@ -50,9 +50,9 @@ class Loop:
         self._close()
 
     def leave(self) -> None:
-        """In a forked child: no signal and no descriptor of the parent's loop concerns it now.
+        """In a forked child: detach from the signals and descriptors of the parent's loop.
 
-        The signals have their default effect again; whether they are blocked is left alone.
+        The signals have their default effect again; the signal mask stays as it is.
         """
         signal.set_wakeup_fd(-1)
         for number in self._signals:
@@ -60,8 +60,8 @@ class Loop:
         self._close()
 
     def watch(self, what: Descriptor | int, ready: Ready, *, writing: bool = False) -> None:
-        """Call ``ready`` when there is something to read or, with ``writing``, room to write too;
-        replaces what was said of ``what`` before.
+        """Call ``ready`` when ``what`` is readable or, with ``writing``, writable too; replaces an
+        earlier watch of ``what``.
         """
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if writing else 0)
         try:
@@ -70,23 +70,24 @@ class Loop:
             self._selector.register(what, events, ready)
 
     def forget(self, what: Descriptor | int) -> None:
-        """No longer watch ``what``; nothing happens when it was not."""
+        """Stop watching ``what``, if it is watched."""
         try:
             self._selector.unregister(what)
         except (KeyError, ValueError):  # ValueError: closed already
             return
 
     def wait(self, timeout: float) -> frozenset[signal.Signals]:
-        """Wait ``timeout`` seconds at most; call what is ready, return the signals that came.
+        """Wait at most ``timeout`` seconds; call the callbacks that are ready, return the signals
+        received.
 
-        Raises what a call raises, after all the others; a signal that came with it comes with the
-        next call.
+        Raises what a callback raises, after all the others have run; signals received with it are
+        returned by the next call.
         """
         failed: Exception | None = None
         for key, _ in self._selector.select(max(timeout, 0.0)):
             if key.fileobj is self._wake:
                 self._caught.update(self._taken())
-            elif key.fd in self._selector.get_map():  # an earlier call may have dropped it
+            elif key.fd in self._selector.get_map():  # an earlier callback may have removed it
                 try:
                     key.data()
                 except Exception as error:  # noqa: BLE001 - raised below
@@ -111,4 +112,4 @@ class Loop:
 
 
 def _note(_signal: int, _frame: FrameType | None) -> None:
-    """Python writes the number to the wake-up descriptor; there is nothing else to do."""
+    """Does nothing: Python writes the number to the wake-up descriptor."""

@@ -1,14 +1,12 @@
-"""The processes of one Paraglider: each is forked, replaced when it dies, ended at the end.
+"""Process manager: forks the daemon's processes, replaces those that die, ends them at the end.
 
-A process that starts reports through a pipe when it serves, or why it cannot (``forking``); nobody
-waits for one report alone. One that dies is started again at once; one that dies again before it
-has lived LONG_ENOUGH waits, twice as long each time. A process that hangs (``hangs``) or misbehaves
-(``exchange``) is killed, and replaced like a dead one. A process that cannot be forked, since the
-kernel has no process, descriptor or memory left, is tried again, as one that dies early. Nothing
-that one process does ends the others or the supervisor.
+A process reports through a pipe when it is ready, or why it failed to start (``forking``). One that
+dies is restarted at once; one that dies again within LONG_ENOUGH after a pause that doubles each
+time. A process that hangs (``hangs``) or misbehaves (``exchange``) is killed and replaced. If a
+fork fails, since the kernel has no process, descriptor or memory left, it is retried after such
+pauses. Nothing that one process does ends the others or the supervisor.
 
-Rules: what a process is to know at its start it inherits (``StartupState``), everything later comes
-as messages.
+Rules: a process inherits its initial state (``StartupState``); later changes are messages.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from paraglider.host.seccomp import ROLES, confined
 LONG_ENOUGH: Final = 5.0
 FIRST_WAIT: Final = 0.25
 LONGEST_WAIT: Final = 16.0
-START_PATIENCE: Final = 60.0  # a worker takes over some half a million flows a second
+START_PATIENCE: Final = 60.0  # a worker restores about half a million flows a second
 
 
 class ProcessManager:
@@ -70,11 +68,11 @@ class ProcessManager:
 
     @property
     def starting(self) -> bool:
-        """Whether a report is still awaited."""
+        """Whether a process is starting."""
         return any(child.report >= 0 for child in self._children)
 
     def start_all(self) -> None:
-        """Fork them all. Until ``settle``, one that cannot start raises its error."""
+        """Fork all processes. Until ``settle``, a failure to start is raised."""
         self._strict = True
         for child in self._children:
             if not child.spec.idle:
@@ -86,11 +84,11 @@ class ProcessManager:
         self._start(child)
 
     def settle(self) -> None:
-        """From now on one that cannot start is logged, and tried again."""
+        """From now on a failure to start is logged, and the start is retried."""
         self._strict = False
 
     def restart(self, child: Child) -> None:
-        """End ``child`` and start it anew with what has changed."""
+        """End ``child`` and start it again with the current state."""
         if child.pid:
             child.dismissed = time.monotonic()
             kill(child, signal.SIGTERM)
@@ -112,7 +110,7 @@ class ProcessManager:
         return max(0.0, min(times) - now) if times else 3600.0
 
     def poll(self) -> None:
-        """Note what ended, end what is silent for too long, start what is due."""
+        """Reap exited processes, kill hanging ones, start those that are due."""
         now = time.monotonic()
         for child in self._children:
             if child.report >= 0 and child.started + START_PATIENCE <= now:
@@ -130,7 +128,7 @@ class ProcessManager:
                 self._start(child)
 
     def _end_hanging(self, now: float) -> None:
-        """Kill those that give no sign of life; they are replaced as dead ones are."""
+        """Kill hanging processes; they are replaced like dead ones."""
         self._hangs.begin_poll(now)
         for child in self._children:
             if not child.pid or (child.report >= 0 and not child.spec.heartbeat.is_watched):
@@ -149,8 +147,8 @@ class ProcessManager:
             kill(child, signal.SIGKILL)
 
     def end_all(self) -> None:
-        """End every process: by SIGTERM, and by SIGKILL each that takes longer than it may."""
-        for child in self._children:  # what one reports that starts does not matter any more
+        """End every process: by SIGTERM, then by SIGKILL after its ``patience``."""
+        for child in self._children:  # reports of starting processes no longer matter
             self._loop.forget(child.report)
         running = {child.pid: child for child in self._children if child.pid}
         for child in running.values():
@@ -166,7 +164,7 @@ class ProcessManager:
                 kill(running[pid], signal.SIGKILL)
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:  # somebody else has reaped them
+            except ChildProcessError:  # they have been reaped already
                 return
             if pid == 0:
                 self._loop.wait(0.05)
@@ -184,7 +182,7 @@ class ProcessManager:
                 )
 
     def _start(self, child: Child) -> None:
-        """Fork ``child``, or try again later; it is heard of through its report pipe."""
+        """Fork ``child``, or retry later; the result comes through its report pipe."""
         child.started = time.monotonic()
         try:
             child.spec = child.spec.updated(self._owner.startup_state())
@@ -207,15 +205,15 @@ class ProcessManager:
         try:
             self._loop.watch(child.report, lambda: self._read_report(child))
             self._exchange.open(child, endpoint)
-        except OSError:  # it cannot be received from; what has died is started again
+        except OSError:  # its endpoint cannot be used; a dead process is restarted
             kill(child, signal.SIGKILL)
 
     def _read_report(self, child: Child) -> None:
-        """Read the report of ``child``; one without any after so long is killed."""
+        """Read the report of ``child``; without one after the timeout it is killed."""
         spec = child.spec
         try:
             report = os.read(child.report, 4096)
-        except OSError:  # nothing there yet: its time is over
+        except OSError:  # no report yet: timed out
             report = b""
             about = self._owner.on_hang(child)
             self._log.error(f"{spec.name}: takes too long to start, killed", **about)
@@ -237,7 +235,7 @@ class ProcessManager:
             self._log.error(f"{spec.role} did not start", **spec.labels(), error=str(error))
 
     def _reap(self) -> None:
-        """Note every process that ended, and when it is to be started again."""
+        """Reap every process that exited, and schedule its restart."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -265,7 +263,7 @@ class ProcessManager:
                 self._owner.on_exit(child)
 
     def _clear(self, child: Child) -> None:
-        """The process is gone, and what it had with it."""
+        """Release the resources of an exited process."""
         child.pid = 0
         child.dismissed = child.silence = 0.0
         child.hung = False
@@ -281,12 +279,12 @@ class ProcessManager:
 
 
 def _to_end(child: Child) -> float:
-    """Seconds that ``child`` has to end after it was dismissed: it may be starting."""
+    """Seconds that ``child`` has to exit after SIGTERM: it may still be starting."""
     return child.spec.patience + START_PATIENCE
 
 
 def _when_again(child: Child, now: float) -> float:
-    """When to start ``child``, which just died: at once, or after a pause."""
+    """When to restart ``child``, which just died: at once, or after a pause."""
     if now - child.started >= LONG_ENOUGH:
         child.early_deaths = 0
         return now

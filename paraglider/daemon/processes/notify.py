@@ -1,8 +1,8 @@
 """Notifications for systemd: sd_notify(3) and its watchdog.
 
 Lives here: ``Notifier``. Without NOTIFY_SOCKET every call does nothing.
-Rules: never waits for the manager longer than PATIENCE, and never fails because of it. The
-watchdog is fed with the monotonic clock, which no step of the time of day moves.
+Rules: never waits for the service manager longer than PATIENCE, and never fails because of it. The
+watchdog uses the monotonic clock, which does not jump.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import MutableMapping
 from math import inf
 from typing import Final
 
-#: seconds that a message may wait for room
+#: seconds to wait for room for a message
 PATIENCE: Final = 1.0
 
 
 class Notifier:
-    """Speaks to the service manager that ``environment`` names.
+    """Notifies the service manager that ``environment`` names.
 
-    Its variables are taken out of ``environment``, for they concern this process alone: a child
-    that inherited them would speak in its name.
+    Removes its variables from ``environment``, since a child that inherited them could send
+    notifications in this process's name.
     """
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -31,37 +31,37 @@ class Notifier:
         whose = environment.pop("WATCHDOG_PID", str(os.getpid()))
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._status = ""
-        #: seconds between two signs of life; half of what the manager grants
+        #: seconds between two watchdog notifications; half of WATCHDOG_USEC
         self._interval = inf
         if self._address and period.isdigit() and int(period) and whose == str(os.getpid()):
             self._interval = int(period) / 2e6
         self._next = -inf
 
     def ready(self) -> None:
-        """Everything serves; also after ``reloading``."""
+        """All processes are ready; also after ``reloading``."""
         self._send("READY=1")
 
     def reloading(self) -> None:
-        """The configuration is being read again, until the next ``ready``."""
+        """A reload has begun; ``ready`` ends it."""
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
-        """The end has begun."""
+        """The daemon is stopping."""
         self._send("STOPPING=1")
 
     def status(self, text: str) -> None:
-        """One line for people (`systemctl status`); sent when it is another than before."""
+        """Send a line for `systemctl status`, if it has changed."""
         if text != self._status and self._send(f"STATUS={text}"):
             self._status = text
 
     def beat(self, now: float) -> float:
-        """Feed the watchdog when that is due at ``now``; seconds until it is due again."""
+        """Feed the watchdog if due at ``now``; returns the seconds until it is due again."""
         if now >= self._next and (self._interval == inf or self._send("WATCHDOG=1", wait=False)):
             self._next = now + self._interval
         return self._next - now if self._next > now else PATIENCE
 
     def _send(self, message: str, *, wait: bool = True) -> bool:
-        """Whether the manager has ``message``, or there is none."""
+        """Send ``message``; returns whether it was sent, or there is no manager."""
         if not self._address:
             return True
         try:

@@ -1,7 +1,7 @@
-"""Processes that are replaced because they cannot change in place, one at a time.
+"""Rolling restart: replaces processes that cannot change in place, one at a time.
 
-The others serve meanwhile, and the journals keep the flows. What is replaced starts with all that
-has changed by then.
+The others serve meanwhile, and the journals keep the flows. Each new process starts with the
+current state.
 
 Lives here: ``RollingRestart``.
 """
@@ -16,24 +16,24 @@ from paraglider.daemon.processes.manager import ProcessManager
 
 
 class RollingRestart:
-    """Those of a supervisor's processes that are to be replaced."""
+    """The processes that are to be replaced."""
 
     def __init__(self) -> None:
         self._due: deque[Child] = deque()
         self._now: Child | None = None
 
     def add(self, children: Iterable[Child]) -> None:
-        """Replace these too; who waits already waits once."""
+        """Add processes; one that is queued already is not added again."""
         self._due.extend(child for child in children if child not in self._due)
 
     def go_on(self, all_of_them: ProcessManager) -> None:
-        """Begin with the next, if none is on its way; to be called after every start."""
+        """Restart the next, if none is starting; to be called after every start."""
         if self._now is not None and not (self._now.serves and not self._now.dismissed):
             return
         self._now = None
         while self._due:
             child = self._due.popleft()
-            if child.pid:  # else it is about to start, with all that has changed
+            if child.pid:  # else it is about to start, with the current state
                 self._now = child
                 all_of_them.restart(child)
                 return

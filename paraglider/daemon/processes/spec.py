@@ -1,7 +1,7 @@
-"""What a process is told at its start, whatever it is for.
+"""Process specification: the startup parameters that all roles have.
 
-Lives here: ``Spec``, one class more for each role; ``StartupState``, what has changed since the
-first start; ``Run``, a process's life.
+Lives here: ``Spec``, with a subclass for each role; ``StartupState``, the state that a process
+inherits; ``Run``, a process's main function.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from paraglider.daemon.shared_memory.heartbeat import Heartbeat
 from paraglider.forward.offload.connection_counts import LiveFlows
 from paraglider.forward.services import States
 
-#: what a process writes into its report pipe once it serves; anything else there is an error
+#: what a process writes into its report pipe when it is ready; anything else is an error
 READY: Final = b"ready"
 
-#: roles whose processes carry flows
+#: the roles whose processes carry flows
 CARRIERS: Final = ("worker", "proxy worker")
 
-#: seconds that a process may take to end
+#: seconds that a process may take to exit
 PATIENCE: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class StartupState:
-    """What a process needs to know from its start on: what has changed since the first start.
-    ``live`` is where offloaded flows are counted as they come and go, if they are, ``listed`` where
-    the others are counted now and then.
+    """The state that a process inherits: what has changed since the daemon's start. ``live`` is the
+    memory with offloaded flows counted by events, ``listed`` with those counted by dumps; None if
+    there are none.
     """
 
     config: Config
@@ -45,9 +45,9 @@ class StartupState:
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """All that a process is told: its number among all, its endpoint to the supervisor (from its
-    fork on), where it writes what it counts, if it carries flows, where it gives signs of life,
-    and what its work needs. One that is ``idle`` is started when there is work for it.
+    """The startup parameters of a process: its number among all, its endpoint to the supervisor
+    (from its fork on), the memory for its counters, if it carries flows, the memory of its
+    heartbeat, and what its role needs. An ``idle`` one is started when there is work for it.
     """
 
     role: ClassVar[str]
@@ -59,12 +59,12 @@ class Spec:
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
         return self.role
 
     @property
     def filter(self) -> str:
-        """Its filter of system calls, a name in ``host.seccomp.ROLES``."""
+        """Its seccomp filter, a name in ``host.seccomp.ROLES``."""
         return self.role
 
     @property
@@ -79,20 +79,20 @@ class Spec:
 
     @property
     def patience(self) -> float:
-        """Seconds that it may take to end."""
+        """Seconds that it may take to exit."""
         return PATIENCE
 
     def labels(self) -> dict[str, int]:
-        """What the log says of it beside its role."""
+        """The fields that identify it in log lines, beside its role."""
         return {}
 
     def updated(self, state: StartupState) -> Self:
-        """The same with what has changed meanwhile."""
+        """The same with the current state."""
         return self
 
     def release(self) -> None:
-        """Close what is this process's alone; called in every other process."""
+        """Close what belongs to this process alone; called in every other process."""
 
 
-#: a process's life: run(spec, report pipe, pid of the supervisor) -> exit code
+#: a process's main function: run(spec, report pipe, pid of the supervisor) -> exit code
 Run = Callable[[Any, int, int], int]

@@ -2,8 +2,9 @@
 
 The workers count their flows, or the host helper counts the kernel's connections.
 
-Lives here: ``DrainReconciler``, ``without_flows``. Rules: no backend is removed while a process
-that carries flows is starting: it may restore more flows.
+Lives here: ``DrainReconciler``, ``without_flows``.
+Rules: no backend is removed while a process that carries flows is starting: it may restore more
+flows.
 """
 
 from __future__ import annotations

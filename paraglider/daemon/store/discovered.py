@@ -5,10 +5,10 @@ backends. It does not join a service whose backends have different ports, a `dsr
 backends need a set-up of their own), or one where it would make the configuration invalid, for
 example because another service has that port of the host.
 
-Lives here: ``DiscoveredHosts``. Rules: pure. The monitor, which reports hosts, has no privileges
-and is not trusted. The balancer's own addresses, VIPs and the other addresses of
-``health.targets.scope`` never join, nor do addresses outside the gateways' networks, if there are
-gateways, nor more than ``health.sweep.MOST`` hosts.
+Lives here: ``DiscoveredHosts``.
+Rules: pure. The monitor, which reports hosts, has no privileges and is not trusted. The balancer's
+own addresses, VIPs and the other addresses of ``health.targets.scope`` never join, nor do addresses
+outside the gateways' networks, if there are gateways, nor more than ``health.sweep.MOST`` hosts.
 """
 
 from __future__ import annotations

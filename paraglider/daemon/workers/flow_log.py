@@ -1,8 +1,8 @@
 """With `-D`: a log line per new flow, with its backend and the reason for it.
 
-Lives here: ``FlowLog``. Rules: addresses, ports and the decision, never packet content. At most
-MOST lines a second per process, so that a flood does not fill the disk; the next line has the
-number of those left out.
+Lives here: ``FlowLog``.
+Rules: addresses, ports and the decision, never packet content. At most MOST lines a second per
+process, so that a flood does not fill the disk; the next line has the number of those left out.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@ head of its verdict overwrites the bytes before it, which have been read by then
 fewer. One sendmsg carries the verdicts of the round.
 
 Lives here: the interpreted ``Batch``. Its compiled twin ``_batch.pyx`` has the same interface and
-reads a round with one recvmmsg. Rules: the caller owns a slot's bytes from ``receive`` until
-``flush``, and calls exactly one of ``rewritten``, ``marked``, ``dropped`` for every packet that
-``open`` finds.
+reads a round with one recvmmsg.
+Rules: the caller owns a slot's bytes from ``receive`` until ``flush``, and calls exactly one of
+``rewritten``, ``marked``, ``dropped`` for every packet that ``open`` finds.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Lives here: ``Claims``, the marks of a family's ``forward: offload`` services by what conntrack
 knows of a connection. Where services share a VIP and protocol the narrower one has its ports, as in
-``core.service``. Rules: pure.
+``core.service``.
+Rules: pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The filter rules that accept balanced packets and drop ICMP redirects.
 
 Lives here: ``accept_table`` and ``no_redirects``, the parts of ``filter`` that forwarding methods
-and ``paraglider start`` have in common. Rules: pure.
+and ``paraglider start`` have in common.
+Rules: pure.
 """
 
 from __future__ import annotations

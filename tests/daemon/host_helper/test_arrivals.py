@@ -68,19 +68,19 @@ def test_what_comes_is_announced(monkeypatch: pytest.MonkeyPatch) -> None:
     arrivals = Arrivals(
         config("192.0.2.1/24", "2001:db8::1/64", "192.0.2.2/24"), Log(), lambda: wire
     )
-    arrivals.poll(0.0)
+    arrivals.refresh(0.0)
     assert arrivals.wait(0.0) == 0.0
     arrivals.work(10.0)
     assert sorted(wire.heard) == ["192.0.2.1", "2001:db8::1"]
     here.add("192.0.2.2")
-    arrivals.poll(20.0)
+    arrivals.refresh(20.0)
     arrivals.work(30.0)
     assert wire.heard[2:] == ["192.0.2.2"]
     here.add("192.0.2.3")
-    arrivals.poll(40.0)
+    arrivals.refresh(40.0)
     assert arrivals.wait(40.0) == float("inf")
     arrivals.apply_config(config("192.0.2.3/24"))
-    arrivals.poll(50.0)
+    arrivals.refresh(50.0)
     arrivals.work(60.0)
     assert wire.heard[3:] == ["192.0.2.3"]
 
@@ -93,11 +93,11 @@ def test_a_host_that_cannot_announce_serves(monkeypatch: pytest.MonkeyPatch) -> 
         raise PlatformError("no")
 
     arrivals = Arrivals(config("192.0.2.1/24"), log, refuse)
-    arrivals.poll(0.0)
+    arrivals.refresh(0.0)
     arrivals.work(0.0)
     assert arrivals.wait(0.0) == float("inf")
     monkeypatch.setattr(module, "held", refuse)
     arrivals = Arrivals(config("192.0.2.1/24"), log, Wire)
     for now in (0.0, 1.0, 2.0):
-        arrivals.poll(now)
+        arrivals.refresh(now)
     assert log.lines == ["VIPs not announced: no"] * 2

@@ -16,7 +16,7 @@ class Parts:
     def __init__(self) -> None:
         self.fresh: set[str] = set()
         self.told: list[list[str]] = []
-        self.polls = self.looks = 0
+        self.polls = self.refreshes = 0
 
     def collect(self) -> set[str]:
         """See ``HostEvents``."""
@@ -34,9 +34,9 @@ class Parts:
     def work(self, _now: float = 0.0) -> None:
         """See ``HostService`` and ``Arrivals``."""
 
-    def look(self, _now: float) -> None:
+    def refresh(self, _now: float) -> None:
         """See ``Arrivals``."""
-        self.looks += 1
+        self.refreshes += 1
 
     def wait(self, _now: float = 0.0) -> float:
         """Nothing is due."""
@@ -51,14 +51,14 @@ def test_news_and_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     any_part = cast(Any, parts)
     turns = HostTurns(any_part, any_part, any_part)
     turns.turn()
-    assert (parts.told, parts.polls, parts.looks) == ([["filter"]], 1, 1)
+    assert (parts.told, parts.polls, parts.refreshes) == ([["filter"]], 1, 1)
     assert turns.pause() == POLL
     now += POLL / 2
     turns.turn()
     parts.fresh = {"links"}
     turns.turn()
-    assert (parts.told[1:], parts.polls, parts.looks) == ([[], ["links"]], 1, 2)
+    assert (parts.told[1:], parts.polls, parts.refreshes) == ([[], ["links"]], 1, 2)
     assert turns.pause() == POLL / 2
     now += POLL / 2
     turns.turn()
-    assert (parts.told[3:], parts.polls, parts.looks) == ([["filter", "links"]], 2, 3)
+    assert (parts.told[3:], parts.polls, parts.refreshes) == ([["filter", "links"]], 2, 3)

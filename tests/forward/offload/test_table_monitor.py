@@ -82,7 +82,7 @@ def test_what_the_kernel_decided_is_counted() -> None:
     assert air.update() == []
     lines = air.update(QUIET)
     assert [details["count"] for _, _, details in lines] == [1, 2]
-    assert "had left" in lines[1][1]
+    assert "removed backends" in lines[1][1]
     assert air.update(QUIET) == []
 
 
