@@ -1,16 +1,15 @@
 """Messages between the supervisor and its processes, over socket pairs.
 
 On the wire a frame is a header (the length of the body, the kind of the frame, a number) and a
-body, the JSON of one message of ``messages``. Never pickle: a worker has fewer rights than the
-supervisor, and what it sends must not become code. Neither end waits for the other: what does not
-fit the socket's buffer is kept, and ``pending`` says so, until there is room.
+body, the JSON of one message of ``messages``. Never pickle: a worker has fewer privileges than the
+supervisor, and its messages must not become code. Neither end waits for the other: what does not
+fit into the socket's buffer is kept until there is room; ``pending`` is true meanwhile.
 
 Lives here: ``IpcEndpoint``, one end; ``LoopEndpoint``, the same on a running asyncio loop, with
-requests; ``Broadcasts``, requests to several processes whose answers come later or never.
-Rules: both directions are bounded, LONGEST bytes a message (RECEIVED by the supervisor) and BACKLOG
-bytes that wait to be sent. An end receives the messages of its side only. Anything else, and a peer
-that does not read, is an ``EndpointError``; the endpoint cannot be used further, its owner closes
-it.
+requests; ``Broadcasts``, requests to several processes with a deadline.
+Rules: both directions are bounded: LONGEST bytes per message (RECEIVED for the supervisor) and
+BACKLOG unsent bytes. An end accepts only the messages of its side. Anything else, and a peer that
+does not read, is an ``EndpointError``; after it the owner closes the endpoint.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from pydantic import ValidationError
 from paraglider.daemon.messages import Message, Receives
 from paraglider.errors import PlatformError
 
-#: bytes of one message: a configuration of the largest size that is read at all, and room
+#: bytes of one message: the largest configuration that is accepted, and room
 LONGEST: Final = 32 << 20
-#: the same of what the supervisor receives: the flows that one process lists at most, and room
+#: the same for messages to the supervisor: the longest list of flows of one process, and room
 RECEIVED: Final = 4 << 20
-#: bytes that may wait for the peer to read
+#: most unsent bytes
 BACKLOG: Final = 64 << 20
-#: requests that may be open at a time
+#: most open requests
 MOST_REQUESTS: Final = 64
 #: bytes that one call of ``receive`` reads at most, so that a busy peer delays no other
 _AT_ONCE: Final = 1 << 18
@@ -43,19 +42,19 @@ _HEADER: Final = struct.Struct("!IBI")
 
 
 class EndpointError(PlatformError):
-    """The peer is gone, does not read, or sends an invalid message."""
+    """The peer has closed its end, does not read, or sent an invalid message."""
 
 
 class EndpointClosedError(EndpointError):
-    """The peer is gone."""
+    """The peer has closed its end."""
 
 
 class InvalidMessageError(EndpointError):
-    """The peer sent bytes that are no message of its side."""
+    """The peer sent bytes that are not a message of its side."""
 
 
 class Kind(IntEnum):
-    """What a frame is: a message, a request with its number, or the answer to that number."""
+    """The kind of a frame: a message, a request with its number, or the answer to that number."""
 
     MESSAGE = 0
     REQUEST = 1
@@ -63,7 +62,7 @@ class Kind(IntEnum):
 
 
 class Frame(NamedTuple):
-    """A message as it was received; ``number`` is 0 for one that is neither request nor answer."""
+    """A received message; ``number`` is 0 if it is neither request nor answer."""
 
     message: Message
     kind: Kind = Kind.MESSAGE
@@ -71,12 +70,12 @@ class Frame(NamedTuple):
 
 
 def encode(message: Message) -> bytes:
-    """The body of ``message``, to be sent to several peers."""
+    """The encoded body of ``message``, for sending it to several peers."""
     return message.model_dump_json(by_alias=True).encode()
 
 
 class IpcEndpoint:
-    """One end of a socket pair; ``receives`` validates what comes. ``pair`` makes two."""
+    """One end of a socket pair; ``receives`` validates incoming messages. ``pair`` makes two."""
 
     def __init__(
         self,
@@ -98,8 +97,8 @@ class IpcEndpoint:
     def pair(
         cls, ours: Receives, theirs: Receives, *, longest: int = LONGEST
     ) -> tuple[IpcEndpoint, IpcEndpoint]:
-        """Two joined ends: the first receives ``ours``, of ``longest`` bytes at most, the second
-        ``theirs``.
+        """Two connected ends: the first receives ``ours``, at most ``longest`` bytes each, the
+        second ``theirs``.
         """
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         return cls(one, ours, longest=longest), cls(other, theirs)
@@ -110,11 +109,13 @@ class IpcEndpoint:
 
     @property
     def pending(self) -> bool:
-        """Whether unsent bytes wait for room: watch the descriptor for writing, then ``flush``."""
+        """Whether there are unsent bytes: then watch the descriptor for writing and call
+        ``flush``.
+        """
         return bool(self._out)
 
     def send(self, message: Message | bytes, kind: Kind = Kind.MESSAGE, number: int = 0) -> None:
-        """Send ``message`` (bytes: as ``encode`` made them), now or when there is room.
+        """Send ``message`` (bytes: the result of ``encode``), now or when there is room.
 
         Raises ``EndpointError``.
         """
@@ -127,7 +128,7 @@ class IpcEndpoint:
         self.flush()
 
     def flush(self) -> None:
-        """Send as many of the pending bytes as there is room for; raises ``EndpointError``."""
+        """Send as many pending bytes as fit; raises ``EndpointError``."""
         while self._out:
             try:
                 sent = self._socket.send(self._out)
@@ -138,9 +139,9 @@ class IpcEndpoint:
             del self._out[:sent]
 
     def receive(self) -> list[Frame]:
-        """The complete messages that are there; raises ``EndpointError``.
+        """The complete messages received so far; raises ``EndpointError``.
 
-        What came before the peer closed its end is returned first.
+        Messages received before the peer closed its end are returned first.
         """
         read = 0
         ended = False
@@ -188,17 +189,17 @@ class IpcEndpoint:
 
 
 def _why(error: ValidationError) -> str:
-    """Where the first error is and of what kind, without the value: this goes into the log."""
+    """The place and kind of the first error, without the value, since this goes into the log."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part)[:40] for part in first["loc"][:6])
     return f"{where}: {first['type']}" if where else first["type"]
 
 
 class LoopEndpoint:
-    """An ``IpcEndpoint`` on the running asyncio loop; ``on_message`` takes what is no answer.
+    """An ``IpcEndpoint`` on the running asyncio loop; ``on_message`` gets all but answers.
 
-    ``closed`` becomes the exit code of the process: 0 when the peer is gone, else
-    ``PlatformError.exit_code``. A message that ``on_message`` refuses by ValueError is invalid.
+    ``closed`` becomes the exit code of the process: 0 when the peer has closed its end, else
+    ``PlatformError.exit_code``. A message for which ``on_message`` raises ValueError is invalid.
     """
 
     def __init__(
@@ -215,15 +216,19 @@ class LoopEndpoint:
 
     @property
     def pending(self) -> bool:
-        """Whether the peer has yet to read what was sent: hold back, and send the newest later."""
+        """Whether the peer has not read all that was sent: wait, and send the newest state
+        later.
+        """
         return self._endpoint.pending
 
     def send(self, message: Message) -> None:
-        """Send ``message``; one that cannot be sent sets ``closed``."""
+        """Send ``message``; sets ``closed`` if that fails."""
         self._send(message, Kind.MESSAGE, 0)
 
     async def request(self, message: Message, seconds: float) -> Message:
-        """The answer to ``message``; raises ``PlatformError`` when there is none in ``seconds``."""
+        """Send the request ``message`` and return the answer; raises ``PlatformError`` after
+        ``seconds``.
+        """
         number = next(self._numbers)
         answer: asyncio.Future[Message] = self._loop.create_future()
         self._answers[number] = answer
@@ -237,12 +242,12 @@ class LoopEndpoint:
             self._answers.pop(number, None)
 
     def finish(self, status: int) -> None:
-        """Set ``closed``, unless it is set."""
+        """Set ``closed``, if it is not set yet."""
         if not self.closed.done():
             self.closed.set_result(status)
 
     def detach(self) -> None:
-        """Neither receive nor send any more."""
+        """Stop receiving and sending."""
         self._loop.remove_reader(self._endpoint.fileno())
         self._loop.remove_writer(self._endpoint.fileno())
 
@@ -285,15 +290,15 @@ class LoopEndpoint:
     def _fail(self, error: EndpointError) -> None:
         self.error = error
         self.detach()
-        # The end of the supervisor is no fault of this process.
+        # The supervisor's exit is not an error of this process.
         self.finish(0 if isinstance(error, EndpointClosedError) else error.exit_code)
 
 
-#: what processes answered, by their indices
+#: the answers of processes, by index
 Answers = dict[int, Message]
-#: takes the answers of a broadcast that has ended
+#: gets the answers of a broadcast that has ended
 Done = Callable[[Answers], None]
-#: sends a request of that number to the process of that index
+#: sends a request with a number to the process of an index
 SendRequest = Callable[[int, Message | bytes, int], None]
 
 
@@ -308,8 +313,8 @@ class _Request:
 class Broadcasts:
     """Requests to several processes; ``send`` sends one of them.
 
-    Never waits: a request ends when all processes have answered or are gone, or at its deadline;
-    then its ``done`` is called once, with the answers that came. Late answers are ignored.
+    Never waits: a request ends when all processes have answered or exited, or at its deadline; then
+    its ``done`` is called once, with the answers received. Late answers are ignored.
     """
 
     def __init__(self, send: SendRequest) -> None:
@@ -320,7 +325,7 @@ class Broadcasts:
     def request(self, to: Iterable[int], message: Message, deadline: float, done: Done) -> None:
         """Send ``message`` to the processes ``to``; ``deadline`` is monotonic seconds.
 
-        Raises ``PlatformError`` where MOST_REQUESTS are open.
+        Raises ``PlatformError`` if MOST_REQUESTS are open.
         """
         if len(self._open) >= MOST_REQUESTS:
             raise PlatformError("too many requests at a time", "try again in a moment")
@@ -333,7 +338,7 @@ class Broadcasts:
         self._settle(number)
 
     def on_answer(self, index: int, number: int, message: Message) -> None:
-        """The process ``index`` has answered the request ``number``."""
+        """Called when the process ``index`` has answered the request ``number``."""
         request = self._open.get(number)
         if request is None or index not in request.waiting:
             return
@@ -342,13 +347,13 @@ class Broadcasts:
         self._settle(number)
 
     def on_exit(self, index: int) -> None:
-        """The process ``index`` is gone, and does not answer any more."""
+        """Called when the process ``index`` has exited."""
         for number, request in list(self._open.items()):
             request.waiting.discard(index)
             self._settle(number)
 
     def poll(self, now: float) -> float:
-        """End the requests whose deadline is over; seconds until the next deadline."""
+        """End the requests past their deadline; returns the seconds until the next deadline."""
         for number, request in list(self._open.items()):
             if request.deadline <= now:
                 request.waiting.clear()

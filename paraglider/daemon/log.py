@@ -1,10 +1,10 @@
-"""The log: one line an event, on standard error or to syslog (structlog).
+"""The log: one line per event, on standard error or to syslog (structlog).
 
-Lives here: ``set_up``, ``logger``, the ways of writing (``STYLES``), and ``Repeats``, which holds
-back what is said over and over.
-Rules: state changes and faults, never a packet and never its content. Set up once a process,
-before privileges go: nothing here opens a file later. Logging never waits for who reads the log
-and never fails: what cannot be written is lost, and the next line that can be tells how many were.
+Lives here: ``set_up``, ``logger``, the formats (``STYLES``), and ``Repeats``, which suppresses
+repeated lines.
+Rules: state changes and errors, never packets or their content. Set up once per process, before
+privileges are dropped: no file is opened later. Logging never blocks and never fails: lines that
+cannot be written are lost, and the next line that can be written has their number.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from paraglider.host.streams import FALLBACK, Outlet, Send, outlet_of
 #: key=value · JSON · to syslog, facility daemon, as key=value · JSON under systemd, else text
 STYLES: Final = ("auto", "text", "json", "syslog")
 
-#: lines of one event about one thing in PERIOD seconds; then only their number is told
+#: lines of one event about one object in PERIOD seconds; further ones are only counted
 BURST: Final = 10
 PERIOD: Final = 60.0
-#: things that are told apart; when there are more, the count begins anew
+#: most objects that are told apart; with more, counting starts over
 _MOST: Final = 4096
 _SYSLOG: Final = "/dev/log"
 _LOST: Final = "lines of the log were lost"
-#: what tells one thing from another
+#: the fields that identify an object
 _THING: Final = ("role", "worker", "service", "backend")
 
 _PRIORITIES: Final = {
@@ -56,8 +56,8 @@ Event = MutableMapping[str, Any]
 def set_up(debug: bool = False, style: str = "auto") -> None:
     """Log from level info on, with ``debug`` from debug on; ``style`` is one of ``STYLES``.
 
-    From here on ``sys.stderr`` never waits either, whoever writes to it. Raises ``OperatorError``
-    where nobody takes what goes to syslog.
+    From then on ``sys.stderr`` never blocks either. Raises ``OperatorError`` if there is no syslog
+    daemon.
     """
     processors: list[Any] = [Repeats(), structlog.processors.add_log_level]
     journal = style == "auto" and _is_journal(sys.stderr)
@@ -65,7 +65,7 @@ def set_up(debug: bool = False, style: str = "auto") -> None:
     outlet = outlet_of(sys.stderr.fileno())
     sys.stderr = io.TextIOWrapper(outlet, encoding, FALLBACK, write_through=True)
     lines = _Lines(outlet, encoding)
-    if style == "syslog":  # which tells the time itself
+    if style == "syslog":  # which adds the time itself
         lines = _Syslog(Outlet(_syslog()))
     else:
         processors.append(structlog.processors.TimeStamper(fmt="iso", utc=True))
@@ -103,12 +103,11 @@ class _Count:
 
 
 class Repeats:
-    """A processor that lets BURST lines of one event about one thing pass in PERIOD seconds.
+    """A processor that lets BURST lines of one event about one object pass in PERIOD seconds.
 
-    The last of them tells for how many seconds there are no more (``quiet_for``), the first one
-    afterwards how many there were (``held_back``). Debug lines, which somebody asked for, all
-    pass, and so do those that tell of lost lines, which are tried until one is written. ``now`` is
-    a clock in seconds.
+    The last of them has the seconds without further lines (``quiet_for``), the next one after that
+    the number of suppressed lines (``held_back``). Debug lines all pass, and so do lines about lost
+    lines, which are retried until one is written. ``now`` is a clock in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -147,20 +146,20 @@ def _is_journal(stream: TextIO) -> bool:
 
 
 def _with_priority(_logger: object, method: str, line: str) -> str:
-    """The finished line with its level in front, as the journal takes it (sd-daemon(3))."""
+    """The finished line, prefixed with its level for the journal (sd-daemon(3))."""
     return f"<{_PRIORITIES[method]}>{line}"
 
 
 def _syslog() -> Send:
-    """Sends to syslog, which is connected to now: later processes see no /dev/log. Where syslog
-    has been restarted it is connected to again, by those that see it.
+    """Sends to syslog. Connects now, since processes in a chroot see no /dev/log; after a restart
+    of syslog, processes that see it connect again.
     """
     if not Path(_SYSLOG).exists():
         raise OperatorError(
             f"there is no syslog here: {_SYSLOG} is missing",
             "install one (rsyslog, systemd-journald), or leave `--log syslog` out",
         )
-    time.tzset()  # later processes see no time zones either
+    time.tzset()  # processes in a chroot see no time zones either
     end = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     end.setblocking(False)
 
@@ -179,7 +178,7 @@ def _syslog() -> Send:
 
 
 class _Lines:
-    """A logger that gives finished lines to ``outlet``; each level is a method."""
+    """A logger that passes finished lines to ``outlet``; each level is a method."""
 
     def __init__(self, outlet: Outlet, encoding: str) -> None:
         self._outlet = outlet
@@ -198,7 +197,7 @@ class _Lines:
         if self._telling:  # in the middle of the call below
             before = outlet.lost
             self._told = outlet.put(self._form(method, line))
-            outlet.lost = before  # this one says nothing that would be missed
+            outlet.lost = before  # this line itself need not be counted
             return
         lost = outlet.lost
         if lost:
@@ -216,7 +215,7 @@ class _Lines:
 
 
 class _Syslog(_Lines):
-    """A logger that gives finished lines to syslog, in the form of RFC 3164, section 4.1."""
+    """A logger that sends finished lines to syslog, formatted by RFC 3164, section 4.1."""
 
     def __init__(self, outlet: Outlet) -> None:
         super().__init__(outlet, "utf-8")

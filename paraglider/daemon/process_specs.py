@@ -1,8 +1,8 @@
-"""Which processes a configuration asks for, and what each of them does.
+"""The processes that a configuration needs, and their main functions.
 
 Lives here: ``make_specs`` and ``live``.
-Rules: what needs rights is opened here, by the parent, before it limits itself: listening sockets,
-those for pings, and the places of journals.
+Rules: what needs privileges is opened here, by the parent, before it drops its own: listening
+sockets, ping sockets, journals.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from paraglider.host.journal_files import files_for
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where processes run and whom they become."""
+    """The root directory and the users of processes."""
 
     cores: tuple[int, ...]
     uid: int
@@ -44,8 +44,8 @@ class Place:
 def make_specs(
     config: Config, place: Place, registry: Registry, *, discovers: bool = False
 ) -> list[Spec]:
-    """The workers for ``config``, and what they need beside them; ``discovers``: services have
-    their backends from the DNS or files. Raises as ``open_listeners`` and ``echo_for``.
+    """The specs of the workers for ``config`` and of the other processes; ``discovers``: services
+    have backends from the DNS or files. Raises as ``open_listeners`` and ``echo_for``.
     """
     specs: list[Spec] = []
     queued = config.queued
@@ -90,7 +90,7 @@ def make_specs(
 
 
 def forget_other_journals(specs: Sequence[Spec]) -> None:
-    """Remove journals of another steering: all of ``specs`` have taken over what they need."""
+    """Remove journals of another steering, after all of ``specs`` have restored their flows."""
     for spec in specs:
         if isinstance(spec, WorkerSpec) and spec.journals is not None:
             spec.journals.remove_others()
@@ -98,7 +98,7 @@ def forget_other_journals(specs: Sequence[Spec]) -> None:
 
 
 def be(spec: Spec, report: int, parent: int) -> int:
-    """Do what ``spec`` is for; the exit code of the process."""
+    """Run the main function of ``spec``'s role; returns the exit code of the process."""
     if isinstance(spec, WorkerSpec):
         return worker.run(spec, report, parent)
     if isinstance(spec, ProxySpec):

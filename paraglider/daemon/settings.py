@@ -1,9 +1,9 @@
-"""What a daemon was started with, and the configuration that it comes to: at the start, and again
-at every reload.
+"""The file and options that a daemon was started with, and the resulting configuration, at the
+start and at every reload.
 
 Lives here: ``Settings``, ``Read``.
-Rules: all that can be wrong with a file is found here, before anything is changed; its errors name
-file, line and column.
+Rules: every mistake in a file is found here, before anything is changed; errors name file, line and
+column.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from paraglider.host.seed import machine_seed
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A file as it was read, what it comes to with the options, and what one may want to know;
-    ``listed`` is what the files of backends that it names list.
+    """The result of reading a file: the configuration with the options applied, and notes;
+    ``listed`` are the backends in the files that it refers to.
     """
 
     loaded: LoadedConfig
@@ -32,7 +32,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The file, and the options of the command line, which go before what it says."""
+    """The file, and the options of the command line, which override it."""
 
     path: Path
     families: frozenset[int] = frozenset({4, 6})
@@ -41,7 +41,7 @@ class Settings:
     user: str | None = None
 
     def read(self) -> Read:
-        """Read the file, and those of backends that it names; raises ``ConfigError`` with every
+        """Read the file and the backend files that it refers to; raises ``ConfigError`` with every
         mistake in them, ``OperatorError``.
         """
         loaded = load_with_marks(self.path)
@@ -57,7 +57,7 @@ class Settings:
         return Read(loaded, config.model_copy(update=changes), tuple(noted), listed)
 
     def _with_failover(self, config: Config) -> Config:
-        """``config`` with failover on, where the option `-f` is given."""
+        """``config`` with failover enabled if the option `-f` is given."""
         if not self.failover:
             return config
         on = config.failover.model_copy(update={"enabled": True})

@@ -1,13 +1,12 @@
-"""Keeps a host as `paraglider start` has set it up, in the foreground and without a daemon.
+"""`paraglider start --watch`: repairs the set-up of a host, in the foreground, without a daemon.
 
-It is to `start` what the reconciler (``host_helper.process``) is to the daemon: the same looks, and
-the
-same rights. What is wrong goes into the log, a line when it begins and one when it ends, and as one
-word to the service manager.
+Does for `start` what the host helper (``host_helper.process``) does for the daemon: the same
+comparisons, with the same privileges. Conditions are logged when they begin and end, and summarised
+to the service manager.
 
 Lives here: ``keep``, ``only_keeper``.
-Rules: what is kept is what was set up last, whoever has run `start` since; where nothing is any
-more (`stop`), there is nothing to do and it ends.
+Rules: repairs the last set-up, also that of a later `start`; exits when nothing is set up any more
+(`stop`).
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _ENDS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def only_keeper() -> LockFile:
-    """The lock of who keeps this host, held until it is closed; raises ``OperatorError`` where
+    """The lock of the watching process, held until it is closed; raises ``OperatorError`` if
     another process has it.
     """
     try:
@@ -50,9 +49,9 @@ def only_keeper() -> LockFile:
 
 
 def keep(notifier: Notifier) -> None:
-    """Put back what others take away, until SIGTERM or SIGINT, or until nothing is set up.
+    """Restore what other programs remove, until SIGTERM or SIGINT, or until nothing is set up.
 
-    Raises ``PlatformError`` where the kernel refuses to tell of changes.
+    Raises ``PlatformError`` if the kernel refuses to report changes.
     """
     logger = log.logger(role="keeper")
     privileges.limit(*privileges.RECONCILER_CAPABILITIES)
@@ -98,10 +97,10 @@ class _Keeper:
         self._log.info("ended", why=why)
 
     def _is_started(self) -> bool:
-        """Whether there is anything to keep; takes over what was started since."""
+        """Whether anything is set up; applies a later `start`."""
         try:
             config = self._reconciler.config()
-        except ParagliderError:  # told of by the looks
+        except ParagliderError:  # reported by the comparisons
             return True
         if config is None:
             return False
@@ -109,7 +108,7 @@ class _Keeper:
         return True
 
     def _notify(self, message: Message) -> None:
-        """What the service finds wrong; tables that were restored are complete without more."""
+        """Report the conditions of the service; restored tables need no further work."""
         if isinstance(message, HostConditions):
             found = message.found.items()
             self._conditions.report("host", {n: Condition(how, text) for n, (how, text) in found})

@@ -1,11 +1,11 @@
 """The supervisor: the parent of all processes, and their loop.
 
 It speaks no network protocol and reads no packet. It waits for signals, messages and time
-(``processes.loop``), starts and replaces processes (``processes.manager``) and gives the controller
-its turn. SIGTERM or SIGINT ends everything, and kills what does not end in time; SIGHUP reloads the
-configuration. systemd is notified of all of it (``processes.notify``); its watchdog is fed while
-any process with flows serves, which one that hangs does not. Once all processes serve, no failure
-ends the daemon: it is logged (``processes.faults``), and the loop goes on.
+(``processes.loop``), starts and replaces processes (``processes.manager``) and runs the
+controller's turns. SIGTERM or SIGINT ends all processes, by SIGKILL those that do not exit in time;
+SIGHUP reloads the configuration. systemd is notified of each step (``processes.notify``); its
+watchdog is fed while any process with flows is running and does not hang. Once all processes are
+ready, no failure ends the daemon: it is logged (``processes.faults``), and the loop continues.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from paraglider.daemon.processes.notify import Notifier
 from paraglider.daemon.processes.spec import CARRIERS, Run, Spec
 
 _END: Final = frozenset((signal.SIGTERM, signal.SIGINT))
-#: seconds after a failure of waiting itself
+#: pause, in seconds, after the wait itself failed
 BREATH: Final = 0.05
 _SIGNALS: Final = (signal.SIGCHLD, signal.SIGHUP, *_END)
 
@@ -35,19 +35,19 @@ class SupervisedController(Owner, Protocol):
     """What the supervisor needs of the controller."""
 
     def attach(self, children: ProcessManager) -> None:
-        """These are its processes."""
+        """Set its processes."""
 
     def ready(self) -> None:
-        """Every process serves for the first time."""
+        """Called when every process is ready for the first time."""
 
     def turn(self, now: float) -> float:
-        """Do what is due at ``now``; seconds until there is something again, at most."""
+        """Do what is due at ``now``; returns the seconds until the next turn, at most."""
 
     def on_hangup(self, done: Callable[[], object]) -> None:
-        """SIGHUP: the configuration is to be read again; ``done`` is called after it."""
+        """SIGHUP: reload the configuration; ``done`` is called after it."""
 
     def close(self) -> None:
-        """All processes have ended."""
+        """Called when all processes have exited."""
 
 
 class Supervisor:
@@ -68,15 +68,15 @@ class Supervisor:
         self._log: Any = log.logger()
 
     def run(self) -> int:
-        """Start every process, care for them until SIGTERM or SIGINT; the exit code.
+        """Start every process and supervise them until SIGTERM or SIGINT; returns the exit code.
 
-        Raises the error of the first that could not start; then none is left running.
+        Raises the error of the first process that failed to start; then none is left running.
         """
         with Loop(_SIGNALS) as loop:
             children = ProcessManager(self._specs, self._run, loop, self._controller, self._faults)
             self._controller.attach(children)
-            # The collector writes into every object that it looks at: what is frozen stays shared
-            # with the processes that are forked, whose collectors pass it over.
+            # The collector writes into every object that it visits: frozen objects stay shared
+            # with the forked processes, whose collectors skip them.
             gc.collect()
             gc.freeze()
             try:
@@ -84,7 +84,7 @@ class Supervisor:
                 self._care(children, loop)
             finally:
                 children.end_all()
-                # It ends already: a second signal to end does not cut that short.
+                # It is stopping already: a second signal does not interrupt that.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
                 self._controller.close()
         self._log.info("ended")
@@ -121,18 +121,20 @@ class Supervisor:
                 children.poll()
 
     def _wait(self, loop: Loop, pause: float, *, strict: bool) -> frozenset[signal.Signals]:
-        """As ``Loop.wait``; unless ``strict``, with what fails there logged."""
+        """As ``Loop.wait``; unless ``strict``, its failures are logged."""
         try:
             return loop.wait(pause)
         except Exception as error:
             if strict:
                 raise
             self._faults.note("what came in", error)
-            time.sleep(BREATH)  # where it fails again at once
+            time.sleep(BREATH)  # in case it fails again at once
             return frozenset()
 
     def _sign_of_life(self, children: ProcessManager, now: float) -> float:
-        """Notify systemd of how many serve; seconds until the next time."""
+        """Notify systemd of the number of running processes; returns the seconds until the next
+        time.
+        """
         carriers = [child for child in children if child.spec.role in CARRIERS]
         serving = sum(child.serves for child in carriers)
         self._notifier.status(f"{serving} of {len(carriers)} workers serve")

@@ -626,7 +626,7 @@ def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_pa
                 spec.heartbeat.beat()
         return 0
 
-    running = supervise(life, HANG=1.0, LOOK=0.05, STARVED=1.0)
+    running = supervise(life, HANG=1.0, POLL=0.05, STARVED=1.0)
     running.await_events("worker ready", 3)
     (line,) = running.events("worker 0 on core 10: no sign of life for .* killed")
     assert "deciding=web" in line
@@ -653,7 +653,7 @@ def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path)
             spec.heartbeat.beat()
         return 0
 
-    running = supervise(life, HANG=0.5, LOOK=0.05, STARVED=0.5)
+    running = supervise(life, HANG=0.5, POLL=0.05, STARVED=0.5)
     running.await_events("ready")
     for index in range(2):
         os.kill(running.workers(index)[0], signal.SIGKILL)

@@ -150,7 +150,7 @@ class HostService:
                 why = self._failing[part][absence.name][2]
                 found[absence.name] = (how, f"missing, cannot be restored: {why}")
             else:
-                found[absence.name] = (how, "missing; it is being put back")
+                found[absence.name] = (how, "missing; it is being restored")
         self._found[part] = found
 
     def _restored(self, result: RepairResult) -> None:

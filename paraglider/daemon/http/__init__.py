@@ -1,4 +1,4 @@
-"""Http: the process behind the control socket and the page, and the client of that socket.
+"""Http: the process behind the control socket and the stats page, and the client of that socket.
 
 process              the process                                             (``process``)
 routes               the requests of the control socket                      (``routes``)

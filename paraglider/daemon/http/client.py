@@ -1,7 +1,7 @@
-"""The other end of the control socket: what commands ask it with (stdlib http.client).
+"""The client of the control socket, for the commands (stdlib http.client).
 
 Lives here: ``ControlClient``, and ``socket_of``, which finds the socket of a configuration file.
-Rules: every failure is an error with a remedy; nothing waits for longer than PATIENCE.
+Rules: every failure is an error with a remedy; no call waits longer than PATIENCE.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from paraglider.config.model import ControlConfig as ControlSection
 from paraglider.errors import OperatorError, PlatformError
 
 DEFAULT: Final = ControlSection().socket
-#: seconds: the longest that the supervisor takes for anything, and room
+#: seconds: the supervisor's longest timeout, and room
 PATIENCE: Final = 30.0
 RELOAD: Final = 310.0
 
@@ -34,28 +34,28 @@ class ControlClient:
         self._timeout = timeout
 
     def get(self, what: str, **words: str | int | None) -> Any:
-        """What the daemon says of ``what``: services, backends, flows, workers, health."""
+        """GET ``what`` from the daemon: services, backends, flows, workers, health."""
         given = {name: value for name, value in words.items() if value is not None}
         return self._ask("GET", f"/v1/{what}?{urlencode(given)}" if given else f"/v1/{what}")
 
     def post(self, what: str, body: Mapping[str, Any]) -> Any:
-        """Have the daemon do ``what``; returns what it says of it."""
+        """POST ``what`` to the daemon; returns its answer."""
         return self._ask("POST", f"/v1/{what}", json.dumps(body))
 
     def reload(self, words: Mapping[str, Any]) -> Any:
-        """Have it read its file again, which may take as long as programs do that change the host;
-        returns what has changed.
+        """Reload the configuration, which may take as long as the programs that change the host;
+        returns the changes.
         """
         return ControlClient(self.path, max(self._timeout, RELOAD)).post("reload", words)
 
     def set_backend(self, service: str, backend: str, **changes: str | int) -> Any:
-        """Give a backend another state or weight."""
+        """Set the state or weight of a backend."""
         return self.post(f"backends/{quote(service, safe='')}/{quote(backend, safe='')}", changes)
 
     def _ask(self, method: str, target: str, body: str | None = None) -> Any:
         connection = _Connection(self.path, self._timeout)
         try:
-            with contextlib.suppress(BrokenPipeError):  # it has answered before it heard all
+            with contextlib.suppress(BrokenPipeError):  # it has answered before it received all
                 connection.request(method, target, body, {"Content-Type": "application/json"})
             response = connection.getresponse()
             answer = json.loads(response.read())
@@ -106,8 +106,8 @@ class _Connection(http.client.HTTPConnection):
 def socket_of(file: Path) -> str:
     """The control socket that ``file`` names; the default where it names none.
 
-    The rest of the file may be wrong: it is the daemon that is asked about, not the file. Raises
-    ``OperatorError`` where it cannot be read: the default would be another daemon.
+    The rest of the file may be invalid. Raises ``OperatorError`` if it cannot be read: the default
+    could be another daemon's socket.
     """
     try:
         data = reader.parse(file.read_text(encoding="utf-8", errors="replace")).data

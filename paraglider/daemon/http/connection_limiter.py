@@ -1,11 +1,11 @@
-"""The connections of an HTTP server: few at a time, and none for ever.
+"""Limits the connections of an HTTP server: their number and their duration.
 
 Lives here: ``ConnectionLimiter``, which accepts for the control socket and the page,
 and ``Shares``, by which clients share its places.
-Rules: ``admit`` says who may connect; how many, and for how long, is said here. A client that may
-not, and one too many, are answered once and closed. With ``Shares`` one too many takes the
-place of the connection that has lasted longest, of the client that has most: who opens many and
-says nothing on them keeps nobody else out.
+Rules: ``admit`` decides who may connect; this module limits how many connections and for how long.
+A refused connection gets one response and is closed. With ``Shares``, a connection above the limit
+evicts the oldest connection of the client with most connections, so a client that opens many idle
+ones locks no other out.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
-#: connections at a time
+#: concurrent connections
 MOST: Final = 64
-#: seconds that a connection may last: one request, and the longest of the supervisor's answers
+#: seconds that a connection may last: one request, and the supervisor's slowest answer
 LIFETIME: Final = 30.0
 _SWEEP: Final = 1.0
 
-#: why somebody is not let in: an HTTP status and words; None where he is
+#: why a client is refused: an HTTP status and a reason; None if it is admitted
 Admit = Callable[[socket.socket], tuple[int, str] | None]
 
 
 def everybody(_end: socket.socket) -> tuple[int, str] | None:
-    """Admit whoever comes."""
+    """Admit every client."""
     return None
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Whose a connection is: an IPv4 address, or an IPv6 network of 64 bits. One that is ``near``
-    comes from this host, where a monitor or a reverse proxy may speak for many.
+    """The client of a connection: an IPv4 address, or an IPv6 /64. A ``near`` client is on this
+    host, where a monitor or a reverse proxy may connect on behalf of many.
     """
 
     name: str
@@ -56,8 +56,8 @@ def client_of(end: socket.socket) -> Client:
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How clients share the places: ``each`` connections at a time of one that is not near, and
-    ``reserve`` places that only those near may take.
+    """How clients share the connections: at most ``each`` of one client that is not near, and
+    ``reserve`` connections for near clients only.
     """
 
     each: int
@@ -69,8 +69,8 @@ _NOBODY: Final = Client("")
 
 
 class ConnectionLimiter:
-    """Accepts connections from ``listening`` for ``server``, ``most`` at a time, ``lifetime``
-    seconds each, from those whom ``admit`` lets in; they share the places by ``shares``, if given.
+    """Accepts connections from ``listening`` for ``server``: ``most`` at a time, ``lifetime``
+    seconds each, from clients that ``admit`` accepts, shared by ``shares`` if given.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ConnectionLimiter:
         self._most = most
         self._lifetime = lifetime
         self._shares = shares
-        self._open: dict[asyncio.Transport, float] = {}  # until when, the oldest first
+        self._open: dict[asyncio.Transport, float] = {}  # deadlines, the oldest first
         self._clients: dict[asyncio.Transport, Client] = {}
         self._kept: set[asyncio.Transport] = set()
         self._tasks: dict[asyncio.Task[None], Client] = {}  # connections that are not open yet
@@ -99,15 +99,13 @@ class ConnectionLimiter:
         self._next = self._loop.call_later(_SWEEP, self._sweep)
 
     def keep(self, transport: asyncio.BaseTransport | None, seconds: float) -> None:
-        """The connection of ``transport`` may last ``seconds`` from now on, and gives way to no
-        other.
-        """
+        """Let the connection of ``transport`` last ``seconds`` from now on, and never evict it."""
         if isinstance(transport, asyncio.Transport):
             self._open[transport] = self._loop.time() + seconds
             self._kept.add(transport)
 
     def close(self) -> None:
-        """Accept no more, and end what is open."""
+        """Stop accepting, and close the open connections."""
         self._loop.remove_reader(self._listening.fileno())
         self._next.cancel()
         for transport in self._open:
@@ -116,7 +114,7 @@ class ConnectionLimiter:
     def _accept(self) -> None:
         try:
             end, _ = self._listening.accept()
-        except OSError:  # it has gone again, or there are too many files: the next may do
+        except OSError:  # it was closed already, or there are too many files: the next may work
             return
         refusal = self._admit(end)
         if refusal is not None:
@@ -137,14 +135,14 @@ class ConnectionLimiter:
         self._clients[transport] = client
 
     def _count(self) -> int:
-        """Connections that are open, or about to be."""
+        """The number of connections that are open or about to be."""
         self._open = {one: until for one, until in self._open.items() if not one.is_closing()}
         self._clients = {one: self._clients.get(one, _NOBODY) for one in self._open}
         self._kept &= self._open.keys()
         return len(self._open) + len(self._tasks)
 
     def _has_room(self, client: Client) -> bool:
-        """Whether ``client`` may come in; another connection may have been ended for it."""
+        """Whether there is room for ``client``; another connection may be evicted for it."""
         count, shares = self._count(), self._shares
         if shares is None:
             return count < self._most
@@ -160,7 +158,7 @@ class ConnectionLimiter:
         return bool(giving) and self._ends_one_of(*_that_have_most(giving, held))
 
     def _ends_one_of(self, *clients: Client) -> bool:
-        """End the oldest connection of ``clients`` that may give way; whether there is one."""
+        """Evict the oldest evictable connection of ``clients``; returns whether there was one."""
         for transport in self._open:
             if self._clients[transport] in clients and transport not in self._kept:
                 transport.abort()
@@ -168,7 +166,9 @@ class ConnectionLimiter:
         return False
 
     def _sweep(self) -> None:
-        """End what has lasted too long: half a request, an answer that nobody reads."""
+        """Close connections past their deadline: incomplete requests, responses that are not
+        read.
+        """
         self._next = self._loop.call_later(_SWEEP, self._sweep)
         self._count()
         for transport, until in self._open.items():
@@ -189,6 +189,6 @@ class ConnectionLimiter:
 
 
 def _that_have_most(clients: set[Client], held: Counter[Client]) -> list[Client]:
-    """Those of ``clients`` that hold as many connections as none of them holds more."""
+    """Those of ``clients`` that hold the most connections."""
     most = max(held[one] for one in clients)
     return [one for one in clients if held[one] == most]

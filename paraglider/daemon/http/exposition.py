@@ -1,7 +1,7 @@
-"""Prometheus' text out of plain data, by a description of metrics.
+"""Makes Prometheus' text format from plain data and a description of metrics.
 
-Lives here: ``Described``, ``MetricSection``, ``exposed``, and what finds values in a row. The
-metrics are in ``metrics``.
+Lives here: ``Described``, ``MetricSection``, ``exposed``, and functions that find values in a row.
+The metrics are in ``metrics``.
 Rules: pure; a value that is None has no sample, a metric without samples is left out.
 """
 
@@ -15,7 +15,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-#: what an answer with the text is (Prometheus, "Exposition formats")
+#: the content type of the text (Prometheus, "Exposition formats")
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 Row = Mapping[str, Any]
@@ -34,7 +34,7 @@ class Described:
 
     @property
     def counts(self) -> bool:
-        """Whether it only grows."""
+        """Whether it is a counter."""
         return self.name.endswith("_total")
 
 
@@ -92,8 +92,8 @@ def plain(*path: str, scale: float = 1) -> Callable[[Row], Values]:
 
 
 def each(path: tuple[str, ...], names: Mapping[str, str]) -> Callable[[Row], Values]:
-    """The numbers under ``path``, one for each of ``names``, which say what the label is; 0 where
-    nothing is known but that there are such numbers.
+    """The numbers under ``path``, one for each of ``names``, with the name as label; 0 for a
+    missing one if ``path`` exists.
     """
 
     def values(row: Row) -> Values:
@@ -106,7 +106,7 @@ def each(path: tuple[str, ...], names: Mapping[str, str]) -> Callable[[Row], Val
 
 
 def count(name: str) -> Callable[[Row], Values]:
-    """One of a worker's counts, which leave out zeros."""
+    """One of a worker's counters, which omit zeros."""
 
     def values(row: Row) -> Values:
         return [((), row["counts"].get(name, 0))]
@@ -122,7 +122,7 @@ def _at(row: Row, path: tuple[str, ...]) -> Any:
 
 
 def since(*path: str) -> Callable[[Row], Values]:
-    """The time since the epoch of what was so many seconds ago."""
+    """The time, since the epoch, of an event that many seconds ago."""
 
     def values(row: Row) -> Values:
         ago = _at(row, path)

@@ -1,7 +1,7 @@
-"""The control socket itself: made before privileges go, removed at the end.
+"""The control socket: made before privileges are dropped, removed at the end.
 
-Rules: its directory is everybody's to see, the socket root's alone. A socket that somebody answers
-at is another daemon's and is left alone; one that nobody does was left by a daemon that is gone.
+Rules: its directory is readable by all, the socket only by root. A socket that a process listens on
+belongs to another daemon and is not replaced; one without a listener is a stale one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SECONDS: Final = 2.0
 
 
 class ControlSocket:
-    """A Unix socket at ``path`` that listens; raises ``OperatorError`` where it cannot be made."""
+    """A listening Unix socket at ``path``; raises ``OperatorError`` if it cannot be made."""
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
@@ -42,7 +42,7 @@ class ControlSocket:
         self._identity = self.path.stat().st_ino
 
     def close(self) -> None:
-        """Listen no more, and remove the socket unless it is another's by now."""
+        """Stop listening, and remove the socket unless another daemon has replaced it."""
         self.listening.close()
         try:
             if self.path.stat().st_ino == self._identity:
@@ -65,12 +65,12 @@ class ControlSocket:
 
 
 def _answers(path: str) -> bool:
-    """Whether somebody listens at ``path``."""
+    """Whether a process listens at ``path``."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_SECONDS)
         try:
             probe.connect(path)
         except OSError as error:
-            # A full backlog is somebody's too.
+            # A full backlog has a listener too.
             return error.errno == errno.EAGAIN or isinstance(error, TimeoutError)
     return True

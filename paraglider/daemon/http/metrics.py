@@ -1,11 +1,12 @@
-"""Every metric that there is, in one table: the status as Prometheus reads it.
+"""Every metric, in one table: the status in Prometheus' format.
 
-A section is about the rows of one kind (services, backends, workers…), whose labels it names; a
-metric takes its values out of one row. So a backend that is removed has no series from the next
-scrape on. Names go by Prometheus' conventions: base units, a unit at the end, ``_total`` for what
-only grows. ``in`` is from clients to backends, ``out`` the way back, as everywhere.
+A section covers the rows of one kind (services, backends, workers…) and names their labels; a
+metric takes its values from one row. So a removed backend has no series from the next scrape on.
+Names follow Prometheus' conventions: base units, a unit at the end, ``_total`` for counters. ``in``
+is from clients to backends, ``out`` from backends to clients.
 
-Rules: pure; what is None in the status has no sample. docs/metrics.md is held to this table.
+Rules: pure; a value that is None in the status has no sample. docs/metrics.md is tested against
+this table.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from paraglider.daemon.http.exposition import (
 )
 from paraglider.netfilter.rules.steering import QUEUE_NAMES, worker_queues
 
-#: why a packet is malformed: reasons of ``core.verdict`` that speak of its bytes
+#: reasons of ``core.verdict`` for malformed packets
 MALFORMED: Final = (
     *("short", "bad_version", "bad_header_length", "bad_total_length", "truncated"),
     *("bad_extension", "short_transport", "short_error"),
@@ -36,7 +37,7 @@ MALFORMED: Final = (
 
 
 def render(status: Row) -> bytes:
-    """The text for ``status`` (``views.status``); what it is says ``exposition.CONTENT_TYPE``."""
+    """The text for ``status`` (``views.status``), of type ``exposition.CONTENT_TYPE``."""
     return exposed(SECTIONS, status)
 
 
@@ -45,7 +46,7 @@ def _states(row: Row) -> Values:
 
 
 def _of_kind(kind: int) -> dict[str, str]:
-    """The reasons that have a packet passed, or dropped, but for being malformed."""
+    """The reasons for passing, or dropping, a packet, except those for malformed ones."""
     names = (name for name, verdict, _ in REASONS if verdict == kind)
     return {name: name for name in names if name not in MALFORMED}
 
@@ -61,7 +62,7 @@ def _workers(status: Row) -> Iterable[Row]:
 
 
 def _queues(status: Row) -> Iterable[Row]:
-    """The kernel's queues that somebody reads, three a worker."""
+    """The kernel's queues that a process reads, three per worker."""
     return [
         {**row[name], "queue": number, "traffic": traffic}
         for row in status["workers"]
@@ -83,7 +84,7 @@ def _malformed(status: Row) -> Iterable[Row]:
 
 
 def _traffic(of: str) -> tuple[Described, ...]:
-    """What is counted of a service as of a backend."""
+    """The counters that services and backends have."""
     return (
         Described(f"paraglider_{of}_flows", "Active flows.", plain("flows")),
         Described(
@@ -363,7 +364,7 @@ _KERNEL: Final = (
     ),
 )
 
-#: all there is
+#: all sections
 SECTIONS: Final = (
     MetricSection(lambda status: [status["daemon"]], ("version", "python", "build"), _DAEMON),
     MetricSection(lambda status: [status], (), _HUB),

@@ -1,12 +1,12 @@
 """The process that speaks HTTP: the control socket, and the page with its metrics (aiohttp).
 
-It has no rights: nobody, locked in an empty directory, without a capability. All it can do is send
-requests to the supervisor, which believes none. Each request says at which listener it came in;
-that of the network (``stats``) is for everybody and is answered by the supervisor's read-only
-handlers, that of the control socket by all of them. Both listeners outlive the process.
+It has no privileges: user nobody, chroot to an empty directory, no capability. All that it can do
+is send requests to the supervisor, which does not trust it. Each request names its listener:
+requests of ``stats`` (the network, any client) are answered by the supervisor's read-only handlers,
+those of the control socket by all handlers. Both listeners outlive the process.
 
-Lives here: ``HttpSpec``, ``run``. Connections are ``connection_limiter``, the requests ``routes``
-and the page's.
+Lives here: ``HttpSpec``, ``run``. Connections are in ``connection_limiter``, requests in ``routes``
+and ``web.routes``.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from paraglider.daemon.processes.spec import Spec
 from paraglider.errors import ParagliderError, PlatformError
 
 _UCRED: Final = struct.Struct("=iII")  # pid, uid, gid (unix(7))
-#: seconds within which the supervisor has answered, with its own patience within
+#: timeout, in seconds, of a request to the supervisor; longer than the supervisor's own
 PATIENCE: Final = 20.0
 #: the same for a reload, which waits for programs that change the host
 RELOAD: Final = 300.0
-#: connections at a time of the page: twice its streams, so that requests have room beside them
+#: concurrent connections of the page: twice its streams, so that there is room for requests
 MOST: Final = 128
-#: connections of one client, and places for those who come from this host, such as a monitor
+#: connections of one client, and connections reserved for clients on this host, such as a monitor
 SHARES: Final = Shares(each=32, reserve=16)
-#: seconds that a connection to the page may last which is no stream
+#: seconds that a connection to the page may last, unless it is a stream
 LIFETIME: Final = 25.0
 
 
@@ -47,13 +47,13 @@ class HttpPage(Protocol):
 
     @property
     def listening(self) -> socket.socket:
-        """Where its connections come in."""
+        """Its listening socket."""
 
     def application(self, ask: routes.Ask, keep: routes.Keep) -> web.Application:
-        """Its requests; called on the running loop."""
+        """Its application; called on the running loop."""
 
     async def feed(self) -> None:
-        """Keep its figures up to date, for ever."""
+        """Keep its figures up to date; never returns."""
 
     @property
     def rehearsal(self) -> tuple[str, ...]:
@@ -62,8 +62,8 @@ class HttpPage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class HttpSpec(Spec):
-    """All that it is told: where the control socket listens, who may use it beside root, whose
-    rights it takes, its root directory, and the page, where there is one.
+    """The startup parameters of the http process: the control socket, the user who may use it
+    beside root, the user to become, the root directory, and the page, if there is one.
     """
 
     role: ClassVar[str] = "http"
@@ -82,8 +82,8 @@ class HttpSpec(Spec):
 
 
 def run(spec: HttpSpec, report: int, parent: int) -> int:
-    """Be the process until SIGTERM; its exit code. ``report`` is the pipe to the supervisor,
-    ``parent`` its process id.
+    """Run the process until SIGTERM; returns its exit code. ``report`` is the pipe to the
+    supervisor, ``parent`` its process id.
     """
     try:
         introduce("paraglider/http", "paraglider: control socket, page and metrics")
@@ -154,7 +154,7 @@ async def _serve(spec: HttpSpec, report: int, parent: int) -> int:
 
 
 def _only(owner: int, logger: Any) -> Admit:
-    """Admit root and ``owner`` alone."""
+    """Admit only root and ``owner``."""
 
     def admit(end: socket.socket) -> tuple[int, str] | None:
         uid = _peer(end)

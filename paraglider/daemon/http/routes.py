@@ -1,16 +1,16 @@
 """The requests of the control socket: HTTP and JSON under /v1/, each sent to the supervisor.
 
     GET  /v1/services   /v1/backends?service=   /v1/workers   /v1/health   /v1/status
-    GET  /v1/metrics            the same as Prometheus reads it
+    GET  /v1/metrics            the same in Prometheus' format
     GET  /v1/flows?client=&backend=&service=&limit=
     POST /v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}
     POST /v1/flows/kill                 {"client": …, "backend": …, "service": …} or {"all": true}
     POST /v1/reload
 
-Rules: types and sizes are checked here (``messages.FromHttp``); what a request means the supervisor
-says. Every answer but the metrics is JSON; an error is {"error": what, "remedy": what would be
-right}. The process is locked in when the first request comes: ``rehearse`` has aiohttp import what
-it imports late.
+Rules: types and sizes are checked here (``messages.FromHttp``); the supervisor decides about the
+rest. Every answer except the metrics is JSON; an error is {"error": what, "remedy": how to correct
+it}. The process is in its chroot when the first request comes: ``rehearse`` makes aiohttp's late
+imports happen before.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ from paraglider.daemon.processes.spec import PATIENCE
 from paraglider.errors import OperatorError, PlatformError
 from paraglider.forward.flows import Match
 
-#: sends a request to the supervisor, gives its answer; raises ``PlatformError``
+#: sends a request to the supervisor, returns its answer; raises ``PlatformError``
 Ask = Callable[[Message], Awaitable[Message]]
 #: called with the connection of a request
 Waits = Callable[[asyncio.BaseTransport | None], object]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-#: lets a connection last so many seconds
+#: lets a connection last this many seconds
 Keep = Callable[[asyncio.BaseTransport | None, float], None]
-#: what people send: JSON, or the words of a query
+#: the input of a request: JSON, or the parameters of a query
 Words = dict[str, Any]
 
 #: bytes of a request's body
@@ -63,7 +63,9 @@ _STATUS: Final = {"operator": HTTPStatus.BAD_REQUEST, "platform": HTTPStatus.SER
 
 
 def application(ask: Ask, waits: Waits = lambda _: None) -> web.Application:
-    """The requests, answered by ``ask``; ``waits`` is called for one whose answer may take long."""
+    """The application; ``ask`` answers the requests, ``waits`` is called for one whose answer may
+    take long.
+    """
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors])
     for view in get_args(View):
         app.router.add_get(f"/v1/{view}", _shower(ask, view))
@@ -75,13 +77,13 @@ def application(ask: Ask, waits: Waits = lambda _: None) -> web.Application:
     return app
 
 
-#: seconds that a request at hand has at the end: less than the supervisor's patience, since a
+#: seconds that an open request has at the stop: less than the supervisor's timeout, since a
 #: stream has no end of its own
 SHUTDOWN: Final = PATIENCE / 4
 
 
 def runner(app: web.Application) -> web.AppRunner:
-    """What serves ``app``: one request a connection, and no log of its own."""
+    """The server of ``app``: one request per connection, no access log."""
     return web.AppRunner(
         app,
         access_log=None,
@@ -96,7 +98,7 @@ def runner(app: web.Application) -> web.AppRunner:
 
 
 def faults() -> logging.Logger:
-    """Takes faults of ours; what is no HTTP is a client's, and would fill the log."""
+    """Logs internal errors only; a client that does not speak HTTP would fill the log."""
     logger = logging.getLogger("paraglider.http")
     if not logger.filters:
         logger.addFilter(_not_theirs)
@@ -109,7 +111,7 @@ def _not_theirs(record: logging.LogRecord) -> bool:
 
 
 async def rehearse(made: web.AppRunner, requests: Iterable[str]) -> None:
-    """Answer ``requests``, the first words of each, so that nothing is left to import."""
+    """Answer the request lines ``requests``, so that no import is left for later."""
     for first in requests:
         request = f"{first} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{{}}"
         ours, theirs = socket.socketpair()
@@ -122,7 +124,7 @@ async def rehearse(made: web.AppRunner, requests: Iterable[str]) -> None:
 
 
 def server_of(runner: web.AppRunner) -> web.Server:
-    """What makes a handler of each connection; ``runner`` has been set up."""
+    """The factory of connection handlers; ``runner`` has been set up."""
     if runner.server is None:
         raise ValueError("the runner is not set up")
     return runner.server
@@ -154,7 +156,7 @@ def _metrics(ask: Ask) -> Handler:
 
 
 def metrics_of(status: Words) -> web.Response:
-    """The answer that says ``status`` to Prometheus."""
+    """The response with ``status`` in Prometheus' format."""
     return web.Response(body=metrics.render(status), headers={"Content-Type": CONTENT_TYPE})
 
 
@@ -187,7 +189,7 @@ def setter(ask: Ask, listener: Listener, token: str = "") -> Handler:
 
 
 def _match(words: Words) -> Words:
-    """Which flows are meant; raises ``OperatorError``."""
+    """The selected flows; raises ``OperatorError``."""
     return Match.of(words).words()
 
 
@@ -197,9 +199,9 @@ Request = TypeVar("Request", bound=Message)
 def build(
     kind: type[Request], words: Mapping[str, Any], listener: Listener, **own: object
 ) -> Request:
-    """A request of ``kind`` with what ``words`` has for it, and ``own``, which comes first.
+    """A request of ``kind`` with the fields in ``words``, and ``own``, which take precedence.
 
-    Raises ``OperatorError`` where a value has another type or is too large; the value is not in it.
+    Raises ``OperatorError``, without the value, if a value has a wrong type or is too large.
     """
     known = {name: value for name, value in words.items() if name in kind.model_fields}
     fields = {**known, **own, "type": kind.model_fields["type"].default, "listener": listener}
@@ -212,7 +214,7 @@ def build(
 
 
 async def body_of(request: web.Request) -> Words:
-    """The JSON object that the request carries; one without a body carries an empty one."""
+    """The JSON object in the body of the request; empty without a body."""
     try:
         body = json.loads(await request.read() or b"{}")
     except (ValueError, RecursionError):
@@ -223,7 +225,7 @@ async def body_of(request: web.Request) -> Words:
 
 
 class _BadRequestError(Exception):
-    """The request cannot be understood."""
+    """The request is malformed."""
 
 
 def answer(reply: Message) -> web.Response:
@@ -244,7 +246,7 @@ def _refusal(status: int, what: str, remedy: str = "") -> web.Response:
 
 @web.middleware
 async def json_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Errors are JSON too, and every answer ends its connection."""
+    """Return errors as JSON, and close the connection after every answer."""
     try:
         response = await handler(request)
     except web.HTTPException as error:

@@ -125,8 +125,8 @@ def test_what_is_missing_is_told_of_and_then_put_back(it: Place) -> None:
     it.run(SETTLE)
     assert it.conditions[1:] == [
         {
-            "table ip paraglider": ("unhealthy", "missing; it is being put back"),
-            "leases": ("degraded", "missing; it is being put back"),
+            "table ip paraglider": ("unhealthy", "missing; it is being restored"),
+            "leases": ("degraded", "missing; it is being restored"),
         },
         {},
     ]
