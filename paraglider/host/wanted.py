@@ -14,6 +14,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -74,33 +75,34 @@ class WantedFile:
         self, config: Config, families: Iterable[int], cores: tuple[int, ...], owner: str
     ) -> None:
         """Set the desired state of ``families``; other families are not changed."""
-        served = {service.family for service in config.services}
-        gone = frozenset(families)
-        kept = [known for known in self.load() if known.family not in gone]
-        new = [Wanted(family, config, cores, owner) for family in sorted(gone & served)]
-        self._store([*kept, *new])
+        changed = frozenset(families) & {service.family for service in config.services}
+        entry = {"config": config.model_dump(mode="json", by_alias=True), "cores": list(cores)}
+        self._replace(families, {str(family): entry for family in changed}, owner)
 
     def drop(self, families: Iterable[int]) -> None:
         """Remove the desired state of ``families``."""
-        gone = frozenset(families)
-        self._store([known for known in self.load() if known.family not in gone])
+        self._replace(families, {}, SET_UP)
 
-    def _store(self, wanted: list[Wanted]) -> None:
+    def _replace(self, families: Iterable[int], new: dict[str, Any], owner: str) -> None:
+        """Have ``new`` in place of ``families``; ``owner`` is whose the file is if nothing of it
+        is kept. Other families stay as they are written.
+        """
+        before = stored(self.path) or {"owner": owner, "families": {}}
+        gone = {str(family) for family in families}
         try:
-            if not wanted:
+            kept = {name: one for name, one in before["families"].items() if name not in gone}
+            owner = before["owner"] if kept else owner
+        except (KeyError, TypeError, AttributeError) as error:
+            raise damaged(self.path, error) from error
+        try:
+            if not kept and not new:
                 self.path.unlink(missing_ok=True)
                 return
             content = {
                 "version": VERSION,
                 "boot": boot_id(),
-                "owner": wanted[0].owner,
-                "families": {
-                    str(one.family): {
-                        "config": one.config.model_dump(mode="json", by_alias=True),
-                        "cores": list(one.cores),
-                    }
-                    for one in wanted
-                },
+                "owner": owner,
+                "families": dict(sorted({**kept, **new}.items())),
             }
             replace_file(self.path, json.dumps(content))
         except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,19 @@ def test_a_file_that_is_none_of_ours(file: WantedFile, text: str) -> None:
     file.path.write_text(text)
     with pytest.raises(OperatorError):
         file.load()
+
+
+def test_a_file_without_families(file: WantedFile) -> None:
+    """Is damaged for those who change it too, and stays as it is."""
+    file.set(config("192.0.2.1/24"), (4,), (0,), SET_UP)
+    content = json.loads(file.path.read_text())
+    del content["families"]
+    file.path.write_text(json.dumps(content))
+    with pytest.raises(OperatorError):
+        file.set(config("2001:db8::1/64"), (6,), (0,), SET_UP)
+    with pytest.raises(OperatorError):
+        file.drop((4,))
+    assert json.loads(file.path.read_text()) == content
 
 
 def test_a_full_disk(file: WantedFile, monkeypatch: pytest.MonkeyPatch) -> None:

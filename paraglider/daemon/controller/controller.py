@@ -337,8 +337,9 @@ class Controller:
         renewed |= self._kernel.apply_config(config, workers)
         if runs_programs(before) != runs_programs(config):
             renewed.add("monitor")
+        state = self.startup_state()
         for child in self.processes():
-            child.spec = child.spec.updated(self.startup_state())
+            child.spec = child.spec.updated(state)
         self._workers.supersede(renewed)
         self._tables = self._host.kernel_tables(config, self._tables)
         if checked(config):
