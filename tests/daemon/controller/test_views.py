@@ -18,11 +18,8 @@ from paraglider.daemon.shared_memory.counters import Counters, CounterWriter, Sa
 from paraglider.daemon.stats.traffic import TrafficCounters
 from paraglider.daemon.store.backends import BackendTable, Checked
 from paraglider.daemon.workers.worker import WorkerSpec
-from paraglider.forward.offload.counters import KernelCounters
 from paraglider.health.codes import Code
-from paraglider.netfilter.nfnetlink import CounterValue
 from paraglider.netfilter.queue.proc import QueueStatus
-from paraglider.netfilter.rules.marks import backend_marks
 
 CONFIG = Config.model_validate(
     {
@@ -96,26 +93,6 @@ def test_traffic_is_the_sum_over_the_workers(pools: BackendTable) -> None:
     web, every = views.services(CONFIG, pools, traffic)
     assert (web["packets_in"], web["flows"], web["conns"]) == (16, 3, 6)
     assert (every["packets_in"], every["flows"]) == (None, None)
-
-
-def test_what_the_kernel_carries_is_traffic_too(pools: BackendTable) -> None:
-    """Of offloaded services alone, beside what the workers counted of them; live flows as soon as
-    they are known.
-    """
-    mark = backend_marks(CONFIG)["all"][0]
-    counted = {mark: {"requests": CounterValue(0, 0)}}
-    carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
-    counted[mark] = {"requests": CounterValue(7, 700), "replies": CounterValue(9, 900)}
-    carried.update(10.0)
-    traffic = TrafficCounters({0: sample({}, b1=10)}, carried)
-    assert traffic.of("all", "10.0.0.1") | traffic.total("all") == traffic.of("all", "10.0.0.1")
-    found = traffic.total("all")
-    ways = ("packets_in", "bytes_in", "packets_out", "bytes_out", "flows")
-    assert [found[way] for way in ways] == [7, 700, 9, 900, None]
-    assert traffic.total("web")["packets_in"] == 10
-    carried.count({mark: (4, 6)})
-    found = views.services(CONFIG, pools, traffic)[1]
-    assert (found["flows"], found["inactive"]) == (4, 6)
 
 
 def test_a_service_is_told_as_the_file_has_it(pools: BackendTable) -> None:

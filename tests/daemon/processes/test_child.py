@@ -1,0 +1,90 @@
+"""One process as the supervisor has it: whether it serves, what it has yet to read, its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from paraglider.daemon.ipc import IpcEndpoint
+from paraglider.daemon.messages import FROM_ROLE, TO_ROLE, LoadRules
+from paraglider.daemon.processes import child as module
+from paraglider.daemon.processes.child import Child, kill
+from paraglider.daemon.processes.spec import Spec
+
+
+@pytest.mark.parametrize(
+    ("pid", "report", "hung", "serves"),
+    [
+        (0, -1, False, False),
+        (7, 3, False, False),
+        (7, 0, False, False),
+        (7, -1, True, False),
+        (7, -1, False, True),
+    ],
+)
+def test_who_serves(pid: int, report: int, hung: bool, serves: bool) -> None:
+    """It runs, has reported, which closes the pipe (0 is a descriptor too), and does not hang."""
+    assert Child(Spec(0), pid=pid, report=report, hung=hung).serves is serves
+
+
+def test_what_has_yet_to_be_read() -> None:
+    """Nothing without an endpoint; else what did not fit into the socket."""
+    child = Child(Spec(0))
+    assert not child.pending
+    ours, theirs = IpcEndpoint.pair(FROM_ROLE["host helper"], TO_ROLE["host helper"])
+    child.endpoint = ours
+    assert not child.pending
+    for _ in range(100):
+        ours.send(LoadRules(text="x" * 100_000))
+        if child.pending:
+            break
+    assert child.pending
+    while child.pending:
+        theirs.receive()
+        ours.flush()
+    ours.close()
+    theirs.close()
+
+
+def test_children_share_nothing() -> None:
+    """Each has an inbox of its own."""
+    assert Child(Spec(0)).inbox is not Child(Spec(1)).inbox
+
+
+@pytest.fixture
+def signalled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """The signals that are sent, and to whom; 404 is gone."""
+    sent: list[tuple[int, int]] = []
+
+    def send(pid: int, number: int) -> None:
+        if pid == 404:
+            raise ProcessLookupError
+        sent.append((pid, number))
+
+    monkeypatch.setattr(module.os, "kill", send)
+    return sent
+
+
+def test_signals(signalled: list[tuple[int, int]]) -> None:
+    """One that runs gets its signal; pid 0 would be the whole process group, so it gets none."""
+    for pid in (0, 404, 7):
+        kill(Child(Spec(0), pid=pid), signal.SIGTERM)
+    assert signalled == [(7, signal.SIGTERM)]
+
+
+def test_one_that_has_ended_and_is_not_reaped() -> None:
+    """Its pid is still its own: the signal is no error, and ends nobody else."""
+    child = Child(Spec(0), pid=_forked(lambda: 3))
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    kill(child, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child.pid, 0)[1]) == 3
+
+
+def _forked(run: Callable[[], int]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(run())
+    return pid

@@ -1,0 +1,73 @@
+"""What every process is told: what holds for all roles, and what a role may change."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from typing import Any, ClassVar
+
+import pytest
+
+from paraglider.config.model import Config
+from paraglider.core.strategies import STRATEGIES
+from paraglider.daemon.host_helper.process import HostHelperSpec
+from paraglider.daemon.http.process import HttpSpec
+from paraglider.daemon.messages import FROM_ROLE, TO_ROLE
+from paraglider.daemon.monitor.process import MonitorSpec
+from paraglider.daemon.processes.spec import CARRIERS, PATIENCE, Spec, StartupState
+from paraglider.daemon.workers.conntrack_counter import ConntrackCounterSpec
+from paraglider.daemon.workers.proxy_worker import ProxySpec
+from paraglider.daemon.workers.worker import WorkerSpec
+
+EVERY: tuple[type[Spec], ...] = (
+    *(WorkerSpec, ProxySpec, ConntrackCounterSpec, MonitorSpec, HostHelperSpec, HttpSpec),
+)
+
+
+class Helper(Spec):
+    """A role with nothing of its own."""
+
+    role: ClassVar[str] = "host helper"
+
+
+def test_every_role_has_its_messages() -> None:
+    """Both ways; no role is named twice, and none has messages that is none."""
+    roles = [spec.role for spec in EVERY]
+    assert sorted(roles) == sorted(FROM_ROLE) == sorted(TO_ROLE)
+    assert set(CARRIERS) == {WorkerSpec.role, ProxySpec.role}
+
+
+def test_what_holds_where_a_role_says_nothing() -> None:
+    """Its name and filter are the role's, and it is told nothing new at a later start."""
+    spec = Helper(3)
+    assert (spec.name, spec.filter, spec.patience, spec.labels()) == (
+        "host helper",
+        "host helper",
+        PATIENCE,
+        {},
+    )
+    assert spec.from_process is FROM_ROLE["host helper"]
+    assert spec.to_process is TO_ROLE["host helper"]
+    state = StartupState(Config.model_construct(services=()), {}, STRATEGIES)
+    assert spec.updated(state) is spec
+
+
+@pytest.mark.parametrize("field", ["index", "idle", "endpoint"])
+def test_it_never_changes(field: str) -> None:
+    """What a process was forked with is what the supervisor knows of it."""
+    with pytest.raises(FrozenInstanceError):
+        setattr(Helper(0), field, True)
+
+
+def test_each_has_its_own_page_for_signs_of_life() -> None:
+    """One that beats is not taken for another; two specs that are told the same are equal."""
+    one, other = Helper(0), Helper(0)
+    assert one.heartbeat is not other.heartbeat
+    assert one == other
+    assert one != Helper(1)
+
+
+def test_a_role_without_a_name_is_none() -> None:
+    """A class that forgets it fails at once instead of taking another's messages."""
+    spec: Any = Spec(0)
+    with pytest.raises(AttributeError):
+        spec.from_process  # noqa: B018

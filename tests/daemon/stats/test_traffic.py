@@ -1,0 +1,100 @@
+"""Counters of backends and services: sums over the workers and the kernel, seen by the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+from paraglider.config.model import Config
+from paraglider.daemon.processes.child import Child
+from paraglider.daemon.processes.spec import Spec
+from paraglider.daemon.shared_memory.counters import Counters, CounterWriter
+from paraglider.daemon.stats.traffic import TrafficCounters, samples
+from paraglider.forward.offload.counters import KernelCounters
+from paraglider.netfilter.nfnetlink import CounterValue
+from paraglider.netfilter.rules.marks import backend_marks
+
+CONFIG = Config.model_validate(
+    {
+        "services": [
+            {
+                "name": "all",
+                "vip": "192.0.2.1/24",
+                "protocol": "udp",
+                "forward": "offload",
+                "backends": ["10.0.0.1"],
+            }
+        ]
+    }
+)
+
+
+class _Worker(Spec):
+    role: ClassVar[str] = "worker"
+
+
+class Counted:
+    """Some numbers of backends of `web`."""
+
+    def __init__(self, backends: Mapping[str, Mapping[str, int]]) -> None:
+        self._backends = backends
+
+    def figures(self) -> dict[str, int]:
+        """See ``counters.CounterSource``."""
+        return {}
+
+    def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
+        """See ``counters.CounterSource``."""
+        for backend, numbers in self._backends.items():
+            yield "web", backend, numbers
+
+
+def worker(index: int, **backends: Mapping[str, int]) -> Child:
+    """A worker that has counted so much, by backend."""
+    counters = Counters()
+    CounterWriter(counters, Counted(backends)).tick()
+    return Child(_Worker(index, counters=counters))
+
+
+def test_only_those_that_count_are_read() -> None:
+    """By their numbers; one that is dead has counted all the same."""
+    found = samples([worker(3, a={"conns": 1}), Child(_Worker(4)), worker(5)])
+    assert set(found) == {3, 5}
+
+
+def test_sums_over_the_workers() -> None:
+    """What nobody knows is None, not 0; what one knows alone is the sum."""
+    one = worker(0, a={"conns": 2, "packets_out": 10, "flows": 0}, b={"conns": 7})
+    other = worker(1, a={"conns": 3, "packets_back": 4})
+    traffic = TrafficCounters(samples([one, other]))
+    found = traffic.of("web", "a")
+    assert (found["conns"], found["picked"]) == (5, 5)
+    assert (found["packets_in"], found["packets_out"]) == (10, 4)
+    assert (found["flows"], found["bytes_in"], found["refused"]) == (0, None, None)
+    assert traffic.total("web")["conns"] == 12
+
+
+def test_names_that_nobody_has_counted() -> None:
+    """Every counter is there, and is None."""
+    traffic = TrafficCounters(samples([worker(0, a={"conns": 2})]))
+    for found in (traffic.of("web", "c"), traffic.of("other", "a"), traffic.total("other")):
+        assert set(found.values()) == {None}
+        assert found.keys() == traffic.of("web", "a").keys()
+
+
+def test_what_the_kernel_carries_is_traffic_too() -> None:
+    """Of offloaded services alone; live flows as soon as they are known."""
+    (mark,) = backend_marks(CONFIG)["all"]
+    counted = {mark: {"requests": CounterValue(0, 0)}}
+    carried = KernelCounters(CONFIG, lambda family: counted if family == 4 else {})
+    counted[mark] = {"requests": CounterValue(7, 700), "replies": CounterValue(9, 900)}
+    carried.update(10.0)
+    traffic = TrafficCounters(samples([worker(0, a={"packets_out": 10})]), carried)
+    found = traffic.total("all")
+    assert traffic.of("all", "10.0.0.1") == found
+    ways = ("packets_in", "bytes_in", "packets_out", "bytes_out", "flows")
+    assert [found[way] for way in ways] == [7, 700, 9, 900, None]
+    assert traffic.total("web")["packets_in"] == 10
+    carried.count({mark: (4, 6)})
+    found = traffic.total("all")
+    assert (found["flows"], found["inactive"]) == (4, 6)
