@@ -135,7 +135,14 @@ def _can_do(change: Change, host: Host) -> bool:
 
 
 def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
-    """Apply ``steps``; when one fails, roll all of them back and raise ``PlatformError``."""
+    """Apply ``steps``; when one fails, roll all of them back and raise ``PlatformError``.
+
+    Where nothing is to be changed the state is not written either.
+    """
+    if all(step.action == "keep" for step in steps):
+        for step in steps:
+            say("unchanged", step.describe())
+        return
     ledger = _Ledger(state)
     for position, step in enumerate(steps):
         if step.action == "keep":

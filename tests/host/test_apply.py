@@ -72,15 +72,16 @@ def test_what_was_there_survives_set_up_and_undo(air: Any, state: StateFile) -> 
 
 
 def test_a_second_run_touches_nothing(air: Any, state: StateFile) -> None:
-    """All steps are unchanged, and iptables-restore does not run."""
+    """All steps are unchanged, iptables-restore does not run, and the state is not written."""
     set_up(air, state)
-    before, stored = air.snapshot(), state.load()
+    before, stored, written = air.snapshot(), state.load(), state.path.stat().st_ino
     air.said.clear()
     air.netfilter.runs.clear()
     set_up(air, state)
     assert {line.split()[0] for line in air.said} == {"unchanged"}
     assert air.netfilter.runs == []
     assert (air.snapshot(), state.load()) == (before, stored)
+    assert state.path.stat().st_ino == written
 
 
 def test_rules_that_somebody_changed_are_set_again(air: Any, state: StateFile) -> None:
