@@ -1,4 +1,4 @@
-"""The plan: what a configuration asks for, compared with a host and with an earlier set-up."""
+"""Tests of ``paraglider.host.plan``: a configuration, compared with a host and a set-up."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from paraglider.host.changes.links import AddressChange
 from paraglider.host.changes.replaced_table import OptionalTableChange
 from paraglider.host.changes.ruleset import RulesChange
 from paraglider.host.changes.table import TableChange
-from paraglider.host.netlink import Neighbour
 from paraglider.host.plan import make_plan
-from paraglider.host.plan_links import on_link_backends
 from paraglider.host.step import Step
 
 BOTH = frozenset({4, 6})
@@ -107,22 +105,7 @@ def test_without_network_interfaces_stay_as_they_are(air: Any) -> None:
     assert [line.split()[0] for line in lines[:3]] == ["table", "table", "rules"]
 
 
-def test_what_the_host_has_already_is_kept_and_not_recorded(air: Any) -> None:
-    """A gateway address that the operator set is the operator's, also when undoing."""
-    air.netlink.add_address("eth1", ipaddress.ip_interface("10.0.0.254/8"))
-    (step,) = (s for s in plan(air, config(WEB)) if s.describe() == "address 10.0.0.254/8 on eth1")
-    assert step.action == "keep"
-    assert step.record is None
-
-
-def test_an_address_with_another_prefix_is_there(air: Any) -> None:
-    """The VIP as a /32 of the operator's is the VIP."""
-    air.netlink.add_address("eth0", ipaddress.ip_interface("192.168.0.11/32"))
-    assert "address 192.168.0.11/24 on eth0" in told(plan(air, config(WEB)), "keep")
-
-
 DSR = {**WEB, "forward": "dsr", "backends": ["10.0.0.1"]}
-DSR6 = {**SIX, "forward": "dsr"}
 
 
 def test_the_whole_of_dsr(air: Any) -> None:
@@ -143,14 +126,6 @@ def test_the_whole_of_dsr(air: Any) -> None:
     ]
     assert "sysctl net.ipv4.neigh.eth0.proxy_delay 8 -> 0" in lines
     assert not any(line.startswith("address 192.168.0.11") for line in lines)
-
-
-def test_ipv6_is_told_to_answer_for_others(air: Any) -> None:
-    """IPv4 does where it forwards."""
-    lines = told(plan(air, config(DSR6)))
-    assert "sysctl net.ipv6.conf.eth0.proxy_ndp 0 -> 1" in lines
-    assert "sysctl net.ipv6.neigh.eth0.proxy_delay 8 -> 0" in lines
-    assert not any("proxy" in line for line in told(plan(air, config(SIX))))
 
 
 def test_leases_are_kept_over_other_changes(air: Any) -> None:
@@ -183,12 +158,6 @@ def test_ways_that_are_there_are_kept(air: Any) -> None:
     assert "proxy" not in kinds
 
 
-def test_a_vip_of_two_services_is_added_once(air: Any) -> None:
-    """They differ in their ports."""
-    lines = told(plan(air, config(WEB, {**WEB, "name": "tls", "ports": 443})))
-    assert lines.count("address 192.168.0.11/24 on eth0") == 1
-
-
 def test_a_proxy_needs_its_address_alone(air: Any) -> None:
     """No rules and no forwarding: its connections end here; the other family has its own."""
     proxied = {**WEB, "forward": "proxy"}
@@ -196,12 +165,6 @@ def test_a_proxy_needs_its_address_alone(air: Any) -> None:
     assert "address 192.168.0.11/24 on eth0" in lines
     assert not [line for line in lines if "IPv4" in line or "sysctl net.ipv4" in line]
     assert any(line.startswith("rules for IPv6: ") for line in lines)
-
-
-def test_loopback_needs_no_address(air: Any) -> None:
-    """A proxy's VIP there is this host's already."""
-    inner = {**WEB, "vip": "127.0.0.2/8", "forward": "proxy"}
-    assert not [line for line in told(plan(air, config(inner))) if "127.0.0.2" in line]
 
 
 def test_what_is_no_longer_wanted_goes_first(air: Any) -> None:
@@ -219,45 +182,6 @@ def test_a_vip_that_gets_another_prefix_is_replaced(air: Any) -> None:
     assert "address 192.168.0.11/24 on eth0" in told(steps, "apply")
 
 
-def test_an_interface_that_does_not_forward_is_told_to(air: Any) -> None:
-    """With the switch on already, one interface may still be off."""
-    air.sysctl.write("net/ipv4/ip_forward", "1")
-    air.sysctl.write("net/ipv4/conf/eth1/forwarding", "0")
-    lines = told(plan(air, config(WEB)))
-    assert "sysctl net.ipv4.conf.eth1.forwarding 0 -> 1" in lines
-    assert "sysctl net.ipv4.conf.eth0.forwarding 0 -> 1" not in lines
-
-
-def test_router_advertisements_are_left_alone_where_forwarding_is_on(air: Any) -> None:
-    """accept_ra=1 is void there already: that is the operator's choice."""
-    air.sysctl.write("net/ipv6/conf/all/forwarding", "1")
-    assert not any("accept_ra" in line for line in told(plan(air, config(SIX))))
-
-
-@pytest.mark.parametrize(
-    ("entry", "action"),
-    [
-        (Neighbour("02:00:00:00:00:09", True, True, False), "keep"),
-        (Neighbour("02:00:00:00:00:09", True, False, True), "keep"),
-        (Neighbour("02:00:00:00:00:09", True, False, False), "apply"),
-        (Neighbour(None, False, False, False), "apply"),
-    ],
-)
-def test_neighbours_of_others_are_respected(air: Any, entry: Neighbour, action: str) -> None:
-    """A static or managed entry stays; a learnt one is managed, and remembered."""
-    air.netlink.entries["eth1", ipaddress.ip_address("10.0.0.1")] = entry
-    (step,) = (s for s in plan(air, config(WEB)) if s.change.kind == "neighbour")
-    assert step.action == action
-    if action == "apply":
-        assert step.record is not None
-        assert getattr(step.record, "keep", "") == entry.hardware
-
-
-def test_backends_behind_a_router_are_no_neighbours(air: Any) -> None:
-    """Only what lies in a network of the private interface."""
-    assert [str(a) for a in on_link_backends(config(WEB), 4, air.host)] == ["10.0.0.1"]
-
-
 def test_the_default_chroot_is_made(air: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is missing after every boot; a directory of the operator's is not made."""
     monkeypatch.setattr(Path, "exists", lambda _: False)
@@ -267,11 +191,6 @@ def test_the_default_chroot_is_made(air: Any, monkeypatch: pytest.MonkeyPatch) -
 
 
 OFFLOAD = {**WEB, "forward": "offload"}
-
-
-def tables(steps: list[Step]) -> list[TableChange]:
-    """The tables that are to be made."""
-    return [s.change for s in steps if s.action == "apply" and isinstance(s.change, TableChange)]
 
 
 def test_offload_comes_with_its_table(air: Any) -> None:
@@ -285,61 +204,13 @@ def test_offload_comes_with_its_table(air: Any) -> None:
     assert lines[3:] == told(plan(air, config(WEB)))[3:]
 
 
-def test_hairpins_are_where_the_backends_are(air: Any) -> None:
-    """On the private link, also before it has its address, and wherever else a route leads."""
-    (table,) = tables(plan(air, config(OFFLOAD)))
-    assert 'iifname . oifname { "eth0" . "eth0", "eth1" . "eth1" } masquerade' in table.text
-    (table,) = tables(plan(air, config({**OFFLOAD, "backends": ["10.0.0.1"]})))
-    assert 'iifname . oifname { "eth1" . "eth1" } masquerade' in table.text
-
-
-def test_an_unchanged_table_is_kept(air: Any) -> None:
-    """As long as the kernel has it as it was made; else it is made again, and nobody is gone."""
-    (table,) = tables(plan(air, config(OFFLOAD)))
-    table.apply(air.host)
-    record = table.settled(air.host)
-    assert tables(plan(air, config(OFFLOAD), [record])) == []
-    air.nft.tables.clear()
-    (again,) = tables(plan(air, config(OFFLOAD), [record]))
-    assert again.text == table.text
-    assert again.gone == []
-
-
-def test_backends_that_leave_are_known(air: Any) -> None:
-    """What the earlier table had and the new one has not; another order is no change at all."""
-    (table,) = tables(plan(air, config(OFFLOAD)))
-    table.apply(air.host)
-    record = table.settled(air.host)
-    (fewer,) = tables(plan(air, config({**OFFLOAD, "backends": ["172.16.0.1"]}), [record]))
-    assert len(fewer.gone) == 1
-    assert set(fewer.gone) < set(table.marks)
-    backends = ["172.16.0.1", "10.0.0.1"]
-    for turned in tables(plan(air, config({**OFFLOAD, "backends": backends}), [record])):
-        assert turned.gone == []
-
-
 def test_a_table_that_is_no_longer_wanted(air: Any) -> None:
     """Back to nat: it goes, and its connections with it."""
-    (table,) = tables(plan(air, config(OFFLOAD)))
+    steps = plan(air, config(OFFLOAD))
+    (table,) = (s.change for s in steps if isinstance(s.change, TableChange))
     table.apply(air.host)
     steps = plan(air, config(WEB), [table.settled(air.host)])
     assert told(steps, "revert") == ["table ip paraglider removed"]
-
-
-@pytest.mark.parametrize(
-    ("strategy", "forward", "wanted"),
-    [("weighted", "offload", True), ("rr", "offload", False), ("weighted", "nat", False)],
-)
-def test_events_are_turned_on_where_flows_are_counted(
-    air: Any, tmp_path: Path, strategy: str, forward: str, wanted: bool
-) -> None:
-    """Once, whatever the number of families."""
-    place = tmp_path / "proc-sys/net/netfilter"
-    place.mkdir()
-    (place / "nf_conntrack_events").write_text("2\n")
-    services = [{**s, "strategy": strategy, "forward": forward} for s in (WEB, SIX)]
-    lines = [line for line in told(plan(air, config(*services))) if "events" in line]
-    assert lines == ["sysctl net.netfilter.nf_conntrack_events 2 -> 1"] * wanted
 
 
 def test_the_kernel_alone_needs_neither_queues_nor_directory(air: Any) -> None:
