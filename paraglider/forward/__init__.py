@@ -1,4 +1,4 @@
-"""Forwarding: a folder a method, and what all methods have in common.
+"""Forwarding: a folder for each method, and code that all methods share.
 
     nat, offload, dsr, proxy   the methods, values of ``forward``; each has a ``method.py``, and of
                                the following what it needs: ``checks`` (what it refuses), ``rules``
@@ -13,6 +13,5 @@
     services, worker_datapath  the services as the core has them, the packet path of a worker
     explain, flows, listing    a configuration asked about flows; what a daemon has listed
 
-Nobody but a method's folder and the registry compares a method's name: ``service.method`` has what
-a service's method is and does.
+Only a method's own folder and the registry use a method's name: other code uses ``service.method``.
 """

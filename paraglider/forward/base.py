@@ -1,9 +1,9 @@
-"""``ForwardMethod``: all that one way of forwarding is, in one folder of ``forward``.
+"""``ForwardMethod``: the interface of a forward method, which has a folder of ``forward``.
 
 Lives here: the base class of the methods that ``forward.registry`` lists.
-Rules: a method's folder is imported by the registry, and by no other method's folder; whoever
-wants to know something of a service's method asks ``service.method`` (what the configuration
-knows, ``config.method``) or ``registry.of(service)`` (all of it), and compares no name.
+Rules: a method's folder is imported only by the registry. Other code never compares method names:
+it uses the attributes of ``service.method`` (the configuration's part, ``config.method``) or of
+``registry.of(service)`` (all of it).
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ if TYPE_CHECKING:
 class ForwardMethod(Method):
     """A forwarding method; a folder of ``forward`` has a subclass in its ``method.py``."""
 
-    #: the iptables match of packets that were decided about; none where no packet is queued
+    #: the iptables match of packets with a decision; None if no packet is queued
     decided: ClassVar[str] = ""
 
-    #: packets as other firewalls' forward chains see them; none where none is forwarded
+    #: packets as other firewalls' forward chains see them; None if none is forwarded
     passing: ClassVar[tuple[Passing, ...]] = ()
 
-    #: the names of the nft tables of its own, where the host has them
+    #: the names of its own optional nft tables
     table_names: ClassVar[tuple[str, ...]] = ()
 
-    #: how new flows are limited ahead of the queue; None where none is queued
+    #: how new flows are limited before the queue; None if none is queued
     openings: ClassVar[OpeningsPart | None] = None
 
-    #: bytes of a packet that the datapath needs, None for all of them
+    #: bytes of a packet that the datapath needs, None for all
     head: ClassVar[int | None] = HEAD
 
     def datapath(self, place: DatapathContext) -> Built:
-        """The packet path of one worker, for a method that has packets queued to it.
+        """The packet path of one worker, for a method with a queue.
 
-        Raises ``TypeError`` for a method that has none (``queued``).
+        Raises ``TypeError`` for a method without one (``queued``).
         """
         raise TypeError(f"{self.name}: no packet passes the queue of a worker")
 
     def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
-        """See ``config.method.Method``; a method without contradictions of its own has none."""
+        """See ``config.method.Method``; the default checks nothing."""
         return ()
 
     def rules(self, scope: RuleScope) -> MethodRules:
@@ -60,20 +60,22 @@ class ForwardMethod(Method):
         return MethodRules()
 
     def nft_tables(self, config: Config, family: int) -> Iterable[NftTable]:
-        """The nft tables for the services of ``family`` (4 or 6), which a host may do without."""
+        """The optional nft tables for the services of ``family`` (4 or 6)."""
         return ()
 
     def kernel_table(
         self, config: Config, family: int, hairpin: tuple[str, ...], seed: int
     ) -> KernelTable | None:
         """The table ``paraglider`` of ``family``, by which the kernel translates connections; None
-        where there is no such service. ``hairpin`` and ``seed`` as ``forward.offload.table`` has
-        them; only a method that is ``conntracked`` has one.
+        if no service needs it. ``hairpin`` and ``seed`` are as in ``forward.offload.table``; only a
+        ``conntracked`` method has one.
         """
         return None
 
     def host_needs(self, config: Config, family: int) -> HostNeeds:
-        """What the services of ``family`` need of the host beside rules, VIPs and neighbours."""
+        """The host settings that the services of ``family`` need beside rules, VIPs and
+        neighbours.
+        """
         return HostNeeds()
 
     def check_host(
@@ -83,10 +85,10 @@ class ForwardMethod(Method):
         addresses: Mapping[str, Sequence[IPInterface]],
         leaving: Collection[tuple[str, IPInterface]],
     ) -> None:
-        """Raise ``OperatorError`` where the services of ``family`` cannot work on this host, which
-        has ``addresses`` by interface, of which some are ``leaving``: an earlier set-up added them.
+        """Raise ``OperatorError`` if the services of ``family`` cannot work on this host, which has
+        ``addresses`` by interface; those in ``leaving``, of an earlier set-up, will be removed.
         """
 
     @abstractmethod
     def backend_need(self, service: Service) -> tuple[Need, str]:
-        """What ``service`` needs of its backends' hosts, and why, in a sentence."""
+        """The requirements of ``service`` on its backends' hosts, and the reason in a sentence."""

@@ -1,4 +1,4 @@
-"""The flows of a packet path, for those who ask: which they are, and how to end some of them.
+"""Lists and ends flows of a packet path, for `paraglider flows` and `kill`.
 
 Lives here: ``Match``, which flows are meant; ``FlowView``, the path's side of it.
 Rules: nothing here is on the way of a packet. A walk gives something for every flow that it looks
@@ -26,7 +26,7 @@ FIELDS = ("client", "backend", "service")
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Which flows are meant: of clients in a network, to a backend, of a service; None for any."""
+    """Selects flows: of clients in a network, to a backend, of a service; None for any."""
 
     client: IPNetwork | None = None
     backend: str | None = None
@@ -34,7 +34,7 @@ class Match:
 
     @classmethod
     def of(cls, words: Mapping[str, Any]) -> Match:
-        """From text by field; raises ``OperatorError``."""
+        """Parse a mapping of field to text; raises ``OperatorError``."""
         given = {name: words[name] for name in FIELDS if words.get(name) is not None}
         for name, value in given.items():
             if not isinstance(value, str) or not value:
@@ -51,13 +51,13 @@ class Match:
         return cls(client, given.get("backend"), given.get("service"))
 
     def words(self) -> dict[str, str]:
-        """The text that ``of`` reads."""
+        """The mapping that ``of`` reads."""
         client = None if self.client is None else str(self.client)
         found = {"client": client, "backend": self.backend, "service": self.service}
         return {name: value for name, value in found.items() if value is not None}
 
     def takes_client(self, address: bytes) -> bool:
-        """Whether the client at ``address`` (packed) is meant."""
+        """Whether the client at ``address`` (packed) is selected."""
         network = self.client
         if network is None:
             return True
@@ -68,7 +68,7 @@ class Match:
         return number == int(network.network_address) >> shift
 
     def takes_backend(self, backend: Backend) -> bool:
-        """Whether ``backend`` is meant: by its name, or by its address alone."""
+        """Whether ``backend`` is selected, by its name or its address."""
         wanted = self.backend
         if wanted is None or wanted == backend.name:
             return True
@@ -85,8 +85,8 @@ class FlowView:
         self._services = services
 
     def walk(self, match: Match) -> Iterator[Flow | None]:
-        """A flow that ``match`` means, or None for one that it does not, until all were seen; a
-        flow may come twice.
+        """Yields each flow that ``match`` selects, and None for each other one, so that the caller
+        can stop between any two; a flow may come twice.
         """
         meant: dict[Translation, bool] = {}
         for flow in chain.from_iterable(table.walk() for _, table in self._datapaths):
@@ -105,7 +105,7 @@ class FlowView:
                 yield None
 
     def describe(self, flow: Flow, now: float) -> dict[str, Any]:
-        """What there is to say of ``flow``."""
+        """Describe ``flow`` as data for JSON."""
         key, translation = flow.forward_key, flow.translation
         size = len(translation.vip)
         return {
@@ -121,7 +121,7 @@ class FlowView:
         }
 
     def forget(self, flow: Flow, now: float) -> bool:
-        """End ``flow``; False when it has ended already."""
+        """End ``flow``; False if it has ended already."""
         for datapath, table in self._datapaths:
             if flow.state != GONE and table.forward[flow.protocol].get(flow.forward_key) is flow:
                 datapath.end(flow, now)

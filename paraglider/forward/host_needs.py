@@ -1,4 +1,4 @@
-"""What a forwarding method asks of the host, as values; ``paraglider.host`` makes changes of them.
+"""The host settings that a forward method needs, as values; ``paraglider.host`` applies them.
 
 Lives here: entries of the kernel's routing (``Route``, ``PolicyRule``, ``ProxyEntry``), sysctls
 (``SysctlNeed``), optional nft tables (``NftTable``), and ``HostNeeds``, what
@@ -18,7 +18,9 @@ MAIN: Final = 254  # RT_TABLE_MAIN, linux/rtnetlink.h
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """To one address, in the main table, or the default of a table of ours, ``via`` a neighbour."""
+    """A route to one address in the main table, or the default of a table of ours, ``via`` a
+    neighbour.
+    """
 
     interface: str
     address: IPAddress | None = None
@@ -33,7 +35,7 @@ class Route:
         return some.version
 
     def __str__(self) -> str:
-        """What follows `ip route add`, or `ip -6 route add`."""
+        """The arguments of `ip route add`, or `ip -6 route add`."""
         words = [str(self.address or "default")]
         if self.via is not None:
             words += ["via", str(self.via)]
@@ -66,10 +68,10 @@ RoutingEntry = Route | PolicyRule | ProxyEntry
 
 
 class SysctlNeed(NamedTuple):
-    """The parameter ``key`` (its path below /proc/sys) is to be ``value``.
+    """Set the parameter ``key`` (its path below /proc/sys) to ``value``.
 
-    ``optional``: it is left alone where it cannot be written. ``unless`` is a parameter that makes
-    it needless where it has the same value.
+    ``optional``: ignored if it cannot be written. ``unless`` is a parameter that makes it
+    unnecessary if it has the same value.
     """
 
     key: str
@@ -79,11 +81,11 @@ class SysctlNeed(NamedTuple):
 
 
 class NftTable(NamedTuple):
-    """An nft table of one family that a host may do without: its ``name``, the nft input that leads
-    to it, what it ``does``, in words.
+    """An optional nft table of one family: its ``name``, the nft input that makes it, what it
+    ``does``, in words.
 
-    ``terse``: packets fill its sets, so that their elements are no part of what is compared.
-    ``lacking`` is what the operator is told where the kernel or nft cannot do it; empty: nothing.
+    ``terse``: packets fill its sets, so their elements are not compared. ``lacking`` is the message
+    if the kernel or nft does not support it; empty: no message.
     """
 
     name: str
@@ -94,7 +96,7 @@ class NftTable(NamedTuple):
 
 
 class HostNeeds(NamedTuple):
-    """Sysctls, and entries of the routing in the order in which they are made."""
+    """Sysctls, and routing entries in the order in which they are added."""
 
     sysctls: tuple[SysctlNeed, ...] = ()
     routing: tuple[RoutingEntry, ...] = ()

@@ -1,8 +1,8 @@
-"""What a running daemon has listed: its flows, and the states of its backends.
+"""Reads listings of a running daemon: its flows, and the states of its backends.
 
 Lives here: ``LiveState``, ``flows_in``, ``backends_in``, which read what `paraglider flows --json`
 and `paraglider show backends --json` print.
-Rules: nothing in a listing is believed to have a shape; what is wrong names its item. No I/O.
+Rules: listings are validated; an error names the item. No I/O.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PROTOCOLS: Final = {"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmp6": ICMP6}
 
 @dataclass(frozen=True, slots=True)
 class LiveFlow:
-    """A flow that lives, with the name of its service and its backend."""
+    """A live flow, with the names of its service and its backend."""
 
     flow: NewFlow
     service: str
@@ -32,7 +32,7 @@ class LiveFlow:
 
 @dataclass(frozen=True, slots=True)
 class LiveBackend:
-    """The state of a backend now, and its weight; None: that of the configuration."""
+    """The present state and weight of a backend; None: as configured."""
 
     service: str
     backend: Backend
@@ -42,13 +42,13 @@ class LiveBackend:
 
 @dataclass(frozen=True, slots=True)
 class LiveState:
-    """What is known of a running daemon; nothing, unless somebody has asked it."""
+    """The known state of a running daemon; empty if it was not queried."""
 
     flows: tuple[LiveFlow, ...] = ()
     backends: tuple[LiveBackend, ...] = ()
 
     def after_a_change(self) -> LiveState:
-        """What of it holds for another file: the states, which outlive a reload."""
+        """The part that survives a reload: the states."""
         return LiveState((), tuple(replace(backend, weight=None) for backend in self.backends))
 
 
@@ -75,7 +75,7 @@ def flow_key(client: Any, client_port: int, vip: Any, port: int) -> bytes:
 
 
 class _Item:
-    """One item of a listing; every value asked for has to be there, and of its kind."""
+    """One item of a listing; each value must be present and of the right type."""
 
     def __init__(self, data: Any, place: str, source: str) -> None:
         self._data = data

@@ -1,9 +1,9 @@
 """The iptables rules of one family, put together from the parts of the forwarding methods.
 
 Lives here: ``queue_rules``; the shared chains of mangle/PREROUTING and filter/FORWARD.
-Rules: pure. Only chains named PARAGLIDER*; every match of traffic ends in a goto (``-g``), which
-leaves our chain after it, so that no packet is steered twice. Where services share a VIP, some
-ports come before all ports. No method is known by its name.
+Rules: pure. Only chains named PARAGLIDER*; every match of traffic ends in a goto (``-g``), after
+which the packet leaves our chain, so that no packet is steered twice. If services share a VIP,
+rules for some ports come before those for all ports. No method is known by its name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _own(parts: Sequence[MethodRules]) -> list[Table]:
 
 
 def _sharing(scope: RuleScope, parts: Sequence[MethodRules]) -> list[Table]:
-    """The tables of the methods with a part of the shared chains, and these chains first."""
+    """The shared chains, then the tables of the methods with a part of them."""
     shared = [part.shared for part in parts if part.shared is not None]
     if not shared:
         return []

@@ -1,7 +1,7 @@
 """What a forwarding method contributes to the iptables rules of a family.
 
-Lives here: ``RuleScope``, what the rules are made for; ``SharedPart`` and ``MethodRules``, what
-``ForwardMethod.rules`` returns of them; ``forward.queue_rules`` puts them together.
+Lives here: ``RuleScope``, the input of the rules; ``SharedPart`` and ``MethodRules``, which
+``ForwardMethod.rules`` returns; ``forward.queue_rules`` combines them.
 Rules: pure. Methods whose VIPs are addresses of this host share the chains that see every packet
 (PARAGLIDER-PRE, PARAGLIDER-ACCEPT), since services of two of them may share a VIP; a method whose
 VIPs are its own brings chains of its own.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from paraglider.forward.base import ForwardMethod
 
 Branch = tuple[tuple[str, ...], tuple[Chain, ...]]
-"""Rules, and the chains that they lead to (``netfilter.rules.prefix_chains``)."""
+"""Rules, and the chains that they jump to (``netfilter.rules.prefix_chains``)."""
 
 
 def shares_chains(method: Method) -> bool:
@@ -47,7 +47,7 @@ class RuleScope:
     _known: dict[tuple[Method, ...], RuleTraffic] = field(default_factory=dict)
 
     def traffic(self, chosen: Callable[[Method], bool]) -> RuleTraffic:
-        """The traffic of the services whose method is ``chosen``; of none it is empty."""
+        """The traffic of the services whose method is ``chosen``; may be empty."""
         methods = tuple(method for method in self.methods if chosen(method))
         if methods not in self._known:
             self._known[methods] = traffic_of(
@@ -60,14 +60,14 @@ class RuleScope:
         return self.traffic(lambda other: other is method)
 
     def steering(self, chosen: Callable[[Method], bool]) -> Steering:
-        """How packets of the services whose method is ``chosen`` are spread over the workers."""
+        """How packets of the services whose method is ``chosen`` are steered to the workers."""
         by_client = steered_by_client(self.traffic(chosen).services)
         return Steering(self.cores, self.seed, by_client)
 
     @property
     def local(self) -> tuple[str, ...]:
-        """Rules by which a chain returns what local sockets listen for, at VIPs all of whose other
-        ports are balanced.
+        """Rules by which a chain returns packets to ports of local listeners, on VIPs all of whose
+        other ports are balanced.
         """
         balanced = self.traffic(lambda method: method.queued)
         whole = {end.address for end in balanced.vips if end.all_ports}
@@ -77,9 +77,7 @@ class RuleScope:
 
     @property
     def decided(self) -> tuple[str, ...]:
-        """The matches of packets that were decided about: by a mark first, which costs less than
-        conntrack's.
-        """
+        """The matches of packets with a decision; marks first, which cost less than conntrack."""
         matches = (method.decided for method in self.methods if method.decided)
         return tuple(sorted(matches, key=lambda match: "connmark" in match))
 
@@ -88,9 +86,9 @@ class RuleScope:
 class SharedPart:
     """A method's part of the shared chains.
 
-    ``early`` are rules ahead of all others in mangle/PREROUTING; ``some`` and ``every`` lead
-    requests to some and to all ports of a VIP to the method's chains, ``echo`` and ``errors`` what
-    is ICMP; ``accepted`` are the rules of filter/FORWARD.
+    ``early`` are the first rules of mangle/PREROUTING; ``some`` and ``every`` send requests to some
+    and to all ports of a VIP to the method's chains, ``echo`` and ``errors`` ICMP packets;
+    ``accepted`` are the rules of filter/FORWARD.
     """
 
     some: Branch
@@ -103,7 +101,7 @@ class SharedPart:
 
 @dataclass(frozen=True, slots=True)
 class MethodRules:
-    """A method's ``tables`` of its own, and its part of the shared chains, if it has one."""
+    """A method's own ``tables``, and its part of the shared chains, if it has one."""
 
     tables: tuple[Table, ...] = ()
     shared: SharedPart | None = None
@@ -113,10 +111,10 @@ class MethodRules:
 class OpeningsPart:
     """How a method's new flows are limited (``forward.openings``), as nft matches.
 
-    ``decided`` are packets behind the queue that a worker has decided about; ``heard`` those among
-    them that show that the client hears the answers, which a lease marks ahead of the queue too.
-    ``answers``: a worker rewrites the answers as well. ``hashed``: what is beyond the limits is not
-    dropped but left to the kernel's hash.
+    ``decided`` are packets after the queue with a worker's decision; ``heard`` those of them that
+    prove that the client receives the answers, which a lease marks before the queue too.
+    ``answers``: a worker rewrites the answers as well. ``hashed``: packets above the limits are not
+    dropped, but left to the kernel's hash.
     """
 
     decided: str = ""

@@ -1,4 +1,4 @@
-"""Services of the configuration as the core has them, for every way of forwarding.
+"""Makes the core's services from the configuration, for every forward method.
 
 Rules: no I/O. The objects are a worker's own: workers share nothing.
 """
@@ -18,19 +18,21 @@ from paraglider.core.pool import Backend, Pool, State
 from paraglider.core.service import VirtualService
 from paraglider.core.strategies import Context, Registry, Strategy, create
 
-#: service → backend → state and weight, by their names, as the hub decides them
+#: service → backend → state and weight, by their names, as the store has them
 States = dict[str, dict[str, tuple[str, int]]]
 
 _PROTOCOLS = {"tcp": (TCP,), "udp": (UDP,), "any": (TCP, UDP)}
 
 
 def make_backends(service: Service) -> tuple[Backend, ...]:
-    """The backends of ``service`` as the core has them, in the order of the configuration."""
+    """The core's backends of ``service``, in the order of the configuration."""
     return tuple(Backend(b.name, b.address.packed, b.port or 0, b.weight) for b in service.backends)
 
 
 def make_pool(service: Service, before: Pool | None = None) -> Pool:
-    """The pool of ``service``, every backend ready but for those that ``before`` has, too."""
+    """The pool of ``service``; every backend is ready, except that those in ``before`` keep their
+    state.
+    """
     return Pool(
         _backends(service, before),
         all_down=service.all_down,
@@ -42,8 +44,8 @@ def make_pool(service: Service, before: Pool | None = None) -> Pool:
 
 
 def apply_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
-    """Give the backends of ``pools``, each with its service's name, the states and weights that
-    ``states`` has for them.
+    """Set the states and weights of ``states`` on the backends of ``pools``, which are by service
+    name.
     """
     for name, pool in pools:
         if wanted := states.get(name):
@@ -58,9 +60,7 @@ def apply_states(pools: Iterable[tuple[str, Pool]], states: States) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Previous:
-    """What was made of a configuration before: its services as they are now, by their names, and
-    how they are ``configured``.
-    """
+    """The services made of the previous configuration, by name, and how they are ``configured``."""
 
     config: Config
     configured: Mapping[str, Service]
@@ -68,7 +68,7 @@ class Previous:
 
     @classmethod
     def of(cls, config: Config, services: Iterable[VirtualService]) -> Previous:
-        """From the configuration and all that was made of it."""
+        """Collect them from the configuration and the services made from it."""
         configured = {service.name: service for service in config.services}
         return cls(config, configured, {service.name: service for service in services})
 
@@ -82,9 +82,9 @@ def make_services(
 ) -> list[VirtualService]:
     """The services of ``config`` whose method is ``chosen``, for worker number ``worker``.
 
-    ``registry`` has the strategies that they name (``policies.load``). What ``before`` has alike
-    stays the same object, so that flows keep their backends and strategies their place: services
-    that have not changed, and of others what has not.
+    ``registry`` has the strategies that they name (``policies.load``). Unchanged services, and
+    unchanged parts of changed ones, stay the objects of ``before``, so that flows keep their
+    backends and strategies their place.
     """
     place = _Place(config, worker, registry)
     names = predecessors(before.config, config) if before is not None else {}
@@ -104,7 +104,7 @@ class _Place(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """A service as it was before; ``same`` tells that nothing about it has changed but weights."""
+    """The previous service; ``same``: nothing but weights has changed."""
 
     config: Service
     service: VirtualService
@@ -114,7 +114,7 @@ class _Known(NamedTuple):
 def _known(
     service: Service, name: str | None, config: Config, before: Previous | None
 ) -> _Known | None:
-    """``name`` is what the service was called, None where there was none."""
+    """``name`` is the service's previous name, None if there was no such service."""
     if before is None or name is None or name not in before.services:
         return None
     made, was = before.services[name], before.configured[name]
@@ -126,7 +126,7 @@ def _known(
 
 
 def _shape(service: Service) -> Service:
-    """``service`` without the weights, which are the hub's to say, and without checks."""
+    """``service`` without the weights, which the store sets, and without checks."""
     unweighted = (backend.model_copy(update={"weight": 1}) for backend in service.backends)
     return service.with_backends(tuple(unweighted)).model_copy(update={"check": None})
 

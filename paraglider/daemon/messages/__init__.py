@@ -12,10 +12,10 @@
     from http   requests: ShowRequest, FlowsRequest, KillRequest, SetRequest, ReloadRequest
     to http     answers: Result, Refusal
 
-Rules: pure. A process is not believed: its end of the channel at the supervisor validates what
-comes against the union of its role (``FROM_ROLE``), strictly, and what does not fit ends the
-process. Unknown fields are errors; a value never stands in an error, for that ends up in the log.
-What comes by the thousand is a named tuple, an array on the wire.
+Rules: pure. Processes are not trusted: the supervisor validates their messages strictly against the
+union of their role (``FROM_ROLE``), and kills a process that sends an invalid one. Unknown fields
+are errors; errors contain no values, since they are logged. Items that come by the thousand are
+named tuples, arrays on the wire.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ _SILENT: Final[Receives] = TypeAdapter(Acknowledged)
 _FROM_WORKER: Final = _receives(FromWorker)
 _TO_WORKER: Final = _receives(ToWorker)
 
-#: what the supervisor accepts from a process, by its role
+#: the messages that the supervisor accepts, by the role of the process
 FROM_ROLE: Final[dict[str, Receives]] = {
     "worker": _FROM_WORKER,
     "proxy worker": _FROM_WORKER,
@@ -155,7 +155,7 @@ FROM_ROLE: Final[dict[str, Receives]] = {
     "host helper": _receives(FromHostHelper),
     "http": _receives(FromHttp),
 }
-#: what a process accepts from the supervisor, by its role
+#: the messages that a process accepts from the supervisor, by its role
 TO_ROLE: Final[dict[str, Receives]] = {
     "worker": _TO_WORKER,
     "proxy worker": _TO_WORKER,

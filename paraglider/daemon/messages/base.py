@@ -1,4 +1,4 @@
-"""What messages of both directions have: their base, bounded fields, answers of several peers."""
+"""The base of all messages, bounded fields, and answers that several peers send."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from paraglider.errors import OperatorError, ParagliderError, PlatformError
 from paraglider.forward.flows import Match
 from paraglider.health.results import Name
 
-#: flows that one process lists at most
+#: most flows that one process lists
 MOST_LISTED: Final = 1000
 
 Index = Annotated[int, Field(ge=0, le=(1 << 63) - 1)]
@@ -28,12 +28,12 @@ Mark = Annotated[int, Field(ge=0, le=(1 << 32) - 1)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 #: states and weights by service and backend
 StateTable = dict[str, dict[str, tuple[str, int]]]
-#: validates what comes from a peer
+#: validates the messages of a peer
 Receives = TypeAdapter[Any]
 
 
 def _config(plain: Any) -> Config:
-    """The configuration has types that are read as from YAML, not from JSON."""
+    """Validate the configuration as if read from YAML: it has types that JSON lacks."""
     return plain if isinstance(plain, Config) else Config.model_validate(plain)
 
 
@@ -51,7 +51,7 @@ def _server(text: str) -> str:
 
 
 class Message(BaseModel):
-    """Base of all messages; ``type`` tells them apart."""
+    """Base of all messages; ``type`` is the discriminator."""
 
     model_config = ConfigDict(
         strict=True, extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True
@@ -59,7 +59,7 @@ class Message(BaseModel):
 
 
 class FlowMatch(Message):
-    """Which flows are meant: of clients in a network, to a backend, of a service; None for any.
+    """Selects flows: of clients in a network, to a backend, of a service; None for any.
     ``client`` is the text of an address or a network.
     """
 
@@ -68,17 +68,17 @@ class FlowMatch(Message):
     service: Name | None = None
 
     def parsed(self) -> Match:
-        """For the flows' side; raises ``OperatorError`` for what is no client."""
+        """As ``forward.flows.Match``; raises ``OperatorError`` for an invalid client."""
         return Match.of(self.model_dump())
 
     @classmethod
     def of(cls, match: Match) -> Self:
-        """What ``parsed`` reads."""
+        """The message that ``parsed`` reads."""
         return cls(**match.words())
 
 
 class DnsName(NamedTuple):
-    """A name with SRV records, the server to ask (empty: the host's), and the family wanted."""
+    """A name with SRV records, the server to query (empty: the host's), and the family."""
 
     name: Name
     server: Annotated[Name, AfterValidator(_server)]
@@ -86,13 +86,13 @@ class DnsName(NamedTuple):
 
 
 class Acknowledged(Message):
-    """It is done."""
+    """The request was carried out."""
 
     type: Literal["acknowledged"] = "acknowledged"
 
 
 class Refusal(Message):
-    """What could not be done, and what would be right; ``lines`` are mistakes in a file."""
+    """Why the request was refused, and the remedy; ``lines`` are mistakes in a file."""
 
     type: Literal["refusal"] = "refusal"
     error: str
@@ -111,6 +111,6 @@ class Refusal(Message):
         )
 
     def to_error(self) -> ParagliderError:
-        """The error, to be raised where the request was made."""
+        """The error, to be raised by the requester."""
         kind = OperatorError if self.fault == "operator" else PlatformError
         return kind(self.error, self.remedy)

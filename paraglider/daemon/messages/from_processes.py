@@ -1,4 +1,4 @@
-"""What processes send to the supervisor, which believes none of it."""
+"""Messages from the processes to the supervisor, which trusts none of them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from paraglider.host.dns_records import MOST_TARGETS, Record
 from paraglider.netfilter.connections import Fill
 from paraglider.netfilter.nfnetlink import CounterValue
 
-#: backends that one answer of the DNS lists at most: a target may have several addresses
+#: most backends in one DNS answer: a target may have several addresses
 MOST_RECORDS: Final = 16 * MOST_TARGETS
-#: objects that one message about the host names
+#: most objects in one message about the host
 MOST_CONDITIONS: Final = 300
 
 _Text = Annotated[str, Field(max_length=1000)]
@@ -26,13 +26,13 @@ _Scalar = (
     | None
 )
 Severity = Literal["degraded", "unhealthy"]
-#: where a request of http came in
+#: the listener of a request
 Listener = Literal["control", "stats"]
 View = Literal["services", "backends", "workers", "health", "status"]
 
 
 class FlowList(Message):
-    """The flows that were found; ``more`` where there are more than ``limit``."""
+    """The flows found; ``more``: there are more than ``limit``."""
 
     type: Literal["flow-list"] = "flow-list"
     flows: Annotated[tuple[dict[str, _Scalar], ...], Field(max_length=MOST_LISTED)]
@@ -40,14 +40,16 @@ class FlowList(Message):
 
 
 class KilledFlows(Message):
-    """How many flows were ended."""
+    """The number of flows ended."""
 
     type: Literal["killed-flows"] = "killed-flows"
     killed: Index
 
 
 class HealthNews(Message):
-    """Results since the last message: the newest report of each backend, changes, hosts."""
+    """Results since the last message: the newest check of each backend, changes of states,
+    hosts.
+    """
 
     type: Literal["health-news"] = "health-news"
     reports: tuple[CheckReport, ...] = ()
@@ -56,7 +58,7 @@ class HealthNews(Message):
 
 
 class DnsUpdate(Message):
-    """The backends that the DNS has at ``name``; ``ttl`` is seconds."""
+    """The backends of the DNS name ``name``; ``ttl`` is seconds."""
 
     type: Literal["dns-answer"] = "dns-answer"
     name: DnsName
@@ -65,7 +67,7 @@ class DnsUpdate(Message):
 
 
 class DnsFailure(Message):
-    """The DNS names no backend at ``name``, or could not be asked; ``why`` is one line."""
+    """The DNS has no backend for ``name``, or the query failed; ``why`` is one line."""
 
     type: Literal["dns-failure"] = "dns-failure"
     name: DnsName
@@ -73,14 +75,14 @@ class DnsFailure(Message):
 
 
 class FileChanged(Message):
-    """``file`` has changed; it has not been read."""
+    """``file`` has changed; the monitor has not read it."""
 
     type: Literal["file-changed"] = "file-changed"
     file: Name
 
 
 class HostConditions(Message):
-    """All that is wrong with the host now: how bad it is and what to say of it, by the object."""
+    """All present conditions of the host: severity and text, by object."""
 
     type: Literal["host-conditions"] = "host-conditions"
     found: Annotated[
@@ -96,21 +98,21 @@ class HostConditions(Message):
 
 
 class TablesRestored(Message):
-    """The tables of offloaded flows of these families were made anew, as they were set up."""
+    """The tables of offloaded flows of these families were restored to the set-up."""
 
     type: Literal["tables-restored"] = "tables-restored"
     families: tuple[Annotated[int, Field(ge=4, le=6, multiple_of=2)], ...]
 
 
 class HostChanged(Message):
-    """What had to be done to the host, one line each."""
+    """The changes made to the host, one line each."""
 
     type: Literal["host-changed"] = "host-changed"
     done: tuple[str, ...]
 
 
 class ConnectionCounts(Message):
-    """The connections of the kernel, by mark."""
+    """The numbers of the kernel's connections, by mark."""
 
     type: Literal["connection-counts"] = "connection-counts"
     marks: dict[Mark, Index]
@@ -139,7 +141,7 @@ class ShowRequest(Message):
 
 
 class FlowsRequest(Message):
-    """List flows, ``limit`` at most."""
+    """List at most ``limit`` flows."""
 
     type: Literal["flows"] = "flows"
     listener: Listener
@@ -169,7 +171,7 @@ class SetRequest(Message):
 
 
 class ReloadRequest(Message):
-    """Read the configuration file again; ``force``: also where that ends live flows."""
+    """Reload the configuration file; ``force``: even if that ends live flows."""
 
     type: Literal["reload"] = "reload"
     listener: Listener

@@ -1,4 +1,4 @@
-"""What the supervisor sends: to workers, the monitor, the host helper, http."""
+"""Messages from the supervisor to workers, the monitor, the host helper and http."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from paraglider.health.targets import Key, Scope, Target
 
 
 class SetStates(Message):
-    """Give these backends their states and weights; ``version`` is the store's by then."""
+    """Set the states and weights of these backends; ``version`` is that of the store."""
 
     type: Literal["set-states"] = "set-states"
     states: StateTable
@@ -33,7 +33,7 @@ class SetStates(Message):
 
 
 class ApplyConfig(Message):
-    """Carry flows by ``config`` from now on, with the states and weights of its backends."""
+    """Apply ``config``, with the states and weights of its backends."""
 
     type: Literal["apply-config"] = "apply-config"
     config: PlainConfig
@@ -42,14 +42,14 @@ class ApplyConfig(Message):
 
 
 class SuspendPolicies(Message):
-    """Call the policies of all services but of these."""
+    """Suspend the policies of these services, and enable those of all others."""
 
     type: Literal["suspend-policies"] = "suspend-policies"
     services: tuple[Name, ...]
 
 
 class ListFlows(Message):
-    """Request: list flows, ``limit`` at most."""
+    """Request: list at most ``limit`` flows."""
 
     type: Literal["list-flows"] = "list-flows"
     match: FlowMatch
@@ -64,7 +64,7 @@ class KillFlows(Message):
 
 
 class WriteCounters(Message):
-    """Request: acknowledge when the counters of all backends have been written anew."""
+    """Request: acknowledge when the counters of all backends have been written."""
 
     type: Literal["write-counters"] = "write-counters"
 
@@ -82,8 +82,8 @@ class TargetRow(NamedTuple):
 
 
 class SetTargets(Message):
-    """Targets that are new or changed, and the keys of those that are ``gone``; with ``whole``
-    there are no others. What is known of the others stays. ``scope`` is None without failover.
+    """Targets that are new or changed, and the keys of removed ones (``gone``); with ``whole``
+    there are no others. The results of other targets are kept. ``scope`` is None without failover.
     Thousands of targets share few checks, so each check is sent once.
     """
 
@@ -119,7 +119,7 @@ class SetTargets(Message):
         )
 
     def targets(self) -> tuple[Target, ...]:
-        """The targets; raises IndexError where a row names a check that is not there."""
+        """The targets; raises IndexError if a row names a missing check."""
         return tuple(
             Target(*row[:4], None if row.check < 0 else self.checks[row.check], row.up, row.found)
             for row in self.rows
@@ -127,14 +127,14 @@ class SetTargets(Message):
 
 
 class CheckSooner(Message):
-    """Flows to these backends went unanswered."""
+    """Check these backends sooner: connections to them failed."""
 
     type: Literal["check-sooner"] = "check-sooner"
     backends: tuple[tuple[Name, Name], ...]
 
 
 class SetSources(Message):
-    """All names that are asked for and all files that are watched from here on."""
+    """All DNS names to query and all files to watch from now on."""
 
     type: Literal["set-sources"] = "set-sources"
     names: tuple[DnsName, ...]
@@ -156,8 +156,8 @@ class LoadRules(Message):
 
 
 class ForgetConnections(Message):
-    """Request: delete connections of the kernel: those with ``marks``, those with ``passing`` but
-    for live TCP ones, and untranslated UDP ones to ``datagrams`` (VIP, first port, last port).
+    """Request: delete connections from conntrack: all with ``marks``, all but live TCP ones with
+    ``passing``, and untranslated UDP ones to ``datagrams`` (VIP, first port, last port).
     """
 
     type: Literal["forget-connections"] = "forget-connections"
@@ -167,7 +167,7 @@ class ForgetConnections(Message):
 
 
 class CountConnections(Message):
-    """Request: how many connections the kernel has, by mark; answered by ConnectionCounts."""
+    """Request: count the kernel's connections by mark; answered by ConnectionCounts."""
 
     type: Literal["count-connections"] = "count-connections"
 

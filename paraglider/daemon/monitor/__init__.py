@@ -1,7 +1,7 @@
-"""The monitor: one process that checks backends, asks the DNS, and watches files of backends.
+"""The monitor: one process that checks backends, queries the DNS, and watches files of backends.
 
 process      the process                                              (``process``)
-discovery    names that are asked again and again, files              (``discovery``)
-dns_lookup   how a name is asked                                      (``dns_lookup``)
-outbox       what waits until the supervisor reads, newest only       (``outbox``)
+discovery    periodic DNS queries, watched files              (``discovery``)
+dns_lookup   one DNS query                                      (``dns_lookup``)
+outbox       unsent results, only the newest of each subject       (``outbox``)
 """

@@ -1,7 +1,7 @@
-"""Where backends are listed elsewhere: names are asked again and again, files are watched.
+"""Discovery: queries DNS names periodically, and watches files that list backends.
 
-Files are never read here; the supervisor reads them, and checks whatever is reported. Nothing is
-known here that the supervisor could not tell again.
+Files are never read here; the supervisor reads them, and validates what is reported. Discovery has
+no state that the supervisor could not send again.
 
 Lives here: ``Discovery``, ``Backoff``, ``preload``.
 """
@@ -19,33 +19,35 @@ from paraglider.daemon.monitor.outbox import DiscoveryNews
 from paraglider.host import srv
 from paraglider.host.file_watch import FileWatch, barred
 
-#: seconds that an answer holds at least and at most, whatever its TTL
+#: least and most seconds that an answer is used, whatever its TTL
 LEAST: Final = 2.0
 MOST: Final = 300.0
-#: seconds between two questions that fail, at most; they double from LEAST on
+#: most seconds between two failing queries; the pause doubles from LEAST on
 LONGEST_WAIT: Final = 30.0
 
 
 class Backoff:
-    """When a name is asked again."""
+    """Computes when a name is queried again."""
 
     def __init__(self) -> None:
         self._failures = 0
 
     def answered(self, ttl: float) -> float:
-        """Seconds from an answer to the next question."""
+        """Seconds from an answer to the next query."""
         self._failures = 0
         return min(max(ttl, LEAST), MOST)
 
     def failed(self) -> float:
-        """Seconds from a failure to the next question."""
+        """Seconds from a failure to the next query."""
         wait = min(LEAST * (1 << min(self._failures, 10)), LONGEST_WAIT)
         self._failures += 1
         return wait
 
 
 class Discovery:
-    """Asks names and watches files on the running loop, and calls ``notify`` with the news."""
+    """Queries names and watches files on the running loop, and calls ``notify`` with the
+    results.
+    """
 
     def __init__(
         self, notify: Callable[[DiscoveryNews], None], query_for: QueryFor | None = None
@@ -60,12 +62,12 @@ class Discovery:
         self._broken: asyncio.Future[None] | None = None
 
     async def start(self) -> asyncio.Future[None]:
-        """Be ready for ``update``; the future gets an error that was not foreseen."""
+        """Prepare for ``update``; the returned future gets unexpected errors."""
         self._broken = asyncio.get_running_loop().create_future()
         return self._broken
 
     def update(self, names: tuple[DnsName, ...], files: tuple[str, ...]) -> None:
-        """Ask these names and watch these files from now on, and no others."""
+        """Query these names and watch these files from now on, and no others."""
         for name in set(self._names) - set(names):
             self._names.pop(name).cancel()
         for name in names:
@@ -86,7 +88,7 @@ class Discovery:
                 self._watching = self._spawn(self._watch.run())
 
     async def close(self) -> None:
-        """Ask no name and watch no file any more."""
+        """Stop querying and watching."""
         tasks = list(self._names.values())
         for task in tasks:
             task.cancel()
@@ -98,7 +100,7 @@ class Discovery:
             self._broken.cancel()
 
     async def _ask(self, name: DnsName) -> None:
-        """Ask again and again."""
+        """Query ``name`` periodically."""
         backoff = Backoff()
         query = self._query_for(name)
         while True:
@@ -128,5 +130,5 @@ class Discovery:
 
 
 def preload() -> None:
-    """Import all that is needed here; the supervisor calls it while it may read every file."""
+    """Import everything needed; called by the supervisor before privileges are dropped."""
     srv.preload()

@@ -1,8 +1,8 @@
-"""Asking the DNS for backends: one name now, or all names before anything of a daemon is started.
+"""DNS queries for backends: one name now, or all names before the daemon starts.
 
-Lives here: ``ask``, ``ask_once``, and ``dns_query``, which asks by dnspython.
-Rules: what strangers send is read by a process without rights (the monitor, or one that ends with
-its answers), and bounded in time and length.
+Lives here: ``ask``, ``ask_once``, and ``dns_query``, which uses dnspython.
+Rules: answers from the network are parsed by a process without privileges (the monitor, or a
+temporary one), and bounded in time and length.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from paraglider.host import srv
 from paraglider.host.dns_records import NoAnswerError, Query
 from paraglider.host.srv import DnsQuery
 
-#: of the process that asks, as its filter of system calls has it
+#: role of the temporary process, for its seccomp filter
 ROLE: Final = "monitor"
-#: seconds for all that it takes to answer for one name
+#: timeout, in seconds, of all queries for one name
 PATIENCE: Final = 20.0
 #: seconds that a start waits for the DNS
 FIRST_PATIENCE: Final = 6.0
@@ -39,12 +39,12 @@ QueryFor = Callable[[DnsName], Query]
 
 
 def dns_query(name: DnsName) -> Query:
-    """How ``name`` is asked for."""
+    """Query ``name``."""
     return DnsQuery(parse_endpoint(name.server) if name.server else None)
 
 
 async def ask(name: DnsName, query: Query) -> DnsUpdate | DnsFailure:
-    """What the DNS has at ``name`` now."""
+    """The present DNS answer for ``name``."""
     try:
         async with asyncio.timeout(PATIENCE):
             answer = await srv.look_up(name.name, name.family, query)
@@ -58,9 +58,9 @@ async def ask(name: DnsName, query: Query) -> DnsUpdate | DnsFailure:
 def ask_once(
     names: Sequence[DnsName], uid: int, gid: int, query_for: QueryFor = dns_query
 ) -> list[DnsUpdate | DnsFailure]:
-    """What the DNS has at ``names`` now, asked by a process without rights that ends with it.
+    """The present DNS answers for ``names``, queried by a temporary process without privileges.
 
-    What it does not say within FIRST_PATIENCE is missing.
+    Answers that take longer than FIRST_PATIENCE are missing.
     """
     if not names:
         return []
@@ -100,7 +100,7 @@ async def _ask_all(names: Sequence[DnsName], writing: int, query_for: QueryFor) 
 
 
 def _read(reading: int, deadline: float) -> list[DnsUpdate | DnsFailure]:
-    """The whole lines that come until the end or the deadline."""
+    """The complete lines received until the end or the deadline."""
     data = bytearray()
     while len(data) < _LONGEST:
         ready, _, _ = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))

@@ -1,9 +1,9 @@
-"""What the monitor has to tell the supervisor: the newest of each subject, in few messages.
+"""The monitor's unsent results: the newest of each subject, sent in few messages.
 
 Lives here: ``Outbox``.
-Rules: results that come within WAIT seconds go in one message. While the supervisor has not read
-the last one nothing is sent, and of each backend, name and file only the newest news are kept, so
-a supervisor that is slow gets the newest state, never a backlog.
+Rules: results within WAIT seconds are sent in one message. While the supervisor has not read the
+last message nothing is sent, and only the newest result of each backend, name and file is kept, so
+a slow supervisor gets the newest state, never a backlog.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Final, Protocol
 from paraglider.daemon.messages import DnsFailure, DnsUpdate, FileChanged, HealthNews, Message
 from paraglider.health.results import CheckReport, DiscoveredHost, HealthChange
 
-#: seconds in which more results may come
+#: seconds to wait for further results
 WAIT: Final = 0.01
-#: results of one message: what the supervisor handles at a time
+#: most results in one message: what the supervisor handles at a time
 MOST: Final = 512
 
 News = CheckReport | HealthChange | DiscoveredHost
@@ -26,18 +26,18 @@ DiscoveryNews = DnsUpdate | DnsFailure | FileChanged
 
 
 class NewsReceiver(Protocol):
-    """What is needed of ``ipc.LoopEndpoint``."""
+    """What the outbox needs of ``ipc.LoopEndpoint``."""
 
     @property
     def pending(self) -> bool:
-        """Whether the supervisor has yet to read what was sent."""
+        """Whether the supervisor has not read all that was sent."""
 
     def send(self, message: Message) -> None:
         """Send ``message``."""
 
 
 class Outbox:
-    """Collects news; sends them to the endpoint given to ``open``, on the running loop."""
+    """Collects results; sends them to the endpoint given to ``open``, on the running loop."""
 
     def __init__(self) -> None:
         self._peer: NewsReceiver | None = None
@@ -51,14 +51,14 @@ class Outbox:
         self._schedule()
 
     def close(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._peer = None
         if self._due is not None:
             self._due.cancel()
             self._due = None
 
     def put_health(self, news: News) -> None:
-        """A result of the checker."""
+        """Add a result of the checker."""
         about = (news.address,) if isinstance(news, DiscoveredHost) else news[:2]
         key = (type(news), *about)
         self._health.pop(key, None)  # the newest comes last
@@ -66,7 +66,7 @@ class Outbox:
         self._schedule()
 
     def put_discovery(self, news: DiscoveryNews) -> None:
-        """An answer of the DNS, or a file that changed."""
+        """Add a DNS answer or a changed file."""
         key = news.file if isinstance(news, FileChanged) else news.name
         self._found.pop(key, None)
         self._found[key] = news
@@ -85,7 +85,7 @@ class Outbox:
         self._schedule()
 
     def _next(self) -> Message | None:
-        """The next message, changes of health first; None without news."""
+        """The next message, changes of health first; None if there is none."""
         if not self._health:
             return self._found.pop(next(iter(self._found))) if self._found else None
         changed = [key for key in self._health if key[0] is not CheckReport]

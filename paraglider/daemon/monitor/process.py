@@ -1,14 +1,14 @@
-"""The process that checks the backends, asks the DNS, and watches files that list backends.
+"""The process that checks the backends, queries the DNS, and watches files that list backends.
 
-It runs as nobody without any capability, for it reads what strangers send: the sockets for pings
-are opened by the supervisor and inherited. It is locked in an empty directory, unless it needs the
-host's files: programs (`type: exec`), /etc/resolv.conf, files of backends; then its root directory
-is "/". It never reads files of backends; the supervisor does, and checks whatever this process
-reports. It knows nothing that the supervisor could not tell it again.
+It parses input from the network, so it runs as nobody without any capability; the ping sockets are
+opened by the supervisor and inherited. Its root directory is empty, unless it needs the host's
+files: programs (`type: exec`), /etc/resolv.conf, files of backends; then it is "/". It never reads
+files of backends; the supervisor does, and validates what this process reports. It has no state
+that the supervisor could not send again.
 
 Lives here: ``MonitorSpec``, ``run``, ``Monitor``, ``chroot_for``, ``echo_for``.
-Rules: exits on SIGTERM, when the supervisor is gone, or on an invalid message; what it reports
-waits for room in ``outbox`` and never delays the loop.
+Rules: exits on SIGTERM, when the channel closes, or on an invalid message; reports are buffered in
+``outbox`` and never delay the loop.
 """
 
 from __future__ import annotations
@@ -35,9 +35,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class MonitorSpec(Spec):
-    """All that the monitor is told at its start: its sockets for pings (None: there are none), its
-    user, its root directory, whether it runs ``programs``, and whether what asks the DNS and
-    watches files is loaded (``discovers``).
+    """The startup parameters of the monitor: its ping sockets (None: there are none), its user, its
+    root directory, whether it runs ``programs``, and whether discovery is loaded (``discovers``).
     """
 
     role: ClassVar[str] = "monitor"
@@ -50,7 +49,7 @@ class MonitorSpec(Spec):
 
     @property
     def filter(self) -> str:
-        """See ``spec.Spec``; programs need another one."""
+        """See ``spec.Spec``; a monitor that runs programs has another filter."""
         return "monitor-exec" if self.programs else self.role
 
     def updated(self, state: StartupState) -> Self:
@@ -65,20 +64,20 @@ class MonitorSpec(Spec):
 
 
 def runs_programs(config: Config) -> bool:
-    """Whether a service of ``config`` is checked by a program."""
+    """Whether a service of ``config`` has a check that runs a program."""
     return any(s.check is not None and s.check.probe.runs_program for s in config.services)
 
 
 def chroot_for(config: Config, *, discovers: bool) -> str:
-    """The root directory of the monitor of ``config``: "/" where it needs the host's files."""
+    """The root directory of the monitor of ``config``: "/" if it needs the host's files."""
     return "/" if discovers or runs_programs(config) else config.chroot
 
 
 def echo_for(config: Config, *, failover: bool) -> Pinger | None:
-    """The sockets for pings, for which this process needs CAP_NET_RAW; before it is given up.
+    """Open the ping sockets, which needs CAP_NET_RAW, before privileges are dropped.
 
-    Opened where they can be, so that a reload may bring pings; where nothing of ``config`` needs
-    them they may be missing, else that is a ``PlatformError``.
+    They are opened even if ``config`` has no pings, since a reload may add some. A failure to open
+    them is a ``PlatformError`` only if ``config`` needs them.
     """
     pings = any(s.check is not None and s.check.probe.needs_raw_socket for s in config.services)
     try:
@@ -90,14 +89,14 @@ def echo_for(config: Config, *, failover: bool) -> Pinger | None:
 
 
 class Monitor:
-    """What the supervisor's messages mean to ``checker`` and ``discovery``."""
+    """Applies the supervisor's messages to ``checker`` and ``discovery``."""
 
     def __init__(self, checker: Checker, discovery: Discovery | None) -> None:
         self._checker = checker
         self._discovery = discovery
 
     def on_message(self, message: Message) -> None:
-        """Do what ``message`` says."""
+        """Handle ``message``."""
         if isinstance(message, SetTargets):
             self._checker.update(
                 message.targets(), message.scope, message.gone, whole=message.whole
@@ -109,7 +108,7 @@ class Monitor:
 
 
 def run(spec: MonitorSpec, report: int, parent: int) -> int:
-    """Be the monitor until SIGTERM; the exit code of the process.
+    """Run the monitor until SIGTERM; returns the exit code of the process.
 
     ``report`` is the pipe to the supervisor, ``parent`` its process id.
     """
@@ -131,9 +130,11 @@ def run(spec: MonitorSpec, report: int, parent: int) -> int:
 async def serve(
     spec: MonitorSpec, checker: Checker, discovery: Discovery | None, outbox: Outbox, report: int
 ) -> int:
-    """Tell ``report`` that all is ready, and follow the supervisor until the end; the exit code.
+    """Report on ``report`` that the process is ready, and serve the supervisor; returns the exit
+    code.
 
-    Raises what ends ``checker`` or ``discovery`` unforeseen: the supervisor starts another monitor.
+    Raises unexpected errors of ``checker`` or ``discovery``: the supervisor then replaces the
+    monitor.
     """
     if spec.endpoint is None:
         raise ValueError("a monitor needs an endpoint")

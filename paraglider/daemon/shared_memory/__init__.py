@@ -1,5 +1,5 @@
-"""Memory that processes share with the supervisor: written by one process, read without asking.
+"""Memory that processes share with the supervisor: written by one process, read without a request.
 
-counters            what a worker counts                                    (``counters``)
-heartbeat           signs of life, what a process does                      (``heartbeat``)
+counters            a worker's counters                                    (``counters``)
+heartbeat           heartbeat of a process, and what it does                      (``heartbeat``)
 """

@@ -1,16 +1,15 @@
-"""What a worker counts, in memory that it shares with the supervisor: read, never asked for.
+"""A worker's counters, in memory shared with the supervisor: read without a request.
 
     head   the worker's own numbers, at the places of their names in HEAD
-    rows   one for each backend of each service: whose it is, then the numbers of ROW
+    rows   one for each backend of each service: its identity, then the numbers of ROW
 
-A row says whose it is by hashes of the names. So nobody has to agree on an order, and the process
-that follows one that died finds its rows and counts on from there: while the daemon lives, no
-count goes down. Where a backend leaves, what it had goes over to the row of its service, and the
-row is free.
+A row is identified by hashes of the names. So no order has to be agreed on, and the successor of a
+dead process finds its rows and continues them: while the daemon runs, no counter goes down. When a
+backend is removed, its counts are added to the row of its service, and its row is free.
 
-Rules: one writer, from its tick, so that the packet path has no part in it; every number is eight
-bytes, which the machine writes at once; rows change hands under an odd EDITION, and a reader that
-met one looks again. The reader waits for nobody, and finds numbers, whatever a worker writes.
+Rules: one writer, in its tick, so that the packet path has no part in it; every number is eight
+bytes, written atomically; rows are reassigned under an odd EDITION (a seqlock), and a reader that
+sees one reads again. The reader never waits, and gets numbers, whatever a worker writes.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from typing import Final, NamedTuple, Protocol
 
 from paraglider.core.verdict import REASON_NAMES
 
-#: numbers that go up and down: a successor does not count on from them
+#: gauges: a successor does not continue them
 GAUGES: Final = frozenset(
     ("alive", "busy", "flows", "bound", "active", "closing", "half_open", "inactive")
 )
@@ -48,43 +47,43 @@ ROW: Final = (
 )
 ABSENT: Final = -1
 
-#: rows that there may be; a worker's backends beyond that have no counters
+#: most rows; a worker's further backends have no counters
 MOST_ROWS: Final = 1 << 16
 #: rows written in one tick of a worker
 ROWS_A_TICK: Final = 32
 #: seconds over which ``busy`` is taken
 SPAN: Final = 1.0
-#: tries of a reader to find the rows at rest; a writer that died among them is not waited for
+#: attempts of a reader to read consistent rows; it does not wait for a writer that died in between
 _TRIES: Final = 100
 
 _EDITION, _USED, _HEAD = 0, 1, 2  # places of words
 _ROWS: Final = 128
-_WIDE: Final = 16  # words of a row: service, backend (0: what those that left had), ROW
+_WIDE: Final = 16  # words of a row: service, backend (0: sums of removed backends), ROW
 _HEAD_PLACES: Final = {name: _HEAD + place for place, name in enumerate(HEAD)}
 _OFFSETS: Final = {name: offset for offset, name in enumerate(ROW, 2)}
 
 
 @lru_cache(maxsize=8192)
 def identity(*names: str) -> int:
-    """The same number in every process for what is called so; never 0."""
+    """A hash of the names, the same in every process; never 0."""
     digest = blake2b("\0".join(names).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True) or 1
 
 
 class Counters:
-    """The memory of one worker; made before the process, and kept for those that follow it."""
+    """The memory of one worker; made before the process, and kept for its successors."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 8 * (_ROWS + _WIDE * MOST_ROWS))
         self.words = memoryview(self._memory).cast("q")
 
     def close(self) -> None:
-        """Let the memory go, in a process that it does not concern."""
+        """Unmap the memory, in a process that does not use it."""
         self.words.release()
         self._memory.close()
 
     def read(self) -> Sample:
-        """What stands there now."""
+        """Read the present counters."""
         words = self.words
         for _ in range(_TRIES):
             edition = words[_EDITION]
@@ -96,7 +95,7 @@ class Counters:
 
 
 class Sample:
-    """What a worker has counted, as it was read. ``head`` has the numbers of HEAD."""
+    """The counters of a worker, as read. ``head`` has the numbers of HEAD."""
 
     def __init__(self, words: Sequence[int]) -> None:
         self.head: dict[str, int] = {name: words[at] for name, at in _HEAD_PLACES.items()}
@@ -124,12 +123,12 @@ class Sample:
         }
 
     def backend(self, service: str, backend: str) -> dict[str, int]:
-        """What is known of one backend, by the names in ROW; nothing where there is no row."""
+        """The counters of one backend, by the names in ROW; empty if there is no row."""
         row = self._rows.get(identity(service), {}).get(identity(service, backend))
         return {} if row is None else _known(row)
 
     def service(self, service: str) -> dict[str, int]:
-        """The sums over the backends of ``service``, of those that left too."""
+        """The sums over the backends of ``service``, including removed ones."""
         sums: dict[str, int] = {}
         for row in self._rows.get(identity(service), {}).values():
             for name, value in _known(row).items():
@@ -142,28 +141,28 @@ def _known(row: Sequence[int]) -> dict[str, int]:
 
 
 class CounterSource(Protocol):
-    """Who counts."""
+    """The source of the counters."""
 
     def figures(self) -> Mapping[str, int]:
-        """Numbers of HEAD; those without a name there are none's."""
+        """Numbers of HEAD; others are ignored."""
 
     def traffic(self) -> Iterator[tuple[str, str, Mapping[str, int]]]:
         """Service, backend, numbers of ROW; every backend once."""
 
 
 class CounterWriter:
-    """Writes what ``source`` counts into ``counters``, ``rows`` backends at every tick."""
+    """Writes the counters of ``source`` into ``counters``, ``rows`` backends per tick."""
 
     def __init__(self, counters: Counters, source: CounterSource, rows: int = ROWS_A_TICK) -> None:
         self._words = words = counters.words
         self._source = source
         self._at_once = rows
-        if words[_EDITION] % 2:  # the one before us died over it
+        if words[_EDITION] % 2:  # the predecessor died while writing
             words[_EDITION] += 1
         self._head = _Numbers(words, _HEAD_PLACES)
         self._rows: dict[tuple[str, str], _Row] = {}
-        self._heirs: dict[int, int] = {}  # service -> place of what those that left had
-        self._unclaimed: dict[tuple[int, int], int] = {}  # rows of the process before this one
+        self._heirs: dict[int, int] = {}  # service -> place of the sums of removed backends
+        self._unclaimed: dict[tuple[int, int], int] = {}  # rows of the predecessor
         self._free: list[int] = []
         for at in range(_ROWS, _ROWS + _WIDE * words[_USED], _WIDE):
             service, backend = words[at], words[at + 1]
@@ -173,7 +172,7 @@ class CounterWriter:
                 self._heirs[service] = at
             else:
                 self._free.append(at)
-        self.walks = 0  # how often all rows have been written
+        self.walks = 0  # number of times that all rows have been written
         self._seen: set[tuple[str, str]] = set()
         self._walk = iter(source.traffic())
         self._since, self._spent = time.monotonic_ns(), time.process_time_ns()
@@ -198,7 +197,7 @@ class CounterWriter:
             self._end_walk()
 
     def _end_walk(self) -> None:
-        """Every backend has been seen: those that were not have left."""
+        """All backends have been written: the others have been removed."""
         if self._unclaimed or len(self._seen) < len(self._rows):
             left = {row.place: row.at for n, row in self._rows.items() if n not in self._seen}
             for (service, _), at in (left | self._unclaimed).items():
@@ -213,7 +212,7 @@ class CounterWriter:
         self._walk = iter(self._source.traffic())
 
     def _begin(self, names: tuple[str, str]) -> _Row | None:
-        """The row of a backend that has none in this process yet; None when there is no room."""
+        """The row of a backend that has none in this process yet; None if there is no room."""
         place = identity(names[0]), identity(*names)
         at = self._unclaimed.pop(place, None)
         if at is None:
@@ -225,7 +224,7 @@ class CounterWriter:
         return row
 
     def _claim(self, service: int, backend: int) -> int | None:
-        """A row that was nobody's, now of these; None when there is no room."""
+        """Assign a free row; None if there is no room."""
         words = self._words
         used = words[_USED]
         if not self._free and used >= MOST_ROWS:
@@ -240,7 +239,7 @@ class CounterWriter:
         return at
 
     def _retire(self, service: int, at: int) -> None:
-        """Give what the row at ``at`` counted to its service."""
+        """Add the counts of the row at ``at`` to those of its service."""
         words = self._words
         heir = self._heirs.get(service) or self._claim(service, 0)
         words[_EDITION] += 1
@@ -254,14 +253,14 @@ class CounterWriter:
         self._free.append(at)
 
     def _give_up(self, at: int) -> None:
-        """The row at ``at`` is nobody's any more."""
+        """Free the row at ``at``."""
         self._words[at] = 0
         self._free.append(at)
 
 
 class _Numbers:
-    """The words at ``places``; counts go on from what is there, and from themselves where what is
-    counted begins anew.
+    """The words at ``places``; counters continue from the present values, also when the source
+    restarts at 0.
     """
 
     __slots__ = ("_before", "_last", "_places", "_words")
@@ -275,7 +274,7 @@ class _Numbers:
         self._last: dict[str, int] = {}
 
     def write(self, numbers: Mapping[str, int]) -> None:
-        """Write ``numbers``, which began at 0 with this process."""
+        """Write ``numbers``, which started at 0 in this process."""
         for name, value in numbers.items():
             last = self._last.get(name)
             if value == last:
@@ -287,7 +286,7 @@ class _Numbers:
 
 
 class _Row(NamedTuple):
-    """One backend's: who it is by ``identity``, where it is, its numbers."""
+    """The row of one backend: its ``identity``, its place, its numbers."""
 
     place: tuple[int, int]
     at: int

@@ -1,14 +1,14 @@
-"""The sign of life of a process, in a page of memory that it shares with the supervisor.
+"""The heartbeat of a process, in a page of memory shared with the supervisor.
 
-    word 0   monotonic seconds of the last sign (a double)
-    word 1   not 0 while the process does what may take long: it takes over a configuration
+    word 0   monotonic seconds of the last heartbeat (a double)
+    word 1   not 0 during a long step: the process applies a configuration
     word 2   the service whose policy is called right now (``counters.identity``), else 0
-    word 3   not 0 while a process that starts gives signs of life already
+    word 3   not 0 while a starting process gives heartbeats already
     word 4   the newest version of the store that a worker has applied
 
 Lives here: ``Heartbeat``.
-Rules: the writer costs no system call; the reader believes nothing: a process that writes nonsense
-only keeps itself from being replaced, or has itself replaced.
+Rules: writing needs no system call; the reader does not trust the writer: all that wrong values can
+cause is that the process itself is replaced, or is not.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import Final
 
 _BEAT, _LONG, _DECIDING, _WATCHED, _APPLIED = 0, 1, 2, 3, 4
 
-#: seconds between two signs of a process that runs an event loop
+#: seconds between two heartbeats of a process that runs an event loop
 INTERVAL: Final = 0.5
 
 
 class Heartbeat:
-    """One process's page; made before the process, and kept for those that follow it."""
+    """One process's page; made before the process, and kept for its successors."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -36,24 +36,24 @@ class Heartbeat:
         self._words = memoryview(self._memory).cast("q")
 
     def close(self) -> None:
-        """Let the memory go, in a process that it does not concern."""
+        """Unmap the memory, in a process that does not use it."""
         self._seconds.release()
         self._words.release()
         self._memory.close()
 
     def begin(self, now: float) -> None:
-        """A process begins; the one before it may have died in the midst of anything."""
+        """Reset the page for a new process; its predecessor may have died at any point."""
         self._words[_LONG] = self._words[_DECIDING] = self._words[_WATCHED] = 0
         self._words[_APPLIED] = 0
         self._seconds[_BEAT] = now
 
     def beat(self, now: float | None = None) -> None:
-        """The process is alive, at ``now`` (monotonic seconds)."""
+        """Write a heartbeat at ``now`` (monotonic seconds)."""
         self._seconds[_BEAT] = time.monotonic() if now is None else now
 
     @contextmanager
     def long_work(self) -> Iterator[None]:
-        """What is done here may take some seconds without a sign of life."""
+        """The block may take some seconds without a heartbeat."""
         self._words[_LONG] = 1
         try:
             yield
@@ -63,7 +63,7 @@ class Heartbeat:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """What is done here, ahead of the report that the process serves, gives signs of life."""
+        """The block, before the process reports that it is ready, gives heartbeats."""
         self.beat()
         self._words[_WATCHED] = 1
         try:
@@ -72,7 +72,7 @@ class Heartbeat:
             self._words[_WATCHED] = 0
 
     def pulse(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give a sign now, and every INTERVAL seconds for as long as ``loop`` goes round."""
+        """Write a heartbeat now and every INTERVAL seconds, as long as ``loop`` runs."""
         self.beat()
         loop.call_later(INTERVAL, self.pulse, loop)
 
@@ -92,18 +92,18 @@ class Heartbeat:
 
     @property
     def last(self) -> float:
-        """When the last sign was given; -inf where no number stands there."""
+        """The time of the last heartbeat; -inf if the word is not a number."""
         found = self._seconds[_BEAT]
         return found if math.isfinite(found) else -math.inf
 
     @property
     def works_long(self) -> bool:
-        """Whether the process does what may take long."""
+        """Whether the process is in a long step."""
         return self._words[_LONG] != 0
 
     @property
     def is_watched(self) -> bool:
-        """Whether the process, which starts, gives signs of life."""
+        """Whether the starting process gives heartbeats."""
         return self._words[_WATCHED] != 0
 
     @property

@@ -1,12 +1,12 @@
-"""What the host helper read of the kernel's tables and of conntrack, for the supervisor.
+"""The host helper's readings of the kernel's tables and of conntrack, for the supervisor.
 
-Reading thousands of counters takes long, and the supervisor never waits for it: it asks the host
-helper every INTERVAL seconds, and sooner for a request that wants to show them, and goes by the
-last answer until the next one has come.
+Reading thousands of counters takes long, and the supervisor never waits for it: it requests a
+reading from the host helper every INTERVAL seconds, or sooner to show current counters, and uses
+the last reading until the next has come.
 
 Lives here: ``KernelReadings``.
-Rules: at most one request is open. What could not be read raises the ``OSError`` that says so, as
-reading itself would.
+Rules: at most one request is open. Counters that could not be read raise the ``OSError`` of the
+reading.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from paraglider.daemon.messages import Reading
 from paraglider.netfilter.connections import Fill
 from paraglider.netfilter.nfnetlink import CounterValue
 
-#: seconds between two readings that no request asked for
+#: seconds between two periodic readings
 INTERVAL: Final = 2.0
-#: seconds for which a reading is new enough for a request
+#: seconds for which a reading is recent enough for a request
 AGE: Final = 0.5
-#: and so many times as long as a reading takes: with 5,000 backends that is half a second
+#: and this many times the duration of a reading: half a second with 5,000 backends
 SHARE: Final = 20.0
 #: seconds that a request to show something waits for a new reading
 PATIENCE: Final = 1.0
 
 Ask = Callable[[Callable[[Reading | None], object]], object]
-"""Has the host helper read, and calls back with the reading; None when it could not be asked."""
+"""Requests a reading, and calls back with it; None if the request failed."""
 
 
 class KernelReadings:
-    """The last reading; ``first`` is one that was made before the daemon began."""
+    """The last reading; ``first`` was made before the daemon started."""
 
     def __init__(
         self, first: Reading | None = None, clock: Callable[[], float] = time.monotonic
@@ -47,7 +47,7 @@ class KernelReadings:
         self._waiting: list[tuple[float, Callable[[], object]]] = []
 
     def when_new(self, done: Callable[[], object]) -> None:
-        """Call ``done`` when the last reading is new enough to show, within PATIENCE seconds."""
+        """Call ``done`` when the last reading is recent enough, within PATIENCE seconds."""
         now = self._clock()
         if not self._needed or now < self._read_at + self._pause(AGE):
             done()
@@ -55,8 +55,8 @@ class KernelReadings:
             self._waiting.append((now + PATIENCE, done))
 
     def reconcile(self, ask: Ask, changed: Callable[[], object], *, needed: bool) -> float:
-        """Have ``ask`` read when that is due, and call ``changed`` after it; seconds until the next
-        turn. Where there is nothing to read (not ``needed``), no request waits.
+        """Request a reading by ``ask`` if due, and call ``changed`` after it; returns the seconds
+        until the next turn. Unless ``needed``, no request waits.
         """
         now, self._needed = self._clock(), needed
         if not needed:
@@ -107,7 +107,7 @@ class KernelReadings:
         return max(pause, SHARE * self._took)
 
     def _end_waiting(self, now: float) -> None:
-        """Go on with those whose deadline is over at ``now``."""
+        """Continue the requests past their deadline at ``now``."""
         over = [done for deadline, done in self._waiting if deadline <= now]
         self._waiting = [each for each in self._waiting if each[0] > now]
         for done in over:

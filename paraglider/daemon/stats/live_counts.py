@@ -1,8 +1,8 @@
-"""The memory in which flows are counted that the kernel carries, as the configuration needs it.
+"""The memory for the counts of flows that the kernel carries, as the configuration needs it.
 
 Lives here: ``LiveCounts``, of the controller.
-Rules: memory that is too small for a configuration is replaced by larger; whoever writes or reads
-the old one has to begin anew.
+Rules: memory that is too small for a configuration is replaced by larger; the processes that use
+the old one have to restart.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from paraglider.forward.offload.connection_counts import LiveFlows, counted_mark
 
 
 class LiveCounts:
-    """What the tracker counts: ``counted`` as flows come and go, ``listed`` now and then; None
-    where there is none.
+    """The counts of the conntrack counter: ``counted`` by events, ``listed`` by dumps; None if
+    there are none.
     """
 
     def __init__(self, children: Iterable[Child] = ()) -> None:
@@ -28,7 +28,7 @@ class LiveCounts:
                 self.counted, self.listed = child.spec.live, child.spec.listed
 
     def read(self) -> dict[int, tuple[int, int]]:
-        """By mark: the flows that are live, and those that are closed and remembered."""
+        """By mark: live flows, and closed ones that conntrack remembers."""
         found: dict[int, tuple[int, int]] = {}
         for each in (self.listed, self.counted):
             if each is not None:
@@ -37,7 +37,7 @@ class LiveCounts:
         return found
 
     def begin_anew(self, config: Config, workers: int) -> set[str]:
-        """Have room for ``config``; the roles of the processes that have to begin anew."""
+        """Make room for ``config``; returns the roles of the processes that have to restart."""
         renewed: set[str] = set()
         listed, wanted = listed_marks(config), counted_marks(config)
         if self.listed is not None and not listed <= self.listed.marks:

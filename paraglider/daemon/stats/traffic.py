@@ -1,8 +1,8 @@
 """Counters of backends and services, added up over the workers and the kernel.
 
 Rules: pure. Packets and bytes are counted from the client's side: ``in`` goes to the backend,
-``out`` to the client; None where neither a worker nor the kernel counts them. What a worker counted
-is added up since the start of the daemon.
+``out`` to the client; None where neither a worker nor the kernel counts them. Counters of workers
+are sums since the start of the daemon.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ _COUNTED: Final = {
     "unanswered": "unanswered",
 }
 
-#: what the workers counted, by the numbers of their processes
+#: the workers' counters, by process number
 Samples = Mapping[int, Sample]
 
 
 def samples(children: Iterable[Child]) -> Samples:
-    """What ``children`` have counted so far, as far as they carry flows."""
+    """The counters of those of ``children`` that carry flows."""
     return {c.spec.index: c.spec.counters.read() for c in children if c.spec.counters is not None}
 
 
 class TrafficCounters:
-    """What the workers counted, added up over all of them, and what the kernel ``carried``; None
-    where none of them knows it.
+    """Sums over the workers' counters, plus those of the kernel (``carried``); None if neither
+    counts it.
     """
 
     def __init__(self, samples: Samples, carried: KernelCounters | None = None) -> None:
@@ -56,7 +56,7 @@ class TrafficCounters:
         )
 
     def total(self, service: str) -> dict[str, int | None]:
-        """The counters of a service, those of backends that left included."""
+        """The counters of a service, including removed backends."""
         sums = _sums(sample.service(service) for sample in self._samples)
         return sums if self._carried is None else {**sums, **self._carried.service(service)}
 

@@ -1,12 +1,12 @@
-"""Web: the page behind ``stats.bind``, which the http process serves.
+"""Web: the stats page behind ``stats.bind``, served by the http process.
 
-page      the page as the http process has it                           (``page``)
+page      the page's part of the http process                           (``page``)
 bound     its socket, bound before privileges are dropped               (``bound``)
 token     what a browser needs to change anything                       (``token``)
-feed      the supervisor is asked once a second, for all readers        (``feed``)
+feed      one status request a second, for all clients                  (``feed``)
 sample    one answer with rates, shares and drains                      (``sample``)
 history   the last quarter of an hour, in bounded memory                (``history``)
-guard     Host, Origin, and the headers that browsers go by             (``guard``)
+guard     checks of Host and Origin, security headers                   (``guard``)
 routes    its requests                                                  (``routes``)
 events    the stream of samples                                         (``events``)
 csv       the same as a table, with HAProxy's columns                   (``csv_table``)

@@ -1,7 +1,7 @@
-"""The socket of the stats page: bound by the parent, before privileges go.
+"""The socket of the stats page: bound by the parent, before privileges are dropped.
 
-Rules: a port that somebody else has is the operator's to sort out, before anything runs. The
-socket outlives the process that accepts from it, so that a replaced one goes on.
+Rules: a port in use is an operator's error, raised before anything runs. The socket outlives the
+http process, so that its successor continues with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from paraglider.errors import OperatorError
 from paraglider.forward.proxy.listeners import who_listens
 
 _BACKLOG: Final = 128
-#: bytes that the kernel keeps for a reader that does not read; it doubles them (socket(7))
+#: send buffer in bytes, for a client that does not read; the kernel doubles it (socket(7))
 _SEND_BUFFER: Final = 128 << 10
 _FAMILY: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
 
@@ -45,5 +45,5 @@ class StatsSocket:
             raise OperatorError(what, remedy) from error
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self.listening.close()

@@ -1,7 +1,7 @@
-"""A sample as a table of comma-separated values, with the columns that HAProxy's ``;csv`` has.
+"""A sample as comma-separated values, with the columns of HAProxy's ``;csv``.
 
-What reads HAProxy's reads this: a FRONTEND and a BACKEND line a service, and a line a backend.
-Columns for which there is nothing here are empty (HAProxy management guide, 9.1).
+Readers of HAProxy's statistics can read it: a FRONTEND and a BACKEND line per service, and a line
+per backend. Columns without a counterpart are empty (HAProxy management guide, 9.1).
 
 Rules: pure.
 """

@@ -1,7 +1,7 @@
-"""The stream of samples (server-sent events), to a bounded number of readers.
+"""The stream of samples (server-sent events), for a bounded number of clients.
 
-Rules: a reader that does not read is let go after SLOW seconds; what waits for it is bounded by
-the sizes of the buffers. A stream ends after LONGEST seconds, and the browser opens another.
+Rules: a client that does not read is disconnected after SLOW seconds; unsent data is bounded by the
+buffer sizes. A stream ends after LONGEST seconds, and the browser opens another.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from aiohttp import web
 from paraglider.daemon.http.routes import Keep
 from paraglider.daemon.web.feed import Feed
 
-#: streams at a time
+#: concurrent streams
 MOST: Final = 64
-#: seconds that a reader may leave a sample unread
+#: seconds that a client may leave a sample unread
 SLOW: Final = 10.0
-#: seconds that one stream lasts
+#: duration of a stream in seconds
 LONGEST: Final = 900.0
-#: milliseconds after which a browser tries again
+#: milliseconds after which a browser reconnects
 _RETRY: Final = 2000
 
 
@@ -44,7 +44,7 @@ class Streams:
         self._open = 0
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
-        """Send samples to who asks, until it goes."""
+        """Send samples to a client until it disconnects."""
         if self._open >= self._most:
             raise web.HTTPServiceUnavailable(
                 reason="Too many streams at a time", headers={"Retry-After": "10"}
@@ -56,7 +56,7 @@ class Streams:
             self._open -= 1
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
-        # The sweep of the door comes last; ours ends the stream in good order.
+        # Ends before the connection limiter's deadline, so that the stream ends in good order.
         self._keep(request.transport, self._longest + 2 * self._slow)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         response.force_close()
@@ -70,7 +70,7 @@ class Streams:
                     await self._send(response, b"event: sample\ndata: " + text + b"\n\n")
         except (TimeoutError, ConnectionError):
             if request.transport is not None and request.transport.get_write_buffer_size():
-                request.transport.abort()  # what it did not read it will not read
+                request.transport.abort()  # unsent data is discarded
         return response
 
     async def _send(self, response: web.StreamResponse, text: bytes) -> None:

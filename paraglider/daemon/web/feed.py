@@ -1,8 +1,8 @@
-"""The feed: asks the supervisor for its status, once for all readers, and keeps the answer.
+"""The feed: requests the supervisor's status, once for all clients, and keeps the answer.
 
-Rules: one question at a time, at most one a second; where answers take long the pause is longer,
-so the supervisor and the workers spend no more than a tenth of their time on it, whatever the
-number of readers. No reader's request becomes one to the supervisor.
+Rules: one request at a time, at most one a second; if answers take long the pause is longer, so the
+supervisor and the workers spend at most a tenth of their time on it, whatever the number of
+clients. No client's request becomes one to the supervisor.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from paraglider.daemon.web.sample import Row, Sampler
 from paraglider.errors import PlatformError
 
 INTERVAL: Final = 1.0
-#: the pause is this many times as long as the answer took
+#: the pause is this many times the duration of the last request
 _SHARE: Final = 10
 
 
 class Feed:
-    """What ``ask`` answers, over and over; ``about`` is put into every sample."""
+    """Calls ``ask`` periodically; ``about`` is added to every sample."""
 
     def __init__(self, ask: Ask, about: Row, *, interval: float = INTERVAL) -> None:
         self._ask = ask
@@ -39,11 +39,11 @@ class Feed:
         self._text = b""
 
     async def run(self) -> None:
-        """Ask for ever."""
+        """Request periodically; never returns."""
         clock = asyncio.get_running_loop().time
         while True:
             before = clock()
-            # Where the supervisor is busy the page says how old its numbers are.
+            # While the supervisor is busy the page shows the age of its numbers.
             with contextlib.suppress(PlatformError):
                 await self._poll(clock)
             took = clock() - before

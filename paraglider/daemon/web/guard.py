@@ -1,11 +1,11 @@
-"""What keeps other people's web pages away: who is meant, where a request comes from, headers.
+"""Protection against requests of other web pages: checks of Host and Origin, security headers.
 
-A page elsewhere can have a browser send requests here, and by DNS rebinding under a name of its
-own that leads to this address. So the name that is asked for must be ours; a request that another
-page caused is answered only where a person follows a link; a change must say a token besides.
+A foreign page can make a browser send requests here, by DNS rebinding even under its own host name.
+So ``Host`` must be a name of this server; a cross-site request is answered only if the user follows
+a link; a change needs a token besides.
 
-Rules: pure but for aiohttp's request; a refusal is an aiohttp error. The port of ``Host`` does not
-matter, for a tunnel may have another; an ``Origin`` must be the same as ``Host``, port and all.
+Rules: pure but for aiohttp's request; a refusal is an aiohttp error. The port of ``Host`` is not
+checked, since a tunnel may have another; ``Origin`` must equal ``Host``, including the port.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from aiohttp import web
 
-#: sent with everything
+#: sent with every response
 HEADERS: Final = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self';"
@@ -33,20 +33,22 @@ HEADERS: Final = {
 
 
 class RequestGuard:
-    """Looks at requests; ``names`` are what this host is called beside its addresses."""
+    """Checks requests; ``names`` are the host's names, beside its addresses."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = {"localhost", *(name.lower().rstrip(".") for name in names)}
 
     def check(self, request: web.Request) -> None:
-        """Raise ``HTTPMisdirectedRequest`` or ``HTTPForbidden`` where ``request`` is not for us."""
+        """Raise ``HTTPMisdirectedRequest`` or ``HTTPForbidden`` if ``request`` is not
+        acceptable.
+        """
         host = request.headers.getall("Host", [])
         if len(host) != 1 or not self._ours(host[0], _here(request)):
             raise web.HTTPMisdirectedRequest(
                 reason="This is not the name of this host: see stats.names"
             )
         origins = request.headers.getall("Origin", [])
-        # With TLS ahead of us the origin is https, and the rest the same.
+        # Behind a TLS proxy the origin is https, and the rest the same.
         own = {f"{scheme}://{host[0].lower()}" for scheme in ("http", "https")}
         if not own.issuperset(origin.lower() for origin in origins):
             raise web.HTTPForbidden(reason="Another page asks")
@@ -63,13 +65,13 @@ class RequestGuard:
 
 
 def _followed(request: web.Request) -> bool:
-    """Whether a person followed a link, to the page itself."""
+    """Whether the user followed a link to the page itself."""
     mode = request.headers.get("Sec-Fetch-Mode")
     return request.method == "GET" and request.path == "/" and mode == "navigate"
 
 
 def _name_of(host: str) -> str:
-    """The name or address in a Host header, without the port; empty where it is neither."""
+    """The name or address in a Host header, without the port; empty if it is neither."""
     if host.startswith("["):
         address, bracket, rest = host[1:].partition("]")
         good = bracket and (not rest or (rest[0] == ":" and rest[1:].isdecimal()))
@@ -79,7 +81,7 @@ def _name_of(host: str) -> str:
 
 
 def _here(request: web.Request) -> str | None:
-    """The address of ours that the connection reached."""
+    """The local address of the connection."""
     name = request.transport.get_extra_info("sockname") if request.transport else None
     return name[0] if isinstance(name, tuple) else None
 

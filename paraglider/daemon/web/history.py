@@ -1,10 +1,10 @@
-"""The last quarter of an hour, for the charts of a page that has just been opened.
+"""The samples of the last quarter of an hour, for the charts of a page that has just been opened.
 
-A ring of SLOTS slots of STEP seconds; a slot holds the means of the samples that fell into it. A
-series is one service or one backend with a few values a slot, four bytes each.
+A ring of SLOTS slots of STEP seconds; a slot has the means of its samples. A series is one service
+or backend with a few values per slot, four bytes each.
 
-Rules: pure; time is the sample's own ``at``, seconds since the epoch. Memory is bounded: no more
-than MOST series, services first; one that is gone leaves when its last slot has.
+Rules: pure; time is the sample's own ``at``, seconds since the epoch. Memory is bounded: at most
+MOST series, services first; a series is removed with its last slot.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Final
 STEP: Final = 3
 SLOTS: Final = 15 * 60 // STEP
 MOST: Final = 512
-#: what is kept of each series
+#: the values of each series
 VALUES: Final = ("flows", "flows_per_second", "bytes_in_per_second", "bytes_out_per_second")
 
 Key = tuple[str, ...]  # (), (service,) or (service, backend)
@@ -30,7 +30,7 @@ class _Series:
         self.rings = {name: array("f", [math.nan]) * SLOTS for name in VALUES}
         self.sums = dict.fromkeys(VALUES, 0.0)
         self.counts = dict.fromkeys(VALUES, 0)
-        self.last = 0  # the number of the slot in which something was said last
+        self.last = 0  # the number of the last slot with a value
 
     def add(self, row: Mapping[str, Any], slot: int) -> None:
         for name in VALUES:
@@ -48,14 +48,14 @@ class _Series:
 
 
 class History:
-    """What samples said, by time."""
+    """The values of samples, by time."""
 
     def __init__(self) -> None:
         self._series: dict[Key, _Series] = {}
         self._slot: int | None = None  # the number of the slot that is being filled
 
     def record(self, sample: Mapping[str, Any]) -> None:
-        """Take in ``sample``; one from before the last is passed over."""
+        """Add ``sample``; ignored if it is older than the last."""
         slot = int(sample["at"]) // STEP
         if self._slot is None or slot > self._slot + SLOTS or slot < self._slot - SLOTS:
             self._series.clear()  # the first, or the clock was set
@@ -76,7 +76,7 @@ class History:
             self._add((row["service"], row["backend"]), row, slot)
 
     def plain(self, service: str | None = None) -> dict[str, Any]:
-        """As JSON has it: the totals and services, or the backends of ``service``."""
+        """As data for JSON: the totals and services, or the backends of ``service``."""
         depth = 1 if service is None else 2
         chosen = {
             key[-1]: one

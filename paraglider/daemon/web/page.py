@@ -1,7 +1,7 @@
-"""The page behind ``stats.bind``: its files, JSON, metrics, and its stream of samples.
+"""The stats page behind ``stats.bind``: its files, JSON, metrics, and its stream of samples.
 
-It asks the supervisor once a second, whatever the number of its readers; the supervisor answers
-that and, given the right token, changes a backend's state or weight, and nothing else
+It requests the status from the supervisor once a second, whatever the number of clients; the
+supervisor answers that and, given the token, changes a backend's state or weight, and nothing else
 (``readonly_handlers``).
 
 Lives here: ``StatsPage``, which the http process serves.

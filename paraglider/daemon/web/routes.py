@@ -1,4 +1,4 @@
-"""What can be asked of the stats page: one table, ``application``.
+"""The routes of the stats page: one table, ``application``.
 
     GET  /                  the page                  GET  /static/FILE
     GET  /api/v1/status     all of a sample           GET  /events     samples, as they come
@@ -7,10 +7,10 @@
     GET  /stats.csv  /;csv  as HAProxy's              GET  /metrics    as Prometheus'
     POST /api/v1/backends/SERVICE/BACKEND   {"state": "drain", "weight": 3}, with a token
 
-Rules: what is read comes from the feed, never from a request of its own; changes go to the
-supervisor, which checks the token. Files are read at the start, and no other is ever served. The
-process is locked in when the first request comes: ``REHEARSAL`` has aiohttp import what it imports
-late.
+Rules: GET requests are answered from the feed, never by a request to the supervisor; changes go to
+the supervisor, which checks the token. Files are read at the start, and no others are served. The
+process is in its chroot when the first request comes: ``REHEARSAL`` makes aiohttp's late imports
+happen before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from paraglider.daemon.web.guard import RequestGuard
 
 #: bytes of a request's body
 LARGEST: Final = 4 << 10
-#: where a request carries the token
+#: the header with the token
 TOKEN: Final = "X-Paraglider-Token"  # noqa: S105 - its name
 #: one request of each outcome, for ``rehearse``
 REHEARSAL: Final = (
@@ -55,7 +55,7 @@ _TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of the page; ``tag`` tells this version from others."""
+    """One file of the page; ``tag`` identifies its version."""
 
     body: bytes
     kind: str
@@ -77,8 +77,8 @@ def files() -> dict[str, File]:
 def application(
     static: Mapping[str, File], feed: Feed, streams: Streams, guarded: RequestGuard, ask: Ask
 ) -> web.Application:
-    """The requests, answered with the files ``static`` and from ``feed``; ``ask`` sends changes to
-    the supervisor.
+    """The application, which answers with the files ``static`` and from ``feed``; ``ask`` sends
+    changes to the supervisor.
     """
     app = web.Application(client_max_size=LARGEST, middlewares=[json_errors, _guarding(guarded)])
     app.on_response_prepare.append(_add_headers)

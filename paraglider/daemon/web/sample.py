@@ -1,10 +1,10 @@
-"""A sample: one status of the supervisor, with what follows from two of them.
+"""A sample: one status of the supervisor, with values computed from two of them.
 
-That is rates, the share of new flows that each backend gets against the share that its weight
-asks for, and how far a drain has come. A sample is plain data, sent to browsers as it is.
+These are rates, each backend's share of new flows beside the share of its weight, and the progress
+of drains. A sample is plain data, sent to browsers as it is.
 
-Rules: pure; ``now`` is monotonic seconds. A counter that goes back (a worker was replaced) has no
-rate until the next answer. What is not known is None, never 0.
+Rules: pure; ``now`` is monotonic seconds. A counter that decreases (a worker was replaced) has no
+rate until the next status. Unknown values are None, never 0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from paraglider.core.policy_guard import kind
 
 Row = dict[str, Any]
 
-#: counter → what it is called a second
+#: counter → name of its rate per second
 RATES: Final = {
     "conns": "flows_per_second",
     "packets_in": "packets_in_per_second",
@@ -26,24 +26,24 @@ RATES: Final = {
     "bytes_out": "bytes_out_per_second",
 }
 _WORKER_RATES: Final = {"packets": "packets_per_second"}
-#: seconds after which a flow counts half in a backend's share
+#: half-life, in seconds, of a flow in a backend's share
 HALF_LIFE: Final = 30.0
-#: new flows a second, all backends of a service together, under which there is no share to tell
+#: new flows a second of a service below which its shares are not shown
 _IDLE: Final = 0.01
 _DRAINING: Final = ("drain", "drain-down")
 
 
 class Sampler:
-    """Makes samples of the supervisor's answers, one after the other."""
+    """Makes samples of successive statuses."""
 
     def __init__(self) -> None:
         self._at: float | None = None
         self._before: dict[tuple[str, ...], Mapping[str, Any]] = {}
-        self._lately: dict[tuple[str, str], float] = {}  # new flows a second, older ones fading
+        self._lately: dict[tuple[str, str], float] = {}  # new flows a second, decaying
         self._drains: dict[tuple[str, str], Row] = {}
 
     def take(self, status: Mapping[str, Any], now: float) -> Row:
-        """The sample of ``status``, which was given at ``now``."""
+        """The sample of ``status``, received at ``now``."""
         passed = None if self._at is None else now - self._at
         seen: dict[tuple[str, ...], Mapping[str, Any]] = {}
         backends = []
@@ -109,7 +109,7 @@ class Sampler:
         return {**service, **{name: _sum(rows, name) for name in RATES.values()}}
 
     def _drain(self, key: tuple[str, str], row: Row, timeout: float | None) -> Row | None:
-        """How far the drain of a backend has come, None where it is not draining."""
+        """The progress of a backend's drain, None if it is not draining."""
         if row["state"] not in _DRAINING:
             self._drains.pop(key, None)
             return None
@@ -123,7 +123,7 @@ class Sampler:
 
 
 def _wanted(row: Mapping[str, Any], strategy: str) -> int:
-    """What a backend's weight asks for, beside the others'."""
+    """The share of new flows by a backend's weight."""
     if row["state"] != "ready" or not row["weight"]:
         return 0
     return int(row["weight"]) if kind(strategy).weighs else 1

@@ -1,10 +1,11 @@
-"""The token without which a browser changes nothing: where it comes from, and whether it is right.
+"""The token for changes on the stats page: its source, and its check.
 
-With ``stats.token_file`` it is what that file says; else a new one is made at every start, in a
-file beside the control socket that only root reads and that goes with the daemon.
+With ``stats.token_file`` it is the content of that file; otherwise a new one is made at every
+start, in a file beside the control socket that only root can read and that is removed when the
+daemon ends.
 
-Rules: after the start only the token's hash is kept, by the supervisor, which compares: the process
-that browsers connect to has no copy.
+Rules: after the start only the supervisor has the token's hash, and compares it; the http process
+has no copy.
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.errors import OperatorError
 
-#: characters of a token at least: 128 bits, were it in base 64
+#: least characters of a token: 128 bits in base 64
 SHORTEST: Final = 22
 _NAME: Final = "stats.token"
 
 
 class Token:
-    """The token of ``config``; raises ``OperatorError`` where there is none to be had.
+    """The token of ``config``; raises ``OperatorError`` if it cannot be read or made.
 
-    ``digest`` is its hash, None where the page is read-only; ``path`` is where it can be read.
+    ``digest`` is its hash, None if the page is read-only; ``path`` is the file that has it.
     """
 
     def __init__(self, config: Config) -> None:
@@ -69,12 +70,12 @@ class Token:
 
 
 def digest(text: str) -> bytes:
-    """The hash of a token; surrogates, which no token has, hash like anything else."""
+    """The hash of a token; surrogates, which no token has, are hashed too."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def right(given: object, wanted: bytes | None) -> bool:
-    """Whether ``given`` is the token whose hash is ``wanted``, compared in constant time."""
+    """Compare the hash of ``given`` with ``wanted`` in constant time."""
     if wanted is None or not isinstance(given, str):
         return False
     return hmac.compare_digest(digest(given), wanted)
@@ -84,7 +85,7 @@ def _read(path: Path) -> str:
     make = f"make one: (umask 077; openssl rand -hex 32 > {path})"
     try:
         found = path.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would never be read to its end
+        if not stat.S_ISREG(found.st_mode):  # reading a pipe might never end
             raise OSError(errno.EINVAL, "it is no regular file")
         text = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

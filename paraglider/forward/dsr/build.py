@@ -1,8 +1,8 @@
 """``forward: dsr``: from the configuration to the packet path of one worker.
 
-Rules: no I/O. The marks that a worker answers are those of the kernel's policy rules
-(``rules.marks``). A flow is forgotten a lease later than the configuration says: so long may its
-packets have passed without the worker.
+Rules: no I/O. The marks of a worker's verdicts are those of the kernel's policy rules
+(``rules.marks``). A flow's timeout is a lease longer than configured, since packets may have passed
+without the worker for so long.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """The carrier of ``forward: dsr``: leases in nft sets, by which the kernel marks packets itself.
 
-The verdict of a flow that may be carried has the lease bit in its mark, and our nft table puts the
-flow's key into the set of its backend (``dsr.leases``). A lease ends by itself within
-seconds, and the worker is asked about the next packet. Leases of a backend that is lost, or of one
-of whose flows one was ended by hand, are ended here.
+The verdict of a flow that may have a lease has the lease bit in its mark, and our nft table puts
+the flow's key into the set of its backend (``dsr.leases``). A lease expires within seconds, and the
+next packet is queued. This carrier ends the leases of a backend that is lost, or one of whose flows
+was ended by the operator.
 
-Rules: every worker ends the leases of a backend; the sets belong to all of them, so the last worker
-to know of a change has the last word.
+Rules: every worker ends the leases of a backend; they share the sets, so the leases end for certain
+when the last worker knows of the change.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from paraglider.netfilter.nfnetlink import empty_set
 
 
 def end_leases(mark: int) -> None:
-    """End the leases of all flows to the backend with ``mark``: each of their packets is queued
-    again. Nothing happens where the kernel has no table of leases.
+    """End the leases of all flows to the backend with ``mark``: their packets are queued again.
+    Does nothing if the kernel has no table of leases.
     """
     empty_set(way_family(mark), TABLE, lease_set(mark))
 
@@ -33,7 +33,7 @@ def end_leases(mark: int) -> None:
 class LeaseCarrier(Carrier[Flow]):
     """Leases of the flows to the backends that have a mark in ``marks``.
 
-    ``lease`` is the bit of a mark that asks for a lease; ``end`` ends the leases with a mark.
+    ``lease`` is the bit of a mark that requests a lease; ``end`` ends the leases with a mark.
     ``verdicts`` has the verdict without a lease by backend, always the same object.
     """
 
@@ -72,13 +72,13 @@ class LeaseCarrier(Carrier[Flow]):
             self._removed.add(verdict >> 8)
 
     def last_seen(self, flow: Flow) -> float:
-        """See ``Carrier``: when the worker was last asked. Packets may have passed for a lease
+        """See ``Carrier``: when a packet was last queued. Packets may have passed for a lease
         longer, which the timeouts of the flow table include (``dsr.build``).
         """
         return flow.seen
 
     def counters(self, backend: Backend) -> Mapping[str, int]:
-        """See ``Carrier``: flows alone; packets pass without the worker."""
+        """See ``Carrier``: flows only; packets pass without the worker."""
         return {"flows": backend.flows, "inactive": backend.inactive}
 
     def sync(self, now: float) -> None:

@@ -1,8 +1,8 @@
-"""What ``forward: dsr`` refuses: it leaves packets as they are, and reaches neighbours alone.
+"""Checks of ``forward: dsr``: it does not change packets, and reaches only backends on the link.
 
 Lives here: ``check_service``.
-Rules: as in ``config.check``. Whether a VIP is an address of this host, and which networks an
-interface is in, is checked by the set-up, which may ask the host. Pure.
+Rules: as in ``config.check``. The set-up, which can read the host, checks whether a VIP is an
+address of this host, and the networks of interfaces. Pure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _NETWORK = {
 
 
 def check_service(path: Path, service: Service, config: Config) -> Iterator[Problem]:
-    """The contradictions of ``service`` at ``path`` in ``config``."""
+    """The errors of ``service`` at ``path`` in ``config``."""
     yield from _network(path, config)
     yield from _keys(path, service)
     yield from _links(path, service, config)
@@ -40,7 +40,7 @@ def _keys(path: Path, service: Service) -> Iterator[Problem]:
         remedy = "leave `return` out, or use `forward: nat`"
         yield Problem((*path, "return"), what, remedy, needs=needs)
     for index, backend in enumerate(service.backends):
-        # The backend of a packet sent on unchanged sees the port of the client's packet.
+        # The backend gets the packet unchanged, with the client's destination port.
         if backend.port is not None and backend.port != service.single_port:
             what = "`port` with `forward: dsr`, which leaves packets as they are"
             remedy = "leave `port` out, or use `forward: nat`"
@@ -49,7 +49,7 @@ def _keys(path: Path, service: Service) -> Iterator[Problem]:
 
 
 def _links(path: Path, service: Service, config: Config) -> Iterator[Problem]:
-    """Backends that are in no network of the gateways, where the file gives any."""
+    """Backends that are in no network of the gateways, if the file has any."""
     private = config.network.private
     gateways = private.gateway if private is not None else ()
     networks = [gateway.network for gateway in gateways if gateway.version == service.family]

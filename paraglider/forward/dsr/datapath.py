@@ -1,26 +1,26 @@
 """The packet path of ``forward: dsr``: a client's packet in, the mark of its backend out.
 
-Policy routing by the mark sends the packet on as it is, and the backend, which holds the VIP,
-answers the client past the balancer. So a flow is half a flow here: only what the client sends is
-seen, and ``flow_states.ONE_SIDED`` moves it. A client that hears the backend shows it by what it
-sends and acknowledges (``tcp_events``); before that its flow is short-lived, and the first to go
-under pressure. Nothing of a packet is changed, so its head is enough.
+Policy routing by the mark forwards the packet unchanged, and the backend, which has the VIP,
+answers the client directly. So only the client's half of a flow is seen, and
+``flow_states.ONE_SIDED`` has its states. A client that receives the backend's answers shows it by
+what it sends and acknowledges (``tcp_events``); before that its flow has a short timeout, and is
+evicted first. Packets are not changed, so the head is enough.
 
-Asked about every packet or not: the kernel may hold a **lease** of a flow (``leases``), by
-which it marks the flow's packets itself for some seconds. The verdict of a flow that has shown
-itself to be one (established; a second datagram) asks for it by a bit of the mark, so that a
-flood fills no memory of the kernel's. When a lease is over the worker is asked again, and so knows
-of every flow that is alive; a segment with SYN, FIN or RST always comes here. An ICMP error about
-a reply gets the mark of the flow's backend (RFC 7690); it neither refreshes nor ends the flow.
+The kernel may hold a **lease** of a flow (``leases``), by which it marks the flow's packets itself
+for some seconds. The verdict of a proven flow (established; a second datagram) requests one by a
+bit of the mark, so a flood does not fill the kernel's memory. After the lease the next packet is
+queued, so the worker knows every live flow; a segment with SYN, FIN or RST is always queued. An
+ICMP error about a reply gets the mark of the flow's backend (RFC 7690); it neither refreshes nor
+ends the flow.
 
-A TCP segment in mid-stream whose flow is not known (nothing was left of the worker before this one)
-is given to the backend that the strategy picks: the right one where the strategy hashes; any other
-answers RST, so that the client connects anew at once instead of hanging. It opens a half-open flow,
-which is the first to go under pressure. A RST of no flow is dropped. A flow whose backend is lost
-(``pool``) is not known any more; one that was ended by the operator is refused until its client
-begins anew. Packets without a mark are rejected by our filter rules; no local address owns the VIP.
+A mid-stream TCP segment without a flow (the predecessor's flows were not restored) goes to the
+backend that the strategy picks: the right one if the strategy hashes; any other answers RST, so
+that the client reconnects at once instead of hanging. It opens a half-open flow, which is evicted
+first. A RST without a flow is dropped. A flow whose backend is lost (``pool``) is removed; one that
+the operator ended is refused until its client sends a SYN. Packets without a mark are rejected by
+our filter rules; no local address owns the VIP.
 
-Rules: as everywhere in the core, no bytes raise; time is an argument.
+Rules: does not raise, whatever the bytes; time is an argument.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ _DOWN = (State.DOWN, State.DRAIN_DOWN, State.MAINT)
 
 
 class DsrDatapath:
-    """Half flows, balancer and counters of one worker; ``carrier`` has the marks of the backends.
+    """One-sided flows, balancer and counters of one worker; ``carrier`` has the marks of the
+    backends.
 
     ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
     set, is called with protocol, key and backend of every new flow.
@@ -99,7 +100,7 @@ class DsrDatapath:
         self.carrier = carrier
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[int, bytes, Backend], object] | None = None
-        self._ended: dict[bytes, float] = {}  # keys of TCP flows, until when; the oldest first
+        self._ended: dict[bytes, float] = {}  # keys of TCP flows with a deadline; the oldest first
         self._once = carrier.verdicts
         self._refused = VERDICT_OF[NO_SERVICE]
         self._tcp = flows.forward[TCP]
@@ -108,7 +109,7 @@ class DsrDatapath:
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the packet whose head, or all, is ``buf[offset:offset + length]``.
 
-        ``checksum`` is not looked at; ``now`` is monotonic seconds.
+        ``checksum`` is ignored; ``now`` is monotonic seconds.
         """
         first = buf[offset] if length >= 40 else 0
         if (
@@ -145,8 +146,8 @@ class DsrDatapath:
         return self._datagram(key, now)
 
     def end(self, flow: Flow, now: float) -> None:
-        """See ``forward.datapath.Datapath``: what the client of a TCP flow sends is refused, up to
-        the next SYN, and the leases of the flow's backend end.
+        """See ``forward.datapath.Datapath``: a TCP client's packets are refused up to the next SYN,
+        and the leases of the flow's backend end.
         """
         self.flows.forget(flow, now)
         self.carrier.remove(flow)
@@ -184,7 +185,7 @@ class DsrDatapath:
         return self._once[backend]
 
     def _first_segment(self, key: bytes, buf: bytearray, transport: int, now: float) -> int:
-        """The verdict for a segment of no flow that is known."""
+        """The verdict for a segment without a flow."""
         kind = buf[transport + 13] & (FIN | SYN | RST | ACK)
         if kind != SYN and kind & (SYN | RST | ACK) != ACK:
             return self._refuse(STRAY)
@@ -208,7 +209,7 @@ class DsrDatapath:
             flow = self._open(UDP, key, now)
             if flow is None:
                 return self._refused
-            if flow.translation.udp_reply:  # its answer is not seen, and soon after it ends
+            if flow.translation.udp_reply:  # its answer is not seen, and it ends soon
                 self.flows.move(flow, UDP_ANSWERED, now)
             return self._once[flow.translation.backend]
         flow.seen = now
@@ -231,20 +232,22 @@ class DsrDatapath:
         return self._once[flow.translation.backend]
 
     def _error(self, buf: bytearray, offset: int, limit: int, error: Parsed) -> int:
-        """The verdict for an ICMP error: it is the owner's of the flow whose reply is inside."""
+        """The verdict for an ICMP error: it goes to the backend of the flow whose reply it
+        quotes.
+        """
         inner = packet_inside(buf, offset, error, limit)
         if inner.reason >= 0:
             return self._refuse(inner.reason)
         flow = None
-        if inner.kind != ECHO_REQUEST:  # from a VIP only answers leave
+        if inner.kind != ECHO_REQUEST:  # only answers have a VIP as source
             flow = self.flows.forward[inner.protocol].get(reverse(inner.key))
         return self._refuse(NO_FLOW) if flow is None else self._once[flow.translation.backend]
 
     def _open(
         self, protocol: int, key: bytes, now: float, before: Backend | None = None
     ) -> Flow | None:
-        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``. It goes
-        to ``before``, where that is given and takes new flows.
+        """Open a flow for the packet with ``key``; returns None with the verdict in ``_refused`` if
+        refused. It goes to ``before``, if that is given and takes new flows.
         """
         service = self.balancer.find(protocol, key)
         if service is None:
@@ -275,5 +278,5 @@ def _is_out(backend: Backend) -> bool:
 
 
 def _never(_backend: Backend) -> bool:
-    """No backend is ever passed over: packets stay as they are, so no two flows can collide."""
+    """No backend is ever skipped: packets are not changed, so no two flows can collide."""
     return False

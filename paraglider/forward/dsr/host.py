@@ -1,16 +1,16 @@
-"""What ``forward: dsr`` asks of the host: routes to the backends, and that the VIPs are drawn here.
+"""The host settings of ``forward: dsr``: routes to the backends, and proxy ARP for the VIPs.
 
     route VIP          the host forwards to the VIP, which is no address of its own
     proxy VIP          the public interface answers ARP or neighbour discovery for it
-    table, by mark     what a worker or a lease has marked goes to its backend's hardware address
+    table, by mark     packets marked by a worker or a lease go to the backend's hardware address
     policy rule        leads the mark's packets to that table
 
-Lives here: ``needs``, and ``check_host``, what must be so before.
-Rules: pure. A backend's table has the number of its mark (0x52000000 to 0x52ffffff), which no one
-else uses by accident; all rules have one priority, ahead of the main table. Where clients and
-backends are on one link, the route to the VIP leads to ``lo``: the kernel answers for an address
-only where its route leads away from the link that asks. A packet without a mark is rejected by our
-rules before it gets there.
+Lives here: ``needs``, and ``check_host``, which checks the preconditions.
+Rules: pure. The number of a backend's routing table is its mark (0x52000000 to 0x52ffffff), to
+avoid collisions; all policy rules have one priority, before the main table. If clients and backends
+are on one link, the route to the VIP leads to ``lo``: the kernel answers ARP for an address only if
+its route leaves by another link than the request came from. A packet without a mark is rejected by
+our filter rules before it gets there.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ PRIORITY = 82
 """Of our policy rules: after the local table (0), ahead of the main one (32766)."""
 
 MARK_MASK = 0xFFFFFFFF & ~LEASE
-"""Under which a rule looks at a mark: the bit of a lease does not concern routing."""
+"""The mask of marks in policy rules: the lease bit does not matter for routing."""
 
 _NET = {4: "net/ipv4", 6: "net/ipv6"}
 
 
 def needs(config: Config, family: int) -> HostNeeds:
-    """What the services of ``family`` need: the VIPs are drawn here when all else is done."""
+    """The needs of the services of ``family``, in order; proxy ARP for the VIPs is last."""
     if not dsr_services(config, family):
         return HostNeeds()
     return HostNeeds(tuple(_sysctls(config, family)), tuple(_routing(config, family)))
 
 
 def _sysctls(config: Config, family: int) -> Iterator[SysctlNeed]:
-    """What makes the public interface answer for a VIP, and at once."""
+    """Sysctls that make the public interface answer ARP for a VIP without delay."""
     public = config.network.public
     if public is None:
         return
@@ -57,7 +57,7 @@ def _sysctls(config: Config, family: int) -> Iterator[SysctlNeed]:
         key, everywhere = (f"{_NET[6]}/conf/{name}/proxy_ndp" for name in (public.interface, "all"))
         # `all` is enough (Linux, net/ipv6/ndisc.c: ndisc_recv_ns).
         yield SysctlNeed(key, "1", unless=everywhere)
-    # Else an answer for another is held back for up to 0.8 s (Linux, neighbour.c: pneigh_enqueue).
+    # Otherwise proxy answers are delayed by up to 0.8 s (Linux, neighbour.c: pneigh_enqueue).
     key = f"{_NET[family]}/neigh/{public.interface}/proxy_delay"
     yield SysctlNeed(key, "0", optional=True)
 
@@ -83,10 +83,10 @@ def check_host(
     addresses: Mapping[str, Sequence[IPInterface]],
     leaving: Collection[tuple[str, IPInterface]],
 ) -> None:
-    """Raise ``OperatorError`` where a VIP is an address of this host, or a backend no neighbour.
+    """Raise ``OperatorError`` if a VIP is an address of this host, or a backend is not on the link.
 
-    ``addresses`` are those of the host by interface; those that are ``leaving`` it, by interface
-    and address, are about to be removed.
+    ``addresses`` are those of the host by interface; those in ``leaving``, by interface and
+    address, are about to be removed.
     """
     private = config.network.private
     if private is None:

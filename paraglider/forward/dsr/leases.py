@@ -1,22 +1,22 @@
-"""The table of ours by which the kernel marks packets of ``forward: dsr`` flows itself: nft's text.
+"""The nft table by which the kernel marks packets of ``forward: dsr`` flows itself.
 
-A worker's verdict carries the mark of a backend, and a bit more where the flow may have a lease:
-its key then goes into the set of that backend for some seconds, and while it is there the kernel
-gives its packets the mark ahead of the queue. Packets do not renew a lease: after it the worker is
-asked again, so it knows of every flow that is alive.
+A worker's verdict is the mark of a backend, plus a bit if the flow may have a lease: the flow's key
+then is in the set of that backend for some seconds, and the kernel marks its packets before the
+queue meanwhile. Packets do not renew a lease: after it the next packet is queued, so the worker
+knows every live flow.
 
     leased   before the queue: a packet whose key is in a backend's set gets that backend's mark
-    asked    what begins or ends a flow goes to the worker, and its lease is over
+    asked    packets that begin or end a flow go to the worker, and end its lease
     lease    after the queue: the verdict's flow gets its lease, and the bit goes
 
 Rules: one table a family, ``ip paraglider-dsr`` and ``ip6 paraglider-dsr``. The text is one
 transaction that leads to the same chains from whatever they were; base chains are never removed,
 since with one of them every packet goes that waits in a queue of the namespace (Linux,
-net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). A set of a backend that has left is not named any
-more and is empty soon. There is a set a backend, and not one map with marks as its values, because
-nft cannot write an element with a value and an IPv6 key from a packet (nftables 1.0.6,
-src/netlink_linearize.c: netlink_gen_map_stmt reserves 16 bytes for a key). Where the kernel or nft
-cannot do this at all, every packet is asked about, and nothing else changes.
+net/netfilter/nf_queue.c: nf_queue_nf_hook_drop). The set of a removed backend is no longer
+referenced and is empty soon. There is a set per backend, not one map with marks as values, because
+nft cannot add an element with a value and an IPv6 key from a packet (nftables 1.0.6,
+src/netlink_linearize.c: netlink_gen_map_stmt reserves 16 bytes for a key). If the kernel or nft
+does not support this, every packet is queued, and nothing else changes.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ from paraglider.netfilter.rules.nft import NFT_FAMILY
 TABLE = "paraglider-dsr"
 
 LONGEST = 30
-"""Seconds that a lease lasts at most."""
+"""Longest lease in seconds."""
 
 SIZE = 1 << 20
-"""Leases a backend; a flow without one has all its packets asked about."""
+"""Most leases per backend; all packets of a flow without one are queued."""
 
 # Around iptables' mangle table (-150), in which packets are queued.
 _BEFORE, _AFTER = -155, -145
 
 
 def lease_seconds(timeouts: TimeoutsConfig) -> int:
-    """How long a lease lasts: a flow that is alive is asked about well before it is forgotten."""
+    """Seconds that a lease lasts: much less than the flow's timeout, so that a live flow never
+    expires.
+    """
     shortest = min(timeouts.established, timeouts.udp)
     return max(1, min(LONGEST, shortest // 2))
 

@@ -1,7 +1,7 @@
 """Marks of the routes to dsr backends.
 
 Lives here: ``dsr_services``, ``way_marks``, ``way_family``.
-Rules: a mark follows from the backend's address, since nothing but the route depends on it. Pure.
+Rules: a mark depends on the backend's address only, since only the route depends on it. Pure.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class DsrMethod(ForwardMethod):
             yield NftTable(LEASES, text, "leases of flows", terse=True, lacking=lacking)
 
     def host_needs(self, config: Config, family: int) -> HostNeeds:
-        """See ``ForwardMethod``: routes to the backends by marks, and what draws the VIPs here."""
+        """See ``ForwardMethod``: routes to the backends by marks, and proxy ARP for the VIPs."""
         return host.needs(config, family)
 
     def check_host(

@@ -1,10 +1,11 @@
-"""The iptables rules of ``forward: dsr``: what the clients send passes a worker's queue.
+"""The iptables rules of ``forward: dsr``: the clients' packets pass a worker's queue.
 
 Lives here: what is kept out of conntrack (which would see one direction alone), what is queued and
 to which worker, what is accepted, and what is rejected.
-Rules: pure. Chains of its own, PARAGLIDER-DSR*, since a VIP of dsr is no other method's VIP. Only
-what the clients send is steered; the answers do not pass this host. A request that no worker could
-take is dropped. A packet without a mark of ours is rejected: no local address owns the VIP.
+Rules: pure. Uses chains of its own, PARAGLIDER-DSR*, since other methods never share a VIP with
+dsr. Only the clients' packets are steered; the answers do not pass this host. A request that no
+worker could take is dropped. A packet without a mark of ours is rejected: no local address owns the
+VIP.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from paraglider.netfilter.rules.steering import Steering
 from paraglider.netfilter.rules.traffic import RuleTraffic
 
 DECIDED = f"-m mark --mark {ROUTED}"
-"""The match of packets that have a backend: by a worker's mark, or by a lease."""
+"""The match of packets with a backend, by a worker's mark or a lease."""
 
 OPENINGS = OpeningsPart(
     decided=f"meta mark & 0x{MASK:08x} == 0x{DSR_BASE:08x}",

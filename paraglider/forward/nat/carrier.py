@@ -1,7 +1,7 @@
 """The carrier of ``forward: nat``: the worker itself, by the translation of each flow.
 
-A flow is carried from its entry into the flow table to its end there: the table is all there is to
-install. Flows to a lost backend are refused by their translation (``core.translation``).
+A flow is carried while it is in the flow table, so there is nothing to install. Flows to a lost
+backend are refused by their translation (``core.translation``).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class WorkerCarrier(Carrier[Flow]):
         self._translations: dict[Backend, Translation] = {}
 
     def set_services(self, services: Iterable[VirtualService]) -> None:
-        """``services`` are all that the worker translates for."""
+        """Set all services that the worker translates for."""
         self._translations = {
             backend: translation
             for service in services
@@ -35,7 +35,7 @@ class WorkerCarrier(Carrier[Flow]):
         return REWRITTEN
 
     def remove(self, what: Flow | Backend) -> None:
-        """See ``Carrier``: what is not in the flow table is not carried."""
+        """See ``Carrier``: a flow that is not in the flow table is not carried."""
 
     def last_seen(self, flow: Flow) -> float:
         """See ``Carrier``: every packet passes the worker."""
@@ -55,4 +55,4 @@ class WorkerCarrier(Carrier[Flow]):
         }
 
     def sync(self, now: float) -> None:
-        """See ``Carrier``: the kernel has nothing of these flows."""
+        """See ``Carrier``: the kernel has no state of these flows."""

@@ -1,25 +1,25 @@
 """The packet path of ``forward: nat``: one packet in, rewritten in place, a verdict out.
 
-Towards the backend the destination is replaced, on the way back the source; ports where they are
-mapped; checksums by adding a delta (RFC 1624). A packet that belongs to no flow opens one when it
-may: a TCP segment with SYN alone, any UDP packet, an ICMP echo request. Every other TCP segment
-without a flow passes untouched: addressed to a local VIP it meets the local stack, which answers
-RST, so that the client connects anew at once instead of hanging.
+Requests get the backend's address as destination, replies the VIP as source; ports are replaced if
+they are mapped; checksums are updated by a delta (RFC 1624). A TCP segment with only SYN, a UDP
+packet or an ICMP echo request without a flow opens one. Any other TCP segment without a flow passes
+unchanged to the local stack, which owns the VIP and answers RST, so that the client reconnects at
+once instead of hanging.
 
-What moves a TCP flow from state to state is the tables of ``flow_states``. Of sequence numbers
-one is followed: what the backend expects of the client next, which is in every packet that it
-sends. It tells a RST of the client from a forged one. Where the backend is not seen (``return:
-direct``) the client's own numbers have to do.
+The tables of ``flow_states`` define the TCP states. One sequence number is tracked: the next one
+that the backend expects from the client, which is in every packet of the backend. It tells a
+client's RST from a forged one. If the backend's packets are not seen (``return: direct``), the
+client's own numbers are used.
 
-A packet that is too long to come whole (``packet.LONGEST``) moves its flow as any other, and its
-verdict is the mark by which the kernel replaces the same (``forward.nat.long``).
+A packet that is too long for the queue (``packet.LONGEST``) updates its flow as any other, and its
+verdict is a mark by which the kernel does the same translation (``forward.nat.long``).
 
-A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram and
-an echo request open a new one at another backend, any other segment passes untouched and is
-answered with RST. What the backend still sends is dropped.
+A flow whose backend is lost (``pool``) ends with the client's next packet: a SYN, a datagram or an
+echo request opens a new flow to another backend, any other segment passes unchanged and is answered
+with RST. Further packets of the backend are dropped.
 
-Rules: ``handle`` is called for every packet: no allocation beyond the key, one look-up, no call
-for an established flow. It never raises for any bytes.
+Rules: ``handle`` is called for every packet: no allocation but the key, one look-up, no call for an
+established flow. It does not raise, whatever the bytes.
 """
 
 from __future__ import annotations
@@ -71,11 +71,10 @@ from paraglider.forward.nat.carrier import WorkerCarrier
 class NatDatapath:
     """Flows, balancer and counters of one worker.
 
-    ``others`` decides about first packets of services that another method has: they share the
-    VIPs and the queue. Such a service is ``offloaded``, and no other packet of its flows comes
-    here. ``carrier`` carries the flows.
-    ``counts`` counts packets by reason, in the order of ``verdict.REASONS``. ``opened``, where
-    set, is told of every new flow.
+    ``others`` decides about first packets of services of other methods, which share the VIPs and
+    the queue. Such a service is ``offloaded``, and no other packet of its flows comes here.
+    ``carrier`` carries the flows. ``counts`` counts packets by reason, in the order of
+    ``verdict.REASONS``. ``opened``, where set, is told of every new flow.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class NatDatapath:
         self.counts = [0] * len(REASONS)
         self.opened: Callable[[int, bytes, Backend], object] | None = None
         self._refused = PASS
-        self._sequence = 0  # of the last SYN that may open a flow, for ``others``
+        self._sequence = 0  # sequence number of the last SYN that may open a flow, for ``others``
         self._tcp_forward = flows.forward[TCP]
         self._tcp_reverse = flows.reverse[TCP]
         self._udp_forward = flows.forward[UDP]
@@ -145,7 +144,7 @@ class NatDatapath:
             kind = parsed.kind
             four = data[offset] >> 4 == 4
 
-        # Whose packet is it: a client's (forward), a backend's (reverse), or nobody's yet.
+        # Is it a client's packet (forward), a backend's (reverse), or one without a flow?
         if protocol == TCP:
             flow = self._tcp_forward.get(key)
             back = None if flow is not None else self._tcp_reverse.get(key)
@@ -251,7 +250,7 @@ class NatDatapath:
             value = data[at] << 8 | data[at + 1]
             if protocol != UDP:
                 value = (value + transport_change) % 65535
-            elif value:  # 0 says that there is none, and so a computed 0 is sent as 0xffff
+            elif value:  # 0 means no checksum, so a computed 0 is sent as 0xffff
                 value = (value + transport_change) % 65535 or 0xFFFF
             data[at] = value >> 8
             data[at + 1] = value & 255
@@ -267,14 +266,14 @@ class NatDatapath:
         return REWRITTEN
 
     def end(self, flow: Flow, now: float) -> None:
-        """See ``forward.datapath.Datapath``: the next segment meets the local stack."""
+        """See ``forward.datapath.Datapath``: the next segment goes to the local stack."""
         self.flows.forget(flow, now)
         self.carrier.remove(flow)
 
     def _client_segment(
         self, flow: Flow, buf: bytearray, transport: int, key: bytes, now: float
     ) -> Flow | None:
-        """The flow that a client's TCP segment belongs to: ``flow``, moved on, or a new one."""
+        """The flow of a client's TCP segment: ``flow`` in its next state, or a new one."""
         direct = flow.translation.direct
         event = client_event(flow, buf, transport, direct, WINDOW, now)
         if event < 0:
@@ -292,7 +291,7 @@ class NatDatapath:
         return self._open(TCP, key, now, flow.translation.backend if state in DOUBTFUL else None)
 
     def _backend_segment(self, flow: Flow, buf: bytearray, transport: int, now: float) -> None:
-        """Move ``flow`` on by a backend's TCP segment that does more than to go on."""
+        """Update ``flow`` by a backend's TCP segment with SYN, FIN or RST."""
         event = backend_event(flow, buf, transport)
         if event < 0:
             return
@@ -303,21 +302,21 @@ class NatDatapath:
             self.flows.move(flow, after, now)
 
     def _client_datagram(self, flow: Flow, now: float) -> None:
-        """Move ``flow`` on by a client's datagram that is not its first."""
+        """Update ``flow`` by a client's datagram that is not its first."""
         translation = flow.translation
         if (flow.state == UDP_ANSWERED or translation.direct) and not translation.udp_reply:
             self.flows.move(flow, UDP_OPEN, now)
 
     def _stray(self, protocol: int, key: bytes) -> int:
-        """Why a packet that belongs to no flow and opens none is refused."""
+        """The reason for refusing a packet that has no flow and opens none."""
         size = (len(key) - 4) // 2
         if self.balancer.services.is_source(protocol, key[:size], key[-4:-2]):
             return FROM_FORGOTTEN
         return NO_FLOW
 
     def _elsewhere(self, flow: Flow, opening: bool, now: float) -> Flow | None:
-        """What comes of a client's packet on ``flow``, whose backend is lost: a new flow where
-        the packet may open one, or None with the verdict in ``_refused``.
+        """Handle a client's packet of ``flow``, whose backend is lost: returns a new flow if the
+        packet may open one, or None with the verdict in ``_refused``.
         """
         self.flows.forget(flow, now)
         if opening:
@@ -328,8 +327,8 @@ class NatDatapath:
     def _open(
         self, protocol: int, key: bytes, now: float, before: Backend | None = None
     ) -> Flow | None:
-        """A new flow for the packet with ``key``, or None with the verdict in ``_refused``. It goes
-        to ``before``, where that is given and takes new flows.
+        """Open a flow for the packet with ``key``; returns None with the verdict in ``_refused`` if
+        refused. It goes to ``before``, if that is given and takes new flows.
         """
         service = self.balancer.find(protocol, key)
         if service is None:
@@ -345,7 +344,7 @@ class NatDatapath:
         translations = service.translations
         reverse = self.flows.reverse[protocol]
 
-        reverse_key = b""  # of the backend last asked about, which is the one chosen
+        reverse_key = b""  # of the last backend considered, which is the chosen one
 
         def taken(backend: Backend) -> bool:
             nonlocal reverse_key
@@ -380,9 +379,9 @@ class NatDatapath:
 def _complete(
     buf: bytearray, source: int, size: int, transport: int, end: int, at: int, protocol: int
 ) -> int:
-    """The transport checksum of ``buf[transport:end]``, computed in full; its place is ``at``.
+    """Compute the transport checksum of ``buf[transport:end]`` in full; its place is ``at``.
 
-    ``source`` is where the source address stands, ``size`` the length of both addresses.
+    ``source`` is the place of the source address, ``size`` the length of both addresses.
     """
     buf[at] = buf[at + 1] = 0
     total = protocol + end - transport

@@ -1,15 +1,14 @@
-"""The table of ours by which the kernel rewrites long packets of ``forward: nat``: nft's text.
+"""The nft table by which the kernel rewrites long packets of ``forward: nat``.
 
-NFQUEUE brings 65,531 bytes of a packet at most (the length of a netlink attribute has 16 bits), and
-a verdict with bytes would cut the packet to those. So of a longer one, a datagram near the longest
-or a segment of BIG TCP, a worker sees the head, decides as about any other, and answers with the
-mark of service and backend. The kernel replaces what the worker would have replaced, without state:
+NFQUEUE delivers at most 65,531 bytes of a packet (the length of a netlink attribute has 16 bits),
+and a verdict with a payload would truncate a longer packet. So of a longer one (a datagram near the
+maximum, or a BIG TCP segment) the worker gets only the head, decides as usual, and answers with the
+mark of service and backend. The kernel then does the worker's translation, without state:
 
     requests   destination := backend, and its port where it is mapped
     replies    source := VIP, and its port where it is mapped
 
-and the mark becomes a worker's, as that of every packet that a worker has rewritten. What is in no
-map is dropped.
+and sets the mark of packets that a worker has rewritten. Packets that are in no map are dropped.
 
 Rules: one table a family, ``ip paraglider-long`` and ``ip6 paraglider-long``. The text is one
 transaction that leads to the same table from whatever it was; base chains are never removed, since
@@ -37,7 +36,9 @@ _CHAINS = {"requests": ("prerouting", "d", "backend"), "replies": ("forward", "s
 
 
 def long_marks(config: Config) -> dict[str, tuple[int, ...]]:
-    """The marks of long packets of every nat service by its name, in the order of its backends."""
+    """The marks for long packets of every nat service, by its name, in the order of its
+    backends.
+    """
     return marks_of([s for s in config.services if s.forward == "nat"], LONG_BASE)
 
 

@@ -1,8 +1,8 @@
-"""What `paraglider start` makes of a configuration: balancing by the kernel alone, no daemon.
+"""Checks a configuration for `paraglider start`: balancing by the kernel, without a daemon.
 
-Lives here: ``unserved`` (what it refuses), ``cautions`` (what it does otherwise than the daemon),
-and ``kernel_only`` (the configuration as the rules for it read it).
-Rules: a refusal names the place and the remedy, a caution stops nothing. Pure.
+Lives here: ``unserved`` (what it refuses), ``cautions`` (what it does differently from the daemon),
+and ``kernel_only`` (the configuration as its rules read it).
+Rules: an error names the place and the remedy, a warning does not stop the command. Pure.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _WITH_DAEMON = "run the daemon, or leave it out"
 
 
 def unserved(config: Config) -> list[Problem]:
-    """What of ``config`` the kernel alone cannot do."""
+    """Errors: what ``config`` needs that the kernel cannot do alone."""
     return [
         problem
         for index, service in enumerate(config.services)
@@ -27,7 +27,7 @@ def unserved(config: Config) -> list[Problem]:
 
 
 def cautions(config: Config) -> list[Problem]:
-    """What of ``config`` the kernel alone does otherwise than the daemon would."""
+    """Warnings: what the kernel does differently from the daemon."""
     found = []
     for index, service in enumerate(config.services):
         strategy = service.strategy_class
@@ -49,8 +49,8 @@ def cautions(config: Config) -> list[Problem]:
 
 
 def kernel_only(config: Config) -> Config:
-    """``config`` as the kernel serves it: ``nat`` and ``offload`` are one to it, and a
-    strategy is the one that the kernel applies for it.
+    """``config`` as the kernel applies it: ``nat`` and ``offload`` are the same, and a strategy is
+    replaced by the kernel's equivalent.
     """
     services = tuple(
         service.model_copy(

@@ -1,14 +1,14 @@
-"""The rules of ``paraglider start``: the kernel decides about every connection and carries it.
+"""The rules of ``paraglider start``: the kernel chooses the backend and forwards the packets.
 
-Lives here: the table of ours, as nft's text, the rule that lets its packets through the host's
-firewall, and what the marks stand for.
+Lives here: the nft table, the rule that accepts its packets in the host's firewall, and the meaning
+of the marks.
 
     prerouting   the first packet of a connection gets a mark in conntrack: by turns, or by a hash
                  of the client's address
     answered     counted; the destination becomes the backend of the mark
     postrouting  the source, as ``nft`` has it
     forward      packets and bytes of each backend, there and back
-    tracked      what conntrack calls invalid is dropped, as with a daemon
+    tracked      packets that conntrack calls invalid are dropped, as with a daemon
 
 Rules: those of ``nft``, whose maps these are. Turns are exact: a service's mark follows from a
 number that goes round, and every backend has its weight of the numbers, in the order of smooth
@@ -56,10 +56,10 @@ from paraglider.netfilter.rules.nft import (
 from paraglider.netfilter.rules.ruleset import RuleSet, joined
 
 MAX_TURN = 4096
-"""Numbers in one round; weights that need more are rounded to their part of it."""
+"""Numbers in one round; weights that need more are rounded to their share of it."""
 
 COUNTED = ("begun", *CARRIED)
-"""What is counted of each backend: connections, and packets and bytes there and back."""
+"""The counters of each backend: connections, packets and bytes in both directions."""
 
 _MAPS = {**MAPS, **counter_maps(COUNTED)}
 _BASES = {**NAT_CHAINS, **CARRIED_CHAIN}
@@ -71,8 +71,8 @@ def static_table(
 ) -> KernelTable | None:
     """The table of ``family`` (4 or 6), or None without a service of it.
 
-    ``config`` is as ``forward.static.checks.kernel_only`` gives it; ``hairpin`` and ``seed`` as
-    ``nft.offload_table`` takes them.
+    ``config`` is the result of ``forward.static.checks.kernel_only``; ``hairpin`` and ``seed`` are
+    as in ``nft.offload_table``.
     """
     services = [service for service in config.services if service.family == family]
     if not services:
@@ -101,9 +101,9 @@ def static_rules(config: Config, family: int) -> RuleSet | None:
 
 
 def served(config: Config, family: int) -> list[dict[str, Any]]:
-    """What the marks stand for, service by service, as data for JSON.
+    """The meaning of the marks, by service, as data for JSON.
 
-    ``share`` is a backend's part of the new connections, from 0 to 1.
+    ``share`` is a backend's share of new connections, from 0 to 1.
     """
     marks = backend_marks(config)
     rows = []
@@ -137,7 +137,7 @@ def served(config: Config, family: int) -> list[dict[str, Any]]:
 
 
 def rounded(config: Config) -> list[Problem]:
-    """Cautions about weights that do not go into ``MAX_TURN`` numbers as they are."""
+    """Warnings about weights that do not fit into ``MAX_TURN`` numbers."""
     found = []
     for index, service in enumerate(config.services):
         weights = _weights(service)
@@ -186,20 +186,20 @@ def _by_turns(service: Service) -> bool:
 
 
 def _shares(service: Service, marks: tuple[int, ...]) -> list[tuple[int, int]]:
-    """The marks of the backends, each with its part of the numbers."""
+    """The marks of the backends, each with its share of the numbers."""
     weights = _weights(service)
     parts = _turns(weights) if _by_turns(service) else weights
     return list(zip(marks, parts, strict=True))
 
 
 def _weights(service: Service) -> list[int]:
-    """The weights; 1 or 0 where the strategy ignores them."""
+    """The weights; 1 or 0 if the strategy ignores them."""
     weights = [backend.weight for backend in service.backends]
     return weights if service.strategy_class.weighs else [min(weight, 1) for weight in weights]
 
 
 def _turns(weights: list[int]) -> list[int]:
-    """Turns of each in one round: the weights, reduced, and rounded where they are too many."""
+    """The turns of each in one round: the reduced weights, rounded if they are too many."""
     parts = _reduced(weights)
     total = sum(parts)
     if total <= MAX_TURN or max(parts) == 1:
@@ -213,7 +213,7 @@ def _reduced(weights: list[int]) -> list[int]:
 
 
 def _interleaved(shares: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """One round of turns as runs: marks, each with how many turns in a row it has."""
+    """One round of turns as runs: marks, each with its number of turns in a row."""
     if len({part for _, part in shares if part}) == 1:
         return shares
     mark_of = {Backend(str(mark), b"", weight=part): mark for mark, part in shares if part}
