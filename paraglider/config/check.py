@@ -1,10 +1,9 @@
-"""What concerns several fields or several services: contradictions, each with its remedy.
+"""Checks across several fields or several services: errors, each with its remedy.
 
-Lives here: ``check`` (all contradictions of a configuration that the model has accepted),
-``check_interfaces`` (against the interfaces of a host, given as names).
-Rules: a finding names the path of what it points at, and in ``needs`` every other path that it
-rests on, so that ``load`` can leave it out when one of those is itself in error. Pure: the host
-is an argument.
+Lives here: ``check`` (all errors of a configuration that the model has accepted),
+``check_interfaces`` (against the names of a host's interfaces).
+Rules: a problem has the path that it points at, and in ``needs`` every other path that it depends
+on, so that ``load`` can drop it if one of those is itself in error. Pure: the host is an argument.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ OPTIONS = ("snat", "proxy_protocol")
 
 
 def check(config: Config) -> list[Problem]:
-    """Every contradiction in ``config``; empty when there is none."""
+    """Every error in ``config``; empty if there is none."""
     problems = [*_process(config), *_network(config)]
     for index, service in enumerate(config.services):
         path: Path = ("services", index)
@@ -130,7 +129,7 @@ def _addresses(path: Path, service: Service) -> Iterator[Problem]:
 
 
 def _elsewhere(port: int | None, service: Service) -> bool:
-    """Whether a connection to ``port`` of the VIP is none to ``service`` again."""
+    """Whether a connection to ``port`` of the VIP does not reach ``service`` again."""
     return port is not None and all(port not in span for span in service.ports)
 
 
@@ -143,8 +142,8 @@ def _instead(address: IPAddress, service: Service, usual: str) -> str:
 
 
 def _unusable(address: IPAddress, here: bool = False) -> str:
-    """Why no packet of a flow can carry ``address``; empty when it can. With ``here`` no packet is
-    forwarded, since connections end and begin on this host, and loopback is fine.
+    """Why ``address`` cannot be in a packet of a flow; empty if it can. With ``here`` connections
+    end on this host and are not forwarded, so loopback is valid.
     """
     if address.is_multicast:
         return "a multicast address"
@@ -200,7 +199,7 @@ def _backends(path: Path, service: Service) -> Iterator[Problem]:
 
 
 def _options(path: Path, service: Service) -> Iterator[Problem]:
-    """Keys that the method of ``service`` does not take."""
+    """Problems of keys that the method of ``service`` does not take."""
     forward, needs = service.forward, ((*path, "forward"),)
     for key in OPTIONS:
         if getattr(service, key) is not None and key not in service.method.options:
@@ -214,7 +213,7 @@ def _options(path: Path, service: Service) -> Iterator[Problem]:
 
 
 def _methods(chosen: Iterable[Method]) -> str:
-    """The ``chosen`` methods, as one writes them in the file."""
+    """The ``chosen`` methods, as in the file."""
     return " or ".join(f"`forward: {method.name}`" for method in chosen)
 
 
@@ -232,7 +231,8 @@ def _names(config: Config) -> Iterator[Problem]:
 def _claims(config: Config) -> Iterator[Problem]:
     """Two services that claim the same VIP, protocol and port, or its ICMP echo.
 
-    Some ports within another's all ports are no conflict: the narrower service has them.
+    Some ports within another service's all ports are no conflict: they belong to the narrower
+    service.
     """
     claims: dict[tuple[IPAddress, str, bool], list[tuple[PortRange, int]]] = {}
     for index, service in enumerate(config.services):
@@ -241,7 +241,7 @@ def _claims(config: Config) -> Iterator[Problem]:
             claims.setdefault(key, []).extend((ports, index) for ports in service.ports)
     clashes: dict[tuple[int, int], list[str]] = {}
     for (_, protocol, _), ranges in claims.items():
-        widest = None  # of the ranges so far, the one that reaches furthest
+        widest = None  # the range so far with the highest end
         for ports, index in sorted(ranges):
             if widest is not None and ports.overlaps(widest[0]):
                 pair = (min(index, widest[1]), max(index, widest[1]))

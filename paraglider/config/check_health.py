@@ -1,4 +1,4 @@
-"""Contradictions in what a service says of its backends' health, and of where they are listed.
+"""Checks of a service's health check, and of the source of its backends.
 
 Lives here: ``check_health``, which ``validate`` calls for each service.
 Rules: as in ``validate``.
@@ -21,7 +21,7 @@ KEYS = ("path", "host", "expect", "verify", "command", "port")
 
 
 def check_health(path: Path, service: Service) -> list[Problem]:
-    """Every contradiction of the kind in ``service``, which stands at ``path``."""
+    """Every such error in ``service``, which is at ``path``."""
     found = [*_source(path, service)]
     if service.check is not None:
         found += _keys((*path, "check"), service.check)

@@ -1,8 +1,8 @@
-"""What two services cannot share, because their methods differ: a port of a backend, a VIP.
+"""Checks of what two services with different methods cannot share: a port of a backend, a VIP.
 
 Lives here: ``check_shared``, which ``check`` calls for the whole.
-Rules: as in ``check``. It is the port at the backend that counts, mapped or not. Asks the methods
-for facts and knows none by name.
+Rules: as in ``check``. Compares ports at the backend, mapped or not. Uses properties of the
+methods, and none by name.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from paraglider.config.types import ALL_PORTS, IPAddress, PortRange
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """Ports of one backend from which a service's answers come.
+    """Ports of one backend that are the source of a service's answers.
 
-    ``vip`` is the source that the backend gives them by ``return: direct``, with the port where it
-    is another; None under ``return: via``.
+    ``vip`` is the source address that the backend sets with ``return: direct``, with the port if it
+    differs; None with ``return: via``.
     """
 
     service: int
@@ -34,12 +34,12 @@ _Claims = dict[tuple[IPAddress, str], list[_Claim]]
 
 
 def check_shared(config: Config) -> list[Problem]:
-    """Every backend of ``config`` that two services cannot share as they do."""
+    """Every backend and VIP of ``config`` that two services cannot share."""
     return [*_conntrack(config), *_direct(config), *_vips(config)]
 
 
 def _conntrack(config: Config) -> Iterator[Problem]:
-    """Answers that a worker awaits are kept out of conntrack, which other methods live by."""
+    """Answers to a worker's flows bypass conntrack, which other methods need."""
     awaited = _claims(config, lambda s: s.method.answers_pass(s) and not s.method.conntracked)
     tracked = _claims(config, lambda s: s.method.conntracked)
     remedy = "use the same `forward` for both, or another port or backend for one"
@@ -50,7 +50,7 @@ def _conntrack(config: Config) -> Iterator[Problem]:
 
 
 def _direct(config: Config) -> Iterator[Problem]:
-    """The backend gives one source to all answers that leave a port of it for a client."""
+    """The backend sets one source address for all answers from one of its ports."""
     # With `snat` answers go to the balancer; where the balancer connects by itself too, and where
     # the backend has the VIP its answers have that source anyway.
     direct = _claims(config, lambda s: _is_rewritten(s) and s.answers == "direct")
@@ -68,7 +68,7 @@ def _is_rewritten(service: Service) -> bool:
 
 
 def _vips(config: Config) -> Iterator[Problem]:
-    """VIPs that are to be this host's for one service and must not be for another."""
+    """VIPs that must be addresses of this host for one service, and must not be for another."""
     owned: dict[IPAddress, int] = {}
     for index, service in enumerate(config.services):
         if service.method.owns_vip:
@@ -103,13 +103,13 @@ def _claims(config: Config, chosen: Callable[[Service], bool]) -> _Claims:
 
 
 def _clashes(claims: _Claims, others: _Claims) -> Iterator[tuple[_Claim, _Claim]]:
-    """Each backend's first claim on ports that another service has, and not as the same VIP."""
+    """Each backend's first claim on ports that another service has with another VIP."""
     told: set[tuple[int, int]] = set()
     for key, mine in claims.items():
         theirs = others.get(key, [])
         for claim in mine:
             place = claim.service, claim.backend
-            # Of two that claim alike the later one is told of.
+            # Of two equal claims the later one is reported.
             rivals = (
                 other
                 for other in theirs

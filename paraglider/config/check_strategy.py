@@ -1,9 +1,9 @@
-"""What is wrong with the strategy of a service: its name, its parameters, its seed.
+"""Checks of a service's strategy: its name, its parameters, its seed.
 
 Lives here: ``check_strategy``, ``check_parameters`` (of a strategy or a probe), and ``weighing``
 for remedies.
-Rules: every fact is read from the classes in ``core.strategies``. Whether a policy exists, and
-takes its parameters, is found by ``host.policies``.
+Rules: all properties come from the classes in ``core.strategies``. ``host.policies`` checks whether
+a policy exists and takes its parameters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from paraglider.core.strategies import ALIASES, KINDS, Strategy
 
 
 def check_strategy(path: Path, service: Service) -> Iterator[Problem]:
-    """What is wrong with the strategy of ``service`` (at ``path``), its parameters and seed."""
+    """The problems of the strategy of ``service`` (at ``path``), its parameters and seed."""
     name, strategy = service.strategy, service.strategy_class
     needs = ((*path, "strategy"),)
     if "seed" in service.model_fields_set and not strategy.uses_seed:
@@ -41,8 +41,8 @@ def check_strategy(path: Path, service: Service) -> Iterator[Problem]:
 def check_parameters(
     path: Path, owner: str, known: Iterable[Parameter], given: Mapping[str, object], needs: Path
 ) -> Iterator[Problem]:
-    """What is wrong with the parameters ``given`` (at ``path``) to ``owner``, which has ``known``
-    ones; it rests on the value at ``needs``.
+    """The problems of the parameters ``given`` (at ``path``) to ``owner``, which takes ``known``
+    ones; they depend on the value at ``needs``.
     """
     names = {each.name: each for each in known}
     for key, value in given.items():
@@ -62,6 +62,6 @@ def weighing() -> str:
 
 
 def _either(fits: Callable[[type[Strategy]], bool]) -> str:
-    """The names of the strategies that ``fits`` is true of: "`a`, `b` or `c`"."""
+    """The names of the strategies for which ``fits`` is true: "`a`, `b` or `c`"."""
     *others, last = (f"`strategy: {name}`" for name, each in KINDS.items() if fits(each))
     return f"{', '.join(others)} or {last}" if others else last

@@ -57,13 +57,12 @@ def in_place(old: Config, new: Config) -> Config:
 
 
 def predecessors(old: Config, new: Config) -> dict[str, str]:
-    """Which service of ``old`` each one of ``new`` goes on from, by their names; nothing of those
-    that are new.
+    """The predecessor in ``old`` of each service of ``new``, by names; new services have none.
 
-    It is the one of its name. But where the two have no port in common it is the one that has its
-    VIP, protocol, way of forwarding and a port of it, whose own name is gone or is another's now
-    (two services that swap their ports, or one that gets another name), if there is one: a flow is
-    a service's by what it serves.
+    It is the service of the same name. If the two have no port in common, it is the one with the
+    same VIP, protocol and forward method and a common port, whose own name is gone or belongs to
+    another service now (two services that swap their ports, or a renamed one), if there is one: a
+    flow belongs to a service by VIP, protocol and port.
     """
     names = {service.name: service for service in old.services}
     found: dict[str, str] = {}

@@ -21,7 +21,7 @@ _Text = Annotated[str, Field(max_length=1000)]
 
 
 class Expect(Section):
-    """What an answer over HTTP must be like for the backend to pass."""
+    """Conditions on the HTTP response for the backend to pass."""
 
     status: Statuses = Field(
         default=(StatusRange(200, 399),), description='200, "200-399", or a list of these.'
@@ -32,7 +32,7 @@ class Expect(Section):
 
 
 class Check(Section):
-    """How the health of each backend of the service is checked."""
+    """The health check of each backend of the service."""
 
     type: ProbeName = Field(default="tcp", description="Kind of the check.")
     port: Port | None = Field(
@@ -90,7 +90,9 @@ class Check(Section):
 
 
 class Failover(Section):
-    """Failover mode (`-f`): who answers a ping of the backends' network, and serves, is in."""
+    """Failover mode (`-f`): hosts of the backends' network that answer a ping and serve are
+    backends.
+    """
 
     enabled: bool = Field(default=False, description="Enable failover without `-f`.")
     check_cycle: Duration = Field(default=30.0, description="Seconds between two rounds.")

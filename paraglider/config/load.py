@@ -1,9 +1,9 @@
 """A configuration file → ``Config``, or every mistake in it at once.
 
-Lives here: ``find_config``, ``load``, ``load_with_marks`` and ``LoadedConfig``; the way from text
-(``source``) through plain data (``document``) and the model (``model``, ``messages``) to the checks
-of the whole (``validate``). A ``glider.yaml`` is known by its root key, and converted.
-Rules: nothing but ``ConfigError`` leaves it, whatever the file holds. It never writes.
+Lives here: ``find_config``, ``load``, ``load_with_marks`` and ``LoadedConfig``: from text
+(``source``) through plain data (``reader``) and the model (``model``, ``messages``) to the checks
+(``check``). A ``glider.yaml`` is detected by its root key, and converted.
+Rules: raises only ``ConfigError``, whatever the file holds. Never writes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SEARCHED = (
 
 @dataclass(frozen=True, slots=True)
 class LoadedConfig:
-    """A valid configuration with the places of its keys, for problems that are found later."""
+    """A valid configuration with the places of its keys, for later problems."""
 
     config: Config
     marks: Marks
@@ -44,7 +44,7 @@ class LoadedConfig:
         return report(self.file, self.marks, problems)
 
     def refuse(self, problems: Iterable[Problem]) -> None:
-        """Raises ``ConfigError`` with all ``problems``; returns when there are none."""
+        """Raise ``ConfigError`` with all ``problems``, if there are any."""
         lines = self.lines(problems)
         if lines:
             raise ConfigError(lines)
@@ -98,7 +98,7 @@ def parse(text: str, file: str) -> LoadedConfig:
         raise ConfigError(report(file, parsed.marks, problems))
     if glider.is_glider(parsed.data):
         draft = glider.convert(parsed)
-        # What only a person could notice, reading what `import` prints, is a mistake here.
+        # Notes that `import` prints for the operator are errors here.
         draft.problems += [replace(note, path=(glider.ROOT,)) for note in draft.notes]
         return accepted(draft, file)
     return _accepted(parsed.data, parsed.marks, problems, file)
@@ -127,7 +127,7 @@ def _in_full(path: FilePath) -> str:
 def _checked(
     data: dict[str, Any], marks: Marks, known: list[Problem]
 ) -> tuple[Config | None, list[Problem]]:
-    """The configuration, if the model takes it, and all problems that are not in ``known``."""
+    """The configuration, if the model accepts it, and all problems that are not in ``known``."""
     unknown = PathSet(problem.path for problem in known)
     try:
         config = _modelled(data)
@@ -139,7 +139,7 @@ def _checked(
     for finding in findings:
         path: Path = tuple(finding["loc"])
         if unknown.touches(path):
-            continue  # the text itself is wrong there, and that has been said
+            continue  # a YAML error, which is reported already
         new = messages.reword(finding, marks)
         problems += new
         if new:
@@ -156,9 +156,9 @@ def _modelled(data: Any) -> Config:
 
 
 def _consistent(data: Any, unknown: PathSet) -> list[Problem]:
-    """What contradicts itself, as far as what is known to be wrong lets one tell."""
+    """The errors of ``check``, as far as the known problems allow checking."""
     try:
         config = _modelled(messages.repaired(data, unknown))
     except ValidationError:
-        return []  # too little is left to be judged; the problems found so far come first
+        return []  # too little is valid for checking; the problems found so far come first
     return [problem for problem in check.check(config) if not problem.rests_on(unknown)]

@@ -1,4 +1,4 @@
-"""A forwarding method as the configuration sees it: which keys it takes, what it checks, facts.
+"""The configuration's part of a forward method: its keys, checks and properties.
 
 Lives here: ``Method``, the part of ``forward.base.ForwardMethod`` that the configuration and the
 layers below ``forward`` ask for, and ``METHODS``, the methods by name.
@@ -24,10 +24,10 @@ class Method(ABC):
     #: the value of ``forward``
     name: ClassVar[str]
 
-    #: keys of a service that not every method has a use for, and that this one takes
+    #: optional keys of a service that this method takes
     options: ClassVar[frozenset[str]] = frozenset()
 
-    #: packets, the first of a flow or all, pass the queue of a worker
+    #: packets (the first of a flow, or all) pass the queue of a worker
     queued: ClassVar[bool] = False
 
     #: a proxy worker listens at the VIP and accepts the connections
@@ -36,7 +36,7 @@ class Method(ABC):
     #: the kernel's conntrack has the flows, translates and counts them; a worker decides once
     conntracked: ClassVar[bool] = False
 
-    #: a worker has the flows in a table of its own, and in a journal for the next worker
+    #: a worker has the flows in its own table, and in a journal for its successor
     journalled: ClassVar[bool] = False
 
     #: the VIP is an address of this host; else only the backends have it
@@ -50,13 +50,15 @@ class Method(ABC):
 
     @abstractmethod
     def check(self, path: Path, service: Service, config: Config) -> Iterable[Problem]:
-        """The contradictions of ``service``, which has this method and is at ``path`` in
-        ``config``. Keys that the method does not take (``options``) are found already.
+        """The errors of ``service``, which has this method and is at ``path`` in ``config``, except
+        keys that the method does not take (``options``).
         """
 
     @abstractmethod
     def describe(self, service: Service) -> str:
-        """What the method means for ``service``: cost, needs, what the backends see."""
+        """The properties of the method for ``service``: cost, requirements, what the backends
+        see.
+        """
 
     def answers(self, service: Service) -> Literal["via", "direct"]:
         """The way of the replies: through this host, or from the backend to the client."""

@@ -1,4 +1,4 @@
-"""A probe as the configuration sees it: which keys of `check` it takes, what it needs.
+"""The configuration's part of a probe: the keys of `check` that it takes, its needs.
 
 Lives here: ``ProbeKind``, the part of ``health.probes.base.Probe`` that the configuration reads,
 ``probes``, which returns them by name, and the types of `type` and `parameters`.
@@ -30,11 +30,11 @@ class ProbeKind:
     name: ClassVar[str]
     #: when a backend passes, as the end of the sentence "A backend passes that …"
     summary: ClassVar[str]
-    #: keys of `check` that not every probe has a use for, and that this one takes
+    #: optional keys of `check` that this probe takes
     keys: ClassVar[frozenset[str]] = frozenset()
     #: further settings of its own, below `parameters`
     parameters: ClassVar[tuple[Parameter, ...]] = ()
-    #: it has to know a port
+    #: it needs a port
     needs_port: ClassVar[bool] = False
     #: it sends packets of its own through a raw socket (``health.pinger.Echo``)
     needs_raw_socket: ClassVar[bool] = False
@@ -43,8 +43,8 @@ class ProbeKind:
 
     @classmethod
     def contradictions(cls, path: Path, check: Check) -> Iterator[Problem]:
-        """What contradicts itself in ``check`` (at ``path``), which has this type; keys that the
-        probe does not take, and its parameters, are checked already.
+        """The errors of ``check`` (at ``path``), which has this type, except keys that the probe
+        does not take, and parameters.
         """
         del path, check  # this one has none
         return iter(())
@@ -57,7 +57,7 @@ _readers: list[Callable[[], Mapping[str, type[ProbeKind]]]] = []
 
 
 def register(read: Callable[[], Mapping[str, type[ProbeKind]]]) -> None:
-    """Have ``read`` give the probes when the first is asked for."""
+    """Set ``read``, which returns the probes and is called at the first use."""
     _readers[:] = [read]
 
 
@@ -69,7 +69,7 @@ def probes() -> Mapping[str, type[ProbeKind]]:
 
 
 def _known(value: str) -> str:
-    """Refuses what is no probe, as pydantic refuses what is not in a ``Literal``."""
+    """Refuses names that are not probes, with pydantic's error for a ``Literal``."""
     if value in probes():
         return value
     *others, last = (f"'{name}'" for name in probes())
@@ -78,7 +78,7 @@ def _known(value: str) -> str:
 
 
 class _OneOfTheProbes:
-    """Tells the JSON Schema which probes there are, and when a backend passes each."""
+    """Adds the probes, and when a backend passes each, to the JSON Schema."""
 
     @staticmethod
     def __get_pydantic_json_schema__(
@@ -93,7 +93,7 @@ class _OneOfTheProbes:
 
 
 class _ParametersOfTheProbes:
-    """Tells the JSON Schema the parameters of all probes."""
+    """Adds the parameters of all probes to the JSON Schema."""
 
     @staticmethod
     def __get_pydantic_json_schema__(

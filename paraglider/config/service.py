@@ -42,7 +42,7 @@ _DNS_REPLY = 5
 
 
 class ServiceTimeouts(Section):
-    """Idle seconds of one service's flows, where they differ from the others'."""
+    """Idle timeouts of one service's flows, in seconds, if they differ from the global ones."""
 
     udp_reply: Seconds | None = Field(
         default=None,
@@ -55,7 +55,7 @@ def _backend_from_text(value: Any) -> Any:
 
 
 class _AddressAlone:
-    """Tells the JSON Schema that a backend may be written as its address alone."""
+    """Lets the JSON Schema accept a backend written as its address only."""
 
     @staticmethod
     def __get_pydantic_json_schema__(
@@ -75,7 +75,7 @@ class BackendConfig(Section):
 
     @property
     def name(self) -> str:
-        """How messages call it: ADDRESS, or ADDRESS:PORT where its port is mapped."""
+        """Its name in messages: ADDRESS, or ADDRESS:PORT if its port is mapped."""
         if self.port is None:
             return str(self.address)
         host = f"[{self.address}]" if self.address.version == 6 else str(self.address)
@@ -111,7 +111,7 @@ _LISTED: TypeAdapter[tuple[BackendConfig, ...]] = TypeAdapter(_Backends)
 
 
 def _listed_or_source(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any:
-    """Each form is judged by itself, so that a mistake is told of the form that was meant."""
+    """Validates each form by itself, so that an error is about the form that was used."""
     if isinstance(value, BackendSource):
         return value
     if isinstance(value, dict):
@@ -120,7 +120,7 @@ def _listed_or_source(value: Any, _handler: ValidatorFunctionWrapHandler) -> Any
 
 
 def _known_method(value: Any) -> str:
-    """Refuses what is no registered method, as pydantic refuses what is not in a ``Literal``."""
+    """Refuses names that are not registered methods, with pydantic's error for a ``Literal``."""
     names = method_names()
     if isinstance(value, str) and value in names:
         return value
@@ -130,7 +130,7 @@ def _known_method(value: Any) -> str:
 
 
 class _OneOfTheMethods:
-    """Tells the JSON Schema which methods there are, and which one is the default."""
+    """Adds the methods and the default to the JSON Schema."""
 
     @staticmethod
     def __get_pydantic_json_schema__(
@@ -206,7 +206,7 @@ class Service(Section):
 
     @property
     def backends(self) -> tuple[BackendConfig, ...]:
-        """The backends that the file lists; none where it names a source of them."""
+        """The backends listed in the file; empty if it names a source."""
         return self.listed if isinstance(self.listed, tuple) else ()
 
     @property
@@ -230,12 +230,12 @@ class Service(Section):
 
     @property
     def method(self) -> Method:
-        """The forwarding method that ``forward`` names."""
+        """The forward method that ``forward`` names."""
         return METHODS[self.forward]
 
     @property
     def answers(self) -> Literal["via", "direct"]:
-        """The way of the replies: as ``return`` says, unless the method has one way alone."""
+        """The way of the replies: by ``return``, unless the method has only one way."""
         return self.method.answers(self)
 
     @property
@@ -261,14 +261,14 @@ class Service(Section):
 
     @property
     def counted(self) -> bool:
-        """True when the kernel has to tell how many flows each backend has: the strategy may ask,
-        and the workers see first packets alone.
+        """Whether the kernel has to count the flows of each backend: the strategy may use them, and
+        workers see only first packets.
         """
         return self.method.conntracked and self.strategy_class.counts_flows
 
     @property
     def strategy_class(self) -> type[Strategy]:
-        """The class of its strategy; of a policy (package.module:Class) the guard around it."""
+        """The class of its strategy; for a policy (package.module:Class) the guard around it."""
         return kind(self.strategy)
 
     def reply_ports(self, backend: BackendConfig) -> tuple[PortRange, ...]:

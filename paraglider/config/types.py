@@ -1,9 +1,8 @@
-"""Small value types of the configuration file, and how each is read from YAML.
+"""Small value types of the configuration file, and their parsers.
 
 Lives here: port and status ranges, exempt endpoints, IP interfaces, user-facing literals.
-Rules: a type raises ``ValueError`` with a message of the form "what is wrong; what would be
-right"; it never touches the host. ``load`` turns these messages into file:line:column.
-The schema beside each type is what editors complete and check with.
+Rules: a type raises ``ValueError`` with a message "what is wrong; remedy"; it never reads the host.
+``load`` adds file:line:column. Editors use the schema beside each type.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ IPInterface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _LONGEST_PATTERN = 1000
-_SHOWN = 60  # characters of a value that a message repeats: enough to find it, whatever the file
+_SHOWN = 60  # most characters of a value in a message
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -68,7 +67,7 @@ class StatusRange:
 class Exempt:
     """An endpoint that is never balanced (loaded's name server): address, port, protocol.
 
-    ``port`` and ``protocol`` are None where the file leaves them out: all of them are exempt.
+    ``port`` and ``protocol`` are None if the file omits them: all are exempt.
     """
 
     address: IPAddress
@@ -82,7 +81,7 @@ class Exempt:
 
 
 def shown(value: Any) -> str:
-    """A value of the file as a message names it: short, and in the words of YAML."""
+    """A value of the file for a message: short, in YAML notation."""
     if value is None:
         return "an empty value"
     if isinstance(value, bool):
@@ -96,7 +95,7 @@ def shown(value: Any) -> str:
 
 
 def ticked(key: str | int) -> str:
-    """A key of the file as a message names it: in backticks, short, on one line."""
+    """A key of the file for a message: in backticks, short, on one line."""
     text = str(key) if str(key).isprintable() else ascii(key)
     return f"`{text}`" if len(text) <= _SHOWN else f"`{text[:_SHOWN]}...`"
 
@@ -169,7 +168,7 @@ def _parse_status(value: Any) -> StatusRange:
 
 
 def parse_pattern(value: Any) -> str:
-    """A regular expression (Python's ``re``), as the text that it is written as."""
+    """A regular expression (Python's ``re``), as text."""
     if not isinstance(value, str):
         raise ValueError(f"{shown(value)} is no regular expression; write a text in quotes")
     if len(value) > _LONGEST_PATTERN:
@@ -223,7 +222,7 @@ def parse_address(value: Any) -> IPAddress:
 
 
 def several(text: str) -> list[str]:
-    """The items of a list that was written as one text, ``a, b`` or ``a b``; none of one."""
+    """The items of a list written as one string, ``a, b`` or ``a b``; empty for a single item."""
     items = [item for item in re.split(r"[\s,;]+", text.strip(" \t[],;")) if item]
     return items if len(items) > 1 else []
 
@@ -278,7 +277,7 @@ def parse_endpoint(value: Any) -> tuple[IPAddress, int]:
 
 
 def is_endpoint(value: Any) -> bool:
-    """Whether ``value`` is what ``parse_endpoint`` takes."""
+    """Whether ``parse_endpoint`` accepts ``value``."""
     try:
         parse_endpoint(value)
     except ValueError:
@@ -340,7 +339,7 @@ _EXEMPT = {
     "pattern": r"^(\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+)(:[0-9]+)?(/(tcp|udp))?$",
 }
 
-# What a type is parsed by, printed by and described by; ``model`` uses them as field types.
+# Field types of ``model``: parser, printer and schema of each type.
 Port = Annotated[int, BeforeValidator(parse_port), WithJsonSchema(_PORT)]
 Ports = Annotated[tuple[PortRange, ...], *_type(parse_ports, _PORTS)]
 Statuses = Annotated[tuple[StatusRange, ...], *_type(parse_statuses, _STATUSES)]

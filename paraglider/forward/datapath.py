@@ -18,14 +18,15 @@ from paraglider.core.pool import Backend
 from paraglider.core.service import VirtualService
 from paraglider.forward.carrier import Carrier
 
-#: bytes of a packet that are enough to decide: headers with options or some extension headers
+#: bytes of a packet that suffice for a decision: headers with options or some extension headers
 HEAD: Final = 128
 
-#: gives a verdict for a packet: buffer, offset, length, checksum, now (see ``Datapath.handle``)
+#: returns a verdict for a packet: buffer, offset, length, checksum, now (see ``Datapath.handle``)
 Handle = Callable[[bytearray, int, int, int, float], int]
-#: gives a verdict for a packet that may open a flow: service, protocol, key, now, sequence of a SYN
+#: returns a verdict for a packet that may open a flow: service, protocol, key, now, sequence of a
+#: SYN
 Decide = Callable[[VirtualService, int, bytes, float, int], int]
-#: is given the flows decided so far by mark, and returns the live ones
+#: gets the flows decided so far by mark, and returns the live ones
 LiveFlows = Callable[[Mapping[int, int]], Mapping[int, int]]
 
 
@@ -42,11 +43,11 @@ class Datapath(Protocol):
 
     @property
     def carrier(self) -> Carrier[Any]:
-        """What carries the flows that it decided."""
+        """The carrier of the flows that it decided."""
 
     @property
     def flows(self) -> FlowTable | None:
-        """Its own flow table; None where the kernel alone has the flows."""
+        """Its own flow table; None if only the kernel has the flows."""
 
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the IP packet in ``buf[offset:offset + length]``, or for its head.
@@ -61,11 +62,11 @@ class Datapath(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DatapathContext:
-    """What a datapath is built for.
+    """The arguments of building a datapath.
 
-    ``balancer`` decides for the services of all methods that share VIPs, and ``others`` gives the
-    verdict for first packets of those that are not the datapath's own. ``live`` returns the live
-    flows that conntrack has, None where they are not counted.
+    ``balancer`` decides for the services of all methods that share VIPs, and ``others`` returns the
+    verdict for first packets of services of other methods. ``live`` returns conntrack's live flows,
+    None if they are not counted.
     """
 
     config: Config
@@ -77,10 +78,10 @@ class DatapathContext:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A datapath of a method, and how it takes a configuration with its own services.
+    """A method's datapath, and the function that applies a configuration to it.
 
-    ``decide`` gives a verdict for a first packet that another method's datapath was given; None
-    where the datapath has a flow table, and has to see every packet itself.
+    ``decide`` returns a verdict for a first packet that another method's datapath received; None if
+    the datapath has a flow table, and must see every packet itself.
     """
 
     datapath: Datapath

@@ -1,8 +1,9 @@
-"""A configuration, and what is known of a daemon that runs by it, asked about flows.
+"""Explains which backend a flow gets, by a configuration and the state of a running daemon.
 
 Lives here: ``Situation`` (which backend a flow gets, and why), ``Capture`` (the flows among
 captured packets), ``compare`` (what another file would change).
-Rules: the services are made as for a worker, by ``services``; nothing here decides. No I/O.
+Rules: the services are made as for a worker, by ``services``, so the decisions are the worker's. No
+I/O.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from paraglider.core.strategies import NewFlow, Registry
 from paraglider.forward.listing import NOTHING, LiveFlow, LiveState
 from paraglider.forward.services import make_services
 
-#: flows of a capture that are told apart; what further ones bring is counted
+#: most flows of a capture that are listed; packets of further ones are counted
 MOST_FLOWS: Final = 100_000
 
-#: what leads from ready to each state
+#: the event that leads from ready to each state
 _EVENTS: Final = {
     State.READY: (),
     State.DRAIN: (Event.SET_DRAIN,),
@@ -40,10 +41,11 @@ _EVENTS: Final = {
 
 
 class Situation:
-    """The services of ``config`` as a worker has them; with ``live``, as a running one has them.
+    """The services of ``config`` as a worker has them; with ``live``, in the state of a running
+    daemon.
 
-    ``registry`` has the strategies that they name (``policies.load``). A service that hashes and
-    has no seed (``Config.seeded``) keeps its picks open.
+    ``registry`` has the strategies that they name (``policies.load``). For a service that hashes
+    without a seed (``Config.seeded``) all possible backends are listed.
     """
 
     def __init__(self, config: Config, registry: Registry, live: LiveState = NOTHING) -> None:
@@ -58,7 +60,7 @@ class Situation:
             self._live_flow(each)
 
     def explain(self, flow: NewFlow) -> Explanation:
-        """Which backend ``flow`` gets, and why."""
+        """The backend that ``flow`` gets, and the reason."""
         exempt = next((e for e in self.config.network.exempt if _matches(e, flow)), None)
         if exempt is not None:
             step = DecisionStep("exempt", f"`exempt` has {exempt}: the packet is not balanced")
@@ -69,7 +71,7 @@ class Situation:
         return explain(self.balancer, flow, existing, seeded=seeded)
 
     def source_of(self, service: VirtualService) -> str | None:
-        """Where the backends of ``service`` are listed, if neither in the file nor known."""
+        """The source of the backends of ``service``, if they are neither in the file nor known."""
         configured = next(s for s in self.config.services if s.name == service.name)
         source = configured.source
         return None if source is None else source.file or source.dns
@@ -100,7 +102,7 @@ class Situation:
 
 
 def _with_listed(config: Config, live: LiveState) -> Config:
-    """``config`` with the backends that the daemon knows where the file only names their source."""
+    """``config`` with the daemon's backends for services whose backends come from a source."""
     found: dict[str, list[BackendConfig]] = {}
     for each in live.backends:
         address = ipaddress.ip_address(each.backend.address)
@@ -116,7 +118,7 @@ def _with_listed(config: Config, live: LiveState) -> Config:
 
 
 def _matches(exempt: Exempt, flow: NewFlow) -> bool:
-    """True when an end of ``flow`` is exempt, as the rules have it."""
+    """Whether an end of ``flow`` is exempt, as in the rules."""
     if exempt.port is not None and flow.protocol_name not in ("tcp", "udp"):
         return False
     if exempt.protocol not in (None, flow.protocol_name):
@@ -129,7 +131,7 @@ def _matches(exempt: Exempt, flow: NewFlow) -> bool:
 
 @dataclass(slots=True)
 class Captured:
-    """A flow of a capture: its packets towards the VIP, and whether its beginning is there."""
+    """A flow of a capture: its packets towards the VIP, and whether its first packet is there."""
 
     flow: NewFlow
     packets: int
@@ -138,13 +140,13 @@ class Captured:
 
 @dataclass(slots=True)
 class Capture:
-    """The flows to services among captured packets, and what the other packets were."""
+    """The flows to services among captured packets, and the kinds of the other packets."""
 
     flows: dict[tuple[int, bytes], Captured] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
 
     def take(self, packets: Iterable[bytes | None], services: ServiceMap) -> Capture:
-        """Looks at ``packets`` (None: a frame without IP), and returns itself."""
+        """Add ``packets`` (None: a frame without IP); returns itself."""
         balancer = Balancer(services)
         for packet in packets:
             self.counts[self._look(packet, balancer)] += 1
@@ -173,7 +175,7 @@ class Capture:
 
 
 def _begins(buffer: bytearray, parsed: Parsed) -> bool:
-    """True when a flow begins with this packet."""
+    """Whether this packet begins a flow."""
     flags = parsed.transport + 13
     if parsed.protocol != TCP or flags >= len(buffer):
         return parsed.protocol != TCP
@@ -182,9 +184,9 @@ def _begins(buffer: bytearray, parsed: Parsed) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class ServiceImpact:
-    """What ``before`` becomes where ``pieces`` of it have the service ``after`` (None: nobody).
+    """The service ``after`` (None: none) that gets the ``pieces`` of ``before``.
 
-    ``moved`` is None where flows go by turn, in one of the two or in both.
+    ``moved`` is None if one of the two has no hash.
     """
 
     before: VirtualService
@@ -195,7 +197,7 @@ class ServiceImpact:
 
 
 def compare(old: Situation, new: Situation) -> Iterator[ServiceImpact]:
-    """What becomes of each service of ``old``."""
+    """Compare each service of ``old`` with the new configuration."""
     for before in old.services:
         found: dict[int, list[Overlap]] = {}
         for piece in overlaps(before, old.balancer.services, new.balancer.services):
@@ -219,8 +221,8 @@ def _change(before: VirtualService, pieces: tuple[Overlap, ...]) -> ServiceImpac
 def impacts(
     flows: Iterable[tuple[NewFlow, Backend | None]], old: Situation, new: Situation, lives: bool
 ) -> dict[str, Counter[Impact]]:
-    """What becomes of ``flows`` (with their backends, None for what ``old`` says), by the name of
-    their service; flows to no service of ``old`` are left out.
+    """The impact on ``flows`` (with their backends, None: by ``old``), by service name; without
+    flows to no service of ``old``.
     """
     counts: dict[str, Counter[Impact]] = {}
     for flow, actual in flows:
@@ -234,7 +236,7 @@ def impacts(
 
 
 def spelled(piece: Overlap) -> str:
-    """A piece of a service as messages tell it."""
+    """A piece of a service as text."""
     protocol = PROTOCOL_NAMES[piece.protocol]
     if piece.protocol not in (TCP, UDP) or (piece.first, piece.last) == (1, 65535):
         return protocol

@@ -1,7 +1,7 @@
 """Configuration files, read with the forwarding methods known.
 
-Lives here: what ``config.load`` offers, under the name that everybody above ``config`` imports it
-by: importing it from here registers the methods first (``forward.registry``).
+Lives here: the functions of ``config.load``; packages above ``config`` import them from here, which
+registers the methods first (``forward.registry``).
 """
 
 from __future__ import annotations

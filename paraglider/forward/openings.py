@@ -1,10 +1,10 @@
-"""The table of ours that keeps floods of new flows from the workers: nft's text.
+"""The nft table that limits new flows before the workers' queues, against floods.
 
-What may open a flow costs a worker, the backends and the ways between them some ten times what it
-costs to be dropped ahead of the queue. So only so much of it may come from clients that are not
-known yet; a client that has shown that it hears the answers is known for a while, and may open as
-many flows as it likes. Of datagrams, those of flows that a worker has taken wait with established
-traffic, all others with the openings.
+A packet that may open a flow costs a worker, the backends and the network between them some ten
+times more than dropping it before the queue. So the rate of such packets from unknown clients is
+limited; a client that has proved that it receives the answers is known for a while, and is not
+limited. Datagrams of flows in a worker's table wait with established traffic, all others with the
+openings.
 
     arriving   ahead of the queue: what opens a flow; what is beyond the limits is dropped and
                counted, or given to the kernel's hash (``OpeningsPart.hashed``)
@@ -16,12 +16,12 @@ traffic, all others with the openings.
 
 Limits, for a family and a protocol: ``queue.openings_rate`` a worker, and of that ``_SHARE`` at
 most for each network of clients (/24, /56), so that what floods from one network costs the others
-nothing. Where the sets are full nobody else becomes known, and nothing else changes.
+nothing. If the sets are full no further client becomes known, and nothing else changes.
 
 Rules: one table a family, ``ip paraglider-openings`` and ``ip6 paraglider-openings``. The text is
 one transaction that leads to the same table from whatever it was; base chains and what packets have
-put into the sets stay. Where the kernel or nft cannot do this, nothing is limited, and datagrams
-wait with established traffic.
+put into the sets stay. If the kernel or nft does not support this, nothing is limited, and
+datagrams wait with established traffic.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from paraglider.netfilter.rules.traffic import RuleEndpoint, RuleTraffic, traffi
 TABLE: Final = "paraglider-openings"
 
 REFUSED: Final = {"tcp": "refused-tcp", "udp": "refused-udp", "icmp": "refused-icmp"}
-"""The counters of packets that were dropped, by what they would have opened."""
+"""The counters of dropped packets, by protocol."""
 
 #: seconds for which a client is known after its last answer
 _KNOWN_SECONDS: Final = 600
@@ -50,20 +50,20 @@ _KNOWN_SECONDS: Final = 600
 _FIRST_SECONDS: Final = 10
 #: … and after a further datagram; more than a lease of dsr lasts
 _FLOW_SECONDS: Final = 60
-#: clients and flows that are known at most; some 100 bytes each
+#: most known clients and flows; some 100 bytes each
 _CLIENTS: Final = 1 << 18
 _FLOWS: Final = 1 << 20
-#: networks of clients that are limited at most, and for how long without a packet
+#: most networks of clients with a limit, and their timeout in seconds
 _NETWORKS: Final = 1 << 16
 _NETWORK_SECONDS: Final = 10
-#: seconds for which a SYN that was dropped is remembered: clients send it again after one and three
+#: seconds for which a dropped SYN is remembered: clients repeat it after one and three
 _AGAIN_SECONDS: Final = 4
-#: connections a second that a known client opens ahead of the openings, and how many at once
+#: connections a second that a known client opens with established traffic, and the burst
 _FAVOURED: Final = 500
-#: the part of the rate that one network of clients may have
+#: the share of the rate for one network of clients
 _SHARE: Final = 10
 _NETWORK: Final = {4: "ip saddr & 255.255.255.0", 6: "ip6 saddr & ffff:ffff:ffff:ff00::"}
-#: what is known of a client: one of IPv6 has the addresses of a network
+#: the key of a client: in IPv6 its /64 network
 _CLIENT: Final = {4: "ip {}", 6: "ip6 {} & ffff:ffff:ffff:ffff::"}
 
 # Around iptables' mangle table (-150), in which packets are queued, within the chains of leases.
@@ -79,18 +79,18 @@ _ECHO: Final = {4: "icmp type echo-request", 6: "icmpv6 type echo-request"}
 
 
 class _Limit(NamedTuple):
-    """So many packets a second, so many at once: no more than there is room for in the queues."""
+    """A rate in packets a second and a burst, which is bounded by the room in the queues."""
 
     rate: int
     burst: int
 
     def over(self, share: int = 1) -> str:
-        """The match of what is more than one of so many parts of the rate."""
+        """The match of packets above a fraction of the rate."""
         rate = max(self.rate // share, 1)
         return f"limit rate over {rate}/second burst {max(min(rate, self.burst), 5)} packets"
 
     def within(self) -> str:
-        """The match of what is not more than the rate."""
+        """The match of packets within the rate."""
         return self.over().replace(" over", "")
 
 
@@ -131,7 +131,7 @@ def openings_table(config: Config, family: int, workers: int) -> str | None:
 
 
 class _Queued(NamedTuple):
-    """How the new flows of a method are limited, and its traffic of the family."""
+    """The limits of a method's new flows, and its traffic of the family."""
 
     part: OpeningsPart
     traffic: RuleTraffic
@@ -166,8 +166,8 @@ def _skeleton(place: str, family: int, chains: Iterable[str]) -> Iterator[str]:
 
 
 def _elements(place: str, every: Sequence[_Queued], listened: RuleTraffic) -> Iterator[str]:
-    """What fills the sets of VIPs and ports. Where one method has some ports of a VIP and another
-    all of them, the former are not the latter's.
+    """The elements of the sets of VIPs and ports. If one method has some ports of a VIP and another
+    all ports, the former are excluded from the latter.
     """
     found: dict[str, list[str]] = {}
     traffics = [*(one.traffic for one in every), listened]
@@ -191,7 +191,7 @@ def _elements(place: str, every: Sequence[_Queued], listened: RuleTraffic) -> It
 
 
 def _left(end: RuleEndpoint, narrow: Iterable[RuleEndpoint]) -> Iterator[PortRange]:
-    """The ports of ``end``, which has all, that none of ``narrow`` has."""
+    """The ports of ``end``, which has all, without those of ``narrow``."""
     taken = united_ports(
         ports
         for other in narrow
@@ -224,7 +224,7 @@ def _arriving(
         yield f"{to} . tcp dport @queued-tcp goto segment"
         yield f"{to} . udp dport @queued-udp goto datagram"
     if hashed and limit.rate:
-        # A worker's mark, as where no worker has answered.
+        # A worker's mark: no worker has answered.
         mark = f"{limit.over()} meta mark set 0x{MARK_BASE:08x} return"
         yield from (f"{to} . {p} dport @offloaded-{p} {mark}" for p in ("tcp", "udp"))
     if limit.rate and any(one.traffic.echo_vips for one in queued):
@@ -233,9 +233,8 @@ def _arriving(
 
 
 def _segment(family: int, seen: Sequence[_Queued], limit: _Limit) -> Iterator[str]:
-    """A SYN: one of a client that is not known is limited. One of a client that is waits with
-    established traffic, where all answers are ``seen``, so that it is certain who is known, and as
-    long as there are not too many.
+    """SYNs: those of unknown clients are limited. Those of known clients wait with established
+    traffic, up to a limit, if all answers are ``seen``, so that it is certain who is known.
     """
     client = _CLIENT[family].format("saddr")
     if seen:
@@ -253,9 +252,9 @@ def _segment(family: int, seen: Sequence[_Queued], limit: _Limit) -> Iterator[st
 
 
 def _refused(family: int, limit: _Limit) -> Iterator[str]:
-    """A SYN that is dropped: it may come again, which those of a flood do not."""
+    """A dropped SYN: a client repeats it, a flood does not."""
     if limit.rate:
-        yield f"add @again {{ {_opened(family)} }}"  # on its own: where there is no room it ends
+        yield f"add @again {{ {_opened(family)} }}"  # stops when the set is full
         yield f"counter name {REFUSED['tcp']} drop"
 
 
@@ -264,7 +263,7 @@ def _opened(family: int) -> str:
 
 
 def _datagram(family: int, limit: _Limit) -> Iterator[str]:
-    """A datagram: one of a flow that is not known waits with the openings, and is limited."""
+    """Datagrams: those of unknown flows wait with the openings, and are limited."""
     yield f"{NFT_FAMILY[family]} saddr . udp sport @flows return"
     yield f"meta mark set 0x{UNKNOWN_MARK:08x}"
     if limit.rate:
@@ -289,14 +288,14 @@ def _accepted(family: int, queued: Sequence[_Queued]) -> Iterator[str]:
 
 
 def _answers(family: int) -> Iterator[str]:
-    """What a backend answers to a SYN of a known client waits with established traffic too."""
+    """A backend's answers to SYNs of known clients wait with established traffic too."""
     client = _CLIENT[family].format("daddr")
     of = f"{NFT_FAMILY[family]} saddr . tcp sport @answering"
     yield f"{_FLAGS} == syn | ack {of} {client} @known meta mark set 0x{KNOWN_MARK:08x}"
 
 
 def _unseen(traffic: RuleTraffic) -> bool:
-    """Whether answers of ``traffic`` pass elsewhere."""
+    """Whether answers of ``traffic`` bypass this host."""
     return any(service.answers != "via" for service in traffic.services)
 
 

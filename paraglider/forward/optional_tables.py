@@ -1,4 +1,4 @@
-"""The nft tables of ours that a host may do without, and the names of all of them.
+"""The optional nft tables, and the names of all our tables.
 
 Lives here: ``optional_tables``, ``table_names``.
 Rules: pure; asks the methods, and knows none by name.
@@ -14,7 +14,9 @@ from paraglider.forward.host_needs import NftTable
 
 
 def optional_tables(config: Config, family: int, workers: int) -> Iterator[NftTable]:
-    """The tables of ``family`` (4 or 6) for so many ``workers``, in the order of their making."""
+    """The optional tables of ``family`` (4 or 6) for a number of ``workers``, in the order of their
+    creation.
+    """
     for method in registry.methods():
         yield from method.nft_tables(config, family)
     text = openings.openings_table(config, family, workers)
@@ -23,7 +25,5 @@ def optional_tables(config: Config, family: int, workers: int) -> Iterator[NftTa
 
 
 def table_names() -> tuple[str, ...]:
-    """The names of all tables of ours that a set-up may make, also those without which no
-    connection is translated.
-    """
+    """The names of all tables that a set-up may make, including the required ones."""
     return (*(name for method in registry.methods() for name in method.table_names), openings.TABLE)

@@ -1,8 +1,8 @@
 """The forwarding methods: the only place that lists them.
 
-Lives here: the list, and ``of``, which gives a service's method.
-Rules: importing this module is what makes the configuration know the methods (``config.method``)
-and the probes of checks (``config.probe``), which are imported where the first check is read.
+Lives here: the list, and ``of``, which returns a service's method.
+Rules: importing this module registers the methods (``config.method``) and the probes of checks
+(``config.probe``; imported with the first check that is read).
 The order is that of error messages, the schema and the rules; the first method is the default.
 """
 

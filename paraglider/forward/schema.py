@@ -2,8 +2,8 @@
 
 Lives here: ``schema`` and ``rendered``. ``conf/paraglider.schema.json`` is its output:
 ``python -m paraglider.forward.schema > conf/paraglider.schema.json``.
-Rules: nothing of the format is typed here again; what the schema says, the model says. What
-concerns several fields is beyond a schema and stays with ``paraglider check``.
+Rules: the schema repeats nothing of the format; everything comes from the model. Conditions across
+several fields are not in the schema; ``paraglider check`` finds them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from paraglider.config.model import Config
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's generator, with titles as a person writes them ("First core")."""
+    """pydantic's generator, with readable titles ("First core")."""
 
     def get_title_from_name(self, name: str) -> str:
         return name.strip("_").replace("_", " ").capitalize()
@@ -37,8 +37,8 @@ def schema() -> dict[str, Any]:
 
 
 def _describe(key: str, field: dict[str, Any], body: dict[str, Any]) -> None:
-    """Gives a section's key the section's own meaning, which editors show while one types."""
-    # A default section says nothing that its own keys' defaults do not say.
+    """Give a section's key the description of the section, which editors show."""
+    # A default section repeats the defaults of its keys.
     if isinstance(field.get("default"), dict):
         del field["default"]
     targets = [field, *field.get("anyOf", ())]
@@ -49,7 +49,7 @@ def _describe(key: str, field: dict[str, Any], body: dict[str, Any]) -> None:
 
 
 def rendered() -> str:
-    """The schema as the committed file has it."""
+    """The text of the committed file."""
     return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,10 +1,10 @@
-"""The packet path of one worker: the datapaths of the methods of its services, put together.
+"""The packet path of one worker: combines the datapaths of its services' methods.
 
-Lives here: ``build`` and ``WorkerDatapath``, what a worker's loop needs of it.
-Rules: it knows the methods by the registry alone. Methods whose VIPs are this host's share the
-VIPs and one balancer; of these the method with a flow table gets every packet, and has the others
-decide about first packets of their services. A VIP that only the backends have belongs to one
-method (``config.check_shared``), so the address tells whose a packet is.
+Lives here: ``build`` and ``WorkerDatapath``, which a worker's loop uses.
+Rules: methods come from the registry only. Methods whose VIPs are addresses of this host share the
+VIPs and one balancer; of these the method with a flow table gets every packet, and calls the others
+for first packets of their services. A VIP that only the backends have belongs to one method
+(``config.check_shared``), so the address determines the method.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ OnDecision = Callable[[Decision], None]
 class _Group:
     """The methods that share VIPs, with one balancer over their services.
 
-    ``built`` has the datapath of each method by its name; the last of them, ``entry``, is given the
+    ``built`` has the datapath of each method by its name; the last of them, ``entry``, gets the
     packets.
     """
 
@@ -56,7 +56,7 @@ class _Group:
         self.configure(place.config, services)
 
     def configure(self, config: Config, services: Sequence[VirtualService]) -> None:
-        """Decide for ``services``, which are those of ``config`` of these methods."""
+        """Use ``services``, those of ``config`` with these methods."""
         self.balancer.services = ServiceMap(services)
         for name, built in self.built.items():
             built.configure(config, [service for service in services if service.method == name])
@@ -70,9 +70,9 @@ class _Group:
 
 
 class WorkerDatapath:
-    """``handle`` gives a verdict for a packet (``forward.datapath.Datapath``).
+    """``handle`` returns a verdict for a packet (``forward.datapath.Datapath``).
 
-    ``head`` is how many bytes of a packet it needs, None for all of them.
+    ``head`` is the number of bytes of a packet that it needs, None for all.
     """
 
     def __init__(
@@ -104,9 +104,7 @@ class WorkerDatapath:
         self.handle: Handle = self._handle()
 
     def _handle(self) -> Handle:
-        """The handler of packets of all groups; that of a group alone, where only one has
-        services.
-        """
+        """The packet handler of all groups; a group's own handler if only one has services."""
         busy = [group for group in self._groups if group.balancer.services.services]
         handle: Handle = (busy[0] if len(busy) == 1 else self._groups[0]).entry.datapath.handle
         if len(busy) == 1:
@@ -128,7 +126,7 @@ class WorkerDatapath:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Take over the services of the groups, some of which are new."""
+        """Update the services from the groups after a change."""
         before, self.services = self.services, ()
         for group, vips in zip(self._groups, self._vips, strict=True):
             services = group.balancer.services.services
@@ -141,11 +139,11 @@ class WorkerDatapath:
         for service in self.services:
             self._names.update(dict.fromkeys(service.translations.values(), service.name))
         for service in set(before) - set(self.services):
-            service.pool.retire()  # else the two would hold each other for ever
+            service.pool.retire()  # avoids a reference cycle
 
     @property
     def tables(self) -> dict[str, FlowTable]:
-        """The worker's own flow tables by method: none where the kernel has all flows."""
+        """The worker's own flow tables by method; none if the kernel has all flows."""
         return {
             name: datapath.flows
             for name, datapath in self._datapaths.items()
@@ -158,12 +156,12 @@ class WorkerDatapath:
         return sum(map(len, self.tables.values()))
 
     def trace(self, on_decision: OnDecision) -> None:
-        """Have ``on_decision`` called for every new flow, with its backend and the reason."""
+        """Call ``on_decision`` for every new flow, with its backend and the reason."""
         for group in self._groups:
             group.trace(on_decision)
 
     def expire(self, now: float, budget: int) -> None:
-        """Forget what is over; look at ``budget`` flows a table, and as many clients, at most."""
+        """Remove expired flows and clients; checks at most ``budget`` of each per table."""
         for service in self.services:
             service.pool.tick(now)
         for table in self.tables.values():
@@ -172,7 +170,7 @@ class WorkerDatapath:
             affinity.expire(now, budget)
 
     def sync(self, now: float) -> list[PlatformError]:
-        """Have every carrier exchange with the kernel what has changed; what the kernel refused."""
+        """Sync every carrier with the kernel; returns the kernel's refusals."""
         refused = []
         for datapath in self._datapaths.values():
             try:
@@ -182,22 +180,22 @@ class WorkerDatapath:
         return refused
 
     def apply_states(self, states: States) -> None:
-        """Give the backends the states and weights that the store has."""
+        """Set the states and weights of the backends."""
         apply_states(((s.name, s.pool) for s in self.services), states)
 
     @property
     def view(self) -> FlowView | None:
-        """The worker's own flows; None where the kernel has them all."""
+        """The worker's own flows; None if the kernel has them all."""
         return FlowView(self._datapaths.values(), self._names) if self.tables else None
 
     @property
     def bound(self) -> int:
-        """Flows that its own tables hold at most."""
+        """Most flows of its own tables."""
         return sum(table.bound for table in self.tables.values())
 
     @property
     def groups(self) -> dict[str, int]:
-        """Flows in its own tables by what their states count as (``core.flow_states``)."""
+        """Flows in its own tables by group of states (``core.flow_states``)."""
         tables = self.tables.values()
         return {
             "active": sum(table.active for table in tables),
@@ -215,7 +213,7 @@ class WorkerDatapath:
                 yield service.name, backend.name, _traffic(backend, carrier.counters(backend))
 
     def counts(self) -> dict[str, int]:
-        """Packets by reason and flows by their end, without the zeros."""
+        """Packets by reason and flows by their end, without zeros."""
         totals = map(sum, zip(*(each.counts for each in self._datapaths.values()), strict=True))
         counts = {name: n for name, n in zip(REASON_NAMES, totals, strict=True) if n}
         for table in self.tables.values():
@@ -247,7 +245,7 @@ def _decider(built: Mapping[str, Built]) -> Decide | None:
 
 
 def _by_vip(handle: Handle, vips: Container[bytes], other: Handle) -> Handle:
-    """A handler that gives packets to ``vips`` to ``handle``, and all others to ``other``."""
+    """A handler that passes packets to ``vips`` to ``handle``, and all others to ``other``."""
 
     def chosen(buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         four = length >= 20 and buf[offset] >> 4 == 4
@@ -261,8 +259,8 @@ def _by_vip(handle: Handle, vips: Container[bytes], other: Handle) -> Handle:
 
 
 def kind_of(config: Config) -> frozenset[str]:
-    """The methods that decide which queues and tables a packet path has. Two configurations of one
-    kind can follow each other in one worker.
+    """The methods that determine which queues and tables a packet path has. A worker can change
+    between configurations of one kind without a restart.
     """
     present = {service.forward: service.method for service in config.services}
     queued = {name: method for name, method in present.items() if method.queued}

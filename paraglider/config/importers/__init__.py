@@ -1,8 +1,8 @@
-"""Configurations of other balancers, as ours.
+"""Importers: convert the configurations of other balancers.
 
-draft       what an importer makes of a file: our keys and values, where each comes from, comments
+draft       the result of an importer: keys and values, their places in the file, comments
 render      a draft as the text of a commented paraglider.conf
-formats     which format a text has, and what reads it
+formats     detects the format of a text
 loaded      loaded's loaded.config and loaded.config6
 convey      Convey's .toml
 ipvsadm     what ipvsadm-save prints

@@ -1,9 +1,9 @@
 """Convey's ``.toml``: frontends, each with a pool of backends.
 
 Lives here: ``LOOKS``, ``MODES``, ``convert``.
-Rules: Convey's way of forwarding is an option of its command line, not of the file; without being
-told, a file with a section `passthrough` is taken for that. TOML's parser gives no places, so the
-lines of headers and keys are looked up in the text; what they miss has the line above it.
+Rules: Convey's forward mode is an option of its command line, not of the file; without the option
+`mode`, a file with a section `passthrough` is in that mode. TOML's parser has no positions, so the
+lines of headers and keys are searched in the text; a key that is not found has the line above it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _FORWARDS = {
 
 
 def convert(text: str, mode: Mode | None = None) -> Draft:
-    """A service for each frontend of a Convey file, forwarded as ``mode`` has it."""
+    """A service for each frontend of a Convey file, with the forward method of ``mode``."""
     draft = Draft()
     data = _parsed(text, draft)
     if data is not None:
@@ -68,7 +68,7 @@ def _parsed(text: str, draft: Draft) -> dict[str, Any] | None:
 
 
 def _places(text: str) -> dict[Path, Mark]:
-    """Where each section and key of the text stands, as far as lines tell."""
+    """The lines of the sections and keys of the text."""
     places: dict[Path, Mark] = {}
     section: Path = ()
     for index, line in enumerate(text.split("\n")):
@@ -99,7 +99,7 @@ class _ConveyConversion:
         self._names: set[str] = set()
 
     def run(self) -> None:
-        """Every section of the file, into the draft."""
+        """Convert every section of the file into the draft."""
         self._strangers(self._data, (), ("frontends", "backends", "stats", "passthrough"))
         frontends = self._section(("frontends",))
         if not frontends:
@@ -123,7 +123,7 @@ class _ConveyConversion:
         return self._places.get(path, Mark(1, 1))
 
     def _section(self, path: Path) -> dict[str, Any]:
-        """The table at ``path``; empty, and said to be wrong, where something else is."""
+        """The table at ``path``; empty, with a problem, if it is not a table."""
         value: Any = self._data
         for step in path:
             value = value.get(step, {}) if isinstance(value, dict) else {}
@@ -163,7 +163,7 @@ class _ConveyConversion:
         self._pool(frontend.get("backend"), self._mark((*path, "backend")), ours)
 
     def _name(self, name: str) -> str:
-        """A name of a service that is as near to ``name`` as ours may be, and no other's."""
+        """A valid and unique service name that is similar to ``name``."""
         wanted = re.sub(r"[^A-Za-z0-9._-]", "-", name).lstrip("._-")[:55] or "frontend"
         free, count = wanted, 1
         while free in self._names:
@@ -173,7 +173,7 @@ class _ConveyConversion:
         return free
 
     def _manner(self, ours: Path, mark: Mark) -> None:
-        """What differs from Convey in the way that packets travel."""
+        """Note the differences from Convey in the packets' path."""
         if self._guessed:
             flag = {"proxy": "--mode passthrough or --mode dsr", "passthrough": "--mode dsr"}
             self._draft.comments[ours] = (
@@ -208,7 +208,7 @@ class _ConveyConversion:
         self._used.add(pool)
 
     def _server(self, path: Path, ours: Path, index: int) -> Any:
-        """Takes one server in and returns its weight."""
+        """Add one server; returns its weight."""
         draft, server = self._draft, self._section(path)
         item: Path = (*ours, "backends", index)
         mark = self._mark((*path, "addr"))

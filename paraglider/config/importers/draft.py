@@ -1,9 +1,10 @@
-"""What an importer makes of a file of another balancer.
+"""The result of an importer for a file of another balancer.
 
 Lives here: ``Draft``: the data of a configuration of ours, and for every value the place in the
 other file that it comes from, so that whatever is found wrong with it later names that place.
-Rules: an importer never raises for what a file says. What is wrong is a problem of the draft (its
-path is ours, its mark is theirs); what has no counterpart here is a note. No I/O.
+Rules: an importer never raises for the content of a file. A mistake is a problem of the draft (its
+path is in our configuration, its mark in the other file); a setting without a counterpart is a
+note. No I/O.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from typing import Any
 
 from paraglider.config.diagnostics import Mark, Marks, Path, Problem
 
-MOST = 1000  # notes, and problems; nobody reads more, and a file of garbage is all notes
+MOST = 1000  # most notes and problems, since a file of garbage would be all notes
 
 
 @dataclass(slots=True)
 class Draft:
     """A configuration in the making.
 
-    ``data`` is what the YAML of our own file would hold, ``marks`` says where in the other file
-    each value stands, ``comments`` what to say of a value, by its path.
+    ``data`` is the data of our configuration file, ``marks`` the place of each value in the other
+    file, ``comments`` the comments on values, by path.
     """
 
     data: dict[str, Any] = field(default_factory=dict)
@@ -32,13 +33,13 @@ class Draft:
 
     @property
     def hopeless(self) -> bool:
-        """True when so much is wrong that reading on helps nobody."""
+        """Whether the limit of problems is reached, so that reading can stop."""
         return len(self.problems) >= MOST
 
     def put(self, path: Path, value: Any, mark: Mark, comment: str = "") -> None:
-        """Sets the value at ``path``, which stands at ``mark`` in the other file.
+        """Set the value at ``path``, whose place in the other file is ``mark``.
 
-        Sections and lists on the way come into being; an item is put behind the last one.
+        Sections and lists on the path are created; an item is appended to its list.
         """
         holder: Any = self.data
         for depth, step in enumerate(path[:-1]):
@@ -53,14 +54,16 @@ class Draft:
             self.comments[path] = comment
 
     def wrong(self, path: Path, mark: Mark, message: str) -> None:
-        """A mistake at ``mark`` that leaves our key ``path`` without a value: "what; remedy"."""
+        """Add a mistake at ``mark`` that leaves our key ``path`` without a value: "what;
+        remedy".
+        """
         what, _, remedy = message.partition("; ")
         self.problems.append(Problem(path, what, remedy, mark=mark))
 
     def note(self, mark: Mark, message: str, path: Path = ()) -> None:
-        """Something at ``mark`` that has no counterpart here, or not quite: "what; remedy".
+        """Note a setting at ``mark`` without an exact counterpart: "what; remedy".
 
-        ``path`` is what the output says it above; without one it is said at the top.
+        The output has the note above ``path``, or at the top without one.
         """
         if len(self.notes) == MOST - 1:
             message, path = "here and below more has no counterpart; look at the rest yourself", ()
@@ -70,7 +73,7 @@ class Draft:
 
 
 def _entered(holder: Any, step: str | int, new: Any) -> Any:
-    """What ``holder`` has at ``step``; ``new``, put there, where it has nothing."""
+    """The value of ``holder`` at ``step``; ``new`` is inserted if there is none."""
     if isinstance(holder, dict):
         return holder.setdefault(step, new)
     if step == len(holder):
@@ -79,5 +82,5 @@ def _entered(holder: Any, step: str | int, new: Any) -> Any:
 
 
 def number(text: str) -> int | str:
-    """The number that ``text`` is; any other text as it is, for the model to refuse."""
+    """``text`` as a number; other text unchanged, which the model then refuses."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else text

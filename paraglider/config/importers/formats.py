@@ -1,8 +1,8 @@
-"""The formats that can be imported: how each is known by its content, and what reads it.
+"""The formats that can be imported, and how each is detected.
 
 Lives here: ``FORMATS``, ``draft_of``.
-Rules: the first line that only one format can have decides; comments say nothing. Raises
-``ConfigError`` alone, whatever the text is.
+Rules: the first line that only one format can have decides; comments are ignored. Raises only
+``ConfigError``, whatever the text is.
 """
 
 from __future__ import annotations
@@ -21,9 +21,7 @@ _OURS = re.compile(r"services\s*:")
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """One format: its name in words, what a line of it looks like, what reads it, and how long
-    a line of it may be.
-    """
+    """One format: its title, the pattern of its lines, its importer, and its longest line."""
 
     title: str
     looks: re.Pattern[str]
@@ -57,9 +55,9 @@ FORMATS = {
 def draft_of(
     text: str, file: str, name: str | None = None, mode: convey.Mode | None = None
 ) -> tuple[Format, Draft]:
-    """The format of ``text`` (that called ``name``, or what it looks like), and its draft.
+    """The format of ``text`` (``name``, or as detected), and its draft.
 
-    ``mode`` is how Convey was run. Raises ``ConfigError`` when the text looks like none of them.
+    ``mode`` is Convey's mode. Raises ``ConfigError`` if the format is not detected.
     """
     chosen = FORMATS[name or _detected(text, file)]
     for index, line in enumerate(_lines(text)):
@@ -87,5 +85,5 @@ def _detected(text: str, file: str) -> str:
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines one after the other, without a list of them all."""
+    """The lines one by one, without a list of all."""
     return (match[0] for match in re.finditer(r"[^\n]*(?:\n|$)", text))

@@ -1,9 +1,9 @@
 """The Go Paraglider's ``glider.yaml``: one frontend, its address towards the backends, backends.
 
 Lives here: ``is_glider``, ``convert``.
-Rules: what the Go tool does with iptables is `forward: offload` here: the kernel rewrites the
-destination, and the source to `privateip`; round robin over ADDRESS:PORT, TCP alone. Keys that it
-does not know it passes over; here they are notes.
+Rules: the Go tool's iptables rules correspond to `forward: offload`: the kernel rewrites the
+destination, and the source to `privateip`; round robin over ADDRESS:PORT, TCP only. It ignores
+unknown keys; here they are noted.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _OURS = {"bind": "vip", "privateip": "snat", "backends": "backends"}
 
 
 def is_glider(data: Any) -> bool:
-    """True when ``data``, a YAML file's, has the root key of the Go tool and not ours."""
+    """Whether ``data`` of a YAML file has the root key of the Go tool and not ours."""
     return isinstance(data, dict) and ROOT in data and "services" not in data
 
 
 def convert(document: Document) -> Draft:
-    """The service that a ``glider.yaml`` describes; ``document`` is one that ``is_glider`` of."""
+    """The service of a ``glider.yaml``; ``is_glider`` is true of ``document``."""
     return _GliderConversion(document).draft
 
 
@@ -41,7 +41,7 @@ class _GliderConversion:
         self._frontend(document.data[ROOT])
 
     def _moved(self, problem: Problem) -> Problem:
-        """A mistake in the YAML itself, under the path that our own configuration has for it."""
+        """A YAML mistake, with its path in our configuration."""
         path, mark = problem.path, self._marks.of(problem)
         if path[:1] == (ROOT,) and len(path) > 1 and path[1] in _OURS:
             path = (*_SERVICE, _OURS[str(path[1])], *path[2:])
@@ -79,7 +79,7 @@ class _GliderConversion:
             self._backends(frontend["backends"])
 
     def _put(self, path: Path, value: Any, ours: Path, put: Callable[[Any, Path], None]) -> None:
-        """Has ``put`` set the value at ``path`` under its path here, or says what is wrong."""
+        """Set the value at ``path`` by ``put``, or add a problem."""
         if self._misread.touches(ours):
             return
         try:

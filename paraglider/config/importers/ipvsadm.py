@@ -1,9 +1,9 @@
-"""A listing of ``ipvsadm-save -n``: the kernel's own balancer, LVS.
+"""Imports a listing of ``ipvsadm-save -n``: LVS, the kernel's own balancer.
 
 Lives here: ``LOOKS``, ``convert``.
-Rules: a service of ours has one way of forwarding, one of theirs a way for each server; the way of
-the first server counts. What cannot be taken over (marks instead of a VIP, names, tunnels) is left
-out, or replaced by what is nearest, and noted; a listing without any service is a mistake.
+Rules: a service here has one forward method, in LVS each server has one; that of the first server
+is used. What has no counterpart (firewall marks instead of a VIP, names, tunnels) is left out, or
+replaced by the nearest setting, and noted; a listing without any service is an error.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ _SCHEDULERS = {"lc": ("weighted", True), "dh": ("source", False)}
 _NEAREST = "weighted"
 _UNWEIGHTED = ("rr", "lc")
 _WAYS = {"-m": "masquerading", "-g": "gatewaying", "-i": "tunnel"}
-_PERSISTENT = 300  # seconds, where `-p` says none (ipvsadm(8))
-_ALL_OF_IT = ("255.255.255.255", "128")  # masks that leave a client's address as it is
+_PERSISTENT = 300  # default of `-p` in seconds (ipvsadm(8))
+_ALL_OF_IT = ("255.255.255.255", "128")  # masks that keep the whole client address
 
 
 @dataclass(slots=True)
@@ -68,7 +68,7 @@ class _Line:
 
 @dataclass(slots=True)
 class _Listed:
-    """A service with its servers; ``vip`` is None where it is left out."""
+    """A service with its servers; ``vip`` is None if the service is left out."""
 
     line: _Line
     vip: tuple[IPAddress, int] | None
@@ -138,7 +138,7 @@ def _lines(text: str, draft: Draft) -> Iterator[_Line]:
 
 
 def _options(words: list[str], mark: Mark, draft: Draft) -> dict[str, str] | None:
-    """The options of one line; None where one is wrong."""
+    """The options of one line; None if one is wrong."""
     options: dict[str, str] = {}
     rest = iter(words)
     following = next(rest, None)
@@ -178,7 +178,7 @@ def _vip(flag: str, text: str, mark: Mark, draft: Draft) -> tuple[IPAddress, int
 
 
 def _endpoint(text: str, mark: Mark, draft: Draft) -> tuple[IPAddress, int] | None:
-    """The address and port of ``text``, port 0 for all; None, and noted, where it has names."""
+    """The address and port of ``text``, port 0 for all; None, with a note, if it has names."""
     host, _, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -194,7 +194,7 @@ def _endpoint(text: str, mark: Mark, draft: Draft) -> tuple[IPAddress, int] | No
 
 
 def _usable(listed: _Listed, draft: Draft) -> list[tuple[_Line, IPAddress, int]]:
-    """The servers that can be taken over; what is not is noted."""
+    """The servers that can be imported; others are noted."""
     if listed.vip is None:
         return []
     found = []
@@ -220,7 +220,7 @@ def _usable(listed: _Listed, draft: Draft) -> list[tuple[_Line, IPAddress, int]]
 
 
 def _way(server: _Line) -> str:
-    """How packets get to ``server``; gatewaying where nothing is said (ipvsadm(8))."""
+    """The forward method of ``server``; the default is gatewaying (ipvsadm(8))."""
     return next((way for way in _WAYS if way in server.options), "-g")
 
 
@@ -232,7 +232,7 @@ def _service(
     draft: Draft,
     own_vip: bool,
 ) -> None:
-    """Puts one service; ``own_vip`` tells that its VIP has to be an address of this host."""
+    """Add one service; ``own_vip``: its VIP has to be an address of this host."""
     options, mark = listed.line.options, listed.line.mark
     protocol = "tcp" if "-t" in options else "udp"
     address, port = vip
@@ -276,7 +276,7 @@ def _service(
 
 
 def _interfaces(draft: Draft) -> None:
-    """Names for the interfaces where dsr needs them: a listing tells none."""
+    """Placeholder names of interfaces for dsr, since a listing has none."""
     for index, service in enumerate(draft.data.get("services", ())):
         if METHODS[service["forward"]].neighbours:
             mark = draft.marks.value(("services", index))
@@ -289,7 +289,7 @@ def _interfaces(draft: Draft) -> None:
 
 
 def _left_out(line: _Line, path: Path, draft: Draft) -> None:
-    """Notes the options of one line that nothing here stands for."""
+    """Note the options of one line without a counterpart."""
     words = {
         "-b": "flags of the scheduler",
         "--pe": "a persistence engine",
@@ -308,7 +308,7 @@ def _left_out(line: _Line, path: Path, draft: Draft) -> None:
 
 
 def _persistence(lines: list[_Line], draft: Draft) -> None:
-    """One time for the whole file, where each service of theirs has its own: the longest."""
+    """One persistence timeout for the whole file: the longest of the services."""
     if not lines:
         return
     times = [(number(line.options["-p"]), line.mark) for line in lines]

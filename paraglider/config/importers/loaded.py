@@ -1,10 +1,10 @@
 """loaded's ``loaded.config`` and ``loaded.config6``: a shell script that loaded reads as well.
 
 Lives here: ``LOOKS``, ``convert``.
-Rules: assignments are read as loaded reads them: a value ends at a blank or `#`, and every
+Rules: assignments are parsed as loaded parses them: a value ends at a blank or `#`, and every
 `server4` adds a backend. loaded balances every port of the VIP and keeps a client at its backend.
-The commands of the script as it is delivered are what ``paraglider.config`` does, without flushing
-anybody's firewall; other commands are notes.
+``paraglider.config`` replaces the commands of the script as delivered, without flushing the host's
+firewall; other commands are noted.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DELIVERED = re.compile(
     )\s*""",
     re.VERBOSE | re.ASCII,
 )
-# Their keys that are one of ours each.
+# loaded's keys with exactly one counterpart.
 _NUMBERS: dict[str, Path] = {
     "FIRST_CORE": ("workers", "first_core"),
     "LAST_CORE": ("workers", "last_core"),
@@ -51,12 +51,12 @@ _TEXTS: dict[str, Path] = {
 _SERVERS = ("server4", "server6")
 _OTHERS = ("VIP4", "VIP4net", "RIP4", "VIP6", "VIP6net", "RIP6", "NS", "nfq_len", "strategy")
 _KNOWN = {*_NUMBERS, *_TEXTS, *_SERVERS, *_OTHERS}
-_LONGEST = 65536  # packets that a queue holds at most, whatever is asked
+_LONGEST = 65536  # the longest queue that is accepted
 
 
 @dataclass(slots=True)
 class _Script:
-    """What a script says, with the line of each."""
+    """The assignments and commands of a script, with their lines."""
 
     values: dict[str, tuple[str, Mark]] = field(default_factory=dict)
     servers: dict[str, list[tuple[str, Mark]]] = field(default_factory=lambda: {"4": [], "6": []})

@@ -1,9 +1,8 @@
 """A draft as the text of a commented ``paraglider.conf``.
 
 Lives here: ``render``.
-Rules: the keys stand in the order of the model, so the output looks the same whatever it was made
-from. Every text that YAML could take for something else is quoted; what comments repeat of the
-other file never holds a line break. Pure.
+Rules: the keys are in the order of the model, whatever the input. Every string that YAML could read
+as another type is quoted; comments with text of the other file never contain line breaks. Pure.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
 def render(draft: Draft, file: str, title: str) -> str:
-    """The configuration file that ``draft``, made of ``file`` (``title`` in words), amounts to."""
+    """The configuration file of ``draft``, which was made from ``file`` (a ``title``)."""
     return "\n".join(_Writer(draft).lines(file, title)) + "\n"
 
 
@@ -55,7 +54,7 @@ class _Writer:
         return sorted(section, key=known_keys(model).index if model is not None else None)
 
     def _remarks(self, path: Path, indent: str) -> Iterator[str]:
-        """The lines above the value at ``path``: what is to be noted of it."""
+        """The comment lines above the value at ``path``."""
         return (indent + line for line in self._notes.get(path, ()))
 
     def _entry(self, key: str, value: Any, path: Path, indent: str) -> Iterator[str]:

@@ -1,13 +1,13 @@
 """The carrier of ``forward: offload``: conntrack, by the mark of a flow's first packet.
 
-The kernel translates the mark of the verdict into the backend (``netfilter.rules.nft``) and does
-the rest of the flow. A first packet can come again before the kernel has the flow (a repeated SYN,
+The kernel translates the mark of the verdict into the backend (``netfilter.rules.nft``) and carries
+the rest of the flow. A first packet can be repeated before the kernel has the flow (a repeated SYN,
 the next datagram of a burst), so a decision is remembered for a while.
 
 Connections that must end are removed from conntrack by the daemon, once for all workers
 (``offload.reconcile``), and packets are counted by nft (``offload.counters``).
 
-Rules: the cost does not grow with what is remembered.
+Rules: the cost does not depend on the number of remembered decisions.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from paraglider.core.pool import Backend
 from paraglider.core.verdict import MARK
 from paraglider.forward.carrier import Carrier
 
-#: seconds for which a decision is remembered at least, and twice as long at most
+#: seconds for which a decision is remembered at least; twice as long at most
 REMEMBERED: Final = 15.0
-#: decisions of one generation; with more the older generation goes sooner
+#: decisions of one generation; with more the older generation is dropped sooner
 MOST_REMEMBERED: Final = 1 << 16
 
 
@@ -38,9 +38,9 @@ class Decided(NamedTuple):
 
 
 class ConntrackCarrier(Carrier[Decided]):
-    """Conntrack's flows, as far as one worker knows of them; ``marks`` has a mark a backend.
+    """Conntrack's flows, as far as one worker knows them; ``marks`` has the mark of each backend.
 
-    ``live``, where set, is given the flows decided for each mark so far and returns the live ones
+    ``live``, if set, gets the flows decided for each mark so far and returns the live ones
     (``forward.offload.connection_counts``). A backend's ``flows`` is that plus what was installed
     since the last ``sync``, so that a burst in between counts too.
     """
@@ -61,14 +61,14 @@ class ConntrackCarrier(Carrier[Decided]):
         self.set_marks(marks)
 
     def set_marks(self, marks: Mapping[Backend, int]) -> None:
-        """Use ``marks``, which has all backends; decisions for others are forgotten."""
+        """Use ``marks``, which has all backends; decisions for others are dropped."""
         self.verdicts = {backend: MARK | mark << 8 for backend, mark in marks.items()}
         self._marks = tuple(marks.items())
         self._young = {which: made for which, made in self._young.items() if made.backend in marks}
         self._old = {which: made for which, made in self._old.items() if made.backend in marks}
 
     def find(self, protocol: int, key: bytes, now: float) -> Decided | None:
-        """What was decided for a packet with ``key``, as far as it is remembered."""
+        """The remembered decision for a packet with ``key``."""
         if now >= self._turn_at or len(self._young) >= self._bound:
             self._turn(now)
         which = (protocol, key)
@@ -81,7 +81,7 @@ class ConntrackCarrier(Carrier[Decided]):
         return self.verdicts[flow.backend]
 
     def remove(self, what: Decided | Backend) -> None:
-        """See ``Carrier``: the next first packet is decided anew."""
+        """See ``Carrier``: drops the decision, so the next first packet gets a new one."""
         for decided in (self._young, self._old):
             if isinstance(what, Backend):
                 for which in [w for w, made in decided.items() if made.backend is what]:
@@ -98,7 +98,7 @@ class ConntrackCarrier(Carrier[Decided]):
         return {}
 
     def sync(self, now: float) -> None:
-        """See ``Carrier``: forget old decisions and take over the counts of live flows."""
+        """See ``Carrier``: drop old decisions and read the counts of live flows."""
         if now >= self._turn_at:
             self._turn(now)
         live: Mapping[int, int] = {}
@@ -112,7 +112,7 @@ class ConntrackCarrier(Carrier[Decided]):
         return len(self._young) + len(self._old)
 
     def _turn(self, now: float) -> None:
-        """Begin a new generation; decisions that are older than two are forgotten."""
+        """Begin a new generation; drop decisions that are older than two."""
         self._old = self._young if now < self._turn_at + self._remembered else {}
         self._young = {}
         self._turn_at = now + self._remembered

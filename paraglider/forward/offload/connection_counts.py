@@ -5,13 +5,12 @@
     closed  closed ones, still remembered         written by the tracker
     picked  flows decided, ever, a row a worker   written by that worker
 
-A flow is in ``picked`` at once, in ``begun`` and ``live`` when the tracker has heard of it, some
-hundredths of a second later: the difference is on its way and counts too. Some never arrive (a
-firewall drops the packet), and some begin that no worker has picked (the kernel's hash); so what
-the difference never falls below for a while is not on its way.
+A flow is in ``picked`` at once, in ``begun`` and ``live`` when the conntrack counter has its event,
+some hundredths of a second later: the difference is in flight and counts too. Some flows never
+arrive (a firewall drops the packet), and some begin without a worker (the kernel's hash); so the
+minimum of the difference over a while is not counted as in flight.
 
-Rules: every number has one writer, and is eight bytes, which the machine writes at once; nobody
-waits for anybody.
+Rules: every number has one writer, and is eight bytes, written atomically; no locks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from typing import Final
 from paraglider.config.model import Config
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: looks, of ten a second, after which a difference that stayed is taken for lost
+#: polls, ten a second, after which a constant difference is taken for lost
 PATIENCE: Final = 10
 NOTHING: Final[Mapping[int, int]] = {}
 _LIVE, _BEGUN, _CLOSED, _PICKED = 0, 1, 2, 3  # rows; the workers' begin with the last
@@ -46,8 +45,8 @@ class LiveFlows:
         return frozenset(self._slots)
 
     def change(self, mark: int, began: int, ended: int, closed: int = 0) -> None:
-        """So many connections of ``mark`` began and ended, and so many more (or less) are closed
-        and remembered; another mark is passed over.
+        """Add numbers of begun and ended connections of ``mark``, and the change of closed ones
+        that conntrack remembers; other marks are ignored.
         """
         slot = self._slots.get(mark)
         if slot is not None:
@@ -58,7 +57,7 @@ class LiveFlows:
             self._numbers[at] = max(self._numbers[at] + closed, 0)
 
     def replace(self, counts: Mapping[int, int], closed: Mapping[int, int] = NOTHING) -> None:
-        """These are all connections there are, and none is on its way; so many are ``closed``."""
+        """Set the counts of all connections, with none in flight, and of ``closed`` ones."""
         for mark, slot in self._slots.items():
             rows = range(_PICKED, _PICKED + self._workers)
             picked = sum(self._numbers[self._at(row) + slot] for row in rows)
@@ -67,15 +66,15 @@ class LiveFlows:
             self._numbers[self._at(_CLOSED) + slot] = closed.get(mark, 0)
 
     def read(self) -> dict[int, int]:
-        """The live connections of every mark, as the tracker knows them."""
+        """The live connections of every mark, by the conntrack counter."""
         return dict(zip(self._slots, self._row(_LIVE), strict=True))
 
     def closed(self) -> dict[int, int]:
-        """The connections of every mark that are closed, and that the kernel remembers."""
+        """The closed connections of every mark that conntrack remembers."""
         return dict(zip(self._slots, self._row(_CLOSED), strict=True))
 
     def reader(self, worker: int) -> LiveFlowReader:
-        """What the worker ``worker`` (0, 1, …) reads and writes."""
+        """The reader and writer for the worker ``worker`` (0, 1, …)."""
         return LiveFlowReader(self, worker)
 
     def on_the_way(self) -> list[int]:
@@ -85,11 +84,11 @@ class LiveFlows:
         return [sum(row[slot] for row in picked) - begun[slot] for slot in range(self._size)]
 
     def picked_by(self, worker: int) -> dict[int, int]:
-        """What the worker has picked so far, before it died and was replaced too."""
+        """The worker's picks so far, including those of its predecessors."""
         return dict(zip(self._slots, self._row(_PICKED + worker), strict=True))
 
     def publish(self, worker: int, picked: Mapping[int, int]) -> None:
-        """The worker has picked so much."""
+        """Write the worker's picks."""
         at = self._at(_PICKED + worker)
         for mark, count in picked.items():
             self._numbers[at + self._slots[mark]] = count
@@ -103,7 +102,7 @@ class LiveFlows:
 
 class LiveFlowReader:
     """Called twenty times a second with the flows that the worker has decided since its start, by
-    mark; gives the flows of each counted mark, those on their way included.
+    mark; returns the flows of each counted mark, including those in flight.
     """
 
     def __init__(self, live: LiveFlows, worker: int) -> None:
@@ -127,8 +126,8 @@ class LiveFlowReader:
 
 
 def wanted(config: Config, workers: int) -> tuple[LiveFlows | None, LiveFlows | None]:
-    """What ``config`` needs to have counted: the backends of its ``counted`` services, if any, and
-    those of its other offloaded services, for somebody to see.
+    """The marks that ``config`` needs counted: those of its ``counted`` services, and those of its
+    other offloaded services, for display.
     """
     counted, listed = counted_marks(config), listed_marks(config)
     return (
@@ -138,13 +137,13 @@ def wanted(config: Config, workers: int) -> tuple[LiveFlows | None, LiveFlows | 
 
 
 def counted_marks(config: Config) -> frozenset[int]:
-    """The marks of the backends whose flows the strategies of ``config`` ask for."""
+    """The marks of the backends whose flow counts the strategies of ``config`` use."""
     marks = backend_marks(config)
     return frozenset(mark for s in config.services if s.counted for mark in marks[s.name])
 
 
 def listed_marks(config: Config) -> frozenset[int]:
-    """The marks of the other offloaded backends, whose flows are shown alone."""
+    """The marks of the other offloaded backends, whose flow counts are only displayed."""
     marks = backend_marks(config)
     offloaded = [s for s in config.services if s.method.conntracked and not s.counted]
     return frozenset(mark for s in offloaded for mark in marks[s.name])

@@ -1,10 +1,11 @@
 """Packets and bytes of offloaded flows each way, and their live flows, by backend.
 
-No worker sees these packets. The nft tables count them from the set-up on; the sums here begin with
-the daemon, so that all counters that are shown began at the same time. The conntrack counter counts
-live flows (``workers.conntrack_counter``).
+No worker sees these packets. The nft tables count them from the set-up on; the sums here start with
+the daemon, so that all displayed counters have the same start. The conntrack counter counts live
+flows (``workers.conntrack_counter``).
 
-Rules: what cannot be read stays as it was. A service keeps the sums of backends that were removed.
+Rules: counters that cannot be read keep their last value. A service keeps the sums of removed
+backends.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from paraglider.config.model import Config
 from paraglider.netfilter.nfnetlink import CounterValue, carried_counters
 from paraglider.netfilter.rules.marks import backend_marks
 
-#: as ``views`` calls them, from what the tables call them; ``in`` goes to the backend
+#: names of the tables → names of ``views``; ``in`` goes to the backend
 _NAMES: Final = {
     "requests": ("packets_in", "bytes_in"),
     "replies": ("packets_out", "bytes_out"),
@@ -31,7 +32,7 @@ Key = tuple[str, str]
 
 
 class KernelCounters:
-    """What the kernel has carried of the offload services of ``config``."""
+    """The kernel's counters of the offload services of ``config``."""
 
     def __init__(
         self,
@@ -49,7 +50,7 @@ class KernelCounters:
         self._look(begun=True)
 
     def apply_config(self, config: Config) -> None:
-        """These are the services from here on."""
+        """Use the services of ``config`` from now on."""
         marks = backend_marks(config)
         services = [service for service in config.services if service.method.conntracked]
         self._families = sorted({service.family for service in services})
@@ -64,30 +65,30 @@ class KernelCounters:
         self._last = {which: count for which, count in self._last.items() if which[0] in self._keys}
 
     def update(self, now: float) -> None:
-        """Add what the tables, which were read at ``now``, have counted since the last time."""
+        """Add the growth of the tables' counters, which were read at ``now``."""
         self.looked = now
         self._look()
 
     def count(self, live: Mapping[int, tuple[int, int]]) -> None:
-        """These are the flows, by mark: live ones, and such as are closed and remembered."""
+        """Set the numbers of flows by mark: live ones, and closed ones that conntrack remembers."""
         self._live = {self._keys[mark]: n for mark, n in live.items() if mark in self._keys}
 
     def backend(self, key: Key) -> Mapping[str, int]:
-        """The numbers of one backend; nothing where the kernel does not carry its flows."""
+        """The counters of one backend; empty if the kernel does not carry its flows."""
         if key not in self._backends:
             return {}
         live = [self._live[key]] if key in self._live else []
         return {**_shown(self._backends[key]), **_summed(live)}
 
     def service(self, name: str) -> Mapping[str, int]:
-        """The sums over the backends of ``name``, of those that left too, but for live flows."""
+        """The sums over the backends of ``name``, including removed ones except for live flows."""
         if name not in self._services:
             return {}
         live = [counts for key, counts in self._live.items() if key[0] == name]
         return {**_shown(self._services[name]), **_summed(live)}
 
     def _look(self, *, begun: bool = False) -> None:
-        """Add what is new; nothing is of what the tables had when the daemon ``begun``."""
+        """Add the growth; not the values of the tables from before the daemon (``begun``)."""
         for mark, what, count in self._counts():
             before = self._last.get((mark, what), count if begun else CounterValue(0, 0))
             self._last[mark, what] = count
@@ -107,7 +108,7 @@ class KernelCounters:
 
 
 def _summed(live: Sequence[tuple[int, int]]) -> dict[str, int]:
-    """As ``views`` calls them; nothing where there are none."""
+    """Sums by the names of ``views``; empty if there are none."""
     return {
         name: sum(n)
         for name, n in zip(("flows", "inactive"), zip(*live, strict=True), strict=False)

@@ -1,20 +1,19 @@
 """The packet path of ``forward: offload``: the first packet of a flow in, a mark out.
 
-The kernel carries the flow: it queues what conntrack calls new, and translates the mark of the
-verdict into the backend (``rules.nft``). So Python sees one packet a flow, or the head of one,
-and changes nothing in it.
+The kernel carries the flow: it queues packets that conntrack calls new, and translates the mark of
+the verdict into the backend (``rules.nft``). So Python sees the head of one packet per flow, and
+does not change it.
 
-A first packet that comes again before the kernel knows of the flow gets the same backend, as long
-as its carrier remembers the decision. A SYN with another sequence number is not the same: the
-client has used its port again (RFC 9293, 3.4.1: a new connection has a new one), and its flow is
-decided about anew. A TCP
-segment other than a SYN that opens no flow passes unmarked, as in ``nat``: at a local VIP it meets
-the local stack, which answers RST.
+A first packet that is repeated before the kernel has the flow gets the same backend, as long as the
+carrier remembers the decision. A SYN with another sequence number is a new connection from a reused
+port (RFC 9293, 3.4.1), and gets a new decision. A TCP segment without SYN and without a flow passes
+unmarked, as in ``nat``: the local stack, which owns the VIP, answers RST.
 
-With ``affinity: client`` a client is bound from its last new flow on: when a flow ends is not
-seen here.
+With ``affinity: client`` the timeout of a client starts with its last new flow, since the end of a
+flow is not seen.
 
-Rules: as everywhere in the core, no bytes raise; the cost does not grow with what is remembered.
+Rules: does not raise, whatever the bytes; the cost does not depend on the number of remembered
+decisions.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class FirstPacketDatapath:
     def handle(self, buf: bytearray, offset: int, length: int, checksum: int, now: float) -> int:
         """The verdict for the packet whose head is ``buf[offset:offset + length]``.
 
-        ``checksum`` is not looked at; ``now`` is monotonic seconds.
+        ``checksum`` is ignored; ``now`` is monotonic seconds.
         """
         parsed = parse(buf, offset, length, whole=False)
         if parsed.reason >= 0:
@@ -96,7 +95,7 @@ class FirstPacketDatapath:
             client = key[: (len(key) - 4) // 2]
             known = service.affinity.find(client, now) is not None
             service.affinity.hold(client, backend)
-            if known:  # answers pass unseen: a client that comes back is no random address
+            if known:  # answers are not seen: a client that returns has no random address
                 service.affinity.confirm(client)
             service.affinity.release(client, now)
         if self.opened is not None:
@@ -112,5 +111,5 @@ class FirstPacketDatapath:
 
 
 def _never(_backend: Backend) -> bool:
-    """No backend is ever passed over: the kernel gives a colliding flow another client port."""
+    """No backend is ever skipped: the kernel gives a colliding flow another client port."""
     return False

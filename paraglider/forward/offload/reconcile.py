@@ -1,4 +1,4 @@
-"""What the kernel is told where it carries the flows (``forward: offload``) and a state changes.
+"""Reconciles the kernel's tables and conntrack with the backends' states, for ``forward: offload``.
 
     hash          a backend that takes no new flows leaves the hash by which the kernel decides
                   when no worker does, and one that does is back in it with its weight
@@ -8,12 +8,12 @@
                   and UDP ones that a service refused while it had no backend: an untranslated
                   connection stays so for as long as its client goes on
 
-When a backend is lost, and which ones take new flows, says ``core.pool``, as it does in workers.
+``core.pool`` defines which backends are lost or take new flows, as in workers.
 
 Lives here: ``KernelTables``, ``EndedConnections``.
-Rules: runs in the supervisor, and has nft run by the host helper; at most one run a family is open,
-however many backends change meanwhile, and none while nothing changes. What nft refuses is logged,
-and tried again after a pause that doubles, up to LONGEST_PAUSE.
+Rules: runs in the supervisor, and has nft run by the host helper; at most one run per family is
+open, however many backends change meanwhile, and none without changes. A failure of nft is logged
+and retried after a pause that doubles, up to LONGEST_PAUSE.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from paraglider.netfilter.rules.nft import datagrams
 
 @dataclass(frozen=True, slots=True)
 class EndedConnections:
-    """Connections to be forgotten as soon as no worker goes by the old states: the marks of
-    backends that were lost, the UDP ports (VIP, first, last) of services that serve again, and the
-    marks of backends that lost all but live TCP connections.
+    """Connections to delete as soon as no worker uses the old states: the marks of lost backends,
+    the UDP ports (VIP, first, last) of services that have backends again, and the marks of backends
+    that keep only live TCP connections.
     """
 
     marks: tuple[int, ...] = ()
@@ -49,18 +49,18 @@ class EndedConnections:
         return bool(self.marks or self.passing or self.datagrams)
 
 
-#: seconds that the end of the daemon waits for nft
+#: seconds to wait for nft at the daemon's stop
 CLOSING: Final = 3.0
-#: seconds until what was refused is tried again, at first and at most
+#: first and longest pause before a retry, in seconds
 FIRST_PAUSE: Final = 1.0
 LONGEST_PAUSE: Final = 60.0
 
 Load = Callable[[str, Callable[[ParagliderError | None], object]], None]
-"""Has nft load a text, some time, and tells when that is done, or why it is not."""
+"""Has nft load a text asynchronously, and calls back with the result."""
 
 
 class BackendStates(Protocol):
-    """The states of the backends, as the daemon's store has them."""
+    """The states of the backends in the daemon's store."""
 
     @property
     def version(self) -> int:
@@ -71,10 +71,10 @@ class BackendStates(Protocol):
 
 
 class KernelTables:
-    """The offload services of ``config`` in the kernel; ``before`` were those of the configuration
-    before it, whose tables have been changed for this one.
+    """The offload services of ``config`` in the kernel; ``before`` is the reconciler of the
+    previous configuration, whose tables have been changed for this one.
 
-    ``load`` changes the tables, ``seed`` returns that of the hash, ``log`` takes the errors.
+    ``load`` changes the tables, ``seed`` returns the seed of the hash, ``log`` gets the errors.
     """
 
     def __init__(
@@ -109,29 +109,31 @@ class KernelTables:
             }
             for family in self._marks
         }
-        # What a daemon before this one left there is not known: the first tick says it anew.
+        # What a previous daemon left there is unknown: the first tick loads it.
         self._written: dict[int, dict[int, int]] = {}
         self._lost: frozenset[int] = before._lost if before else frozenset()
         self._passed: frozenset[int] = before._passed if before else frozenset()
         self._refusing: frozenset[str] = before._refusing if before else frozenset()
         self._changed = True
-        self._retry: dict[int, tuple[float, float]] = {}  # family → when, and the pause before
+        self._retry: dict[
+            int, tuple[float, float]
+        ] = {}  # family → time of the retry, and the pause before it
         self._loading: set[int] = set()  # families
-        self._version = 0  # of the table: all states are yet to be taken over
+        self._version = 0  # version of the table: no state has been read yet
         for pool in before._pools.values() if before else ():
             pool.retire()
         for pool in self._pools.values():
             pool.watch(self._note)
 
     def reconcile(self, table: BackendStates) -> None:
-        """Take over the states and weights that ``table`` has by now, for the next ``tick``."""
+        """Read the states and weights of ``table``, for the next ``tick``."""
         if table.version != self._version:
             states = table.states(since=self._version)
             self._version = table.version
             apply_states(self._pools.items(), states)
 
     def tick(self, now: float) -> EndedConnections:
-        """Time passes: bring the hash up to date; the connections that are over from now on."""
+        """Update the hash; returns the connections to delete."""
         for pool in self._pools.values():
             pool.tick(now)
         if not self._changed and not any(at <= now for at, _ in self._retry.values()):
@@ -152,13 +154,13 @@ class KernelTables:
         )
 
     def put_back(self, family: int) -> None:
-        """The table of ``family`` was made anew, as it was set up: the next tick says it anew."""
+        """The table of ``family`` was restored to the set-up: the next tick loads the states."""
         self._written.pop(family, None)
         self._changed = True
 
     def close(self) -> None:
-        """The daemon ends: the hash is what the set-up made it, for nobody looks any more."""
-        self._load = _load_now  # no process is left to do it
+        """Reset the hash to the set-up, since the daemon stops."""
+        self._load = _load_now  # the host helper has exited
         self._loading.clear()
         for family, weights in self._set_up.items():
             if family in self._written:
@@ -168,7 +170,7 @@ class KernelTables:
         self._changed = True
 
     def _hashed(self, family: int) -> dict[int, int]:
-        """Each backend's part of the hash, by mark."""
+        """Each backend's share of the hash, by mark."""
         marks = self._marks[family].items()
         return {mark: b.full_weight if b.ready else 0 for b, mark in marks}
 
@@ -182,7 +184,7 @@ class KernelTables:
 
         def loaded(error: ParagliderError | None) -> None:
             self._loading.discard(family)
-            self._changed = True  # what changed meanwhile is yet to be loaded
+            self._changed = True  # later changes still have to be loaded
             _, before = self._retry.pop(family, (0.0, 0.0))
             if error is not None:
                 self._written.pop(family, None)

@@ -1,8 +1,8 @@
-"""The iptables rules of ``forward: offload``: first packets alone pass a worker's queue.
+"""The iptables rules of ``forward: offload``: only first packets pass a worker's queue.
 
 Lives here: which packets are queued, and what is accepted. What becomes of a flow afterwards is
 the nft table's (``forward.offload.table``).
-Rules: pure. A first packet that no worker could take is let pass: the kernel then decides.
+Rules: pure. A first packet that no worker could take is accepted: the kernel then decides.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def offload_rules(offload: RuleTraffic, scope: RuleScope) -> MethodRules:
 
 
 def _first_packets(steering: Steering) -> Chain:
-    """Where the first packets of offloaded flows go.
+    """Rules for the first packets of offloaded flows.
 
     A datagram that follows a first one unanswered is NEW too: what has left the host once
     (CONFIRMED) has its backend. So has a SYN that comes again, but a worker is to hear of it, for

@@ -1,12 +1,12 @@
 """The nft table by which the kernel translates ``forward: offload`` connections.
 
-    prerouting   a worker's answer is translated; without one the service's hash decides
+    prerouting   translates a worker's mark; without one the service's hash decides
     answered     the mark is kept in conntrack, the destination becomes the backend
     unanswered   a mark by the kernel's hash of the client's end, by weight, over the same maps
     postrouting  the source, where the service asks for it, and where the client is in the
                  backends' own network, which would answer it directly
     forward      packets and bytes of each backend, there and back, counted
-    tracked      what conntrack calls invalid is dropped, and ``netfilter.rules.conntrack`` has more
+    tracked      drops packets that conntrack calls invalid; see ``netfilter.rules.conntrack``
 
 Rules: those of ``netfilter.rules.nft``. Pure.
 """
@@ -52,8 +52,8 @@ def offload_table(
 ) -> KernelTable | None:
     """The table of ``family`` (4 or 6), or None when it has no ``forward: offload`` service.
 
-    ``hairpin`` are the interfaces towards the backends: what comes in and goes out by the same
-    one gets the balancer's address as source. ``seed`` is the 32-bit seed of the hash.
+    ``hairpin`` are the interfaces towards the backends: packets that enter and leave by the same
+    one get the balancer's address as source. ``seed`` is the 32-bit seed of the hash.
     """
     services = _services(config, family)
     if not services:
@@ -78,8 +78,8 @@ def offload_table(
 
 
 def fallback_text(config: Config, family: int, seed: int, weights: Mapping[int, int]) -> str:
-    """The nft input by which the hash of ``unanswered`` gives each backend its part of ``weights``,
-    by mark, in a table that is there; none to those without weight.
+    """The nft input that sets each backend's share of the hash in ``unanswered`` by ``weights``, by
+    mark, in an existing table; backends without weight get none.
     """
     services = _services(config, family)
     rules = _unanswered(services, backend_marks(config), weights, family, seed)
@@ -90,9 +90,9 @@ def fallback_text(config: Config, family: int, seed: int, weights: Mapping[int, 
 def _prerouting(family: int) -> Iterator[str]:
     yield conntrack.refused(NFT_FAMILY[family])
     yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} jump answered"
-    # The maps did not have it: the backend left while the packet waited.
+    # Not in the maps: the backend was removed while the packet waited.
     yield f"meta mark & 0x{MASK:08x} == 0x{BASE:08x} counter name {GONE} goto {UNANSWERED}"
-    # A worker's own mark: nobody reads its queue, or the queue is full.
+    # A worker's own mark: no process reads its queue, or the queue is full.
     yield (
         f"meta mark & 0x{MARK_MASK:08x} == 0x{MARK_BASE:08x}"
         f" counter name {UNANSWERED} goto {UNANSWERED}"
@@ -121,9 +121,9 @@ def _unanswered(
     family: int,
     seed: int,
 ) -> Iterator[str]:
-    """Sets the mark by a hash of the client's end; each backend has its weight of the space.
+    """Sets the mark by a hash of the client's address and port; backends have shares by weight.
 
-    Where none has any, a first packet stays as it is, and the host refuses it.
+    If no backend has weight, a first packet is not changed, and the host refuses it.
     """
     for service, protocol, match in first_packets(services, family):
         shares = [(mark, weights[mark]) for mark in marks[service.name]]

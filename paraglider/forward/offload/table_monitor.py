@@ -16,8 +16,8 @@ from paraglider.netfilter.connections import Fill, fill
 from paraglider.netfilter.nfnetlink import table_counters
 from paraglider.netfilter.rules.nft import GONE, UNANSWERED
 
-#: part of conntrack's table from which on dropped packets count as dropped for want of room: many
-#: connections may have ended between the drop and the look
+#: fill level of conntrack's table above which drops are attributed to a full table: many
+#: connections may have ended between the drop and the reading
 NEARLY_FULL: Final = 0.9
 #: seconds between two lines about the same count
 QUIET: Final = 60.0
@@ -29,7 +29,7 @@ _COUNTED: Final = {
 
 
 class TableMonitor:
-    """The looks for the offloaded services of ``families``."""
+    """Monitors the tables of the offloaded services of ``families``."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class TableMonitor:
 
     @property
     def kernel(self) -> dict[str, int] | None:
-        """What the last look found: first packets that the kernel's hash decided, over all
-        families, and how full conntrack's table is. None where nothing is offloaded.
+        """The last reading: first packets that the kernel's hash decided, over all families, and
+        how full conntrack's table is. None if nothing is offloaded.
         """
         if not self._families:
             return None
@@ -66,7 +66,7 @@ class TableMonitor:
         return found if self._filled is None else found | self._filled._asdict()
 
     def workers(self, alive: int) -> None:
-        """Told after every death and every start how many workers there are."""
+        """Called with the number of running workers after each start and exit."""
         alone = not alive and bool(self._families)
         if alone and not self._alone:
             self._log.error("no worker alive: new flows of offload services go by kernel hash")
@@ -76,15 +76,15 @@ class TableMonitor:
 
     @property
     def families(self) -> list[int]:
-        """The families whose tables are looked at."""
+        """The families whose tables are monitored."""
         return self._families
 
     def cover(self, families: Iterable[int]) -> None:
-        """Look at the tables of ``families`` from now on."""
+        """Monitor the tables of ``families`` from now on."""
         self._families = sorted(set(families))
 
     def update(self, now: float) -> None:
-        """Look at everything, where anything is offloaded."""
+        """Evaluate a reading, if anything is offloaded."""
         if not self._families:
             return
         for family in self._families:
@@ -97,9 +97,9 @@ class TableMonitor:
     def _compare_table(self, family: int, now: float) -> None:
         counts = self._counters(family)
         if counts is None:
-            return  # the reconciler says so, and puts it back
+            return  # the host helper reports and restores it
         self._seen[family] = counts
-        # What was counted before the first look, or by a table before this one, is not news.
+        # Counts from before the first reading, or of a previous table, are not logged.
         before = self._counts.setdefault(family, counts)
         if any(counts[name] < before[name] for name in counts):
             before = self._counts[family] = dict.fromkeys(counts, 0)
@@ -115,7 +115,8 @@ class TableMonitor:
         if found is None:
             return
         before, self._dropped = self._dropped, found.dropped
-        # The kernel counts other drops there too: two packets that began one connection at once.
+        # The kernel counts other drops there too: two packets that open one connection at the same
+        # time.
         near = found.held >= found.limit * NEARLY_FULL
         dropping = before is not None and found.dropped > before and near
         if dropping and not self._dropping:

@@ -1,12 +1,11 @@
-"""``forward: proxy``: TCP terminated here, and carried on to a backend by an event loop.
+"""``forward: proxy``: terminates TCP, and relays to a backend in an event loop.
 
-    proxy    listens, accepts, and has a backend chosen for every connection  (``server``)
+    proxy    listens, accepts, and chooses a backend for every connection     (``server``)
     attempt  from an accepted client to a backend that accepts, or to none    (``attempt``)
     relay    two connected sockets, and the bytes between them                (``relay``)
-    header   what the PROXY protocol says ahead of the client's bytes         (``header``)
-    tally    what is counted of a backend                                     (``tally``)
+    header   the header of the PROXY protocol                                 (``header``)
+    counts   the counters of a backend                                        (``counts``)
 
-Rules: one event loop a worker, no threads, and no socket that may block it. Workers share nothing
-but the address they listen on. A connection that ends leaves no reference cycle behind, so that
-the cyclic collector may be off.
+Rules: one event loop per worker, no threads, no blocking sockets. Workers share only the address
+they listen on. A connection leaves no reference cycle, so that the cyclic collector can be off.
 """

@@ -1,10 +1,10 @@
-"""From an accepted client to a backend that accepts, or to none.
+"""Connects an accepted client to a backend, with retries at other backends.
 
-The balancer chooses; a backend that refuses, that no way leads to, or that does not answer in
-time is passed over, and the next one is tried, each ready one once. Of all this the client notices
-nothing but the time it takes: its bytes wait in the kernel. Where none accepts, it gets a reset.
+The balancer chooses; if a backend refuses, is unreachable, or does not answer in time, the next one
+is tried, each ready one once. The client notices only the delay: its bytes wait in the kernel. If
+no backend accepts, the client is reset.
 
-Rules: the flow counts for a backend, and binds a client with affinity, from the choice on.
+Rules: a flow is counted for its backend, and binds a client with affinity, from the choice on.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _FAMILIES: Final = {4: socket.AF_INET, 16: socket.AF_INET6}  # by the length of 
 
 
 class Front:
-    """A service as attempts see it.
+    """The part of a service that attempts need.
 
     ``choose`` is the balancer's; ``tallies`` and ``hosts`` have every backend of the service,
-    ``connect`` is how many seconds one may take to accept.
+    ``connect`` is the connect timeout in seconds.
     """
 
     __slots__ = ("choose", "connect", "family", "hosts", "service", "tallies")
@@ -47,7 +47,7 @@ class Front:
         self.hosts = {b: socket.inet_ntop(self.family, b.address) for b in service.pool.backends}
 
     def take(self, backend: Backend, client: bytes) -> None:
-        """A flow of ``client`` is given to ``backend``."""
+        """Assign a flow of ``client`` to ``backend``."""
         backend.flows += 1
         backend.conns += 1
         if self.service.affinity is not None:
@@ -55,16 +55,16 @@ class Front:
             self.service.affinity.confirm(client)  # the kernel has shaken hands with it
 
     def give_back(self, backend: Backend, client: bytes, now: float) -> None:
-        """A flow of ``client`` to ``backend`` is over."""
+        """A flow of ``client`` to ``backend`` has ended."""
         backend.flows -= 1
         if self.service.affinity is not None:
             self.service.affinity.release(client, now)
 
 
 class Attempt:
-    """Connects ``client``, whose connection is ``flow``; ``over`` is told once how it ended:
-    ``backend`` and ``socket`` are set then, its writing still waited for; or both are None, and the
-    client has been reset.
+    """Connects ``client``, whose connection is ``flow``; ``over`` is called once at the end:
+    ``backend`` and ``socket`` are set then, with the socket still watched for writing; or both are
+    None, and the client has been reset.
     """
 
     __slots__ = (
@@ -98,7 +98,7 @@ class Attempt:
         self._timer = shared.loop.call_later(front.connect, self._too_late)
 
     def start(self) -> None:
-        """Try the backends in turn until one may accept."""
+        """Try the backends in turn until a connection attempt is in progress."""
         front = self.front
         while True:
             backend = front.choose(front.service, self.flow, self._tried.__contains__)
@@ -165,7 +165,7 @@ class Attempt:
         self.start()
 
     def _gone(self) -> None:
-        """The backend at hand is none for this flow."""
+        """The present backend failed for this flow."""
         if self.socket is not None:
             self._shared.events.forget(self.socket.fileno(), closing=True)
             self.socket.close()
@@ -175,5 +175,5 @@ class Attempt:
             self.backend = None
 
 
-#: what a connection attempt fails of that is no backend's fault: nothing is left here
+#: errors that are not the backend's: this host has run out of a resource
 _OURS: Final = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL)

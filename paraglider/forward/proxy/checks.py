@@ -1,4 +1,4 @@
-"""What ``forward: proxy`` refuses: it accepts TCP connections, on a socket a port.
+"""Checks of ``forward: proxy``: it accepts TCP connections, with a socket per port.
 
 Lives here: ``check_service``.
 Rules: as in ``config.check``. Pure.
@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from paraglider.config.diagnostics import Path, Problem
 from paraglider.config.model import Service
 
-#: ports of a service at most: a proxy worker opens a socket for each
+#: most ports of a service: a proxy worker opens a socket for each
 MOST_PORTS = 1024
 
 
 def check_service(path: Path, service: Service) -> Iterator[Problem]:
-    """The contradictions of ``service`` at ``path``."""
+    """The errors of ``service`` at ``path``."""
     if service.protocol != "tcp":
         what = f"`forward: proxy` carries TCP alone, the service is `{service.protocol}`"
         remedy = "write `protocol: tcp`, or another forward"

@@ -1,6 +1,6 @@
-"""What a proxy worker counts of a backend, beside the connections that the backend itself counts.
+"""A proxy worker's counters of a backend, beside the connections, which ``Backend`` counts.
 
-``Backend.flows`` are the live connections and attempts at one, ``Backend.conns`` all there were.
+``Backend.flows`` are live connections and attempts, ``Backend.conns`` all since the start.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(slots=True)
 class Tally:
-    """One backend's counts, from the worker's start on.
+    """One backend's counters since the worker's start.
 
     ``sent`` are bytes of clients to the backend, ``received`` bytes of it to them. ``refused`` are
     connections that it, or the network on the way, did not accept; ``timeouts`` those that nobody

@@ -1,10 +1,11 @@
-"""Events on the sockets of connections: an epoll set of the worker's own, which its loop watches.
+"""Events on the sockets of connections: the worker's own epoll set, which its loop watches.
 
-The event loop's own ``add_reader`` costs a connection some fourteen system calls (libuv tries every
-new descriptor out, and asks anew for every change); here it is four.
+The event loop's ``add_reader`` costs some fourteen system calls per connection (libuv probes every
+new descriptor, and makes one call for every change); this costs four.
 
-Rules: level-triggered (epoll(7)). A socket is closed after ``forget``. A handler that raises is a
-fault of ours: it is told to the loop, and the others of the round go on.
+Rules: level-triggered (epoll(7)). A socket is closed after ``forget``. An exception of a handler is
+an internal error: it is passed to the loop's exception handler, and the other events of the round
+are handled.
 """
 
 from __future__ import annotations
@@ -16,49 +17,51 @@ from typing import Final
 
 READ: Final = select.EPOLLIN
 WRITE: Final = select.EPOLLOUT
-#: reported whether asked for or not: the connection is broken, or both of its ways have ended
+#: always reported: the connection is broken, or both directions have ended
 BROKEN: Final = select.EPOLLERR | select.EPOLLHUP
 
-#: told which of READ, WRITE and BROKEN hold for its descriptor
+#: called with those of READ, WRITE and BROKEN that hold for its descriptor
 Handler = Callable[[int], None]
 
 
 class SocketEvents:
-    """Calls the handler of a descriptor when something it waits for has come."""
+    """Calls the handler of a descriptor when an awaited event occurs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
-        # What was found of a descriptor does not concern the next socket that has its number.
+        # Events of a descriptor must not reach the next socket with the same number.
         self._new: set[int] = set()
         loop.add_reader(self._epoll.fileno(), self._round)
 
     def __len__(self) -> int:
-        """Descriptors that are waited for."""
+        """The number of watched descriptors."""
         return len(self._handlers)
 
     def watch(self, descriptor: int, mask: int, handler: Handler) -> None:
-        """Wait for ``mask`` on ``descriptor``, which is new here."""
+        """Watch ``descriptor``, which is new, for ``mask``."""
         self._epoll.register(descriptor, mask)
         self._handlers[descriptor] = handler
         self._new.add(descriptor)
 
     def change(self, descriptor: int, mask: int) -> None:
-        """Wait for ``mask`` from now on."""
+        """Watch for ``mask`` from now on."""
         self._epoll.modify(descriptor, mask)
 
     def hand_over(self, descriptor: int, handler: Handler) -> None:
-        """Tell ``handler`` from now on of what is waited for already."""
+        """Replace the handler of a watched descriptor by ``handler``."""
         self._handlers[descriptor] = handler
 
     def forget(self, descriptor: int, *, closing: bool = False) -> None:
-        """Wait no more; with ``closing`` the socket is closed next, which is enough for epoll."""
+        """Stop watching; with ``closing`` the socket is closed next, which removes it from
+        epoll.
+        """
         if self._handlers.pop(descriptor, None) is not None and not closing:
             self._epoll.unregister(descriptor)
 
     def close(self) -> None:
-        """Wait for nothing any more."""
+        """Close the epoll set."""
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
 

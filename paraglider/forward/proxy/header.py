@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2: who called, told to a backend ahead of the client's bytes.
+"""The PROXY protocol, versions 1 and 2: the client's address, sent to a backend before its bytes.
 
 Source: haproxy.org, doc/proxy-protocol.txt, §2.1 (version 1, text) and §2.2 (version 2, binary).
 Rules: pure. The flow key, source first, is byte for byte the address block of version 2.

@@ -1,11 +1,11 @@
-"""Listening sockets for ``forward: proxy``: one of every worker's own on each address and port.
+"""Listening sockets for ``forward: proxy``: one per worker on each address and port.
 
-Lives here: ``open_listeners``, and finding out who holds a port.
-Rules: bound as root, by the process that outlives the workers, so that what a dead worker had to
-accept waits for the next one. The sockets of one address share it by SO_REUSEPORT (socket(7)): the
-kernel gives each connection to one of them. That would also share it with another Paraglider, so
-the first socket of an address binds without. A VIP that no interface has yet is bound all the same
-(IP_FREEBIND, ip(7)), and told of.
+Lives here: ``open_listeners``, and finding the process that uses a port.
+Rules: bound as root, by the supervisor, so that connections in a dead worker's backlog wait for its
+successor. The sockets of one address share it by SO_REUSEPORT (socket(7)): the kernel gives each
+connection to one of them. That would also share it with another Paraglider, so the first socket of
+an address binds without. A VIP that no interface has yet is bound too (IP_FREEBIND, ip(7)), and
+reported.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from paraglider.config.model import Config
 from paraglider.config.types import IPAddress
 from paraglider.errors import OperatorError, PlatformError
 
-#: connections that may wait to be accepted; net.core.somaxconn bounds it
+#: length of the backlog; bounded by net.core.somaxconn
 BACKLOG: Final = 4096
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # linux/in.h, linux/in6.h
 _FREEBIND: Final = {
@@ -44,26 +44,26 @@ class ProxyListener:
     backlog: int = BACKLOG
 
     def close(self) -> None:
-        """Listen no more, here and in every process that has the socket too."""
+        """Stop listening, here and in every process that has the socket."""
         try:
             self.socket.shutdown(socket.SHUT_RD)
         except OSError as error:
-            if error.errno != errno.ENOTCONN:  # it did not listen yet
+            if error.errno != errno.ENOTCONN:  # it was not listening yet
                 raise
         self.socket.close()
 
     def forsake(self) -> None:
-        """Let go of the socket; other processes keep it as it is."""
+        """Close the socket in this process only."""
         self.socket.close()
 
 
 def open_listeners(
     config: Config, workers: int, missing: Callable[[IPAddress], None]
 ) -> list[tuple[ProxyListener, ...]]:
-    """The sockets of each of ``workers`` workers, for every proxy service of ``config``.
+    """Open the sockets of each of ``workers`` workers, for every proxy service of ``config``.
 
-    ``missing`` is told each VIP that no interface has. Raises ``OperatorError`` where a port is
-    held by somebody, and then leaves no socket open; ``PlatformError`` where the kernel refuses.
+    ``missing`` is called with each VIP that no interface has. Raises ``OperatorError`` if a port is
+    in use, and then leaves no socket open; ``PlatformError`` if the kernel refuses.
     """
     rows: list[list[ProxyListener]] = [[] for _ in range(workers)]
     try:
@@ -106,7 +106,7 @@ def _is_here(address: IPAddress) -> bool:
 
 
 def _bound(address: IPAddress, port: int, service: str, *, alone: bool) -> socket.socket:
-    """A socket of a worker; with ``alone``, where nobody else has the port yet."""
+    """A bound socket of a worker; with ``alone``, it fails if the port is in use."""
     if alone:
         _bind(address, port, service, reuse=False).close()
     end = _bind(address, port, service, reuse=True)

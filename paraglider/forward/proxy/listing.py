@@ -1,6 +1,6 @@
-"""The connections of a proxy, for those who ask: which they are, and how to end some of them.
+"""Lists and ends connections of a proxy, for `paraglider flows` and `kill`.
 
-Rules: as ``forward.flows``; a connection that is ended is reset at both ends.
+Rules: as ``forward.flows``; ending a connection resets both ends.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from paraglider.forward.proxy.relay import Relay
 
 
 class ProxyView:
-    """The connections in ``relays``, each with the attempt that it came of."""
+    """The connections in ``relays``, each with the attempt that opened it."""
 
     def __init__(self, relays: Mapping[Relay, Attempt]) -> None:
         self._relays = relays
 
     def walk(self, match: Match) -> Iterator[Relay | None]:
-        """A connection that ``match`` means, or None, for every one there was at the beginning."""
+        """For every connection at the beginning: itself if ``match`` selects it, else None."""
         for relay in tuple(self._relays):
             attempt = self._relays.get(relay)
             meant = (
@@ -36,7 +36,7 @@ class ProxyView:
             yield relay if meant else None
 
     def describe(self, relay: Relay, now: float) -> dict[str, Any]:
-        """What there is to say of ``relay``; nothing of one that has ended since."""
+        """Describe ``relay`` as data for JSON; empty if it has ended."""
         attempt = self._relays.get(relay)
         if attempt is None or attempt.backend is None:
             return {}
@@ -54,7 +54,7 @@ class ProxyView:
         }
 
     def forget(self, relay: Relay, now: float) -> bool:
-        """Reset ``relay`` at both ends; False when it has ended already."""
+        """Reset ``relay`` at both ends; False if it has ended already."""
         if relay.closed:
             return False
         relay.reset()

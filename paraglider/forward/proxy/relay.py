@@ -1,11 +1,11 @@
 """A relay: two connected sockets, and the bytes between them, until both ends have finished.
 
-An end is read only while the other takes its bytes: what it does not take at once is held, and the
-first is not read before that is gone (back-pressure), so one read is all that is held a way. When
-an end has finished, the other is told so after its last byte (half-close), and the other way goes
-on. A reset is passed on as one; what came before it has been passed on to the kernel by then.
+An end is read only while the other accepts its bytes: bytes that it does not accept at once are
+held, and the first is not read until they are sent (back-pressure), so at most one read is held per
+direction. When an end has finished, the other gets FIN after the last byte (half-close), and the
+other direction continues. A reset is relayed as a reset, after the bytes received before it.
 
-Rules: one buffer a worker for all reads: bytes stay in it no longer than a call. A closed relay
+Rules: one buffer per worker for all reads: bytes stay in it only during a call. A closed relay
 leaves no reference cycle.
 """
 
@@ -23,15 +23,15 @@ from typing import Final
 from paraglider.forward.proxy.counts import Tally
 from paraglider.forward.proxy.events import BROKEN, READ, WRITE, SocketEvents
 
-#: bytes of one read, and so what a way may hold at most
+#: bytes of one read, and so most bytes held per direction
 BUFFER: Final = 1 << 17
 _RESET: Final = struct.pack("ii", 1, 0)  # struct linger: on, no time: close(2) sends RST
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What all connections of a worker have in common; idle seconds are ``established`` while both
-    ways are open, and ``closing`` once one of them has ended.
+    """State shared by all connections of a worker; the idle timeout in seconds is ``established``
+    while both directions are open, and ``closing`` once one of them has ended.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -47,10 +47,10 @@ class Shared:
 
 
 class Relay:
-    """Carries between ``client`` and ``backend``; ``over`` is called once, when both are closed.
+    """Relays between ``client`` and ``backend``; ``over`` is called once, when both are closed.
 
-    ``first`` goes to the backend ahead of the client's bytes. The backend's socket is among the
-    events already, of whoever connected it. Nothing is carried before ``start``.
+    ``first`` is sent to the backend before the client's bytes. The backend's socket is registered
+    for events already. Nothing is relayed before ``start``.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class Relay:
         self._ends: tuple[_End, ...] = ends
 
     def start(self) -> None:
-        """Begin to carry: what the client has sent by now goes at once."""
+        """Start relaying; the bytes that the client has sent so far are relayed at once."""
         client, backend = self._ends
         self.shared.events.hand_over(backend.descriptor, backend.happened)
         backend.mask = WRITE
@@ -104,7 +104,7 @@ class Relay:
         return not self._ends
 
     def close(self, *, reset: bool = False) -> None:
-        """Close both sockets: each peer sees the end, or with ``reset`` a reset."""
+        """Close both sockets: each peer gets FIN, or with ``reset`` RST."""
         ends, self._ends = self._ends, ()
         if not ends:
             return
@@ -112,7 +112,7 @@ class Relay:
         for end in ends:
             end.mask = 0
             self.shared.events.forget(end.descriptor, closing=True)
-            del end.other  # each would keep the other for ever
+            del end.other  # avoids a reference cycle
             if reset:
                 hang_up(end.socket)
             else:
@@ -120,13 +120,13 @@ class Relay:
         self._over(self)
 
     def reset(self) -> None:
-        """One end has broken off: so does the other."""
+        """One end was reset: reset the other."""
         if not self.closed:
             self.tally.resets += 1
             self.close(reset=True)
 
     def _tick(self) -> None:
-        """Look whether the relay is idle; comes as often as it could be after an end."""
+        """Check the idle timeout; called as often as the shorter timeout needs."""
         shared = self.shared
         both = self.open_ways == 2 and not self.broken
         left = self.seen + (shared.established if both else shared.closing) - shared.loop.time()
@@ -134,7 +134,7 @@ class Relay:
             self._timer = shared.loop.call_later(min(left, shared.look), self._tick)
             return
         self.tally.idle += 1
-        self.close(reset=True)  # an orderly end would say that all has been told
+        self.close(reset=True)  # FIN would mean that all data was sent
 
 
 class _End(ABC):
@@ -157,7 +157,7 @@ class _End(ABC):
 
     @abstractmethod
     def count(self, size: int) -> None:
-        """So many bytes have been sent to this end."""
+        """Count the bytes sent to this end."""
 
     def wait(self) -> None:
         """Wait for what can be done here now; where that is nothing, for no break either, which
@@ -180,14 +180,14 @@ class _End(ABC):
             events.change(self.descriptor, mask)
 
     def happened(self, mask: int) -> None:
-        """What was waited for has come."""
+        """Handle an event."""
         if self.mask & WRITE and mask & (WRITE | BROKEN):
             self.send_held()
         if self.mask & READ and mask & (READ | BROKEN) and not self.relay.closed:
             self.read()
 
     def read(self) -> None:
-        """There are bytes here, or an end."""
+        """Read bytes, or the end of the stream."""
         relay, other = self.relay, self.other
         view = relay.shared.view
         try:
@@ -217,7 +217,7 @@ class _End(ABC):
             other.wait()
 
     def send_held(self) -> None:
-        """This end may take what is held for it."""
+        """Send the held bytes to this end."""
         relay, other = self.relay, self.other
         try:
             sent = self.socket.send(self.held)
@@ -238,7 +238,7 @@ class _End(ABC):
             other.wait()
 
     def tell_end(self) -> None:
-        """The other end has finished, and this one has all that it said."""
+        """Send FIN to this end: the other has finished, and all its bytes are sent."""
         relay = self.relay
         relay.open_ways -= 1
         if relay.broken:

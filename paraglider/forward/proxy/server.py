@@ -1,9 +1,9 @@
-"""The proxy of one worker: accepts, has backends chosen, and knows every live connection.
+"""The proxy of one worker: accepts connections, chooses backends, and keeps the live connections.
 
 Lives here: ``Proxy``; ``build`` makes one from the configuration.
-Rules: sockets come in listening, or bound and about to (``host.listeners``). As many connections
-as ``bound`` are held; then the rest wait in the kernel until one ends. What listens can be told to
-stop for good; connections that live then have so many seconds to end.
+Rules: gets bound sockets (``proxy.listeners``). Holds at most ``bound`` connections; further ones
+wait in the kernel's backlog. ``drain`` stops accepting; established connections then have a number
+of seconds to end.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from paraglider.forward.proxy.listing import ProxyView
 from paraglider.forward.proxy.relay import Relay, Shared
 from paraglider.forward.services import Previous, States, apply_states, make_services
 
-#: connections taken at one wake-up of a listening socket
+#: most connections accepted at one wake-up of a listening socket
 BATCH: Final = 64
-#: seconds without accepting after the kernel had no descriptor or memory left for it
+#: pause, in seconds, after the kernel had no descriptor or memory left for accepting
 PAUSE: Final = 0.1
 
 
@@ -46,8 +46,8 @@ def listens(method: Method) -> bool:
 class Proxy:
     """Serves ``listeners`` for ``services``; nothing is accepted before ``start``.
 
-    ``versions`` has the PROXY protocol of the services that want it, by name. ``opened``, where
-    set, is told of every connection that a backend accepted: protocol, key, backend.
+    ``versions`` has the PROXY protocol version of the services that use it, by name. ``opened``, if
+    set, is called with protocol, key and backend of every connection that a backend accepted.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Proxy:
         self.services = tuple(services)
         self.opened: Callable[[int, bytes, Backend], None] | None = None
         self.unserved = 0  # clients that were reset, since no backend accepted
-        self.exhausted = 0  # times that the kernel had no socket left to accept with
+        self.exhausted = 0  # times that no descriptor was left for accepting
         self._balancer = Balancer(ServiceMap(self.services))
         choose = self._balancer.choose
         self._fronts = {s.name: Front(s, choose, connect) for s in self.services}
@@ -89,18 +89,18 @@ class Proxy:
 
     @property
     def live(self) -> int:
-        """Connections that are carried, and attempts at one."""
+        """The number of established connections and attempts."""
         return len(self._attempts) + len(self._relays)
 
     @property
     def tallies(self) -> dict[str, dict[Backend, Tally]]:
-        """The counts of every backend by its service's name."""
+        """The counters of every backend, by service name."""
         return {name: front.tallies for name, front in self._fronts.items()}
 
     def apply_config(self, config: Config, before: Config, worker: int, registry: Registry) -> None:
-        """Serve by ``config``, where it was by ``before``: connections keep their backends.
+        """Use ``config`` in place of ``before``: connections keep their backends.
 
-        It listens where it did, but for services that are gone; arguments as of ``build``.
+        It keeps its listeners, except those of removed services; arguments as of ``build``.
         """
         old = self.services
         previous = Previous.of(before, old)
@@ -131,20 +131,20 @@ class Proxy:
 
     @property
     def view(self) -> ProxyView:
-        """The connections that are carried."""
+        """The established connections."""
         return ProxyView(self._relays)
 
     def apply_states(self, states: States) -> None:
-        """Give the backends the states and weights that the hub has decided."""
+        """Set the states and weights of the backends."""
         apply_states(((s.name, s.pool) for s in self.services), states)
 
     @property
     def bound(self) -> int:
-        """Connections that it holds at most."""
+        """Most connections that it holds."""
         return self._bound
 
     def traffic(self) -> Iterator[tuple[str, str, dict[str, int]]]:
-        """Of each service and backend what it has had since the start of this worker."""
+        """The counters of each service and backend since the start of this worker."""
         for name, tallies in self.tallies.items():
             for backend, tally in tallies.items():
                 found = tally.counts()
@@ -158,9 +158,10 @@ class Proxy:
         self._accept_again()
 
     def drain(self, seconds: float, drained: Callable[[], None]) -> None:
-        """Accept what waits and then no more; call ``drained`` once the last connection ended.
+        """Accept the backlog and then stop accepting; call ``drained`` when the last connection has
+        ended.
 
-        Those that live after ``seconds`` are reset. Called again, it gives them another time.
+        Connections that remain after ``seconds`` are reset. A further call sets a new deadline.
         """
         if self._drained is None:
             self._stop_listening()
@@ -171,8 +172,8 @@ class Proxy:
         self._over()
 
     def expire(self, now: float, budget: int) -> None:
-        """Time passes. Reset what backends have that are lost (``core.pool``), and forget clients
-        whose affinity is over, ``budget`` a service at most.
+        """Reset connections to lost backends (``core.pool``), and remove clients whose affinity has
+        expired, at most ``budget`` per service.
         """
         lost: set[Backend | None] = set()
         for service in self.services:
@@ -196,7 +197,7 @@ class Proxy:
             listener.close()
 
     def _end(self) -> None:
-        """The time to drain is over."""
+        """The deadline of the drain has passed."""
         for attempt in list(self._attempts):
             attempt.abandon()
         for relay in list(self._relays):
@@ -217,7 +218,9 @@ class Proxy:
                 self._loop.remove_reader(listener.socket.fileno())
 
     def _accept(self, listener: ProxyListener) -> bool:
-        """Take what waits at ``listener``, as far as there is room; True when more may wait."""
+        """Accept connections from ``listener``, as far as there is room; returns whether more may
+        wait.
+        """
         for _ in range(BATCH):
             if self.live >= self._bound:
                 self._pause()
@@ -227,7 +230,7 @@ class Proxy:
             except BlockingIOError:
                 return False
             except ConnectionAbortedError:
-                continue  # that client is gone already
+                continue  # the client has disconnected already
             except OSError:
                 self.exhausted += 1
                 self._pause()
@@ -247,7 +250,7 @@ class Proxy:
         attempt.start()
 
     def _tried(self, attempt: Attempt) -> None:
-        """An attempt has ended, well or not."""
+        """An attempt has succeeded or failed."""
         self._attempts.discard(attempt)
         backend, end = attempt.backend, attempt.socket
         if backend is None or end is None:
@@ -272,7 +275,7 @@ class Proxy:
         self._over()
 
     def _over(self) -> None:
-        """There is one connection less."""
+        """A connection has ended."""
         if self._drained is not None:
             if not self.live and self._last_call is not None:
                 self._last_call.cancel()
