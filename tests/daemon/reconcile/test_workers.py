@@ -1,5 +1,5 @@
-"""A mass failure, counted in messages: every backend is known to be down, and no consumer of the
-store has more than one state that it has not applied.
+"""The workers come to the store by one message at a time, counted in messages: a mass failure, one
+change, a reload; and who is waited for.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,8 +35,10 @@ from paraglider.daemon.monitor.outbox import MOST
 from paraglider.daemon.monitor.process import MonitorSpec
 from paraglider.daemon.processes.child import Child
 from paraglider.daemon.processes.manager import ProcessManager
+from paraglider.daemon.reconcile.workers import POLL, WorkerReconciler
 from paraglider.daemon.settings import Read
 from paraglider.daemon.shared_memory.counters import Counters
+from paraglider.daemon.store.store import Desired, Store
 from paraglider.daemon.workers.worker import WorkerSpec
 from paraglider.health.codes import Code
 from paraglider.health.results import CheckReport, HealthChange
@@ -277,3 +280,83 @@ def test_a_reload_is_one_message_a_worker(tmp_path: Path) -> None:
     assert world.processes.sent == {"ApplyConfig": WORKERS}
     assert isinstance(replies[0], Result)
     assert replies[0].value["changed"] == ["service s0: strategy rr → wrr"]
+
+
+class Alone:
+    """A reconciler with a store of ten backends and the workers of ``Processes``."""
+
+    def __init__(self) -> None:
+        self.store = Store(config(1, 10), 1.0)
+        self.processes = Processes(self.store.config)
+        by_number = {child.spec.index: child for child in self.processes}
+        self.reconciler = WorkerReconciler(
+            self.store,
+            lambda: self.processes,
+            lambda index, message: self.processes.send(by_number[index], message),
+        )
+        self.ends: list[str] = []
+
+    def change(self) -> None:
+        """The weight of a backend changes."""
+        self.store.weigh(next(iter(self.store.pools)), 100 + self.store.version)
+
+    def wait(self, name: str, deadline: float) -> None:
+        """Have ``name`` put into ``ends`` when all is applied, or at ``deadline``."""
+        self.reconciler.when_applied(lambda: self.ends.append(name), deadline)
+
+
+def test_who_waits_is_called_when_all_have_applied_or_in_time() -> None:
+    """Once; until then the next turn is soon."""
+    alone = Alone()
+    assert alone.reconciler.reconcile(10.0) == inf
+    alone.change()
+    alone.wait("short", 12.0)
+    alone.wait("long", 99.0)
+    assert alone.reconciler.reconcile(10.0) == POLL
+    alone.reconciler.reconcile(11.9)
+    assert alone.ends == []
+    alone.reconciler.reconcile(12.0)
+    assert alone.ends == ["short"]
+    alone.processes.apply()
+    assert alone.reconciler.reconcile(13.0) == inf
+    assert alone.ends == ["short", "long"]
+
+
+def test_a_dead_worker_is_not_waited_for() -> None:
+    """Nor one that starts: it inherits the store as it is."""
+    alone = Alone()
+    dead, starting, alive = alone.processes.workers
+    dead.pid, dead.endpoint, starting.report = 0, None, 5
+    alone.change()
+    alone.wait("all", 99.0)
+    alone.reconciler.reconcile(10.0)
+    assert alone.ends == []
+    alive.spec.heartbeat.applied = alone.store.version
+    alone.reconciler.reconcile(10.0)
+    assert alone.ends == ["all"]
+
+
+def test_a_worker_that_was_started_again_is_sent_what_came_after() -> None:
+    """What it inherited is not sent, whatever its predecessor had."""
+    alone = Alone()
+    alone.reconciler.reconcile(10.0)
+    for child in alone.processes.workers:
+        child.starts += 1
+    assert alone.reconciler.reconcile(10.0) == inf
+    assert alone.processes.sent == {}
+    alone.change()
+    alone.reconciler.reconcile(10.0)
+    assert alone.processes.sent == {"SetStates": WORKERS}
+
+
+@pytest.mark.parametrize("superseded", [False, True])
+def test_who_is_replaced_gets_no_configuration(superseded: bool) -> None:
+    """A worker that ends has no use for it; the states of its backends it gets to its end."""
+    alone = Alone()
+    alone.reconciler.reconcile(10.0)
+    alone.store.apply(Desired(config(1, 9)), 2.0)
+    if superseded:
+        alone.reconciler.supersede({"worker"})
+    alone.change()
+    alone.reconciler.reconcile(10.0)
+    assert alone.processes.sent == {"SetStates" if superseded else "ApplyConfig": WORKERS}

@@ -1,0 +1,269 @@
+"""Processes are started, replaced when they die, hang or cannot be forked, and ended."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from paraglider.daemon.processes.manager import FIRST_WAIT
+from paraglider.daemon.processes.spec import READY
+from paraglider.daemon.workers.proxy_worker import ProxySpec
+from paraglider.daemon.workers.worker import WorkerSpec
+
+STOP = 2.0  # seconds within which SIGTERM must end everything
+
+
+def test_a_dead_worker_is_replaced(supervise: Any) -> None:
+    """A worker that is killed is back, with the event in the log; the others are not touched."""
+    running = supervise(supervise.serve)
+    running.await_events("ready")
+    victim, other = running.workers(0)[0], running.workers(1)
+    os.kill(victim, signal.SIGKILL)
+    running.await_events("worker ready", 3)
+    assert len(running.workers(0)) == 2
+    assert running.workers(1) == other
+    (line,) = running.events("worker died")
+    assert all(word in line for word in ("worker=0", "core=10", f"pid={victim}", "cause=SIGKILL"))
+    running.end()
+    assert running.status == 0
+    assert running.nobody_left()
+
+
+def test_a_worker_that_lived_comes_back_without_a_pause(supervise: Any) -> None:
+    """Only early deaths cost a pause: with a long first one, who lived long is back before it."""
+    running = supervise(supervise.serve, workers=1, LONG_ENOUGH=0.0, FIRST_WAIT=3600.0)
+    for count in range(1, 4):
+        running.wait_until(lambda n=count: len(running.events("worker ready")) == n)
+        os.kill(running.workers(0)[-1], signal.SIGKILL)
+    running.await_events("worker ready", 4)
+    running.end()
+
+
+def test_a_worker_that_keeps_dying_waits_longer_and_longer(supervise: Any, tmp_path: Path) -> None:
+    """Each early death doubles the pause before the next start, so that nothing spins."""
+    notes = tmp_path / "starts"
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        if spec.index == 1:
+            return supervise.serve(spec, report)
+        with notes.open("a") as starts:
+            starts.write(f"{time.monotonic()}\n")
+        return supervise.ready_then_die(spec, report)
+
+    running = supervise(life)
+    running.wait_until(lambda: len(running.workers(0)) >= 4)
+    running.await_events("worker died", 4)
+    starts = [float(start) for start in notes.read_text().split()]
+    for number, (one, following) in enumerate(itertools.pairwise(starts)):
+        assert following - one >= FIRST_WAIT * 2**number
+    assert 'cause="exit code 3"' in running.events("worker died")[0]
+    assert len(running.workers(1)) == 1
+    assert running.end() < STOP
+    assert running.status == 0
+
+
+def test_the_pause_has_a_longest(supervise: Any) -> None:
+    """A worker that has died often is still tried again and again."""
+    running = supervise(supervise.ready_then_die, workers=1, FIRST_WAIT=0.001, LONGEST_WAIT=0.002)
+    running.wait_until(lambda: len(running.workers(0)) >= 20)
+    running.end()
+    assert running.status == 0
+
+
+@pytest.mark.parametrize("code", [1, 2])
+def test_a_worker_that_cannot_start(supervise: Any, code: int) -> None:
+    """Its error is raised, with core and words, as the kind that it is; none is left running."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        if spec.index == 1:
+            os.write(report, f"{code}queue 11 has a reader; stop it".encode())
+            return code
+        return supervise.serve(spec, report)
+
+    running = supervise(life, workers=3)
+    running.wait_until(running.ended)
+    assert running.status == code
+    assert "worker 1 on core 11: queue 11 has a reader; stop it" in running.events("raised")[0]
+    assert running.nobody_left()
+    assert not running.events("ready")
+    assert "Traceback" not in running.log()
+
+
+def test_a_worker_that_never_gets_ready(supervise: Any) -> None:
+    """It is given up after a while; none is left running."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        return supervise.silent(spec, report) if spec.index == 1 else supervise.serve(spec, report)
+
+    running = supervise(life, START_PATIENCE=0.3)
+    running.wait_until(running.ended)
+    assert running.status == 2
+    assert "worker 1 on core 11 did not start" in running.events("raised")[0]
+    assert running.nobody_left()
+
+
+def slow_again(supervise: Any, directory: Path) -> Callable[[WorkerSpec, int], int]:
+    """Worker 0 gets ready the first time and never again; the others always."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        first = directory / f"started{spec.index}"
+        if spec.index == 0 and first.exists():
+            return supervise.silent(spec, report)
+        first.touch()
+        return supervise.serve(spec, report)
+
+    return life
+
+
+def test_a_slow_restart_holds_nobody_up(supervise: Any, tmp_path: Path) -> None:
+    """While one worker takes its time to come back, another that dies is replaced."""
+    running = supervise(slow_again(supervise, tmp_path))
+    running.await_events("ready")
+    os.kill(running.workers(0)[0], signal.SIGKILL)
+    running.wait_until(lambda: len(running.workers(0)) == 2)
+    os.kill(running.workers(1)[0], signal.SIGKILL)
+    running.await_events("worker ready", 3)
+    assert len(running.workers(1)) == 2
+    assert len(running.workers(0)) == 2
+    assert running.end() < STOP
+    assert running.status == 0
+
+
+def test_a_restart_that_hangs_is_ended(supervise: Any, tmp_path: Path) -> None:
+    """A worker that comes back and never gets ready is killed and started once more."""
+    running = supervise(slow_again(supervise, tmp_path), START_PATIENCE=0.3)
+    running.await_events("ready")
+    os.kill(running.workers(0)[0], signal.SIGKILL)
+    running.wait_until(lambda: len(running.workers(0)) >= 3)
+    assert running.events("worker did not start")
+    assert len(running.workers(1)) == 1
+    running.end()
+    assert running.status == 0
+    assert running.nobody_left()
+
+
+def ready_then_slow(_spec: WorkerSpec, report: int) -> int:
+    """A worker that ends when it is asked to, some time after the supervisor's patience."""
+    os.write(report, READY)
+    signal.sigwait((signal.SIGTERM,))
+    signal.sigtimedwait((signal.SIGUSR1,), 0.5)
+    return 0
+
+
+@pytest.mark.parametrize("proxied", [True, False])
+def test_a_proxy_worker_may_drain(supervise: Any, proxied: bool) -> None:
+    """It has as long as `timeouts.drain` says before it is killed, which another has not."""
+    running = supervise(ready_then_slow, workers=not proxied, proxied=proxied, PATIENCE=0.1)
+    running.await_events("ready")
+    running.end()
+    assert running.status == 0
+    assert bool(running.events(".* exited with an error")) is not proxied
+    assert running.nobody_left()
+
+
+def test_a_worker_that_hangs_is_named_killed_and_replaced(supervise: Any, tmp_path: Path) -> None:
+    """One that gives no sign of life, though it runs; the others are left alone."""
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        first = tmp_path / f"started{spec.index}"
+        os.write(report, READY)
+        hangs = spec.index == 0 and not first.exists()
+        first.touch()
+        while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
+            if not hangs:
+                spec.heartbeat.beat()
+        return 0
+
+    running = supervise(life, HANG=1.0, POLL=0.05, STARVED=1.0)
+    running.await_events("worker ready", 3)
+    (line,) = running.events("worker 0 on core 10: no sign of life for .* killed")
+    assert "deciding=web" in line
+    assert [len(running.workers(index)) for index in range(2)] == [2, 1]
+    running.end()
+    assert running.status == 0
+
+
+def test_a_worker_that_hangs_while_it_takes_over(supervise: Any, tmp_path: Path) -> None:
+    """One that gives signs of life ahead of its report may hang there too; one that gives none yet
+    is given time.
+    """
+
+    def life(spec: WorkerSpec, report: int) -> int:
+        notes = tmp_path / "0" / f"worker{spec.index}"
+        if len(notes.read_text().split()) == 2:
+            if spec.index == 1:
+                time.sleep(1.0)  # all of that without a sign
+            else:
+                with spec.heartbeat.watched():
+                    time.sleep(3600.0)
+        os.write(report, READY)
+        while not signal.sigtimedwait((signal.SIGTERM,), 0.01):
+            spec.heartbeat.beat()
+        return 0
+
+    running = supervise(life, HANG=0.5, POLL=0.05, STARVED=0.5)
+    running.await_events("ready")
+    for index in range(2):
+        os.kill(running.workers(index)[0], signal.SIGKILL)
+    running.await_events("worker ready", 4)
+    assert running.events("worker 0 on core 10: no sign of life for .* killed")
+    assert [len(running.workers(index)) for index in range(2)] == [3, 2]
+    running.end()
+    assert running.status == 0
+
+
+def test_a_worker_that_hangs_at_the_end_is_not_waited_for(supervise: Any, tmp_path: Path) -> None:
+    """Each is killed when its own time is over, whatever longer time another has."""
+
+    def life(spec: WorkerSpec | ProxySpec, report: int) -> int:
+        os.write(report, READY)
+        if spec.role == "worker":
+            time.sleep(3600.0)  # SIGTERM is blocked
+        signal.sigwait((signal.SIGTERM,))
+        while supervise.alive(int((tmp_path / "0" / "worker0").read_text())):
+            time.sleep(0.01)
+        return 0
+
+    running = supervise(life, workers=1, proxied=True, PATIENCE=0.1)
+    running.await_events("ready")
+    running.end()
+    assert running.events("worker exited with an error")
+    assert not running.events("proxy worker exited with an error")
+    assert running.nobody_left()
+
+
+@pytest.mark.parametrize("call", ["fork", "pipe", "socketpair"])
+def test_a_call_that_fails_is_tried_again(
+    supervise: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    """No process, no descriptor left: the daemon goes on with the workers that it has."""
+    module = socket if call == "socketpair" else os
+    works, refusal = getattr(module, call), BlockingIOError(11, "none left")
+    scarce = tmp_path / "scarce"
+
+    def fails(*arguments: Any) -> Any:
+        if scarce.exists():
+            raise refusal
+        return works(*arguments)
+
+    monkeypatch.setattr(module, call, fails)
+    running = supervise(supervise.serve, FIRST_WAIT=0.01, LONGEST_WAIT=0.02)
+    running.await_events("ready")
+    scarce.touch()
+    os.kill(running.workers(0)[0], signal.SIGKILL)
+    running.await_events("worker 0 on core 10: cannot be started, tried again")
+    assert not running.ended()
+    scarce.unlink()
+    running.await_events("worker ready", 3)
+    assert len(running.events("worker 0 on core 10: cannot be started, tried again")) == 1
+    assert len(running.workers(1)) == 1
+    running.end()
+    assert running.status == 0
