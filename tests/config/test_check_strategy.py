@@ -6,7 +6,6 @@ import pytest
 
 from paraglider.config.check_strategy import weighing
 from paraglider.config.load import ConfigError, parse
-from paraglider.core.strategies import ALIASES, KINDS
 
 TEXT = """services:
   - name: a
@@ -26,14 +25,6 @@ def mistakes(strategy: str, parameters: str) -> list[str]:
     except ConfigError as error:
         return str(error).splitlines()
     return []
-
-
-@pytest.mark.parametrize(("alias", "name"), sorted(ALIASES.items()))
-def test_an_alias_becomes_the_name(alias: str, name: str) -> None:
-    """Everything that reads the configuration has the strategy's own name."""
-    text = TEXT.replace("STRATEGY", alias).replace("PARAMETERS", "{}")
-    (service,) = parse(text, "f").config.services
-    assert (service.strategy, service.strategy_class) == (name, KINDS[name])
 
 
 @pytest.mark.parametrize(

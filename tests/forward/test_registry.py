@@ -51,13 +51,6 @@ def test_it_is_one_sentence(name: str) -> None:
         assert "\n" not in said
 
 
-def test_without_a_registry_nothing_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that uses the model alone is told what to import, instead of refusing files."""
-    monkeypatch.setattr("paraglider.config.method.METHODS", {})
-    with pytest.raises(RuntimeError, match=r"import paraglider\.forward\.registry"):
-        service()
-
-
 def test_a_service_without_a_method_of_forward_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
     """``of`` never gives what has no rules or datapath."""
     one = service()
