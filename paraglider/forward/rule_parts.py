@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from paraglider.config.method import Method
 from paraglider.config.model import Config
@@ -19,9 +18,6 @@ from paraglider.netfilter.rules.matches import requests
 from paraglider.netfilter.rules.ruleset import Chain, Table
 from paraglider.netfilter.rules.steering import Steering, steered_by_client
 from paraglider.netfilter.rules.traffic import RuleTraffic, traffic_of
-
-if TYPE_CHECKING:
-    from paraglider.forward.base import ForwardMethod
 
 Branch = tuple[tuple[str, ...], tuple[Chain, ...]]
 """Rules, and the chains that they jump to (``netfilter.rules.prefix_chains``)."""
@@ -35,15 +31,17 @@ def shares_chains(method: Method) -> bool:
 @dataclass(frozen=True, slots=True)
 class RuleScope:
     """The configuration and ``family`` (4 or 6) that rules are made for, the ``cores`` of the
-    workers in order, the 32-bit ``seed`` of the steering, and the ``methods`` with services of the
-    family, in the order of the registry.
+    workers in order, the 32-bit ``seed`` of the steering, the ``methods`` with services of the
+    family, in the order of the registry, and ``decided``, the matches of packets that a worker of
+    theirs has decided about, the cheapest first.
     """
 
     config: Config
     family: int
     cores: tuple[int, ...]
     seed: int
-    methods: tuple[ForwardMethod, ...]
+    methods: tuple[Method, ...]
+    decided: tuple[str, ...]
     _known: dict[tuple[Method, ...], RuleTraffic] = field(default_factory=dict)
 
     def traffic(self, chosen: Callable[[Method], bool]) -> RuleTraffic:
@@ -74,12 +72,6 @@ class RuleScope:
         listened = self.traffic(lambda method: method.listens)
         ends = tuple(end for end in listened.vips if end.address in whole)
         return tuple(f"{match} -j RETURN" for match in requests(replace(listened, vips=ends)))
-
-    @property
-    def decided(self) -> tuple[str, ...]:
-        """The matches of packets with a decision; marks first, which cost less than conntrack."""
-        matches = (method.decided for method in self.methods if method.decided)
-        return tuple(sorted(matches, key=lambda match: "connmark" in match))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paraglider.config.model import Config
-from paraglider.core.balancer import Balancer
 from paraglider.core.flow import TCP
 from paraglider.core.pool import Backend
-from paraglider.core.service import ServiceMap
 from paraglider.core.verdict import DROP, MARK, PASS, REASONS, REWRITTEN
 from paraglider.daemon.shared_memory.counters import ROW
 from paraglider.forward.base import ForwardMethod
 from paraglider.forward.carrier import Carrier
-from paraglider.forward.datapath import Datapath, DatapathContext
+from paraglider.forward.datapath import Datapath
 from paraglider.forward.registry import methods
 from paraglider.forward.worker_datapath import WorkerDatapath, build
 
@@ -126,11 +124,3 @@ def test_the_head_that_it_names_is_enough(method: ForwardMethod) -> None:
         packet = syn(1000) + bytes(1000)
         packet[2:4] = len(packet).to_bytes(2, "big")
         assert handle(path, packet[: method.head]) & 0xFF == MARK
-
-
-def test_a_method_without_queue_has_no_datapath() -> None:
-    """It says so."""
-    (method, *_) = [each for each in methods() if not each.queued]
-    place = DatapathContext(config(method), 0.0, Balancer(ServiceMap([])))
-    with pytest.raises(TypeError, match=method.name):
-        method.datapath(place)

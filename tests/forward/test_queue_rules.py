@@ -209,3 +209,17 @@ def test_a_request_meets_few_rules_however_many_vips_there_are(forward: str) -> 
 
     few, many = met(50), met(800)
     assert max(many) <= 4 * max(few)  # as the root of how many there are
+
+
+def test_a_mark_of_the_packet_is_asked_before_one_of_the_connection() -> None:
+    """It costs less, whatever order the file has."""
+    one = {"name": "a", "vip": "192.168.0.11/24", "backends": ["10.0.0.1"]}
+    one |= {"protocol": "tcp", "ports": 80}
+    two = {**one, "name": "b", "vip": "192.168.0.12/24", "forward": "offload"}
+    two["backends"] = ["10.0.0.2"]
+    found = queue_rules(Config.model_validate({"services": [two, one]}), 4, (0,), SEED)
+    assert found is not None
+    rules = [line for line in found.text().splitlines() if line.startswith("-A PARAGLIDER-FWD ")]
+    first, second = rules[:2]
+    assert "-m mark " in first
+    assert "-m connmark " in second
