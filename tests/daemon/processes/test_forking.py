@@ -100,12 +100,13 @@ def test_nothing_is_left_of_a_fork_that_fails(monkeypatch: pytest.MonkeyPatch, c
         raise BlockingIOError(11, "none left")
 
     child = Child(_Plain(0))
+    gc.collect()
     before, mask = descriptors(), signal.pthread_sigmask(signal.SIG_BLOCK, ())
     monkeypatch.setattr(os, call, fails)
     with pytest.raises(BlockingIOError):
         fork(child, [child], lambda *_: 0, lambda: None, None)
     monkeypatch.undo()
-    assert descriptors() == before
+    assert descriptors() <= before
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
     assert (child.pid, child.endpoint) == (0, None)
 

@@ -45,7 +45,6 @@ def served(
         app = page.application(ask, lambda *_: None)
         feeding = asyncio.create_task(page.feed())
         await answered.wait()
-        await asyncio.sleep(0)
         async with TestClient(TestServer(app)) as client:
             await use(client)
         feeding.cancel()
