@@ -1,7 +1,7 @@
-"""The bars the project set itself, and whether a run met them.
+"""The project's target figures (bars), and whether a run met them.
 
-Rules: a table and its reading; pure. A bar says nothing where its figure is missing. Bars are
-shown, they do not decide how the bench exits.
+Rules: a table and its evaluation; pure. A bar without a figure has no result. Bars do not affect
+the exit code.
 """
 
 from __future__ import annotations

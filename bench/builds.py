@@ -1,7 +1,7 @@
 """Builds: the core's hot modules compiled, or the same source interpreted.
 
-Rules: which build is in use is asked of the interpreter itself, in a process of its own, so that a
-row never says what was not measured.
+Rules: a process of its own determines which build is in use, so that a row never claims another
+build than was measured.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ COMPILED = "compiled"
 INTERPRETED = "interpreted"
 BUILDS = (COMPILED, INTERPRETED)
 
-#: what is set in the environment to get a build
+#: the environment variables of each build
 ENVIRONMENT = {COMPILED: "PARAGLIDER_PURE=", INTERPRETED: "PARAGLIDER_PURE=1"}
 
 _ASK = "import paraglider.forward.nat.datapath as m; print(m.__file__)"
@@ -27,7 +27,7 @@ def command(build: str, *arguments: str) -> list[str]:
 
 
 def missing(build: str) -> str | None:
-    """Why ``build`` cannot be had here; None when it can."""
+    """Why ``build`` is not available here; None if it is."""
     file = execute(command(build, "-c", _ASK)).stdout.strip()
     found = of_file(file)
     if found == build:
@@ -38,5 +38,5 @@ def missing(build: str) -> str | None:
 
 
 def of_file(file: str) -> str:
-    """The build that a module loaded from ``file`` belongs to."""
+    """The build of a module loaded from ``file``."""
     return COMPILED if file.endswith(tuple(EXTENSION_SUFFIXES)) else INTERPRETED

@@ -1,4 +1,4 @@
-"""Fills the flow table of one worker and tells what that costs; no network, no root.
+"""Measures the cost of filling a worker's flow table; no network, no root.
 
 ``python -m bench.core_probe STRATEGY SIZE...`` prints a ``CoreResult`` as JSON. It is run in a
 process of its own, whose environment decides on the build and whose memory is the flows' alone.

@@ -1,4 +1,5 @@
-"""What the counters in shared memory cost a worker's packet path; no network, no root.
+"""Measures the cost of the counters in shared memory to a worker's packet path; no network, no
+root.
 
 ``python -m bench.counters_probe [SLICES]`` handles packets of flows that live, slice after slice
 of a worker's time between two ticks, one with the counters written at its end and one without, in

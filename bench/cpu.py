@@ -1,9 +1,9 @@
 """Processor time: of the balancer's processes, and of the whole machine.
 
-The processes are all that run in the balancer's namespace. What the kernel does for a packet in a
-softirq is charged to whatever runs at that moment, often to the client or a backend: so for what
-the kernel carries the processes' time says little or nothing, and the whole machine's (clients,
-backends and everybody else included) is given too.
+The processes are those in the balancer's namespace. The kernel's work in a softirq is charged to
+the process that runs at that moment, often the client or a backend: so for flows that the kernel
+carries the processes' time means little, and the whole machine's time (including clients and
+backends) is given too.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def read(balancer: Namespace, proc: Path = Path("/proc")) -> Reading:
 
 
 def between(before: Reading, after: Reading) -> Used:
-    """What was used from ``before`` to ``after``; of a process that ended in between nothing."""
+    """CPU time used between ``before`` and ``after``; without processes that ended in between."""
     processes = None
     if after.processes:
         ticks = sum(used - before.processes.get(pid, 0) for pid, used in after.processes.items())

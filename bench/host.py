@@ -1,4 +1,4 @@
-"""What the figures were taken on, and of which versions."""
+"""The machine and the versions of a run."""
 
 from __future__ import annotations
 

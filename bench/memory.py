@@ -1,4 +1,4 @@
-"""Memory of one daemon in which every role is at work: ``python -m bench.memory [--most MB]``.
+"""Memory of a daemon with every role: ``python -m bench.memory [--most MB]``.
 
 Services of nat, offload (with the conntrack counter), dsr and proxy, three types of checks, a name
 in the DNS, a file of backends, the page: every process that there can be runs. Prints a line a

@@ -1,7 +1,7 @@
-"""From what wrk, iperf3 and /proc print to figures.
+"""Parses the output of wrk, iperf3 and /proc.
 
-Rules: pure text in, numbers out; whatever cannot be read raises ``ValueError`` with what was there
-instead, so that a failed load never passes for a slow one.
+Rules: pure: text in, numbers out; unexpected text raises ``ValueError`` with that text, so that a
+failed load never counts as a slow one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Wrk:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What the receiver of an iperf3 run got: ``received`` bytes in ``seconds``."""
+    """The result of the receiver of an iperf3 run: ``received`` bytes in ``seconds``."""
 
     received: int
     seconds: float
@@ -46,7 +46,7 @@ class Transfer:
 
 
 def wrk(text: str) -> Wrk:
-    """Read what ``wrk`` printed."""
+    """Parse the output of ``wrk``."""
     total = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m),", text)
     if total is None:
         raise ValueError(f"wrk printed no total: {_tail(text)}")
@@ -68,7 +68,7 @@ def wrk(text: str) -> Wrk:
 
 
 def iperf3(text: str) -> Transfer:
-    """Read what ``iperf3 -J`` printed on the client, TCP or UDP, either direction."""
+    """Parse the client's output of ``iperf3 -J``, TCP or UDP, either direction."""
     try:
         document: Any = json.loads(text)
     except ValueError:
@@ -108,13 +108,13 @@ def busy_ticks(stat: str) -> int:
 
 
 def version(text: str) -> str:
-    """The first version number in what a program says of itself, ``unknown`` where none is."""
+    """The first version number in a program's output, ``unknown`` without one."""
     match = re.search(r"\d+(?:\.\d+)+(?:[-+~][\w.+~-]+)?", text)
     return match[0] if match else "unknown"
 
 
 def refusal(text: str) -> str:
-    """The first complaint of ``paraglider check``, without file, line and remedy."""
+    """The first error of ``paraglider check``, without file, line and remedy."""
     lines = [line for line in text.splitlines() if not line.startswith("warning:")]
     first = re.sub(r"^(?:paraglider: )?\S+:\d+:\d+: ", "", lines[0].strip()) if lines else ""
     return first.partition(";")[0].replace("`", "") or "paraglider check refuses it"

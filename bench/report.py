@@ -1,6 +1,6 @@
 """Tables of a run: the same grids for the terminal and, as Markdown, for the documentation.
 
-Rules: pure; ``Results`` in, text out. A figure that is missing is a dash, never a zero.
+Rules: pure; ``Results`` in, text out. A missing figure is a dash, never a zero.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Grid:
 
 
 def rates(results: Results) -> Grid:
-    """What every peer carried, and in parts of kernel DNAT."""
+    """The rates of every peer, and their ratio to kernel DNAT."""
     header = ("", *(_heading(metric) for metric in RATES))
     return Grid("Rates and latency (× kernel DNAT)", header, _peer_rows(results, RATES))
 
@@ -54,7 +54,7 @@ def costs(results: Results) -> Grid:
 
 
 def flow_table(results: Results) -> Grid:
-    """What flows cost in the core, by build and strategy."""
+    """The cost of flows in the core, by build and strategy."""
     sizes = sorted({size.flows for part in results.core for size in part.sizes})
     header = ["", *(f"new flow at {thousands(size)}, µs" for size in sizes), "growth"]
     header += [f"bytes a flow at {thousands(size)}" for size in sizes if size >= _MEMORY_FROM]
@@ -64,7 +64,7 @@ def flow_table(results: Results) -> Grid:
 
 
 def bar_grid(title: str, bars: Sequence[Bar]) -> Grid:
-    """Bars by row and column: what was measured, the bar, and whether it was met."""
+    """Bars by row and column: the figure, the bar, and whether it is met."""
     columns = list(dict.fromkeys(bar.column for bar in bars))
     rows = []
     for name in dict.fromkeys(bar.row for bar in bars):
@@ -85,7 +85,7 @@ def all_grids(results: Results) -> list[Grid]:
 
 
 def remarks(results: Results) -> list[str]:
-    """What is missing and why, and what went wrong on the way, a sentence each."""
+    """Missing figures with their reasons, and errors of the run, a sentence each."""
     reasons: dict[str, list[str]] = {}
     for peer in results.peers:
         if peer.missing is not None:

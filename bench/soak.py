@@ -63,8 +63,8 @@ _ROOT: Final = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One way of forwarding: what became of its flows, by kind and family, why some were lost, how
-    often each blow was dealt, and how many connections ``ended`` with who carried them.
+    """The result of one forward method: its flows by kind and family, why some were lost, the
+    number of each blow, and how many connections ``ended`` with their process.
     """
 
     flows: list[dict[str, Any]]
@@ -191,7 +191,7 @@ class Soak:
         return int(self._opened)
 
     def log(self) -> str:
-        """What the daemon has said."""
+        """The daemon's log."""
         return self._balancer.log()
 
     def _order(self) -> Iterator[tuple[str, signal.Signals]]:
@@ -237,14 +237,16 @@ class Soak:
         self._ended = ended
 
     def _count(self) -> dict[str, Any]:
-        """What the load says of its connections now."""
+        """The load's present connections."""
         self._ask("count")
         while "ended" not in (word := self._word()):
             pass
         return word
 
     def _restart(self) -> None:
-        """As systemd does it: nothing of the old one stays, and a moment later there is a new."""
+        """Restart as systemd does: kill what is left of the old daemon, and start a new one after a
+        pause.
+        """
         left = list(self._processes().values())
         with contextlib.suppress(PlatformError):
             self._balancer.stop(signal.SIGKILL)
@@ -267,7 +269,7 @@ class Soak:
         return found
 
     def _await_all(self) -> None:
-        """Wait until every process serves, by the daemon's own word."""
+        """Wait until the daemon reports that every process is running."""
 
         def serve() -> bool:
             rows = self._workers()
@@ -276,7 +278,7 @@ class Soak:
         wait_until(serve, "all processes serve")
 
     def _workers(self) -> list[dict[str, Any]] | None:
-        """What the daemon says of its processes; None where it does not answer."""
+        """The daemon's list of its processes; None if it does not answer."""
         command = [*_PARAGLIDER, "-c", str(self._balancer.config), "show", "workers", "--json"]
         done = self._balancer.namespace.run(command, check=False)
         if done.returncode:
@@ -285,7 +287,7 @@ class Soak:
         return rows
 
     def _ask(self, what: str) -> None:
-        """Give the load a line."""
+        """Send the load a line."""
         assert self._load.stdin is not None  # noqa: S101 - stdin=PIPE
         self._load.stdin.write(f"{what}\n".encode())
         self._load.stdin.flush()

@@ -1,8 +1,8 @@
-"""Peers: the ways of carrying packets that are compared. One more is one more entry.
+"""Peers: the load balancers and forward methods that are compared. A further one is one entry.
 
 - **kernel**: plain routing, and DNAT by iptables.
 - **proxies**: HAProxy and nginx.
-- **paraglider**: this project's ways.
+- **paraglider**: this project's forward methods.
 """
 
 from __future__ import annotations

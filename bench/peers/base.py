@@ -1,7 +1,7 @@
-"""What a peer is.
+"""The base class of peers.
 
-Rules: a peer sets up the balancer's namespace of the stage it is given and starts what it needs
-there; it need not take anything back, for the stage goes with all that is in it.
+Rules: a peer sets up the balancer's namespace of its stage and starts its programs there; it undoes
+nothing, since the stage is removed with everything in it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Peer(ABC):
     cannot: ClassVar[dict[str, str]] = {}
 
     def missing(self) -> str | None:
-        """Why this peer cannot be had here; None when it can."""
+        """Why this peer is not available here; None if it is."""
         return None
 
     @abstractmethod
@@ -38,5 +38,5 @@ class Peer(ABC):
         """Set up and start; raises ``ParagliderError`` when that fails."""
 
     def trouble(self) -> list[str]:
-        """What the peer itself complained of since ``start``."""
+        """Errors that the peer has logged since ``start``."""
         return []

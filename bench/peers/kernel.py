@@ -1,4 +1,4 @@
-"""What the kernel does alone: plain routing, and DNAT by iptables, the reference of all ratios."""
+"""The kernel alone: plain routing, and DNAT by iptables, the reference of all ratios."""
 
 from __future__ import annotations
 

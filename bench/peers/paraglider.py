@@ -1,7 +1,7 @@
-"""Paraglider's own ways: the real set-up and the real daemon, or `start`, as an operator would.
+"""Paraglider's forward methods: the real set-up and daemon, or `start`, as an operator runs them.
 
-Rules: whether a way is there is asked of ``paraglider check``, and whether a build is there of the
-interpreter, so that a version that brings one needs no change here.
+Rules: ``paraglider check`` determines whether a method exists, and the interpreter whether a build
+exists, so that other versions need no change here.
 """
 
 from __future__ import annotations

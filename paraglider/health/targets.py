@@ -25,7 +25,7 @@ class Target(NamedTuple):
     """A backend of a service, and its check.
 
     ``port`` is the one to look at, 0 where there is none. ``check`` is None where failover alone
-    looks. ``up`` is what the hub knows of it, for a checker that begins anew. ``found``: failover
+    looks. ``up`` is its state in the store, for a checker that starts. ``found``: failover
     found it, the file does not list it.
     """
 

@@ -143,18 +143,18 @@ def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
         for step in steps:
             say("unchanged", step.describe())
         return
-    ledger = _Ledger(state)
+    update = _StateUpdate(state)
     for position, step in enumerate(steps):
         if step.action == "keep":
             say("unchanged", step.describe())
             continue
         try:
-            ledger.begin(step)
+            update.begin(step)
             step.do(host)
-            ledger.end(step, host)
+            update.end(step, host)
         except BaseException as error:
             say("failed", step.describe())
-            _roll_back(steps[: position + 1], host, ledger, say)
+            _roll_back(steps[: position + 1], host, update, say)
             if isinstance(error, ParagliderError | OSError):
                 raise PlatformError(
                     f"step {position + 1} of {len(steps)} failed ({step.describe()}): {error}",
@@ -162,7 +162,7 @@ def set_up(steps: list[Step], host: Host, state: StateFile, say: Say) -> None:
                 ) from error
             raise
         say("done", step.describe())
-    ledger.close()
+    update.close()
 
 
 def undo(families: frozenset[int], host: Host, state: StateFile, say: Say) -> int:
@@ -193,18 +193,18 @@ def take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> None
 
 
 def _take_back(steps: list[Step], host: Host, state: StateFile, say: Say) -> list[str]:
-    ledger = _Ledger(state)
+    update = _StateUpdate(state)
     failures = []
     for step in steps:
         try:
             step.do(host)
-            ledger.end(step, host)
+            update.end(step, host)
         except (ParagliderError, OSError) as error:
             say("failed", step.describe())
             failures.append(f"{step.describe()}: {error}")
         else:
             say("done", step.describe())
-    ledger.close()
+    update.close()
     return failures
 
 
@@ -215,16 +215,16 @@ def _raise(failures: list[str]) -> None:
 
 def repair(steps: Iterable[Step], host: Host, state: StateFile) -> list[tuple[Step, str]]:
     """Apply each of ``steps``, also after a failure; returns the failed steps with their errors."""
-    ledger = _Ledger(state)
+    update = _StateUpdate(state)
     failed = []
     for step in steps:
         try:
-            ledger.begin(step)
+            update.begin(step)
             step.do(host)
-            ledger.end(step, host)
+            update.end(step, host)
         except (ParagliderError, OSError) as error:
             failed.append((step, str(error)))
-    ledger.close()
+    update.close()
     return failed
 
 
@@ -291,7 +291,7 @@ def foreign_sources(config: Config, families: frozenset[int], host: Host) -> lis
     return [str(a) for a in dict.fromkeys(sources) if a is not None and a not in here]
 
 
-class _Ledger:
+class _StateUpdate:
     """The state during a run: the stored changes, and those from before the run."""
 
     def __init__(self, state: StateFile) -> None:
@@ -329,7 +329,7 @@ class _Ledger:
         self._state.note(change)
 
 
-def _roll_back(steps: list[Step], host: Host, ledger: _Ledger, say: Say) -> None:
+def _roll_back(steps: list[Step], host: Host, update: _StateUpdate, say: Say) -> None:
     for step in reversed(steps):
         if step.action == "keep":
             continue
@@ -339,9 +339,9 @@ def _roll_back(steps: list[Step], host: Host, ledger: _Ledger, say: Say) -> None
             # Continue with the other steps; this one stays in the state for --undo.
             say("failed", f"rolling back {step.describe()}: {error}")
         else:
-            ledger.rolled_back(step)
+            update.rolled_back(step)
             say("rolled back", step.describe())
-    ledger.close()
+    update.close()
 
 
 def _in(families: frozenset[int], changes: Iterable[Change]) -> list[Change]:

@@ -30,7 +30,7 @@ PARENT_CAPABILITIES = (
 #: capabilities to change addresses, routes and rules; iptables-legacy uses a raw socket
 RECONCILER_CAPABILITIES = (prctl.CAP_NET_ADMIN, prctl.CAP_NET_RAW)
 
-#: the capability that the kernel requires of a worker at every verdict, and of the tracker
+#: the capability that the kernel requires of a worker for verdicts, and of the conntrack counter
 NEEDED = (prctl.CAP_NET_ADMIN,)
 
 

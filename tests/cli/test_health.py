@@ -34,5 +34,8 @@ def test_degraded_still_serves(daemon: Any, say: Any) -> None:
 
 def test_no_answer_is_not_well(daemon: Any, say: Any) -> None:
     """A daemon that cannot answer, or is none, is an error whichever way it is asked."""
-    daemon.answers["/v1/health"] = (503, {"error": "the hub does not answer", "remedy": "see"})
-    assert say("health") == (2, "", "paraglider: the hub does not answer; see\n")
+    daemon.answers["/v1/health"] = (
+        503,
+        {"error": "the supervisor does not answer", "remedy": "see"},
+    )
+    assert say("health") == (2, "", "paraglider: the supervisor does not answer; see\n")

@@ -97,8 +97,11 @@ def test_it_can_be_put_aside(live: Any) -> None:
 
 def test_a_daemon_that_goes_away_and_comes_back(live: Any, daemon: Any) -> None:
     """The last frame stays with the reason below, until there is an answer again."""
-    daemon.answers["/v1/status"] = (503, {"error": "the hub does not answer", "remedy": "wait"})
-    live.until(lambda: "the hub does not answer; wait; retrying" in live.lines[-1])
+    daemon.answers["/v1/status"] = (
+        503,
+        {"error": "the supervisor does not answer", "remedy": "wait"},
+    )
+    live.until(lambda: "the supervisor does not answer; wait; retrying" in live.lines[-1])
     assert any("10.0.0.1" in line for line in live.lines)
     daemon.answers["/v1/status"] = (200, status(5000))
     live.until(lambda: "q quit" in live.lines[-1])

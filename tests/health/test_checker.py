@@ -194,7 +194,7 @@ def test_update_keeps_what_is_known() -> None:
 
 
 def test_a_checker_that_begins_anew() -> None:
-    """What the hub knows to be down comes up by passes, and is told so."""
+    """A backend that is down in the store comes up by passing checks."""
 
     async def body(world: World, checker: Checker) -> None:
         checker.update((target(1, up=False),))

@@ -227,7 +227,7 @@ def test_a_host_joins(
         each.sysctl("net.ipv4.icmp_echo_ignore_broadcasts=0")
     clients = load(net)
     assert [set(each.more(20)) for each in clients] == [NAMES] * 2
-    for _ in range(2 if forward == "nat" else 1):  # the way back is the hub's, whatever carries
+    for _ in range(2 if forward == "nat" else 1):  # the supervisor reverts it for every method
         revive(net, 4)
         await_state(running, "ready", 4)
         assert [set(each.more(30)) for each in clients] == [NAMES | {"backend4"}] * 2

@@ -82,7 +82,7 @@ def page(
     options.binary_location = "/usr/bin/chromium"
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
         options.add_argument(argument)
-    # Its own errands wait for names, and nobody in the namespace knows any.
+    # Its own queries wait for names, and nobody in the namespace knows any.
     options.add_argument("--disable-background-networking")
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
     options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")

@@ -1,8 +1,8 @@
 """Live flows by mark, in memory that all processes of one Paraglider share.
 
-    live    connections that are not closed       written by the tracker
-    begun   connections that began, ever          written by the tracker
-    closed  closed ones, still remembered         written by the tracker
+    live    connections that are not closed       written by the conntrack counter
+    begun   connections that began, ever          written by the conntrack counter
+    closed  closed ones, still remembered         written by the conntrack counter
     picked  flows decided, ever, a row a worker   written by that worker
 
 A flow is in ``picked`` at once, in ``begun`` and ``live`` when the conntrack counter has its event,

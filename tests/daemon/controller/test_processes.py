@@ -112,7 +112,7 @@ def test_the_one_of_a_role() -> None:
 
 @pytest.mark.parametrize("discovers", [False, True])
 def test_roles(discovers: bool) -> None:
-    """Those that are not idle; discovery is one more; a tracker counts where flows are counted."""
+    """Those that are not idle, and discovery; the conntrack counter only if it follows events."""
     processes = attached(Manager(discovers=discovers))
     carrying = {"worker", "proxy worker", "host helper"}
     monitoring = {"monitor", "discovery"} if discovers else set()

@@ -102,7 +102,7 @@ def it() -> Place:
 
 
 def test_it_looks_by_the_clock(it: Place) -> None:
-    """Links often, since not everything has news; the filter seldom. The hub hears nothing."""
+    """Links often, since not everything has events; the filter seldom. No message is sent."""
     it.run(60.5)
     assert it.looks.count("links") == math.floor(60.5 / PERIOD["links"])
     assert it.looks.count("filter") == 1

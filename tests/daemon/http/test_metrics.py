@@ -60,7 +60,7 @@ def worker(number: int, **changes: Any) -> dict[str, Any]:
 
 
 def status(**changes: Any) -> dict[str, Any]:
-    """What the hub says of two backends and two workers."""
+    """The status of two backends and two workers."""
     service = {"service": "web", "vip": "192.168.0.11", "protocol": "tcp", "ports": "80"}
     service |= {"forward": "nat", "strategy": "rr", "affinity": "flow"}
     return {

@@ -44,11 +44,11 @@ def counts(before: Config) -> LiveCounts:
 
 
 def test_it_is_the_trackers() -> None:
-    """Found among the processes; without a tracker there is none, and nothing to read."""
+    """Found among the processes; without a conntrack counter there is none, and nothing to read."""
     live, listed = LiveFlows((1,)), LiveFlows((2,), 0)
     worker = Child(WorkerSpec(0, 0, config(1, 0), 1, 1, live=live))
-    tracker = Child(ConntrackCounterSpec(1, live, listed, 1, 1, "/"))
-    found = LiveCounts([worker, tracker])
+    counter = Child(ConntrackCounterSpec(1, live, listed, 1, 1, "/"))
+    found = LiveCounts([worker, counter])
     assert (found.counted, found.listed) == (live, listed)
     nothing = LiveCounts([worker])
     assert (nothing.counted, nothing.listed, nothing.read()) == (None, None, {})

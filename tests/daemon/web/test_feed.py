@@ -14,12 +14,12 @@ from paraglider.errors import PlatformError
 
 
 def status(at: float) -> dict[str, Any]:
-    """What a hub without services says."""
+    """The status of a supervisor without services."""
     return {"at": at, "services": [], "backends": [], "workers": [], "health": {}}
 
 
 def test_readers_share_a_question() -> None:
-    """A hundred readers get the same samples, and the hub is asked once for each."""
+    """A hundred readers get the same samples, and the supervisor is asked once for each."""
     asked: list[Message] = []
 
     async def ask(request: Message) -> Message:
@@ -79,7 +79,7 @@ def test_a_hub_that_does_not_answer() -> None:
         assert feed.number == 2
 
     asyncio.run(main())
-    assert pauses[0] >= 3 * 10 * 0.02  # three pauses, each ten times what the hub took
+    assert pauses[0] >= 3 * 10 * 0.02  # three pauses, each ten times the time of the supervisor
 
 
 def test_of_service() -> None:

@@ -20,7 +20,7 @@ Client = TestClient[Any, Any]
 
 
 def served(use: Callable[[Client], Awaitable[None]]) -> list[Message]:
-    """Have ``use`` use the page of a hub that knows nothing yet; what the hub was asked."""
+    """Have ``use`` use the page of a supervisor without a status; returns its requests."""
     asked: list[Message] = []
 
     async def ask(request: Message) -> Message:

@@ -25,7 +25,7 @@ def backend(name: str, picked: int | None = 0, **changes: Any) -> dict[str, Any]
 
 
 def status(*backends: dict[str, Any], strategy: str = "wrr", packets: int = 0) -> dict[str, Any]:
-    """What the hub says."""
+    """The status of the supervisor."""
     service = {"service": "web", "strategy": strategy, "drain_timeout": 60, "flows": 1, "conns": 2}
     workers = [{"role": "worker", "name": "worker 0", "packets": packets}, {"name": "api"}]
     return {"at": 1.0, "services": [service], "backends": list(backends), "workers": workers}

@@ -25,7 +25,7 @@ def limited() -> bool:
     return not int(effective, 16) & 1 << CAP_DAC_OVERRIDE
 
 
-class Witness:
+class ImportRecorder:
     """Finds no module, but is asked first."""
 
     def __init__(self, output: int) -> None:
@@ -41,4 +41,6 @@ class Witness:
 
 
 if "LATE_IMPORTS" in os.environ:
-    sys.meta_path.insert(0, Witness(os.open(os.environ["LATE_IMPORTS"], os.O_WRONLY | os.O_APPEND)))
+    sys.meta_path.insert(
+        0, ImportRecorder(os.open(os.environ["LATE_IMPORTS"], os.O_WRONLY | os.O_APPEND))
+    )
