@@ -36,6 +36,7 @@ from paraglider.lab.topology import (
 
 #: seconds until the processes are measured: the figures of the page have come some times
 SETTLE: Final = 10.0
+DSR_VIP: Final = f"192.168.0.13/{PUBLIC_PREFIX[4]}"
 CHECKS: Final = ("tcp", "http", "icmp")
 
 
@@ -59,6 +60,15 @@ def document(directory: Path) -> dict[str, Any]:
     services += [
         {**common, "name": "file", "ports": 90, "backends": {"file": str(listed)}},
         {**common, "name": "dns", "ports": 91, "backends": dns},
+        # A VIP of dsr is no other method's.
+        {
+            **common,
+            "name": "dsr",
+            "forward": "dsr",
+            "vip": DSR_VIP,
+            "ports": 80,
+            "backends": backends,
+        },
     ]
     return {
         "workers": {"first_core": first, "last_core": last},

@@ -125,9 +125,9 @@ def test_the_host_changes_without_a_daemon(
 
     keeper = watch()
     for event in (flap, reload_firewall, flush, switch_off, drop_addresses):
-        told = log.read_text().count("put back")
+        told = log.read_text().count("restored")
         event(net)
-        until(lambda told=told: log.read_text().count("put back") > told, running)  # type: ignore[misc]
+        until(lambda told=told: log.read_text().count("restored") > told, running)  # type: ignore[misc]
         until(lambda: both(net, ask), running)
     second = net.balancer.run([*running.setup_command, "--watch"], check=False)
     assert second.returncode == 1
@@ -169,9 +169,9 @@ def test_the_host_changes(
 
     until(lambda: both(net, ask) and healthy(), running)
     for event in EVENTS:
-        told = running.log().count("put back")
+        told = running.log().count("restored")
         event(net)
-        until(lambda told=told: running.log().count("put back") > told, running)  # type: ignore[misc]
+        until(lambda told=told: running.log().count("restored") > told, running)  # type: ignore[misc]
         until(lambda: both(net, ask) and healthy(), running)
     # A chain of which nobody can say that it drops: told of by what happens.
     net.balancer.run(["nft", "-f", "-"], text=MAY_DROP)

@@ -136,7 +136,7 @@ def test_the_table_is_removed(
     serve(net)
     running = balancer(net, config(service(family)), trouble=True)
     table = f"table {'ip' if family == 4 else 'ip6'} paraglider"
-    put_back = f'put back" role="host helper" object="{table}"'
+    put_back = f'missing on the host, restored" role="host helper" object="{table}"'
     for time_of in (1, 2):
         net.balancer.run(["nft", what.format("ip" if family == 4 else "ip6")])
         await_log(running, put_back, time_of)
