@@ -40,9 +40,9 @@ CLIENT, VIP = "192.0.2.7:40000", "192.168.0.11:80"
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """A configuration file."""
+    """A configuration file, whose daemon no other test runs."""
     path = tmp_path / "c"
-    path.write_text(TEXT)
+    path.write_text(f"{TEXT}control: {{socket: {tmp_path / 'control.sock'}}}\n")
     return path
 
 

@@ -37,6 +37,14 @@ def invoke(file: str, families: tuple[int, ...] = (4, 6)) -> None:
     CliRunner().invoke(start, ["-c", file], obj=options, catch_exceptions=False)
 
 
+@pytest.fixture
+def nobodys(tmp_path: Path) -> Path:
+    """A file whose control socket no daemon has; at the default one another test's may listen."""
+    file = tmp_path / "nobodys.conf"
+    file.write_text(f"control: {{socket: {tmp_path / 'control.sock'}}}\n")
+    return file
+
+
 @pytest.mark.root
 def test_stop_leaves_a_bare_host_as_it_was(write: Any, run: Any, snapshot: Any) -> None:
     """Byte for byte; it needs no file, and a second one has nothing to do."""
@@ -131,7 +139,7 @@ def test_what_the_kernel_refuses_is_rolled_back(
 
 @pytest.mark.root
 def test_a_host_that_is_set_up_for_the_daemon(
-    write: Any, run: Any, run_in: Any, host: Namespace
+    write: Any, run: Any, run_in: Any, host: Namespace, nobodys: Path
 ) -> None:
     """`start` refuses, `show` asks for a daemon, and nothing changes."""
     run_in(SET_UP, "-c", write())
@@ -141,7 +149,7 @@ def test_a_host_that_is_set_up_for_the_daemon(
         assert "set up by `paraglider.config`; undo that first: sudo paraglider.config --undo" in (
             done.stderr
         )
-        assert "no paraglider answers at" in run("show", code=1).stderr
+        assert "no paraglider answers at" in run("show", "-c", str(nobodys), code=1).stderr
         assert ruleset(host) == before
     finally:
         run_in(SET_UP, "--undo")
@@ -161,10 +169,10 @@ def test_a_host_that_is_started(write: Any, run: Any, run_in: Any, host: Namespa
 
 
 @pytest.mark.root
-def test_nothing_started_is_nothing_shown(run: Any) -> None:
+def test_nothing_started_is_nothing_shown(run: Any, nobodys: Path) -> None:
     """Nor does a daemon run: `show` says so, and what to do."""
     for arguments in ([], ["--json"]):
-        done = run("show", *arguments, code=1)
+        done = run("show", "-c", str(nobodys), *arguments, code=1)
         assert done.stdout == ""
         assert "no paraglider answers at" in done.stderr
         assert "start it" in done.stderr
