@@ -25,12 +25,13 @@ class Source:
         self.text = b"x" * size
         self.most = most
         self.given = 0
+        self.ended = asyncio.Event()  # a stream is over
 
     async def after(self, number: int) -> tuple[int, bytes]:
         """The next sample; there are ``most``."""
         await asyncio.sleep(0.001)
         if number >= self.most:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         self.given = max(self.given, number + 1)
         return number + 1, self.text
 
@@ -47,7 +48,14 @@ async def served(source: Source, **bounds: Any) -> AsyncIterator[tuple[str, int]
 
     streams = Streams(cast(Feed, source), keep, **bounds)
     app = web.Application()
-    app.router.add_get("/events", streams.serve)
+
+    async def serve(request: web.Request) -> web.StreamResponse:
+        try:
+            return await streams.serve(request)
+        finally:
+            source.ended.set()
+
+    app.router.add_get("/events", serve)
     made = runner(app)
     await made.setup()
     doors.append(ConnectionLimiter(listening, everybody, server_of(made), lifetime=1.0))
@@ -89,11 +97,8 @@ def test_who_does_not_read_is_let_go() -> None:
             one.setblocking(False)
             loop = asyncio.get_running_loop()
             await loop.sock_sendall(one, ASK)
-            while True:
-                given = source.given
-                await asyncio.sleep(1.0)
-                if given and source.given == given:
-                    break
+            await asyncio.wait_for(source.ended.wait(), 20)
+            given = source.given
             with contextlib.suppress(ConnectionResetError):
                 while await asyncio.wait_for(loop.sock_recv(one, 1 << 16), 20):
                     pass
