@@ -1,8 +1,8 @@
-"""Makes ``packets`` and ``icmp_packets``, the builders of tests/core, importable by their names."""
+"""Makes ``facts`` here, and ``packets`` and ``icmp_packets`` of tests/core, importable by name."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "core"))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "core")]
